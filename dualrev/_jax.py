@@ -1,0 +1,203 @@
+"""Every name that is not documented public jax API, imported in one place.
+
+Nothing else in the package may import ``jax.core``, ``jax.extend`` or ``jax._src``.  Each name has a line that says what it
+is for and, where releases differ, what changed in which version, so that a new jax release is met in this file alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import source_info_util as _source_info_util
+from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
+from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
+from jax._src.ad_util import stop_gradient_p as stop_gradient_p  # in programs whose primitive has not been lowered away
+from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
+from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
+from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (None inside a bind since 0.11)
+from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
+from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  # carries a user's jax.custom_vjp rule
+from jax._src.dtypes import float0 as float0  # documented as jax.dtypes.float0; the tangent dtype of integers
+from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
+from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
+from jax.core import ShapedArray as ShapedArray  # the abstract value of an array
+from jax.core import Trace as Trace  # base class of an engine's trace
+from jax.core import Tracer as Tracer  # base class of the values that an engine's trace watches
+from jax.core import eval_jaxpr as _eval_jaxpr
+from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
+from jax.extend.core import set_current_trace as set_current_trace
+from jax.extend.core import take_current_trace as take_current_trace
+from jax.extend.core.primitives import jit_p as jit_p
+
+JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version__.split(".")[:2])
+
+
+def process(trace: Trace, primitive: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Run a primitive under ``trace``, which is not (yet) the current one."""
+    with set_current_trace(trace):
+        return primitive.bind(*args, **params)
+
+
+def abstract_outputs(primitive: Any, avals: Sequence[ShapedArray], params: dict[str, Any]) -> list[ShapedArray]:
+    """Abstract values of what a primitive returns, without running it."""
+    outs, _effects = primitive.abstract_eval(*avals, **params)
+    return list(outs) if primitive.multiple_results else [outs]
+
+
+def is_eager_trace(trace: Trace | None) -> bool:
+    return type(trace) is EvalTrace
+
+
+def in_eager_context() -> bool:
+    """Whether nothing is being traced: a bind would run on the device at once."""
+    return type(_trace_ctx.trace) is EvalTrace
+
+
+def typeof(x: Any) -> Any:
+    return jax.typeof(x)
+
+
+def tangent_aval(aval: Any) -> Any:
+    """The abstract value of tangents of ``aval`` (float0 for integers and booleans)."""
+    return aval.to_tangent_aval()
+
+
+_DIFFERENTIABLE: dict[Any, bool] = {}
+
+
+def is_differentiable(aval: Any) -> bool:
+    """Whether values of ``aval`` have tangents other than float0."""
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None:
+        return False
+    try:
+        return _DIFFERENTIABLE[dtype]
+    except KeyError:
+        tangent = aval.to_tangent_aval()
+        answer = getattr(tangent, "dtype", float0) != float0
+        _DIFFERENTIABLE[dtype] = answer
+        return answer
+
+
+def user_frame() -> str:
+    """``file:line (function)`` of the user's code that runs now, as jax would print it, or an empty string."""
+    summary = _source_info_util.summarize(_source_info_util.current())
+    return "" if summary == "unknown" else summary
+
+
+def stage(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Any:
+    """Trace a flat function to a closed jaxpr."""
+    # The body of a user's program may bind any effectful op; nothing of ours may wait on an outer trace.
+    return jax.make_jaxpr(fun)(*avals)
+
+
+def jaxpr_in_avals(jaxpr: Any) -> list[Any]:
+    return list(jaxpr.in_avals)
+
+
+def jaxpr_out_avals(jaxpr: Any) -> list[Any]:
+    return list(jaxpr.out_avals)
+
+
+def close_jaxpr(jaxpr: Any, consts: Sequence[Any] = ()) -> Any:
+    """A closed jaxpr from an open one: ``remat2`` carries an open one until 0.10; since 0.11 there is one class for both."""
+    from jax.extend.core import ClosedJaxpr
+
+    if hasattr(jaxpr, "consts") and hasattr(jaxpr, "in_avals"):
+        return jaxpr
+    return ClosedJaxpr(jaxpr, list(consts))
+
+
+def eval_open_jaxpr(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
+    return _eval_jaxpr(jaxpr, consts, *args)
+
+
+def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
+    """``(number of constants, number of carries)`` of a scan: since 0.11 they stand in a tree of inputs, ``ft_in``."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _xs = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carry))
+
+
+def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, in_like: Sequence[int | None],
+             out_like: Sequence[int | None]) -> list[Any]:
+    """Bind the jit primitive on a new jaxpr, keeping the settings of an existing call.
+
+    ``in_like[i]`` is the operand of the old call whose sharding and layout the new operand ``i`` has, or None for a new one;
+    ``out_like`` likewise.  Donation is dropped: an operand may be a residual as well.
+    """
+    unspecified = _unspecified()
+
+    def pick(old: Sequence[Any], which: Sequence[int | None], default: Any) -> tuple[Any, ...]:
+        return tuple(default if i is None else old[i] for i in which)
+
+    params = dict(
+        like,
+        jaxpr=jaxpr,
+        name=name,
+        in_shardings=pick(like["in_shardings"], in_like, unspecified),
+        out_shardings=pick(like["out_shardings"], out_like, unspecified),
+        in_layouts=pick(like["in_layouts"], in_like, None),
+        out_layouts=pick(like["out_layouts"], out_like, None),
+        donated_invars=(False,) * len(in_like),
+    )
+    return jit_p.bind(*args, **params)
+
+
+def _unspecified() -> Any:
+    from jax._src.named_sharding import UNSPECIFIED  # the sharding that leaves the choice to the compiler
+
+    return UNSPECIFIED
+
+
+def is_inlined(params: dict[str, Any]) -> bool:
+    """Whether a jit call asks to be spliced into the program around it; ``inline`` is an enumeration since 0.11."""
+    inline = params["inline"]
+    return inline is True or getattr(inline, "name", "") == "JAX_EARLY"
+
+
+def has_explicit_layout(params: dict[str, Any]) -> bool:
+    """Whether a jit call fixes a sharding, a layout or a compiler option that a plain ``jax.jit`` would lose."""
+    unspecified = _unspecified()
+    return (
+        any(s is not unspecified for s in (*params["in_shardings"], *params["out_shardings"]))
+        or any(layout is not None for layout in (*params["in_layouts"], *params["out_layouts"]))
+        or bool(params["compiler_options_kvs"])
+    )
+
+
+def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]], args: Sequence[Any]) -> list[Any]:
+    """Bind jax's call-with-a-pushforward primitive: ``jvp(*primals, *tangents)`` returns primals then tangents, flat.
+
+    The primitive is the carrier that every jax trace knows; whoever differentiates it asks its own trace.
+    """
+    info = _debug_info("dualrev rule", fun, args, {})
+    return custom_jvp_call_p.bind(*args, subfuns=(_wrap_init(fun, debug_info=info), _wrap_init(jvp, debug_info=info)),
+                                  symbolic_zeros=False)
+
+
+def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``."""
+    result = bwd.call_wrapped(*residuals, *cotangents)
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], (list, tuple)):
+        result = result[0]
+    return list(result)
+
+
+def is_weakly_typed(x: Any) -> bool:
+    return bool(getattr(typeof(x), "weak_type", False))
+
+
+def is_array_like(x: Any) -> bool:
+    """Whether jax accepts ``x`` as an array operand."""
+    if isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+        return True
+    try:
+        typeof(x)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Engines: what each differentiation mode does with the table's local linearizations."""

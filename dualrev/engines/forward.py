@@ -1,0 +1,128 @@
+"""The forward engine: dual numbers.
+
+Each value carries a tangent that is pushed through an operation at once and then forgotten: no tape, so memory does not grow
+with the length of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev import errors, zeros
+from dualrev._jax import (
+    Trace,
+    Tracer,
+    is_differentiable,
+    process,
+    set_current_trace,
+    take_current_trace,
+    to_concrete_value,
+    typeof,
+)
+from dualrev.rules.table import rows
+
+
+class Dual(Tracer):
+    """A primal value and its tangent."""
+
+    __slots__ = ("primal", "tangent")
+
+    def __init__(self, trace: ForwardTrace, primal: Any, tangent: Any):
+        super().__init__(trace, typeof(primal))
+        self.primal = primal
+        self.tangent = tangent
+
+    def to_concrete_value(self) -> Any:
+        return to_concrete_value(self.primal)
+
+    def get_referent(self) -> Any:
+        return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
+
+    def _short_repr(self) -> str:
+        return f"Dual({self.primal}, tangent={self.tangent})"
+
+
+class ForwardTrace(Trace):
+    """Pushes tangents through each operation as it happens."""
+
+    def __init__(self, parent: Trace):
+        super().__init__()
+        self.parent = parent
+
+    def dual(self, primal: Any, tangent: Any) -> Any:
+        return primal if tangent is None else Dual(self, primal, tangent)
+
+    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], bool]:
+        """Primals, tangents, and whether any tangent is not zero."""
+        primals, tangents, moves = [], [], False
+        for x in values:
+            if isinstance(x, Dual) and x._trace is self:
+                primals.append(x.primal)
+                tangents.append(x.tangent)
+                moves = True
+            else:
+                primals.append(x)
+                tangents.append(None)
+        return primals, tangents, moves
+
+    def stage_value(self, val: Any) -> Any:
+        return val
+
+    def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        primals, tangents, moves = self.split(tracers)
+        if not moves:
+            return process(self.parent, primitive, primals, params)
+        row = rows.get(primitive)
+        if row is None:
+            raise errors.missing_rule(primitive)
+        with set_current_trace(self.parent):
+            outs, tangents_out = row.jvp(primals, tangents, params)
+        if primitive.multiple_results:
+            return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
+        return self.dual(outs[0], tangents_out[0])
+
+    def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
+                                symbolic_zeros: bool) -> list[Any]:
+        primals, tangents, moves = self.split(tracers)
+        if not moves:
+            return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
+        with set_current_trace(self.parent):
+            outs, tangents_out = custom.call_jvp(jvp, primals, tangents, symbolic_zeros)
+        return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
+
+    def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
+                                out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+        primals, tangents, moves = self.split(tracers)
+        if not moves:
+            params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
+            return process(self.parent, primitive, primals, params)
+        active = [t is not None for t in tangents]
+        with set_current_trace(self.parent):
+            outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            tangents_out = linear_map.push(*[t for t in tangents if t is not None])
+        return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
+
+
+def push_through(fun: Callable[..., Sequence[Any]], primals: Sequence[Any],
+                 tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """``(outs, tangents out)`` of a flat function; a tangent of None is zero."""
+    with take_current_trace() as parent:
+        trace = ForwardTrace(parent)
+        try:
+            duals = [trace.dual(x, t) for x, t in zip(primals, tangents, strict=True)]
+            with set_current_trace(trace):
+                results = list(fun(*duals))
+            outs, tangents_out, _ = trace.split(results)
+        finally:
+            trace.invalidate()
+    return outs, [t if t is not None and is_differentiable(typeof(x)) else None
+                  for x, t in zip(outs, tangents_out, strict=True)]
+
+
+def zeros_like_outs(outs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+    """Tangents with arrays in place of symbolic zeros."""
+    return [zeros.zero_tangent(x) if t is None else t for x, t in zip(outs, tangents, strict=True)]
+
+
+from dualrev.engines import custom  # noqa: E402  (custom rules need both engines)

@@ -1,0 +1,167 @@
+"""The reverse engine: a tape.
+
+Each operation on a value that moves is evaluated and its linear map is written down; the finished :class:`Tape` pulls
+cotangents back later (and can push tangents too, since its maps can).
+
+The same trace transposes: given :class:`Unknown` inputs, a *linear* program is written down without being evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev import errors
+from dualrev._jax import Trace, Tracer, process, set_current_trace, take_current_trace, to_concrete_value, typeof
+from dualrev.linear_maps import LinearMap, Tangents, Tape
+from dualrev.rules.table import Unknown, rows
+
+
+class Taped(Tracer):
+    """A primal value and the slot of its cotangent on the tape."""
+
+    __slots__ = ("primal", "slot")
+
+    def __init__(self, trace: TapeTrace, primal: Any, slot: int):
+        super().__init__(trace, primal.aval if type(primal) is Unknown else typeof(primal))
+        self.primal = primal
+        self.slot = slot
+
+    def to_concrete_value(self) -> Any:
+        return None if type(self.primal) is Unknown else to_concrete_value(self.primal)
+
+    def get_referent(self) -> Any:
+        return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
+
+    def _short_repr(self) -> str:
+        value = f"a linear {self.aval}" if type(self.primal) is Unknown else self.primal
+        return f"Taped({value}, slot {self.slot})"
+
+
+class TapeTrace(Trace):
+    """Writes down the linear map of each operation as it happens."""
+
+    def __init__(self, parent: Trace, is_linear: bool = False):
+        super().__init__()
+        self.parent = parent
+        self.is_linear = is_linear
+        self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
+        self.n_slots = 0
+
+    def new_slot(self) -> int:
+        slot = self.n_slots
+        self.n_slots = slot + 1
+        return slot
+
+    def watch(self, primal: Any) -> Taped:
+        return Taped(self, primal, self.new_slot())
+
+    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[int | None], bool]:
+        """Primals, slots (None for constants), and whether anything is watched."""
+        primals: list[Any] = []
+        slots: list[int | None] = []
+        moves = False
+        for x in values:
+            if isinstance(x, Taped) and x._trace is self:
+                primals.append(x.primal)
+                slots.append(x.slot)
+                moves = True
+            else:
+                primals.append(x)
+                slots.append(None)
+        return primals, slots, moves
+
+    def record(self, outs: Sequence[Any], linear_map: LinearMap | None, active_outs: Sequence[bool],
+               slots: Sequence[int | None]) -> list[Any]:
+        if linear_map is None or not any(active_outs):
+            return list(outs)
+        results, out_slots = [], []
+        for out, moves in zip(outs, active_outs, strict=True):
+            taped = self.watch(out) if moves else out
+            results.append(taped)
+            out_slots.append(taped.slot if moves else None)
+        self.entries.append((linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots)))
+        return results
+
+    def stage_value(self, val: Any) -> Any:
+        return val
+
+    def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        primals, slots, moves = self.split(tracers)
+        if not moves:
+            return process(self.parent, primitive, primals, params)
+        row = rows.get(primitive)
+        if row is None:
+            raise errors.missing_rule(primitive)
+        active = tuple([slot is not None for slot in slots])
+        with set_current_trace(self.parent):
+            outs, linear_map, active_outs = row.linearize(primals, active, params, self.is_linear)
+        results = self.record(outs, linear_map, active_outs, slots)
+        return results if primitive.multiple_results else results[0]
+
+    def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
+                                symbolic_zeros: bool) -> list[Any]:
+        primals, slots, moves = self.split(tracers)
+        if not moves:
+            return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
+        if self.is_linear:  # the function itself must be linear, whatever its rule says
+            with set_current_trace(self):
+                return list(fun.call_wrapped(*tracers))
+        with set_current_trace(self.parent):
+            outs, linear_map, active_outs = custom.linearize_jvp(jvp, primals, [s is not None for s in slots], symbolic_zeros)
+        return self.record(outs, linear_map, active_outs, slots)
+
+    def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
+                                out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+        primals, slots, moves = self.split(tracers)
+        if not moves:
+            params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
+            return process(self.parent, primitive, primals, params)
+        if self.is_linear:
+            with set_current_trace(self):
+                return list(fun.call_wrapped(*tracers))
+        active = [s is not None for s in slots]
+        with set_current_trace(self.parent):
+            outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, primals, active, symbolic_zeros)
+        return self.record(outs, linear_map, custom.differentiable(outs), slots)
+
+
+def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[bool],
+              is_linear: bool = False) -> tuple[list[Any], Tape]:
+    """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
+
+    With ``is_linear`` active primals are :class:`Unknown`, and so are the outputs that depend on them.
+    """
+    with take_current_trace() as parent:
+        trace = TapeTrace(parent, is_linear)
+        try:
+            inputs = [trace.watch(x) if moves else x for x, moves in zip(primals, active, strict=True)]
+            in_slots = tuple([x.slot for x, moves in zip(inputs, active, strict=True) if moves])
+            with set_current_trace(trace):
+                results = list(fun(*inputs))
+            outs, out_slots, _ = trace.split(results)
+        finally:
+            trace.invalidate()
+    return outs, Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots)).pruned()
+
+
+def transpose(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Tape:
+    """The tape of a linear flat function, found from the abstract values of its inputs alone."""
+    outs, tape = linearize(fun, [Unknown(aval) for aval in avals], [True] * len(avals), is_linear=True)
+    for out, slot in zip(outs, tape.out_slots, strict=True):
+        if slot is None and not _is_zero(out):
+            raise errors.not_linear("a constant output")
+    return tape
+
+
+def _is_zero(out: Any) -> bool:
+    # An output that does not depend on the inputs is linear in them only if it is zero; a traced one is taken to be.
+    value = None if isinstance(out, Tracer) else out
+    return value is None or not bool(value.any() if hasattr(value, "any") else value)
+
+
+def pull_tape(tape: Tape, cotangents: Sequence[Any]) -> Tangents:
+    return tape.pull(*cotangents)
+
+
+from dualrev.engines import custom  # noqa: E402  (custom rules need both engines)

@@ -1,0 +1,282 @@
+"""Derivatives of whole programs, traced once and reused.
+
+A :class:`Program` is a traced flat function.  On concrete values it runs compiled; while something is being traced it is bound
+as one ``jit`` call, or spliced in.  A :class:`Linearization` is the program that evaluates a function and computes the
+residuals of its tape, with the pulls and pushes that read them; a :class:`Pushforward` evaluates primals and tangents together.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from dualrev._jax import (
+    Tracer,
+    bind_jit,
+    has_explicit_layout,
+    jaxpr_as_fun,
+    jaxpr_out_avals,
+    stage,
+    tangent_aval,
+)
+from dualrev.engines import forward, reverse
+from dualrev.linear_maps import LinearMap, Tangents, is_eager
+from dualrev.rules.table import Unknown, aval_of
+
+#: How many derivative programs are kept; each also goes when the program it was derived from does.
+PROGRAMS_KEPT = 2048
+
+
+class Wrapper:
+    """How a program is bound while tracing: the settings of the ``jit`` call it replaces, or None to splice it in."""
+
+    __slots__ = ("key", "like", "name")
+
+    def __init__(self, name: str, like: dict[str, Any] | None):
+        self.name = name
+        self.like = like
+        self.key = (name, None if like is None else tuple(like.items()))
+
+
+class Program:
+    """A closed jaxpr to be called with flat values."""
+
+    __slots__ = ("_compiled", "in_like", "jaxpr", "name", "out_like", "wrapper")
+
+    def __init__(self, jaxpr: Any, wrapper: Wrapper, name: str, in_like: Sequence[int | None], out_like: Sequence[int | None]):
+        self.jaxpr = jaxpr
+        self.wrapper = wrapper
+        self.name = name
+        self.in_like = in_like
+        self.out_like = out_like
+        self._compiled: Callable[..., list[Any]] | None = None
+
+    def __call__(self, args: Sequence[Any]) -> list[Any]:
+        like = self.wrapper.like
+        if is_eager(args) and (like is None or not has_explicit_layout(like)):
+            if self._compiled is None:
+                run = jaxpr_as_fun(self.jaxpr)
+
+                def program(*args: Any) -> list[Any]:
+                    return run(*args)
+
+                program.__name__ = self.name
+                self._compiled = jax.jit(program)
+            return self._compiled(*args)
+        if like is None:
+            return jaxpr_as_fun(self.jaxpr)(*args)
+        return bind_jit(like, self.jaxpr, args, self.name, self.in_like, self.out_like)
+
+
+class Linearization:
+    """A function's evaluation with the residuals of its tape, and the tape's pulls and pushes, each traced once.
+
+    ``is_linear``: the active inputs are known as symbols only, and so are the outputs that depend on them.
+    """
+
+    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[bool, ...], is_linear: bool,
+                 wrapper: Wrapper):
+        self.active = active
+        self.is_linear = is_linear
+        self.wrapper = wrapper
+        self.in_avals = tuple(in_avals)
+        self.known = [not (is_linear and moves) for moves in active]
+        #: Where each leaf of the tape comes from: ("in", i), ("out", j), ("new", k) or ("constant", value).
+        self.sources: list[tuple[str, Any]] = []
+        self.pulls: dict[tuple[bool, ...], tuple[Program, tuple[bool, ...]]] = {}
+        self.pushes: dict[tuple[bool, ...], tuple[Program, tuple[bool, ...]]] = {}
+
+        def evaluate(*known: Any) -> list[Any]:
+            values = iter(known)
+            args = [next(values) if k else Unknown(aval) for k, aval in zip(self.known, in_avals, strict=True)]
+            outs, tape = reverse.linearize(fun, args, active, is_linear)
+            self.out_avals = tuple([aval_of(x) for x in outs])
+            self.known_outs = [type(x) is not Unknown for x in outs]
+            self.active_outs = tuple([slot is not None for slot in tape.out_slots])
+            leaves, self.treedef = jax.tree_util.tree_flatten(tape)
+            new = self._classify(leaves, args, outs)
+            return [*(x for x in outs if type(x) is not Unknown), *new]
+
+        known_avals = [aval for aval, k in zip(in_avals, self.known, strict=True) if k]
+        jaxpr = stage(evaluate, known_avals)
+        in_like = [i for i, k in enumerate(self.known) if k]
+        out_like: list[int | None] = [j for j, k in enumerate(self.known_outs) if k]
+        n_new = len(jaxpr_out_avals(jaxpr)) - len(out_like)
+        self.n_new = n_new
+        self.new_avals = jaxpr_out_avals(jaxpr)[len(out_like):]
+        self.program = Program(jaxpr, wrapper, wrapper.name, in_like, [*out_like, *[None] * n_new])
+
+    def _classify(self, leaves: Sequence[Any], args: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
+        """Fill ``sources``; what is an input, an output or a duplicate is not returned a second time."""
+        seen: dict[int, tuple[str, Any]] = {}
+        for kind, values in (("in", args), ("out", outs)):
+            for i, x in enumerate(values):
+                if isinstance(x, Tracer):
+                    seen.setdefault(id(x), (kind, i))
+        new: list[Any] = []
+        for leaf in leaves:
+            if not isinstance(leaf, Tracer):
+                self.sources.append(("constant", leaf))
+            else:
+                if id(leaf) not in seen:
+                    seen[id(leaf)] = ("new", len(new))
+                    new.append(leaf)
+                self.sources.append(seen[id(leaf)])
+        return new
+
+    def residual_sources(self) -> list[tuple[str, int]]:
+        """The distinct residuals that are not constants, in the order in which maps keep them."""
+        return list(dict.fromkeys((kind, where) for kind, where in self.sources if kind != "constant"))
+
+    def residual_avals(self) -> list[Any]:
+        pools = {"in": self.in_avals, "out": self.out_avals, "new": self.new_avals}
+        return [pools[kind][where] for kind, where in self.residual_sources()]
+
+    def evaluate(self, known: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """``(known outputs, new residuals)`` from the known inputs."""
+        results = self.program(known)
+        split = len(results) - self.n_new
+        return results[:split], results[split:]
+
+    def spread_outs(self, known_outs: Sequence[Any]) -> list[Any]:
+        """All outputs, with symbols for those that are not known."""
+        values = iter(known_outs)
+        return [next(values) if k else Unknown(a) for k, a in zip(self.known_outs, self.out_avals, strict=True)]
+
+    def __call__(self, primals: Sequence[Any]) -> tuple[list[Any], StagedMap, tuple[bool, ...]]:
+        known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
+        outs = self.spread_outs(known_outs)
+        pools = {"in": primals, "out": outs, "new": new}
+        residuals = [pools[kind][where] for kind, where in self.residual_sources()]
+        return outs, StagedMap(self, residuals), self.active_outs
+
+    def tape(self, residuals: Sequence[Any]) -> Any:
+        found = dict(zip(self.residual_sources(), residuals, strict=True))
+        leaves = [x if kind == "constant" else found[(kind, x)] for kind, x in self.sources]
+        return jax.tree_util.tree_unflatten(self.treedef, leaves)
+
+    def _moving(self, direction: str, mask: tuple[bool, ...]) -> tuple[Program, tuple[bool, ...]]:
+        """The program of a pull (or push) for given nonzero cotangents (tangents), and which results are not zero."""
+        cache = self.pulls if direction == "pull" else self.pushes
+        if mask in cache:
+            return cache[mask]
+        if direction == "pull":
+            avals = [tangent_aval(a) for a, m in zip(self.out_avals, mask, strict=True) if m]
+        else:
+            moving_in = [a for a, moves in zip(self.in_avals, self.active, strict=True) if moves]
+            avals = [tangent_aval(a) for a, m in zip(moving_in, mask, strict=True) if m]
+        residual_avals = self.residual_avals()
+        which: list[bool] = []
+
+        def move(*flat: Any) -> list[Any]:
+            tape = self.tape(flat[: len(residual_avals)])
+            values = iter(flat[len(residual_avals):])
+            results = getattr(tape, direction)(*[next(values) if m else None for m in mask])
+            which[:] = [r is not None for r in results]
+            return [r for r in results if r is not None]
+
+        jaxpr = stage(move, [*residual_avals, *avals])
+        name = f"{direction}_{self.wrapper.name}"
+        n_out = len(jaxpr_out_avals(jaxpr))
+        program = Program(jaxpr, self.wrapper, name, [None] * (len(residual_avals) + len(avals)), [None] * n_out)
+        cache[mask] = (program, tuple(which))
+        return cache[mask]
+
+    def move(self, direction: str, residuals: Sequence[Any], moving: Tangents) -> Tangents:
+        program, which = self._moving(direction, tuple([t is not None for t in moving]))
+        results = iter(program([*residuals, *[t for t in moving if t is not None]]))
+        return tuple([next(results) if w else None for w in which])
+
+    def results_of(self, direction: str, mask: Sequence[bool]) -> tuple[bool, ...]:
+        """Which results of a pull or push are not the symbolic zero."""
+        return self._moving(direction, tuple(mask))[1]
+
+
+class StagedMap(LinearMap):
+    """The linear map of a staged function at one point: its residuals, and the linearization that reads them."""
+
+    __slots__ = ("linearization", "residuals")
+
+    def __init__(self, linearization: Linearization, residuals: Sequence[Any]):
+        self.linearization = linearization
+        self.residuals = residuals
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.linearization.wrapper.name
+
+    def push(self, *tangents: Any) -> Tangents:
+        return self.linearization.move("push", self.residuals, tangents)
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        return self.linearization.move("pull", self.residuals, cotangents)
+
+
+jax.tree_util.register_pytree_node(
+    StagedMap, lambda m: (m.residuals, m.linearization), lambda linearization, r: StagedMap(linearization, r)
+)
+
+
+class Pushforward:
+    """Primals and tangents of a function in one program."""
+
+    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[bool, ...], wrapper: Wrapper):
+        self.active = active
+        avals = [tangent_aval(a) for a, moves in zip(in_avals, active, strict=True) if moves]
+
+        def push(*flat: Any) -> list[Any]:
+            moving = iter(flat[len(in_avals):])
+            tangents = [next(moving) if moves else None for moves in active]
+            outs, tangents_out = forward.push_through(fun, flat[: len(in_avals)], tangents)
+            self.active_outs = tuple([t is not None for t in tangents_out])
+            return [*outs, *(t for t in tangents_out if t is not None)]
+
+        jaxpr = stage(push, [*in_avals, *avals])
+        self.n_out = len(self.active_outs)
+        moving_in = [i for i, moves in enumerate(active) if moves]
+        moving_out = [i for i, moves in enumerate(self.active_outs) if moves]
+        in_like, out_like = [*range(len(in_avals)), *moving_in], [*range(self.n_out), *moving_out]
+        self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
+
+    def __call__(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        results = self.program([*primals, *[t for t in tangents if t is not None]])
+        moving = iter(results[self.n_out:])
+        return list(results[: self.n_out]), [next(moving) if moves else None for moves in self.active_outs]
+
+
+# ------------------------------------------------------------------------------------------------------------------- cache
+
+_cache: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+_order: list[Any] = []
+
+
+def cached(owner: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """``make()``, kept for as long as ``owner`` (a jaxpr) lives, and while it is among the newest."""
+    held = _cache.setdefault(owner, {})
+    try:
+        return held[key]
+    except KeyError:
+        pass
+    value = held[key] = make()
+    _order.append((weakref.ref(owner), key))
+    if len(_order) > PROGRAMS_KEPT:
+        reference, old_key = _order.pop(0)
+        old_owner = reference()
+        if old_owner is not None and old_owner in _cache:
+            _cache[old_owner].pop(old_key, None)
+    return value
+
+
+def linearization_of(jaxpr: Any, active: tuple[bool, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
+    """The linearization of a closed jaxpr, traced once."""
+    key = ("linearize", active, is_linear, wrapper.key)
+    return cached(jaxpr, key, lambda: Linearization(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
+
+
+def pushforward_of(jaxpr: Any, active: tuple[bool, ...], wrapper: Wrapper) -> Pushforward:
+    """The pushforward of a closed jaxpr, traced once."""
+    key = ("push", active, wrapper.key)
+    return cached(jaxpr, key, lambda: Pushforward(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, wrapper))

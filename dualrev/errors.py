@@ -1,0 +1,79 @@
+"""Every error of dualrev, and the words in which it speaks to the user.
+
+An error says what was expected, what came, where in the user's code, and what to do, in the language of the call that the
+user made (``grad``, ``jvp``, ...), whatever engine runs underneath.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from dualrev._jax import user_frame
+
+#: The name of the public function that is running, for messages raised far below it.
+user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
+
+
+class DualrevError(Exception):
+    """Base class of errors that only dualrev raises."""
+
+
+class MissingRuleError(DualrevError, NotImplementedError):
+    """A differentiated function uses a primitive that has no row in the table."""
+
+
+class NonLinearError(DualrevError, TypeError):
+    """A function that must be linear reads the value of something it should be linear in."""
+
+
+class RuleError(DualrevError, TypeError):
+    """A rule returned something that does not fit the operation it belongs to."""
+
+
+_FAMILIES = {
+    "linalg": "cholesky lu qr svd eig eigh schur hessenberg tridiagonal householder_product triangular_solve tridiagonal_solve "
+              "custom_linear_solve lu_pivots_to_permutation symmetric_product geqrf geqp3 ormqr",
+    "fft": "fft",
+    "special": "lgamma digamma polygamma zeta igamma igammac igamma_grad_a random_gamma random_gamma_grad erf_inv bessel_i0e "
+               "bessel_i1e regularized_incomplete_beta",
+    "collective": "psum pmax pmin psum_invariant all_gather all_to_all ppermute reduce_scatter pbroadcast pvary axis_index shard_map",
+    "callback": "pure_callback io_callback debug_callback debug_print ffi_call",
+    "sparse": "bcoo_dot_general bcoo_todense bcoo_fromdense bcoo_extract bcoo_transpose bcsr_dot_general bcsr_todense csr_matvec "
+              "csr_matmat coo_matvec coo_matmat bcoo_spdot_general bcoo_sort_indices bcoo_sum_duplicates",
+    "random": "random_bits random_seed random_split random_wrap random_unwrap random_fold_in threefry2x32 rng_bit_generator",
+}
+
+
+def home_of(primitive_name: str) -> str:
+    """The file in which a row for the primitive belongs."""
+    for family, names in _FAMILIES.items():
+        if primitive_name in names.split():
+            return f"dualrev/rules/{family}.py"
+    return "dualrev/rules/ (the family that the primitive belongs to)"
+
+
+def at_user_frame() -> str:
+    frame = user_frame()
+    return f" at {frame}" if frame else ""
+
+
+def missing_rule(primitive: Any) -> MissingRuleError:
+    return MissingRuleError(
+        f"Differentiation rule for '{primitive}' not implemented: {user_call.get()} met the primitive '{primitive}'"
+        f"{at_user_frame()}, and the rule table has no row for it. Add one row in {home_of(str(primitive))}, or state the "
+        "derivative of the function that uses it with @dualrev.rule."
+    )
+
+
+def missing_direction(primitive: Any, direction: str, why: str) -> MissingRuleError:
+    return MissingRuleError(
+        f"{user_call.get()} needs {direction} through '{primitive}'{at_user_frame()}. {why}"
+    )
+
+
+def not_linear(primitive: Any) -> NonLinearError:
+    return NonLinearError(
+        f"{user_call.get()} needs a linear function, but '{primitive}'{at_user_frame()} is not linear in its "
+        "operands: its derivative depends on a value that is only known as a symbol."
+    )

@@ -1,0 +1,142 @@
+"""Linear maps: the local derivative of one call, and of many.
+
+A linear map takes tangents of its inputs to tangents of its outputs (:meth:`LinearMap.push`, J·v) and cotangents of its
+outputs to cotangents of its inputs (:meth:`LinearMap.pull`, Jᵀ·u).  ``None`` is the symbolic zero.  A map is a pytree whose
+leaves are the arrays it needs, its *residuals*, so that it crosses ``jit``, ``scan`` and ``vmap`` boundaries.
+
+A :class:`Tape` is a linear map made of linear maps: the derivative of a whole function has the same type as that of one op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from dualrev import zeros
+from dualrev._jax import Tracer, in_eager_context
+
+Tangents = tuple[Any, ...]
+
+
+class LinearMap:
+    """The derivative of one call at one point."""
+
+    __slots__ = ()
+
+    name: str = "linear map"
+
+    def push(self, *tangents: Any) -> Tangents:
+        """J·v: one tangent for each active input, one result for each output."""
+        raise NotImplementedError(type(self).__name__)
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        """Jᵀ·u: one cotangent for each output, one result for each active input."""
+        raise NotImplementedError(type(self).__name__)
+
+
+class Tape(LinearMap):
+    """A chain of linear maps over numbered slots.
+
+    ``entries[k] = (map, in_slots, out_slots)``: the map reads the tangents in ``in_slots`` and writes ``out_slots``.
+    ``in_slots`` and ``out_slots`` of the tape itself are its inputs and outputs; an output slot of None is constant.
+    Neither direction recurses over the entries, so a chain of any length works.
+    """
+
+    __slots__ = ("entries", "in_slots", "n_slots", "out_slots")
+
+    name = "tape"
+
+    def __init__(self, entries: Sequence[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]], n_slots: int,
+                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...]):
+        self.entries = entries
+        self.n_slots = n_slots
+        self.in_slots = in_slots
+        self.out_slots = out_slots
+
+    def push(self, *tangents: Any) -> Tangents:
+        env: list[Any] = [None] * self.n_slots
+        for slot, t in zip(self.in_slots, tangents, strict=True):
+            env[slot] = t
+        for linear_map, ins, outs in self.entries:
+            moving = tuple([env[slot] for slot in ins])
+            if any(t is not None for t in moving):
+                for slot, t in zip(outs, linear_map.push(*moving), strict=True):
+                    if slot is not None:
+                        env[slot] = t
+        return tuple([None if slot is None else env[slot] for slot in self.out_slots])
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        env: list[Any] = [None] * self.n_slots
+        add = zeros.add
+        for slot, ct in zip(self.out_slots, cotangents, strict=True):
+            if slot is not None and ct is not None:
+                env[slot] = add(env[slot], ct)
+        for linear_map, ins, outs in reversed(self.entries):
+            arrived = []
+            moving = False
+            for slot in outs:
+                ct = None if slot is None else env[slot]
+                if ct is not None:
+                    moving = True
+                    env[slot] = None  # type: ignore[index] # a cotangent that has been used is let go
+                arrived.append(ct)
+            if moving:
+                for slot, ct in zip(ins, linear_map.pull(*arrived), strict=True):
+                    if ct is not None:
+                        env[slot] = ct if env[slot] is None else add(env[slot], ct)
+        return tuple([env[slot] for slot in self.in_slots])
+
+    def pruned(self) -> Tape:
+        """The same map without the entries that no output depends on."""
+        needed = {slot for slot in self.out_slots if slot is not None}
+        kept = []
+        for entry in reversed(self.entries):
+            _, ins, outs = entry
+            if any(slot in needed for slot in outs if slot is not None):
+                needed.update(ins)
+                kept.append(entry)
+        kept.reverse()
+        return Tape(kept, self.n_slots, self.in_slots, self.out_slots)
+
+
+def _flatten_tape(tape: Tape) -> tuple[list[LinearMap], Any]:
+    structure = tuple((ins, outs) for _, ins, outs in tape.entries)
+    return [entry[0] for entry in tape.entries], (structure, tape.n_slots, tape.in_slots, tape.out_slots)
+
+
+def _unflatten_tape(aux: Any, maps: Sequence[LinearMap]) -> Tape:
+    structure, n_slots, in_slots, out_slots = aux
+    return Tape([(m, ins, outs) for m, (ins, outs) in zip(maps, structure, strict=True)], n_slots, in_slots, out_slots)
+
+
+jax.tree_util.register_pytree_node(Tape, _flatten_tape, _unflatten_tape)
+
+
+class ZeroMap(LinearMap):
+    """The map that sends everything to zero."""
+
+    __slots__ = ("n_in", "n_out")
+
+    name = "zero"
+
+    def __init__(self, n_in: int, n_out: int):
+        self.n_in, self.n_out = n_in, n_out
+
+    def push(self, *tangents: Any) -> Tangents:
+        return (None,) * self.n_out
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        return (None,) * self.n_in
+
+
+jax.tree_util.register_pytree_node(ZeroMap, lambda m: ((), (m.n_in, m.n_out)), lambda aux, _: ZeroMap(*aux))
+
+
+def is_eager(values: Sequence[Any]) -> bool:
+    """Whether all values are concrete and nothing is being traced, so that a compiled function may be called."""
+    for value in values:
+        if isinstance(value, Tracer):
+            return False
+    return in_eager_context()

@@ -1,0 +1,470 @@
+"""The forms in which a row states the derivative of a primitive, once.
+
+==================  ==============================================================================================
+``zero``            flat almost everywhere: no tangent comes out
+``elementwise``     one partial derivative for each operand, applied entry by entry
+``linear``          the push is the operation itself; only its adjoint is stated
+``bilinear``        linear in each of two operands; one adjoint for each
+``pushforward``     J·v as a program over other primitives (:mod:`dualrev.rules.programs`)
+``call``            operations that hold a program of their own (:mod:`dualrev.rules.control`)
+==================  ==============================================================================================
+
+Operands of a partial or an adjoint are positional; ``out`` and the primitive's parameters are keyword-only.  A function names
+only what it reads, and a name that begins with ``_`` is a value not read: *the signature is the list of residuals*.  Both
+modes, symbolic zeros, scalars that broadcast and low precision are handled here and never in a row.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+from dualrev import errors, zeros
+from dualrev._jax import abstract_outputs, is_differentiable, typeof
+from dualrev.linear_maps import LinearMap, Tangents, is_eager
+
+#: The table: primitive -> its row.
+rows: dict[Any, Row] = {}
+
+#: Compiled pushes and pulls that one row keeps; the oldest goes first.
+SITES_PER_ROW = 1024
+
+
+class Unknown:
+    """Stands for the value of something that a program is linear in: it has an abstract value and nothing else."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, aval: Any):
+        self.aval = aval
+
+    @property
+    def ndim(self) -> int:
+        return self.aval.ndim
+
+
+def aval_of(x: Any) -> Any:
+    return x.aval if type(x) is Unknown else typeof(x)
+
+
+class Row:
+    """What an engine asks of the table for one primitive.
+
+    ``jvp(primals, tangents, params) -> (outs, tangents out)`` and ``linearize(primals, active, params, is_linear) -> (outs,
+    map, active outs)``; lists and tuples are flat over operands and results.  With ``is_linear`` the active operands are
+    :class:`Unknown` and so are the outputs that depend on them.
+    """
+
+    def __init__(self, primitive: Any):
+        self.primitive = primitive
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        self.where = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        raise NotImplementedError
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        raise NotImplementedError
+
+    def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        outs = self.primitive.bind(*primals, **params)
+        return list(outs) if self.primitive.multiple_results else [outs]
+
+
+def register(row: Row) -> None:
+    rows[row.primitive] = row
+
+
+class ZeroRow(Row):
+    """No tangent comes out, whatever goes in."""
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        outs = self.bind(primals, params)
+        return outs, [None] * len(outs)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        if is_linear:
+            raise errors.not_linear(self.primitive)
+        outs = self.bind(primals, params)
+        return outs, None, [False] * len(outs)
+
+
+# --------------------------------------------------------------------------------------------------- rows of one operation
+
+
+class Site:
+    """Everything about one use of a primitive that is static: which operands move, parameters, shapes.
+
+    Two calls with equal sites share compiled pushes and pulls.
+    """
+
+    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row")
+
+    def __init__(self, row: OpRow, active: tuple[bool, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
+                 out_avals: tuple[Any, ...], key: Any):
+        self.row = row
+        self.active = active
+        self.positions = tuple([i for i, moves in enumerate(active) if moves])
+        self.params = params
+        self.in_avals = in_avals
+        self.out_avals = out_avals
+        self.key = key
+        self._compiled: dict[str, Any] = {}
+
+    def compiled(self, what: str) -> Any:
+        try:
+            return self._compiled[what]
+        except KeyError:
+            function = self._compiled[what] = jax.jit(getattr(self, what))
+            return function
+
+    def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
+        return self.row.annotated(self.row.push, self, residuals, tangents)
+
+    def pull(self, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        return self.row.annotated(self.row.pull, self, residuals, cotangents)
+
+    def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
+        outs, saved = self.row.evaluate(primals, self.params, self.active)
+        residuals = self.row.save(self.active, primals, outs, saved)
+        moving = tuple([tangents[i] for i in self.positions])
+        return outs, self.push(residuals, moving)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Site) and self.row is other.row and self.key is not None
+                                 and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return hash((id(self.row), self.key))
+
+
+class OpMap(LinearMap):
+    """The derivative of one operation: its site and its residuals."""
+
+    __slots__ = ("residuals", "site")
+
+    def __init__(self, site: Site, residuals: Tangents):
+        self.site = site
+        self.residuals = residuals
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return str(self.site.row.primitive)
+
+    def push(self, *tangents: Any) -> Tangents:
+        if is_eager((*self.residuals, *tangents)):
+            return self.site.compiled("push")(self.residuals, tangents)
+        return self.site.push(self.residuals, tangents)
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        if is_eager((*self.residuals, *cotangents)):
+            return self.site.compiled("pull")(self.residuals, cotangents)
+        return self.site.pull(self.residuals, cotangents)
+
+
+jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), lambda site, r: OpMap(site, r[0]))
+
+
+class Reader:
+    """A function of a row, and what its signature says that it reads."""
+
+    __slots__ = ("function", "params", "positions", "reads_out", "reads_saved", "variadic")
+
+    def __init__(self, function: Callable[..., Any], skip: int = 0):
+        self.function = function
+        names = list(inspect.signature(function).parameters.values())
+        positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
+        self.positions = frozenset(i for i, p in enumerate(positional) if not p.name.startswith("_"))
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in names)
+        keywords = [p.name for p in names if p.kind is p.KEYWORD_ONLY]
+        self.reads_out = "out" in keywords
+        self.reads_saved = "saved" in keywords
+        self.params = tuple(name for name in keywords if name not in ("out", "saved"))
+
+    def keywords(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {name: params[name] for name in self.params}
+
+    def reads(self, position: int) -> bool:
+        return self.variadic or position in self.positions
+
+
+class OpRow(Row):
+    """A row whose derivative is stated by pushes and pulls of residuals."""
+
+    #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
+    reads_avals = True
+
+    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
+        """The outputs, and what a row saves beside them."""
+        return self.bind(primals, params), ()
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        """The residuals, given which operands move."""
+        raise NotImplementedError
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        raise NotImplementedError
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        raise NotImplementedError
+
+    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+        return [is_differentiable(aval_of(out)) for out in outs]
+
+    def __init__(self, primitive: Any):
+        super().__init__(primitive)
+        self.sites: dict[Any, Site] = {}
+
+    def annotated(self, function: Callable[..., Tangents], site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
+        try:
+            return function(site, residuals, moving)
+        except Exception as error:
+            note = f"in the rule for {self.primitive}, {self.where}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
+
+    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
+
+    def site(self, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
+        avals = self.static_avals(active, primals)
+        try:
+            key = (active, avals, tuple(params.items()))
+            found = self.sites.get(key)
+        except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
+            return Site(self, active, params, avals, self._out_avals(avals, params), None)
+        if found is None:
+            if len(self.sites) >= SITES_PER_ROW:
+                self.sites.pop(next(iter(self.sites)), None)
+            found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
+        return found
+
+    def _out_avals(self, avals: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(abstract_outputs(self.primitive, avals, params)) if self.primitive.multiple_results else ()
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        active = tuple([t is not None for t in tangents])
+        site = self.site(active, primals, params)
+        if is_eager((*primals, *tangents)):
+            return site.compiled("jvp")(tuple(primals), tuple(tangents))
+        return site.jvp(tuple(primals), tuple(tangents))
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        saved: Tangents = ()
+        if is_linear:
+            outs: list[Any] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
+        else:
+            outs, saved = self.evaluate(primals, params, active)
+        active_outs = self.active_outs(active, outs)
+        site = self.site(active, primals, params)
+        residuals = self.save(active, primals, outs, saved)
+        if is_linear:
+            for residual in residuals:
+                if type(residual) is Unknown:
+                    raise errors.not_linear(self.primitive)
+            if not all(active_outs):
+                raise errors.not_linear(self.primitive)
+        return outs, OpMap(site, residuals), active_outs
+
+
+class ElementwiseRow(OpRow):
+    """``out = f(x, y, ...)`` entry by entry: ``t_out = Σ ∂f/∂xᵢ · tᵢ`` and ``ct_xᵢ = ∂f/∂xᵢ · ct``.
+
+    The pull does not conjugate: the convention is that of the transpose, as in jax.
+    """
+
+    def __init__(self, primitive: Any, *partials: Any):
+        super().__init__(primitive)
+        self.partials = [Reader(p) if callable(p) else p for p in partials]
+        self.plans: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
+
+    def plan(self, active: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
+        """Which operands the moving partials read, and whether they read the output."""
+        try:
+            return self.plans[active]
+        except KeyError:
+            moving = [p for p, moves in zip(self.partials, active, strict=True) if moves and isinstance(p, Reader)]
+            plan = (tuple(i for i in range(len(active)) if any(p.reads(i) for p in moving)),
+                    any(p.reads_out for p in moving))
+            self.plans[active] = plan
+            return plan
+
+    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+        # Only scalars that meet arrays are told apart: their cotangents are summed, and their tangents spread.
+        if len(primals) > 1:
+            ndims = [getattr(x, "ndim", 0) for x in primals]
+            if min(ndims) != max(ndims):
+                return tuple([aval_of(x) for x in primals])
+        return ()
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        positions, reads_out = self.plan(active)
+        residuals = tuple([primals[i] for i in positions])
+        return (*residuals, outs[0]) if reads_out else residuals
+
+    def terms(self, site: Site, residuals: Tangents, moving: Sequence[Any]) -> list[Any]:
+        """``partialᵢ · movingᵢ`` for each moving operand."""
+        positions, reads_out = self.plan(site.active)
+        operands: list[Any] = [None] * len(site.active)
+        for i, value in zip(positions, residuals, strict=False):
+            operands[i] = value
+        terms: list[Any] = []
+        for i, t in zip(site.positions, moving, strict=True):
+            partial = self.partials[i]
+            if t is None:
+                terms.append(None)
+                continue
+            if isinstance(partial, Reader):
+                keywords = partial.keywords(site.params)
+                if partial.reads_out:
+                    keywords["out"] = residuals[-1]
+                terms.append(lax.mul(t, partial.function(*operands, **keywords)))
+            elif partial == 1:
+                terms.append(t)
+            elif partial == -1:
+                terms.append(lax.neg(t))
+            else:
+                terms.append(lax.mul(t, lax.full_like(t, partial)))
+        return terms
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        total = None
+        shape = max((a.shape for a in site.in_avals), key=len, default=None)
+        for term in self.terms(site, residuals, tangents):
+            if term is not None and shape is not None and term.shape != shape:
+                term = lax.broadcast(term, shape)
+            total = zeros.add(total, term)
+        return (total,)
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        (ct,) = cotangents
+        cts = self.terms(site, residuals, (ct,) * len(site.positions))
+        if site.in_avals:
+            for k, i in enumerate(site.positions):
+                if site.in_avals[i].ndim == 0 and cts[k].ndim:
+                    cts[k] = lax.reduce_sum(cts[k], tuple(range(cts[k].ndim)))
+        return tuple(cts)
+
+
+class LinearRow(OpRow):
+    """An operation that is linear in some operands, jointly: the push is the operation, the pull its stated adjoint."""
+
+    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], together: bool,
+                 fixed: tuple[int, ...]):
+        super().__init__(primitive)
+        self.together = together
+        self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
+        self.fixed = fixed
+
+    def is_fixed(self, position: int) -> bool:
+        """Whether the operand is one, such as an index, that the operation is not linear in."""
+        return position in self.fixed if self.together else self.adjoints[position] is None
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        return tuple([x for i, x in enumerate(primals) if self.is_fixed(i)])
+
+    def operands(self, site: Site, residuals: Tangents) -> list[Any]:
+        """Fixed operands as values, the others as abstract values."""
+        values = iter(residuals)
+        return [next(values) if self.is_fixed(i) else aval for i, aval in enumerate(site.in_avals)]
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        operands = self.operands(site, residuals)
+        moving = dict(zip(site.positions, tangents, strict=True))
+        for i, operand in enumerate(operands):
+            if not self.is_fixed(i):
+                operands[i] = zeros.instantiate(moving.get(i), operand)
+        return tuple(self.bind(operands, site.params))
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        operands = self.operands(site, residuals)
+        if self.primitive.multiple_results:
+            ct: Any = [zeros.instantiate(c, aval) for c, aval in zip(cotangents, site.out_avals, strict=True)]
+        else:
+            (ct,) = cotangents
+        if self.together:
+            (adjoint,) = self.adjoints
+            assert adjoint is not None  # the constructor of joint rows gives exactly one
+            cts = adjoint.function(ct, *operands, **adjoint.keywords(site.params))
+            moving = [i for i in range(len(operands)) if not self.is_fixed(i)]
+            found = dict(zip(moving, cts, strict=True))
+            return tuple([found[i] for i in site.positions])
+        results = []
+        for i in site.positions:
+            adjoint = self.adjoints[i]
+            if adjoint is None:
+                raise errors.not_linear(self.primitive)
+            results.append(adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
+        return tuple(results)
+
+
+class BilinearRow(OpRow):
+    """``out = x * y`` for a product that is linear in each operand."""
+
+    def __init__(self, primitive: Any, adjoint_x: Callable[..., Any], adjoint_y: Callable[..., Any]):
+        super().__init__(primitive)
+        self.adjoints = (Reader(adjoint_x, skip=1), Reader(adjoint_y, skip=1))
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        x, y = primals
+        return (*((y,) if active[0] else ()), *((x,) if active[1] else ()))
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        total = None
+        for i, other, t in zip(site.positions, residuals, tangents, strict=True):
+            if t is not None:
+                (term,) = self.bind((t, other) if i == 0 else (other, t), site.params)
+                total = zeros.add(total, term)
+        return (total,)
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        (ct,) = cotangents
+        results = []
+        for i, other in zip(site.positions, residuals, strict=True):
+            adjoint = self.adjoints[i]
+            operands = (site.in_avals[0], other) if i == 0 else (other, site.in_avals[1])
+            results.append(adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
+        return tuple(results)
+
+
+# ------------------------------------------------------------------------------------------------------- stating a row
+
+
+def zero(*primitives: Any) -> None:
+    """State that primitives are flat almost everywhere, or have no differentiable output."""
+    for primitive in primitives:
+        register(ZeroRow(primitive))
+
+
+def elementwise(primitive: Any, *partials: Callable[..., Any] | complex) -> None:
+    """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, or a constant."""
+    register(ElementwiseRow(primitive, *partials))
+
+
+def linear(primitive: Any, *adjoints: Callable[..., Any] | None) -> None:
+    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand that is an index or the like.
+
+    In an adjoint, operands that the operation is linear in are abstract values (shape and dtype), the others are values.
+    """
+    register(LinearRow(primitive, adjoints, together=False, fixed=()))
+
+
+def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[int, ...] = ()) -> None:
+    """As :func:`linear` for any number of operands: one adjoint returns a cotangent for each operand not in ``fixed``."""
+    register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed))
+
+
+def bilinear(primitive: Any, adjoint_x: Callable[..., Any], adjoint_y: Callable[..., Any]) -> None:
+    """State both adjoints ``(ct, x, y, *, params)``; the operand that is asked for is an abstract value."""
+    register(BilinearRow(primitive, adjoint_x, adjoint_y))

@@ -1,0 +1,60 @@
+"""Symbolic zeros, float0 and the addition of tangents.
+
+Inside the package the zero tangent (or cotangent) is ``None``: it costs nothing and needs no array.  At the boundary, jax's
+convention holds: zeros are arrays, and what belongs to an integer or boolean value is an array of dtype float0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from dualrev._jax import Tracer, float0, is_differentiable, tangent_aval, typeof
+
+
+def zeros_of(aval: Any) -> jax.Array | np.ndarray:
+    """The zero array of a tangent's abstract value."""
+    if aval.dtype == float0:
+        return np.zeros(aval.shape, float0)
+    return lax.full(aval.shape, 0, aval.dtype)
+
+
+def zero_tangent(x: Any) -> jax.Array | np.ndarray:
+    """The zero tangent of a value."""
+    return zeros_of(tangent_aval(typeof(x)))
+
+
+def instantiate(t: Any, aval: Any) -> Any:
+    """``t``, or zeros where it is the symbolic zero; ``aval`` is the primal's."""
+    return zeros_of(tangent_aval(aval)) if t is None else t
+
+
+def add(x: Any, y: Any) -> Any:
+    """The sum of two tangents, either of which may be the symbolic zero."""
+    if x is None:
+        return y
+    if y is None:
+        return x
+    return lax.add(x, y)
+
+
+def drop_float0(t: Any) -> Any:
+    """The symbolic zero for a tangent that carries no information, else the tangent."""
+    if t is None or getattr(t, "dtype", None) == float0:
+        return None
+    return t
+
+
+def has_tangent(x: Any) -> bool:
+    """Whether the value has tangents other than float0."""
+    return is_differentiable(typeof(x))
+
+
+def any_tracer(values: Any) -> bool:
+    for value in values:
+        if isinstance(value, Tracer):
+            return True
+    return False
