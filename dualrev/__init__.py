@@ -1,1 +1,21 @@
-"""x"""
+"""Forward- and reverse-mode automatic differentiation on one table of rules, for any JAX function."""
+
+from dualrev import rules as rules
+from dualrev.api import jvp, linear_transpose, linearize, vjp
+from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
+from dualrev.rules import families as _families  # noqa: F401  (fills the table)
+
+__all__ = [
+    "grad",
+    "hessian",
+    "hvp",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
+    "jvp",
+    "linear_transpose",
+    "linearize",
+    "value_and_grad",
+    "vjp",
+]
+__version__ = "0.1.0"

@@ -6,6 +6,8 @@ is for and, where releases differ, what changed in which version, so that a new 
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from jax._src import source_info_util as _source_info_util
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p  # in programs whose primitive has not been lowered away
+from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
 from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (None inside a bind since 0.11)
@@ -27,10 +30,14 @@ from jax.core import ShapedArray as ShapedArray  # the abstract value of an arra
 from jax.core import Trace as Trace  # base class of an engine's trace
 from jax.core import Tracer as Tracer  # base class of the values that an engine's trace watches
 from jax.core import eval_jaxpr as _eval_jaxpr
+from jax.extend.core import ClosedJaxpr
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
 from jax.extend.core import set_current_trace as set_current_trace
 from jax.extend.core import take_current_trace as take_current_trace
+from jax.extend.core.primitives import cond_p as cond_p
 from jax.extend.core.primitives import jit_p as jit_p
+from jax.extend.core.primitives import scan_p as scan_p
+from jax.extend.core.primitives import while_p as while_p
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version__.split(".")[:2])
 
@@ -82,6 +89,11 @@ def is_differentiable(aval: Any) -> bool:
         return answer
 
 
+def key_implementation(aval: Any) -> str:
+    """The name of the generator that an array of random keys is for."""
+    return aval.dtype._impl.name
+
+
 def user_frame() -> str:
     """``file:line (function)`` of the user's code that runs now, as jax would print it, or an empty string."""
     summary = _source_info_util.summarize(_source_info_util.current())
@@ -102,13 +114,22 @@ def jaxpr_out_avals(jaxpr: Any) -> list[Any]:
     return list(jaxpr.out_avals)
 
 
-def close_jaxpr(jaxpr: Any, consts: Sequence[Any] = ()) -> Any:
-    """A closed jaxpr from an open one: ``remat2`` carries an open one until 0.10; since 0.11 there is one class for both."""
-    from jax.extend.core import ClosedJaxpr
+_closed: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
+
+def close_jaxpr(jaxpr: Any) -> Any:
+    """A closed jaxpr from an open one without constants, the same one each time.
+
+    ``remat2`` carries an open one in 0.10; since 0.11 there is one class for both.
+    """
     if hasattr(jaxpr, "consts") and hasattr(jaxpr, "in_avals"):
         return jaxpr
-    return ClosedJaxpr(jaxpr, list(consts))
+    try:
+        return _closed[jaxpr]
+    except KeyError:
+        # A copy inside, since what is cached for as long as its key lives must not keep the key alive.
+        closed = _closed[jaxpr] = ClosedJaxpr(jaxpr.replace(), [])
+        return closed
 
 
 def eval_open_jaxpr(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
@@ -201,3 +222,57 @@ def is_array_like(x: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def primitive(name: str) -> Any | None:
+    """The primitive of this name, or None where this release of jax has none.
+
+    For primitives without a public name, and those that only some releases have (``log2``, ``one_minus_square`` and
+    ``polynomial`` came with 0.12).
+    """
+    return _primitives().get(name)
+
+
+@functools.cache
+def _primitives() -> dict[str, Any]:
+    from jax._src import ad_checkpoint, ad_util, dispatch, random
+    from jax._src.core import Primitive
+    from jax._src.lax import ann, control_flow, lax, linalg, other, parallel, slicing, special, windowed_reductions
+    from jax._src.lax import convolution, fft
+
+    try:  # random number primitives stand in a package of their own since 0.11
+        from jax._src import prng
+    except ImportError:
+        from jax._src.random import prng
+
+    modules = (ad_checkpoint, ad_util, dispatch, random, prng, lax, slicing, control_flow, windowed_reductions, convolution, ann,
+               linalg, fft, other, parallel, special)
+    return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}
+
+
+def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:
+    """Outputs among ``which`` that a closed jaxpr computes from its first ``n_fixed`` inputs alone, and a jaxpr that does so."""
+    body = jaxpr.jaxpr
+    fixed = {*body.constvars, *body.invars[:n_fixed]}
+
+    def is_fixed(atom: Any) -> bool:
+        return hasattr(atom, "val") or atom in fixed
+
+    kept = []
+    for eqn in body.eqns:
+        if not eqn.effects and all(is_fixed(atom) for atom in eqn.invars):
+            fixed.update(eqn.outvars)
+            kept.append(eqn)
+    chosen = [i for i in which if is_fixed(body.outvars[i])]
+    needed = {body.outvars[i] for i in chosen if not hasattr(body.outvars[i], "val")}
+    eqns = []
+    for eqn in reversed(kept):
+        if any(v in needed for v in eqn.outvars):
+            needed.update(atom for atom in eqn.invars if not hasattr(atom, "val"))
+            eqns.append(eqn)
+    outer = [body.outvars[i] for i in chosen]
+    return chosen, ClosedJaxpr(_replaced(body, body.invars[:n_fixed], outer, eqns[::-1]), list(jaxpr.consts))
+
+
+def _replaced(body: Any, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
+    return body.replace(invars=list(invars), outvars=list(outvars), eqns=list(eqns), debug_info=None)

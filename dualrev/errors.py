@@ -23,8 +23,12 @@ class MissingRuleError(DualrevError, NotImplementedError):
     """A differentiated function uses a primitive that has no row in the table."""
 
 
-class NonLinearError(DualrevError, TypeError):
+class NonLinearError(DualrevError, TypeError, NotImplementedError):
     """A function that must be linear reads the value of something it should be linear in."""
+
+
+class UnboundedLoopError(MissingRuleError, ValueError):
+    """Reverse mode met a loop whose number of steps nobody knows beforehand."""
 
 
 class RuleError(DualrevError, TypeError):
@@ -66,14 +70,31 @@ def missing_rule(primitive: Any) -> MissingRuleError:
     )
 
 
-def missing_direction(primitive: Any, direction: str, why: str) -> MissingRuleError:
-    return MissingRuleError(
-        f"{user_call.get()} needs {direction} through '{primitive}'{at_user_frame()}. {why}"
+def unbounded_loop() -> UnboundedLoopError:
+    return UnboundedLoopError(
+        "Reverse-mode differentiation does not work for lax.while_loop or lax.fori_loop with dynamic start/stop values. Try using "
+        f"lax.scan, or using fori_loop with static start/stop. ({user_call.get()} asked for it; forward mode, "
+        'engine="forward", goes through.)'
     )
 
 
 def not_linear(primitive: Any) -> NonLinearError:
     return NonLinearError(
-        f"{user_call.get()} needs a linear function, but '{primitive}'{at_user_frame()} is not linear in its "
-        "operands: its derivative depends on a value that is only known as a symbol."
+        f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {user_call.get()} needs a linear "
+        f"function, and '{primitive}'{at_user_frame()} is not linear in its operands."
     )
+
+
+class calling:
+    """``with calling("grad"):`` names the user's call in errors raised inside."""
+
+    __slots__ = ("_name", "_token")
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._token = user_call.set(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        user_call.reset(self._token)

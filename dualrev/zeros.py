@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import Tracer, float0, is_differentiable, tangent_aval, typeof
+from dualrev._jax import Tracer, float0, is_differentiable, key_implementation, tangent_aval, typeof
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:
@@ -58,3 +58,10 @@ def any_tracer(values: Any) -> bool:
         if isinstance(value, Tracer):
             return True
     return False
+
+
+def filler(aval: Any) -> Any:
+    """Any value of an abstract value's type, for room that nothing will read."""
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return lax.broadcast(jax.random.key(0, impl=key_implementation(aval)), aval.shape)
+    return lax.full(aval.shape, 0, aval.dtype)

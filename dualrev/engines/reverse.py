@@ -14,7 +14,7 @@ from typing import Any
 from dualrev import errors
 from dualrev._jax import Trace, Tracer, process, set_current_trace, take_current_trace, to_concrete_value, typeof
 from dualrev.linear_maps import LinearMap, Tangents, Tape
-from dualrev.rules.table import Unknown, rows
+from dualrev.rules.table import Unknown, aval_of, rows
 
 
 class Taped(Tracer):

@@ -112,7 +112,8 @@ class Linearization:
     def _classify(self, leaves: Sequence[Any], args: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
         """Fill ``sources``; what is an input, an output or a duplicate is not returned a second time."""
         seen: dict[int, tuple[str, Any]] = {}
-        for kind, values in (("in", args), ("out", outs)):
+        # What a linear program knows of its outputs may differ between the branches of a conditional.
+        for kind, values in (("in", args), ("out", () if self.is_linear else outs)):
             for i, x in enumerate(values):
                 if isinstance(x, Tracer):
                     seen.setdefault(id(x), (kind, i))
@@ -157,6 +158,10 @@ class Linearization:
         found = dict(zip(self.residual_sources(), residuals, strict=True))
         leaves = [x if kind == "constant" else found[(kind, x)] for kind, x in self.sources]
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
+
+    def example(self) -> Any:
+        """The tape without its residuals, to look at."""
+        return self.tape([None] * len(self.residual_sources()))
 
     def _moving(self, direction: str, mask: tuple[bool, ...]) -> tuple[Program, tuple[bool, ...]]:
         """The program of a pull (or push) for given nonzero cotangents (tangents), and which results are not zero."""
@@ -207,6 +212,9 @@ class StagedMap(LinearMap):
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.linearization.wrapper.name
+
+    def inner_maps(self) -> list[LinearMap]:
+        return [self.linearization.example()]
 
     def push(self, *tangents: Any) -> Tangents:
         return self.linearization.move("push", self.residuals, tangents)

@@ -1,4 +1,4 @@
-"""Operations that hold programs: ``jit``, ``cond``, ``scan``, ``while``, ``checkpoint``.
+"""Operations that hold programs: the form, ``jit`` and ``checkpoint``; branches and loops stand in files of their own.
 
 These rows alone see an engine: they transform the inner program with the engine that asks.  Each states how a program is
 evaluated with tangents, and how it is evaluated with residuals and pulled back; on concrete values the whole operation is
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import is_inlined, jit_p
+import jax
+from jax import lax
+
+from dualrev._jax import close_jaxpr, is_inlined, jit_p, remat_p
 from dualrev.engines.staging import (
     Linearization,
     Pushforward,
@@ -25,6 +28,11 @@ from dualrev.rules.table import Row, Unknown, aval_of, register
 Forward = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[list[Any], Sequence[Any]]]
 Reverse = Callable[[Sequence[Any], tuple[bool, ...], dict[str, Any], bool],
                    tuple[list[Any], "LinearMap | None", Sequence[bool]]]
+
+
+def splice(name: Any) -> Wrapper:
+    """How a program that becomes part of the surrounding one is bound."""
+    return Wrapper(str(name), None)
 
 
 class CallRow(Row):
@@ -50,16 +58,16 @@ class CallRow(Row):
             return self.forward(primals, tangents, params)
         active = tuple([t is not None for t in tangents])
         push = cached(self.owner(params), self._key("push", active, primals, params), lambda: Pushforward(
-            self._evaluate(params), [aval_of(x) for x in primals], active, Wrapper(str(self.primitive), None)))
+            self._evaluate(params), [aval_of(x) for x in primals], active, splice(self.primitive)))
         return push(primals, tangents)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        if not is_eager(primals):
+        if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
         key = self._key("linear" if is_linear else "linearize", active, primals, params)
         linearization = cached(self.owner(params), key, lambda: Linearization(
-            self._evaluate(params), [aval_of(x) for x in primals], active, is_linear, Wrapper(str(self.primitive), None)))
+            self._evaluate(params), [aval_of(x) for x in primals], active, is_linear, splice(self.primitive)))
         return linearization(primals)
 
 
@@ -85,15 +93,71 @@ class JitRow(Row):
 register(JitRow(jit_p))
 
 
-def splice(name: str) -> Wrapper:
-    """A program that becomes part of the surrounding one."""
-    return Wrapper(name, None)
-
-
 def call(primitive: Any, owner: Callable[[dict[str, Any]], Any], forward: Forward, reverse: Reverse) -> None:
     """State how an operation that holds a program is pushed through, and how it is linearized."""
     register(CallRow(primitive, owner, forward, reverse))
 
 
-def known_only(primals: Sequence[Any]) -> list[Any]:
-    return [x for x in primals if type(x) is not Unknown]
+# ---------------------------------------------------------------------------------------------------------- jax.checkpoint
+
+
+class RematMap(LinearMap):
+    """The derivative of a checkpointed function: its inputs; the rest is evaluated again when it is needed."""
+
+    __slots__ = ("active", "jaxpr", "prevent_cse", "primals")
+
+    name = "checkpoint"
+
+    def __init__(self, primals: Sequence[Any], jaxpr: Any, active: tuple[bool, ...], prevent_cse: bool):
+        self.primals = primals
+        self.jaxpr = jaxpr
+        self.active = active
+        self.prevent_cse = prevent_cse
+
+    def inner_maps(self) -> list[LinearMap]:
+        return [linearization_of(self.jaxpr, self.active, False, splice(self.name)).example()]
+
+    def again(self, moving: Sequence[Any]) -> tuple[LinearMap, Sequence[Any]]:
+        primals = self.primals
+        if self.prevent_cse:  # tied to what moves, so that the evaluation is neither shared with the first nor moved before it
+            primals, moving = lax.optimization_barrier((primals, tuple(moving)))
+        _, linear_map, _ = linearization_of(self.jaxpr, self.active, False, splice(self.name))(primals)
+        return linear_map, moving
+
+    def push(self, *tangents: Any) -> tuple[Any, ...]:
+        linear_map, tangents = self.again(tangents)
+        return linear_map.push(*tangents)
+
+    def pull(self, *cotangents: Any) -> tuple[Any, ...]:
+        linear_map, cotangents = self.again(cotangents)
+        return linear_map.pull(*cotangents)
+
+
+jax.tree_util.register_pytree_node(
+    RematMap, lambda m: ((m.primals,), (m.jaxpr, m.active, m.prevent_cse)), lambda aux, p: RematMap(p[0], *aux)
+)
+
+
+def _remat_forward(primals: Sequence[Any], tangents: Sequence[Any],
+                   params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    active = tuple([t is not None for t in tangents])
+    push = pushforward_of(close_jaxpr(params["jaxpr"]), active, splice("checkpoint"))
+
+    def both(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        return push(primals, tangents)
+
+    again = jax.checkpoint(both, prevent_cse=params["prevent_cse"], policy=params["policy"])
+    return again(list(primals), list(tangents))
+
+
+def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    jaxpr = close_jaxpr(params["jaxpr"])
+    if is_linear:
+        return linearization_of(jaxpr, active, True, splice("checkpoint"))(primals)
+    outs = remat_p.bind(*primals, **params)
+    linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
+    return list(outs), RematMap(list(primals), jaxpr, active, bool(params["prevent_cse"])), linearization.active_outs
+
+
+call(remat_p, lambda params: params["jaxpr"], _remat_forward, _remat_reverse)

@@ -13,7 +13,7 @@ from dualrev import errors
 from dualrev._jax import is_differentiable, tangent_aval
 from dualrev.engines import reverse
 from dualrev.linear_maps import Tangents
-from dualrev.rules.table import OpRow, Reader, Site, aval_of, register
+from dualrev.rules.table import OpRow, Reader, Site, Unknown, aval_of, register
 
 
 class PushforwardRow(OpRow):
@@ -40,6 +40,8 @@ class PushforwardRow(OpRow):
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         program = self.program
+        if type(outs[0]) is Unknown and (program.reads_out or self.saves is not None):
+            raise errors.not_linear(self.primitive)
         residuals = [x for i, x in enumerate(primals) if program.reads(i)]
         if program.reads_out:
             residuals.append(tuple(outs) if self.primitive.multiple_results else outs[0])
@@ -66,6 +68,8 @@ class PushforwardRow(OpRow):
                 raise errors.RuleError(f"the program of the rule for {self.primitive} takes one tangent, `t`, but "
                                        f"{len(tangents)} operands move; take all of them, as `ts`")
             (moving,) = tangents
+        if not program.variadic:
+            operands = operands[: program.n_positional]
         result = program.function(moving, *operands, **keywords)
         return tuple(result) if self.primitive.multiple_results else (result,)
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 
 from dualrev import errors, zeros
@@ -30,6 +31,9 @@ from dualrev.linear_maps import LinearMap, Tangents, is_eager
 
 #: The table: primitive -> its row.
 rows: dict[Any, Row] = {}
+
+#: Where rows are made but not stated: a row is found in the first file outside.
+FORMS = (__name__, "dualrev.rules.programs")
 
 #: Compiled pushes and pulls that one row keeps; the oldest goes first.
 SITES_PER_ROW = 1024
@@ -47,6 +51,10 @@ class Unknown:
     def ndim(self) -> int:
         return self.aval.ndim
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
 
 def aval_of(x: Any) -> Any:
     return x.aval if type(x) is Unknown else typeof(x)
@@ -63,7 +71,7 @@ class Row:
     def __init__(self, primitive: Any):
         self.primitive = primitive
         frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        while frame.f_back is not None and frame.f_globals.get("__name__") in FORMS:
             frame = frame.f_back
         self.where = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
 
@@ -124,7 +132,8 @@ class Site:
         try:
             return self._compiled[what]
         except KeyError:
-            function = self._compiled[what] = jax.jit(getattr(self, what))
+            function = getattr(self, what)
+            function = self._compiled[what] = jax.jit(function) if self.row.compiles else function
             return function
 
     def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
@@ -136,8 +145,13 @@ class Site:
     def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
         outs, saved = self.row.evaluate(primals, self.params, self.active)
         residuals = self.row.save(self.active, primals, outs, saved)
+        active_outs = self.row.active_outs(self.active, outs)
+        if not any(active_outs):
+            return outs, (None,) * len(outs)
         moving = tuple([tangents[i] for i in self.positions])
-        return outs, self.push(residuals, moving)
+        pushed = self.push(residuals, moving)
+        # What a linear operation makes of a tangent where its output is an integer is not a tangent.
+        return outs, tuple([t if moves else None for t, moves in zip(pushed, active_outs, strict=True)])
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Site) and self.row is other.row and self.key is not None
@@ -177,14 +191,14 @@ jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), la
 class Reader:
     """A function of a row, and what its signature says that it reads."""
 
-    __slots__ = ("function", "params", "positions", "reads_out", "reads_saved", "variadic")
+    __slots__ = ("function", "n_positional", "params", "positions", "reads_out", "reads_saved", "variadic")
 
     def __init__(self, function: Callable[..., Any], skip: int = 0):
         self.function = function
         names = list(inspect.signature(function).parameters.values())
         positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
         self.positions = frozenset(i for i, p in enumerate(positional) if not p.name.startswith("_"))
-        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in names)
+        self.variadic = any(p.kind is p.VAR_POSITIONAL and not p.name.startswith("_") for p in names)
         keywords = [p.name for p in names if p.kind is p.KEYWORD_ONLY]
         self.reads_out = "out" in keywords
         self.reads_saved = "saved" in keywords
@@ -202,6 +216,8 @@ class OpRow(Row):
 
     #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
     reads_avals = True
+    #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
+    compiles = True
 
     def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
         """The outputs, and what a row saves beside them."""
@@ -278,6 +294,30 @@ class OpRow(Row):
         return outs, OpMap(site, residuals), active_outs
 
 
+def spread(t: Any, shape: tuple[int, ...]) -> Any:
+    """A tangent broadcast as an elementwise operation broadcasts: scalars, and dimensions of size 1."""
+    if t.shape == shape:
+        return t
+    return lax.broadcast_in_dim(t, shape, tuple(range(t.ndim)))
+
+
+def gather_up(ct: Any, shape: tuple[int, ...]) -> Any:
+    """The adjoint of :func:`spread`: a cotangent summed over what was broadcast."""
+    if ct.shape == shape:
+        return ct
+    if not shape:
+        return lax.reduce_sum(ct, tuple(range(ct.ndim)))
+    axes = tuple([i for i, (n, m) in enumerate(zip(ct.shape, shape, strict=True)) if n != m])
+    return lax.reshape(lax.reduce_sum(ct, axes), shape)
+
+
+class Over:
+    """A partial derivative given by its reciprocal (see :func:`over`)."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+
 class ElementwiseRow(OpRow):
     """``out = f(x, y, ...)`` entry by entry: ``t_out = Σ ∂f/∂xᵢ · tᵢ`` and ``ct_xᵢ = ∂f/∂xᵢ · ct``.
 
@@ -286,7 +326,8 @@ class ElementwiseRow(OpRow):
 
     def __init__(self, primitive: Any, *partials: Any):
         super().__init__(primitive)
-        self.partials = [Reader(p) if callable(p) else p for p in partials]
+        self.partials = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
+        self.is_over = [isinstance(p, Over) for p in partials]
         self.plans: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
 
     def plan(self, active: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
@@ -301,11 +342,12 @@ class ElementwiseRow(OpRow):
             return plan
 
     def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
-        # Only scalars that meet arrays are told apart: their cotangents are summed, and their tangents spread.
+        # Only operands of different shapes are told apart: cotangents of what was spread are summed, and its tangents spread.
         if len(primals) > 1:
-            ndims = [getattr(x, "ndim", 0) for x in primals]
-            if min(ndims) != max(ndims):
-                return tuple([aval_of(x) for x in primals])
+            shape = getattr(primals[0], "shape", ())
+            for x in primals:
+                if getattr(x, "shape", ()) != shape:
+                    return tuple([aval_of(x) for x in primals])
         return ()
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
@@ -322,14 +364,15 @@ class ElementwiseRow(OpRow):
         terms: list[Any] = []
         for i, t in zip(site.positions, moving, strict=True):
             partial = self.partials[i]
-            if t is None:
+            if t is None or partial is None:
                 terms.append(None)
                 continue
             if isinstance(partial, Reader):
                 keywords = partial.keywords(site.params)
                 if partial.reads_out:
                     keywords["out"] = residuals[-1]
-                terms.append(lax.mul(t, partial.function(*operands, **keywords)))
+                combine = lax.div if self.is_over[i] else lax.mul
+                terms.append(combine(t, partial.function(*operands, **keywords)))
             elif partial == 1:
                 terms.append(t)
             elif partial == -1:
@@ -340,11 +383,10 @@ class ElementwiseRow(OpRow):
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
         total = None
-        shape = max((a.shape for a in site.in_avals), key=len, default=None)
         for term in self.terms(site, residuals, tangents):
-            if term is not None and shape is not None and term.shape != shape:
-                term = lax.broadcast(term, shape)
             total = zeros.add(total, term)
+        if site.in_avals and total is not None:
+            total = spread(total, np.broadcast_shapes(*[a.shape for a in site.in_avals]))
         return (total,)
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
@@ -352,8 +394,8 @@ class ElementwiseRow(OpRow):
         cts = self.terms(site, residuals, (ct,) * len(site.positions))
         if site.in_avals:
             for k, i in enumerate(site.positions):
-                if site.in_avals[i].ndim == 0 and cts[k].ndim:
-                    cts[k] = lax.reduce_sum(cts[k], tuple(range(cts[k].ndim)))
+                if cts[k] is not None:
+                    cts[k] = gather_up(cts[k], site.in_avals[i].shape)
         return tuple(cts)
 
 
@@ -369,7 +411,14 @@ class LinearRow(OpRow):
 
     def is_fixed(self, position: int) -> bool:
         """Whether the operand is one, such as an index, that the operation is not linear in."""
-        return position in self.fixed if self.together else self.adjoints[position] is None
+        if self.together:
+            return position in self.fixed
+        return position >= len(self.adjoints) or self.adjoints[position] is None
+
+    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+        if all(self.is_fixed(i) for i, moves in enumerate(active) if moves):
+            return [False] * len(outs)
+        return super().active_outs(active, outs)
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         return tuple([x for i, x in enumerate(primals) if self.is_fixed(i)])
@@ -381,7 +430,9 @@ class LinearRow(OpRow):
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
         operands = self.operands(site, residuals)
-        moving = dict(zip(site.positions, tangents, strict=True))
+        moving = {i: t for i, t in zip(site.positions, tangents, strict=True) if t is not None and not self.is_fixed(i)}
+        if not moving:
+            return (None,) * (len(site.out_avals) or 1)
         for i, operand in enumerate(operands):
             if not self.is_fixed(i):
                 operands[i] = zeros.instantiate(moving.get(i), operand)
@@ -399,13 +450,12 @@ class LinearRow(OpRow):
             cts = adjoint.function(ct, *operands, **adjoint.keywords(site.params))
             moving = [i for i in range(len(operands)) if not self.is_fixed(i)]
             found = dict(zip(moving, cts, strict=True))
-            return tuple([found[i] for i in site.positions])
+            return tuple([found.get(i) for i in site.positions])
         results = []
         for i in site.positions:
             adjoint = self.adjoints[i]
-            if adjoint is None:
-                raise errors.not_linear(self.primitive)
-            results.append(adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
+            results.append(None if adjoint is None else
+                           adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
         return tuple(results)
 
 
@@ -438,6 +488,57 @@ class BilinearRow(OpRow):
         return tuple(results)
 
 
+class AlongsideRow(OpRow):
+    """Output ``i`` is operand ``i``, and only the arrangement differs: what moves goes through the operation by itself."""
+
+    compiles = False
+
+    def __init__(self, primitive: Any, params_of: Callable[..., dict[str, Any]] | None):
+        super().__init__(primitive)
+        self.params_of = params_of
+
+    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+        return list(active)
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        return ()
+
+    def through(self, site: Site, moving: Sequence[Any], back: bool) -> list[Any]:
+        """``moving[k]`` belongs to operand and output ``site.positions[k]``."""
+        which = [i for i, t in zip(site.positions, moving, strict=True) if t is not None]
+        params = site.params
+        if self.params_of is not None:
+            params = self.params_of([site.in_avals[i] for i in which], which, back, **params)
+        results = iter(self.bind([t for t in moving if t is not None], params))
+        return [None if t is None else next(results) for t in moving]
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        found = dict(zip(site.positions, self.through(site, tangents, False), strict=True))
+        return tuple([found.get(i) for i in range(len(site.active))])
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        return tuple(self.through(site, [cotangents[i] for i in site.positions], True))
+
+
+class KindRow(Row):
+    """One row for real operands and one for complex ones."""
+
+    def __init__(self, primitive: Any, real: Row, complex_: Row):
+        super().__init__(primitive)
+        self.real = real
+        self.complex = complex_
+
+    def row(self, primals: Sequence[Any]) -> Row:
+        return self.complex if aval_of(primals[0]).dtype.kind == "c" else self.real
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        return self.row(primals).jvp(primals, tangents, params)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        return self.row(primals).linearize(primals, active, params, is_linear)
+
+
 # ------------------------------------------------------------------------------------------------------- stating a row
 
 
@@ -447,13 +548,14 @@ def zero(*primitives: Any) -> None:
         register(ZeroRow(primitive))
 
 
-def elementwise(primitive: Any, *partials: Callable[..., Any] | complex) -> None:
-    """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, or a constant."""
+def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex | None) -> None:
+    """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, a constant, or None for 0."""
     register(ElementwiseRow(primitive, *partials))
 
 
 def linear(primitive: Any, *adjoints: Callable[..., Any] | None) -> None:
-    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand that is an index or the like.
+    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand, such as an index or what decides a
+    selection, that the operation is flat in, and none for such operands at the end.
 
     In an adjoint, operands that the operation is linear in are abstract values (shape and dtype), the others are values.
     """
@@ -468,3 +570,22 @@ def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[in
 def bilinear(primitive: Any, adjoint_x: Callable[..., Any], adjoint_y: Callable[..., Any]) -> None:
     """State both adjoints ``(ct, x, y, *, params)``; the operand that is asked for is an abstract value."""
     register(BilinearRow(primitive, adjoint_x, adjoint_y))
+
+
+def over(function: Callable[..., Any]) -> Over:
+    """The partial derivative ``1 / function(...)``: tangents are divided by it, which rounds once where a product rounds twice."""
+    return Over(function)
+
+
+def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = None) -> None:
+    """State that output ``i`` is operand ``i``: tangents go through the operation as the operands do, and so do cotangents.
+
+    ``params_of(operands that move, their positions, back, **params)`` gives the parameters for those alone, and for the way
+    back if ``back``; without it, they are the same.
+    """
+    register(AlongsideRow(primitive, params_of))
+
+
+def by_kind(real: Row, complex_: Row) -> None:
+    """State the derivative of one primitive by one row for real operands and another for complex ones."""
+    register(KindRow(real.primitive, real, complex_))

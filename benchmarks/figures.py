@@ -1,0 +1,229 @@
+"""The figures that the project promises, each a ratio to jax measured in this process: ``python -m benchmarks.figures``.
+
+A ratio is the median over many interleaved rounds, warm and blocked until ready, after the results were found equal; beside it
+stand its quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import dualrev as dr
+from benchmarks.programs import COMPILED, EAGER, TRACED, chain
+
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured ratio of dualrev's time to jax's."""
+
+    group: str
+    name: str
+    ours_us: float
+    jax_us: float
+    ratio: float
+    quartiles: tuple[float, float]
+    rounds: int
+    difference: float
+    #: The largest ratio that counts as reached, or None.
+    goal: float | None
+
+
+def largest_difference(ours: Any, theirs: Any) -> float:
+    """The largest difference of two pytrees of arrays, relative to the largest entry of each array."""
+    if jax.tree.structure(ours) != jax.tree.structure(theirs):
+        raise AssertionError(f"results differ in structure: {jax.tree.structure(ours)} and {jax.tree.structure(theirs)}")
+    worst = 0.0
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        if x.shape != y.shape or x.dtype != y.dtype:
+            raise AssertionError(f"results differ: {x.dtype}{x.shape} and {y.dtype}{y.shape}")
+        if x.size:
+            worst = max(worst, float(np.max(np.abs(x - y)) / max(float(np.max(np.abs(y))), 1e-6)))
+    return worst
+
+
+def _seconds(run: Run, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = run()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / calls
+
+
+def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: float | None, difference: float) -> Figure:
+    """Interleaved rounds for ``budget`` seconds; a round runs each of the two long enough for the clock."""
+    for run in (ours, theirs):
+        jax.block_until_ready(run())
+        jax.block_until_ready(run())
+    calls = max(1, min(200, int(2e-3 / max(_seconds(theirs, 3), 1e-7))))
+    times: list[tuple[float, float]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        end = time.perf_counter() + budget
+        while len(times) < 11 or (time.perf_counter() < end and len(times) < 400):
+            # Alternate who goes first, so that neither always runs in the other's wake.
+            if len(times) % 2:
+                a, b = _seconds(ours, calls), _seconds(theirs, calls)
+            else:
+                b, a = _seconds(theirs, calls), _seconds(ours, calls)
+            times.append((a, b))
+            if len(times) % 20 == 0:
+                gc.collect()
+    finally:
+        gc.enable()
+    ratios = [a / b for a, b in times]
+    low, ratio, high = statistics.quantiles(ratios, n=4)
+    ours_us, jax_us = (1e6 * statistics.median(column) for column in zip(*times, strict=True))
+    return Figure(group, name, ours_us, jax_us, ratio, (low, high), len(times), difference, goal)
+
+
+def checked(ours: Any, theirs: Any, tolerance: float = 2e-4) -> float:
+    difference = largest_difference(ours, theirs)
+    if not difference <= tolerance:
+        raise AssertionError(f"results differ by {difference:.2e}, more than {tolerance:.0e}: nothing to time")
+    return difference
+
+
+def compiled(budget: float) -> list[Figure]:
+    figures = []
+    for program in COMPILED:
+        inputs = program.make_inputs()
+        ours, theirs = jax.jit(dr.grad(program.function)), jax.jit(jax.grad(program.function))
+        difference = checked(ours(inputs), theirs(inputs))
+        figures.append(compare("compiled gradient", program.name, lambda f=ours, x=inputs: f(x), lambda f=theirs, x=inputs: f(x),
+                               budget, 1.1, difference))
+    return figures
+
+
+def traced(budget: float) -> list[Figure]:
+    figures = []
+    for program in TRACED:
+        inputs = program.make_inputs()
+        difference = checked(jax.jit(dr.grad(program.function))(inputs), jax.jit(jax.grad(program.function))(inputs), 1e-3)
+
+        def trace(grad: Any, function: Any = program.function, inputs: Any = inputs) -> Run:
+            # A new function each time: neither library may find the whole trace in a cache.
+            def run() -> None:
+                jax.jit(grad(lambda x: function(x))).trace(inputs)
+            return run
+
+        figures.append(compare("tracing jit(grad)", program.name, trace(dr.grad), trace(jax.grad), budget, 0.5, difference))
+    return figures
+
+
+def eager(budget: float) -> list[Figure]:
+    figures = []
+    for program in EAGER:
+        inputs = program.make_inputs()
+        function = program.function
+        tangents = jax.tree.map(jnp.ones_like, inputs)
+        pairs: list[tuple[str, Run, Run, float]] = [
+            ("un-jitted gradient", lambda f=function, x=inputs: dr.grad(f)(x), lambda f=function, x=inputs: jax.grad(f)(x), 0.25),
+            ("un-jitted jvp", lambda f=function, x=inputs, t=tangents: dr.jvp(f, (x,), (t,)),
+             lambda f=function, x=inputs, t=tangents: jax.jvp(f, (x,), (t,)), 0.8),
+        ]
+        for group, ours, theirs, goal in pairs:
+            figures.append(compare(group, program.name, ours, theirs, budget, goal, checked(ours(), theirs())))
+    return figures
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a derivative held at most while it ran, beyond what was there before."""
+
+    call: str
+    length: int
+    python_bytes: int
+    array_bytes: int
+
+
+def memory(call: str, length: int, size: int = 1000) -> Memory:
+    """Peak Python memory, and array bytes alive at a tenth of the way and onwards, of one un-jitted run."""
+    x = jnp.linspace(0.0, 1.0, size)
+    alive = [0]
+    program = chain(max(length // 10, 1))
+
+    def function(x: jax.Array) -> jax.Array:
+        for _ in range(10):
+            x = program(x)
+            alive.append(sum(a.nbytes for a in jax.live_arrays()))
+        return x
+
+    def run() -> None:
+        if call == "jvp":
+            jax.block_until_ready(dr.jvp(function, (x,), (x,)))
+        else:
+            jax.block_until_ready(dr.vjp(function, x)[0])
+
+    run()
+    gc.collect()
+    before = sum(a.nbytes for a in jax.live_arrays())
+    alive[:] = [before]
+    tracemalloc.start()
+    run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return Memory(call, length, peak, max(alive) - before)
+
+
+def report(console: Console, figures: list[Figure], memories: list[Memory]) -> None:
+    table = Table(title=f"dualrev against jax {jax.__version__}, {jax.devices()[0].platform}, float32: ratios of time")
+    for heading, justify in (("what", "left"), ("program", "left"), ("dualrev, µs", "right"), ("jax, µs", "right"),
+                             ("ratio", "right"), ("quartiles", "right"), ("goal", "right"), ("rounds", "right"),
+                             ("difference", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type] # the literals above
+    for f in figures:
+        style = "" if f.goal is None else "green" if f.ratio <= f.goal else "red"
+        table.add_row(f.group, f.name, f"{f.ours_us:,.0f}", f"{f.jax_us:,.0f}", f"[{style}]{f.ratio:.2f}" if style else f"{f.ratio:.2f}",
+                      f"{f.quartiles[0]:.2f}-{f.quartiles[1]:.2f}", f"{f.goal}", str(f.rounds), f"{f.difference:.0e}")
+    console.print(table)
+    if memories:
+        held = Table(title="held at most during one un-jitted run over a chain of operations on 4 kB arrays")
+        for heading in ("call", "operations", "Python, kB", "arrays, kB"):
+            held.add_column(heading, justify="right")
+        for m in memories:
+            held.add_row(m.call, f"{m.length:,}", f"{m.python_bytes / 1e3:,.0f}", f"{m.array_bytes / 1e3:,.0f}")
+        console.print(held)
+
+
+GROUPS: dict[str, Callable[[float], list[Figure]]] = {"compiled": compiled, "traced": traced, "eager": eager}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", help=f"which of {', '.join(GROUPS)}, memory (default: all)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time given to each ratio")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    unknown = set(options.groups) - {*GROUPS, "memory"}
+    if unknown:
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)} and memory")
+    wanted = options.groups or [*GROUPS, "memory"]
+    console = Console(width=None)
+    figures = [figure for name, measure in GROUPS.items() if name in wanted for figure in measure(options.seconds)]
+    lengths = (1_000, 100_000)
+    memories = [memory("jvp", n) for n in lengths] + [memory("vjp", 1_000)] if "memory" in wanted else []
+    if options.json:
+        console.print_json(data={"figures": [asdict(f) for f in figures], "memory": [asdict(m) for m in memories]})
+    else:
+        report(console, figures, memories)
+
+
+if __name__ == "__main__":
+    main()

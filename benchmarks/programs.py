@@ -1,0 +1,167 @@
+"""Programs to differentiate, free of any differentiation library: functions of one pytree, and their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev.problems import brusselator, lstm, mixture, network
+
+
+@dataclass(frozen=True)
+class Program:
+    """A scalar function of one pytree of arrays, and a point."""
+
+    name: str
+    function: Callable[[Any], jax.Array]
+    make_inputs: Callable[[], Any]
+
+
+def _draw(rng: np.random.Generator, *shape: int) -> jax.Array:
+    return jnp.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]), "float32")
+
+
+# ------------------------------------------------------------------------------------------------------------ compiled
+
+
+def brusselator_loss(state: dict[str, jax.Array]) -> jax.Array:
+    """Half the squared norm of the rate: its gradient is one pull of the rate."""
+    moving = brusselator.right_hand_side(state)
+    return 0.5 * (jnp.sum(moving["u"] ** 2) + jnp.sum(moving["v"] ** 2))
+
+
+BATCH, INPUTS, HIDDEN, CLASSES = 128, 784, 512, 10
+
+
+def wide_network_loss(layers: list[dict[str, jax.Array]]) -> jax.Array:
+    """The cross-entropy of two layers at the sizes of handwritten digits."""
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.standard_normal((BATCH, INPUTS)), "float32")
+    labels = jnp.asarray(rng.integers(0, CLASSES, BATCH))
+    hidden, output = layers
+    x = jnp.tanh(x @ hidden["weights"] + hidden["bias"])
+    log_p = jax.nn.log_softmax(x @ output["weights"] + output["bias"])
+    return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
+
+
+def wide_network_layers() -> list[dict[str, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [{"weights": _draw(rng, n, m), "bias": jnp.zeros(m)} for n, m in ((INPUTS, HIDDEN), (HIDDEN, CLASSES))]
+
+
+LAYERS, SEQUENCES, LENGTH, WIDTH, HEADS = 3, 4, 64, 128, 4
+
+
+def _layer_norm(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.var(x, axis=-1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * scale + shift
+
+
+def _attention(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
+    q, k, v = jnp.moveaxis(jnp.einsum("btd,dche->btche", x, layer["qkv"]), 2, 0)
+    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / np.sqrt(q.shape[-1])
+    causal = np.tril(np.ones((x.shape[1], x.shape[1]), bool))
+    weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf))
+    return jnp.einsum("bhqk,bkhe,hed->bqd", weights, v, layer["project"])
+
+
+def transformer_loss(layers: list[dict[str, jax.Array]]) -> jax.Array:
+    """Three pre-norm blocks of causal attention and a GELU network, and a squared error."""
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.standard_normal((SEQUENCES, LENGTH, WIDTH)), "float32")
+    target = jnp.asarray(rng.standard_normal((SEQUENCES, LENGTH, WIDTH)), "float32")
+    for layer in layers:
+        x = x + _attention(_layer_norm(x, layer["scale1"], layer["shift1"]), layer)
+        hidden = jax.nn.gelu(_layer_norm(x, layer["scale2"], layer["shift2"]) @ layer["up"] + layer["up_bias"])
+        x = x + hidden @ layer["down"] + layer["down_bias"]
+    return jnp.mean((x - target) ** 2)
+
+
+def transformer_layers() -> list[dict[str, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "qkv": _draw(rng, WIDTH, 3, HEADS, WIDTH // HEADS),
+            "project": _draw(rng, HEADS, WIDTH // HEADS, WIDTH) / np.sqrt(WIDTH // HEADS).astype("float32"),
+            "up": _draw(rng, WIDTH, 4 * WIDTH),
+            "up_bias": jnp.zeros(4 * WIDTH),
+            "down": _draw(rng, 4 * WIDTH, WIDTH),
+            "down_bias": jnp.zeros(WIDTH),
+            **{f"{name}{n}": fill(WIDTH) for n in (1, 2) for name, fill in (("scale", jnp.ones), ("shift", jnp.zeros))},
+        }
+        for _ in range(LAYERS)
+    ]
+
+
+COMPILED = (
+    Program("Gaussian mixture, iris", mixture.log_likelihood, mixture.parameters),
+    Program("Brusselator rate, 16 x 16", brusselator_loss, lambda: brusselator.state(16)),
+    Program("Brusselator rate, 512 x 512", brusselator_loss, lambda: brusselator.state(512)),
+    Program("two-layer network, iris", network.loss, network.layers),
+    Program("two-layer network, 784-512-10", wide_network_loss, wide_network_layers),
+    Program("LSTM scan, 8 units", lstm.loss, lstm.parameters),
+    Program("LSTM scan, 128 units", lstm.loss, lambda: lstm.parameters(128)),
+    Program("3-layer transformer block", transformer_loss, transformer_layers),
+)
+
+# ------------------------------------------------------------------------------------------------------------- tracing
+
+
+def deep_loss(layers: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """An unrolled network."""
+    x = jnp.ones((8, 16))
+    for weights, bias in layers:
+        x = jnp.tanh(x @ weights + bias)
+    return jnp.sum(x**2)
+
+
+def deep_layers(depth: int = 200) -> list[tuple[jax.Array, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [(_draw(rng, 16, 16), jnp.zeros(16)) for _ in range(depth)]
+
+
+TRACED = (Program("200-layer unrolled network", deep_loss, deep_layers),)
+
+# ----------------------------------------------------------------------------------------------------------- un-jitted
+
+
+def small_network_loss(inputs: Any) -> jax.Array:
+    """Two layers, 64 wide, batch 32: the time is that of the library, not of the arithmetic."""
+    x, (w1, b1, w2, b2) = inputs
+    hidden = jnp.tanh(x @ w1 + b1)
+    return jnp.mean((hidden @ w2 + b2) ** 2)
+
+
+def small_network() -> Any:
+    rng = np.random.default_rng(0)
+    return _draw(rng, 32, 64), (_draw(rng, 64, 64), jnp.zeros(64), _draw(rng, 64, 64), jnp.zeros(64))
+
+
+def ten_operations(x: jax.Array) -> jax.Array:
+    """A scalar function of ten operations."""
+    y = jnp.sin(x) * x
+    z = jnp.exp(-y) + jnp.tanh(x)
+    return jnp.log(z * z + 1.0) - y * z
+
+
+EAGER = (
+    Program("two-layer network, 64 wide, batch 32", small_network_loss, small_network),
+    Program("scalar function of 10 operations", ten_operations, lambda: jnp.float32(0.7)),
+)
+
+
+def chain(length: int) -> Callable[[jax.Array], jax.Array]:
+    """``length`` operations, each on the result of the one before."""
+    def function(x: jax.Array) -> jax.Array:
+        for _ in range(length):
+            x = lax.sin(x)
+        return x
+
+    return function

@@ -1,0 +1,231 @@
+"""``python -m dualrev``: differentiate real problems, or a function of your own, with every engine and compare."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import os
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualrev import report
+from dualrev.measure import Measurement, UnfitFunction, flatten, measure
+from dualrev.problems import PROBLEMS
+
+EPILOG = """\
+examples:
+  python -m dualrev                                                   the problems that come with the package
+  python -m dualrev mymodel:loss --args "jnp.ones(3), 2.0"            a function of an importable module
+  python -m dualrev path/to/model.py:loss --args "init(), jnp.eye(4)" of a file; its own names may stand in --args
+  python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
+
+Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
+exit status: 0; 1 if the engines or jax disagree; 2 if the function or its arguments do not fit.
+"""
+
+
+class InputError(Exception):
+    """What the user typed does not fit; the message says what to type."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see python -m dualrev --help")
+
+
+def parser() -> Parser:
+    made = Parser(prog="python -m dualrev", description=__doc__.split(":", 1)[1].strip().capitalize(), epilog=EPILOG,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("function", nargs="?", metavar="module:function",
+                      help="a JAX function to differentiate: module:function or path/to/file.py:function (default: the problems "
+                           "that come with the package)")
+    made.add_argument("--args", metavar="EXPRESSIONS",
+                      help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"; jnp, np, jax and the names "
+                           "of the function's module may be used")
+    made.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
+    return made
+
+
+# ---------------------------------------------------------------------------------------------------- the user's function
+
+
+def load(target: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The function that ``module:function`` or ``file.py:function`` names, and its module."""
+    module_name, colon, function_name = target.rpartition(":")
+    if not colon or not module_name or not function_name:
+        raise InputError(f"'{target}' names no function; type module:function or path/to/file.py:function")
+    module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name)
+    found: Any = module
+    for part in function_name.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"{module_name} has no function '{function_name}'; {_choices(module)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{target} is not a function but {_a(type(found).__name__)}; {_choices(module)}")
+    return found, module
+
+
+def _load_module(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise InputError(f"importing {name} failed: {_told(error)}") from error
+        hint = f"; did you mean {name}.py:...?" if Path(f"{name}.py").exists() else ""
+        raise InputError(f"there is no module '{name}' here (in {os.getcwd()} or installed); "
+                         f"type an importable module or path/to/file.py before the colon{hint}") from error
+    except Exception as error:
+        raise InputError(f"importing {name} failed: {_told(error)}") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}'; type path/to/file.py:function")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    shadowed = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        if shadowed is None:
+            del sys.modules[path.stem]
+        else:
+            sys.modules[path.stem] = shadowed
+        raise InputError(f"importing {path} failed: {_told(error)}") from error
+    return module
+
+
+def _choices(module: ModuleType) -> str:
+    names = [name for name, x in vars(module).items() if inspect.isroutine(x) and not name.startswith("_")
+             and getattr(x, "__module__", None) == module.__name__]
+    return f"its functions are: {', '.join(names)}" if names else "it has no function of its own"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def evaluate(expressions: str, module: ModuleType) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from the text of a call's parentheses."""
+    example = 'write Python expressions, such as --args "jnp.ones(3), 2.0"'
+    try:
+        tree = ast.parse(f"collect({expressions}\n)", "--args", "eval")
+        reason = "" if isinstance(tree.body, ast.Call) and isinstance(tree.body.func, ast.Name) else "unmatched ')'"
+    except SyntaxError as error:
+        reason = error.msg
+    if reason:
+        raise InputError(f"--args \"{expressions}\" is not valid Python ({reason}); {example}")
+    scope = {**vars(module), "jnp": jnp, "np": np, "jax": jax, "collect": lambda *args, **kwargs: (args, kwargs)}
+    try:
+        args, kwargs = eval(compile(tree, "--args", "eval"), scope)
+    except Exception as error:
+        raise InputError(f"--args \"{expressions}\" failed: {type(error).__name__}: {_first_line(error)}; {example}") from error
+    return args, kwargs
+
+
+def call_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def differentiate(target: str, expressions: str | None) -> Measurement:
+    """Measure the user's function."""
+    function, module = load(target)
+    signature = call_signature(function)
+    named = f"{target.rpartition(':')[2]}{'(...)' if signature is None else signature}"
+    if expressions is None:
+        if signature is not None and not signature.parameters:
+            raise InputError(f"{named} takes no arguments, so there is nothing to differentiate by; give it a float parameter")
+        raise InputError(f"{named} needs arguments; give them as Python expressions, such as --args \"jnp.ones(3), 2.0\"")
+    args, kwargs = evaluate(expressions, module)
+    if signature is not None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(f"--args \"{expressions}\" does not fit {named}: {error}") from error
+    name = target if module.__name__ == "__main__" else f"{module.__name__.rpartition('.')[2]}:{target.rpartition(':')[2]}"
+    try:
+        return measure(name, flatten(function, args, kwargs))
+    except UnfitFunction as error:
+        raise InputError(f"{named} can't be compared: {error}") from error
+    except Exception as error:
+        raise InputError(f"{named} failed: {_told(error)}") from error
+
+
+_NOT_THE_USERS = tuple(
+    str(Path(str(folder)).resolve()) + os.sep
+    for folder in (Path(__file__).parent, *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), *site.getsitepackages())
+)
+
+
+def _told(error: BaseException) -> str:
+    """``Type: message (file:line)`` of an exception in the user's code, in one line."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+    frames = [f for f in frames if not str(Path(f.filename).resolve()).startswith(_NOT_THE_USERS)] or frames[-1:]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {_first_line(error)}{where}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "(no message)")
+
+
+# ------------------------------------------------------------------------------------------------------------ the command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    err = report.console(stderr=True)
+    try:
+        options = parser().parse_args(arguments)
+        if options.function is None and options.args is not None:
+            raise InputError("--args belongs to a function; type module:function before it")
+        jax.config.update("jax_enable_x64", True)
+        problems = PROBLEMS if options.function is None else ()
+        measurements = []
+        # What a user's function prints must not stand between the lines of JSON.
+        with err.status("differentiating") as status, contextlib.redirect_stdout(sys.stderr):
+            if options.function is not None:
+                measurements.append(differentiate(options.function, options.args))
+            for problem in problems:
+                status.update(f"differentiating: {problem.name}")
+                measurements.append(measure(problem.name, flatten(problem.function, (problem.make_inputs(),), {})))
+    except InputError as error:
+        print(f"dualrev: error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(report.as_json(measurements, problems))
+    else:
+        report.show(report.console(), measurements, problems)
+    disagreeing = [measured.name for measured in measurements if not measured.agrees]
+    if disagreeing:
+        print(f"dualrev: the derivatives of {', '.join(disagreeing)} differ by more than rounding", file=sys.stderr)
+    return 1 if disagreeing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""The functional face: ``jvp``, ``vjp``, ``linearize``, ``linear_transpose``.
+
+The signatures are jax's, plus ``engine=``: ``"forward"`` pushes dual numbers, ``"reverse"`` writes a tape.  The engines are
+interchangeable, and each of these functions composes with ``jax.jit``, ``jax.vmap`` and with itself.
+
+Complex numbers follow jax: cotangents are transposed, not conjugated, under the pairing ``Re(Σ uᵢ·yᵢ)``; ``grad`` of a real
+function of ``z = x + iy`` is ``∂f/∂x − i ∂f/∂y``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from dualrev import checks, errors, sweeps, zeros
+from dualrev._jax import ShapedArray, Tracer, is_array_like, is_differentiable, typeof
+from dualrev.derivatives import Linearized, Pullback, Structure, push_flat
+from dualrev.engines import forward, reverse
+from dualrev.linear_maps import LinearMap, Tape
+from dualrev.rules.table import Unknown, aval_of
+
+Engine = Literal["forward", "reverse"]
+
+
+class FlatCall:
+    """A user's function of flat arguments; it remembers the structure of what was returned last."""
+
+    __slots__ = ("aux_tree", "fun", "has_aux", "in_tree", "n_out", "out_tree")
+
+    def __init__(self, fun: Callable[..., Any], in_tree: Any, has_aux: bool):
+        self.fun = fun
+        self.in_tree = in_tree
+        self.has_aux = has_aux
+
+    def __call__(self, *flat: Any) -> list[Any]:
+        result = self.fun(*tree_unflatten(self.in_tree, flat))
+        aux: list[Any] = []
+        if self.has_aux:
+            checks.check_pair(result)
+            result, extra = result
+            aux, self.aux_tree = tree_flatten(extra)
+        outs, self.out_tree = tree_flatten(result)
+        for out in outs:
+            if not isinstance(out, (jax.Array, Tracer)) and not is_array_like(out):
+                checks.check_leaves(result, "outputs")
+        self.n_out = len(outs)
+        return outs + aux
+
+    def finish(self, results: Sequence[Any]) -> tuple[Any, Any]:
+        """``(output, aux)`` as the function returned them."""
+        out = tree_unflatten(self.out_tree, results[: self.n_out])
+        aux = tree_unflatten(self.aux_tree, results[self.n_out:]) if self.has_aux else None
+        return out, aux
+
+
+def as_arrays(flat: Sequence[Any]) -> list[Any]:
+    """Primals as jax arrays; Python scalars stay weakly typed."""
+    return [x if isinstance(x, (jax.Array, Tracer)) else jnp.asarray(x) if _is_host(x) else x for x in flat]
+
+
+def _is_host(x: Any) -> bool:
+    return isinstance(x, (int, float, complex, np.generic)) or (isinstance(x, np.ndarray) and x.dtype.names is None
+                                                                and x.dtype.kind in "biufc")
+
+
+def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine,
+                   chunk_size: int | None = None) -> tuple[list[Any], LinearMap, Structure]:
+    """Everything the function returned, and the linear map of its outputs, by either engine."""
+    avals = [typeof(x) for x in flat]
+    active = [is_differentiable(a) for a in avals]
+    linear_map: LinearMap
+    if engine == "reverse":
+        results, tape = reverse.linearize(call, flat, active)
+        if call.has_aux:
+            tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out]).pruned()
+        linear_map = tape
+    else:
+        results, linear_map = sweeps.dense_map(call, flat, active, chunk_size)
+    out_avals = [typeof(x) for x in results[: call.n_out]]
+    return results, linear_map, Structure(checks.name_of(call.fun), call.in_tree, avals, active, call.out_tree, out_avals)
+
+
+def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False, *,
+        engine: Engine = "forward") -> Any:
+    r"""Push tangents through a function: the Jacobian-vector product.
+
+    :math:`(f(x),\; \partial f(x)\, v)`, computed with dual numbers :math:`x + \varepsilon v` in one evaluation.
+
+    Args:
+      fun: function of arrays, or of pytrees of them.
+      primals: tuple or list of the arguments :math:`x`.
+      tangents: the direction :math:`v`, with the structure, shapes and dtypes of ``primals`` (float0 for integers).
+      has_aux: whether ``fun`` returns ``(out, aux)``; ``aux`` is not differentiated.
+      engine: ``"forward"`` stores nothing; ``"reverse"`` writes a tape and pushes through it.
+
+    Returns:
+      ``(out, tangent of out)``, and ``aux`` where ``has_aux``.
+
+    Raises:
+      TypeError, ValueError: tangents that do not fit the primals; the message names the leaf.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> out, tangent = dr.jvp(lambda x: x ** 2, (3.0,), (1.0,))
+    >>> float(out), float(tangent)
+    (9.0, 6.0)
+
+    Source: [Wengert 1964]; [Griewank & Walther 2008, ch. 3].
+    """
+    checks.check_callable(fun)
+    checks.check_engine(engine, ("forward", "reverse"), "jvp")
+    with errors.calling("jvp"):
+        flat, flat_tangents, in_tree = checks.check_jvp_arguments(primals, tangents)
+        call = FlatCall(fun, in_tree, has_aux)
+        flat = as_arrays(flat)
+        if engine == "forward":
+            given = [zeros.drop_float0(t) for t in as_arrays(flat_tangents)]
+            results, moved = forward.push_through(call, flat, given)
+            outs_t = [zeros.zero_tangent(x) if t is None else t
+                      for x, t in zip(results[: call.n_out], moved, strict=False)]
+        else:
+            results, linear_map, structure = linearize_flat(call, flat, engine)
+            outs_t = push_flat(linear_map, structure, flat_tangents)
+        out, aux = call.finish(results)
+        out_tangent = tree_unflatten(call.out_tree, outs_t)
+        return (out, out_tangent, aux) if has_aux else (out, out_tangent)
+
+
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
+        engine: Engine = "reverse") -> Any:
+    r"""Evaluate a function and return the function that pulls cotangents back: the vector-Jacobian product.
+
+    :math:`u \mapsto \partial f(x)^{\mathsf T} u`.
+
+    Args:
+      fun: function of arrays, or of pytrees of them.
+      primals: the arguments :math:`x`.
+      has_aux: whether ``fun`` returns ``(out, aux)``.
+      reduce_axes: accepted for compatibility; must be empty.
+      engine: ``"reverse"`` writes a tape, one pull costs a small multiple of ``fun``; ``"forward"`` pushes a basis of the
+        inputs, keeps the Jacobian, and each pull is a contraction with it.
+
+    Returns:
+      ``(out, pull)``, and ``aux`` where ``has_aux``.  ``pull`` takes a cotangent with the structure of ``out`` and returns a tuple
+      with one for each primal (float0 for integers).  It is a pytree and may leave ``jit``.
+
+    Raises:
+      TypeError, ValueError: primals that are not arrays; cotangents that do not fit.
+
+    >>> import dualrev as dr
+    >>> out, pull = dr.vjp(lambda x, y: x * y, 2.0, 5.0)
+    >>> [float(ct) for ct in pull(1.0)]
+    [5.0, 2.0]
+
+    Source: [Linnainmaa 1970]; [Griewank & Walther 2008, ch. 3].
+    """
+    checks.check_callable(fun)
+    checks.check_engine(engine, ("forward", "reverse"), "vjp")
+    if reduce_axes:
+        raise NotImplementedError("reduce_axes argument to vjp is deprecated")
+    with errors.calling("vjp"):
+        checks.check_leaves(primals, "primals")
+        flat, in_tree = tree_flatten(primals)
+        call = FlatCall(fun, in_tree, has_aux)
+        results, linear_map, structure = linearize_flat(call, as_arrays(flat), engine)
+        out, aux = call.finish(results)
+        pull = Pullback(linear_map, structure)
+        return (out, pull, aux) if has_aux else (out, pull)
+
+
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, engine: Engine = "reverse") -> Any:
+    r"""Evaluate a function and return its derivative there as a linear map.
+
+    :math:`(f(x),\; v \mapsto \partial f(x)\, v)`; the map can be transposed, and holds what it needs: nothing is evaluated again.
+
+    Args:
+      fun: function of arrays, or of pytrees of them.
+      primals: the arguments :math:`x`.
+      has_aux: whether ``fun`` returns ``(out, aux)``.
+      engine: ``"reverse"`` keeps a tape; ``"forward"`` keeps the Jacobian, found by pushes of a basis.
+
+    Returns:
+      ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.derivatives.Linearized` with ``J(*tangents)``, ``J @ v``,
+      ``J.T @ u``, ``J.shape``, ``J.residual_bytes``.  It is a pytree and may leave ``jit``.
+
+    Raises:
+      TypeError, ValueError: primals that are not arrays; later, tangents that do not fit.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> out, J = dr.linearize(lambda x: x[:2] * x[1], jnp.array([2.0, 3.0, 4.0]))
+    >>> J.shape, (J.T @ jnp.ones(2)).tolist()
+    ((2, 3), [3.0, 8.0, 0.0])
+
+    Source: [Radul et al. 2022, "You Only Linearize Once"].
+    """
+    checks.check_callable(fun)
+    checks.check_engine(engine, ("forward", "reverse"), "linearize")
+    with errors.calling("linearize"):
+        checks.check_leaves(primals, "primals")
+        flat, in_tree = tree_flatten(primals)
+        call = FlatCall(fun, in_tree, has_aux)
+        results, linear_map, structure = linearize_flat(call, as_arrays(flat), engine)
+        out, aux = call.finish(results)
+        J = Linearized(linear_map, structure)
+        return (out, J, aux) if has_aux else (out, J)
+
+
+def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequence[Any] = (),
+                     engine: Engine = "reverse") -> Callable[[Any], Any]:
+    r"""The transpose of a function that is linear: :math:`f(x) = A x` gives :math:`u \mapsto A^{\mathsf T} u`.
+
+    Args:
+      fun: a linear function; it is traced with abstract values, never evaluated.
+      primals: arguments, or :class:`jax.ShapeDtypeStruct` of them.
+      reduce_axes: accepted for compatibility; must be empty.
+      engine: ``"reverse"`` transposes the tape; ``"forward"`` pushes a basis of the inputs and transposes the matrix.
+
+    Returns:
+      A function from a cotangent of the output to a tuple with one for each primal.
+
+    Raises:
+      NonLinearError: ``fun`` reads the value of something that it should be linear in.
+      TypeError: dtypes are mixed, or the cotangent does not fit.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> [ct.tolist() for ct in dr.linear_transpose(lambda x: 3.0 * x[::-1], jnp.zeros(2))(jnp.array([1.0, 2.0]))]
+    [[6.0, 3.0]]
+
+    Source: [Radul et al. 2022].
+    """
+    checks.check_callable(fun)
+    checks.check_engine(engine, ("forward", "reverse"), "linear_transpose")
+    if reduce_axes:
+        raise NotImplementedError("reduce_axes argument to linear_transpose is deprecated")
+    with errors.calling("linear_transpose"):
+        flat, in_tree = tree_flatten(primals)
+        avals = [_abstract(x) for x in flat]
+        call = FlatCall(fun, in_tree, False)
+        outs, tape = reverse.linearize(call, [Unknown(a) for a in avals], [True] * len(avals), is_linear=True)
+        out_avals = [aval_of(x) for x in outs]
+        checks.check_linear_dtypes(avals, out_avals)
+        out_tree = call.out_tree
+
+    def transposed(cotangent: Any) -> Any:
+        with errors.calling("linear_transpose"):
+            given, tree = tree_flatten(cotangent)
+            if tree != out_tree:
+                raise TypeError(f"cotangent tree does not match function output, expected {out_tree} but got {tree}")
+            if not all(a.shape == typeof(c).shape and a.dtype == typeof(c).dtype for a, c in zip(out_avals, given, strict=True)):
+                raise TypeError(f"cotangent type does not match function output, expected {out_avals} but got {given}")
+            linear_map: LinearMap = tape
+            if engine == "forward":
+                linear_map = sweeps.dense_of(tape, avals, None)
+            cts = linear_map.pull(*as_arrays(given))
+            return tree_unflatten(in_tree, [jnp.zeros(a.shape, a.dtype) if ct is None else ct
+                                            for ct, a in zip(cts, avals, strict=True)])
+
+    return transposed
+
+
+def _abstract(x: Any) -> Any:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return ShapedArray(x.shape, x.dtype)
+    return typeof(x)

@@ -1,0 +1,56 @@
+"""The loss of an LSTM that reads a text and foretells each next character."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev.problems.sources import text
+
+HIDDEN = 8
+
+Parameters = dict[str, Any]
+
+
+def loss(parameters: Parameters) -> jax.Array:
+    """The mean cross-entropy, in nats for each character.
+
+    [Hochreiter, Schmidhuber 1997], with the forget gate of [Gers, Schmidhuber, Cummins 2000]:
+
+        i, f, o = σ(gates), g = tanh(gate);   c ← f c + i g;   h ← o tanh(c)
+    """
+    characters = jnp.asarray(text()[0])
+    hidden = parameters["recurrent"].shape[0]
+
+    def step(carry: tuple[jax.Array, jax.Array], pair: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        h, c = carry
+        seen, following = pair
+        gates = parameters["input"][seen] + h @ parameters["recurrent"] + parameters["bias"]
+        i, f, g, o = jnp.split(gates, 4)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        log_p = jax.nn.log_softmax(h @ parameters["output"] + parameters["output_bias"])
+        return (h, c), -log_p[following]
+
+    start = jnp.zeros(hidden, parameters["bias"].dtype)
+    _, losses = lax.scan(step, (start, start), (characters[:-1], characters[1:]))
+    return jnp.mean(losses)
+
+
+def parameters(hidden: int = HIDDEN) -> Parameters:
+    """Weights drawn with the variance 1 / (number of units), the forget gates open, other biases zero."""
+    draw = np.random.default_rng(1997)
+    alphabet = text()[1]
+    bias = np.zeros(4 * hidden)
+    bias[hidden : 2 * hidden] = 1
+    return {
+        "input": jnp.asarray(draw.normal(size=(alphabet, 4 * hidden)) / np.sqrt(hidden)),
+        "recurrent": jnp.asarray(draw.normal(size=(hidden, 4 * hidden)) / np.sqrt(hidden)),
+        "bias": jnp.asarray(bias),
+        "output": jnp.asarray(draw.normal(size=(hidden, alphabet)) / np.sqrt(hidden)),
+        "output_bias": jnp.zeros(alphabet),
+    }

@@ -1,0 +1,263 @@
+"""Operations applied entry by entry: one partial derivative for each operand.
+
+Subgradients are jax's values, in both modes:
+
+- ``abs`` at 0 has derivative 1 for real numbers and 0 for complex ones; ``sign`` is flat for real numbers, at 0 too, and for
+  complex numbers turns with its argument (at 0: derivative 0);
+- ``max`` and ``min`` at a tie give 1/2 to each operand; NaN gives 0;
+- ``clamp`` at a bound gives 0 to the operand and to the bound; where the bounds cross, the upper bound wins;
+- ``rem`` is ``x - y trunc(x/y)`` with the quotient held fixed, at its jumps too;
+- ``pow`` with an integer exponent 0 has derivative 0, at base 0 too; with a float exponent the formula stands as it is, so that
+  base 0 and exponent 0 give NaN; by the exponent, base 0 gives 0 times ``out``;
+- ``sqrt``, ``cbrt`` and ``rsqrt`` at 0 are infinite; ``nextafter`` moves with its first operand.
+
+Complex operands: the partials are those of holomorphic functions; ``abs``, ``sign``, ``real``, ``imag`` and ``conj``, which are
+not, are stated by what they do to a tangent.
+
+A partial reads ``out`` where that costs less than the operand, and a quotient is written with :func:`over` where the product
+with a reciprocal would round twice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev._jax import add_any_p, primitive
+from dualrev.rules.programs import PushforwardRow, pushforward
+from dualrev.rules.table import ElementwiseRow, ZeroRow, by_kind, elementwise, gather_up, linear, over, spread
+
+
+def is_complex(x: Any) -> bool:
+    return x.dtype.kind == "c"
+
+
+def number(x: Any, value: complex) -> Any:
+    """``value`` in the dtype of ``x``, as a scalar that broadcasts."""
+    return np.asarray(value, x.dtype)
+
+
+def maybe(name: str, *partials: Any) -> None:
+    """A row for a primitive that only some releases of jax have."""
+    found = primitive(name)
+    if found is not None:
+        elementwise(found, *partials)
+
+
+def one_minus_square(x: Any) -> Any:
+    """1 - x², without the cancellation that squaring first would bring near 1."""
+    one = number(x, 1)
+    return lax.mul(lax.sub(one, x), lax.add(one, x))
+
+
+def one_plus_square(x: Any) -> Any:
+    return lax.add(lax.square(x), number(x, 1))
+
+
+def power(x: Any, exponent: int) -> Any:
+    """x to a whole power."""
+    return lax.integer_pow(x, exponent)
+
+
+def times(x: Any, factor: float) -> Any:
+    return lax.mul(x, number(x, factor))
+
+
+# ------------------------------------------------------------------------------------------------------------ arithmetic
+
+elementwise(lax.neg_p, -1)
+elementwise(lax.add_p, 1, 1)
+elementwise(add_any_p, 1, 1)
+elementwise(lax.sub_p, 1, -1)
+elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
+# d(x/y)/dy = -(x/y)/y: no power of y that could overflow.
+elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.neg(lax.div(out, y)))
+# x - out is y times the quotient exactly, so that rounding finds the whole number that jax recomputes from x/y.
+elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))))
+elementwise(lax.square_p, lambda x: times(x, 2))
+maybe("one_minus_square", lambda x: times(x, -2))
+
+
+def integer_pow_partial(x: Any, *, y: int) -> Any:
+    if y == 0:
+        return lax.full_like(x, 0)
+    return lax.full_like(x, 1) if y == 1 else times(x if y == 2 else power(x, y - 1), y)
+
+
+elementwise(lax.integer_pow_p, integer_pow_partial)
+
+
+def pow_by_base(x: Any, y: Any) -> Any:
+    if np.issubdtype(y.dtype, np.integer):
+        # The exponent stays whole, so that 0 · x⁻¹ is never formed at an exponent of 0.
+        is_zero = lax.eq(y, number(y, 0))
+        safe = lax.select(is_zero, lax.full_like(y, 1), y)
+        return lax.mul(lax.convert_element_type(y, x.dtype), lax.pow(x, lax.sub(safe, number(y, 1))))
+    return lax.mul(y, lax.pow(x, lax.sub(y, number(y, 1))))
+
+
+def pow_by_exponent(x: Any, _: Any, *, out: Any) -> Any:
+    # At base 0 the logarithm is infinite where out is 0: taken at 1 instead, the product is 0 times out.
+    return lax.mul(lax.log(lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)), out)
+
+
+elementwise(lax.pow_p, pow_by_base, pow_by_exponent)
+
+
+def horner(x: Any, coefficients: Any) -> Any:
+    """``Σ cₖ xᵏ`` by multiplications and additions; a coefficient of None is zero."""
+    total = None
+    for c in reversed(coefficients):
+        total = None if total is None else lax.mul(total, x)
+        total = total if c is None else c if total is None else lax.add(total, c)
+    return total
+
+
+def polynomial_program(ts: Any, x: Any, *coefficients: Any) -> Any:
+    t_x, *t_coefficients = ts
+    t_out = horner(x, t_coefficients)
+    if t_x is not None and len(coefficients) > 1:
+        slope = horner(x, [times(c, k) for k, c in enumerate(coefficients)][1:])
+        term = lax.mul(t_x, slope)
+        t_out = term if t_out is None else lax.add(t_out, term)
+    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, np.broadcast_shapes(*[a.shape for a in (x, *coefficients)]))
+
+
+if (polynomial := primitive("polynomial")) is not None:
+    pushforward(polynomial, polynomial_program)
+
+# -------------------------------------------------------------------------------------------- exponentials and logarithms
+
+elementwise(lax.exp_p, lambda _, *, out: out)
+elementwise(lax.exp2_p, lambda _, *, out: times(out, math.log(2)))
+# Not out + 1, which is 0 where exp(x) is small and still counts.
+elementwise(lax.expm1_p, lambda x: lax.exp(x))
+elementwise(lax.log_p, over(lambda x: x))
+maybe("log2", over(lambda x: times(x, math.log(2))))
+elementwise(lax.log1p_p, over(lambda x: lax.add(x, number(x, 1))))
+elementwise(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1), out)))
+
+# ------------------------------------------------------------------------------------------------------------------ roots
+
+elementwise(lax.sqrt_p, over(lambda _, *, out: times(out, 2)))
+elementwise(lax.rsqrt_p, lambda x, *, out: lax.div(times(out, -0.5), x))
+elementwise(lax.cbrt_p, over(lambda _, *, out: times(lax.square(out), 3)))
+
+# --------------------------------------------------------------------------------------------------------- trigonometry
+
+elementwise(lax.sin_p, lambda x: lax.cos(x))
+elementwise(lax.cos_p, lambda x: lax.neg(lax.sin(x)))
+elementwise(lax.tan_p, lambda _, *, out: one_plus_square(out))
+
+
+def asin_partial(x: Any) -> Any:
+    if is_complex(x):  # one root for each branch point: the product of the roots has the branch cuts of asin
+        one = number(x, 1)
+        return lax.mul(lax.rsqrt(lax.sub(one, x)), lax.rsqrt(lax.add(one, x)))
+    return lax.rsqrt(one_minus_square(x))
+
+
+elementwise(lax.asin_p, asin_partial)
+elementwise(lax.acos_p, lambda x: lax.neg(asin_partial(x)))
+elementwise(lax.atan_p, over(one_plus_square))
+
+
+def atan2_partial(numerator: Any, x: Any, y: Any) -> Any:
+    return lax.div(numerator, lax.add(lax.square(x), lax.square(y)))
+
+
+elementwise(lax.atan2_p, lambda x, y: atan2_partial(y, x, y), lambda x, y: atan2_partial(lax.neg(x), x, y))
+
+# ------------------------------------------------------------------------------------------------------------- hyperbolic
+
+elementwise(lax.sinh_p, lambda x: lax.cosh(x))
+elementwise(lax.cosh_p, lambda x: lax.sinh(x))
+elementwise(lax.tanh_p, lambda _, *, out: one_minus_square(out))
+
+
+def asinh_partial(x: Any) -> Any:
+    if is_complex(x):  # 1 + x² = (1 + ix)(1 - ix): one root for each branch point, as for asin
+        one, ix = number(x, 1), lax.mul(x, number(x, 1j))
+        return lax.mul(lax.rsqrt(lax.add(one, ix)), lax.rsqrt(lax.sub(one, ix)))
+    # 1/sqrt(1 + x²) = s/sqrt(s² + (sx)²) for any s: a small one where x² would overflow.  It is a constant, so that it does not
+    # take part in second derivatives.
+    half = int(jnp.finfo(x.dtype).maxexp) // 2
+    is_large = lax.gt(lax.abs(x), number(x, 2.0 ** (half - 2)))
+    s = lax.select(is_large, lax.full_like(x, 2.0 ** -(half + 1)), lax.full_like(x, 1))
+    return lax.mul(s, lax.rsqrt(lax.add(lax.square(s), lax.square(lax.mul(s, x)))))
+
+
+elementwise(lax.asinh_p, asinh_partial)
+# Two roots and not one: the branch cut is that of acosh, and x² does not overflow.
+elementwise(lax.acosh_p, lambda x: lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1)))))
+elementwise(lax.atanh_p, over(one_minus_square))
+
+# -------------------------------------------------------------------------------------------------------- error functions
+
+elementwise(lax.erf_p, lambda x: times(lax.exp(lax.neg(lax.square(x))), 2 / math.sqrt(math.pi)))
+elementwise(lax.erfc_p, lambda x: times(lax.exp(lax.neg(lax.square(x))), -2 / math.sqrt(math.pi)))
+
+# --------------------------------------------------------------------------------------------------- extrema and pieces
+
+
+def wins(x: Any, y: Any) -> Any:
+    """1 where x > y, 1/2 at a tie, else 0."""
+    shape = np.broadcast_shapes(x.shape, y.shape)
+
+    def entries(value: float) -> Any:
+        return lax.full(shape, value, x.dtype)
+
+    return lax.select(lax.gt(x, y), entries(1), lax.select(lax.eq(x, y), entries(0.5), entries(0)))
+
+
+elementwise(lax.max_p, lambda x, y: wins(x, y), lambda x, y: wins(y, x))
+elementwise(lax.min_p, lambda x, y: wins(y, x), lambda x, y: wins(x, y))
+
+
+def where_true(mask: Any, x: Any) -> Any:
+    return lax.convert_element_type(mask, x.dtype)
+
+
+elementwise(
+    lax.clamp_p,
+    lambda low, x, high: where_true(lax.bitwise_and(lax.gt(low, x), lax.lt(low, high)), x),
+    lambda low, x, high: where_true(lax.bitwise_and(lax.gt(x, low), lax.lt(x, high)), x),
+    lambda _, x, high: where_true(lax.lt(high, x), x),
+)
+elementwise(lax.nextafter_p, 1, None)
+
+
+def abs_partial(x: Any) -> Any:
+    return lax.select(lax.ge(x, lax.full_like(x, 0)), lax.full_like(x, 1), lax.full_like(x, -1))
+
+
+def nonzero(x: Any) -> Any:
+    return lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)
+
+
+def complex_abs_program(t: Any, x: Any, *, out: Any) -> Any:
+    """d|x| = Re(conj(x) dx) / |x|."""
+    safe = nonzero(out)
+    return lax.add(lax.mul(lax.div(lax.real(x), safe), lax.real(t)), lax.mul(lax.div(lax.imag(x), safe), lax.imag(t)))
+
+
+def complex_sign_program(t: Any, x: Any, *, out: Any) -> Any:
+    """d exp(iθ) = i exp(iθ) dθ with dθ = Im(conj(x/|x|) dx) / |x|."""
+    turn = lax.div(lax.sub(lax.mul(lax.real(out), lax.imag(t)), lax.mul(lax.imag(out), lax.real(t))), nonzero(lax.abs(x)))
+    return lax.mul(out, lax.complex(lax.full_like(turn, 0), turn))
+
+
+by_kind(ElementwiseRow(lax.abs_p, abs_partial), PushforwardRow(lax.abs_p, complex_abs_program, None, False))
+by_kind(ZeroRow(lax.sign_p), PushforwardRow(lax.sign_p, complex_sign_program, None, False))
+
+# ------------------------------------------------------------------------------------------------------- real and complex
+
+# Adjoints are transposes for the pairing Re Σ t · ct, without conjugation, as in jax.
+linear(lax.real_p, lambda ct, _: lax.complex(ct, lax.full_like(ct, 0)))
+linear(lax.imag_p, lambda ct, _: lax.complex(lax.full_like(ct, 0), lax.neg(ct)))
+linear(lax.complex_p, lambda ct, x, _: gather_up(lax.real(ct), x.shape), lambda ct, _, y: gather_up(lax.neg(lax.imag(ct)), y.shape))
+linear(lax.conj_p, lambda ct, x: lax.conj(ct) if is_complex(x) else lax.real(ct))

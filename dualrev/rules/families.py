@@ -1,0 +1,16 @@
+"""Every family of the table: importing this module fills it."""
+
+from __future__ import annotations
+
+from dualrev.rules import branch as branch
+from dualrev.rules import contract as contract
+from dualrev.rules import control as control
+from dualrev.rules import conv as conv
+from dualrev.rules import elementwise as elementwise
+from dualrev.rules import flat as flat
+from dualrev.rules import index as index
+from dualrev.rules import loop as loop
+from dualrev.rules import reduce as reduce
+from dualrev.rules import shape as shape
+from dualrev.rules import sort as sort
+from dualrev.rules import window as window

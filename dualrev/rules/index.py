@@ -1,0 +1,189 @@
+"""Indexing: slices at dynamic places, gather, and the scatter family.
+
+A gather and the scatter-add with the same indices are adjoint to each other; both treat indices out of bounds alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev import zeros
+from dualrev.linear_maps import Tangents
+from dualrev.rules.programs import pushforward
+from dualrev.rules.reduce import previous, recurrence, where
+from dualrev.rules.sort import take_along
+from dualrev.rules.table import LinearRow, Site, linear, register
+
+# ------------------------------------------------------------------------------------------------------- dynamic slices
+
+# The primitives are bound as they are: the public functions would wrap negative starts a second time.
+
+
+def dynamic_slice_transpose(ct: Any, x: Any, *starts: Any) -> Any:
+    """Both slices clamp their starts alike, so the cotangent lands where the slice was taken."""
+    return lax.dynamic_update_slice_p.bind(zeros.zeros_of(x), ct, *starts)
+
+
+linear(lax.dynamic_slice_p, dynamic_slice_transpose)
+
+linear(lax.dynamic_update_slice_p,
+       lambda ct, _, update, *starts: lax.dynamic_update_slice_p.bind(ct, zeros.zeros_of(update), *starts),
+       lambda ct, _, update, *starts: lax.dynamic_slice_p.bind(ct, *starts, slice_sizes=update.shape))
+
+
+# --------------------------------------------------------------------------------------------------------------- gather
+
+
+def gather_transpose(ct: Any, x: Any, indices: Any, *, dimension_numbers: Any, indices_are_sorted: bool, unique_indices: bool,
+                     mode: Any) -> Any:
+    """Each cotangent is added where its value was read; what was read out of bounds was a constant."""
+    numbers = lax.ScatterDimensionNumbers(
+        update_window_dims=dimension_numbers.offset_dims,
+        inserted_window_dims=dimension_numbers.collapsed_slice_dims,
+        scatter_dims_to_operand_dims=dimension_numbers.start_index_map,
+        operand_batching_dims=dimension_numbers.operand_batching_dims,
+        scatter_indices_batching_dims=dimension_numbers.start_indices_batching_dims)
+    return lax.scatter_add(zeros.zeros_of(x), indices, ct, numbers, indices_are_sorted=indices_are_sorted,
+                           unique_indices=unique_indices, mode=mode)
+
+
+class GatherRow(LinearRow):
+    """The push is a gather that reads zero where the operation itself reads its ``fill_value``."""
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        params = site.params
+        if params["mode"] is lax.GatherScatterMode.FILL_OR_DROP:
+            params = {**params, "fill_value": 0}
+        return (lax.gather_p.bind(*tangents, *residuals, **params),)
+
+
+register(GatherRow(lax.gather_p, (gather_transpose,), together=False, fixed=()))
+
+
+# -------------------------------------------------------------------------------------------------------------- scatter
+
+
+def read(x: Any, indices: Any, updates: Any, numbers: Any, indices_are_sorted: bool, unique_indices: bool, mode: Any,
+         fill: int = 0) -> Any:
+    """The entries of ``x`` where a scatter puts its ``updates``, and ``fill`` for those that it drops."""
+    absent = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    window = iter([updates.shape[i] for i in numbers.update_window_dims])
+    sizes = tuple([1 if i in absent else next(window) for i in range(x.ndim)])
+    gather_numbers = lax.GatherDimensionNumbers(
+        offset_dims=numbers.update_window_dims,
+        collapsed_slice_dims=numbers.inserted_window_dims,
+        start_index_map=numbers.scatter_dims_to_operand_dims,
+        operand_batching_dims=numbers.operand_batching_dims,
+        start_indices_batching_dims=numbers.scatter_indices_batching_dims)
+    return lax.gather(x, indices, gather_numbers, sizes, indices_are_sorted=indices_are_sorted, unique_indices=unique_indices,
+                      mode=mode, fill_value=fill)
+
+
+def cannot_collide(indices: Any, numbers: Any, unique_indices: bool) -> bool:
+    """Whether no two updates meet: it was promised, or there is one window only (per batch)."""
+    batch = numbers.scatter_indices_batching_dims
+    return unique_indices or all(n <= 1 for i, n in enumerate(indices.shape[:-1]) if i not in batch)
+
+
+def scatter_operand_transpose(ct: Any, _: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
+                              unique_indices: bool, mode: Any) -> Any:
+    return lax.scatter(ct, indices, zeros.zeros_of(updates), dimension_numbers, indices_are_sorted=indices_are_sorted,
+                       unique_indices=unique_indices, mode=mode)
+
+
+def scatter_updates_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
+                              unique_indices: bool, mode: Any) -> Any:
+    """Of updates that meet, the one that was written last has the cotangent."""
+    how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
+    found = read(ct, indices, updates, *how)
+    if cannot_collide(indices, dimension_numbers, unique_indices):
+        return found
+    # Numbers in place of the updates, scattered in the same way, tell which were overwritten.
+    numbers = lax.reshape(lax.iota(jnp.int32, updates.size), updates.shape)
+    written = lax.scatter(lax.full(x.shape, -1, jnp.int32), indices, numbers, dimension_numbers,
+                          indices_are_sorted=indices_are_sorted, unique_indices=unique_indices, mode=mode)
+    return where(lax.eq(read(written, indices, updates, *how, -1), numbers), found)
+
+
+linear(lax.scatter_p, scatter_operand_transpose, None, scatter_updates_transpose)
+
+
+def scatter_add_updates_transpose(ct: Any, _: Any, indices: Any, updates: Any, *, dimension_numbers: Any,
+                                  indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
+    return read(ct, indices, updates, dimension_numbers, indices_are_sorted, unique_indices, mode)
+
+
+def scatter_sub_updates_transpose(ct: Any, _: Any, indices: Any, updates: Any, *, dimension_numbers: Any,
+                                  indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
+    return lax.neg(read(ct, indices, updates, dimension_numbers, indices_are_sorted, unique_indices, mode))
+
+
+linear(lax.scatter_add_p, lambda ct, *_: ct, None, scatter_add_updates_transpose)
+linear(lax.scatter_sub_p, lambda ct, *_: ct, None, scatter_sub_updates_transpose)
+
+
+def other_updates(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> Any:
+    """For each update, the product of all others that a scatter-mul puts in the same place.
+
+    Sorted by place, the updates of one place stand together: products run from its first update and from its last one.
+    """
+    places = lax.reshape(lax.iota(jnp.int32, x.size), x.shape)
+    place = lax.reshape(read(places, indices, updates, *how, -1), (updates.size,))
+    place, order = lax.sort((place, lax.iota(jnp.int32, updates.size)), num_keys=1)
+    u = take_along(lax.reshape(updates, (updates.size,)), order, 0)
+    others = lax.full_like(u, 1)
+    for reverse in (False, True):
+        is_first = lax.ne(place, previous(place, -2, 0, reverse))
+        factor = where(lax.bitwise_not(is_first), previous(u, 1, 0, reverse))
+        others = lax.mul(others, recurrence(factor, lax.convert_element_type(is_first, u.dtype), 0, reverse))
+    _, back = lax.sort((order, lax.iota(jnp.int32, updates.size)), num_keys=1)
+    return lax.reshape(take_along(others, back, 0), updates.shape)
+
+
+def scatter_mul_push(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
+                     unique_indices: bool, mode: Any) -> Any:
+    """``out = x Π u`` over the updates that meet at a place, linear in ``x`` and in each ``u``."""
+    t, _, t_updates = ts
+    how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
+    total = None
+    if t is not None:
+        factor = lax.scatter_mul(lax.full_like(x, 1), indices, updates, dimension_numbers,
+                                 indices_are_sorted=indices_are_sorted, unique_indices=unique_indices, mode=mode)
+        total = lax.mul(t, factor)
+    if t_updates is not None:
+        scaled = lax.mul(t_updates, read(x, indices, updates, *how))
+        if not cannot_collide(indices, dimension_numbers, unique_indices):
+            scaled = lax.mul(scaled, other_updates(x, indices, updates, how))
+        total = lax.scatter_add(lax.full_like(x, 0) if total is None else total, indices, scaled, dimension_numbers,
+                                indices_are_sorted=indices_are_sorted, unique_indices=unique_indices, mode=mode)
+    return total
+
+
+pushforward(lax.scatter_mul_p, scatter_mul_push)
+
+
+def scatter_chosen(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, out: Any, dimension_numbers: Any,
+                   indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
+    """The mean of the tangents of those that equal the result: the operand's entry and the updates that meet there."""
+    t, _, t_updates = ts
+    how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
+
+    def add(target: Any, source: Any) -> Any:
+        return lax.scatter_add(target, indices, source, dimension_numbers, indices_are_sorted=indices_are_sorted,
+                               unique_indices=unique_indices, mode=mode)
+
+    kept = lax.eq(x, out)
+    won = lax.eq(updates, read(out, indices, updates, *how))
+    count = add(lax.convert_element_type(kept, jnp.int32), lax.convert_element_type(won, jnp.int32))
+    total = lax.full_like(x, 0) if t is None else where(kept, t)
+    if t_updates is not None:
+        total = add(total, where(won, t_updates))
+    return lax.div(total, lax.convert_element_type(count, x.dtype))
+
+
+pushforward(lax.scatter_min_p, scatter_chosen)
+pushforward(lax.scatter_max_p, scatter_chosen)

@@ -1,0 +1,140 @@
+"""Reductions and cumulative operations.
+
+Subgradients are those of jax: entries that tie for a maximum or minimum share it equally in a reduction; in a cumulative one
+each pairing of a tie gives one half to each side, so that the shares follow the tree in which the entries are combined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev.rules.programs import pushforward
+from dualrev.rules.table import linear
+
+
+def expand(x: Any, shape: Sequence[int], axes: Sequence[int]) -> Any:
+    """``x`` repeated along ``axes``, which a reduction of an array of ``shape`` took away."""
+    return lax.broadcast_in_dim(x, tuple(shape), tuple(i for i in range(len(shape)) if i not in axes))
+
+
+def where(mask: Any, t: Any) -> Any:
+    """``t`` where ``mask`` holds, else zero."""
+    return lax.select(mask, t, lax.full_like(t, 0))
+
+
+# --------------------------------------------------------------------------------------------------------------- sums
+
+linear(lax.reduce_sum_p, lambda ct, x, *, axes: expand(ct, x.shape, axes))
+linear(lax.cumsum_p, lambda ct, _, *, axis, reverse: lax.cumsum(ct, axis, not reverse))
+
+
+# ----------------------------------------------------------------------------------------------------------- products
+
+
+def other_factors(x: Any) -> Any:
+    """For each entry along the first axis, the product of all the others.
+
+    Up and down a binary tree, without a division: exact where entries are zero, and linear work.
+    """
+    n = x.shape[0]
+    if n <= 1:
+        return lax.full_like(x, 1)
+    half = (n + 1) // 2
+    if n % 2:
+        x = lax.pad(x, lax.full_like(x, 1, shape=()), [(0, 1, 0), *[(0, 0, 0)] * (x.ndim - 1)])
+    first, second = lax.slice_in_dim(x, 0, half), lax.slice_in_dim(x, half, 2 * half)
+    rest = other_factors(lax.mul(first, second))
+    others = lax.concatenate([lax.mul(second, rest), lax.mul(first, rest)], 0)
+    return lax.slice_in_dim(others, 0, n) if n % 2 else others
+
+
+def reduce_prod_push(t: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
+    """``Σᵢ tᵢ Πⱼ﹦ᵢ xⱼ`` without the factor ``i``."""
+    kept = [i for i in range(x.ndim) if i not in axes]
+    rows = lax.transpose(x, (*axes, *kept))
+    moved_shape = rows.shape
+    n = 1
+    for i in axes:
+        n *= x.shape[i]
+    others = other_factors(lax.reshape(rows, (n, *(x.shape[i] for i in kept))))
+    back = [(*axes, *kept).index(i) for i in range(x.ndim)]
+    return lax.reduce_sum(lax.mul(t, lax.transpose(lax.reshape(others, moved_shape), back)), axes)
+
+
+pushforward(lax.reduce_prod_p, reduce_prod_push)
+
+
+def recurrence(a: Any, b: Any, axis: int, reverse: bool) -> Any:
+    """``y`` with ``y[i] = a[i] y[i-1] + b[i]`` along ``axis`` (``y[i+1]`` when reversed), in a logarithmic number of steps."""
+
+    def then(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
+        (a1, b1), (a2, b2) = first, second
+        return lax.mul(a1, a2), lax.add(lax.mul(a2, b1), b2)
+
+    return lax.associative_scan(then, (a, b), reverse, axis)[1]
+
+
+def previous(x: Any, start: float, axis: int, reverse: bool) -> Any:
+    """``x[i-1]`` along ``axis`` (``x[i+1]`` when reversed), and ``start`` where there is none."""
+    shift = (-1, 1, 0) if reverse else (1, -1, 0)
+    return lax.pad(x, lax.full_like(x, start, shape=()), [shift if i == axis else (0, 0, 0) for i in range(x.ndim)])
+
+
+def cumprod_push(t: Any, x: Any, *, out: Any, axis: int, reverse: bool) -> Any:
+    """``out[i] = x[i] out[i-1]``, hence ``ṫ[i] = x[i] ṫ[i-1] + out[i-1] t[i]``."""
+    return recurrence(x, lax.mul(previous(out, 1, axis, reverse), t), axis, reverse)
+
+
+pushforward(lax.cumprod_p, cumprod_push)
+
+
+def cumlogsumexp_push(t: Any, x: Any, *, out: Any, axis: int, reverse: bool) -> Any:
+    """``exp(out[i]) = exp(out[i-1]) + exp(x[i])``, hence ``ṫ[i] = exp(out[i-1] - out[i]) ṫ[i-1] + exp(x[i] - out[i]) t[i]``.
+
+    Both factors are at most 1, so nothing overflows.
+    """
+    decay = lax.exp(lax.sub(previous(out, -jnp.inf, axis, reverse), out))
+    return recurrence(decay, lax.mul(lax.exp(lax.sub(x, out)), t), axis, reverse)
+
+
+pushforward(lax.cumlogsumexp_p, cumlogsumexp_push)
+
+
+# --------------------------------------------------------------------------------------------------- maxima and minima
+
+
+def reduce_chosen(t: Any, x: Any, *, out: Any, axes: tuple[int, ...]) -> Any:
+    """The mean of the tangents of the entries that equal the result."""
+    chosen = lax.eq(x, expand(out, x.shape, axes))
+    # Counted in integers: a low precision would lose count.
+    count = lax.convert_element_type(lax.reduce_sum(lax.convert_element_type(chosen, jnp.int32), axes), x.dtype)
+    return lax.div(lax.reduce_sum(where(chosen, t), axes), count)
+
+
+pushforward(lax.reduce_max_p, reduce_chosen)
+pushforward(lax.reduce_min_p, reduce_chosen)
+
+
+def cumulative_choice(choose: Callable[[Any, Any], Any], beats: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """The push of a cumulative maximum or minimum."""
+
+    def share(x: Any, y: Any) -> Any:
+        half = lax.full_like(x, 0.5)
+        return lax.select(beats(x, y), lax.full_like(x, 1), lax.select(lax.eq(x, y), half, lax.full_like(x, 0)))
+
+    def then(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
+        (x, t), (y, u) = first, second
+        return choose(x, y), lax.add(lax.mul(share(x, y), t), lax.mul(share(y, x), u))
+
+    def push(t: Any, x: Any, *, axis: int, reverse: bool) -> Any:
+        return lax.associative_scan(then, (x, t), reverse, axis)[1]
+
+    return push
+
+
+pushforward(lax.cummax_p, cumulative_choice(lax.max, lax.gt))
+pushforward(lax.cummin_p, cumulative_choice(lax.min, lax.lt))

@@ -1,0 +1,131 @@
+"""Operations that move entries about, choose among them, or change their dtype: all linear.
+
+Entries that an operation leaves out have cotangent zero; where it repeats an entry, the cotangents are summed.  A conversion to
+an integer dtype ends the derivative, one from an integer has none, and one between float dtypes is the identity, with the
+cotangent converted back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from dualrev._jax import is_differentiable, primitive
+from dualrev.rules.table import alongside, elementwise, linear, linear_together
+
+# --------------------------------------------------------------------------------------------------------- same entries
+
+
+def unreshape(ct: Any, x: Any, *, dimensions: Sequence[int] | None) -> Any:
+    if dimensions is None:
+        return lax.reshape(ct, x.shape)
+    # The operand was transposed first.
+    permuted = lax.reshape(ct, tuple(x.shape[d] for d in dimensions))
+    return lax.transpose(permuted, tuple(np.argsort(dimensions)))
+
+
+linear(lax.reshape_p, unreshape)
+linear(lax.squeeze_p, lambda ct, x: lax.reshape(ct, x.shape))
+linear(lax.transpose_p, lambda ct, _, *, permutation: lax.transpose(ct, tuple(np.argsort(permutation))))
+linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions))
+
+# ------------------------------------------------------------------------------------------------------ repeated entries
+
+
+def unbroadcast(ct: Any, x: Any, *, shape: tuple[int, ...], broadcast_dimensions: Sequence[int]) -> Any:
+    kept = {d for d, n in zip(broadcast_dimensions, x.shape, strict=True) if n == shape[d]}
+    summed = tuple([d for d in range(len(shape)) if d not in kept])
+    ct = lax.reduce_sum(ct, summed) if summed else ct
+    return lax.reshape(ct, x.shape) if ct.shape != x.shape else ct
+
+
+def untile(ct: Any, x: Any, *, reps: Sequence[int]) -> Any:
+    blocks = lax.reshape(ct, tuple(n for pair in zip(reps, x.shape, strict=True) for n in pair))
+    return lax.reduce_sum(blocks, tuple(range(0, 2 * len(reps), 2)))
+
+
+linear(lax.broadcast_in_dim_p, unbroadcast)
+linear(primitive("tile"), untile)
+
+# --------------------------------------------------------------------------------------------------------- parts of arrays
+
+
+def unslice(ct: Any, x: Any, *, start_indices: Sequence[int], strides: Sequence[int] | None) -> Any:
+    config = []
+    for n, size, start, step in zip(ct.shape, x.shape, start_indices, strides or (1,) * ct.ndim, strict=True):
+        used = start + (n - 1) * step + 1 if n else start
+        config.append((start, size - used, step - 1))
+    return lax.pad(ct, np.asarray(0, ct.dtype), config)
+
+
+def concatenated(ct: Any, *operands: Any, dimension: int) -> list[Any]:
+    return list(lax.split(ct, tuple(x.shape[dimension] for x in operands), dimension))
+
+
+def unpad(ct: Any, x: Any, _value: Any, *, padding_config: Sequence[tuple[int, int, int]]) -> Any:
+    """The entries that came from the operand: cut what was added, put zeros where entries were cut, then skip the interior."""
+    outer = lax.pad(ct, np.asarray(0, ct.dtype), [(-low, -high, 0) for low, high, _ in padding_config])
+    strides = tuple(interior + 1 for _, _, interior in padding_config)
+    limits = tuple((n - 1) * step + 1 if n else 0 for n, step in zip(x.shape, strides, strict=True))
+    return lax.slice(outer, (0,) * ct.ndim, limits, strides)
+
+
+def padded(ct: Any, x: Any, _value: Any, *, padding_config: Sequence[tuple[int, int, int]]) -> Any:
+    """The sum over the entries that came from the padding value: chosen by a mask, for a difference of sums would cancel."""
+    mask = lax.pad(lax.full(x.shape, False), np.asarray(True), padding_config)
+    return lax.reduce_sum(lax.select(mask, ct, lax.full_like(ct, 0)), tuple(range(ct.ndim)))
+
+
+linear(lax.slice_p, unslice)
+linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis))
+linear_together(lax.concatenate_p, concatenated)
+linear(lax.pad_p, unpad, padded)
+linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis))  # type: ignore[union-attr]
+linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis))  # type: ignore[union-attr]
+
+# --------------------------------------------------------------------------------------------------------------- choices
+
+
+def unselect(ct: Any, which: Any, *cases: Any) -> list[Any]:
+    none = lax.full_like(ct, 0)
+    return [lax.select_n(which, *[ct if j == i else none for j in range(len(cases))]) for i in range(len(cases))]
+
+
+linear_together(lax.select_n_p, unselect, fixed=(0,))
+
+# ------------------------------------------------------------------------------------------------------ dtypes and copies
+
+
+def convert_back(ct: Any, x: Any) -> Any:
+    if not is_differentiable(x):
+        return None
+    if ct.dtype.kind == "c" and x.dtype.kind != "c":
+        ct = lax.real(ct)
+    return lax.convert_element_type(ct, x.dtype)
+
+
+linear(lax.convert_element_type_p, convert_back)
+linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: lax.reduce_precision(ct, exponent_bits, mantissa_bits))
+
+# Tangents need neither the copy nor the name.
+elementwise(primitive("copy"), 1)
+elementwise(primitive("name"), 1)
+elementwise(primitive("tie"), None, 1)
+alongside(primitive("optimization_barrier"))
+
+
+def put(operands: Sequence[Any], which: Sequence[int], back: bool, *, devices: Sequence[Any], srcs: Sequence[Any],
+        copy_semantics: Sequence[Any]) -> dict[str, Any]:
+    """Cotangents go back to where the operands came from.  What jax may donate is an operand, never a cotangent."""
+    to, source = [devices[i] for i in which], [srcs[i] for i in which]
+    copies = [type(copy_semantics[i]).REUSE_INPUT if copy_semantics[i].name == "DONATE_INPUT" else copy_semantics[i] for i in which]
+    if back:
+        host = [x.memory_space if s is None and x.memory_space.name == "Host" else s for s, x in zip(source, operands, strict=True)]
+        to, source = host, to
+    return dict(devices=tuple(to), srcs=tuple(source), copy_semantics=tuple(copies))
+
+
+alongside(primitive("device_put"), put)

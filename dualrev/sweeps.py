@@ -1,0 +1,132 @@
+"""Sweeps over a basis: many pushes (or pulls) at once, all of them or a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev._jax import is_differentiable, tangent_aval, typeof
+from dualrev.derivatives import DenseMap
+from dualrev.engines import forward
+from dualrev.linear_maps import LinearMap, is_eager
+
+
+def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
+    """Rows ``indices`` of the standard basis of the product of the given spaces: one array ``(k, *shape)`` for each space."""
+    blocks, offset = [], 0
+    for aval in avals:
+        hot = lax.eq(lax.broadcast_in_dim(indices - offset, (*indices.shape, aval.size), (0,)),
+                     lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
+        blocks.append(lax.reshape(lax.convert_element_type(hot, aval.dtype), (*indices.shape, *aval.shape)))
+        offset += aval.size
+    return blocks
+
+
+def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: int | None) -> list[Any]:
+    """``move`` applied to each basis vector of the given spaces, stacked along a new first axis.
+
+    ``chunk_size`` bounds how many are in memory at once.
+    """
+    n = sum(aval.size for aval in avals)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
+
+    def several(indices: Any) -> list[Any]:
+        return list(jax.vmap(lambda *t: list(move(*t)))(*basis_vectors(avals, indices)))
+
+    if chunk_size is None or chunk_size >= n:
+        return several(np.arange(n, dtype=np.int32))
+    if is_eager(()):
+        chunks = [several(np.arange(start, min(start + chunk_size, n), dtype=np.int32)) for start in range(0, n, chunk_size)]
+        return [jnp.concatenate(parts) for parts in zip(*chunks, strict=True)]
+    return list(lax.map(lambda i: list(move(*[b[0] for b in basis_vectors(avals, i[None])])), jnp.arange(n, dtype=np.int32),
+                        batch_size=chunk_size))
+
+
+def columns(stacked: Sequence[Any], in_avals: Sequence[Any], out_avals: Sequence[Any]) -> list[list[Any]]:
+    """Blocks ``[output][input]`` of shape (output, input) from pushes stacked along their first axis."""
+    blocks = []
+    for pushed, out_aval in zip(stacked, out_avals, strict=True):
+        row, offset = [], 0
+        for aval in in_avals:
+            part = lax.slice_in_dim(pushed, offset, offset + aval.size)
+            moved = lax.transpose(part, (*range(1, part.ndim), 0))
+            row.append(lax.reshape(moved, (*out_aval.shape, *aval.shape)))
+            offset += aval.size
+        blocks.append(row)
+    return blocks
+
+
+def rows(stacked: Sequence[Any], in_avals: Sequence[Any], out_avals: Sequence[Any]) -> list[list[Any]]:
+    """Blocks ``[output][input]`` of shape (output, input) from pulls stacked along their first axis."""
+    blocks, offset = [], 0
+    for out_aval in out_avals:
+        blocks.append([lax.reshape(lax.slice_in_dim(pulled, offset, offset + out_aval.size), (*out_aval.shape, *aval.shape))
+                       for pulled, aval in zip(stacked, in_avals, strict=True)])
+        offset += out_aval.size
+    return blocks
+
+
+def push_columns(call: Callable[..., Sequence[Any]], flat: Sequence[Any], moving: Sequence[int], n_out: Callable[[], int],
+                 chunk_size: int | None, factor: complex = 1) -> tuple[list[Any], list[list[Any]]]:
+    """Everything the function returned, and its Jacobian with respect to the inputs ``moving``, by pushes of dual numbers.
+
+    ``factor`` scales the basis: ``1j`` gives derivatives along the imaginary axis.
+    """
+    results: list[Any] = []
+
+    def push(*tangents: Any) -> list[Any]:
+        given: list[Any] = [None] * len(flat)
+        for i, t in zip(moving, tangents, strict=True):
+            given[i] = t if factor == 1 else t * factor
+        outs, ts = forward.push_through(call, flat, given)
+        results[:] = outs
+        return forward.zeros_like_outs(outs[: n_out()], ts[: n_out()])
+
+    avals = [tangent_aval(typeof(flat[i])) for i in moving]
+    in_loop = chunk_size is not None and not is_eager(())
+    if not moving:
+        results[:] = call(*flat)
+        return results, [[] for _ in results[: n_out()]]
+    stacked = sweep(push, avals, chunk_size)
+    if in_loop or not stacked:  # what a traced loop computes inside stays inside
+        results[:] = call(*flat)
+    return results, columns(stacked, avals, [tangent_aval(typeof(x)) for x in results[: n_out()]])
+
+
+def dense_map(call: Any, flat: Sequence[Any], active: Sequence[bool], chunk_size: int | None) -> tuple[list[Any], DenseMap]:
+    """Everything the function returned, and its derivative as a matrix, by pushes.
+
+    A function of complex inputs need not be holomorphic, so both real and imaginary directions are pushed.
+    """
+    moving = [i for i, moves in enumerate(active) if moves]
+    results, real = push_columns(call, flat, moving, lambda: call.n_out, chunk_size)
+    imaginary_in = [i for i in moving if jnp.iscomplexobj(flat[i])]
+    imaginary: list[list[Any]] = [[None] * len(moving) for _ in real]
+    if imaginary_in:
+        _, found = push_columns(call, flat, imaginary_in, lambda: call.n_out, chunk_size, factor=1j)
+        for row, blocks in zip(imaginary, found, strict=True):
+            for i, block in zip(imaginary_in, blocks, strict=True):
+                row[moving.index(i)] = block
+    outs = results[: call.n_out]
+    differentiable = [is_differentiable(typeof(x)) for x in outs]
+    real = [row if d else [None] * len(moving) for row, d in zip(real, differentiable, strict=True)]
+    imaginary = [row if d else [None] * len(moving) for row, d in zip(imaginary, differentiable, strict=True)]
+    return results, DenseMap(real, imaginary, tuple(tangent_aval(typeof(flat[i])) for i in moving))
+
+
+def dense_of(linear_map: LinearMap, in_avals: Sequence[Any], chunk_size: int | None) -> DenseMap:
+    """A linear map as a matrix, by pushing a basis through it."""
+
+    def call(*tangents: Any) -> list[Any]:
+        results = list(linear_map.push(*tangents))
+        call.n_out = len(results)  # type: ignore[attr-defined]
+        return results
+
+    zeros = [jnp.zeros(a.shape, a.dtype) for a in in_avals]
+    return dense_map(call, zeros, [True] * len(in_avals), chunk_size)[1]

@@ -1,0 +1,66 @@
+"""Cases of ``dualrev/rules/contract.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cases import RC, Case, Maker, case, constant, ints, normal, real_normal
+from jax import lax
+
+
+def dot(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[int] = (), y_batch: Sequence[int] = (),
+        **kwargs: Any) -> Callable[..., Any]:
+    numbers = ((tuple(x_contract), tuple(y_contract)), (tuple(x_batch), tuple(y_batch)))
+    return lambda x, y: lax.dot_general(x, y, numbers, **kwargs)
+
+
+def cube(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[int], y_batch: Sequence[int], x: Maker, y: Maker,
+         label: str) -> Case:
+    return case("dot_general", dot(x_contract, y_contract, x_batch, y_batch), x, y, label=label)
+
+
+SINGLE = ("float32", "float16", "bfloat16")
+
+CASES = [
+    case("dot_general", dot([1], [0]), normal(3, 4), normal(4, 2), dtypes=(*RC, *SINGLE), label="matrices"),
+    case("dot_general", dot([0], [0]), normal(4, 3), normal(4, 2), dtypes=RC, label="first axes"),
+    case("dot_general", dot([1], [1]), normal(3, 4), normal(2, 4), label="last axes"),
+    case("dot_general", dot([0], [1]), normal(4, 3), normal(2, 4), label="both transposed"),
+    case("dot_general", dot([0], [0]), normal(5), normal(5), dtypes=RC, label="inner product"),
+    case("dot_general", dot([1], [0]), normal(3, 4), normal(4), label="matrix and vector"),
+    case("dot_general", dot([0], [0]), normal(4), normal(4, 3), label="vector and matrix"),
+    case("dot_general", dot([], []), normal(3), normal(2), label="outer product"),
+    case("dot_general", dot([], []), normal(), normal(), label="scalars"),
+    case("dot_general", dot([], []), normal(), normal(2, 3), label="scalar and matrix"),
+    case("dot_general", dot([0, 1], [0, 1]), normal(2, 3), normal(2, 3), label="two axes, all"),
+    case("dot_general", dot([0, 1], [1, 0]), normal(2, 3), normal(3, 2), label="two axes, crossed"),
+    case("dot_general", dot([], [], [0], [0]), normal(3), normal(3), label="batch only"),
+    case("dot_general", dot([], [], [1, 0], [0, 1]), normal(2, 3), normal(3, 2), label="batch only, crossed"),
+    cube([2], [1], [0], [0], normal(2, 3, 4), normal(2, 4, 5), "batched matrices"),
+    cube([1], [2], [0], [0], normal(2, 3, 4), normal(2, 5, 3), "batched, both transposed"),
+    cube([0], [1], [2], [0], normal(2, 3, 4), normal(4, 2, 5), "batch last in the left"),
+    cube([0], [0], [1], [2], normal(3, 2, 4), normal(3, 5, 2), "batch in the middle"),
+    cube([2], [2], [0], [0], normal(2, 3, 4), normal(2, 1, 4), "size 1"),
+    cube([3], [3], [0, 2], [0, 2], normal(2, 3, 2, 4), normal(2, 5, 2, 4), "attention scores"),
+    cube([3], [1], [0, 1], [0, 2], normal(2, 2, 3, 5), normal(2, 5, 2, 4), "attention values"),
+    cube([3, 1], [0, 2], [2], [3], normal(2, 3, 4, 5), normal(5, 2, 3, 4), "everything out of order"),
+    cube([0, 2], [3, 1], [3, 1], [0, 2], normal(2, 3, 4, 5), normal(5, 4, 3, 2), "all contracted or batch, out of order"),
+    cube([1], [0], [], [], normal(0, 3), normal(3, 2), "no rows"),
+    cube([1], [0], [], [], normal(2, 0), normal(0, 3), "nothing to contract"),
+    cube([2], [1], [0], [0], normal(0, 2, 3), normal(0, 3, 2), "no batch"),
+    cube([1], [0], [], [], normal(1, 1), normal(1, 1), "all of size 1"),
+    case("dot_general", lambda x: lax.dot_general(x, x, (((1,), (0,)), ((), ()))), normal(3, 3), dtypes=RC, label="with itself"),
+    case("dot_general", dot([1], [0]), constant(normal(2, 3)), normal(3, 4), label="constant left"),
+    case("dot_general", dot([1], [0]), normal(2, 3), constant(normal(3, 4)), label="constant right"),
+    case("dot_general", dot([1], [0], preferred_element_type="float64"), ints(-2, 3, 2, 3), normal(3, 2), label="integer left"),
+    case("dot_general", dot([1], [0]), real_normal(2, 3), normal(3, 2), dtypes=("complex128",), label="real and complex"),
+    case("dot_general", dot([1], [0]), normal(2, 3), real_normal(3, 2), dtypes=("complex128",), label="complex and real"),
+    case("dot_general", dot([1], [0], preferred_element_type="float32"), normal(2, 3), normal(3, 2),
+         dtypes=("bfloat16", "float16"), label="wider result"),
+    case("dot_general", dot([1], [0], preferred_element_type="float64"), normal(2, 3), normal(3, 2), dtypes=("float32",),
+         label="double result"),
+    case("dot_general", dot([1], [0], precision=lax.Precision.HIGHEST), normal(2, 3), normal(3, 2), label="precision"),
+    case("dot_general", dot([1], [0], precision=(lax.Precision.HIGH, lax.Precision.DEFAULT)), normal(2, 3), normal(3, 2),
+         label="two precisions"),
+]

@@ -1,0 +1,14 @@
+"""Settings for every test: 64-bit arithmetic on the CPU, and little time spent optimizing programs that run once."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "standard")
+# The suite compiles thousands of tiny programs; compiling dominates, running does not.
+jax.config.update("jax_disable_most_optimizations", True)

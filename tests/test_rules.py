@@ -1,0 +1,240 @@
+"""Every line of the test table, through both engines, against jax.
+
+For each case the same derivatives are computed by dualrev's engines and by jax: push and pull, and the four nestings of order 2
+(forward over reverse, reverse over reverse, reverse over forward, forward over forward).
+
+- *staged*: all of them, traced to one program;
+- *vmapped*: the same under vmap, against jax sample by sample;
+- *jitted*: order 1, compiled as one;
+- *un-jitted*: order 1 and forward over reverse, on concrete values.
+
+Staged programs are evaluated one operation at a time: operations of one shape are compiled once for the whole suite, while a
+program for each case would spend the suite's time in the compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, Case, Constant
+
+import dualrev.rules.families  # noqa: F401  (fills the table)
+from dualrev._jax import jaxpr_as_fun, primitive
+from dualrev.engines.forward import push_through
+from dualrev.engines.reverse import linearize
+from dualrev.rules.table import rows
+
+RTOL = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-5, "complex64": 2e-5, "float16": 2e-2, "bfloat16": 1e-1}
+#: Compared at order 1, staged only.
+LOW = ("float32", "float16", "bfloat16", "complex64")
+Flat = list[Any]
+
+# ----------------------------------------------------------------------------------------- the two ways to differentiate
+
+
+def moves(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact) if hasattr(x, "dtype") else False
+
+
+class Dualrev:
+    """Push by the forward engine, pull by the reverse engine; ``tape_push`` pushes along a tape."""
+
+    @staticmethod
+    def push(f: Callable[..., Flat], xs: Flat, ts: Flat) -> Flat:
+        outs, tangents = push_through(f, xs, ts)
+        return [jnp.zeros_like(out) if t is None else t for out, t in zip(outs, tangents, strict=True)]
+
+    @staticmethod
+    def pull(f: Callable[..., Flat], xs: Flat, cts: Flat) -> Flat:
+        _, tape = linearize(f, xs, [True] * len(xs))
+        return [jnp.zeros_like(x) if ct is None else ct for x, ct in zip(xs, tape.pull(*cts), strict=True)]
+
+    @staticmethod
+    def tape_push(f: Callable[..., Flat], xs: Flat, ts: Flat) -> Flat:
+        outs, tape = linearize(f, xs, [True] * len(xs))
+        return [jnp.zeros_like(out) if t is None else t for out, t in zip(outs, tape.push(*ts), strict=True)]
+
+
+class Jax:
+    """The oracle."""
+
+    @staticmethod
+    def push(f: Callable[..., Flat], xs: Flat, ts: Flat) -> Flat:
+        return jax.jvp(f, xs, ts)[1]
+
+    @staticmethod
+    def pull(f: Callable[..., Flat], xs: Flat, cts: Flat) -> Flat:
+        return list(jax.vjp(f, *xs)[1](cts))
+
+    tape_push = push
+
+
+class Problem:
+    """A case at one dtype: its arguments, and all the derivatives to compare."""
+
+    def __init__(self, case: Case, dtype: str, sample: int = 0):
+        self.case = case
+        self.rng = np.random.default_rng([zlib.crc32(f"{case.primitive} {case.label} {dtype}".encode()), sample])
+        kind = jnp.dtype(dtype)
+        self.args = [jnp.asarray(maker(self.rng, kind)) for maker in case.makers]
+        self.active = [moves(x) and not isinstance(maker, Constant) for x, maker in zip(self.args, case.makers, strict=True)]
+        self.order = 1 if dtype in LOW else case.order
+        outs = jax.eval_shape(self.all_outs, *self.args)
+        self.moving_outs = [jnp.issubdtype(out.dtype, jnp.inexact) for out in outs]
+        self.xs = [x for x, moves in zip(self.args, self.active, strict=True) if moves]
+        self.outs = [out for out, moves in zip(outs, self.moving_outs, strict=True) if moves]
+        self.constants = [x for x, moves in zip(self.args, self.active, strict=True) if not moves]
+        self.ts = [[self.random(x) for x in self.xs] for _ in range(2)]
+        self.cts = [[self.random(out) for out in self.outs] for _ in range(2)]
+
+    def random(self, like: Any) -> Any:
+        x = self.rng.standard_normal(like.shape)
+        if jnp.issubdtype(like.dtype, jnp.complexfloating):
+            x = x + 1j * self.rng.standard_normal(like.shape)
+        return jnp.asarray(x).astype(like.dtype)
+
+    def all_outs(self, *args: Any) -> Flat:
+        outs = self.case.fun(*args)
+        return list(outs) if isinstance(outs, (tuple, list)) else [outs]
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        return self.constants, self.xs, self.ts, self.cts
+
+    def derivatives(self, by: Any, level: int, constants: Flat, xs: Flat, ts: list[Flat], cts: list[Flat]) -> dict[str, Flat]:
+        """The derivatives of the case, by name, with the primal outputs.
+
+        Level 1 is order 1, level 2 adds one nesting of order 2, level 3 the others.
+        """
+
+        def f(*xs: Any) -> Flat:
+            moving, still = iter(xs), iter(constants)
+            args = [next(moving) if active else next(still) for active in self.active]
+            return [out for out, moves in zip(self.all_outs(*args), self.moving_outs, strict=True) if moves]
+
+        def push(*xs_ts: Any) -> Flat:
+            return by.push(f, list(xs_ts[: len(xs)]), list(xs_ts[len(xs):]))
+
+        def pull(*xs_cts: Any) -> Flat:
+            return by.pull(f, list(xs_cts[: len(xs)]), list(xs_cts[len(xs):]))
+
+        results = {"out": f(*xs), "push": push(*xs, *ts[0]), "tape push": by.tape_push(f, xs, ts[0])}
+        if not self.case.reverse:
+            return results
+        results["pull"] = pull(*xs, *cts[0])
+        if level >= 2:
+            results["forward over reverse"] = by.push(pull, [*xs, *cts[0]], [*ts[0], *cts[1]])
+        if level >= 3:
+            results["reverse over reverse"] = by.pull(pull, [*xs, *cts[0]], ts[0])
+            results["reverse over forward"] = by.pull(push, [*xs, *ts[0]], cts[0])
+            results["forward over forward"] = by.push(push, [*xs, *ts[0]], [*ts[1], *ts[0]])
+        return results
+
+    def compute(self, by: Any, level: int) -> Callable[..., dict[str, Flat]]:
+        return functools.partial(self.derivatives, by, level)
+
+
+def staged(fun: Callable[..., Any], *args: Any) -> Any:
+    """``fun(*args)``, traced first, then evaluated one operation at a time."""
+    jaxpr, out = jax.make_jaxpr(fun, return_shape=True)(*args)
+    results = jaxpr_as_fun(jaxpr)(*jax.tree_util.tree_leaves(args))
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(out), results)
+
+
+def compare(got: dict[str, Flat], expected: dict[str, Flat], rtol: float, how: str) -> None:
+    for what, values in expected.items():
+        if what not in got:
+            continue
+        for i, (a, b) in enumerate(zip(got[what], values, strict=True)):
+            assert a.shape == b.shape and a.dtype == b.dtype, f"{how}, {what}[{i}]: {a.shape} {a.dtype}, jax {b.shape} {b.dtype}"
+            wide = np.complex128 if jnp.issubdtype(b.dtype, jnp.complexfloating) else np.float64
+            left, right = np.asarray(a).astype(wide), np.asarray(b).astype(wide)
+            finite = np.abs(right[np.isfinite(right)])
+            # An entry may be the small difference of large terms: rounding is measured by the largest entry.
+            atol = rtol * max(1.0, float(finite.max())) if finite.size else rtol
+            np.testing.assert_allclose(left, right, rtol=rtol, atol=atol, err_msg=f"{how}, {what}[{i}]")
+
+
+# ---------------------------------------------------------------------------------------------------------------- tests
+
+
+def names(jaxpr: Any) -> set[str]:
+    """The primitives of a jaxpr, and of those inside it."""
+    found = set()
+    for eqn in jaxpr.eqns:
+        found.add(str(eqn.primitive))
+        for value in jax.tree_util.tree_leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found |= names(inner)
+    return found
+
+
+def identify(case: Case, dtype: str) -> str:
+    return "-".join(part for part in (case.primitive, case.label.replace(" ", "_"), dtype) if part)
+
+
+PARAMETERS = [(case, dtype) for case in CASES for dtype in case.dtypes]
+
+
+@pytest.mark.parametrize(("case", "dtype"), PARAMETERS, ids=[identify(*p) for p in PARAMETERS])
+def test_rule(case: Case, dtype: str) -> None:
+    """Engines agree with jax and with each other, jitted, vmapped and un-jitted."""
+    samples = [Problem(case, dtype, sample) for sample in range(2 if case.vmap and dtype not in LOW else 1)]
+    first = samples[0]
+    rtol = case.rtol or RTOL[dtype]
+    assert case.primitive in names(jax.make_jaxpr(case.fun)(*first.args).jaxpr), f"the function does not use {case.primitive}"
+
+    level = 3 if first.order == 2 else 1
+    oracle = jax.make_jaxpr(first.compute(Jax, level), return_shape=True)
+    jaxpr, shapes = oracle(*first.inputs)
+    expected = [jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(shapes),
+                                             jaxpr_as_fun(jaxpr)(*jax.tree_util.tree_leaves(sample.inputs))) for sample in samples]
+    ours = first.compute(Dualrev, level)
+    got = staged(ours, *first.inputs)
+    compare(got, expected[0], rtol, "staged")
+    compare({"tape push": got["tape push"]}, {"tape push": got["push"]}, rtol, "the engines' pushes")
+    if case.reverse:
+        check_inner_product(first, got["push"], got["pull"], rtol)
+    if len(samples) > 1:
+        stack = functools.partial(jax.tree_util.tree_map, lambda *leaves: jnp.stack(leaves))
+        compare(staged(jax.vmap(ours), *stack(*[sample.inputs for sample in samples])), stack(*expected), rtol, "vmapped")
+    if dtype not in LOW:
+        compare(jax.jit(first.compute(Dualrev, 1))(*first.inputs), expected[0], rtol, "jitted")
+        compare(first.compute(Dualrev, min(level, 2))(*first.inputs), expected[0], rtol, "un-jitted")
+
+
+def check_inner_product(problem: Problem, pushed: Sequence[Any], pulled: Sequence[Any], rtol: float) -> None:
+    """<J t, c> = <t, J' c>, by the real part where real and complex values mix."""
+
+    def pair(left: Sequence[Any], right: Sequence[Any]) -> tuple[float, float]:
+        products = [np.asarray(x).astype(complex) * np.asarray(y).astype(complex) for x, y in zip(left, right, strict=True)]
+        return sum(p.sum().real for p in products), sum(np.abs(p).sum() for p in products)
+
+    with np.errstate(invalid="ignore"):  # infinite derivatives at the edge of a domain
+        left, size = pair(pushed, problem.cts[0])
+        right, other = pair(problem.ts[0], pulled)
+    if np.isfinite(left) and np.isfinite(right):
+        assert abs(left - right) <= rtol * max(1.0, size, other), f"<J t, c> = {left} but <t, J' c> = {right}"
+
+
+#: Rows that hold programs, or that only sharded programs meet, are tested where they live.
+ELSEWHERE = {"jit", "cond", "scan", "while", "remat2", "custom_jvp_call", "custom_vjp_call", "call", "closed_call", "core_call"}
+
+
+def test_every_row_has_a_case() -> None:
+    covered = {case.primitive for case in CASES}
+    missing = {str(p) for p in rows if type(rows[p]).__module__ != "dualrev.rules.control"} - covered - ELSEWHERE
+    assert not missing, f"rows without a line in tests/cases_<family>.py: {sorted(missing)}"
+
+
+def test_every_case_has_a_row() -> None:
+    missing = {case.primitive for case in CASES if primitive(case.primitive) not in rows}
+    assert not missing, f"lines of the test table whose primitive has no row: {sorted(missing)}"
