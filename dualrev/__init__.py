@@ -2,6 +2,7 @@
 
 from dualrev import rules as rules
 from dualrev.api import jvp, linear_transpose, linearize, vjp
+from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
 
@@ -15,6 +16,7 @@ __all__ = [
     "jvp",
     "linear_transpose",
     "linearize",
+    "rule",
     "value_and_grad",
     "vjp",
 ]

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dualrev import report
-from dualrev.measure import Measurement, UnfitFunction, flatten, measure
+from dualrev.measure import Measurement, UnfitFunctionError, flatten, measure
 from dualrev.problems import PROBLEMS
 
 EPILOG = """\
@@ -51,8 +51,8 @@ def parser() -> Parser:
     made = Parser(prog="python -m dualrev", description=__doc__.split(":", 1)[1].strip().capitalize(), epilog=EPILOG,
                   formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("function", nargs="?", metavar="module:function",
-                      help="a JAX function to differentiate: module:function or path/to/file.py:function (default: the problems "
-                           "that come with the package)")
+                      help="a JAX function to differentiate: module:function or path/to/file.py:function (default: the "
+                           "problems that come with the package)")
     made.add_argument("--args", metavar="EXPRESSIONS",
                       help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"; jnp, np, jax and the names "
                            "of the function's module may be used")
@@ -100,18 +100,15 @@ def _load_file(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = path.stem if path.stem not in sys.modules else f"__{path.stem}__"  # a file named random.py must not replace random
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    shadowed = sys.modules.get(path.stem)
-    sys.modules[path.stem] = module  # dataclasses and pickles look their module up
+    sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        if shadowed is None:
-            del sys.modules[path.stem]
-        else:
-            sys.modules[path.stem] = shadowed
+        del sys.modules[name]
         raise InputError(f"importing {path} failed: {_told(error)}") from error
     return module
 
@@ -155,7 +152,8 @@ def differentiate(target: str, expressions: str | None) -> Measurement:
     """Measure the user's function."""
     function, module = load(target)
     signature = call_signature(function)
-    named = f"{target.rpartition(':')[2]}{'(...)' if signature is None else signature}"
+    place, _, function_name = target.rpartition(":")
+    named = f"{function_name}{'(...)' if signature is None else signature}"
     if expressions is None:
         if signature is not None and not signature.parameters:
             raise InputError(f"{named} takes no arguments, so there is nothing to differentiate by; give it a float parameter")
@@ -166,10 +164,9 @@ def differentiate(target: str, expressions: str | None) -> Measurement:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InputError(f"--args \"{expressions}\" does not fit {named}: {error}") from error
-    name = target if module.__name__ == "__main__" else f"{module.__name__.rpartition('.')[2]}:{target.rpartition(':')[2]}"
     try:
-        return measure(name, flatten(function, args, kwargs))
-    except UnfitFunction as error:
+        return measure(f"{Path(place).stem if place.endswith('.py') else place}:{function_name}", flatten(function, args, kwargs))
+    except UnfitFunctionError as error:
         raise InputError(f"{named} can't be compared: {error}") from error
     except Exception as error:
         raise InputError(f"{named} failed: {_told(error)}") from error

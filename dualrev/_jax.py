@@ -31,6 +31,7 @@ from jax.core import Trace as Trace  # base class of an engine's trace
 from jax.core import Tracer as Tracer  # base class of the values that an engine's trace watches
 from jax.core import eval_jaxpr as _eval_jaxpr
 from jax.extend.core import ClosedJaxpr
+from jax.extend.core import Primitive as Primitive
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
 from jax.extend.core import set_current_trace as set_current_trace
 from jax.extend.core import take_current_trace as take_current_trace
@@ -194,11 +195,13 @@ def has_explicit_layout(params: dict[str, Any]) -> bool:
 def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]], args: Sequence[Any]) -> list[Any]:
     """Bind jax's call-with-a-pushforward primitive: ``jvp(*primals, *tangents)`` returns primals then tangents, flat.
 
+    Tangents that are zero arrive, and may leave, as :class:`SymbolicZero`.
+
     The primitive is the carrier that every jax trace knows; whoever differentiates it asks its own trace.
     """
     info = _debug_info("dualrev rule", fun, args, {})
     return custom_jvp_call_p.bind(*args, subfuns=(_wrap_init(fun, debug_info=info), _wrap_init(jvp, debug_info=info)),
-                                  symbolic_zeros=False)
+                                  symbolic_zeros=True)
 
 
 def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:

@@ -27,7 +27,7 @@ _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConve
                  jax.errors.TracerIntegerConversionError)
 
 
-class UnfitFunction(ValueError):
+class UnfitFunctionError(ValueError):
     """A function that has no Jacobian to compare: the message says what it should take or return."""
 
 
@@ -87,21 +87,21 @@ def flatten(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str,
     leaves, treedef = jax.tree.flatten((tuple(args), kwargs))
     moving = [i for i, leaf in enumerate(leaves) if _is_float(leaf)]
     if not moving:
-        raise UnfitFunction("none of its arguments holds floats, so there is nothing to differentiate by; "
+        raise UnfitFunctionError("none of its arguments holds floats, so there is nothing to differentiate by; "
                             "write 2.0 for 2, jnp.arange(3.0) for jnp.arange(3)")
     if any(isinstance(leaves[i], (complex, np.ndarray, np.generic, jax.Array)) and jnp.iscomplexobj(leaves[i]) for i in moving):
-        raise UnfitFunction("an argument is complex, and a table of real Jacobians has no place for it; "
+        raise UnfitFunctionError("an argument is complex, and a table of real Jacobians has no place for it; "
                             "pass the real and imaginary parts as two float arguments")
     out = function(*args, **kwargs)
     out_leaves = jax.tree.leaves(out)
     for leaf in out_leaves or [out]:
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
-            raise UnfitFunction(f"it returns {_described(out, leaf)}; return an array, a float or a pytree of them")
+            raise UnfitFunctionError(f"it returns {_described(out, leaf)}; return an array, a float or a pytree of them")
     chosen = [i for i, leaf in enumerate(out_leaves) if _is_float(leaf)]
     if not chosen:
-        raise UnfitFunction("none of its outputs holds floats, so every derivative is zero; return a float array")
+        raise UnfitFunctionError("none of its outputs holds floats, so every derivative is zero; return a float array")
     if any(jnp.iscomplexobj(out_leaves[i]) for i in chosen):
-        raise UnfitFunction("it returns complex values, and a table of real Jacobians has no place for them; "
+        raise UnfitFunctionError("it returns complex values, and a table of real Jacobians has no place for them; "
                             "return the real and imaginary parts as two float arrays")
 
     def flat(*floats: Any) -> tuple[Any, ...]:
@@ -153,8 +153,8 @@ def measure(name: str, flat: Flat) -> Measurement:
         else:
             passes = at_once = 1
             run = _one_push(flat, tangents) if engine == "forward" else _one_pull(flat, cotangents)
-        answer, seconds, compiled = timed(run, flat.primals)
-        sweeps[engine] = Sweep(passes, needed, at_once, seconds, compiled)
+        answer, seconds, is_compiled = timed(run, flat.primals)
+        sweeps[engine] = Sweep(passes, needed, at_once, seconds, is_compiled)
         if passes == needed:
             answers[engine] = {"J": _matrix(answer, flat)}
         else:

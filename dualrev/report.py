@@ -53,12 +53,10 @@ def seconds(s: float) -> str:
 
 
 def size(n: int) -> str:
-    if n < 1024:
-        return f"{n} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        if (n := n / 1024) < 1000:  # type: ignore[assignment]
-            break
-    return f"{n:.3g} {unit}"
+    for unit, bytes_each in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n >= bytes_each:
+            return f"{n / bytes_each:.3g} {unit}"
+    return f"{n} B"
 
 
 def passes(sweep: Sweep) -> str:

@@ -50,11 +50,13 @@ class Case(NamedTuple):
     rtol: float | None
     #: Whether every operand may be differentiated in reverse; False for operations that have a push only.
     reverse: bool
+    #: An equivalent function, where jax cannot differentiate ``fun`` itself, or is wrong.
+    oracle: Callable[..., Any] | None = None
 
 
 def case(primitive: str, fun: Callable[..., Any], *makers: Maker, dtypes: Sequence[str] = F64, order: int = 2, label: str = "",
-         vmap: bool = True, rtol: float | None = None, reverse: bool = True) -> Case:
-    return Case(primitive, fun, makers, tuple(dtypes), order, label, vmap, rtol, reverse)
+         vmap: bool = True, rtol: float | None = None, reverse: bool = True, oracle: Callable[..., Any] | None = None) -> Case:
+    return Case(primitive, fun, makers, tuple(dtypes), order, label, vmap, rtol, reverse, oracle)
 
 
 # ------------------------------------------------------------------------------------------------------- arguments

@@ -15,8 +15,8 @@ def dot(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[
     return lambda x, y: lax.dot_general(x, y, numbers, **kwargs)
 
 
-def cube(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[int], y_batch: Sequence[int], x: Maker, y: Maker,
-         label: str) -> Case:
+def cube(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[int], y_batch: Sequence[int], x: Maker,
+         y: Maker, label: str) -> Case:
     return case("dot_general", dot(x_contract, y_contract, x_batch, y_batch), x, y, label=label)
 
 
@@ -50,10 +50,11 @@ CASES = [
     cube([1], [0], [], [], normal(2, 0), normal(0, 3), "nothing to contract"),
     cube([2], [1], [0], [0], normal(0, 2, 3), normal(0, 3, 2), "no batch"),
     cube([1], [0], [], [], normal(1, 1), normal(1, 1), "all of size 1"),
-    case("dot_general", lambda x: lax.dot_general(x, x, (((1,), (0,)), ((), ()))), normal(3, 3), dtypes=RC, label="with itself"),
+    case("dot_general", lambda x: dot([1], [0])(x, x), normal(3, 3), dtypes=RC, label="with itself"),
     case("dot_general", dot([1], [0]), constant(normal(2, 3)), normal(3, 4), label="constant left"),
     case("dot_general", dot([1], [0]), normal(2, 3), constant(normal(3, 4)), label="constant right"),
-    case("dot_general", dot([1], [0], preferred_element_type="float64"), ints(-2, 3, 2, 3), normal(3, 2), label="integer left"),
+    case("dot_general", dot([1], [0], preferred_element_type="float64"), ints(-2, 3, 2, 3), normal(3, 2),
+         label="integer left"),
     case("dot_general", dot([1], [0]), real_normal(2, 3), normal(3, 2), dtypes=("complex128",), label="real and complex"),
     case("dot_general", dot([1], [0]), normal(2, 3), real_normal(3, 2), dtypes=("complex128",), label="complex and real"),
     case("dot_general", dot([1], [0], preferred_element_type="float32"), normal(2, 3), normal(3, 2),

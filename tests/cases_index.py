@@ -16,8 +16,9 @@ ONCE = fixed([3, 0, 4], "int32")
 OUTSIDE = fixed([3, -7, 5, 0, 9], "int32")
 MODES = ("fill", "clip", "promise_in_bounds")
 
-OUTER = lax.GatherDimensionNumbers(offset_dims=(0, 2), collapsed_slice_dims=(), start_index_map=(1,))
-OUTER_SCATTER = lax.ScatterDimensionNumbers(update_window_dims=(0, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(1,))
+#: Windows of all dimensions at starts along the second.
+OUTER = lax.GatherDimensionNumbers(offset_dims=(0, 2, 3), collapsed_slice_dims=(), start_index_map=(1,))
+OUTER_SCATTER = lax.ScatterDimensionNumbers(update_window_dims=(0, 2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(1,))
 BATCHED_SCATTER = lax.ScatterDimensionNumbers(
     update_window_dims=(2,), inserted_window_dims=(1,), scatter_dims_to_operand_dims=(1,), operand_batching_dims=(0,),
     scatter_indices_batching_dims=(0,))
@@ -41,7 +42,7 @@ def slide(sizes: tuple[int, ...]) -> Callable[..., Any]:
 
 
 def scatter_lines(name: str, method: str, operand: Callable[..., Maker], updates: Callable[..., Maker], dtypes: Any,
-                  function: Callable[..., Any], duplicates: bool) -> list[Any]:
+                  function: Callable[..., Any], duplicates: bool, modes: tuple[str, ...] = ("drop", "clip")) -> list[Any]:
     """What holds for every scatter: modes, windows, batches, scalars, sizes 0 and 1."""
     once = {} if duplicates else {"unique_indices": True}
     at = TWICE if duplicates else ONCE
@@ -53,18 +54,16 @@ def scatter_lines(name: str, method: str, operand: Callable[..., Maker], updates
         case(name, put(method, **once), operand(5), fixed(2, "int32"), updates(), label="scalar"),
         case(name, put(method, **once), operand(5, 2), ints(0, 5, 0), updates(0, 2), label="no indices"),
         case(name, put(method, **once), operand(1), fixed([0], "int32"), updates(1), label="size 1"),
-        case(name, scatter(function, OUTER_SCATTER, **once), operand(2, 6, 3), fixed([3], "int32"), updates(2, 2, 3),
-             label="window"),
+        case(name, scatter(function, OUTER_SCATTER, **once), operand(2, 6, 3), fixed([[3], [2 if duplicates else 0]], "int32"),
+             updates(2, 2, 2, 3), label="windows"),
         case(name, scatter(function, BATCHED_SCATTER, **once), operand(3, 4, 2), fixed([[[0], [3]], [[1], [2]], [[2], [0]]], "int32"),
              updates(3, 2, 2), label="batching dimensions"),
         case(name, put(method, **once), constant(operand(5)), ONCE, updates(3), label="constant operand"),
         case(name, put(method, **once), operand(5), ONCE, constant(updates(3)), label="constant updates"),
     ]
-    for mode in ("drop", "clip"):
-        unique = {} if duplicates or mode == "clip" else once
-        if duplicates or mode == "drop":
-            lines.append(case(name, put(method, mode=mode, wrap_negative_indices=False, **unique), operand(5), OUTSIDE, updates(5),
-                              label=f"out of bounds, {mode}"))
+    for mode in modes:
+        lines.append(case(name, put(method, mode=mode, wrap_negative_indices=False, **once), operand(5), OUTSIDE, updates(5),
+                          label=f"out of bounds, {mode}"))
     return lines
 
 
@@ -103,18 +102,18 @@ CASES = [
     *[case("gather", take(mode), normal(5, 2), OUTSIDE if mode != "promise_in_bounds" else TWICE, dtypes=RC, label=mode)
       for mode in MODES],
     case("gather", take("fill", 2.5), normal(5, 2), OUTSIDE, dtypes=RC, label="fill value"),
-    case("gather", lambda x, i: lax.gather(x, i, OUTER, (2, 3, 3), mode="clip"), normal(2, 6, 3), fixed([5], "int32"),
-         label="window, clipped"),
+    case("gather", lambda x, i: lax.gather(x, i, OUTER, (2, 3, 3), mode="clip"), normal(2, 6, 3), fixed([[5], [1]], "int32"),
+         label="windows, clipped"),
     case("gather", lambda x, i: jnp.take_along_axis(x, i, 1, mode="fill"), normal(3, 4), ints(0, 6, 3, 2), dtypes=RC,
          label="along an axis"),
 
     *scatter_lines("scatter", "set", normal, normal, ALL, lax.scatter, duplicates=True),
     *scatter_lines("scatter-add", "add", normal, normal, ALL, lax.scatter_add, duplicates=True),
     *scatter_lines("scatter-sub", "subtract", normal, normal, ALL, lax.scatter_sub, duplicates=True),
-    *scatter_lines("scatter-mul", "multiply", normal, normal, ALL, lax.scatter_mul, duplicates=False),
-    *scatter_lines("scatter-min", "min", tied, tied, ALL_FLOATS, lax.scatter_min, duplicates=True),
-    *scatter_lines("scatter-max", "max", tied, tied, ALL_FLOATS, lax.scatter_max, duplicates=True),
-    *scatter_lines("scatter-max", "max", distinct, normal, ALL_FLOATS, lax.scatter_max, duplicates=True),
+    *scatter_lines("scatter-mul", "multiply", normal, normal, ALL, lax.scatter_mul, duplicates=False, modes=("drop",)),
+    *scatter_lines("scatter-min", "min", tied, tied, ALL_FLOATS, lax.scatter_min, duplicates=True, modes=("drop",)),
+    *scatter_lines("scatter-max", "max", tied, tied, ALL_FLOATS, lax.scatter_max, duplicates=True, modes=("drop",)),
+    *scatter_lines("scatter-max", "max", distinct, normal, ALL_FLOATS, lax.scatter_max, duplicates=True, modes=("drop",)),
     case("scatter-mul", put("multiply", unique_indices=True), values(0.0, 2.0, 0.0), fixed([0, 1], "int32"), values(0.0, 0.0),
          dtypes=RC, label="zeros"),
     case("scatter-mul", put("multiply"), normal(5, 2), TWICE, constant(normal(5, 2)), dtypes=RC, label="duplicates"),

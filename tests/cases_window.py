@@ -12,10 +12,10 @@ from jax import lax
 SINGLE = ("float32", "float16", "bfloat16")
 
 
-def conv(x: Maker, w: Maker, label: str, strides: Sequence[int] = (1,), padding: Any = "VALID", dtypes: Sequence[str] = ("float64",),
-         **kwargs: Any) -> Case:
-    return case("conv_general_dilated", lambda x, w: lax.conv_general_dilated(x, w, strides, padding, **kwargs), x, w, dtypes=dtypes,
-                label=label)
+def conv(x: Maker, w: Maker, label: str, strides: Sequence[int] = (1,), padding: Any = "VALID",
+         dtypes: Sequence[str] = ("float64",), **kwargs: Any) -> Case:
+    return case("conv_general_dilated", lambda x, w: lax.conv_general_dilated(x, w, strides, padding, **kwargs), x, w,
+                dtypes=dtypes, label=label)
 
 
 NWC, NHWC = ("NWC", "WIO", "NWC"), ("NHWC", "HWIO", "NHWC")
@@ -110,20 +110,23 @@ WINDOWS = [
 
 def gather(select: Any, window: tuple[int, ...], strides: tuple[int, ...], padding: Any, base: tuple[int, ...],
            dilation: tuple[int, ...]) -> Window:
-    return bind("select_and_gather_add", select_prim=select, window_dimensions=window, window_strides=strides, padding=padding,
-                base_dilation=base, window_dilation=dilation)
+    return bind("select_and_gather_add", select_prim=select, window_dimensions=window, window_strides=strides,
+                padding=padding, base_dilation=base, window_dilation=dilation)
 
 
 def scatter(select: Any, window: tuple[int, ...], strides: tuple[int, ...], padding: Any) -> Window:
-    return bind("select_and_scatter_add", select_prim=select, window_dimensions=window, window_strides=strides, padding=padding)
+    return bind("select_and_scatter_add", select_prim=select, window_dimensions=window, window_strides=strides,
+                padding=padding)
 
 
 NONE = ((0, 0), (0, 0))
 SELECTIONS = [
-    case("select_and_gather_add", gather(lax.ge_p, (2, 2), (1, 2), ((1, 0), (0, 1)), (1, 1), (1, 1)), normal(4, 5), distinct(4, 5)),
+    case("select_and_gather_add", gather(lax.ge_p, (2, 2), (1, 2), ((1, 0), (0, 1)), (1, 1), (1, 1)), normal(4, 5),
+         distinct(4, 5)),
     case("select_and_gather_add", gather(lax.le_p, (2, 2), (2, 1), NONE, (2, 1), (1, 1)), normal(4, 5), distinct(4, 5),
          label="smallest"),
-    case("select_and_gather_add", gather(lax.ge_p, (2, 2), (1, 1), NONE, (1, 1), (1, 1)), normal(3, 3), tied(3, 3), label="ties"),
+    case("select_and_gather_add", gather(lax.ge_p, (2, 2), (1, 1), NONE, (1, 1), (1, 1)), normal(3, 3), tied(3, 3),
+         label="ties"),
     case("select_and_gather_add", gather(lax.ge_p, (2, 2), (1, 1), NONE, (1, 1), (2, 1)), normal(4, 3), distinct(4, 3),
          label="dilated window", reverse=False),
     case("select_and_gather_add", gather(lax.ge_p, (2, 2), (1, 1), NONE, (1, 1), (1, 1)), normal(0, 3), distinct(0, 3),

@@ -37,8 +37,8 @@ PROBLEMS: tuple[Problem, ...] = (
     ),
     Problem(
         "Brusselator solution",
-        "the same equation solved to t = 0.4 in 40 steps of the classical Runge-Kutta method, by its three coefficients",
-        "E. Hairer, G. Wanner, as above",
+        "the same equation solved to t = 0.2 in 40 steps of the midpoint rule, by its three coefficients",
+        "E. Hairer, G. Wanner, the same section",
         brusselator.solution,
         brusselator.coefficients,
     ),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 A, B, DIFFUSION = 3.4, 1.0, 0.1
-POINTS, STEPS, STEP = 16, 40, 0.01
+POINTS, STEPS, STEP = 16, 40, 0.005
 
 State = dict[str, jax.Array]
 
@@ -47,18 +47,14 @@ def right_hand_side(state: State) -> State:
 
 
 def solution(parameters: dict[str, Any]) -> State:
-    """The state at t = 0.4 from the same start, by 40 steps of the classical Runge-Kutta method."""
+    """The state at t = 0.2 from the same start, by 40 steps of the midpoint rule."""
 
     def step(y: State, _: None) -> tuple[State, None]:
         def advance(h: float, slope: State) -> State:
             return jax.tree.map(lambda u, du: u + h * du, y, slope)
 
-        k1 = rate(y, **parameters)
-        k2 = rate(advance(STEP / 2, k1), **parameters)
-        k3 = rate(advance(STEP / 2, k2), **parameters)
-        k4 = rate(advance(STEP, k3), **parameters)
-        mean = jax.tree.map(lambda p, q, r, s: (p + 2 * q + 2 * r + s) / 6, k1, k2, k3, k4)
-        return advance(STEP, mean), None
+        halfway = advance(STEP / 2, rate(y, **parameters))
+        return advance(STEP, rate(halfway, **parameters)), None
 
     return lax.scan(step, state(), None, length=STEPS)[0]
 

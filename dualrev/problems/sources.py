@@ -15,9 +15,9 @@ def iris() -> tuple[np.ndarray, np.ndarray]:
     """150 flowers' sepal length, sepal width, petal length, petal width in cm, (150, 4), and their species 0, 1, 2, (150,).
 
     R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7 (1936) 179-188, Table I;
-    measured by E. Anderson.  The file is scikit-learn's, which agrees with the paper and with R.  Another variant is common, the
-    UCI repository's: there flower 35 is 4.9, 3.1, 1.5, 0.1 (petal width in the paper: 0.2) and flower 38 is 4.9, 3.1, 1.5, 0.1
-    (sepal width and petal length in the paper: 3.6, 1.4); see Bezdek et al., IEEE Trans. Fuzzy Systems 7 (1999) 368-369.
+    measured by E. Anderson.  The file is scikit-learn's, which agrees with the paper and with R.  Another variant is common,
+    the UCI repository's: its flowers 35 and 38 are both 4.9, 3.1, 1.5, 0.1, where the paper has 4.9, 3.1, 1.5, 0.2 and
+    4.9, 3.6, 1.4, 0.1; see Bezdek et al., IEEE Trans. Fuzzy Systems 7 (1999) 368-369.
     """
     lines = files("dualrev.problems").joinpath("data/iris.csv").read_text(encoding="ascii").splitlines()[1:]
     table = np.array([[float(entry) for entry in line.split(",")] for line in lines])

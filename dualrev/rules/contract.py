@@ -32,14 +32,14 @@ def cast_like(ct: Any, aval: Any) -> Any:
     return lax.convert_element_type(ct, aval.dtype)
 
 
-def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_contract: Axes, other: Any, other_batch: Axes,
-             other_contract: Axes, precision: Any, preferred_element_type: Any) -> Any:
+def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_contract: Axes, other: Any,
+             other_batch: Axes, other_contract: Axes, precision: Any, preferred_element_type: Any) -> Any:
     """The cotangent of operand ``x`` of a contraction with ``other``.
 
     With ``b`` batch, ``i`` and ``j`` free and ``k`` contracted axes, ``out[b,i,j] = Σ_k x[b,i,k]·other[b,j,k]``, so
-    ``ct_x[b,i,k] = Σ_j ct[b,i,j]·other[b,j,k]``: a contraction over the free axes of ``other``.  It comes out as ``(b, i, k)``
-    or, with its operands exchanged, as ``(b, k, i)``, where ``b`` may be in any order and ``k`` is in the order of ``other``.
-    Of the two, that which lies as ``x`` does needs no transpose.
+    ``ct_x[b,i,k] = Σ_j ct[b,i,j]·other[b,j,k]``: a contraction over the free axes of ``other``.  It comes out as
+    ``(b, i, k)`` or, with its operands exchanged, as ``(b, k, i)``, where ``b`` may be in any order and ``k`` is in the
+    order of ``other``.  Of the two, that which lies as ``x`` does needs no transpose.
     """
     x_free = [axis for axis in range(x.ndim) if axis not in x_batch and axis not in x_contract]
     other_free = [axis for axis in range(other.ndim) if axis not in other_batch and axis not in other_contract]

@@ -1,17 +1,16 @@
 """Convolutions.
 
-In one spatial dimension, with the input ``x`` of ``n`` entries dilated by ``d`` (``xd[i·d] = x[i]``, zero elsewhere and outside),
-the kernel ``w`` of ``K`` entries dilated by ``r``, stride ``s`` and ``lo`` zeros in front::
+In one spatial dimension, with the input ``x`` of ``n`` entries dilated by ``d`` (``xd[i·d] = x[i]``, zero elsewhere and
+outside), the kernel ``w`` of ``K`` entries dilated by ``r``, stride ``s`` and ``lo`` zeros in front::
 
     out[o] = Σ_k w[k] · xd[o·s + k·r - lo]                                          (1)
 
-A negative ``lo`` skips entries; the padding behind decides only how many outputs there are.  ``span(n, d) = (n-1)·d + 1`` is the
-length of a dilated axis, and (1) has ``m`` outputs if the padded input is ``span(m, s) + span(K, r) - 1`` long.
+A negative ``lo`` skips entries; the padding behind decides only how many outputs there are.  ``span(n, d) = (n-1)·d + 1``
+is the length of a dilated axis, and (1) has ``m`` outputs if the padded input is ``span(m, s) + span(K, r) - 1`` long.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,8 +48,8 @@ def kernel_padding(n: Sequence[int], window: Sequence[int], m: Sequence[int], pa
                    base_dilation: Sequence[int], window_dilation: Sequence[int]) -> list[tuple[int, int]]:
     """Padding of the adjoint of (1) in ``w``.
 
-    ``ct_w[k] = Σ_o ct[o]·xd[k·r + o·s - lo]``: (1) with the cotangent as kernel, stride ``r``, kernel dilation ``s`` and the same
-    ``lo``; behind, what makes ``K`` outputs.
+    ``ct_w[k] = Σ_o ct[o]·xd[k·r + o·s - lo]``: (1) with the cotangent as kernel, stride ``r``, kernel dilation ``s`` and
+    the same ``lo``; behind, what makes ``K`` outputs.
     """
     return [(lo, span(k, r) + span(mm, s) - 1 - span(nn, d) - lo)
             for nn, k, mm, (lo, _), s, d, r in zip(n, window, m, padding, strides, base_dilation, window_dilation, strict=True)]
@@ -87,8 +86,8 @@ def common(ct: Any, other: Any) -> tuple[Any, Any]:
 #
 # Feature groups g:  out[m,(g,k)] = Σ_j x[m,(g,j)]·w[(g,k),j].
 #   ct_x[m,(g,j)] = Σ_k ct[m,(g,k)]·w[(g,k),j]: feature groups again, with kernel w'[(g,j),k].
-#   ct_w[(g,k),j] = Σ_m x[m,(g,j)]·ct[m,(g,k)]: contracted over m; the output has j as its batch and (g,k) as its features, and
-#   each g of the features meets only that g of x's (g,j): batch groups.
+#   ct_w[(g,k),j] = Σ_m x[m,(g,j)]·ct[m,(g,k)]: contracted over m; the output has j as its batch and (g,k) as its features,
+#   and each g of the features meets only that g of x's (g,j): batch groups.
 # Batch groups g:    out[m,(g,k)] = Σ_j x[(g,m),j]·w[(g,k),j].
 #   ct_x[(g,m),j] = Σ_k ct[m,(g,k)]·w[(g,k),j]: feature groups, with kernel w'[(g,j),k]; the result [m,(g,j)] gives g to m.
 #   ct_w[(g,k),j] = Σ_m x[(g,m),j]·ct[m,(g,k)]: contracted over m, the features of each group: feature groups.
@@ -120,7 +119,7 @@ def conv_lhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding:
 def conv_rhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any,
                        dimension_numbers: Any, feature_group_count: int, batch_group_count: int, precision: Any,
                        preferred_element_type: Any) -> Any:
-    if math.prod(ct.shape) == 0 or 0 in w.shape or 0 in x.shape:
+    if 0 in ct.shape or 0 in w.shape or 0 in x.shape:
         return lax.full(w.shape, 0, w.dtype)
     x_spec, w_spec, out_spec = dimension_numbers
     pads = kernel_padding(spatial(x.shape, x_spec), spatial(w.shape, w_spec), spatial(ct.shape, out_spec), padding,

@@ -68,8 +68,6 @@ class PushforwardRow(OpRow):
                 raise errors.RuleError(f"the program of the rule for {self.primitive} takes one tangent, `t`, but "
                                        f"{len(tangents)} operands move; take all of them, as `ts`")
             (moving,) = tangents
-        if not program.variadic:
-            operands = operands[: program.n_positional]
         result = program.function(moving, *operands, **keywords)
         return tuple(result) if self.primitive.multiple_results else (result,)
 

@@ -191,7 +191,7 @@ jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), la
 class Reader:
     """A function of a row, and what its signature says that it reads."""
 
-    __slots__ = ("function", "n_positional", "params", "positions", "reads_out", "reads_saved", "variadic")
+    __slots__ = ("function", "params", "positions", "reads_out", "reads_saved", "variadic")
 
     def __init__(self, function: Callable[..., Any], skip: int = 0):
         self.function = function

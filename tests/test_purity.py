@@ -1,0 +1,230 @@
+"""The package differentiates on its own: jax's differentiation is named in the oracle and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+import dualrev
+
+PACKAGE = pathlib.Path(dualrev.__file__).parent
+ORACLE = PACKAGE / "oracle.py"
+PRIVATE = PACKAGE / "_jax.py"
+
+DIFFERENTIATION = {"jvp", "vjp", "grad", "value_and_grad", "linearize", "linear_transpose", "jacfwd", "jacrev", "jacobian", "hessian",
+                   "custom_jvp", "custom_vjp", "custom_gradient", "fwd_and_bwd", "hvp", "closure_convert"}
+MODULES = ("jax.experimental.jet", "jax.interpreters.ad", "jax._src.interpreters.ad", "jax.custom_derivatives", "jax.ad",
+           "jax._src.ad_checkpoint", "jax.test_util", "jax._src.public_test_util", "jax.experimental.sparse.ad")
+#: Names of jax's rule registries and passes, under whatever module they are reached.
+REGISTRIES = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "backward_pass", "backward_pass3", "jvp_jaxpr",
+              "JVPTrace", "LinearizeTrace", "deflinear", "defjvp_zero", "vjp_trace"}
+#: Custom derivative machinery that _jax.py may read: the primitives that carry a user's rules, and their zeros.
+READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero"}
+HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
+
+
+def sources() -> list[pathlib.Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def within(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == m or name.startswith(m + ".") for m in modules)
+
+
+def names_used(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """The full dotted names of jax that a module imports or reaches through attributes, wherever they stand."""
+    bound: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+                bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+                bound[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            parts: list[str] = []
+            inner: ast.AST = node
+            while isinstance(inner, ast.Attribute):
+                parts.append(inner.attr)
+                inner = inner.value
+            if isinstance(inner, ast.Name) and inner.id in bound:
+                yield ".".join([bound[inner.id], *reversed(parts)]), node.lineno
+        elif isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+            called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            if called in ("import_module", "__import__"):
+                for text in texts:
+                    yield text, node.lineno
+            elif called == "getattr" and node.args and isinstance(node.args[0], ast.Name) and node.args[0].id in bound:
+                for text in texts or ["*"]:
+                    yield f"{bound[node.args[0].id]}.{text}", node.lineno
+
+
+def differentiates(name: str) -> bool:
+    """Whether a dotted name is one of jax's ways to differentiate."""
+    if not within(name, ("jax",)):
+        return False
+    parts = name.split(".")
+    if parts[-1] in READABLE:
+        return False
+    return (within(name, MODULES) or name == "jax.*" or bool(REGISTRIES & set(parts[1:]))
+            or bool(DIFFERENTIATION & set(parts[1:])) and "numpy" not in parts)
+
+
+def violations(source: str, private: bool = False) -> list[str]:
+    found = []
+    for name, line in names_used(ast.parse(source)):
+        if differentiates(name) or (not private and within(name, HIDDEN)):
+            found.append(f"line {line}: {name}")
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in sources() if p != ORACLE], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_differentiation_by_jax(path: pathlib.Path) -> None:
+    assert violations(path.read_text(), private=path == PRIVATE) == []
+
+
+@pytest.mark.parametrize("source", [
+    "import jax\njax.grad(f)",
+    "import jax as j\nx = j.jvp",
+    "from jax import vjp",
+    "from jax import vjp as pull",
+    "def f():\n    from jax.experimental import jet",
+    "import jax.experimental.jet as jet",
+    "from jax.interpreters import ad",
+    "from jax._src.interpreters import ad",
+    "from jax._src import core\ncore.x",
+    "import jax\njax.core.Trace",
+    "import jax\njax.extend.core.primitives",
+    "import jax\ngetattr(jax, 'linearize')",
+    "import jax\ngetattr(jax, name)",
+    "import importlib\nimportlib.import_module('jax.interpreters.ad')",
+    "import jax\n@jax.custom_jvp\ndef f(x): return x",
+    "from jax import custom_derivatives as cd\ncd.custom_vjp",
+    "import jax\njax.jacfwd(jax.jacrev(f))",
+    "import jax\nf = [jax.value_and_grad]",
+])
+def test_the_search_finds(source: str) -> None:
+    assert violations(source)
+
+
+@pytest.mark.parametrize("source", [
+    "import jax\njax.jit(jax.vmap(f))\njax.tree_util.tree_map(g, x)",
+    "from dualrev import grad, jvp\njvp(f, x, t)",
+    "import jax.numpy as jnp\njnp.gradient(x)",
+    "class Row:\n    def jvp(self): ...\nrow.jvp(x)",
+    "from jax import lax\nlax.stop_gradient(x)\nlax.linalg",
+])
+def test_the_search_does_not_find(source: str) -> None:
+    assert not violations(source)
+
+
+def test_private_names_are_imported_in_one_place() -> None:
+    importing = {p.name for p in sources() if any(within(n, HIDDEN) for n, _ in names_used(ast.parse(p.read_text())))}
+    assert importing - {ORACLE.name} == {PRIVATE.name}
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    """The modules of the package that a module imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                here = ("dualrev", *path.relative_to(PACKAGE).parent.parts)
+                module = ".".join([*here[: len(here) - node.level + 1], *([module] if module else [])])
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.split(".")[0] == "dualrev"}
+
+
+def reached_from(start: str) -> set[str]:
+    files = {".".join(("dualrev", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): p for p in sources()}
+    waiting, seen = [start], set()
+    while waiting:
+        name = waiting.pop()
+        if name in files and name not in seen:
+            seen.add(name)
+            waiting.extend(imports_of(files[name]))
+    return seen
+
+
+def test_nothing_that_differentiates_imports_the_oracle() -> None:
+    families = [f"dualrev.rules.{p.stem}" for p in (PACKAGE / "rules").glob("*.py")]
+    engines = [f"dualrev.engines.{p.stem}" for p in (PACKAGE / "engines").glob("*.py")]
+    eager = [f"dualrev.eager.{p.stem}" for p in (PACKAGE / "eager").glob("*.py")]
+    for start in ["dualrev.api", "dualrev.linear_maps", *families, *engines, *eager]:
+        reached = reached_from(start)
+        assert reached, start
+        assert "dualrev.oracle" not in reached, start
+    assert "dualrev.engines.reverse" in reached_from("dualrev.api")
+
+
+def test_importing_the_package_does_not_load_the_oracle() -> None:
+    program = "import sys, dualrev; assert 'dualrev.oracle' not in sys.modules; assert 'jax.experimental.jet' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent, timeout=120)
+
+
+def test_engines_name_no_primitive() -> None:
+    for path in (PACKAGE / "engines").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            assert not name.endswith("_p"), f"{path.name}:{getattr(node, 'lineno', 0)}: {name}"
+
+
+class Forbidden:
+    def __init__(self, *_: Any, **__: Any):
+        raise AssertionError("jax's own differentiation was called")
+
+
+@pytest.mark.parametrize("engine", ["forward", "reverse"])
+def test_derivatives_work_without_those_of_jax(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the entry points of jax's differentiation replaced by an error, everything still runs."""
+    from jax._src.interpreters import ad
+
+    @jax.custom_jvp
+    def cubed(x: Any) -> Any:
+        return x**3
+
+    cubed.defjvp(lambda p, t: (cubed(*p), 3 * p[0] ** 2 * t[0]))
+
+    @jax.custom_vjp
+    def halved(x: Any) -> Any:
+        return x / 2
+
+    halved.defvjp(lambda x: (halved(x), None), lambda _, ct: (ct / 2,))
+
+    def f(x: Any) -> Any:
+        c, ys = lax.scan(lambda c, a: (jnp.sin(c) * a, c), x, jnp.arange(3.0))
+        c = lax.cond(c > 0, cubed, halved, c + x)
+        return jax.checkpoint(jnp.tanh)(c) + jax.jit(jnp.exp)(x) + ys.sum() + jax.nn.relu(x)
+
+    expected = jax.grad(f)(0.7), jax.grad(jax.grad(f))(0.7)
+    for name in ("JVPTrace", "LinearizeTrace", "jvp", "jvpfun", "linearize", "vjp", "backward_pass", "backward_pass3", "jvp_jaxpr",
+                 "linearize_jaxpr", "LinearizeTracer", "JVPTracer"):
+        if hasattr(ad, name):
+            monkeypatch.setattr(ad, name, Forbidden)
+    for name in ("primitive_jvps", "primitive_transposes", "primitive_linearizations"):
+        if hasattr(ad, name):
+            monkeypatch.setattr(ad, name, None)
+    with pytest.raises(Exception):  # noqa: B017, PT011  (whatever jax makes of it)
+        jax.grad(lambda x: f(x) * 1.5)(0.7)
+    grad = dualrev.grad(f, engine=engine)
+    assert abs(grad(0.7) - expected[0]) < 1e-12
+    assert abs(jax.jit(grad)(0.7) - expected[0]) < 1e-12
+    assert abs(dualrev.grad(grad, engine=engine)(0.7) - expected[1]) < 1e-12
+    assert abs(dualrev.jvp(grad, (0.7,), (1.0,), engine=engine)[1] - expected[1]) < 1e-12
