@@ -121,7 +121,11 @@ class _Call:
         n = len(self.flat)
         primals, tangents = flat[:n], [None if type(t) is SymbolicZero else zeros.drop_float0(t) for t in flat[n:]]
         outs = self.evaluate(*primals)
-        moved = getattr(self, self.statement.kind)(list(primals), tangents, outs)
+        try:
+            moved = getattr(self, self.statement.kind)(list(primals), tangents, outs)
+        except Exception as error:
+            error.add_note(f"in the rule for {self.name} ({self.statement.kind})")
+            raise
         return [*outs, *self.checked(moved, outs)]
 
     def checked(self, moved: Sequence[Any], outs: Sequence[Any]) -> list[Any]:

@@ -684,7 +684,7 @@ def test_auto_takes_few_passes() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("chunk_size", [1, 4, 100])
 def test_chunks_do_not_change_jacobians(engine: str, chunk_size: int) -> None:
     def f(x: Any, y: Any) -> Any:
         return {"a": jnp.outer(x, y["w"]), "b": jnp.sin(x).sum() * y["s"]}

@@ -229,7 +229,7 @@ def test_a_missing_rule_below_jit_and_scan(engine: str) -> None:
 
 def test_reverse_of_while_says_what_to_do() -> None:
     for call in (lambda: dualrev.grad(repeat)(1.0), lambda: dualrev.jacrev(repeat)(1.0), lambda: jax.jit(dualrev.grad(repeat))(1.0),
-                 lambda: dualrev.vjp(repeat, 1.0)):
+                 lambda: dualrev.vjp(repeat, 1.0)[1](1.0)):
         with pytest.raises(ValueError, match=WHILE):
             call()
     assert dualrev.grad(repeat, engine="forward")(1.0) == 8.0

@@ -189,8 +189,7 @@ def c_nested_control(x: Any) -> Any:
 
 
 CONSTRUCTS = {name[2:]: f for name, f in list(globals().items()) if name.startswith("c_")}
-PAIRS = (("fwd", "rev"), ("rev", "fwd"), ("rev", "rev"), ("fwd", "fwd"), ("jax-rev", "rev"), ("rev", "jax-fwd"), ("jax-fwd", "fwd"),
-         ("fwd", "jax-rev"))
+PAIRS = (("fwd", "rev"), ("rev", "fwd"), ("rev", "rev"), ("fwd", "fwd"), ("jax-rev", "rev"), ("rev", "jax-fwd"))
 #: jax does not push through custom_vjp, so it is not asked to.
 NO_JAX_PUSH = {"custom_vjp"}
 

@@ -70,7 +70,7 @@ def test_the_forward_engine_keeps_nothing() -> None:
     def chain(x: Any) -> Any:
         for i in range(200):
             x = lax.sin(x)
-            if i % 50 == 49:
+            if i % 100 == 99:
                 gc.collect()
                 alive.append(sum(1 for a in jax.live_arrays() if a.shape == (1237,)))
         return x
@@ -109,7 +109,7 @@ FAILING: dict[str, Callable[[Face], Any]] = {
     "jvp": lambda d: d.jvp(broken, (1.0,), (1.0,)),
     "vjp": lambda d: d.vjp(broken, 1.0),
     "linearize": lambda d: d.linearize(broken, 1.0),
-    "linear_transpose": lambda d: d.linear_transpose(broken, 1.0)(1.0),
+    "linear_transpose": lambda d: d.linear_transpose(lambda x: _raise(x * 2), 1.0)(1.0),
     "jacfwd": lambda d: d.jacfwd(broken)(jnp.ones(3)),
     "jacrev": lambda d: d.jacrev(broken)(jnp.ones(3)),
     "hessian": lambda d: d.hessian(broken)(jnp.ones(3)),
@@ -194,12 +194,12 @@ def test_eight_threads_at_once() -> None:
         d = FACES[k % 2]
         barrier.wait(timeout=60)
         results = []
-        for i in range(15):
+        for i in range(6):
             scale = float(k + 1)
 
             def f(x: Any, scale: float = scale, i: int = i) -> Any:
                 y = jnp.sin(x * scale) + jax.jit(lambda z: z * z)(x)
-                y = lax.scan(lambda c, a: (c * a + x, None), y, jnp.arange(1.0, 3.0))[0] if i % 5 == 0 else y * 2 + 3 * x
+                y = lax.scan(lambda c, a: (c * a + x, None), y, jnp.arange(1.0, 3.0))[0] if i == 0 else y * 2 + 3 * x
                 return y + d.grad(lambda z: z * z * x)(x)
 
             results.append(float(d.grad(f)(0.3 + 0.01 * i)))
@@ -207,7 +207,7 @@ def test_eight_threads_at_once() -> None:
 
     def expected(k: int) -> list[float]:
         scale = k + 1
-        return [2 * (scale * math.cos((0.3 + 0.01 * i) * scale) + 2 * (0.3 + 0.01 * i)) + 3 + 4 * (0.3 + 0.01 * i) for i in range(15)]
+        return [2 * (scale * math.cos((0.3 + 0.01 * i) * scale) + 2 * (0.3 + 0.01 * i)) + 3 + 4 * (0.3 + 0.01 * i) for i in range(6)]
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(work, range(8)))
@@ -280,7 +280,7 @@ def test_ten_thousand_gradients_of_one_function() -> None:
             grad(w)
     before = held()
     for k in range(10_000):
-        grads[k % 10 == 0 and 1 or 1 - (k % 2)](w)
+        grads[k % 20 > 0](w)  # a gradient by pushes costs many times one by a tape
     assert_no_growth(before, held())
 
 
@@ -288,7 +288,8 @@ def test_ten_thousand_gradients_of_new_functions() -> None:
     w = jnp.ones(3)
 
     def once(k: int) -> None:
-        dualrev.grad(lambda x: lax.sin(x * (1.0 + k)).sum() + jnp.tanh(x).sum(), engine=ENGINES[k % 2] if k % 10 == 0 else "reverse")(w)
+        engine = "reverse" if k % 20 else "forward"
+        dualrev.grad(lambda x: lax.reduce_sum(lax.sin(lax.mul(x, w)) * (1.0 + k), (0,)), engine=engine)(w)
 
     for k in range(60):
         once(k)

@@ -1,0 +1,206 @@
+"""Checks of derivatives that share nothing with the code they check: finite differences, and the transpose identity.
+
+``check_grads`` checks a function, ``check_rule`` a rule; both go through both modes to order 2 and say which mode, which input and
+which element is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
+
+from dualrev import api
+from dualrev._jax import Primitive, is_differentiable, typeof
+from dualrev.engines import forward, reverse
+
+#: Most input elements that are tried one by one to find which is wrong.
+ELEMENTS_SEARCHED = 1024
+
+
+class DerivativeError(AssertionError):
+    """A derivative does not agree with finite differences, or its two modes do not agree with each other."""
+
+
+def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, modes: Sequence[str] = ("fwd", "rev"), *,
+                atol: float | None = None, rtol: float | None = None, eps: float | None = None, seed: int = 0) -> None:
+    r"""Check the derivatives of a function at a point, in both modes, to ``order``.
+
+    In random directions :math:`t` and :math:`c`:  :math:`J t \approx (f(x + \epsilon t) - f(x - \epsilon t)) / 2\epsilon`, and
+    :math:`\langle c, J t\rangle = \langle J^{\mathsf T} c, t\rangle` with :math:`\langle u, v \rangle = \mathrm{Re} \sum u_i v_i`;
+    then the same for :math:`x \mapsto J(x)\,t` and :math:`x \mapsto J(x)^{\mathsf T} c`.
+
+    Args:
+      fun: function of arrays or pytrees of them; those of integers stay as they are.
+      args: the point.
+      order: the highest order of derivative to check.
+      modes: ``"fwd"``, ``"rev"`` or both.
+      atol, rtol: tolerances; by default they follow from the precision of the inputs.
+      eps: the step of the differences; by default the cube root of the machine epsilon.
+      seed: seed of the random directions.
+
+    Raises:
+      DerivativeError: says the mode, the order, the input and its element, what was expected and what came.
+
+    >>> import jax.numpy as jnp
+    >>> from dualrev.testing import check_grads
+    >>> check_grads(jnp.sin, (0.5,), order=1)
+
+    Source: [Griewank & Walther 2008, ch. 3]: the transpose identity.
+    """
+    unknown = [m for m in modes if m not in ("fwd", "rev")]
+    if unknown or not modes:
+        raise ValueError(f"modes must be 'fwd', 'rev' or both; got {modes!r}")
+    flat, in_tree = tree_flatten(tuple(args))
+    paths = [keystr(path) for path, _ in tree_leaves_with_path(tuple(args))]
+    call = api.FlatCall(fun, in_tree, False)
+    flat = api.as_arrays(flat)
+    moving = [i for i, x in enumerate(flat) if is_differentiable(typeof(x))]
+    if not moving:
+        raise ValueError("check_grads needs an input of floating or complex dtype; got none")
+
+    def of_moving(*xs: Any) -> list[Any]:
+        values = list(flat)
+        for i, x in zip(moving, xs, strict=True):
+            values[i] = x
+        return [out for out in call(*values) if is_differentiable(typeof(out))]
+
+    points = [flat[i] for i in moving]
+    precision = max(float(jnp.finfo(x.dtype).eps) for x in points)
+    tolerances = _Tolerances(atol, rtol, eps, precision)
+    names = [f"args{paths[i]}" for i in moving]
+    _check(of_moving, points, names, order, tuple(modes), tolerances, np.random.default_rng(seed), "")
+
+
+def check_rule(rule: Any, *args: Any, order: int = 2, modes: Sequence[str] = ("fwd", "rev"), atol: float | None = None,
+               rtol: float | None = None, eps: float | None = None, seed: int = 0, **params: Any) -> None:
+    r"""Check the rule of a primitive, or of a function decorated with :func:`dualrev.rule`, at a point.
+
+    Args:
+      rule: a jax primitive that has a row in the table, or a function.
+      args: its operands.
+      order, modes, atol, rtol, eps, seed: as in :func:`check_grads`.
+      params: parameters of the primitive, or keyword arguments of the function.
+
+    Raises:
+      DerivativeError: the rule is wrong; the message names it, the mode, the input and its element.
+      MissingRuleError: the primitive has no row.
+
+    >>> from jax import lax
+    >>> from dualrev.testing import check_rule
+    >>> check_rule(lax.integer_pow_p, 0.5, order=1, y=3)
+
+    Source: [Griewank & Walther 2008, ch. 3].
+    """
+    is_primitive = isinstance(rule, Primitive)
+    name = str(rule) if is_primitive else getattr(rule, "__name__", repr(rule))
+
+    def call(*xs: Any) -> Any:
+        return rule.bind(*xs, **params) if is_primitive else rule(*xs, **params)
+
+    try:
+        check_grads(call, args, order, modes, atol=atol, rtol=rtol, eps=eps, seed=seed)
+    except DerivativeError as error:
+        raise DerivativeError(f"the rule for {name} is wrong: {error}") from None
+
+
+class _Tolerances:
+    def __init__(self, atol: float | None, rtol: float | None, eps: float | None, precision: float):
+        self.step = precision ** (1 / 3) if eps is None else eps
+        loss = precision ** (2 / 3)  # truncation and rounding of central differences at that step
+        self.atol = 50 * loss if atol is None else atol
+        self.rtol = 50 * loss if rtol is None else rtol
+        self.exact = 1e3 * precision  # of identities that hold up to rounding
+
+    def agree(self, x: Any, y: Any) -> bool:
+        return bool(np.allclose(x, y, atol=self.atol, rtol=self.rtol, equal_nan=True))
+
+
+def _direction(rng: np.random.Generator, x: Any) -> Any:
+    t = rng.standard_normal(x.shape)
+    if jnp.iscomplexobj(x):
+        t = t + 1j * rng.standard_normal(x.shape)
+    return jnp.asarray(t, x.dtype)
+
+
+def _pair(us: Sequence[Any], vs: Sequence[Any]) -> float:
+    """``Re Σ uᵢ vᵢ``; an absent tangent is zero."""
+    return float(sum(np.real(np.sum(_wide(u) * _wide(v))) for u, v in zip(us, vs, strict=True) if u is not None and v is not None))
+
+
+def _wide(x: Any) -> Any:
+    return np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)
+
+
+def _differences(fun: Any, points: Sequence[Any], ts: Sequence[Any], step: float) -> list[Any]:
+    ahead = fun(*[x + jnp.asarray(step, x.real.dtype) * t for x, t in zip(points, ts, strict=True)])
+    behind = fun(*[x - jnp.asarray(step, x.real.dtype) * t for x, t in zip(points, ts, strict=True)])
+    return [(_wide(a) - _wide(b)) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
+
+
+def _push(fun: Any, points: Sequence[Any], ts: Sequence[Any]) -> list[Any]:
+    outs, moved = forward.push_through(fun, points, ts)
+    return forward.zeros_like_outs(outs, moved)
+
+
+def _pull(fun: Any, points: Sequence[Any], cts: Sequence[Any]) -> list[Any]:
+    _, tape = reverse.linearize(fun, points, [True] * len(points))
+    return [jnp.zeros_like(x) if ct is None else ct for x, ct in zip(points, tape.pull(*cts), strict=True)]
+
+
+def _check(fun: Any, points: Sequence[Any], names: Sequence[str], order: int, modes: tuple[str, ...], tol: _Tolerances,
+           rng: np.random.Generator, history: str) -> None:
+    ts = [_direction(rng, x) for x in points]
+    expected = _differences(fun, points, ts, tol.step)
+    cts = [_direction(rng, out) for out in fun(*points)]
+    if "fwd" in modes:
+        pushed = _push(fun, points, ts)
+        if not all(tol.agree(p, e) for p, e in zip(pushed, expected, strict=True)):
+            raise DerivativeError(_find_element("fwd", fun, points, names, cts, tol, history))
+    if "rev" in modes:
+        pulled = _pull(fun, points, cts)
+        scale = max(1.0, sum(float(np.sum(np.abs(_wide(c)) * np.abs(e))) for c, e in zip(cts, expected, strict=True)))
+        if not abs(_pair(cts, expected) - _pair(pulled, ts)) <= scale * (tol.atol + tol.rtol):
+            raise DerivativeError(_find_element("rev", fun, points, names, cts, tol, history))
+        if "fwd" in modes and not abs(_pair(cts, pushed) - _pair(pulled, ts)) <= scale * max(tol.exact, tol.atol * 1e-3):
+            raise DerivativeError(f"{history}the modes disagree: <c, J t> = {_pair(cts, pushed)!r}, but <Jᵀ c, t> = "
+                                  f"{_pair(pulled, ts)!r}")
+    if order > 1:
+        if "fwd" in modes:
+            _check(lambda *xs: _push(fun, xs, ts), points, names, order - 1, modes, tol, rng, history + "fwd, then ")
+        if "rev" in modes:
+            _check(lambda *xs: _pull(fun, xs, cts), points, names, order - 1, modes, tol, rng, history + "rev, then ")
+
+
+def _find_element(mode: str, fun: Any, points: Sequence[Any], names: Sequence[str], cts: Sequence[Any], tol: _Tolerances,
+                  history: str) -> str:
+    """The message about the input element whose derivative is furthest off."""
+    pulled = _pull(fun, points, cts) if mode == "rev" else None
+    worst: tuple[float, str] = (-1.0, "no single element is to blame")
+    searched = 0
+    for i, (x, name) in enumerate(zip(points, names, strict=True)):
+        for index in np.ndindex(x.shape):
+            searched += 1
+            if searched > ELEMENTS_SEARCHED:
+                break
+            unit = [jnp.zeros_like(y) for y in points]
+            unit[i] = unit[i].at[index].set(1)
+            expected: Any = _differences(fun, points, unit, tol.step)
+            if mode == "fwd":
+                got: Any = [_wide(p) for p in _push(fun, points, unit)]
+            else:
+                assert pulled is not None  # computed above for this mode
+                expected, got = [np.asarray(_pair(cts, expected))], [np.real(_wide(pulled[i]))[index]]
+            for j, (e, g) in enumerate(zip(expected, got, strict=True)):
+                error = np.nan_to_num(np.abs(np.asarray(g - e)), nan=np.inf)
+                if error.size and float(error.max()) > worst[0]:
+                    at = np.unravel_index(int(error.argmax()), error.shape)
+                    where = f", output {j}{list(map(int, at))}" if mode == "fwd" else ""
+                    worst = (float(error.max()), f"{name}{list(index)}{where}: expected {np.asarray(e)[at]!s} by finite differences, "
+                                                 f"got {np.asarray(g)[at]!s}")
+    how = {"fwd": "forward mode (push)", "rev": "reverse mode (pull)"}[mode]
+    depth = history.count("then") + 1
+    return f"{how}, order {depth}{f' ({history}{mode})' if history else ''}, input {worst[1]}"
