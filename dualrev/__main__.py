@@ -164,8 +164,9 @@ def differentiate(target: str, expressions: str | None) -> Measurement:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InputError(f"--args \"{expressions}\" does not fit {named}: {error}") from error
+    shown = Path(place).stem if place.endswith(".py") else place
     try:
-        return measure(f"{Path(place).stem if place.endswith('.py') else place}:{function_name}", flatten(function, args, kwargs))
+        return measure(f"{shown}:{function_name}", flatten(function, args, kwargs))
     except UnfitFunctionError as error:
         raise InputError(f"{named} can't be compared: {error}") from error
     except Exception as error:

@@ -195,7 +195,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
     >>> J.shape, (J.T @ jnp.ones(2)).tolist()
     ((2, 3), [3.0, 8.0, 0.0])
 
-    Source: [Radul et al. 2022, "You Only Linearize Once"].
+    Source: [Radul et al. 2023, "You Only Linearize Once"].
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "linearize")
@@ -230,7 +230,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequen
     >>> [ct.tolist() for ct in dr.linear_transpose(lambda x: 3.0 * x[::-1], jnp.zeros(2))(jnp.array([1.0, 2.0]))]
     [[6.0, 3.0]]
 
-    Source: [Radul et al. 2022].
+    Source: [Radul et al. 2023].
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "linear_transpose")

@@ -53,7 +53,7 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex]
     >>> float(dr.grad(softplus)(0.0)), float(dr.grad(dr.grad(softplus))(0.0))
     (0.5, 0.25)
 
-    Source: [Radul et al. 2022, "You Only Linearize Once"].
+    Source: [Radul et al. 2023, "You Only Linearize Once"].
     """
     given = {name: s for name, s in (("partials", partials), ("pushforward", pushforward), ("adjoint", adjoint)) if s is not None}
     if len(given) != 1:

@@ -136,6 +136,17 @@ def test_module_on_the_path(tmp_path, monkeypatch, capsys):
     assert row["name"] == "own_module:f"
 
 
+def test_file_with_the_name_of_a_module(tmp_path, monkeypatch, capsys):
+    """A file called random.py is loaded, and Python keeps its own."""
+    import random
+
+    (tmp_path / "random.py").write_text("from dataclasses import dataclass\n@dataclass\nclass C:\n    a: 'int' = 2\n"
+                                        "def f(x):\n    return C().a * x\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert run_json(capsys, f"{tmp_path}/random.py:f", "--args", "2.0")["value"] == 4
+    assert sys.modules["random"] is random
+
+
 def test_attribute_of_a_class(model, capsys):
     assert run_json(capsys, f"{model}:Net.energy", "--args", "jnp.arange(3.0)")["value"] == 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cases  # noqa: F401  (first: it imports every family's cases)
 import jax
 import jax.numpy as jnp
 import numpy as np
