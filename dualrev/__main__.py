@@ -142,10 +142,12 @@ def evaluate(expressions: str, module: ModuleType) -> tuple[tuple[Any, ...], dic
 
 
 def call_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """The parameters, without annotations: what the user has to type."""
     try:
-        return inspect.signature(function)
+        found = inspect.signature(function)
     except (TypeError, ValueError):
         return None
+    return inspect.Signature([p.replace(annotation=p.empty) for p in found.parameters.values()])
 
 
 def differentiate(target: str, expressions: str | None) -> Measurement:
@@ -170,7 +172,7 @@ def differentiate(target: str, expressions: str | None) -> Measurement:
     except UnfitFunctionError as error:
         raise InputError(f"{named} can't be compared: {error}") from error
     except Exception as error:
-        raise InputError(f"{named} failed: {_told(error)}") from error
+        raise InputError(f"{named} failed: {_told(error, getattr(module, '__file__', None))}") from error
 
 
 _NOT_THE_USERS = tuple(
@@ -179,12 +181,12 @@ _NOT_THE_USERS = tuple(
 )
 
 
-def _told(error: BaseException) -> str:
+def _told(error: BaseException, own_file: str | None = None) -> str:
     """``Type: message (file:line)`` of an exception in the user's code, in one line."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
-    frames = [f for f in frames if not str(Path(f.filename).resolve()).startswith(_NOT_THE_USERS)] or frames[-1:]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own_file or not (
+        f.filename.startswith("<") or str(Path(f.filename).resolve()).startswith(_NOT_THE_USERS))]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {_first_line(error)}{where}"
 

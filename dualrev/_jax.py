@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pathlib
+
 import jax
 import numpy as np
 from jax._src import source_info_util as _source_info_util
@@ -19,6 +21,7 @@ from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; 
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p  # in programs whose primitive has not been lowered away
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
+from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
 from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
 from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (None inside a bind since 0.11)
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
@@ -39,6 +42,10 @@ from jax.extend.core.primitives import cond_p as cond_p
 from jax.extend.core.primitives import jit_p as jit_p
 from jax.extend.core.primitives import scan_p as scan_p
 from jax.extend.core.primitives import while_p as while_p
+
+# Frames of these folders and files are not the user's; what stands in dualrev.problems is, and so is a user's own rule.
+for _name in ("engines", "rules", *(file.name for file in pathlib.Path(__file__).parent.glob("*.py"))):
+    _source_info_util.register_exclusion(str(pathlib.Path(__file__).parent / _name))
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version__.split(".")[:2])
 
@@ -212,8 +219,13 @@ def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> l
     return list(result)
 
 
-def is_weakly_typed(x: Any) -> bool:
-    return bool(getattr(typeof(x), "weak_type", False))
+def convert_to(x: Any, aval: Any) -> Any:
+    """``x`` with the dtype of ``aval``, weakly typed if that is."""
+    weak = bool(getattr(aval, "weak_type", False))
+    own = typeof(x)
+    if own.dtype == aval.dtype and own.weak_type == weak:
+        return x
+    return jax.lax.convert_element_type_p.bind(x, new_dtype=aval.dtype, weak_type=weak, sharding=None)
 
 
 def is_array_like(x: Any) -> bool:

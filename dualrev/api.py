@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import checks, errors, sweeps, zeros
 from dualrev._jax import ShapedArray, Tracer, is_array_like, is_differentiable, typeof
-from dualrev.derivatives import Linearized, Pullback, Structure, push_flat
+from dualrev.derivatives import LinearTranspose, Linearized, Pullback, Structure, push_flat
 from dualrev.engines import forward, reverse
 from dualrev.linear_maps import LinearMap, Tape
 from dualrev.rules.table import Unknown, aval_of
@@ -56,16 +55,6 @@ class FlatCall:
         out = tree_unflatten(self.out_tree, results[: self.n_out])
         aux = tree_unflatten(self.aux_tree, results[self.n_out:]) if self.has_aux else None
         return out, aux
-
-
-def as_arrays(flat: Sequence[Any]) -> list[Any]:
-    """Primals as jax arrays; Python scalars stay weakly typed."""
-    return [x if isinstance(x, (jax.Array, Tracer)) else jnp.asarray(x) if _is_host(x) else x for x in flat]
-
-
-def _is_host(x: Any) -> bool:
-    return isinstance(x, (int, float, complex, np.generic)) or (isinstance(x, np.ndarray) and x.dtype.names is None
-                                                                and x.dtype.kind in "biufc")
 
 
 def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine,
@@ -116,12 +105,11 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     with errors.calling("jvp"):
         flat, flat_tangents, in_tree = checks.check_jvp_arguments(primals, tangents)
         call = FlatCall(fun, in_tree, has_aux)
-        flat = as_arrays(flat)
+        flat = checks.as_arrays(flat)
         if engine == "forward":
-            given = [zeros.drop_float0(t) for t in as_arrays(flat_tangents)]
+            given = [zeros.drop_float0(t) for t in checks.as_arrays(flat_tangents)]
             results, moved = forward.push_through(call, flat, given)
-            outs_t = [zeros.zero_tangent(x) if t is None else t
-                      for x, t in zip(results[: call.n_out], moved, strict=False)]
+            outs_t = [zeros.fit(t, typeof(x)) for x, t in zip(results[: call.n_out], moved, strict=False)]
         else:
             results, linear_map, structure = linearize_flat(call, flat, engine)
             outs_t = push_flat(linear_map, structure, flat_tangents)
@@ -166,7 +154,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
         checks.check_leaves(primals, "primals")
         flat, in_tree = tree_flatten(primals)
         call = FlatCall(fun, in_tree, has_aux)
-        results, linear_map, structure = linearize_flat(call, as_arrays(flat), engine)
+        results, linear_map, structure = linearize_flat(call, checks.as_arrays(flat), engine)
         out, aux = call.finish(results)
         pull = Pullback(linear_map, structure)
         return (out, pull, aux) if has_aux else (out, pull)
@@ -203,7 +191,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
         checks.check_leaves(primals, "primals")
         flat, in_tree = tree_flatten(primals)
         call = FlatCall(fun, in_tree, has_aux)
-        results, linear_map, structure = linearize_flat(call, as_arrays(flat), engine)
+        results, linear_map, structure = linearize_flat(call, checks.as_arrays(flat), engine)
         out, aux = call.finish(results)
         J = Linearized(linear_map, structure)
         return (out, J, aux) if has_aux else (out, J)
@@ -245,24 +233,15 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequen
         checks.check_linear_dtypes(avals, out_avals)
         out_tree = call.out_tree
 
-    def transposed(cotangent: Any) -> Any:
-        with errors.calling("linear_transpose"):
-            given, tree = tree_flatten(cotangent)
-            if tree != out_tree:
-                raise TypeError(f"cotangent tree does not match function output, expected {out_tree} but got {tree}")
-            if not all(a.shape == typeof(c).shape and a.dtype == typeof(c).dtype for a, c in zip(out_avals, given, strict=True)):
-                raise TypeError(f"cotangent type does not match function output, expected {out_avals} but got {given}")
-            linear_map: LinearMap = tape
-            if engine == "forward":
-                linear_map = sweeps.dense_of(tape, avals, None)
-            cts = linear_map.pull(*as_arrays(given))
-            return tree_unflatten(in_tree, [jnp.zeros(a.shape, a.dtype) if ct is None else ct
-                                            for ct, a in zip(cts, avals, strict=True)])
-
-    return transposed
+        if engine == "forward":
+            jax.eval_shape(tape.pull, *[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in out_avals])  # raises if it is not linear
+    linear_map: LinearMap = sweeps.dense_of(tape, avals, out_avals) if engine == "forward" else tape
+    return LinearTranspose(linear_map, Structure(checks.name_of(fun), in_tree, avals, [True] * len(avals), out_tree, out_avals))
 
 
 def _abstract(x: Any) -> Any:
-    if isinstance(x, jax.ShapeDtypeStruct):
-        return ShapedArray(x.shape, x.dtype)
-    return typeof(x)
+    if is_array_like(x):
+        return typeof(x)
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return ShapedArray(tuple(x.shape), x.dtype, weak_type=getattr(x, "weak_type", False))
+    raise TypeError(f"Argument '{x}' of type {type(x)} is not a valid JAX type, and has no shape and dtype either")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves_with_path
 
 from dualrev import errors
-from dualrev._jax import JAX_VERSION, float0, is_array_like, tangent_aval, typeof
+from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, tangent_aval, typeof
 
 Argnums = int | Sequence[int]
 
@@ -160,7 +161,7 @@ def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[An
     check_leaves(tuple(tangents), "tangents")
     flat_primals, tree = tree_flatten(tuple(primals))
     flat_tangents, tangent_tree = tree_flatten(tuple(tangents))
-    if tree != tangent_tree:
+    if jax.tree_util.tree_structure(primals) != jax.tree_util.tree_structure(tangents):
         raise TypeError(f"primal and tangent arguments to jax.{call} must have the same tree structure; primals have tree "
                         f"structure {tree} whereas tangents have tree structure {tangent_tree}.")
     for (path, x), t in zip(tree_flatten_with_path(tuple(primals))[0], flat_tangents, strict=True):
@@ -206,7 +207,16 @@ def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: st
                 f"linearized function called on tangent values inconsistent with the original primal values{where}: got tangent "
                 f"aval {_short(got)} for primal aval {_short(aval)} but expected {_short(expected)}"
             )
-    return flat
+    return as_arrays(flat)
+
+
+def as_arrays(flat: Sequence[Any]) -> list[Any]:
+    """Values as jax arrays; Python scalars stay weakly typed, and what jax has no array for stays as it is."""
+    return [x if isinstance(x, (jax.Array, Tracer)) else jnp.asarray(x) if _is_host(x) else x for x in flat]
+
+
+def _is_host(x: Any) -> bool:
+    return isinstance(x, (int, float, complex, np.generic)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biufc")
 
 
 def _short(aval: Any) -> str:

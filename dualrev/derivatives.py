@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.tree_util import tree_leaves, tree_unflatten
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import checks, errors, zeros
-from dualrev._jax import is_differentiable
+from dualrev._jax import convert_to, is_differentiable, typeof
 from dualrev.linear_maps import LinearMap, Tape
 
 
@@ -56,7 +56,7 @@ def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> l
     """Flat tangents of all inputs to flat tangents of all outputs, with arrays for zeros."""
     moving = [zeros.drop_float0(t) for t, moves in zip(tangents, s.active, strict=True) if moves]
     results = linear_map.push(*moving)
-    return [zeros.instantiate(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
+    return [zeros.fit(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
 
 
 def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) -> list[Any]:
@@ -64,13 +64,13 @@ def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) ->
     given = [ct if is_differentiable(aval) else None for ct, aval in zip(cotangents, s.out_avals, strict=True)]
     results = iter(linear_map.pull(*given))
     cts = [next(results) if moves else None for moves in s.active]
-    return [zeros.instantiate(ct, aval) for ct, aval in zip(cts, s.in_avals, strict=True)]
+    return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.in_avals, strict=True)]
 
 
 class Pullback:
     """The function that ``vjp`` returns: cotangents of the outputs to a tuple of cotangents of the primals."""
 
-    __slots__ = ("linear_map", "structure")
+    __slots__ = ("__weakref__", "linear_map", "structure")
 
     def __init__(self, linear_map: LinearMap, structure: Structure):
         self.linear_map = linear_map
@@ -93,6 +93,28 @@ class Pullback:
         return f"<vjp of {self.structure.name}: {m} output(s) to {n} input(s)>"
 
 
+class LinearTranspose:
+    """The function that ``linear_transpose`` returns: a cotangent of the output to a tuple with one for each input."""
+
+    __slots__ = ("__weakref__", "linear_map", "structure")
+
+    def __init__(self, linear_map: LinearMap, structure: Structure):
+        self.linear_map = linear_map
+        self.structure = structure
+
+    def __call__(self, cotangent: Any) -> Any:
+        s = self.structure
+        with errors.calling("linear_transpose"):
+            given, tree = tree_flatten(cotangent)
+            if tree != s.out_tree:
+                raise TypeError(f"cotangent tree does not match function output, expected {s.out_tree} but got {tree}")
+            if any(typeof(ct).shape != a.shape or typeof(ct).dtype != a.dtype for ct, a in zip(given, s.out_avals, strict=True)):
+                raise TypeError(f"cotangent type does not match function output, expected {s.out_avals} but got {given}")
+            cts = self.linear_map.pull(*checks.as_arrays(given))
+            return tree_unflatten(s.in_tree, [convert_to(lax.full(a.shape, 0, a.dtype) if ct is None else ct, a)
+                                              for ct, a in zip(cts, s.in_avals, strict=True)])
+
+
 class Linearized:
     """The derivative of a function at a point, as a linear map.
 
@@ -100,7 +122,7 @@ class Linearized:
     ``J.shape`` is ``(number of outputs, number of inputs)`` in elements.
     """
 
-    __slots__ = ("structure", "tape")
+    __slots__ = ("__weakref__", "structure", "tape")
 
     def __init__(self, tape: LinearMap, structure: Structure):
         self.tape = tape
@@ -133,7 +155,7 @@ class Linearized:
     def residual_bytes(self) -> int:
         """The bytes that the map keeps alive: each array once, scalars of the program not counted."""
         arrays = {id(x): x for x in tree_leaves(self.tape)}
-        return sum(int(x.size) * x.dtype.itemsize for x in arrays.values() if hasattr(x, "dtype"))
+        return sum(int(getattr(x, "nbytes", 0)) for x in arrays.values())
 
     def __repr__(self) -> str:
         m, n = self.shape
@@ -147,7 +169,7 @@ class Linearized:
 class Transposed:
     """The transpose of a :class:`Linearized` map: ``J.T @ u`` pulls a cotangent back."""
 
-    __slots__ = ("T",)
+    __slots__ = ("T", "__weakref__")
 
     def __init__(self, linearized: Linearized):
         self.T = linearized
@@ -238,7 +260,7 @@ class DenseMap(LinearMap):
                 if b is not None:  # Re(u·J·t) = Re(ct·t) for t = 1 and for t = i
                     term = lax.complex(term, lax.neg(_real_part(_contract(b, ct, axes))))
                 totals[i] = zeros.add(totals[i], term)
-        return tuple([t if t is None else lax.convert_element_type(t, a.dtype)
+        return tuple([t if t is None else convert_to(t, a)
                       for t, a in zip(totals, self.in_avals, strict=True)])
 
 
@@ -257,6 +279,9 @@ jax.tree_util.register_pytree_node(
     DenseMap, lambda m: ((m.real, m.imaginary), m.in_avals), lambda avals, blocks: DenseMap(*blocks, avals)
 )
 jax.tree_util.register_pytree_node(Pullback, lambda p: ((p.linear_map,), p.structure), lambda s, m: Pullback(m[0], s))
+jax.tree_util.register_pytree_node(
+    LinearTranspose, lambda t: ((t.linear_map,), t.structure), lambda s, m: LinearTranspose(m[0], s)
+)
 jax.tree_util.register_pytree_node(Linearized, lambda j: ((j.tape,), j.structure), lambda s, m: Linearized(m[0], s))
 jax.tree_util.register_pytree_node(Transposed, lambda t: ((t.T,), None), lambda _, j: Transposed(j[0]))
 

@@ -11,7 +11,7 @@ from jax import lax
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import api, checks, errors, sweeps, zeros
-from dualrev._jax import is_differentiable, tangent_aval, typeof
+from dualrev._jax import convert_to, is_differentiable, tangent_aval, typeof
 from dualrev.checks import Argnums
 from dualrev.derivatives import DenseMap, pull_flat
 
@@ -53,7 +53,7 @@ class Partial:
         primals = self.primals
         checks.check_leaves(primals, "arguments")
         flat, in_tree = tree_flatten(primals)
-        return api.FlatCall(self, in_tree, has_aux), api.as_arrays(flat)
+        return api.FlatCall(self, in_tree, has_aux), checks.as_arrays(flat)
 
 
 def _wraps(fun: Callable[..., Any], argnums: Any, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -169,8 +169,8 @@ def _jacobian_tree(blocks: Sequence[Sequence[Any]], out_tree: Any, in_tree: Any,
 
 
 def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
-              engine: str | None, direction: str, chunk_size: int | None) -> Callable[..., Any]:
-    with errors.calling(name):
+              engine: str | None, direction: str, chunk_size: int | None, asked: str | None = None) -> Callable[..., Any]:
+    with errors.calling(asked or name):
         checks.check_callable(fun)
     positions = checks.normalize_argnums(argnums)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
@@ -178,7 +178,7 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
 
     @_wraps(fun, argnums, "Jacobian")
     def jacobian_f(*args: Any, **kwargs: Any) -> Any:
-        with errors.calling(name):
+        with errors.calling(asked or name):
             partial = Partial(name, fun, positions, args, kwargs)
             call, flat = partial.flat_call(has_aux)
             for x in flat:
@@ -220,7 +220,7 @@ def _push_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[A
 
     def push(*tangents: Any) -> list[Any]:
         moved = linear_map.push(*tangents)
-        return [zeros.instantiate(t, a) for t, a in zip(moved, outs, strict=True) if a is not None]
+        return [zeros.fit(t, a) for t, a in zip(moved, outs, strict=True) if a is not None]
 
     stacked = iter(sweeps.sweep(push, avals, chunk_size))
     n = sum(a.size for a in avals)
@@ -233,11 +233,11 @@ def _pull_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[A
     moving = [a for a, moves in zip(s.in_avals, s.active, strict=True) if moves]
 
     def pull(*cotangents: Any) -> list[Any]:
-        return [zeros.instantiate(ct, a) for ct, a in zip(linear_map.pull(*cotangents), moving, strict=True)]
+        return [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*cotangents), moving, strict=True)]
 
     out_avals = [tangent_aval(a) for a in s.out_avals]
     if isinstance(linear_map, DenseMap) and all(b is None for row in linear_map.imaginary for b in row):
-        found = [[jnp.zeros((*o.shape, *i.shape), i.dtype) if a is None else lax.convert_element_type(a, i.dtype)
+        found = [[jnp.zeros((*o.shape, *i.shape), i.dtype) if a is None else convert_to(a, i)
                   for a, i in zip(row, moving, strict=True)] for row, o in zip(linear_map.real, out_avals, strict=True)]
     else:
         found = sweeps.rows(sweeps.sweep(pull, out_avals, chunk_size), moving, out_avals)
@@ -352,13 +352,13 @@ def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
     Source: [Griewank & Walther 2008, ch. 5].
     """
     checks.check_engine(engine, (None, "forward", "reverse"), "hessian")
-    if engine == "forward":
-        inner = jacfwd(fun, argnums, has_aux, holomorphic, chunk_size=chunk_size)
-    else:
-        inner = jacrev(fun, argnums, has_aux, holomorphic, chunk_size=chunk_size)
-    if engine == "reverse":
-        return jacrev(inner, argnums, has_aux, holomorphic, chunk_size=chunk_size)
-    return jacfwd(inner, argnums, has_aux, holomorphic, chunk_size=chunk_size)
+
+    def one_order(direction: str, f: Callable[..., Any]) -> Callable[..., Any]:
+        name, own = ("jacfwd", "forward") if direction == "push" else ("jacrev", "reverse")
+        return _jacobian(name, f, argnums, has_aux, holomorphic, False, own, direction, chunk_size, asked="hessian")
+
+    inner, outer = {None: ("pull", "push"), "forward": ("push", "push"), "reverse": ("pull", "pull")}[engine]
+    return one_order(outer, one_order(inner, fun))
 
 
 def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *,

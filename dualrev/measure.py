@@ -23,6 +23,8 @@ BYTES_AT_ONCE = 2**28
 #: Runs that a time is the median of, and the seconds after which no further run starts.
 RUNS, ENOUGH_SECONDS = 9, 1.0
 
+Mode = Literal["forward", "reverse"]
+
 _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
                  jax.errors.TracerIntegerConversionError)
 
@@ -92,6 +94,8 @@ def flatten(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str,
     if any(isinstance(leaves[i], (complex, np.ndarray, np.generic, jax.Array)) and jnp.iscomplexobj(leaves[i]) for i in moving):
         raise UnfitFunctionError("an argument is complex, and a table of real Jacobians has no place for it; "
                             "pass the real and imaginary parts as two float arguments")
+    if not any(jnp.size(leaves[i]) for i in moving):
+        raise UnfitFunctionError("its arguments hold no numbers, only empty arrays; give it at least one")
     out = function(*args, **kwargs)
     out_leaves = jax.tree.leaves(out)
     for leaf in out_leaves or [out]:
@@ -100,6 +104,8 @@ def flatten(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str,
     chosen = [i for i, leaf in enumerate(out_leaves) if _is_float(leaf)]
     if not chosen:
         raise UnfitFunctionError("none of its outputs holds floats, so every derivative is zero; return a float array")
+    if not any(jnp.size(out_leaves[i]) for i in chosen):
+        raise UnfitFunctionError("it returns only empty arrays, which have no derivative; return at least one number")
     if any(jnp.iscomplexobj(out_leaves[i]) for i in chosen):
         raise UnfitFunctionError("it returns complex values, and a table of real Jacobians has no place for them; "
                             "return the real and imaginary parts as two float arrays")
@@ -143,8 +149,10 @@ def measure(name: str, flat: Flat) -> Measurement:
     tangents = _directions(draw, flat.primals)
     cotangents = _directions(draw, flat.outs)
     answers: dict[str, dict[str, Any]] = {}
+    expected: dict[str, dict[str, Any]] = {}
     sweeps: dict[str, Sweep] = {}
-    for engine, needed in (("forward", n), ("reverse", m)):
+    modes: tuple[tuple[Mode, int], ...] = (("forward", n), ("reverse", m))
+    for engine, needed in modes:
         if needed <= MOST_PASSES and n * m <= MOST_ENTRIES:
             passes = needed
             at_once = max(1, min(needed, BYTES_AT_ONCE // (8 * (n + m) + linear_map.residual_bytes)))
@@ -157,10 +165,13 @@ def measure(name: str, flat: Flat) -> Measurement:
         sweeps[engine] = Sweep(passes, needed, at_once, seconds, is_compiled)
         if passes == needed:
             answers[engine] = {"J": _matrix(answer, flat)}
+            expected[engine] = {"J": _expected_matrix(flat, engine, needed, at_once)}
         else:
-            answers[engine] = {"Jt" if engine == "forward" else "uJ": _vector(answer)}
+            kind = "Jt" if engine == "forward" else "uJ"
+            answers[engine] = {kind: _vector(answer)}
+            run = oracle.push(flat.function, tangents) if engine == "forward" else oracle.pull(flat.function, cotangents)
+            expected[engine] = {kind: _vector(compiled(run, flat.primals)[0])}
     projections = (_vector(tangents), _vector(cotangents))
-    expected = _expected(flat, [kind for answer in answers.values() for kind in answer], tangents, cotangents)
     return Measurement(
         name=name,
         inputs=n,
@@ -171,7 +182,7 @@ def measure(name: str, flat: Flat) -> Measurement:
         reverse=sweeps["reverse"],
         auto="push" if n <= m else "pull",
         difference_engines=difference(answers["forward"], answers["reverse"], *projections),
-        difference_jax=max(difference(answer, expected, *projections) for answer in answers.values()),
+        difference_jax=max(difference(answers[mode], expected[mode], *projections) for mode in answers),
         tolerance=_tolerance(flat),
         value=float(flat.outs[0].reshape(())) if m == 1 else float(np.linalg.norm(_vector(flat.outs))),
     )
@@ -225,13 +236,12 @@ def _matrix(jacobian: Sequence[Sequence[Any]], flat: Flat) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ comparing
 
 
-def _expected(flat: Flat, kinds: Sequence[str], tangents: tuple[Any, ...], cotangents: tuple[Any, ...]) -> dict[str, Any]:
-    """jax's answers of the kinds that are compared."""
-    if "J" in kinds:
-        mode: Literal["forward", "reverse"] = "forward" if flat.inputs < flat.outputs else "reverse"
-        return {"J": _matrix(compiled(oracle.jacobian(flat.function, len(flat.primals), mode), flat.primals)[0], flat)}
-    push, pull = oracle.push(flat.function, tangents), oracle.pull(flat.function, cotangents)
-    return {"Jt": _vector(compiled(push, flat.primals)[0]), "uJ": _vector(compiled(pull, flat.primals)[0])}
+def _expected_matrix(flat: Flat, mode: Mode, needed: int, at_once: int) -> np.ndarray:
+    """(outputs, inputs) by jax in the same mode, with as many passes at once."""
+    first, run = compiled(oracle.lines(flat.function, mode), (jnp.arange(at_once), *flat.primals))
+    rest = [run(jnp.arange(start, start + at_once), *flat.primals) for start in range(at_once, needed, at_once)]
+    matrix = np.concatenate([np.asarray(lines, np.float64) for lines in (first, *rest)])[:needed]
+    return matrix.T if mode == "forward" else matrix
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any], t: np.ndarray, u: np.ndarray) -> float:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 Function = Callable[..., Any]
 
@@ -23,7 +25,25 @@ def pull(function: Function, cotangents: Any) -> Function:
     return lambda *primals: jax.vjp(function, *primals)[1](cotangents)
 
 
-def jacobian(function: Function, n_primals: int, mode: Literal["forward", "reverse"]) -> Function:
-    """The Jacobian by all primals, by ``jax.jacfwd`` or ``jax.jacrev``."""
-    transform = jax.jacfwd if mode == "forward" else jax.jacrev
-    return transform(function, argnums=tuple(range(n_primals)))
+def lines(function: Function, mode: Literal["forward", "reverse"]) -> Function:
+    """Columns ("forward") or rows ("reverse") of the Jacobian by all primals, as a function of their numbers and the primals.
+
+    The result holds one line after the other, each flat; a number past the last gives zeros.
+    """
+
+    def run(numbers: jax.Array, *primals: Any) -> jax.Array:
+        x, unravel = ravel_pytree(primals)
+
+        def flat(x: jax.Array) -> jax.Array:
+            return ravel_pytree(function(*unravel(x)))[0]
+
+        if mode == "forward":
+            return jax.vmap(lambda i: jax.jvp(flat, (x,), (_basis(i, x),))[1])(numbers)
+        out, pull = jax.vjp(flat, x)
+        return jax.vmap(lambda i: pull(_basis(i, out))[0])(numbers)
+
+    return run
+
+
+def _basis(i: jax.Array, x: jax.Array) -> jax.Array:
+    return (jnp.arange(x.size) == i).astype(x.dtype)

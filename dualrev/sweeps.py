@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import is_differentiable, tangent_aval, typeof
+from dualrev._jax import convert_to, is_differentiable, tangent_aval, typeof
 from dualrev.derivatives import DenseMap
 from dualrev.engines import forward
 from dualrev.linear_maps import LinearMap, is_eager
+from dualrev.zeros import fit
 
 
 def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
@@ -22,7 +23,7 @@ def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
     for aval in avals:
         hot = lax.eq(lax.broadcast_in_dim(indices - offset, (*indices.shape, aval.size), (0,)),
                      lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
-        blocks.append(lax.reshape(lax.convert_element_type(hot, aval.dtype), (*indices.shape, *aval.shape)))
+        blocks.append(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)))
         offset += aval.size
     return blocks
 
@@ -86,7 +87,9 @@ def push_columns(call: Callable[..., Sequence[Any]], flat: Sequence[Any], moving
             given[i] = t if factor == 1 else t * factor
         outs, ts = forward.push_through(call, flat, given)
         results[:] = outs
-        return forward.zeros_like_outs(outs[: n_out()], ts[: n_out()])
+        # An integer output has zeros of its own dtype for derivatives, as in jax.
+        return [lax.full(x.shape, 0, x.dtype) if t is None else fit(t, typeof(x))
+                for x, t in zip(map(jnp.asarray, outs[: n_out()]), ts[: n_out()], strict=True)]
 
     avals = [tangent_aval(typeof(flat[i])) for i in moving]
     in_loop = chunk_size is not None and not is_eager(())
@@ -120,13 +123,18 @@ def dense_map(call: Any, flat: Sequence[Any], active: Sequence[bool], chunk_size
     return results, DenseMap(real, imaginary, tuple(tangent_aval(typeof(flat[i])) for i in moving))
 
 
-def dense_of(linear_map: LinearMap, in_avals: Sequence[Any], chunk_size: int | None) -> DenseMap:
-    """A linear map as a matrix, by pushing a basis through it."""
+def dense_of(linear_map: LinearMap, in_avals: Sequence[Any], out_avals: Sequence[Any]) -> DenseMap:
+    """A linear map as a matrix, by pushing a basis through it; integers are as good a ring as any."""
 
-    def call(*tangents: Any) -> list[Any]:
-        results = list(linear_map.push(*tangents))
-        call.n_out = len(results)  # type: ignore[attr-defined]
-        return results
+    def push(*tangents: Any) -> list[Any]:
+        return [lax.full(a.shape, 0, a.dtype) if t is None else t
+                for t, a in zip(linear_map.push(*tangents), out_avals, strict=True)]
 
-    zeros = [jnp.zeros(a.shape, a.dtype) for a in in_avals]
-    return dense_map(call, zeros, [True] * len(in_avals), chunk_size)[1]
+    real = columns(sweep(push, in_avals, None), in_avals, out_avals)
+    imaginary: list[list[Any]] = [[None] * len(in_avals) for _ in real]
+    if any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in in_avals):
+        turned = columns(sweep(lambda *ts: push(*[t * 1j if jnp.iscomplexobj(t) else t for t in ts]), in_avals, None),
+                         in_avals, out_avals)
+        imaginary = [[b if jnp.issubdtype(a.dtype, jnp.complexfloating) else None for b, a in zip(row, in_avals, strict=True)]
+                     for row in turned]
+    return DenseMap(real, imaginary, tuple(in_avals))

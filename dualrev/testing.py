@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
 
-from dualrev import api
+from dualrev import api, checks
 from dualrev._jax import Primitive, is_differentiable, typeof
 from dualrev.engines import forward, reverse
 
@@ -57,7 +57,7 @@ def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, mo
     flat, in_tree = tree_flatten(tuple(args))
     paths = [keystr(path) for path, _ in tree_leaves_with_path(tuple(args))]
     call = api.FlatCall(fun, in_tree, False)
-    flat = api.as_arrays(flat)
+    flat = checks.as_arrays(flat)
     moving = [i for i, x in enumerate(flat) if is_differentiable(typeof(x))]
     if not moving:
         raise ValueError("check_grads needs an input of floating or complex dtype; got none")

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import Tracer, float0, is_differentiable, key_implementation, tangent_aval, typeof
+from dualrev._jax import Tracer, convert_to, float0, is_differentiable, key_implementation, tangent_aval, typeof
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:
     """The zero array of a tangent's abstract value."""
     if aval.dtype == float0:
         return np.zeros(aval.shape, float0)
-    return lax.full(aval.shape, 0, aval.dtype)
+    return convert_to(lax.full(aval.shape, 0, aval.dtype), aval)
 
 
 def zero_tangent(x: Any) -> jax.Array | np.ndarray:
@@ -30,6 +30,14 @@ def zero_tangent(x: Any) -> jax.Array | np.ndarray:
 def instantiate(t: Any, aval: Any) -> Any:
     """``t``, or zeros where it is the symbolic zero; ``aval`` is the primal's."""
     return zeros_of(tangent_aval(aval)) if t is None else t
+
+
+def fit(t: Any, aval: Any) -> Any:
+    """As :func:`instantiate`, and as weakly typed as the primal: so it leaves the package."""
+    t = instantiate(t, aval)
+    if getattr(t, "weak_type", False) != aval.weak_type and t.dtype == aval.dtype:
+        return convert_to(t, aval)
+    return t
 
 
 def add(x: Any, y: Any) -> Any:

@@ -19,6 +19,7 @@ MODES = ("fill", "clip", "promise_in_bounds")
 #: Windows of all dimensions at starts along the second.
 OUTER = lax.GatherDimensionNumbers(offset_dims=(0, 2, 3), collapsed_slice_dims=(), start_index_map=(1,))
 OUTER_SCATTER = lax.ScatterDimensionNumbers(update_window_dims=(0, 2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(1,))
+ROWS = lax.ScatterDimensionNumbers(update_window_dims=(1,), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,))
 BATCHED_SCATTER = lax.ScatterDimensionNumbers(
     update_window_dims=(2,), inserted_window_dims=(1,), scatter_dims_to_operand_dims=(1,), operand_batching_dims=(0,),
     scatter_indices_batching_dims=(0,))
@@ -37,6 +38,12 @@ def scatter(function: Callable[..., Any], numbers: lax.ScatterDimensionNumbers, 
     return lambda x, i, u: function(x, i, u, numbers, **options)
 
 
+def one_by_one(x: Any, i: Any, u: Any) -> Any:
+    for k in range(len(u)):
+        x = x.at[i[k]].multiply(u[k], unique_indices=True)
+    return x
+
+
 def slide(sizes: tuple[int, ...]) -> Callable[..., Any]:
     return lambda x, *starts: lax.dynamic_slice(x, starts, sizes)
 
@@ -52,7 +59,7 @@ def scatter_lines(name: str, method: str, operand: Callable[..., Maker], updates
         case(name, put(method, unique_indices=True, indices_are_sorted=True), operand(5), fixed([1, 3, 4], "int32"), updates(3),
              label="sorted"),
         case(name, put(method, **once), operand(5), fixed(2, "int32"), updates(), label="scalar"),
-        case(name, put(method, **once), operand(5, 2), ints(0, 5, 0), updates(0, 2), label="no indices"),
+        case(name, scatter(function, ROWS, **once), operand(5, 2), ints(0, 5, 0, 1), updates(0, 2), label="no indices"),
         case(name, put(method, **once), operand(1), fixed([0], "int32"), updates(1), label="size 1"),
         case(name, scatter(function, OUTER_SCATTER, **once), operand(2, 6, 3), fixed([[3], [2 if duplicates else 0]], "int32"),
              updates(2, 2, 2, 3), label="windows"),
@@ -93,8 +100,8 @@ CASES = [
 
     case("gather", lambda x, i: x[i], normal(5, 2), TWICE, dtypes=ALL, label="duplicates"),
     case("gather", lambda x, i, j: x[i, j], normal(4, 5), ints(0, 4, 3, 2), ints(0, 5, 2), dtypes=RC, label="two index arrays"),
-    case("gather", lambda x, i: x[i], normal(5, 2), ints(0, 5), label="one row"),
-    case("gather", lambda x, i: x[:, i], normal(2, 5), ints(0, 5, 0), label="no indices"),
+    case("gather", take("fill"), normal(5, 2), ints(0, 5), label="one row"),
+    case("gather", lambda x, i: lax.gather(x, i, OUTER, (2, 3, 3)), normal(2, 6, 3), ints(0, 3, 0, 1), label="no indices"),
     case("gather", lambda x, i: x[i], normal(1), fixed([0, 0], "int32"), label="size 1"),
     case("gather", lambda x, i: x[i], normal(5, 0), ints(0, 5, 3), label="size 0"),
     case("gather", lambda x, i: x.at[i].get(unique_indices=True, indices_are_sorted=True), normal(5), fixed([0, 2, 3], "int64"),
@@ -117,4 +124,13 @@ CASES = [
     case("scatter-mul", put("multiply", unique_indices=True), values(0.0, 2.0, 0.0), fixed([0, 1], "int32"), values(0.0, 0.0),
          dtypes=RC, label="zeros"),
     case("scatter-mul", put("multiply"), normal(5, 2), TWICE, constant(normal(5, 2)), dtypes=RC, label="duplicates"),
+    # jax has no derivative by updates that meet, so here they are multiplied one after the other.
+    case("scatter-mul", put("multiply"), normal(5, 2), TWICE, normal(5, 2), dtypes=RC, label="duplicates move",
+         oracle=one_by_one),
+    case("scatter-mul", put("multiply"), values(2.0, 0.0, 3.0, 0.0), fixed([0, 0, 1, 1, 0, 3, 0], "int32"),
+         values(0.0, 5.0, 0.0, 3.0, 0.0, 7.0, 2.0), label="duplicate zeros", oracle=one_by_one),
+    # jax's derivative of these two divides by zero where an index is clipped.
+    *[case(f"scatter-{method}", put(method, mode="clip", wrap_negative_indices=False), make(5), OUTSIDE, make(5), label="clipped",
+           oracle=lambda x, i, u, method=method: put(method)(x, jnp.clip(i, 0, 4), u))
+      for method in ("min", "max") for make in (tied, distinct)],
 ]

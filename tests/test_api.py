@@ -595,7 +595,7 @@ def of_jax(name: str) -> Any:
 
 
 @pytest.mark.parametrize("face", FACES, ids=ENGINES)
-@pytest.mark.parametrize("name", scenarios)
+@pytest.mark.parametrize("name", list(scenarios))
 def test_as_jax(name: str, face: Face) -> None:
     assert_same(scenarios[name](face), of_jax(name), weak_types=name in WEAK)
 

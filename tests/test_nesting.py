@@ -56,12 +56,12 @@ def truth(f: Scalar, order: int, x: float) -> Any:
 # ------------------------------------------------------------------------------------------------------------- towers
 
 
-@pytest.mark.parametrize("names", itertools.product(OPERATORS, repeat=2), ids="/".join)
+@pytest.mark.parametrize("names", list(itertools.product(OPERATORS, repeat=2)), ids="/".join)
 def test_second_derivatives(names: tuple[str, ...]) -> None:
     assert_close(compose(names, tower)(0.7), truth(tower, 2, 0.7))
 
 
-@pytest.mark.parametrize("names", itertools.product(BASIC, repeat=3), ids="/".join)
+@pytest.mark.parametrize("names", list(itertools.product(BASIC, repeat=3)), ids="/".join)
 def test_third_derivatives(names: tuple[str, ...]) -> None:
     assert_close(compose(names, tower)(0.7), truth(tower, 3, 0.7))
 
@@ -77,7 +77,7 @@ def test_third_derivatives_with_jit(names: tuple[str, ...]) -> None:
     assert_close(f(0.7), truth(tower, 3, 0.7))
 
 
-@pytest.mark.parametrize("names", itertools.product(BASIC, repeat=2), ids="/".join)
+@pytest.mark.parametrize("names", list(itertools.product(BASIC, repeat=2)), ids="/".join)
 def test_with_vmap(names: tuple[str, ...]) -> None:
     xs = jnp.linspace(0.1, 0.9, 3)
     expected = jax.vmap(jax.grad(jax.grad(tower)))(xs)
@@ -194,7 +194,7 @@ PAIRS = (("fwd", "rev"), ("rev", "fwd"), ("rev", "rev"), ("fwd", "fwd"), ("jax-r
 NO_JAX_PUSH = {"custom_vjp"}
 
 
-@pytest.mark.parametrize("construct", CONSTRUCTS)
+@pytest.mark.parametrize("construct", list(CONSTRUCTS))
 @pytest.mark.parametrize("names", PAIRS, ids="/".join)
 def test_constructs(construct: str, names: tuple[str, ...]) -> None:
     if construct in NO_JAX_PUSH and "jax-fwd" in names:

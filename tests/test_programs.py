@@ -24,7 +24,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 Array = Any
 Step = Callable[[list[Array]], Array]
 
-SETTINGS = settings(max_examples=100, deadline=None, derandomize=True, database=None,
+SETTINGS = settings(max_examples=80, deadline=None, derandomize=True, database=None,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -40,7 +40,7 @@ REAL_UNARY: dict[str, Callable[[Array], Array]] = {
     "expm1": lambda x: lax.expm1(squash(x)), "exp2": lambda x: lax.exp2(squash(x)), "square": lax.square, "neg": lax.neg,
     "abs": lambda x: lax.abs(x + 0.123), "integer_pow": lambda x: lax.integer_pow(x, 3), "acos": lambda x: lax.acos(x / (2 + x * x)),
     "floor": lambda x: x + lax.floor(x * 0.3 + 0.1234), "sign": lambda x: x * lax.sign(x + 0.0123), "tan": lambda x: lax.tan(squash(x)),
-    "erf": lax.erf, "atanh": lambda x: lax.atanh(x / (2 + x * x)), "reduce_precision": lambda x: x + 0 * lax.sin(x),
+    "erf": lax.erf, "atanh": lambda x: lax.atanh(x / (2 + x * x)), "stop": lambda x: x * lax.stop_gradient(x),
     "pow": lambda x: lax.pow(1 + x * x, jnp.asarray(1.5, x.dtype)), "log": lambda x: lax.log(1.5 + x * x),
     "copy": lambda x: jnp.array(x, copy=True), "jit": lambda x: jax.jit(lambda y: y * lax.sin(y))(x),
     "scan": lambda x: lax.scan(lambda c, _: (lax.sin(c) * 0.9 + x * 0.1, None), x, None, length=2)[0],
@@ -58,7 +58,7 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
 }
 REAL_BINARY: dict[str, Callable[[Array, Array], Array]] = {
     **BINARY, "max": lambda x, y: lax.max(x, y + 0.0123), "min": lambda x, y: lax.min(x - 0.0321, y),
-    "atan2": lambda x, y: lax.atan2(x, 2 + y * y), "nextafter": lambda x, y: x * y, "rem": lambda x, y: lax.rem(x, y * y + 2.3),
+    "atan2": lambda x, y: lax.atan2(x, 2 + y * y), "rem": lambda x, y: lax.rem(x, y * y + 2.3),
     "select": lambda x, y: lax.select(x > 0.01, y, x * y), "clamp": lambda x, y: lax.clamp(y - 1.017, x, y + 0.513),
     "hypot": lambda x, y: lax.sqrt(x * x + y * y + 1), "pow": lambda x, y: lax.pow(1.5 + x * x, squash(y)),
 }
@@ -273,7 +273,7 @@ def test_random_programs(program: tuple[list[Step], list[np.ndarray]], seed: int
             assert_close(got, expected, tolerance, engine)
 
 
-@settings(SETTINGS, max_examples=15)
+@settings(SETTINGS, max_examples=8)
 @given(programs(), st.integers(0, 100))
 def test_random_programs_without_jit(program: tuple[list[Step], list[np.ndarray]], seed: int) -> None:
     steps, inputs = program

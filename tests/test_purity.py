@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -23,12 +24,12 @@ PRIVATE = PACKAGE / "_jax.py"
 DIFFERENTIATION = {"jvp", "vjp", "grad", "value_and_grad", "linearize", "linear_transpose", "jacfwd", "jacrev", "jacobian", "hessian",
                    "custom_jvp", "custom_vjp", "custom_gradient", "fwd_and_bwd", "hvp", "closure_convert"}
 MODULES = ("jax.experimental.jet", "jax.interpreters.ad", "jax._src.interpreters.ad", "jax.custom_derivatives", "jax.ad",
-           "jax._src.ad_checkpoint", "jax.test_util", "jax._src.public_test_util", "jax.experimental.sparse.ad")
+           "jax.test_util", "jax._src.public_test_util", "jax.experimental.sparse.ad")
 #: Names of jax's rule registries and passes, under whatever module they are reached.
 REGISTRIES = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "backward_pass", "backward_pass3", "jvp_jaxpr",
               "JVPTrace", "LinearizeTrace", "deflinear", "defjvp_zero", "vjp_trace"}
-#: What _jax.py may read of jax's machinery: the primitives that carry a user's rules and checkpoints, and symbolic zeros.
-READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero", "remat_p"}
+#: What _jax.py may read of jax's machinery: the primitives that carry a user's rules, and their zeros.
+READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
 
 
@@ -136,6 +137,7 @@ def test_private_names_are_imported_in_one_place() -> None:
     assert importing - {ORACLE.name} == {PRIVATE.name}
 
 
+@functools.cache
 def imports_of(path: pathlib.Path) -> set[str]:
     """The modules of the package that a module imports, inside functions too."""
     found = set()

@@ -134,7 +134,7 @@ def assert_usable(d: Face) -> None:
 
 
 @pytest.mark.parametrize("d", FACES, ids=ENGINES)
-@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("name", list(FAILING))
 def test_an_exception_leaves_nothing_behind(name: str, d: Face) -> None:
     with pytest.raises(Broken):
         FAILING[name](d)

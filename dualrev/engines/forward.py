@@ -13,6 +13,7 @@ from dualrev import errors, zeros
 from dualrev._jax import (
     Trace,
     Tracer,
+    ensure_no_leaks,
     is_differentiable,
     process,
     set_current_trace,
@@ -109,13 +110,14 @@ def push_through(fun: Callable[..., Sequence[Any]], primals: Sequence[Any],
     """``(outs, tangents out)`` of a flat function; a tangent of None is zero."""
     with take_current_trace() as parent:
         trace = ForwardTrace(parent)
-        try:
-            duals = [trace.dual(x, t) for x, t in zip(primals, tangents, strict=True)]
-            with set_current_trace(trace):
-                results = list(fun(*duals))
-            outs, tangents_out, _ = trace.split(results)
-        finally:
-            trace.invalidate()
+        with ensure_no_leaks(trace):
+            try:
+                with set_current_trace(trace):
+                    results = list(fun(*[trace.dual(x, t) for x, t in zip(primals, tangents, strict=True)]))
+                outs, tangents_out, _ = trace.split(results)
+            finally:
+                trace.invalidate()
+            del trace, results
     return outs, [t if t is not None and is_differentiable(typeof(x)) else None
                   for x, t in zip(outs, tangents_out, strict=True)]
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from dualrev import errors
-from dualrev._jax import Trace, Tracer, process, set_current_trace, take_current_trace, to_concrete_value, typeof
+from dualrev._jax import Trace, Tracer, abstract_outputs, ensure_no_leaks, process, set_current_trace, take_current_trace, to_concrete_value, typeof
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, rows
 
@@ -95,7 +97,12 @@ class TapeTrace(Trace):
             raise errors.missing_rule(primitive)
         active = tuple([slot is not None for slot in slots])
         with set_current_trace(self.parent):
-            outs, linear_map, active_outs = row.linearize(primals, active, params, self.is_linear)
+            try:
+                outs, linear_map, active_outs = row.linearize(primals, active, params, self.is_linear)
+            except errors.NonLinearError as error:
+                # What nothing linear depends on may be as it likes; a cotangent that arrives here raises.
+                outs = [Unknown(a) for a in abstract_outputs(primitive, [aval_of(x) for x in primals], params)]
+                linear_map, active_outs = NonLinearMap(len(outs), str(error)), [True] * len(outs)
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
@@ -126,6 +133,30 @@ class TapeTrace(Trace):
         return self.record(outs, linear_map, custom.differentiable(outs), slots)
 
 
+class NonLinearMap(LinearMap):
+    """Stands on the tape of a linear program for an operation that is not linear."""
+
+    __slots__ = ("message", "n_out")
+
+    name = "not linear"
+
+    def __init__(self, n_out: int, message: str):
+        self.n_out = n_out
+        self.message = message
+
+    def push(self, *tangents: Any) -> Tangents:
+        # Nothing linear may depend on it: that is for a pull to find out.
+        return (None,) * self.n_out
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        raise errors.NonLinearError(self.message)
+
+
+jax.tree_util.register_pytree_node(
+    NonLinearMap, lambda m: ((), (m.n_out, m.message)), lambda aux, _: NonLinearMap(*aux)
+)
+
+
 def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[bool],
               is_linear: bool = False) -> tuple[list[Any], Tape]:
     """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
@@ -134,15 +165,18 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
     """
     with take_current_trace() as parent:
         trace = TapeTrace(parent, is_linear)
-        try:
-            inputs = [trace.watch(x) if moves else x for x, moves in zip(primals, active, strict=True)]
-            in_slots = tuple([x.slot for x, moves in zip(inputs, active, strict=True) if moves])
-            with set_current_trace(trace):
-                results = list(fun(*inputs))
-            outs, out_slots, _ = trace.split(results)
-        finally:
-            trace.invalidate()
-    return outs, Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots)).pruned()
+        with ensure_no_leaks(trace):
+            try:
+                inputs = [trace.watch(x) if moves else x for x, moves in zip(primals, active, strict=True)]
+                in_slots = tuple([x.slot for x, moves in zip(inputs, active, strict=True) if moves])
+                with set_current_trace(trace):
+                    results = list(fun(*inputs))
+                outs, out_slots, _ = trace.split(results)
+            finally:
+                trace.invalidate()
+            tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots)).pruned()
+            del trace, inputs, results
+    return outs, tape
 
 
 def transpose(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Tape:
@@ -158,10 +192,6 @@ def _is_zero(out: Any) -> bool:
     # An output that does not depend on the inputs is linear in them only if it is zero; a traced one is taken to be.
     value = None if isinstance(out, Tracer) else out
     return value is None or not bool(value.any() if hasattr(value, "any") else value)
-
-
-def pull_tape(tape: Tape, cotangents: Sequence[Any]) -> Tangents:
-    return tape.pull(*cotangents)
 
 
 from dualrev.engines import custom  # noqa: E402  (custom rules need both engines)

@@ -17,6 +17,7 @@ from dualrev._jax import (
     Tracer,
     bind_jit,
     has_explicit_layout,
+    is_differentiable,
     jaxpr_as_fun,
     jaxpr_out_avals,
     stage,
@@ -169,10 +170,10 @@ class Linearization:
         if mask in cache:
             return cache[mask]
         if direction == "pull":
-            avals = [tangent_aval(a) for a, m in zip(self.out_avals, mask, strict=True) if m]
+            avals = [self._moving_aval(a) for a, m in zip(self.out_avals, mask, strict=True) if m]
         else:
             moving_in = [a for a, moves in zip(self.in_avals, self.active, strict=True) if moves]
-            avals = [tangent_aval(a) for a, m in zip(moving_in, mask, strict=True) if m]
+            avals = [self._moving_aval(a) for a, m in zip(moving_in, mask, strict=True) if m]
         residual_avals = self.residual_avals()
         which: list[bool] = []
 
@@ -189,6 +190,10 @@ class Linearization:
         program = Program(jaxpr, self.wrapper, name, [None] * (len(residual_avals) + len(avals)), [None] * n_out)
         cache[mask] = (program, tuple(which))
         return cache[mask]
+
+    def _moving_aval(self, aval: Any) -> Any:
+        # A linear program of integers is moved through with integers.
+        return aval if self.is_linear and not is_differentiable(aval) else tangent_aval(aval)
 
     def move(self, direction: str, residuals: Sequence[Any], moving: Tangents) -> Tangents:
         program, which = self._moving(direction, tuple([t is not None for t in moving]))

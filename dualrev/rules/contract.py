@@ -46,7 +46,7 @@ def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_c
     batch_order = sorted(range(len(x_batch)), key=lambda n: x_batch[n])
     batch = [x_batch[n] for n in batch_order]
     contract = [x_contract[n] for n in sorted(range(len(x_contract)), key=lambda n: other_contract[n])]
-    ct_side = (ct_other, [ct_batch[n] for n in batch_order])
+    ct_side = (list(ct_other), [ct_batch[n] for n in batch_order])
     other_side = (other_free, [other_batch[n] for n in batch_order])
     ct_first, other_first = [*batch, *x_free, *contract], [*batch, *contract, *x_free]
     if _displaced(ct_first) <= _displaced(other_first):

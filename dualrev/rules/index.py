@@ -13,7 +13,7 @@ from jax import lax
 
 from dualrev import zeros
 from dualrev.linear_maps import Tangents
-from dualrev.rules.programs import pushforward
+from dualrev.rules.programs import PushforwardRow, pushforward
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
 from dualrev.rules.table import LinearRow, Site, linear, register
@@ -151,7 +151,7 @@ def scatter_mul_push(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, d
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
     total = None
     if t is not None:
-        factor = lax.scatter_mul(lax.full_like(x, 1), indices, updates, dimension_numbers,
+        factor = lax.scatter_mul(lax.full_like(t, 1), indices, updates, dimension_numbers,
                                  indices_are_sorted=indices_are_sorted, unique_indices=unique_indices, mode=mode)
         total = lax.mul(t, factor)
     if t_updates is not None:
@@ -163,7 +163,15 @@ def scatter_mul_push(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, d
     return total
 
 
-pushforward(lax.scatter_mul_p, scatter_mul_push)
+class ScatterMulRow(PushforwardRow):
+    """The operand is read only where an update moves: otherwise the operation is linear, and is treated so."""
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        x, indices, updates = primals
+        return (x if active[2] else None, indices, updates)
+
+
+register(ScatterMulRow(lax.scatter_mul_p, scatter_mul_push, saves=None, follows=False))
 
 
 def scatter_chosen(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, out: Any, dimension_numbers: Any,

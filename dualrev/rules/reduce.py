@@ -92,13 +92,20 @@ def cumprod_push(t: Any, x: Any, *, out: Any, axis: int, reverse: bool) -> Any:
 pushforward(lax.cumprod_p, cumprod_push)
 
 
+def ratio(x: Any, out: Any) -> Any:
+    """``exp(x - out)``, which is 1 where both are the same infinity."""
+    difference = lax.sub(x, out)
+    is_same = lax.bitwise_and(lax.eq(x, out), lax.ne(difference, difference))
+    return lax.exp(lax.select(is_same, lax.full_like(x, 0), difference))
+
+
 def cumlogsumexp_push(t: Any, x: Any, *, out: Any, axis: int, reverse: bool) -> Any:
     """``exp(out[i]) = exp(out[i-1]) + exp(x[i])``, hence ``ṫ[i] = exp(out[i-1] - out[i]) ṫ[i-1] + exp(x[i] - out[i]) t[i]``.
 
     Both factors are at most 1, so nothing overflows.
     """
-    decay = lax.exp(lax.sub(previous(out, -jnp.inf, axis, reverse), out))
-    return recurrence(decay, lax.mul(lax.exp(lax.sub(x, out)), t), axis, reverse)
+    decay = ratio(previous(out, -jnp.inf, axis, reverse), out)
+    return recurrence(decay, lax.mul(ratio(x, out), t), axis, reverse)
 
 
 pushforward(lax.cumlogsumexp_p, cumlogsumexp_push)

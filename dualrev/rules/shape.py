@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from dualrev._jax import is_differentiable, primitive
+from dualrev._jax import convert_to, is_differentiable, primitive
 from dualrev.rules.table import alongside, elementwise, linear, linear_together
 
 # --------------------------------------------------------------------------------------------------------- same entries
@@ -104,7 +104,7 @@ def convert_back(ct: Any, x: Any) -> Any:
         return None
     if ct.dtype.kind == "c" and x.dtype.kind != "c":
         ct = lax.real(ct)
-    return lax.convert_element_type(ct, x.dtype)
+    return convert_to(ct, x)
 
 
 linear(lax.convert_element_type_p, convert_back)

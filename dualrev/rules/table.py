@@ -283,6 +283,8 @@ class OpRow(Row):
         else:
             outs, saved = self.evaluate(primals, params, active)
         active_outs = self.active_outs(active, outs)
+        if is_linear and not any(is_differentiable(aval_of(x)) for x, moves in zip(primals, active, strict=True) if moves):
+            active_outs = [True] * len(outs)  # integers are as good a ring as any
         site = self.site(active, primals, params)
         residuals = self.save(active, primals, outs, saved)
         if is_linear:

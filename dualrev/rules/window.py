@@ -67,9 +67,10 @@ def _scatter_by_index(ct: Any, x: Any, select_prim: Any, window_dimensions: Any,
 
     # A window that holds padding only selects the position behind the last, where what is added is dropped.
     nowhere = np.array(size, positions.dtype)
-    _, chosen = lax.reduce_window((x, positions), (_never_selected(x.dtype, select_prim), nowhere), select,
-                                  tuple(window_dimensions), tuple(window_strides), tuple(padding), tuple(base_dilation),
-                                  tuple(window_dilation))
+    # Positions are flat in x, so that higher orders need no derivative of this reduction.
+    _, chosen = lax.reduce_window((lax.stop_gradient(x), positions), (_never_selected(x.dtype, select_prim), nowhere),
+                                  select, tuple(window_dimensions), tuple(window_strides), tuple(padding),
+                                  tuple(base_dilation), tuple(window_dilation))
     count = int(np.prod(ct.shape))
     dnums = lax.ScatterDimensionNumbers(update_window_dims=(), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,))
     flat = lax.scatter_add(lax.full((size,), 0, ct.dtype), lax.reshape(chosen, (count, 1)), lax.reshape(ct, (count,)), dnums,
