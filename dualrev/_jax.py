@@ -7,19 +7,18 @@ is for and, where releases differ, what changed in which version, so that a new 
 from __future__ import annotations
 
 import functools
+import pathlib
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pathlib
-
 import jax
 import numpy as np
 from jax._src import source_info_util as _source_info_util
+from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p  # in programs whose primitive has not been lowered away
-from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
 from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
@@ -252,8 +251,7 @@ def primitive(name: str) -> Any | None:
 def _primitives() -> dict[str, Any]:
     from jax._src import ad_checkpoint, ad_util, dispatch, random
     from jax._src.core import Primitive
-    from jax._src.lax import ann, control_flow, lax, linalg, other, parallel, slicing, special, windowed_reductions
-    from jax._src.lax import convolution, fft
+    from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special, windowed_reductions
 
     try:  # random number primitives stand in a package of their own since 0.11
         from jax._src import prng

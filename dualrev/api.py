@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import checks, errors, sweeps, zeros
 from dualrev._jax import ShapedArray, Tracer, is_array_like, is_differentiable, typeof
-from dualrev.derivatives import LinearTranspose, Linearized, Pullback, Structure, push_flat
+from dualrev.derivatives import Linearized, LinearTranspose, Pullback, Structure, push_flat
 from dualrev.engines import forward, reverse
 from dualrev.linear_maps import LinearMap, Tape
 from dualrev.rules.table import Unknown, aval_of

@@ -223,10 +223,10 @@ def _short(aval: Any) -> str:
     return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
 
 
-def check_engine(engine: Any, allowed: tuple[str | None, ...], call: Callable[..., Any] | str) -> None:
+def check_engine(engine: Any, allowed: tuple[str | None, ...], call: str) -> None:
     if engine not in allowed:
         names = ", ".join(repr(a) for a in allowed if a is not None)
-        raise ValueError(f"{call if isinstance(call, str) else call.__name__}: engine must be one of {names}; got {engine!r}")
+        raise ValueError(f"{call}: engine must be one of {names}; got {engine!r}")
 
 
 def check_linear_dtypes(in_avals: Sequence[Any], out_avals: Sequence[Any]) -> None:

@@ -129,7 +129,7 @@ class _Call:
         return [*outs, *self.checked(moved, outs)]
 
     def checked(self, moved: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-        results = []
+        results: list[Any] = []
         for j, (t, out) in enumerate(zip(moved, outs, strict=True)):
             expected = tangent_aval(typeof(out))
             if t is None or not is_differentiable(typeof(out)):
@@ -177,7 +177,8 @@ class _Call:
 
     def _trees(self, tangents: list[Any], primals: list[Any]) -> list[Any]:
         """A tangent for each argument: None if nothing in it moves, otherwise with zeros for what does not."""
-        trees, start = [], 0
+        trees: list[Any] = []
+        start = 0
         for arg in tree_unflatten(self.in_tree, primals):
             count = len(tree_leaves(arg))
             part, values = tangents[start: start + count], primals[start: start + count]

@@ -203,7 +203,7 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
             for x in outs:
                 if direction == "push":
                     checks.check_forward_output_dtype(name, holomorphic, x)
-            out, aux = call.finish(results)
+            _, aux = call.finish(results)
             jacobian = _jacobian_tree(blocks, call.out_tree, call.in_tree, partial)
             return (jacobian, aux) if has_aux else jacobian
 

@@ -57,8 +57,8 @@ class Tape(LinearMap):
 
     def push(self, *tangents: Any) -> Tangents:
         env: list[Any] = [None] * self.n_slots
-        for slot, t in zip(self.in_slots, tangents, strict=True):
-            env[slot] = t
+        for source, t in zip(self.in_slots, tangents, strict=True):
+            env[source] = t
         for linear_map, ins, outs in self.entries:
             moving = tuple([env[slot] for slot in ins])
             if any(t is not None for t in moving):
@@ -77,10 +77,10 @@ class Tape(LinearMap):
             arrived = []
             moving = False
             for slot in outs:
-                ct = None if slot is None else env[slot]
-                if ct is not None:
-                    moving = True
-                    env[slot] = None  # type: ignore[index] # a cotangent that has been used is let go
+                ct = None
+                if slot is not None:
+                    ct, env[slot] = env[slot], None  # a cotangent that has been used is let go
+                    moving = moving or ct is not None
                 arrived.append(ct)
             if moving:
                 for slot, ct in zip(ins, linear_map.pull(*arrived), strict=True):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import Tracer, convert_to, float0, is_differentiable, key_implementation, tangent_aval, typeof
+from dualrev._jax import convert_to, float0, is_differentiable, key_implementation, tangent_aval, typeof
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:
@@ -59,13 +59,6 @@ def drop_float0(t: Any) -> Any:
 def has_tangent(x: Any) -> bool:
     """Whether the value has tangents other than float0."""
     return is_differentiable(typeof(x))
-
-
-def any_tracer(values: Any) -> bool:
-    for value in values:
-        if isinstance(value, Tracer):
-            return True
-    return False
 
 
 def filler(aval: Any) -> Any:

@@ -13,7 +13,8 @@ import dualrev
 
 ENGINES = ("forward", "reverse")
 
-TRANSFORMATIONS = ("jvp", "vjp", "linearize", "linear_transpose", "grad", "value_and_grad", "jacfwd", "jacrev", "jacobian", "hessian")
+TRANSFORMATIONS = ("jvp", "vjp", "linearize", "linear_transpose", "grad", "value_and_grad", "jacfwd", "jacrev", "jacobian",
+                   "hessian")
 
 #: Relative and absolute tolerance of results that were computed in a dtype.
 TOLERANCES = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-5, "complex64": 2e-5, "float16": 1e-2, "bfloat16": 5e-2}

@@ -67,7 +67,8 @@ def test_third_derivatives(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", [("fwd", "rev", "rev"), ("rev", "fwd", "rev"), ("rev", "rev", "rev"), ("fwd", "fwd", "fwd"),
-                                   ("jax-rev", "rev", "fwd"), ("rev", "jax-fwd", "rev"), ("fwd", "jax-rev", "fwd")], ids="/".join)
+                                   ("jax-rev", "rev", "fwd"), ("rev", "jax-fwd", "rev"), ("fwd", "jax-rev", "fwd")],
+                                   ids="/".join)
 def test_third_derivatives_with_jit(names: tuple[str, ...]) -> None:
     assert_close(jax.jit(compose(names, tower))(0.7), truth(tower, 3, 0.7))
     assert_close(compose(names, jax.jit(tower))(0.7), truth(tower, 3, 0.7))
@@ -487,7 +488,7 @@ def test_custom_rules_that_close_over_traced_values(d: Face) -> None:
         return f
 
     xs = jnp.arange(3.0)
-    out, moved = d.jvp(lambda z: jax.vmap(lambda x: outer(x)(z))(xs), (1.0,), (2.0,))
+    _, moved = d.jvp(lambda z: jax.vmap(lambda x: outer(x)(z))(xs), (1.0,), (2.0,))
     assert moved.tolist() == [0.0, 2.0, 4.0]
     assert d.grad(lambda z: jax.vmap(lambda x: outer(x)(z))(xs).sum())(1.0) == 3.0
     assert d.grad(lambda x: d.grad(lambda y: outer(x)(y) * y)(2.0))(3.0) == 4.0
@@ -516,7 +517,7 @@ def test_custom_rules_of_integers(d: Face) -> None:
 
     f.defjvp(lambda p, t: (f(*p), (2 * t[0], np.zeros((), jax.dtypes.float0))))
     assert d.grad(lambda x: f(x, 3)[0])(1.0) == 2.0
-    out, moved = d.jvp(f, (1.0, 3), (1.0, np.zeros((), jax.dtypes.float0)))
+    _, moved = d.jvp(f, (1.0, 3), (1.0, np.zeros((), jax.dtypes.float0)))
     assert moved[0] == 2.0
     assert moved[1].dtype == jax.dtypes.float0
 

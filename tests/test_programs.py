@@ -38,8 +38,10 @@ REAL_UNARY: dict[str, Callable[[Array], Array]] = {
     "log1p": lambda x: lax.log1p(x * x), "sqrt": lambda x: lax.sqrt(1 + x * x), "rsqrt": lambda x: lax.rsqrt(1 + x * x),
     "cbrt": lambda x: lax.cbrt(2 + x * x), "atan": lax.atan, "asinh": lax.asinh, "sinh": lambda x: lax.sinh(squash(x)),
     "expm1": lambda x: lax.expm1(squash(x)), "exp2": lambda x: lax.exp2(squash(x)), "square": lax.square, "neg": lax.neg,
-    "abs": lambda x: lax.abs(x + 0.123), "integer_pow": lambda x: lax.integer_pow(x, 3), "acos": lambda x: lax.acos(x / (2 + x * x)),
-    "floor": lambda x: x + lax.floor(x * 0.3 + 0.1234), "sign": lambda x: x * lax.sign(x + 0.0123), "tan": lambda x: lax.tan(squash(x)),
+    "abs": lambda x: lax.abs(x + 0.123), "integer_pow": lambda x: lax.integer_pow(x, 3),
+    "acos": lambda x: lax.acos(x / (2 + x * x)),
+    "floor": lambda x: x + lax.floor(x * 0.3 + 0.1234), "sign": lambda x: x * lax.sign(x + 0.0123),
+    "tan": lambda x: lax.tan(squash(x)),
     "erf": lax.erf, "atanh": lambda x: lax.atanh(x / (2 + x * x)), "stop": lambda x: x * lax.stop_gradient(x),
     "pow": lambda x: lax.pow(1 + x * x, jnp.asarray(1.5, x.dtype)), "log": lambda x: lax.log(1.5 + x * x),
     "copy": lambda x: jnp.array(x, copy=True), "jit": lambda x: jax.jit(lambda y: y * lax.sin(y))(x),
@@ -48,9 +50,11 @@ REAL_UNARY: dict[str, Callable[[Array], Array]] = {
     "checkpoint": lambda x: jax.checkpoint(lambda y: lax.sin(y) * y)(x), "relu": lambda x: jax.nn.relu(x + 0.0123),
 }
 COMPLEX_UNARY: dict[str, Callable[[Array], Array]] = {
-    **{name: REAL_UNARY[name] for name in ("sin", "cos", "exp", "square", "neg", "integer_pow", "copy", "jit", "scan", "checkpoint",
+    **{name: REAL_UNARY[name] for name in ("sin", "cos", "exp", "square", "neg", "integer_pow", "copy", "jit", "scan",
+                                           "checkpoint",
                                            "cond")},
-    "conj": lax.conj, "swap": lambda x: lax.complex(lax.imag(x), lax.real(x)), "modulus": lambda x: lax.complex(lax.abs(x), lax.real(x)),
+    "conj": lax.conj, "swap": lambda x: lax.complex(lax.imag(x), lax.real(x)),
+    "modulus": lambda x: lax.complex(lax.abs(x), lax.real(x)),
     "real": lambda x: lax.convert_element_type(lax.real(x), x.dtype), "sqrt": lambda x: lax.sqrt(x * lax.conj(x) + 2 + 0.5 * x),
 }
 BINARY: dict[str, Callable[[Array, Array], Array]] = {
@@ -81,7 +85,8 @@ def binary(draw: Draw, x: Array, others: list[tuple[int, Any]]) -> Step:
 def shape_step(draw: Draw, x: Array) -> Step:
     """Transposes, reshapes, slices, pads, gathers: whatever moves entries about."""
     rank = x.ndim
-    kind = draw(st.sampled_from(["transpose", "reshape", "rev", "broadcast", "concatenate", "pad", "slice", "gather", "dynamic_slice",
+    kind = draw(st.sampled_from(["transpose", "reshape", "rev", "broadcast", "concatenate", "pad", "slice", "gather",
+                                 "dynamic_slice",
                                  "dynamic_update_slice", "scatter_add", "scatter", "squeeze", "sort", "roll", "scatter_mul"]))
     if kind == "transpose" and rank:
         order = draw(st.permutations(range(rank)))
@@ -121,7 +126,8 @@ def shape_step(draw: Draw, x: Array) -> Step:
         return lambda env: lax.dynamic_slice_in_dim(env[-1], jnp.asarray(start), size, axis)
     if kind == "dynamic_update_slice":
         start = draw(st.integers(-1, n))
-        return lambda env: lax.dynamic_update_slice_in_dim(env[-1], lax.sin(lax.slice_in_dim(env[-1], 0, 1, axis=axis)), start, axis)
+        return lambda env: lax.dynamic_update_slice_in_dim(env[-1], lax.sin(lax.slice_in_dim(env[-1], 0, 1, axis=axis)), start,
+                                                           axis)
     if kind == "scatter_add":
         return lambda env: env[-1].at[where].add(lax.sin(env[-1][where]))
     if kind == "scatter":
@@ -157,9 +163,11 @@ def reduction(draw: Draw, x: Array) -> Step:
         "sum": lambda y: jnp.sum(y, axis), "mean": lambda y: jnp.mean(y, axis), "prod": lambda y: jnp.prod(squash(y), axis),
         "cumsum": lambda y: lax.cumsum(y, axis, reverse), "cumprod": lambda y: lax.cumprod(squash(y), axis, reverse),
         "max": lambda y: jnp.max(distinct(y), axis), "min": lambda y: jnp.min(distinct(y), axis),
-        "cummax": lambda y: lax.cummax(distinct(y), axis, reverse), "cumlogsumexp": lambda y: lax.cumlogsumexp(y, axis, reverse),
+        "cummax": lambda y: lax.cummax(distinct(y), axis, reverse),
+        "cumlogsumexp": lambda y: lax.cumlogsumexp(y, axis, reverse),
         "logsumexp": lambda y: jax.scipy.special.logsumexp(y, axis), "softmax": lambda y: jax.nn.softmax(y, axis),
-        "argmax": lambda y: y * lax.convert_element_type(lax.argmax(y.reshape(-1), 0, np.int32), x.dtype) * 0.1, "window": window,
+        "argmax": lambda y: y * lax.convert_element_type(lax.argmax(y.reshape(-1), 0, np.int32), x.dtype) * 0.1,
+        "window": window,
     }
     f = table[kind]
     return lambda env: f(env[-1])
@@ -171,7 +179,8 @@ def contraction(draw: Draw, x: Array, others: list[tuple[int, Any]]) -> Step:
     if not candidates:
         return lambda env: env[-1] * env[-1]
     i, a, p, q = draw(st.sampled_from(candidates))
-    pairs = [(m, n) for m in range(x.ndim) for n in range(a.ndim) if (m, n) != (p, q) and m != p and n != q and x.shape[m] == a.shape[n]]
+    pairs = [(m, n) for m in range(x.ndim) for n in range(a.ndim) if (m, n) != (p, q) and m != p and n != q
+             and x.shape[m] == a.shape[n]]
     batch = draw(st.sampled_from([None, *pairs]))
     dims = (((p,), (q,)), (((batch[0],), (batch[1],)) if batch else ((), ())))
     return lambda env: lax.dot_general(env[-1], env[i], dims) * 0.3
@@ -188,7 +197,8 @@ def conversion(draw: Draw, x: Array) -> Step:
 def programs(draw: Draw) -> tuple[list[Step], list[np.ndarray]]:
     """The steps of a program, and its inputs."""
     dtype = draw(st.sampled_from(["float64", "float64", "complex128", "float32"]))
-    shapes = draw(st.lists(st.sampled_from([(), (2,), (3,), (2, 3), (3, 2), (1, 3), (2, 1, 3), (0, 2)]), min_size=1, max_size=3))
+    shapes = draw(st.lists(st.sampled_from([(), (2,), (3,), (2, 3), (3, 2), (1, 3), (2, 1, 3), (0, 2)]), min_size=1,
+                           max_size=3))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     inputs = []
     for shape in shapes:

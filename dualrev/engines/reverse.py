@@ -14,7 +14,17 @@ from typing import Any
 import jax
 
 from dualrev import errors
-from dualrev._jax import Trace, Tracer, abstract_outputs, ensure_no_leaks, process, set_current_trace, take_current_trace, to_concrete_value, typeof
+from dualrev._jax import (
+    Trace,
+    Tracer,
+    abstract_outputs,
+    ensure_no_leaks,
+    process,
+    set_current_trace,
+    take_current_trace,
+    to_concrete_value,
+    typeof,
+)
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, rows
 

@@ -136,7 +136,7 @@ def _reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str,
     def branch_of(linearization: Linearization, chosen: tuple[int, ...]) -> Any:
         def branch(known: Sequence[Any]) -> Any:
             known_results, new = linearization.evaluate(known)
-            filled = {place: x for place, x in zip(chosen, new, strict=True)}
+            filled = dict(zip(chosen, new, strict=True))
             outs = linearization.spread_outs(known_results)
             return ([x for x, k in zip(outs, known_outs, strict=True) if k],
                     [filled[i] if i in filled else zeros.filler(slot) for i, slot in enumerate(slots)])

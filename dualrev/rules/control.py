@@ -125,12 +125,12 @@ class RematMap(LinearMap):
         return linear_map, moving
 
     def push(self, *tangents: Any) -> tuple[Any, ...]:
-        linear_map, tangents = self.again(tangents)
-        return linear_map.push(*tangents)
+        linear_map, moving = self.again(tangents)
+        return linear_map.push(*moving)
 
     def pull(self, *cotangents: Any) -> tuple[Any, ...]:
-        linear_map, cotangents = self.again(cotangents)
-        return linear_map.pull(*cotangents)
+        linear_map, moving = self.again(cotangents)
+        return linear_map.pull(*moving)
 
 
 jax.tree_util.register_pytree_node(

@@ -134,7 +134,7 @@ class ScanMap(LinearMap):
         return (*_spread(carry, on_carry), *_spread(ys, on_ys))
 
     def pull(self, *cotangents: Any) -> Tangents:
-        on_consts, on_init, on_xs, on_carry, settings = self.layout
+        on_consts, on_init, _, on_carry, settings = self.layout
         n_consts, n_carry = len(on_consts), len(on_carry)
         carry_ct, ys_ct = cotangents[:n_carry], cotangents[n_carry:]
         avals = self.linearization.in_avals

@@ -359,7 +359,7 @@ class ElementwiseRow(OpRow):
 
     def terms(self, site: Site, residuals: Tangents, moving: Sequence[Any]) -> list[Any]:
         """``partialᵢ · movingᵢ`` for each moving operand."""
-        positions, reads_out = self.plan(site.active)
+        positions, _ = self.plan(site.active)
         operands: list[Any] = [None] * len(site.active)
         for i, value in zip(positions, residuals, strict=False):
             operands[i] = value
