@@ -20,6 +20,7 @@ from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach cu
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p  # in programs whose primitive has not been lowered away
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
+from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
 from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
 from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (None inside a bind since 0.11)
@@ -32,7 +33,7 @@ from jax.core import ShapedArray as ShapedArray  # the abstract value of an arra
 from jax.core import Trace as Trace  # base class of an engine's trace
 from jax.core import Tracer as Tracer  # base class of the values that an engine's trace watches
 from jax.core import eval_jaxpr as _eval_jaxpr
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Primitive as Primitive
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
 from jax.extend.core import set_current_trace as set_current_trace
@@ -68,6 +69,14 @@ def is_eager_trace(trace: Trace | None) -> bool:
 def in_eager_context() -> bool:
     """Whether nothing is being traced: a bind would run on the device at once."""
     return type(_trace_ctx.trace) is EvalTrace
+
+
+def is_eager(values: Sequence[Any]) -> bool:
+    """Whether all values are concrete and nothing is being traced, so that a compiled function may be called."""
+    for value in values:
+        if isinstance(value, Tracer):
+            return False
+    return in_eager_context()
 
 
 def typeof(x: Any) -> Any:
@@ -253,39 +262,8 @@ def _primitives() -> dict[str, Any]:
     from jax._src.core import Primitive
     from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special, windowed_reductions
 
-    try:  # random number primitives stand in a package of their own since 0.11
-        from jax._src import prng
-    except ImportError:
-        from jax._src.random import prng
+    from jax._src.random import prng
 
-    modules = (ad_checkpoint, ad_util, dispatch, random, prng, lax, slicing, control_flow, windowed_reductions, convolution, ann,
-               linalg, fft, other, parallel, special)
+    modules: tuple[Any, ...] = (ad_checkpoint, ad_util, dispatch, random, prng, lax, slicing, control_flow, windowed_reductions,
+                                convolution, ann, linalg, fft, other, parallel, special)
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}
-
-
-def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:
-    """Outputs among ``which`` that a closed jaxpr computes from its first ``n_fixed`` inputs alone, and a jaxpr that does so."""
-    body = jaxpr.jaxpr
-    fixed = {*body.constvars, *body.invars[:n_fixed]}
-
-    def is_fixed(atom: Any) -> bool:
-        return hasattr(atom, "val") or atom in fixed
-
-    kept = []
-    for eqn in body.eqns:
-        if not eqn.effects and all(is_fixed(atom) for atom in eqn.invars):
-            fixed.update(eqn.outvars)
-            kept.append(eqn)
-    chosen = [i for i in which if is_fixed(body.outvars[i])]
-    needed = {body.outvars[i] for i in chosen if not hasattr(body.outvars[i], "val")}
-    eqns = []
-    for eqn in reversed(kept):
-        if any(v in needed for v in eqn.outvars):
-            needed.update(atom for atom in eqn.invars if not hasattr(atom, "val"))
-            eqns.append(eqn)
-    outer = [body.outvars[i] for i in chosen]
-    return chosen, ClosedJaxpr(_replaced(body, body.invars[:n_fixed], outer, eqns[::-1]), list(jaxpr.consts))
-
-
-def _replaced(body: Any, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
-    return body.replace(invars=list(invars), outvars=list(outvars), eqns=list(eqns), debug_info=None)

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import api, checks, errors, sweeps, zeros
-from dualrev._jax import convert_to, is_differentiable, tangent_aval, typeof
+from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof
 from dualrev.checks import Argnums
 from dualrev.derivatives import DenseMap, pull_flat
 
@@ -125,12 +126,28 @@ def _value_and_grad(name: str, fun: Callable[..., Any], argnums: Argnums, has_au
             checks.check_scalar(value)
             checks.check_output_dtype("grad", holomorphic, value)
             (out,) = tree_leaves(value)
-            seed = lax.full_like(out, 1) if not isinstance(out, (int, float, complex)) else jnp.asarray(type(out)(1))
-            gradient = tree_unflatten(s.in_tree, pull_flat(linear_map, s, [seed]))
+            gradient = tree_unflatten(s.in_tree, pull_flat(linear_map, s, [_one_like(out)]))
             gradient = partial.unwrap(gradient)
             return ((value, aux), gradient) if has_aux else (value, gradient)
 
     return value_and_grad_f
+
+
+_ones: dict[Any, Any] = {}
+
+
+def _one_like(out: Any) -> Any:
+    """The scalar 1 in the type of a function's value."""
+    if not isinstance(out, jax.Array):
+        return jnp.asarray(type(out)(1))
+    if not is_eager((out,)):
+        return lax.full_like(out, 1)
+    key = (out.dtype, out.weak_type, out.sharding)
+    if key not in _ones:
+        if len(_ones) > 64:
+            _ones.clear()
+        _ones[key] = lax.full_like(out, 1)
+    return _ones[key]
 
 
 def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 
 from dualrev import zeros
-from dualrev._jax import Tracer, in_eager_context
 
 Tangents = tuple[Any, ...]
 
@@ -132,11 +131,3 @@ class ZeroMap(LinearMap):
 
 
 jax.tree_util.register_pytree_node(ZeroMap, lambda m: ((), (m.n_in, m.n_out)), lambda aux, _: ZeroMap(*aux))
-
-
-def is_eager(values: Sequence[Any]) -> bool:
-    """Whether all values are concrete and nothing is being traced, so that a compiled function may be called."""
-    for value in values:
-        if isinstance(value, Tracer):
-            return False
-    return in_eager_context()

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, is_differentiable, tangent_aval, typeof
+from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof
 from dualrev.derivatives import DenseMap
 from dualrev.engines import forward
-from dualrev.linear_maps import LinearMap, is_eager
+from dualrev.linear_maps import LinearMap
 from dualrev.zeros import fit
 
 

@@ -11,7 +11,7 @@ from jax.tree_util import tree_flatten
 
 import dualrev
 
-ENGINES = ("forward", "reverse")
+ENGINES: tuple[Any, ...] = ("forward", "reverse")
 
 TRANSFORMATIONS = ("jvp", "vjp", "linearize", "linear_transpose", "grad", "value_and_grad", "jacfwd", "jacrev", "jacobian",
                    "hessian")
@@ -40,6 +40,8 @@ FACES = [Face(engine) for engine in ENGINES]
 
 def assert_same(got: Any, expected: Any, rtol: float | None = None, weak_types: bool = False) -> None:
     """Equal structures, shapes, dtypes and (with ``weak_types``) weak types; values equal to rounding."""
+    got_tree: Any
+    tree: Any
     got_leaves, got_tree = tree_flatten(got)
     leaves, tree = tree_flatten(expected)
     assert got_tree == tree, f"structure: expected {tree}, got {got_tree}"

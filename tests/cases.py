@@ -135,10 +135,11 @@ def fixed(value: Any, dtype: Any = None) -> Maker:
     return lambda _rng, _dtype: np.asarray(value, dtype)
 
 
-class Constant(NamedTuple):
+class Constant:
     """A maker whose value is not differentiated."""
 
-    maker: Maker
+    def __init__(self, maker: Maker):
+        self.maker = maker
 
     def __call__(self, rng: np.random.Generator, dtype: Any) -> Any:
         return self.maker(rng, dtype)

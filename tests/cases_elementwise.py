@@ -40,20 +40,21 @@ def unary(name: str, fun: Any, maker: Any = None, dtypes: tuple[str, ...] = ALL)
     domain = maker or normal
     wide, low = split(dtypes)
     shapes = [domain(3, 4), domain(), domain(0, 3), domain(1)]
-    return [case(name, lambda *xs: [fun(x) for x in xs], *shapes, dtypes=wide), *([case(name, fun, domain(3, 4), dtypes=low)] * bool(low))]
+    lines = [case(name, lambda *xs: [fun(x) for x in xs], *shapes, dtypes=wide)]
+    return [*lines, case(name, fun, domain(3, 4), dtypes=low)] if low else lines
 
 
 def binary(name: str, fun: Any, left: Any = None, right: Any = None, dtypes: tuple[str, ...] = ALL) -> list[Case]:
     """Two matrices, and empty ones; a scalar and sizes of 1 that broadcast, on either side; one operand only; low precision."""
     x, y = left or normal, right or normal
     wide, low = split(dtypes)
-    return [
+    lines = [
         case(name, lambda a, b, c, d: [fun(a, b), fun(c, d)], x(3, 4), y(3, 4), x(0, 3), y(0, 3), dtypes=wide),
         case(name, lambda a, b, s: [fun(s, b), fun(a, s)], x(3, 4), y(3, 4), between_or(x, y)(), label="scalars"),
         case(name, fun, x(3, 1), y(1, 4), label="sizes of 1", vmap=False),
         case(name, lambda a, b, c, d: [fun(a, b), fun(c, d)], x(5), constant(y(5)), constant(x(5)), y(5), label="one side"),
-        *([case(name, fun, x(3, 4), y(3, 4), dtypes=low)] * bool(low)),
     ]
+    return [*lines, case(name, fun, x(3, 4), y(3, 4), dtypes=low)] if low else lines
 
 
 def split(dtypes: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -149,7 +150,9 @@ CASES: list[Case] = [
     *unary("asinh", lax.asinh),
     case("asinh", lax.asinh, values(-1e10, -1.0, 0.0, 1.0, 1e10), label="large"),
     *unary("acosh", lax.acosh, between(1.2, 4.0)),
-    case("acosh", lax.acosh, normal(4), label="far", dtypes=C128),
+    # With one root in place of two, jax before 0.12 has the wrong sign on the left half of the plane.
+    case("acosh", lax.acosh, normal(4), label="far", dtypes=C128,
+         oracle=lambda x: lax.log(x + lax.sqrt(x - 1) * lax.sqrt(x + 1))),
     *unary("atanh", lax.atanh, inside),
 
     # error functions

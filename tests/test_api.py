@@ -639,7 +639,7 @@ def test_functions_without_a_name() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_engines_agree_on_every_call(engine: str) -> None:
+def test_engines_agree_on_every_call(engine: Any) -> None:
     face = Face(engine)
     other = Face("reverse" if engine == "forward" else "forward")
     x = jnp.asarray(VEC)
@@ -654,7 +654,7 @@ def test_engines_agree_on_every_call(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", [*ENGINES, "auto"])
 @pytest.mark.parametrize("shape", [(3, 2), (2, 3), (3, 3)])
-def test_jacobian_chooses_an_engine(engine: str, shape: tuple[int, int]) -> None:
+def test_jacobian_chooses_an_engine(engine: Any, shape: tuple[int, int]) -> None:
     a = np.arange(6.0 if shape != (3, 3) else 9.0).reshape(shape)
 
     def f(x: Any) -> Any:
@@ -685,7 +685,7 @@ def test_auto_takes_few_passes() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
-def test_chunks_do_not_change_jacobians(engine: str, chunk_size: int) -> None:
+def test_chunks_do_not_change_jacobians(engine: Any, chunk_size: int) -> None:
     def f(x: Any, y: Any) -> Any:
         return {"a": jnp.outer(x, y["w"]), "b": jnp.sin(x).sum() * y["s"]}
 
@@ -698,7 +698,7 @@ def test_chunks_do_not_change_jacobians(engine: str, chunk_size: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_hvp(engine: str) -> None:
+def test_hvp(engine: Any) -> None:
     def f(p: Any, y: Any) -> Any:
         return jnp.sin(p["a"] * y).sum() * p["b"]
 
@@ -707,11 +707,11 @@ def test_hvp(engine: str) -> None:
     got = dualrev.hvp(f, primals, tangents, engine=engine)
     assert_close(np.concatenate([np.ravel(x) for x in jax.tree.leaves(got)]),
                  np.concatenate([np.ravel(x) for x in jax.tree.leaves(expected)]))
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    assert_same(got, expected)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_linearize_returns_a_linear_map(engine: str) -> None:
+def test_linearize_returns_a_linear_map(engine: Any) -> None:
     def f(x: Any) -> Any:
         return jnp.exp(jnp.asarray(MAT) @ jnp.sin(x))
 
@@ -736,13 +736,13 @@ def test_linearize_returns_a_linear_map(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_linear_maps_of_several_arguments(engine: str) -> None:
+def test_linear_maps_of_several_arguments(engine: Any) -> None:
     out, jac = dualrev.linearize(to_dict, VEC, VEC[:2], engine=engine)
     assert jac.shape == (3 * 2 + 2, 5)
     assert_same(jac @ (VEC, VEC[:2]), jac(VEC, VEC[:2]))
     u = {"a": np.ones((3, 2)), "b": [1.0, 2.0]}
     assert_same(jac.T @ u, jax.vjp(to_dict, VEC, VEC[:2])[1](u))
-    assert jax.tree.structure(out) == jax.tree.structure(u)
+    assert jax.tree.map(jnp.shape, out) == jax.tree.map(jnp.shape, u)
 
 
 def test_residuals_are_counted_once() -> None:
@@ -772,7 +772,7 @@ def test_float0_gradients_have_the_shape_of_the_input() -> None:
 
 
 def test_a_derivative_of_jit_is_traced_once() -> None:
-    traced = []
+    traced: list[None] = []
 
     @jax.jit
     def f(x: Any) -> Any:

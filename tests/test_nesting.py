@@ -23,6 +23,8 @@ def by_jvp(d: Any) -> Callable[[Scalar], Scalar]:
     return lambda f: lambda x: d.jvp(f, (x,), (jnp.ones_like(x),))[1]
 
 
+FACES_AND_JAX: tuple[Any, ...] = (*FACES, jax)
+
 #: Ways to differentiate a scalar function once.
 OPERATORS: dict[str, Callable[[Scalar], Scalar]] = {
     "fwd": by_jvp(FACES[0]),
@@ -259,7 +261,7 @@ def test_differentiating_inside_bodies(d: Any) -> None:
 
     assert_close(f(0.6), reference(0.6))
     assert_close(jax.jit(f)(0.6), reference(0.6))
-    for outer in (*FACES, jax):
+    for outer in FACES_AND_JAX:
         assert_close(outer.grad(f)(0.6), jax.grad(reference)(0.6))
 
     newton = lax.while_loop(lambda x: jnp.abs(x**2 - 2) > 1e-12, lambda x: x - (x**2 - 2) / d.grad(lambda y: y**2)(x), 1.0)
@@ -307,7 +309,7 @@ def test_maps_made_inside_another_derivative(d: Face) -> None:
     def reference(x: Any) -> Any:
         return x * jnp.cos(x * x) * x + 2 * x * x * x * 2
 
-    for outer in (*FACES, jax):
+    for outer in FACES_AND_JAX:
         assert_close(outer.grad(f)(0.7), jax.grad(reference)(0.7))
         assert_close(outer.jvp(f, (0.7,), (1.0,))[1], jax.grad(reference)(0.7))
 
@@ -316,7 +318,7 @@ def test_maps_made_inside_another_derivative(d: Face) -> None:
 def test_pulls_are_differentiable_in_their_cotangent(d: Face) -> None:
     _, pull = d.vjp(lambda y: jnp.sin(y) * y, 0.7)
     slope = jax.grad(lambda y: jnp.sin(y) * y)(0.7)
-    for outer in (*FACES, jax):
+    for outer in FACES_AND_JAX:
         assert_close(outer.grad(lambda u: pull(u)[0] ** 2)(3.0), 2 * 3.0 * slope**2)
         assert_close(outer.linear_transpose(lambda u: pull(u)[0], 1.0)(1.0)[0], slope)
 

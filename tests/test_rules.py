@@ -194,10 +194,7 @@ def test_rule(case: Case, dtype: str) -> None:
     assert case.primitive in names(jax.make_jaxpr(case.fun)(*first.args).jaxpr), f"the function does not use {case.primitive}"
 
     level = 3 if first.order == 2 else 1
-    oracle = jax.make_jaxpr(first.compute(Jax, level), return_shape=True)
-    jaxpr, shapes = oracle(*first.inputs)
-    expected = [jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(shapes),
-                                             jaxpr_as_fun(jaxpr)(*jax.tree_util.tree_leaves(sample.inputs))) for sample in samples]
+    expected = [staged(first.compute(Jax, level), *sample.inputs) for sample in samples]
     got = staged(first.compute(Dualrev, level), *first.inputs)
     compare(got, expected[0], rtol, "staged")
     compare({"tape push": got["tape push"]}, {"tape push": got["push"]}, rtol, "the engines' pushes")

@@ -18,13 +18,15 @@ from dualrev._jax import (
     bind_jit,
     has_explicit_layout,
     is_differentiable,
+    is_eager,
     jaxpr_as_fun,
     jaxpr_out_avals,
     stage,
     tangent_aval,
 )
 from dualrev.engines import forward, reverse
-from dualrev.linear_maps import LinearMap, Tangents, is_eager
+from dualrev.jaxprs import replayer
+from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.table import Unknown, aval_of
 
 #: How many derivative programs are kept; each also goes when the program it was derived from does.
@@ -45,7 +47,7 @@ class Wrapper:
 class Program:
     """A closed jaxpr to be called with flat values."""
 
-    __slots__ = ("_compiled", "in_like", "jaxpr", "name", "out_like", "wrapper")
+    __slots__ = ("_compiled", "_replay", "in_like", "jaxpr", "name", "out_like", "wrapper")
 
     def __init__(self, jaxpr: Any, wrapper: Wrapper, name: str, in_like: Sequence[int | None], out_like: Sequence[int | None]):
         self.jaxpr = jaxpr
@@ -54,6 +56,7 @@ class Program:
         self.in_like = in_like
         self.out_like = out_like
         self._compiled: Callable[..., list[Any]] | None = None
+        self._replay: Callable[..., list[Any]] | None = None
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:
         like = self.wrapper.like
@@ -68,7 +71,9 @@ class Program:
                 self._compiled = jax.jit(program)
             return self._compiled(*args)
         if like is None:
-            return jaxpr_as_fun(self.jaxpr)(*args)
+            if self._replay is None:
+                self._replay = replayer(self.jaxpr)
+            return self._replay(*args)
         return bind_jit(like, self.jaxpr, args, self.name, self.in_like, self.out_like)
 
 
@@ -103,6 +108,8 @@ class Linearization:
 
         known_avals = [aval for aval, k in zip(in_avals, self.known, strict=True) if k]
         jaxpr = stage(evaluate, known_avals)
+        #: The distinct residuals that are not constants, in the order in which maps keep them.
+        self.residual_sources = list(dict.fromkeys((kind, where) for kind, where in self.sources if kind != "constant"))
         in_like = [i for i, k in enumerate(self.known) if k]
         out_like: list[int | None] = [j for j, k in enumerate(self.known_outs) if k]
         n_new = len(jaxpr_out_avals(jaxpr)) - len(out_like)
@@ -129,13 +136,9 @@ class Linearization:
                 self.sources.append(seen[id(leaf)])
         return new
 
-    def residual_sources(self) -> list[tuple[str, int]]:
-        """The distinct residuals that are not constants, in the order in which maps keep them."""
-        return list(dict.fromkeys((kind, where) for kind, where in self.sources if kind != "constant"))
-
     def residual_avals(self) -> list[Any]:
         pools = {"in": self.in_avals, "out": self.out_avals, "new": self.new_avals}
-        return [pools[kind][where] for kind, where in self.residual_sources()]
+        return [pools[kind][where] for kind, where in self.residual_sources]
 
     def evaluate(self, known: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """``(known outputs, new residuals)`` from the known inputs."""
@@ -152,17 +155,17 @@ class Linearization:
         known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
         outs = self.spread_outs(known_outs)
         pools = {"in": primals, "out": outs, "new": new}
-        residuals = [pools[kind][where] for kind, where in self.residual_sources()]
+        residuals = [pools[kind][where] for kind, where in self.residual_sources]
         return outs, StagedMap(self, residuals), self.active_outs
 
     def tape(self, residuals: Sequence[Any]) -> Any:
-        found = dict(zip(self.residual_sources(), residuals, strict=True))
+        found = dict(zip(self.residual_sources, residuals, strict=True))
         leaves = [x if kind == "constant" else found[(kind, x)] for kind, x in self.sources]
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
 
     def example(self) -> Any:
         """The tape without its residuals, to look at."""
-        return self.tape([None] * len(self.residual_sources()))
+        return self.tape([None] * len(self.residual_sources))
 
     def _moving(self, direction: str, mask: tuple[bool, ...]) -> tuple[Program, tuple[bool, ...]]:
         """The program of a pull (or push) for given nonzero cotangents (tangents), and which results are not zero."""

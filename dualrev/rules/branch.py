@@ -78,7 +78,7 @@ class CondMap(LinearMap):
             def branch(pools: Any, given: Sequence[Any]) -> list[Any]:
                 operands, outs, slots = pools
                 found = {"in": operands, "out": outs, "new": [slots[place] for place in places]}
-                residuals = [found[kind][where] for kind, where in linearization.residual_sources()]
+                residuals = [found[kind][where] for kind, where in linearization.residual_sources]
                 values = iter(given)
                 args = [next(values) if m else None for m in mask]
                 args = [t if w else None for t, w in zip(args, wanted(linearization), strict=True)]
@@ -149,7 +149,7 @@ def _reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str,
     values = iter(found)
     avals = linearizations[0].out_avals
     outs = [next(values) if k else Unknown(a) for k, a in zip(known_outs, avals, strict=True)]
-    used = {source for lin in linearizations for source in lin.residual_sources()}
+    used = {source for lin in linearizations for source in lin.residual_sources}
     pools = ([x if ("in", i) in used else None for i, x in enumerate(operands)],
              [x if ("out", j) in used else None for j, x in enumerate(outs)], list(new))
     return outs, CondMap(index, pools, linearizations, places), moves_out

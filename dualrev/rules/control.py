@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev._jax import close_jaxpr, is_inlined, jit_p, remat_p
+from dualrev._jax import close_jaxpr, is_eager, is_inlined, jit_p, remat_p
 from dualrev.engines.staging import (
     Linearization,
     Pushforward,
@@ -22,7 +22,7 @@ from dualrev.engines.staging import (
     linearization_of,
     pushforward_of,
 )
-from dualrev.linear_maps import LinearMap, is_eager
+from dualrev.linear_maps import LinearMap
 from dualrev.rules.table import Row, Unknown, aval_of, register
 
 Forward = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[list[Any], Sequence[Any]]]

@@ -18,11 +18,11 @@ from dualrev._jax import (
     jaxpr_as_fun,
     scan_layout,
     scan_p,
-    split_invariant,
     tangent_aval,
     while_p,
 )
 from dualrev.engines.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
+from dualrev.jaxprs import split_invariant
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import call, splice
 from dualrev.rules.table import Unknown
@@ -198,7 +198,7 @@ def _scan_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict
     once: list[Any] = []
     kept: list[tuple[str, int]] = []
     where: list[tuple[str, Any]] = []
-    for kind, i in body.residual_sources():
+    for kind, i in body.residual_sources:
         if kind == "in" and i < n_consts:
             where.append(("once", len(once)))
             once.append(consts[i])

@@ -26,8 +26,8 @@ import numpy as np
 from jax import lax
 
 from dualrev import errors, zeros
-from dualrev._jax import abstract_outputs, is_differentiable, typeof
-from dualrev.linear_maps import LinearMap, Tangents, is_eager
+from dualrev._jax import abstract_outputs, is_differentiable, is_eager, typeof
+from dualrev.linear_maps import LinearMap, Tangents
 
 #: The table: primitive -> its row.
 rows: dict[Any, Row] = {}

@@ -1,0 +1,78 @@
+"""Work on traced programs: running them again quickly, and finding what does not change in a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev._jax import ClosedJaxpr, JaxprEqnContext, jaxpr_as_fun
+
+
+def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
+    """A function that binds a closed jaxpr's equations again.
+
+    It does what :func:`jaxpr_as_fun` does at half the cost: equations are planned once, and their settings are compared with those
+    of the moment instead of being entered one by one.  Source lines are those of the replay: where the user called the function.
+    """
+    body = jaxpr.jaxpr
+    slow = jaxpr_as_fun(jaxpr)
+    contexts = {id(eqn.ctx): eqn.ctx for eqn in body.eqns}
+    carries_functions = any("custom_" in str(eqn.primitive) for eqn in body.eqns)
+    if len(contexts) != 1 or carries_functions:
+        return slow
+    (context,) = contexts.values()
+    consts = tuple(jaxpr.consts)
+    place: dict[Any, int] = {}
+    for var in (*body.constvars, *body.invars):
+        place[var] = len(place)
+    n = len(place)
+    steps = []
+    for eqn in body.eqns:
+        ins = tuple([(None, atom.val) if hasattr(atom, "val") else (place[atom], None) for atom in eqn.invars])
+        for var in eqn.outvars:
+            place[var] = n
+            n += 1
+        steps.append((eqn.primitive, ins, eqn.params, eqn.primitive.multiple_results))
+    results = tuple([(None, atom.val) if hasattr(atom, "val") else (place[atom], None) for atom in body.outvars])
+
+    def replay(*args: Any) -> list[Any]:
+        if JaxprEqnContext() is not context:
+            return slow(*args)
+        env = [*consts, *args]
+        for primitive, ins, params, is_many in steps:
+            out = primitive.bind(*[value if i is None else env[i] for i, value in ins], **params)
+            if is_many:
+                env.extend(out)
+            else:
+                env.append(out)
+        return [value if i is None else env[i] for i, value in results]
+
+    return replay
+
+
+def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:
+    """Outputs among ``which`` that a closed jaxpr computes from its first ``n_fixed`` inputs alone, and a jaxpr that does so."""
+    body = jaxpr.jaxpr
+    fixed = {*body.constvars, *body.invars[:n_fixed]}
+
+    def is_fixed(atom: Any) -> bool:
+        return hasattr(atom, "val") or atom in fixed
+
+    kept = []
+    for eqn in body.eqns:
+        if not eqn.effects and all(is_fixed(atom) for atom in eqn.invars):
+            fixed.update(eqn.outvars)
+            kept.append(eqn)
+    chosen = [i for i in which if is_fixed(body.outvars[i])]
+    needed = {body.outvars[i] for i in chosen if not hasattr(body.outvars[i], "val")}
+    eqns = []
+    for eqn in reversed(kept):
+        if any(v in needed for v in eqn.outvars):
+            needed.update(atom for atom in eqn.invars if not hasattr(atom, "val"))
+            eqns.append(eqn)
+    outer = [body.outvars[i] for i in chosen]
+    return chosen, ClosedJaxpr(_replaced(body, body.invars[:n_fixed], outer, eqns[::-1]), list(jaxpr.consts))
+
+
+def _replaced(body: Any, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
+    return body.replace(invars=list(invars), outvars=list(outvars), eqns=list(eqns), debug_info=None)
