@@ -50,6 +50,8 @@ def maybe(name: str, *partials: Any) -> None:
 
 def one_minus_square(x: Any) -> Any:
     """1 - x², without the cancellation that squaring first would bring near 1."""
+    if (fused := primitive("one_minus_square")) is not None:
+        return fused.bind(x)
     one = number(x, 1)
     return lax.mul(lax.sub(one, x), lax.add(one, x))
 

@@ -89,10 +89,24 @@ def cannot_collide(indices: Any, numbers: Any, unique_indices: bool) -> bool:
     return unique_indices or all(n <= 1 for i, n in enumerate(indices.shape[:-1]) if i not in batch)
 
 
-def scatter_operand_transpose(ct: Any, _: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
+def winners(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Numbers in place of the updates, and those that remain when they are scattered in the same way (-1: nothing was written)."""
+    dimension_numbers, indices_are_sorted, unique_indices, mode = how
+    numbers = lax.reshape(lax.iota(jnp.int32, updates.size), updates.shape)
+    written = lax.scatter(lax.full(x.shape, -1, jnp.int32), indices, numbers, dimension_numbers,
+                          indices_are_sorted=indices_are_sorted, unique_indices=unique_indices, mode=mode)
+    return numbers, written
+
+
+def scatter_operand_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
                               unique_indices: bool, mode: Any) -> Any:
-    return lax.scatter(ct, indices, zeros.zeros_of(updates), dimension_numbers, indices_are_sorted=indices_are_sorted,
-                       unique_indices=unique_indices, mode=mode)
+    how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
+    if cannot_collide(indices, dimension_numbers, unique_indices):
+        return lax.scatter(ct, indices, zeros.zeros_of(updates), dimension_numbers, indices_are_sorted=indices_are_sorted,
+                           unique_indices=unique_indices, mode=mode)
+    # The updates need the winners too, and a compiler finds them once.
+    _, written = winners(x, indices, updates, how)
+    return where(lax.lt(written, lax.full_like(written, 0)), ct)
 
 
 def scatter_updates_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
@@ -102,11 +116,8 @@ def scatter_updates_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, di
     found = read(ct, indices, updates, *how)
     if cannot_collide(indices, dimension_numbers, unique_indices):
         return found
-    # Numbers in place of the updates, scattered in the same way, tell which were overwritten.
-    numbers = lax.reshape(lax.iota(jnp.int32, updates.size), updates.shape)
-    written = lax.scatter(lax.full(x.shape, -1, jnp.int32), indices, numbers, dimension_numbers,
-                          indices_are_sorted=indices_are_sorted, unique_indices=unique_indices, mode=mode)
-    return where(lax.eq(read(written, indices, updates, *how, -1), numbers), found)
+    numbers, written = winners(x, indices, updates, how)
+    return where(lax.eq(read(written, indices, updates, *how, fill=-1), numbers), found)
 
 
 linear(lax.scatter_p, scatter_operand_transpose, None, scatter_updates_transpose)
