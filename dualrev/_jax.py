@@ -258,12 +258,11 @@ def primitive(name: str) -> Any | None:
 
 @functools.cache
 def _primitives() -> dict[str, Any]:
-    from jax._src import ad_checkpoint, ad_util, dispatch, random
+    from jax._src import ad_checkpoint, ad_util, debugging, dispatch, random
     from jax._src.core import Primitive
     from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special, windowed_reductions
-
     from jax._src.random import prng
 
-    modules: tuple[Any, ...] = (ad_checkpoint, ad_util, dispatch, random, prng, lax, slicing, control_flow, windowed_reductions,
+    modules: tuple[Any, ...] = (ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed_reductions,
                                 convolution, ann, linalg, fft, other, parallel, special)
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}

@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 from dualrev import checks, errors, zeros
 from dualrev._jax import Primitive, SymbolicZero, bind_custom_jvp, is_differentiable, tangent_aval, typeof
 from dualrev.engines import reverse
-from dualrev.rules import table
+from dualrev.rules import forms
 from dualrev.rules.programs import pushforward as pushforward_row
 
 
@@ -70,13 +70,13 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex]
 
 def _register_row(primitive: Any, partials: Any, pushforward: Any, adjoint: Any) -> None:
     if partials is not None:
-        table.elementwise(primitive, *partials)
+        forms.elementwise(primitive, *partials)
     elif pushforward is not None:
         pushforward_row(primitive, pushforward)
     elif callable(adjoint):
-        table.linear(primitive, adjoint)
+        forms.linear(primitive, adjoint)
     else:
-        table.linear(primitive, *adjoint)
+        forms.linear(primitive, *adjoint)
 
 
 class _Statement:

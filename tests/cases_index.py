@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from cases import ALL, ALL_FLOATS, RC, Maker, bind, case, constant, distinct, fixed, ints, normal, tied, values
 from jax import lax
 

@@ -18,7 +18,8 @@ from jax import lax
 
 import dualrev.rules.families  # noqa: F401  (fills the table)
 from dualrev import _jax
-from dualrev.rules.table import ElementwiseRow, LinearRow, Reader, Row, rows
+from dualrev.rules.forms import ElementwiseRow, LinearRow
+from dualrev.rules.table import Reader, Row, rows
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:

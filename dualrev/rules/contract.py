@@ -8,7 +8,7 @@ from typing import Any
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dualrev.rules.table import bilinear
+from dualrev.rules.forms import bilinear
 
 Axes = Sequence[int]
 DimensionNumbers = tuple[tuple[Axes, Axes], tuple[Axes, Axes]]

@@ -17,7 +17,7 @@ from typing import Any
 from jax import lax
 
 from dualrev.rules.contract import cast_like, permuted_sharding
-from dualrev.rules.table import bilinear
+from dualrev.rules.forms import bilinear
 
 Padding = Sequence[tuple[int, int]]
 

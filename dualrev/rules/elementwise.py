@@ -28,8 +28,9 @@ import numpy as np
 from jax import lax
 
 from dualrev._jax import add_any_p, primitive
+from dualrev.rules.forms import ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
 from dualrev.rules.programs import PushforwardRow, pushforward
-from dualrev.rules.table import ElementwiseRow, ZeroRow, by_kind, elementwise, gather_up, linear, over, spread
+from dualrev.rules.table import ZeroRow
 
 
 def is_complex(x: Any) -> bool:

@@ -24,9 +24,12 @@ LOGICAL_REDUCTIONS = "reduce_and reduce_or reduce_xor"
 #: A value that the user, or an algorithm, declares to be constant.
 CONSTANTS = "stop_gradient"
 
+#: What only looks at a value.
+OBSERVERS = "debug_callback debug_print"
+
 RANDOM = "random_seed random_bits random_split random_wrap random_unwrap random_fold_in random_clone rng_bit_generator"
 
-for name in " ".join((STEPS, COMPARISONS, BITS, POSITIONS, LOGICAL_REDUCTIONS, CONSTANTS, RANDOM)).split():
+for name in " ".join((STEPS, COMPARISONS, BITS, POSITIONS, LOGICAL_REDUCTIONS, CONSTANTS, OBSERVERS, RANDOM)).split():
     found = primitive(name)
     if found is not None:
         zero(found)

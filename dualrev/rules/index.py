@@ -13,10 +13,11 @@ from jax import lax
 
 from dualrev import zeros
 from dualrev.linear_maps import Tangents
+from dualrev.rules.forms import LinearRow, linear
 from dualrev.rules.programs import PushforwardRow, pushforward
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
-from dualrev.rules.table import LinearRow, Site, linear, register
+from dualrev.rules.table import Site, register
 
 # ------------------------------------------------------------------------------------------------------- dynamic slices
 

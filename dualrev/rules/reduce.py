@@ -12,8 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev.rules.forms import linear
 from dualrev.rules.programs import pushforward
-from dualrev.rules.table import linear
 
 
 def expand(x: Any, shape: Sequence[int], axes: Sequence[int]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from dualrev._jax import convert_to, is_differentiable, primitive
-from dualrev.rules.table import alongside, elementwise, linear, linear_together
+from dualrev.rules.forms import alongside, elementwise, linear, linear_together
 
 # --------------------------------------------------------------------------------------------------------- same entries
 
