@@ -170,7 +170,8 @@ class _Call:
         if moved is None:
             return [None] * len(outs)
         leaves, tree = tree_flatten(moved, is_leaf=lambda x: x is None)
-        if tree_structure(tree_map(lambda _: 0, out)) != tree_structure(tree_unflatten(tree, [0] * len(leaves))):
+        expected: Any = tree_structure(tree_map(lambda _: 0, out))
+        if expected != tree_structure(tree_unflatten(tree, [0] * len(leaves))):
             raise errors.RuleError(f"in the rule for {self.name} (pushforward): the tangent has the structure {tree}, but the output "
                                    f"has {self.out_tree}")
         return leaves

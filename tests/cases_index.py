@@ -102,7 +102,7 @@ CASES = [
     case("gather", take("fill"), normal(5, 2), ints(0, 5), label="one row"),
     case("gather", lambda x, i: lax.gather(x, i, OUTER, (2, 3, 3)), normal(2, 6, 3), ints(0, 3, 0, 1), label="no indices"),
     case("gather", lambda x, i: x[i], normal(1), fixed([0, 0], "int32"), label="size 1"),
-    case("gather", lambda x, i: x[i], normal(5, 0), ints(0, 5, 3), label="size 0"),
+    case("gather", lambda x, i: lax.gather(x, i, OUTER, (2, 3, 0)), normal(2, 6, 0), ints(0, 3, 4, 1), label="size 0"),
     case("gather", lambda x, i: x.at[i].get(unique_indices=True, indices_are_sorted=True), normal(5), fixed([0, 2, 3], "int64"),
          label="unique and sorted"),
     *[case("gather", take(mode), normal(5, 2), OUTSIDE if mode != "promise_in_bounds" else TWICE, dtypes=RC, label=mode)

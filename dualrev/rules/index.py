@@ -144,7 +144,7 @@ def other_updates(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> A
     Sorted by place, the updates of one place stand together: products run from its first update and from its last one.
     """
     places = lax.reshape(lax.iota(jnp.int32, x.size), x.shape)
-    place = lax.reshape(read(places, indices, updates, *how, -1), (updates.size,))
+    place = lax.reshape(read(places, indices, updates, *how, fill=-1), (updates.size,))
     place, order = lax.sort((place, lax.iota(jnp.int32, updates.size)), num_keys=1)
     u = take_along(lax.reshape(updates, (updates.size,)), order, 0)
     others = lax.full_like(u, 1)
