@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +31,6 @@ from jax.api_util import debug_info as _debug_info  # names in error messages of
 from jax.core import ShapedArray as ShapedArray  # the abstract value of an array
 from jax.core import Trace as Trace  # base class of an engine's trace
 from jax.core import Tracer as Tracer  # base class of the values that an engine's trace watches
-from jax.core import eval_jaxpr as _eval_jaxpr
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Primitive as Primitive
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
@@ -130,26 +128,14 @@ def jaxpr_out_avals(jaxpr: Any) -> list[Any]:
     return list(jaxpr.out_avals)
 
 
-_closed: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+def copy_jaxpr(jaxpr: Any) -> Any:
+    """A closed jaxpr with the same equations, and an identity of its own.
 
-
-def close_jaxpr(jaxpr: Any) -> Any:
-    """A closed jaxpr from an open one without constants, the same one each time.
-
-    ``remat2`` carries an open one in 0.10; since 0.11 there is one class for both.
+    What is cached for as long as a jaxpr lives must not keep it alive; where it needs the equations, it holds a copy.
+    ``remat2`` carries an open jaxpr, without constants, in 0.10; since 0.11 there is one class for both.
     """
-    if hasattr(jaxpr, "consts") and hasattr(jaxpr, "in_avals"):
-        return jaxpr
-    try:
-        return _closed[jaxpr]
-    except KeyError:
-        # A copy inside, since what is cached for as long as its key lives must not keep the key alive.
-        closed = _closed[jaxpr] = ClosedJaxpr(jaxpr.replace(), [])
-        return closed
-
-
-def eval_open_jaxpr(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
-    return _eval_jaxpr(jaxpr, consts, *args)
+    body = getattr(jaxpr, "jaxpr", jaxpr)
+    return ClosedJaxpr(body.replace(eqns=list(body.eqns)), list(getattr(jaxpr, "consts", ())))
 
 
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
@@ -260,9 +246,10 @@ def primitive(name: str) -> Any | None:
 def _primitives() -> dict[str, Any]:
     from jax._src import ad_checkpoint, ad_util, debugging, dispatch, random
     from jax._src.core import Primitive
-    from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special, windowed_reductions
+    from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special
+    from jax._src.lax import windowed_reductions as windowed
     from jax._src.random import prng
 
-    modules: tuple[Any, ...] = (ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed_reductions,
+    modules: tuple[Any, ...] = (ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed,
                                 convolution, ann, linalg, fft, other, parallel, special)
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}

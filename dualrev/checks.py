@@ -161,8 +161,8 @@ def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[An
     check_leaves(tuple(tangents), "tangents")
     flat_primals, tree = tree_flatten(tuple(primals))
     flat_tangents, tangent_tree = tree_flatten(tuple(tangents))
-    same = bool(jax.tree_util.tree_structure(primals) == jax.tree_util.tree_structure(tangents))  # a tuple is not a list
-    if not same:
+    structure: Any = jax.tree_util.tree_structure(primals)  # in which a tuple is not a list
+    if structure != jax.tree_util.tree_structure(tangents):
         raise TypeError(f"primal and tangent arguments to jax.{call} must have the same tree structure; primals have tree "
                         f"structure {tree} whereas tangents have tree structure {tangent_tree}.")
     for (path, x), t in zip(tree_flatten_with_path(tuple(primals))[0], flat_tangents, strict=True):

@@ -71,8 +71,6 @@ def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[lis
             needed.update(atom for atom in eqn.invars if not hasattr(atom, "val"))
             eqns.append(eqn)
     outer = [body.outvars[i] for i in chosen]
-    return chosen, ClosedJaxpr(_replaced(body, body.invars[:n_fixed], outer, eqns[::-1]), list(jaxpr.consts))
-
-
-def _replaced(body: Any, invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
-    return body.replace(invars=list(invars), outvars=list(outvars), eqns=list(eqns), debug_info=None)
+    info = body.debug_info._replace(arg_names=None, result_paths=None)
+    split = body.replace(invars=list(body.invars[:n_fixed]), outvars=outer, eqns=eqns[::-1], debug_info=info)
+    return chosen, ClosedJaxpr(split, list(jaxpr.consts))

@@ -8,6 +8,7 @@ residuals of its tape, with the pulls and pushes that read them; a :class:`Pushf
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -266,20 +267,28 @@ class Pushforward:
 # ------------------------------------------------------------------------------------------------------------------- cache
 
 _cache: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
-_order: list[Any] = []
+_order: deque[Any] = deque()
 
 
-def cached(owner: Any, key: Any, make: Callable[[], Any]) -> Any:
-    """``make()``, kept for as long as ``owner`` (a jaxpr) lives, and while it is among the newest."""
-    held = _cache.setdefault(owner, {})
-    try:
-        return held[key]
-    except KeyError:
-        pass
-    value = held[key] = make()
-    _order.append((weakref.ref(owner), key))
+def cached(owners: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """``make()``, kept for as long as the owners live, and while it is among the newest.
+
+    ``owners`` is a jaxpr or a tuple of them.  Neither the key nor the value may hold one, or they would never go.
+    """
+    first, *others = owners if isinstance(owners, tuple) else (owners,)
+    held = _cache.setdefault(first, {})
+    if others:
+        key = (key, *map(id, others))
+    found = held.get(key)
+    if found is not None:
+        references, value = found
+        if all(reference() is other for reference, other in zip(references, others, strict=True)):
+            return value
+    value = make()
+    held[key] = (tuple(map(weakref.ref, others)), value)
+    _order.append((weakref.ref(first), key))
     if len(_order) > PROGRAMS_KEPT:
-        reference, old_key = _order.pop(0)
+        reference, old_key = _order.popleft()
         old_owner = reference()
         if old_owner is not None and old_owner in _cache:
             _cache[old_owner].pop(old_key, None)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev._jax import close_jaxpr, is_eager, is_inlined, jit_p, remat_p
+from dualrev._jax import copy_jaxpr, is_eager, is_inlined, jit_p, remat_p
 from dualrev.engines.staging import (
     Linearization,
     Pushforward,
@@ -35,20 +35,30 @@ def splice(name: Any) -> Wrapper:
     return Wrapper(str(name), None)
 
 
+def own_copy(jaxpr: Any) -> Any:
+    """A copy of a jaxpr for linear maps to hold, the same one each time."""
+    return cached(jaxpr, "copy", lambda: copy_jaxpr(jaxpr))
+
+
 class CallRow(Row):
-    """An operation that holds a program of its own.
+    """An operation that holds programs of its own: its parameters ``jaxprs`` are jaxprs, or tuples of them."""
 
-    ``owner(params)`` is the jaxpr whose life bounds that of the programs derived from it.
-    """
-
-    def __init__(self, primitive: Any, owner: Callable[[dict[str, Any]], Any], forward: Forward, reverse: Reverse):
+    def __init__(self, primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse):
         super().__init__(primitive)
-        self.owner = owner
+        self.jaxprs = jaxprs
         self.forward = forward
         self.reverse = reverse
 
     def _key(self, kind: str, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Any:
-        return (kind, self.primitive, active, tuple([aval_of(x) for x in primals]), tuple(params.items()))
+        settings = tuple([(name, value) for name, value in params.items() if name not in self.jaxprs])
+        return (kind, self.primitive, active, tuple([aval_of(x) for x in primals]), settings)
+
+    def owners(self, params: dict[str, Any]) -> tuple[Any, ...]:
+        """The jaxprs whose lives bound those of the programs derived from them."""
+        found: list[Any] = []
+        for name in self.jaxprs:
+            found.extend(params[name] if isinstance(params[name], tuple) else (params[name],))
+        return tuple(found)
 
     def _evaluate(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
         return lambda *args: self.bind(args, params)
@@ -57,7 +67,7 @@ class CallRow(Row):
         if not is_eager(primals) or not is_eager(tangents):
             return self.forward(primals, tangents, params)
         active = tuple([t is not None for t in tangents])
-        push = cached(self.owner(params), self._key("push", active, primals, params), lambda: Pushforward(
+        push = cached(self.owners(params), self._key("push", active, primals, params), lambda: Pushforward(
             self._evaluate(params), [aval_of(x) for x in primals], active, splice(self.primitive)))
         return push(primals, tangents)
 
@@ -66,7 +76,7 @@ class CallRow(Row):
         if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
         key = self._key("linear" if is_linear else "linearize", active, primals, params)
-        linearization = cached(self.owner(params), key, lambda: Linearization(
+        linearization = cached(self.owners(params), key, lambda: Linearization(
             self._evaluate(params), [aval_of(x) for x in primals], active, is_linear, splice(self.primitive)))
         return linearization(primals)
 
@@ -93,9 +103,9 @@ class JitRow(Row):
 register(JitRow(jit_p))
 
 
-def call(primitive: Any, owner: Callable[[dict[str, Any]], Any], forward: Forward, reverse: Reverse) -> None:
-    """State how an operation that holds a program is pushed through, and how it is linearized."""
-    register(CallRow(primitive, owner, forward, reverse))
+def call(primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse) -> None:
+    """State how an operation that holds programs, in its parameters ``jaxprs``, is pushed through and linearized."""
+    register(CallRow(primitive, jaxprs, forward, reverse))
 
 
 # ---------------------------------------------------------------------------------------------------------- jax.checkpoint
@@ -141,7 +151,7 @@ jax.tree_util.register_pytree_node(
 def _remat_forward(primals: Sequence[Any], tangents: Sequence[Any],
                    params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
     active = tuple([t is not None for t in tangents])
-    push = pushforward_of(close_jaxpr(params["jaxpr"]), active, splice("checkpoint"))
+    push = pushforward_of(own_copy(params["jaxpr"]), active, splice("checkpoint"))
 
     def both(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         return push(primals, tangents)
@@ -152,12 +162,13 @@ def _remat_forward(primals: Sequence[Any], tangents: Sequence[Any],
 
 def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                    is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-    jaxpr = close_jaxpr(params["jaxpr"])
+    jaxpr = own_copy(params["jaxpr"])
     if is_linear:
         return linearization_of(jaxpr, active, True, splice("checkpoint"))(primals)
-    outs = remat_p.bind(*primals, **params)
+    # What is staged here is kept as long as the original jaxpr lives, so it runs the copy.
+    outs = remat_p.bind(*primals, **{**params, "jaxpr": jaxpr.jaxpr})
     linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
     return list(outs), RematMap(list(primals), jaxpr, active, bool(params["prevent_cse"])), linearization.active_outs
 
 
-call(remat_p, lambda params: params["jaxpr"], _remat_forward, _remat_reverse)
+call(remat_p, ("jaxpr",), _remat_forward, _remat_reverse)

@@ -68,7 +68,7 @@ register(GatherRow(lax.gather_p, (gather_transpose,), together=False, fixed=()))
 # -------------------------------------------------------------------------------------------------------------- scatter
 
 
-def read(x: Any, indices: Any, updates: Any, numbers: Any, indices_are_sorted: bool, unique_indices: bool, mode: Any,
+def read(x: Any, indices: Any, updates: Any, numbers: Any, indices_are_sorted: bool, unique_indices: bool, mode: Any, *,
          fill: int = 0) -> Any:
     """The entries of ``x`` where a scatter puts its ``updates``, and ``fill`` for those that it drops."""
     absent = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)

@@ -24,7 +24,7 @@ from dualrev._jax import (
 from dualrev.engines.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.jaxprs import split_invariant
 from dualrev.linear_maps import LinearMap, Tangents
-from dualrev.rules.control import call, splice
+from dualrev.rules.control import call, own_copy, splice
 from dualrev.rules.table import Unknown
 
 
@@ -243,7 +243,7 @@ def _stacked_avals(layout: Layout) -> list[Any]:
     return [a.update(shape=(layout.settings["length"], *a.shape)) for a in layout.jaxpr.out_avals[layout.n_carry:]]
 
 
-call(scan_p, lambda params: params["jaxpr"], _scan_forward, _scan_reverse)
+call(scan_p, ("jaxpr",), _scan_forward, _scan_reverse)
 
 
 # ---------------------------------------------------------------------------------------------------------------- while_loop
@@ -310,11 +310,12 @@ def _while_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dic
                    is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     if is_linear:
         raise errors.unbounded_loop()
-    outs = list(while_p.bind(*primals, **params))
+    held = {name: own_copy(value) if name.endswith("_jaxpr") else value for name, value in params.items()}
+    outs = list(while_p.bind(*primals, **held))
     _, on_consts, on_init = _while_parts(active, params)
     _, on_carry = _while_push(params, on_consts, on_init)
     moves = [m and is_differentiable(a) for m, a in zip(on_carry, params["body_jaxpr"].out_avals, strict=True)]
-    return outs, WhileMap(list(primals), active, tuple(params.items())), moves
+    return outs, WhileMap(list(primals), active, tuple(held.items())), moves
 
 
-call(while_p, lambda params: params["body_jaxpr"], _while_forward, _while_reverse)
+call(while_p, ("body_jaxpr", "cond_jaxpr"), _while_forward, _while_reverse)
