@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 from dualrev import checks, errors, zeros
 from dualrev._jax import Primitive, SymbolicZero, bind_custom_jvp, is_differentiable, tangent_aval, typeof
 from dualrev.engines import reverse
-from dualrev.rules import forms
+from dualrev.rules import forms, table
 from dualrev.rules.programs import pushforward as pushforward_row
 
 
@@ -69,6 +69,7 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex]
 
 
 def _register_row(primitive: Any, partials: Any, pushforward: Any, adjoint: Any) -> None:
+    """State a row, and have all that it returns checked."""
     if partials is not None:
         forms.elementwise(primitive, *partials)
     elif pushforward is not None:
@@ -77,6 +78,9 @@ def _register_row(primitive: Any, partials: Any, pushforward: Any, adjoint: Any)
         forms.linear(primitive, adjoint)
     else:
         forms.linear(primitive, *adjoint)
+    row = table.rows[primitive]
+    assert isinstance(row, table.OpRow)  # all three forms are
+    row.is_users_own = True
 
 
 class _Statement:

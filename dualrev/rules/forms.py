@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from dualrev import zeros
+from dualrev import errors, zeros
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.table import OpRow, Reader, Row, Site, aval_of, register
 
 
 def spread(t: Any, shape: tuple[int, ...]) -> Any:
     """A tangent broadcast as an elementwise operation broadcasts: scalars, and dimensions of size 1."""
-    if t.shape == shape:
+    if t.shape == shape or t.ndim not in (0, len(shape)):  # the latter is a mistake for the caller to report
         return t
     return lax.broadcast_in_dim(t, shape, tuple(range(t.ndim)))
 
@@ -76,6 +76,8 @@ class ElementwiseRow(OpRow):
 
     def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
         # Only operands of different shapes are told apart: cotangents of what was spread are summed, and its tangents spread.
+        if self.is_users_own:
+            return tuple([aval_of(x) for x in primals])
         if len(primals) > 1:
             shape = getattr(primals[0], "shape", ())
             for x in primals:
@@ -114,17 +116,29 @@ class ElementwiseRow(OpRow):
                 terms.append(lax.mul(t, lax.full_like(t, partial)))
         return terms
 
+    def check_terms(self, site: Site, terms: Sequence[Any], shape: tuple[int, ...]) -> None:
+        for i, term in zip(site.positions, terms, strict=True):
+            if term is not None and term.shape != shape:
+                raise errors.RuleError(f"the rule for {self.primitive} has a partial of shape {list(term.shape)} for operand {i}; "
+                                       f"expected {list(shape)}, that of the output")
+
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        terms = self.terms(site, residuals, tangents)
+        if site.in_avals:
+            shape = np.broadcast_shapes(*[a.shape for a in site.in_avals])
+            terms = [None if term is None else spread(term, shape) for term in terms]
+            self.check_terms(site, terms, shape)
+        elif tangents:
+            self.check_terms(site, terms, next(t.shape for t in tangents if t is not None))
         total = None
-        for term in self.terms(site, residuals, tangents):
+        for term in terms:
             total = zeros.add(total, term)
-        if site.in_avals and total is not None:
-            total = spread(total, np.broadcast_shapes(*[a.shape for a in site.in_avals]))
         return (total,)
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
         cts = self.terms(site, residuals, (ct,) * len(site.positions))
+        self.check_terms(site, cts, ct.shape)
         if site.in_avals:
             for k, i in enumerate(site.positions):
                 if cts[k] is not None:

@@ -75,7 +75,7 @@ class PushforwardRow(OpRow):
         given: list[Any] = []
 
         def push(*tangents: Any) -> list[Any]:
-            results = self.push(site, residuals, tangents)
+            results = self.run("push", site, residuals, tangents)
             given[:] = [ct for ct, t in zip(cotangents, results, strict=True) if t is not None]
             return [t for t in results if t is not None]
 

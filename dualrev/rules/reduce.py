@@ -78,6 +78,14 @@ def recurrence(a: Any, b: Any, axis: int, reverse: bool) -> Any:
     return lax.associative_scan(then, (a, b), reverse, axis)[1]
 
 
+def scanned(combine: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
+    """The operation itself as an associative scan, which shares its steps with that of the tangents.
+
+    The primitive is often a windowed reduction, which shares nothing (and for ``cumlogsumexp`` takes quadratic work on a CPU).
+    """
+    return lambda x, *, axis, reverse: (lax.associative_scan(combine, x, reverse, axis), ())
+
+
 def previous(x: Any, start: float, axis: int, reverse: bool) -> Any:
     """``x[i-1]`` along ``axis`` (``x[i+1]`` when reversed), and ``start`` where there is none."""
     shift = (-1, 1, 0) if reverse else (1, -1, 0)
@@ -89,7 +97,15 @@ def cumprod_push(t: Any, x: Any, *, out: Any, axis: int, reverse: bool) -> Any:
     return recurrence(x, lax.mul(previous(out, 1, axis, reverse), t), axis, reverse)
 
 
-pushforward(lax.cumprod_p, cumprod_push)
+pushforward(lax.cumprod_p, cumprod_push, saves=scanned(lax.mul))
+
+
+def log_add_exp(x: Any, y: Any) -> Any:
+    """``log(exp(x) + exp(y))``; the sum of equal infinities is that infinity."""
+    difference = lax.sub(x, y)
+    is_same = lax.ne(difference, difference)
+    gap = lax.abs(lax.select(is_same, lax.full_like(x, 0), difference))
+    return lax.select(is_same, lax.add(x, y), lax.add(lax.max(x, y), lax.log1p(lax.exp(lax.neg(gap)))))
 
 
 def ratio(x: Any, out: Any) -> Any:
@@ -108,7 +124,13 @@ def cumlogsumexp_push(t: Any, x: Any, *, out: Any, axis: int, reverse: bool) -> 
     return recurrence(decay, lax.mul(ratio(x, out), t), axis, reverse)
 
 
-pushforward(lax.cumlogsumexp_p, cumlogsumexp_push)
+def cumlogsumexp_scanned(x: Any, *, axis: int, reverse: bool) -> tuple[Any, Any]:
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):  # which branch of the logarithm is jax's choice
+        return lax.cumlogsumexp_p.bind(x, axis=axis, reverse=reverse), ()
+    return scanned(log_add_exp)(x, axis=axis, reverse=reverse)
+
+
+pushforward(lax.cumlogsumexp_p, cumlogsumexp_push, saves=cumlogsumexp_scanned)
 
 
 # --------------------------------------------------------------------------------------------------- maxima and minima
@@ -126,16 +148,17 @@ pushforward(lax.reduce_max_p, reduce_chosen)
 pushforward(lax.reduce_min_p, reduce_chosen)
 
 
-def cumulative_choice(choose: Callable[[Any, Any], Any], beats: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+def cumulative_choice(choose: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     """The push of a cumulative maximum or minimum."""
 
-    def share(x: Any, y: Any) -> Any:
-        half = lax.full_like(x, 0.5)
-        return lax.select(beats(x, y), lax.full_like(x, 1), lax.select(lax.eq(x, y), half, lax.full_like(x, 0)))
+    def share(x: Any, y: Any, chosen: Any) -> Any:
+        some = lax.select(lax.eq(x, y), lax.full_like(x, 0.5), lax.full_like(x, 1))
+        return lax.select(lax.eq(x, chosen), some, lax.full_like(x, 0))
 
     def then(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
         (x, t), (y, u) = first, second
-        return choose(x, y), lax.add(lax.mul(share(x, y), t), lax.mul(share(y, x), u))
+        chosen = choose(x, y)
+        return chosen, lax.add(lax.mul(share(x, y, chosen), t), lax.mul(share(y, x, chosen), u))
 
     def push(t: Any, x: Any, *, axis: int, reverse: bool) -> Any:
         return lax.associative_scan(then, (x, t), reverse, axis)[1]
@@ -143,5 +166,5 @@ def cumulative_choice(choose: Callable[[Any, Any], Any], beats: Callable[[Any, A
     return push
 
 
-pushforward(lax.cummax_p, cumulative_choice(lax.max, lax.gt))
-pushforward(lax.cummin_p, cumulative_choice(lax.min, lax.lt))
+pushforward(lax.cummax_p, cumulative_choice(lax.max), saves=scanned(lax.max))
+pushforward(lax.cummin_p, cumulative_choice(lax.min), saves=scanned(lax.min))

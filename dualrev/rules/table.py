@@ -129,10 +129,10 @@ class Site:
             return function
 
     def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
-        return self.row.annotated(self.row.push, self, residuals, tangents)
+        return self.row.run("push", self, residuals, tangents)
 
     def pull(self, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        return self.row.annotated(self.row.pull, self, residuals, cotangents)
+        return self.row.run("pull", self, residuals, cotangents)
 
     def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
         outs, saved = self.row.evaluate(primals, self.params, self.active)
@@ -206,6 +206,8 @@ class Reader:
 class OpRow(Row):
     """A row whose derivative is stated by pushes and pulls of residuals."""
 
+    #: Whether a user stated the row: what it returns is checked in full.
+    is_users_own = False
     #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
     reads_avals = True
     #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
@@ -232,14 +234,32 @@ class OpRow(Row):
         super().__init__(primitive)
         self.sites: dict[Any, Site] = {}
 
-    def annotated(self, function: Callable[..., Tangents], site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
+    def run(self, direction: str, site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
+        """A push or a pull; errors name the row, and results that do not fit are errors."""
         try:
-            return function(site, residuals, moving)
+            results = getattr(self, direction)(site, residuals, moving)
+            if site.in_avals:
+                self.check(direction, site, results)
+            return results
         except Exception as error:
             note = f"in the rule for {self.primitive}, {self.where}"
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             raise
+
+    def check(self, direction: str, site: Site, results: Tangents) -> None:
+        """Cotangents have the types of the operands; the tangents of a user's row have those of the outputs."""
+        if direction == "pull":
+            what, expected = "cotangent of operand", [(i, site.in_avals[i]) for i in site.positions]
+        elif self.is_users_own:
+            outs = abstract_outputs(self.primitive, site.in_avals, site.params)
+            what, expected = "tangent of output", list(enumerate(outs))
+        else:
+            return
+        for (i, aval), t in zip(expected, results, strict=True):
+            if t is not None and (t.shape != aval.shape or t.dtype != aval.dtype) and is_differentiable(aval):
+                raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
+                                       f"expected {aval.dtype.name}{list(aval.shape)}")
 
     def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
