@@ -9,6 +9,7 @@ A :class:`Tape` is a linear map made of linear maps: the derivative of a whole f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,20 +20,20 @@ from dualrev import zeros
 Tangents = tuple[Any, ...]
 
 
-class LinearMap:
+class LinearMap(ABC):
     """The derivative of one call at one point."""
 
     __slots__ = ()
 
     name: str = "linear map"
 
+    @abstractmethod
     def push(self, *tangents: Any) -> Tangents:
         """J·v: one tangent for each active input, one result for each output."""
-        raise NotImplementedError(type(self).__name__)
 
+    @abstractmethod
     def pull(self, *cotangents: Any) -> Tangents:
         """Jᵀ·u: one cotangent for each output, one result for each active input."""
-        raise NotImplementedError(type(self).__name__)
 
 
 class Tape(LinearMap):

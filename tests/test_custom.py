@@ -136,7 +136,10 @@ def test_check_grads_finds_a_wrong_second_derivative() -> None:
 
 
 def test_check_grads_of_trees_complex_numbers_and_integers() -> None:
-    check_grads(lambda tree, n: {"a": jnp.sin(tree["z"]) * jnp.abs(tree["z"]) ** 2, "n": n + 1}, ({"z": jnp.array([1 + 2j, 0.3 - 1j])}, 3))
+    def f(tree: dict[str, Any], n: Any) -> dict[str, Any]:
+        return {"a": jnp.sin(tree["z"]) * jnp.abs(tree["z"]) ** 2, "n": n + 1}
+
+    check_grads(f, ({"z": jnp.array([1 + 2j, 0.3 - 1j])}, 3))
     with pytest.raises(ValueError, match="needs an input of floating or complex dtype"):
         check_grads(lambda n: n, (3,))
     with pytest.raises(ValueError, match="modes must be"):

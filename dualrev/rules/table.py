@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def aval_of(x: Any) -> Any:
     return x.aval if type(x) is Unknown else typeof(x)
 
 
-class Row:
+class Row(ABC):
     """What an engine asks of the table for one primitive.
 
     ``jvp(primals, tangents, params) -> (outs, tangents out)`` and ``linearize(primals, active, params, is_linear) -> (outs,
@@ -67,12 +68,14 @@ class Row:
             frame = frame.f_back
         self.where = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
 
+    @abstractmethod
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        raise NotImplementedError
+        ...
 
     def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         outs = self.primitive.bind(*primals, **params)
@@ -217,15 +220,17 @@ class OpRow(Row):
         """The outputs, and what a row saves beside them."""
         return self.bind(primals, params), ()
 
+    @abstractmethod
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         """The residuals, given which operands move."""
-        raise NotImplementedError
 
+    @abstractmethod
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        raise NotImplementedError
+        ...
 
     def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
         return [is_differentiable(aval_of(out)) for out in outs]
