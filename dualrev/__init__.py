@@ -1,12 +1,13 @@
 """Forward- and reverse-mode automatic differentiation on one table of rules, for any JAX function."""
 
-from dualrev import rules as rules
+from dualrev import errors, testing
 from dualrev.api import jvp, linear_transpose, linearize, vjp
 from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
 
 __all__ = [
+    "errors",
     "grad",
     "hessian",
     "hvp",
@@ -17,6 +18,7 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "rule",
+    "testing",
     "value_and_grad",
     "vjp",
 ]

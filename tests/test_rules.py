@@ -4,7 +4,7 @@ For each case the same derivatives are computed by dualrev's engines and by jax:
 (forward over reverse, reverse over reverse, reverse over forward, forward over forward).
 
 - *staged*: all of them, traced to one program;
-- *vmapped*: under vmap, against jax sample by sample: order 1, and forward over reverse for the leading lines;
+- *vmapped*: under vmap, in the first dtype, against jax sample by sample: order 1, and forward over reverse for the leading lines;
 - *jitted*: order 1, compiled as one;
 - *un-jitted*: order 1 on concrete values, for the leading lines.
 
@@ -200,7 +200,7 @@ PARAMETERS = [(case, dtype) for case in CASES for dtype in case.dtypes]
 @pytest.mark.parametrize(("case", "dtype"), PARAMETERS, ids=[identify(*p) for p in PARAMETERS])
 def test_rule(case: Case, dtype: str) -> None:
     """Engines agree with jax and with each other, jitted, vmapped and un-jitted."""
-    samples = [Problem(case, dtype, sample) for sample in range(2 if case.vmap and dtype not in LOW else 1)]
+    samples = [Problem(case, dtype, sample) for sample in range(2 if case.vmap and dtype == case.dtypes[0] else 1)]
     first = samples[0]
     rtol = case.rtol or RTOL[dtype]
     assert case.primitive in names(jax.make_jaxpr(case.fun)(*first.args).jaxpr), f"the function does not use {case.primitive}"
