@@ -17,6 +17,7 @@ from dualrev.errors import RuleError
 from dualrev.rules.table import rows
 from dualrev.testing import DerivativeError, check_grads, check_rule
 
+
 @pytest.fixture(autouse=True)
 def table_as_it_was() -> Iterator[None]:
     """Rows for the primitives of these tests go when the test does."""
