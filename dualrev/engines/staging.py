@@ -20,6 +20,7 @@ from dualrev._jax import (
     has_explicit_layout,
     is_differentiable,
     is_eager,
+    is_inlined,
     jaxpr_as_fun,
     jaxpr_out_avals,
     stage,
@@ -37,12 +38,27 @@ PROGRAMS_KEPT = 2048
 class Wrapper:
     """How a program is bound while tracing: the settings of the ``jit`` call it replaces, or None to splice it in."""
 
-    __slots__ = ("key", "like", "name")
+    __slots__ = ("_hash", "is_plain", "key", "like", "name")
 
     def __init__(self, name: str, like: dict[str, Any] | None):
         self.name = name
         self.like = like
         self.key = (name, None if like is None else tuple(like.items()))
+        self._hash = hash(self.key)
+        #: Whether on concrete values a plain ``jax.jit`` does the same.
+        self.is_plain = like is None or not has_explicit_layout(like)
+
+    def fits(self, params: dict[str, Any]) -> bool:
+        """Whether a ``jit`` call has these settings."""
+        if self.like is None:
+            return is_inlined(params) and params["name"] == self.name
+        return all(params[name] == value for name, value in self.like.items())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Wrapper) and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class Program:
@@ -61,7 +77,7 @@ class Program:
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:
         like = self.wrapper.like
-        if is_eager(args) and (like is None or not has_explicit_layout(like)):
+        if self.wrapper.is_plain and is_eager(args):
             if self._compiled is None:
                 run = jaxpr_as_fun(self.jaxpr)
 
@@ -149,11 +165,14 @@ class Linearization:
 
     def spread_outs(self, known_outs: Sequence[Any]) -> list[Any]:
         """All outputs, with symbols for those that are not known."""
+        if not self.is_linear:
+            return list(known_outs)
         values = iter(known_outs)
         return [next(values) if k else Unknown(a) for k, a in zip(self.known_outs, self.out_avals, strict=True)]
 
     def __call__(self, primals: Sequence[Any]) -> tuple[list[Any], StagedMap, tuple[bool, ...]]:
-        known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
+        known = [x for x, k in zip(primals, self.known, strict=True) if k] if self.is_linear else primals
+        known_outs, new = self.evaluate(known)
         outs = self.spread_outs(known_outs)
         pools = {"in": primals, "out": outs, "new": new}
         residuals = [pools[kind][where] for kind, where in self.residual_sources]
@@ -295,13 +314,26 @@ def cached(owners: Any, key: Any, make: Callable[[], Any]) -> Any:
     return value
 
 
+_last_wrapper: weakref.WeakKeyDictionary[Any, Wrapper] = weakref.WeakKeyDictionary()
+
+
+def wrapper_of(params: dict[str, Any]) -> Wrapper:
+    """The settings of a ``jit`` call: those of the last call of the same jaxpr where they fit, which is cheaper than hashing."""
+    found = _last_wrapper.get(params["jaxpr"])
+    if found is None or not found.fits(params):
+        # Without the jaxpr: what is cached for as long as the jaxpr lives must not keep it alive.
+        settings = {name: value for name, value in params.items() if name != "jaxpr"}
+        found = _last_wrapper[params["jaxpr"]] = Wrapper(params["name"], None if is_inlined(params) else settings)
+    return found
+
+
 def linearization_of(jaxpr: Any, active: tuple[bool, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
     """The linearization of a closed jaxpr, traced once."""
-    key = ("linearize", active, is_linear, wrapper.key)
+    key = ("linearize", active, is_linear, wrapper)
     return cached(jaxpr, key, lambda: Linearization(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
 
 
 def pushforward_of(jaxpr: Any, active: tuple[bool, ...], wrapper: Wrapper) -> Pushforward:
     """The pushforward of a closed jaxpr, traced once."""
-    key = ("push", active, wrapper.key)
+    key = ("push", active, wrapper)
     return cached(jaxpr, key, lambda: Pushforward(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, wrapper))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev._jax import copy_jaxpr, is_eager, is_inlined, jit_p, remat_p
+from dualrev._jax import copy_jaxpr, is_eager, jit_p, remat_p
 from dualrev.engines.staging import (
     Linearization,
     Pushforward,
@@ -21,6 +21,7 @@ from dualrev.engines.staging import (
     cached,
     linearization_of,
     pushforward_of,
+    wrapper_of,
 )
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.table import Row, Unknown, aval_of, register
@@ -84,20 +85,13 @@ class CallRow(Row):
 class JitRow(Row):
     """``jit``: the derivative of a compiled function is a compiled function."""
 
-    @staticmethod
-    def wrapper(params: dict[str, Any]) -> Wrapper:
-        if is_inlined(params):
-            return Wrapper(params["name"], None)
-        # Without the jaxpr: what is cached for as long as the jaxpr lives must not keep it alive.
-        return Wrapper(params["name"], {name: value for name, value in params.items() if name != "jaxpr"})
-
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         active = tuple([t is not None for t in tangents])
-        return pushforward_of(params["jaxpr"], active, self.wrapper(params))(primals, tangents)
+        return pushforward_of(params["jaxpr"], active, wrapper_of(params))(primals, tangents)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return linearization_of(params["jaxpr"], active, is_linear, self.wrapper(params))(primals)
+        return linearization_of(params["jaxpr"], active, is_linear, wrapper_of(params))(primals)
 
 
 register(JitRow(jit_p))
