@@ -17,7 +17,6 @@ from jax._src import source_info_util as _source_info_util
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
-from jax._src.ad_util import stop_gradient_p as stop_gradient_p  # in programs whose primitive has not been lowered away
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
@@ -58,10 +57,6 @@ def abstract_outputs(primitive: Any, avals: Sequence[ShapedArray], params: dict[
     """Abstract values of what a primitive returns, without running it."""
     outs, _effects = primitive.abstract_eval(*avals, **params)
     return list(outs) if primitive.multiple_results else [outs]
-
-
-def is_eager_trace(trace: Trace | None) -> bool:
-    return type(trace) is EvalTrace
 
 
 def in_eager_context() -> bool:
@@ -118,10 +113,6 @@ def stage(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Any:
     """Trace a flat function to a closed jaxpr."""
     # The body of a user's program may bind any effectful op; nothing of ours may wait on an outer trace.
     return jax.make_jaxpr(fun)(*avals)
-
-
-def jaxpr_in_avals(jaxpr: Any) -> list[Any]:
-    return list(jaxpr.in_avals)
 
 
 def jaxpr_out_avals(jaxpr: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, float0, is_differentiable, is_eager, key_implementation, tangent_aval, typeof
+from dualrev._jax import convert_to, float0, is_eager, key_implementation, tangent_aval, typeof
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:
@@ -59,11 +59,6 @@ def drop_float0(t: Any) -> Any:
     if t is None or getattr(t, "dtype", None) == float0:
         return None
     return t
-
-
-def has_tangent(x: Any) -> bool:
-    """Whether the value has tangents other than float0."""
-    return is_differentiable(typeof(x))
 
 
 def filler(aval: Any) -> Any:
