@@ -235,12 +235,33 @@ def primitive(name: str) -> Any | None:
 
 @functools.cache
 def _primitives() -> dict[str, Any]:
-    from jax._src import ad_checkpoint, ad_util, debugging, dispatch, random
+    from jax._src import (
+        ad_checkpoint,
+        ad_util,
+        callback,
+        checkify,
+        core,
+        custom_batching,
+        custom_derivatives,
+        debugging,
+        dispatch,
+        ffi,
+        hijax,
+        pjit,
+        random,
+        shard_map,
+        xla_metadata,
+    )
     from jax._src.core import Primitive
+    from jax._src.interpreters import ad
     from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special
     from jax._src.lax import windowed_reductions as windowed
+    from jax._src.lax.control_flow import solves
     from jax._src.random import prng
+    from jax._src.state import discharge
+    from jax._src.state import primitives as state
 
-    modules: tuple[Any, ...] = (ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed,
-                                convolution, ann, linalg, fft, other, parallel, special)
+    modules: tuple[Any, ...] = (core, ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed,
+                                convolution, ann, linalg, fft, other, parallel, special, solves, state, discharge, pjit, shard_map,
+                                callback, checkify, custom_batching, custom_derivatives, ffi, hijax, xla_metadata, ad)
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}

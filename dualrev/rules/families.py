@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dualrev.rules import branch as branch
+from dualrev.rules import callback as callback
+from dualrev.rules import calls as calls
+from dualrev.rules import collective as collective
+from dualrev.rules import combine as combine
 from dualrev.rules import contract as contract
 from dualrev.rules import control as control
 from dualrev.rules import conv as conv
 from dualrev.rules import elementwise as elementwise
+from dualrev.rules import fft as fft
 from dualrev.rules import flat as flat
 from dualrev.rules import index as index
+from dualrev.rules import linalg as linalg
 from dualrev.rules import loop as loop
 from dualrev.rules import reduce as reduce
 from dualrev.rules import shape as shape
+from dualrev.rules import shard as shard
+from dualrev.rules import solve as solve
 from dualrev.rules import sort as sort
+from dualrev.rules import sparse as sparse
+from dualrev.rules import special as special
+from dualrev.rules import state as state
 from dualrev.rules import window as window

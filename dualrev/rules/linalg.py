@@ -1,0 +1,3 @@
+"""Matrix factorizations."""
+
+from __future__ import annotations

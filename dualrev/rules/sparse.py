@@ -1,0 +1,3 @@
+"""Sparse arrays of ``jax.experimental.sparse``."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Mutable references, in their pure uses."""
+
+from __future__ import annotations
