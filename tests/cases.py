@@ -163,7 +163,7 @@ def bind(name: str, **params: Any) -> Callable[..., Any]:
 
 
 #: Rows that no line of the table fits, such as those that hold programs, and the file that tests each.  A file of cases may add to it.
-ELSEWHERE = {name: "test_nesting.py" for name in "debug_callback debug_print jit cond scan while remat2".split()}
+ELSEWHERE = dict.fromkeys(("debug_callback", "debug_print", "jit", "cond", "scan", "while", "remat2"), "test_nesting.py")
 
 
 def load() -> list[Case]:
