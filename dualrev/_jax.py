@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,6 +138,40 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     return len(list(consts)), len(list(carry))
 
 
+def discharge(jaxpr: Any) -> Any:
+    """A closed jaxpr without references: those among the inputs are values, whose final values are appended to the outputs."""
+    from jax._src.state.discharge import discharge_state  # rewrites reads and writes as operations on values
+
+    return discharge_state(jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ()))
+
+
+def discharge_operation(primitive: Any, avals: Sequence[Any], is_reference: Sequence[bool], values: Sequence[Any],
+                        params: dict[str, Any]) -> tuple[Sequence[Any], Any] | None:
+    """``(new values of the references, results)`` of one operation on values in place of references, or None if jax has no rule.
+
+    Rules took their abstract values one by one until 0.12, which puts them into a context.
+    """
+    from jax._src.state import discharge as rules
+
+    out_avals = abstract_outputs(primitive, avals, params)
+    partial = getattr(rules, "_partial_discharge_rules", {})
+    if primitive in partial:
+        return partial[primitive](is_reference, avals, out_avals, *values, **params)
+    rule = rules._discharge_rules.get(primitive)
+    if rule is None:
+        return None
+    if hasattr(rules, "DischargeContext"):
+        return rule(rules.DischargeContext(avals, out_avals, is_reference, False), *values, **params)
+    return rule(avals, out_avals, *values, **params)
+
+
+def is_reference(aval: Any) -> bool:
+    """Whether an abstract value is that of a mutable reference."""
+    from jax._src.state.types import AbstractRef
+
+    return isinstance(aval, AbstractRef)
+
+
 def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, in_like: Sequence[int | None],
              out_like: Sequence[int | None]) -> list[Any]:
     """Bind the jit primitive on a new jaxpr, keeping the settings of an existing call.
@@ -213,6 +248,90 @@ def convert_to(x: Any, aval: Any) -> Any:
     return jax.lax.convert_element_type_p.bind(x, new_dtype=aval.dtype, weak_type=weak, sharding=None)
 
 
+def _flat_tree() -> Callable[[Any], Any]:
+    """What jax's own functions of shards return is a flat tree with the specs beside it; it has a module of its own since 0.11."""
+    try:
+        from jax._src.flattree import flatten
+    except ImportError:
+        from jax._src.tree_util import FlatTree
+
+        return FlatTree.flatten
+    return flatten
+
+
+def bind_shard_map(fun: Callable[..., tuple[Sequence[Any], Sequence[Any]]], args: Sequence[Any], in_specs: Sequence[Any],
+                   like: dict[str, Any]) -> list[Any]:
+    """Run ``fun`` on each shard, with the mesh and the settings of an existing ``shard_map``.
+
+    ``fun`` returns its results and a spec for each, which need not be known before it has run: the public ``jax.shard_map`` asks
+    for them first.
+    """
+    flatten = _flat_tree()
+
+    def flat(*shards: Any) -> Any:
+        results, specs = fun(*shards)
+        return flatten(list(results)).with_aux(tuple(specs))
+
+    info = _debug_info("shard_map", fun, args, {}).with_unknown_names()
+    settings = {name: like[name] for name in ("mesh", "check_vma", "newly_manual_axes")}
+    return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))  # type: ignore[union-attr]
+
+
+def stage_shard_map(fun: Callable[..., Any], args: Sequence[Any],
+                    settings: dict[str, Any]) -> tuple[list[Any], dict[str, Any], Callable[[Sequence[Any]], Any]]:
+    """``(operands, parameters, pack)`` of a ``shard_map`` that arrives at a trace as a function.
+
+    The operands are what the function closes over and then ``args``; the parameters hold a jaxpr and the specs of its results,
+    and ``pack`` arranges results as whoever bound the function expects them.
+    """
+    bound: list[Any] = []
+
+    def bind(*args: Any) -> list[Any]:
+        bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]  # type: ignore[union-attr]
+        return list(bound[0])
+
+    jaxpr = stage(bind, [typeof(x) for x in args])
+    (eqn,) = jaxpr.jaxpr.eqns
+    found = dict(zip((*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars), (*jaxpr.consts, *args), strict=True))
+    operands = [atom.val if hasattr(atom, "val") else found[atom] for atom in eqn.invars]
+    return operands, eqn.params, bound[0].update
+
+
+def spmd_axis_names() -> Sequence[Any]:
+    """Mesh axes that a ``vmap`` around has taken for itself."""
+    from jax._src.core import get_axis_env  # the named axes of the moment
+
+    return tuple(get_axis_env().spmd_axis_names)
+
+
+def varying(aval: Any) -> frozenset[Any]:
+    """The mesh axes along which a value differs from shard to shard, as far as ``check_vma=True`` keeps track."""
+    mat = getattr(aval, "mat", None)
+    return frozenset() if mat is None else mat.varying
+
+
+def vary_as(x: Any, aval: Any) -> Any:
+    """``x``, typed as varying over all the mesh axes that ``aval`` varies over."""
+    mat = getattr(aval, "mat", None)
+    if mat is None or not mat.varying:
+        return x
+    missing = tuple(sorted(mat.varying - varying(typeof(x)), key=str))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def explicit_sharding(aval: Any) -> Any | None:
+    """The sharding of an abstract value where it is part of its type (the mesh has explicit axes), else None."""
+    sharding = getattr(aval, "sharding", None)
+    if sharding is None or sharding.mesh.empty or not sharding.mesh.explicit_axes:
+        return None
+    return sharding
+
+
+def cotangent_aval(aval: Any) -> Any:
+    """The abstract value of cotangents: that of tangents, but what is reduced over a mesh axis has an unreduced cotangent."""
+    return aval.to_ct_aval()
+
+
 def is_array_like(x: Any) -> bool:
     """Whether jax accepts ``x`` as an array operand."""
     if isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
@@ -224,13 +343,30 @@ def is_array_like(x: Any) -> bool:
     return True
 
 
+def binds_functions(primitive: Any) -> bool:
+    """Whether what an equation of the primitive holds as jaxprs is bound as functions (``custom_jvp_call``, ``shard_map``)."""
+    return type(primitive).get_bind_params is not Primitive.get_bind_params
+
+
 def primitive(name: str) -> Any | None:
     """The primitive of this name, or None where this release of jax has none.
 
     For primitives without a public name, and those that only some releases have (``log2``, ``one_minus_square`` and
     ``polynomial`` came with 0.12).
     """
-    return _primitives().get(name)
+    found = _primitives().get(name)
+    if found is None and "jax.experimental.sparse" in sys.modules:
+        return _sparse_primitives().get(name)
+    return found
+
+
+@functools.cache
+def _sparse_primitives() -> dict[str, Any]:
+    """The primitives of sparse arrays, for programs that use them: importing their modules takes time."""
+    from jax.experimental.sparse import api, bcoo, bcsr, coo, csr, linalg
+
+    return {str(value): value for module in (api, bcoo, bcsr, coo, csr, linalg) for value in vars(module).values()
+            if isinstance(value, Primitive)}
 
 
 @functools.cache

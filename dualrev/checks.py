@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves_with_path
 
 from dualrev import errors
-from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, tangent_aval, typeof
+from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, is_reference, tangent_aval, typeof
 
 Argnums = int | Sequence[int]
 
@@ -71,6 +71,9 @@ def check_leaves(tree: Any, what: str) -> None:
         if not is_array_like(leaf):
             raise TypeError(f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type. {errors.user_call.get()} needs "
                             f"arrays as {what}, and {what}{keystr(path)} is not one.")
+        if is_reference(typeof(leaf)):
+            raise TypeError(f"{errors.user_call.get()}: {what}{keystr(path)} is a mutable reference, of type {typeof(leaf)}. Differentiate "
+                            "with respect to a value: pass ref[...], and make the reference inside the function.")
 
 
 def dtype_of(x: Any) -> Any:

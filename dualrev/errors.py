@@ -35,6 +35,14 @@ class RuleError(DualrevError, TypeError):
     """A rule returned something that does not fit the operation it belongs to."""
 
 
+class NoDerivativeError(DualrevError, ValueError, NotImplementedError):
+    """An operation has no derivative that could be found, or none at this point."""
+
+
+class MutableReferenceError(DualrevError, TypeError):
+    """A mutable reference is used in a way that has no derivative."""
+
+
 _FAMILIES = {
     "linalg": "cholesky lu qr svd eig eigh schur hessenberg tridiagonal householder_product triangular_solve tridiagonal_solve "
               "custom_linear_solve lu_pivots_to_permutation symmetric_product geqrf geqp3 ormqr",
@@ -78,11 +86,39 @@ def unbounded_loop() -> UnboundedLoopError:
     )
 
 
+def groups_are_not_tracked() -> NotImplementedError:
+    return NotImplementedError(
+        f"{user_call.get()} met a pmax or pmin with axis_index_groups{at_user_frame()} under shard_map(check_vma=True), which takes the "
+        "result to be the same on all devices though each group has its own. Pass check_vma=False to shard_map, or split the mesh "
+        "axis into two and reduce over one of them."
+    )
+
+
 def not_linear(primitive: Any) -> NonLinearError:
     return NonLinearError(
         f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {user_call.get()} needs a linear "
         f"function, and '{primitive}'{at_user_frame()} is not linear in its operands."
     )
+
+
+def no_derivative(primitive: Any, why: str, what_to_do: str) -> NoDerivativeError:
+    return NoDerivativeError(f"{why} {user_call.get()} met '{primitive}'{at_user_frame()}. {what_to_do}")
+
+
+def reference_cannot_enter(primitive: Any) -> MutableReferenceError:
+    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()} on a mutable reference that the differentiated function "
+                          "made, and a reference cannot enter it. Pass its value (ref[...]) and write the result back.")
+
+
+def reference_from_outside(primitive: Any) -> MutableReferenceError:
+    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()}, which writes a value that is being differentiated into a "
+                          "mutable reference made outside the differentiated function. The derivative would be lost: make the "
+                          "reference inside the function, return the value instead, or write jax.lax.stop_gradient of it.")
+
+
+def reference_returned() -> MutableReferenceError:
+    return MutableReferenceError(f"{user_call.get()}: the differentiated function returned a mutable reference. Return what it holds: ref[...] "
+                          "or jax.ref.freeze(ref).")
 
 
 class calling:

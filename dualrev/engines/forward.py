@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev import errors, zeros
+from dualrev import zeros
 from dualrev._jax import (
     Trace,
     Tracer,
@@ -17,11 +17,13 @@ from dualrev._jax import (
     is_differentiable,
     process,
     set_current_trace,
+    stage_shard_map,
     take_current_trace,
     to_concrete_value,
     typeof,
 )
-from dualrev.rules.table import rows
+from dualrev.engines import references
+from dualrev.rules.table import row_of
 
 
 class Dual(Tracer):
@@ -50,6 +52,7 @@ class ForwardTrace(Trace):
     def __init__(self, parent: Trace):
         super().__init__()
         self.parent = parent
+        self.has_references = False
 
     def dual(self, primal: Any, tangent: Any) -> Any:
         return primal if tangent is None else Dual(self, primal, tangent)
@@ -68,23 +71,39 @@ class ForwardTrace(Trace):
         return primals, tangents, moves
 
     def stage_value(self, val: Any) -> Any:
-        return val
+        return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
 
     def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        if primitive in references.MAKERS:
+            self.has_references = True
+            return references.make(self, primitive, tracers, params)
+        if self.has_references and references.holds_box(self, tracers):
+            return references.operate(self, primitive, tracers, params)
         primals, tangents, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, params)
-        row = rows.get(primitive)
-        if row is None:
-            raise errors.missing_rule(primitive)
+        row = row_of(primitive)
         with set_current_trace(self.parent):
             outs, tangents_out = row.jvp(primals, tangents, params)
         if primitive.multiple_results:
             return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
         return self.dual(outs[0], tangents_out[0])
 
+    def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
+        with set_current_trace(self.parent):
+            operands, params, pack = stage_shard_map(fun, tracers, settings)
+        primals, _, moves = self.split(operands)
+        if not moves:
+            return pack(process(self.parent, primitive, primals, primitive.get_bind_params(params)))
+        return pack(self.process_primitive(primitive, operands, params))
+
+    def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        with set_current_trace(self):
+            return fun.call_wrapped(*tracers)
+
     def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
                                 symbolic_zeros: bool) -> list[Any]:
+        references.keep_out(self, primitive, tracers)
         primals, tangents, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
@@ -94,6 +113,7 @@ class ForwardTrace(Trace):
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
                                 out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+        references.keep_out(self, primitive, tracers)
         primals, tangents, moves = self.split(tracers)
         if not moves:
             params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
@@ -114,6 +134,7 @@ def push_through(fun: Callable[..., Sequence[Any]], primals: Sequence[Any],
             try:
                 with set_current_trace(trace):
                     results = list(fun(*[trace.dual(x, t) for x, t in zip(primals, tangents, strict=True)]))
+                references.check_results(trace, results)
                 outs, tangents_out, _ = trace.split(results)
             finally:
                 trace.invalidate()

@@ -21,12 +21,14 @@ from dualrev._jax import (
     ensure_no_leaks,
     process,
     set_current_trace,
+    stage_shard_map,
     take_current_trace,
     to_concrete_value,
     typeof,
 )
+from dualrev.engines import references
 from dualrev.linear_maps import LinearMap, Tangents, Tape
-from dualrev.rules.table import Unknown, aval_of, rows
+from dualrev.rules.table import Unknown, aval_of, row_of
 
 
 class Taped(Tracer):
@@ -59,6 +61,7 @@ class TapeTrace(Trace):
         self.is_linear = is_linear
         self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
         self.n_slots = 0
+        self.has_references = False
 
     def new_slot(self) -> int:
         slot = self.n_slots
@@ -96,15 +99,18 @@ class TapeTrace(Trace):
         return results
 
     def stage_value(self, val: Any) -> Any:
-        return val
+        return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
 
     def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        if primitive in references.MAKERS:
+            self.has_references = True
+            return references.make(self, primitive, tracers, params)
+        if self.has_references and references.holds_box(self, tracers):
+            return references.operate(self, primitive, tracers, params)
         primals, slots, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, params)
-        row = rows.get(primitive)
-        if row is None:
-            raise errors.missing_rule(primitive)
+        row = row_of(primitive)
         active = tuple([slot is not None for slot in slots])
         with set_current_trace(self.parent):
             try:
@@ -116,8 +122,21 @@ class TapeTrace(Trace):
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
+    def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
+        with set_current_trace(self.parent):
+            operands, params, pack = stage_shard_map(fun, tracers, settings)
+        primals, _, moves = self.split(operands)
+        if not moves:
+            return pack(process(self.parent, primitive, primals, primitive.get_bind_params(params)))
+        return pack(self.process_primitive(primitive, operands, params))
+
+    def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+        with set_current_trace(self):
+            return fun.call_wrapped(*tracers)
+
     def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
                                 symbolic_zeros: bool) -> list[Any]:
+        references.keep_out(self, primitive, tracers)
         primals, slots, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
@@ -130,6 +149,7 @@ class TapeTrace(Trace):
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
                                 out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+        references.keep_out(self, primitive, tracers)
         primals, slots, moves = self.split(tracers)
         if not moves:
             params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
@@ -181,6 +201,7 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
                 in_slots = tuple([x.slot for x, moves in zip(inputs, active, strict=True) if moves])
                 with set_current_trace(trace):
                     results = list(fun(*inputs))
+                references.check_results(trace, results)
                 outs, out_slots, _ = trace.split(results)
             finally:
                 trace.invalidate()

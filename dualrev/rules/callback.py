@@ -1,3 +1,15 @@
-"""Calls out of the program: what only looks at values passes through, what computes has no derivative to be found."""
+"""Calls out of the program: what only looks at values passes through (:mod:`dualrev.rules.flat`), what computes has no derivative
+that could be found, and says so.
+"""
 
 from __future__ import annotations
+
+from dualrev._jax import primitive
+from dualrev.rules.forms import impossible
+
+STATE_A_RULE = ("State the derivative of the function that makes the call, once, with @dualrev.rule (partials, a pushforward or an "
+                "adjoint), or with `jax.custom_jvp`.")
+
+impossible(primitive("pure_callback"), "Pure callbacks do not support JVP.", STATE_A_RULE)
+impossible(primitive("io_callback"), "IO callbacks do not support JVP.", STATE_A_RULE)
+impossible(primitive("ffi_call"), "The FFI call cannot be differentiated.", STATE_A_RULE)

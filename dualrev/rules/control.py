@@ -82,19 +82,28 @@ class CallRow(Row):
         return linearization(primals)
 
 
-class JitRow(Row):
-    """``jit``: the derivative of a compiled function is a compiled function."""
+class RunRow(Row):
+    """An operation that runs one program once: the derivative of a call is a call of the derivative.
+
+    ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` how its derivatives are bound.
+    """
+
+    def __init__(self, primitive: Any, jaxpr_of: Callable[[dict[str, Any]], Any], wrapper_of: Callable[[dict[str, Any]], Wrapper]):
+        super().__init__(primitive)
+        self.jaxpr_of = jaxpr_of
+        self.wrapper_of = wrapper_of
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         active = tuple([t is not None for t in tangents])
-        return pushforward_of(params["jaxpr"], active, wrapper_of(params))(primals, tangents)
+        return pushforward_of(self.jaxpr_of(params), active, self.wrapper_of(params))(primals, tangents)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return linearization_of(params["jaxpr"], active, is_linear, wrapper_of(params))(primals)
+        return linearization_of(self.jaxpr_of(params), active, is_linear, self.wrapper_of(params))(primals)
 
 
-register(JitRow(jit_p))
+# The derivative of a compiled function is a compiled function.
+register(RunRow(jit_p, lambda params: params["jaxpr"], wrapper_of))
 
 
 def call(primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse) -> None:

@@ -207,31 +207,43 @@ class LinearRow(OpRow):
 
 
 class BilinearRow(OpRow):
-    """``out = x * y`` for a product that is linear in each operand."""
+    """``out = x * y`` for a product that is linear in each of two operands; others, such as indices, are fixed."""
 
-    def __init__(self, primitive: Any, adjoint_x: Callable[..., Any], adjoint_y: Callable[..., Any]):
+    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None]):
         super().__init__(primitive)
-        self.adjoints = (Reader(adjoint_x, skip=1), Reader(adjoint_y, skip=1))
+        self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
+        x, y = [i for i, a in enumerate(adjoints) if a is not None]
+        self.partner = {x: y, y: x}
+
+    def is_read(self, i: int, active: tuple[bool, ...]) -> bool:
+        """Whether an operand is fixed, or its partner moves."""
+        return i not in self.partner or active[self.partner[i]]
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
-        x, y = primals
-        return (*((y,) if active[0] else ()), *((x,) if active[1] else ()))
+        return tuple([x for i, x in enumerate(primals) if self.is_read(i, active)])
+
+    def operands(self, site: Site, residuals: Tangents) -> list[Any]:
+        """Values of what is read, None for the rest."""
+        values = iter(residuals)
+        return [next(values) if self.is_read(i, site.active) else None for i in range(len(site.active))]
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        operands = self.operands(site, residuals)
         total = None
-        for i, other, t in zip(site.positions, residuals, tangents, strict=True):
-            if t is not None:
-                (term,) = self.bind((t, other) if i == 0 else (other, t), site.params)
+        for i, t in zip(site.positions, tangents, strict=True):
+            if t is not None and i in self.partner:
+                (term,) = self.bind([t if k == i else x for k, x in enumerate(operands)], site.params)
                 total = zeros.add(total, term)
         return (total,)
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
+        operands = self.operands(site, residuals)
         results = []
-        for i, other in zip(site.positions, residuals, strict=True):
+        for i in site.positions:
             adjoint = self.adjoints[i]
-            operands = (site.in_avals[0], other) if i == 0 else (other, site.in_avals[1])
-            results.append(adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
+            given = [site.in_avals[k] if k == i else x for k, x in enumerate(operands)]
+            results.append(None if adjoint is None else adjoint.function(ct, *given, **adjoint.keywords(site.params)))
         return tuple(results)
 
 
@@ -265,6 +277,22 @@ class AlongsideRow(OpRow):
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         return tuple(self.through(site, [cotangents[i] for i in site.positions], True))
+
+
+class ImpossibleRow(Row):
+    """An operation whose derivative nobody can find from outside."""
+
+    def __init__(self, primitive: Any, why: str, what_to_do: str):
+        super().__init__(primitive)
+        self.why = why
+        self.what_to_do = what_to_do
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        raise errors.no_derivative(self.primitive, self.why, self.what_to_do)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        raise errors.no_derivative(self.primitive, self.why, self.what_to_do)
 
 
 class KindRow(Row):
@@ -308,9 +336,11 @@ def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[in
     register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed))
 
 
-def bilinear(primitive: Any, adjoint_x: Callable[..., Any], adjoint_y: Callable[..., Any]) -> None:
-    """State both adjoints ``(ct, x, y, *, params)``; the operand that is asked for is an abstract value."""
-    register(BilinearRow(primitive, adjoint_x, adjoint_y))
+def bilinear(primitive: Any, *adjoints: Callable[..., Any] | None) -> None:
+    """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands, in which the one that is asked for is an abstract
+    value; None for other operands, such as indices.
+    """
+    register(BilinearRow(primitive, adjoints))
 
 
 def over(function: Callable[..., Any]) -> Over:
@@ -325,6 +355,11 @@ def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = 
     back if ``back``; without it, they are the same.
     """
     register(AlongsideRow(primitive, params_of))
+
+
+def impossible(primitive: Any, why: str, what_to_do: str) -> None:
+    """State that an operation has no derivative that could be found: why, and what the user can do."""
+    register(ImpossibleRow(primitive, why, what_to_do))
 
 
 def by_kind(real: Row, complex_: Row) -> None:
