@@ -239,6 +239,16 @@ def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> l
     return list(result)
 
 
+def forget(fun: Any) -> None:
+    """Forget what a wrapped function stored of its results' structure, as if it had not been called.
+
+    Of the function and the forward function of a custom_vjp, jax expects one to be called, once.
+    """
+    for store in fun.stores:
+        if store is not None:
+            store.reset()
+
+
 def convert_to(x: Any, aval: Any) -> Any:
     """``x`` with the dtype of ``aval``, weakly typed if that is."""
     weak = bool(getattr(aval, "weak_type", False))
@@ -313,10 +323,15 @@ def varying(aval: Any) -> frozenset[Any]:
 def vary_as(x: Any, aval: Any) -> Any:
     """``x``, typed as varying over all the mesh axes that ``aval`` varies over."""
     mat = getattr(aval, "mat", None)
-    if mat is None or not mat.varying:
+    if mat is None or not mat.varying or x.dtype == float0:
         return x
     missing = tuple(sorted(mat.varying - varying(typeof(x)), key=str))
     return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def is_placed_alike(x: Any, y: Any) -> bool:
+    """Whether two abstract values lie on a mesh in the same way, as far as types keep track of it."""
+    return all(getattr(x, name, None) == getattr(y, name, None) for name in ("mat", "sharding"))
 
 
 def explicit_sharding(aval: Any) -> Any | None:

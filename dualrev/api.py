@@ -10,38 +10,50 @@ function of ``z = x + iy`` is ``∂f/∂x − i ∂f/∂y``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import jax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import checks, errors, sweeps, zeros
-from dualrev._jax import ShapedArray, Tracer, is_array_like, is_differentiable, typeof
+from dualrev._jax import ShapedArray, Tracer, is_array_like, typeof
 from dualrev.derivatives import Linearized, LinearTranspose, Pullback, Structure, push_flat
 from dualrev.engines import forward, reverse
 from dualrev.linear_maps import LinearMap, Tape
 from dualrev.rules.table import Unknown, aval_of
+from dualrev.settings import Options, Request, using
+from dualrev.through import Through
 
 Engine = Literal["forward", "reverse"]
 
 
 class FlatCall:
-    """A user's function of flat arguments; it remembers the structure of what was returned last."""
+    """A user's function of flat arguments; it remembers the structure of what was returned last.
 
-    __slots__ = ("aux_tree", "fun", "has_aux", "in_tree", "n_out", "out_tree")
+    With ``through``, leaves that are not differentiated are neither among the flat arguments nor in ``out_tree``.
+    """
 
-    def __init__(self, fun: Callable[..., Any], in_tree: Any, has_aux: bool):
+    __slots__ = ("aux_tree", "fun", "has_aux", "in_tree", "n_out", "n_passed", "out_tree", "through")
+
+    def __init__(self, fun: Callable[..., Any], in_tree: Any, has_aux: bool, through: Through | None = None):
         self.fun = fun
         self.in_tree = in_tree
         self.has_aux = has_aux
+        self.through = through
+        self.n_passed = 0
 
     def __call__(self, *flat: Any) -> list[Any]:
-        result = self.fun(*tree_unflatten(self.in_tree, flat))
+        through = self.through
+        result = self.fun(*(tree_unflatten(self.in_tree, flat) if through is None else through.arguments(flat)))
         aux: list[Any] = []
         if self.has_aux:
             checks.check_pair(result)
             result, extra = result
             aux, self.aux_tree = tree_flatten(extra)
+        if through is not None:
+            outs, self.out_tree, passed = through.results(result)
+            self.n_out, self.n_passed = len(outs), len(passed)
+            return outs + passed + aux
         outs, self.out_tree = tree_flatten(result)
         for out in outs:
             if not isinstance(out, (jax.Array, Tracer)) and not is_array_like(out):
@@ -51,21 +63,32 @@ class FlatCall:
 
     def finish(self, results: Sequence[Any]) -> tuple[Any, Any]:
         """``(output, aux)`` as the function returned them."""
-        out = tree_unflatten(self.out_tree, results[: self.n_out])
-        aux = tree_unflatten(self.aux_tree, results[self.n_out:]) if self.has_aux else None
-        return out, aux
+        outs, passed, aux = (results[: self.n_out], results[self.n_out: self.n_out + self.n_passed],
+                             results[self.n_out + self.n_passed:])
+        out = tree_unflatten(self.out_tree, outs) if self.through is None else self.through.assembled(outs, passed)
+        return out, tree_unflatten(self.aux_tree, aux) if self.has_aux else None
 
 
-def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine,
+def prepare(fun: Callable[..., Any], args: tuple[Any, ...], has_aux: bool, request: Request, what: str) -> tuple[FlatCall, list[Any]]:
+    """A function as a flat call, and its flat arguments that are arrays."""
+    through = Through(args) if request.keeps_all else None
+    if through is not None:
+        args = through.reduced
+    checks.check_leaves(args, what)
+    flat, in_tree = tree_flatten(args)
+    return FlatCall(fun, in_tree, has_aux, through), checks.as_arrays(flat)
+
+
+def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request: Request,
                    chunk_size: int | None = None) -> tuple[list[Any], LinearMap, Structure]:
     """Everything the function returned, and the linear map of its outputs, by either engine."""
     avals = [typeof(x) for x in flat]
-    active = [is_differentiable(a) for a in avals]
+    active = request.flags(call.in_tree, avals)
     linear_map: LinearMap
     if engine == "reverse":
         results, tape = reverse.linearize(call, flat, active)
-        if call.has_aux:
-            tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out]).pruned()
+        if len(results) > call.n_out:
+            tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide).pruned()
         linear_map = tape
     else:
         results, linear_map = sweeps.dense_map(call, flat, active, chunk_size)
@@ -74,7 +97,7 @@ def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine,
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False, *,
-        engine: Engine = "forward") -> Any:
+        engine: Engine = "forward", **options: Unpack[Options]) -> Any:
     r"""Push tangents through a function: the Jacobian-vector product.
 
     :math:`(f(x),\; \partial f(x)\, v)`, computed with dual numbers :math:`x + \varepsilon v` in one evaluation.
@@ -85,6 +108,7 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       tangents: the direction :math:`v`, with the structure, shapes and dtypes of ``primals`` (float0 for integers).
       has_aux: whether ``fun`` returns ``(out, aux)``; ``aux`` is not differentiated.
       engine: ``"forward"`` stores nothing; ``"reverse"`` writes a tape and pushes through it.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       ``(out, tangent of out)``, and ``aux`` where ``has_aux``.
@@ -101,16 +125,18 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "jvp")
-    with errors.calling("jvp"):
-        flat, flat_tangents, in_tree = checks.check_jvp_arguments(primals, tangents)
-        call = FlatCall(fun, in_tree, has_aux)
+    request = Request.of("jvp", options)
+    with errors.calling("jvp"), using(request.settings):
+        through = Through(tuple(primals)) if request.keeps_all else None
+        flat, flat_tangents, in_tree = checks.check_jvp_arguments(primals if through is None else through.reduced, tangents)
+        call = FlatCall(fun, in_tree, has_aux, through)
         flat = checks.as_arrays(flat)
         if engine == "forward":
             given = [zeros.drop_float0(t) for t in checks.as_arrays(flat_tangents)]
             results, moved = forward.push_through(call, flat, given)
             outs_t = [zeros.fit(t, typeof(x)) for x, t in zip(results[: call.n_out], moved, strict=False)]
         else:
-            results, linear_map, structure = linearize_flat(call, flat, engine)
+            results, linear_map, structure = linearize_flat(call, flat, engine, request)
             outs_t = push_flat(linear_map, structure, flat_tangents)
         out, aux = call.finish(results)
         out_tangent = tree_unflatten(call.out_tree, outs_t)
@@ -118,7 +144,7 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 
 
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
-        engine: Engine = "reverse") -> Any:
+        engine: Engine = "reverse", **options: Unpack[Options]) -> Any:
     r"""Evaluate a function and return the function that pulls cotangents back: the vector-Jacobian product.
 
     :math:`u \mapsto \partial f(x)^{\mathsf T} u`.
@@ -130,6 +156,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
       reduce_axes: accepted for compatibility; must be empty.
       engine: ``"reverse"`` writes a tape, one pull costs a small multiple of ``fun``; ``"forward"`` pushes a basis of the
         inputs, keeps the Jacobian, and each pull is a contraction with it.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       ``(out, pull)``, and ``aux`` where ``has_aux``.  ``pull`` takes a cotangent with the structure of ``out`` and returns a tuple
@@ -149,17 +176,17 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     checks.check_engine(engine, ("forward", "reverse"), "vjp")
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to vjp is deprecated")
-    with errors.calling("vjp"):
-        checks.check_leaves(primals, "primals")
-        flat, in_tree = tree_flatten(primals)
-        call = FlatCall(fun, in_tree, has_aux)
-        results, linear_map, structure = linearize_flat(call, checks.as_arrays(flat), engine)
+    request = Request.of("vjp", options)
+    with errors.calling("vjp"), using(request.settings):
+        call, flat = prepare(fun, primals, has_aux, request, "primals")
+        results, linear_map, structure = linearize_flat(call, flat, engine, request)
         out, aux = call.finish(results)
         pull = Pullback(linear_map, structure)
         return (out, pull, aux) if has_aux else (out, pull)
 
 
-def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, engine: Engine = "reverse") -> Any:
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, engine: Engine = "reverse",
+              **options: Unpack[Options]) -> Any:
     r"""Evaluate a function and return its derivative there as a linear map.
 
     :math:`(f(x),\; v \mapsto \partial f(x)\, v)`; the map can be transposed, and holds what it needs: nothing is evaluated again.
@@ -169,6 +196,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
       primals: the arguments :math:`x`.
       has_aux: whether ``fun`` returns ``(out, aux)``.
       engine: ``"reverse"`` keeps a tape; ``"forward"`` keeps the Jacobian, found by pushes of a basis.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.derivatives.Linearized` with ``J(*tangents)``, ``J @ v``,
@@ -186,11 +214,10 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "linearize")
-    with errors.calling("linearize"):
-        checks.check_leaves(primals, "primals")
-        flat, in_tree = tree_flatten(primals)
-        call = FlatCall(fun, in_tree, has_aux)
-        results, linear_map, structure = linearize_flat(call, checks.as_arrays(flat), engine)
+    request = Request.of("linearize", options)
+    with errors.calling("linearize"), using(request.settings):
+        call, flat = prepare(fun, primals, has_aux, request, "primals")
+        results, linear_map, structure = linearize_flat(call, flat, engine, request)
         out, aux = call.finish(results)
         J = Linearized(linear_map, structure)
         return (out, J, aux) if has_aux else (out, J)

@@ -16,16 +16,18 @@ from jax import lax
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import checks, errors, zeros
-from dualrev._jax import convert_to, is_differentiable, typeof
+from dualrev._jax import convert_to, is_differentiable, typeof, vary_as
 from dualrev.linear_maps import LinearMap, Tape
+from dualrev.products import contraction
+from dualrev.settings import current, using, widened
 
 
 class Structure:
     """Pytree structures and abstract values of a function's inputs and outputs, and which inputs move."""
 
-    __slots__ = ("active", "in_avals", "in_tree", "name", "out_avals", "out_tree")
+    __slots__ = ("active", "ct_avals", "in_avals", "in_tree", "name", "out_avals", "out_tree", "settings")
 
-    def __init__(self, name: str, in_tree: Any, in_avals: Sequence[Any], active: Sequence[bool], out_tree: Any,
+    def __init__(self, name: str, in_tree: Any, in_avals: Sequence[Any], active: Sequence[Any], out_tree: Any,
                  out_avals: Sequence[Any]):
         self.name = name
         self.in_tree = in_tree
@@ -33,9 +35,12 @@ class Structure:
         self.active = tuple(active)
         self.out_tree = out_tree
         self.out_avals = tuple(out_avals)
+        #: The inputs in the dtypes of their cotangents.
+        self.ct_avals = tuple([widened(a, flag) for a, flag in zip(in_avals, active, strict=True)])
+        self.settings = current.get()
 
     def _key(self) -> Any:
-        return (self.name, self.in_tree, self.in_avals, self.active, self.out_tree, self.out_avals)
+        return (self.name, self.in_tree, self.in_avals, self.active, self.out_tree, self.out_avals, self.settings)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Structure) and self._key() == other._key()
@@ -54,17 +59,17 @@ def _size(aval: Any) -> int:
 
 def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[Any]:
     """Flat tangents of all inputs to flat tangents of all outputs, with arrays for zeros."""
-    moving = [zeros.drop_float0(t) for t, moves in zip(tangents, s.active, strict=True) if moves]
+    moving = [zeros.drop_float0(vary_as(t, a)) for t, a, moves in zip(tangents, s.in_avals, s.active, strict=True) if moves]
     results = linear_map.push(*moving)
     return [zeros.fit(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
 
 
 def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) -> list[Any]:
     """Flat cotangents of all outputs to flat cotangents of all inputs, with arrays for zeros."""
-    given = [ct if is_differentiable(aval) else None for ct, aval in zip(cotangents, s.out_avals, strict=True)]
+    given = [vary_as(ct, aval) if is_differentiable(aval) else None for ct, aval in zip(cotangents, s.out_avals, strict=True)]
     results = iter(linear_map.pull(*given))
     cts = [next(results) if moves else None for moves in s.active]
-    return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.in_avals, strict=True)]
+    return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.ct_avals, strict=True)]
 
 
 class Pullback:
@@ -78,7 +83,7 @@ class Pullback:
 
     def __call__(self, *args: Any) -> Any:
         s = self.structure
-        with errors.calling("vjp"):
+        with errors.calling("vjp"), using(s.settings):
             if len(args) != 1:
                 raise TypeError(
                     f"The function returned by `vjp` applied to {s.name} was called with {len(args)} arguments, but functions "
@@ -104,7 +109,7 @@ class LinearTranspose:
 
     def __call__(self, cotangent: Any) -> Any:
         s = self.structure
-        with errors.calling("linear_transpose"):
+        with errors.calling("linear_transpose"), using(s.settings):
             given, tree = tree_flatten(cotangent)
             if tree != s.out_tree:
                 raise TypeError(f"cotangent tree does not match function output, expected {s.out_tree} but got {tree}")
@@ -130,7 +135,7 @@ class Linearized:
 
     def __call__(self, *tangents: Any) -> Any:
         s = self.structure
-        with errors.calling("linearize"):
+        with errors.calling("linearize"), using(s.settings):
             flat = checks.check_moving(tangents, s.in_tree, s.in_avals, "tangent", "input")
             return tree_unflatten(s.out_tree, push_flat(self.tape, s, flat))
 
@@ -271,8 +276,12 @@ def _real_part(x: Any) -> Any:
 def _contract(block: Any, t: Any, axes: tuple[int, ...]) -> Any:
     dtype = jnp.promote_types(block.dtype, t.dtype)
     dims = ((axes, tuple(range(t.ndim))), ((), ()))
-    return lax.dot_general(lax.convert_element_type(block, dtype), lax.convert_element_type(t, dtype), dims,
-                           precision=lax.Precision.HIGHEST)
+
+    def times(t: Any, block: Any) -> Any:
+        return lax.dot_general(block, t, dims, precision=lax.Precision.HIGHEST)
+
+    t, block = lax.convert_element_type(t, dtype), lax.convert_element_type(block, dtype)
+    return contraction(times, t, block) if current.get().zero_wins else times(t, block)
 
 
 jax.tree_util.register_pytree_node(

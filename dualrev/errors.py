@@ -94,6 +94,15 @@ def groups_are_not_tracked() -> NotImplementedError:
     )
 
 
+def devices_differ(what: str, aval: Any, axes: list[Any]) -> NonLinearError:
+    names = ", ".join(map(repr, axes))
+    return NonLinearError(
+        f"{user_call.get()} met a cond or switch under shard_map{at_user_frame()} whose index differs along the mesh axis {names}, and an "
+        f"{what} of it, {aval.dtype.name}{list(aval.shape)}, that is typed as the same on all devices. Its cotangent would be a sum over "
+        f"devices of which some take another branch. Give the cond lax.pcast(x, ({names},), to='varying') for such an x."
+    )
+
+
 def not_linear(primitive: Any) -> NonLinearError:
     return NonLinearError(
         f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {user_call.get()} needs a linear "
@@ -103,6 +112,17 @@ def not_linear(primitive: Any) -> NonLinearError:
 
 def no_derivative(primitive: Any, why: str, what_to_do: str) -> NoDerivativeError:
     return NoDerivativeError(f"{why} {user_call.get()} met '{primitive}'{at_user_frame()}. {what_to_do}")
+
+
+def no_transpose_solve() -> TypeError:
+    return TypeError("transpose_solve required for backwards mode automatic differentiation of custom_linear_solve. "
+                     f"({user_call.get()} asked for it{at_user_frame()}; pass transpose_solve=, or symmetric=True where that is so.)")
+
+
+def custom_vjp_pushed() -> TypeError:
+    return TypeError("can't apply forward-mode autodiff (jvp) to a custom_vjp function. "
+                     f"({user_call.get()} was asked to, with custom_vjp_jvp='error'{at_user_frame()}; 'transpose', the default, pushes "
+                     "along the transpose of the backward function.)")
 
 
 def reference_cannot_enter(primitive: Any) -> MutableReferenceError:

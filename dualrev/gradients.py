@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
+from jax.tree_util import tree_leaves, tree_unflatten
 
 from dualrev import api, checks, errors, sweeps, zeros
 from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof
 from dualrev.checks import Argnums
 from dualrev.derivatives import DenseMap, pull_flat
+from dualrev.settings import Options, Request, using
 
 Engine = Literal["forward", "reverse"]
 
@@ -50,11 +51,8 @@ class Partial:
         """One value for an int ``argnums``, a tuple for a tuple."""
         return values[0] if self.is_single else tuple(values)
 
-    def flat_call(self, has_aux: bool) -> tuple[api.FlatCall, list[Any]]:
-        primals = self.primals
-        checks.check_leaves(primals, "arguments")
-        flat, in_tree = tree_flatten(primals)
-        return api.FlatCall(self, in_tree, has_aux), checks.as_arrays(flat)
+    def flat_call(self, has_aux: bool, request: Request) -> tuple[api.FlatCall, list[Any]]:
+        return api.prepare(self, self.primals, has_aux, request, "arguments")
 
 
 def _wraps(fun: Callable[..., Any], argnums: Any, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -75,7 +73,7 @@ def _wraps(fun: Callable[..., Any], argnums: Any, what: str) -> Callable[[Callab
 
 def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
-                   engine: Engine = "reverse") -> Callable[..., tuple[Any, Any]]:
+                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[..., tuple[Any, Any]]:
     r"""The function that returns both a scalar function's value and its gradient.
 
     :math:`x \mapsto (f(x),\, \nabla f(x))`, from one evaluation and one pull.
@@ -88,6 +86,7 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
       allow_int: whether integer and boolean inputs are allowed; their gradient is of dtype float0.
       reduce_axes: accepted for compatibility; must be empty.
       engine: ``"reverse"`` for one pull, ``"forward"`` for one push for each input element.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       A function with the arguments of ``fun`` that returns ``(value, gradient)``, or ``((value, aux), gradient)``.
@@ -102,26 +101,27 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
 
     Source: [Griewank & Walther 2008, ch. 3].
     """
-    return _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine)
+    return _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
 
 
 def _value_and_grad(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
-                    reduce_axes: Sequence[Any], engine: Engine) -> Callable[..., tuple[Any, Any]]:
+                    reduce_axes: Sequence[Any], engine: Engine, options: Options) -> Callable[..., tuple[Any, Any]]:
     with errors.calling(name):
         checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), name)
     positions = checks.normalize_argnums(argnums)
+    request = Request.of(name, options, isinstance(positions, int))
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
 
     @_wraps(fun, argnums, "Value and gradient")
     def value_and_grad_f(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        with errors.calling(name):
+        with errors.calling(name), using(request.settings):
             partial = Partial("grad", fun, positions, args, kwargs)
-            call, flat = partial.flat_call(has_aux)
+            call, flat = partial.flat_call(has_aux, request)
             for x in flat:
                 checks.check_input_dtype("grad", holomorphic, allow_int, x)
-            results, linear_map, s = api.linearize_flat(call, flat, engine)
+            results, linear_map, s = api.linearize_flat(call, flat, engine, request)
             value, aux = call.finish(results)
             checks.check_scalar(value)
             checks.check_output_dtype("grad", holomorphic, value)
@@ -151,11 +151,12 @@ def _one_like(out: Any) -> Any:
 
 
 def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[Any] = (), *, engine: Engine = "reverse") -> Callable[..., Any]:
+         allow_int: bool = False, reduce_axes: Sequence[Any] = (), *, engine: Engine = "reverse",
+         **options: Unpack[Options]) -> Callable[..., Any]:
     r"""The gradient of a scalar function: :math:`x \mapsto \nabla f(x)`.
 
     Args:
-      fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine: as in :func:`value_and_grad`.
+      fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options: as in :func:`value_and_grad`.
 
     Returns:
       A function with the arguments of ``fun`` that returns the gradient, with the structure of the arguments that ``argnums``
@@ -170,7 +171,7 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
 
     Source: [Griewank & Walther 2008, ch. 3].
     """
-    value_and_grad_f = _value_and_grad("grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine)
+    value_and_grad_f = _value_and_grad("grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
 
     @_wraps(fun, argnums, "Gradient")
     def grad_f(*args: Any, **kwargs: Any) -> Any:
@@ -186,18 +187,20 @@ def _jacobian_tree(blocks: Sequence[Sequence[Any]], out_tree: Any, in_tree: Any,
 
 
 def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
-              engine: str | None, direction: str, chunk_size: int | None, asked: str | None = None) -> Callable[..., Any]:
+              engine: str | None, direction: str, chunk_size: int | None, options: Options,
+              asked: str | None = None) -> Callable[..., Any]:
     with errors.calling(asked or name):
         checks.check_callable(fun)
     positions = checks.normalize_argnums(argnums)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
+    request = Request.of(asked or name, options, isinstance(positions, int))
 
     @_wraps(fun, argnums, "Jacobian")
     def jacobian_f(*args: Any, **kwargs: Any) -> Any:
-        with errors.calling(asked or name):
+        with errors.calling(asked or name), using(request.settings):
             partial = Partial(name, fun, positions, args, kwargs)
-            call, flat = partial.flat_call(has_aux)
+            call, flat = partial.flat_call(has_aux, request)
             for x in flat:
                 if direction == "push":
                     checks.check_forward_input_dtype(name, holomorphic, x)
@@ -208,7 +211,7 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
                 outs = results[: call.n_out]
             else:
                 results, linear_map, s = api.linearize_flat(call, flat, "forward" if engine == "forward" else "reverse",
-                                                            chunk_size)
+                                                            request, chunk_size)
                 outs = results[: call.n_out]
                 push_is_cheaper = s.shape[1] <= s.shape[0] and all(_is_real(x) for x in flat)
                 if direction == "push" or (direction == "auto" and push_is_cheaper):
@@ -247,7 +250,7 @@ def _push_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[A
 
 
 def _pull_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[Any]]:
-    moving = [a for a, moves in zip(s.in_avals, s.active, strict=True) if moves]
+    moving = [a for a, moves in zip(s.ct_avals, s.active, strict=True) if moves]
 
     def pull(*cotangents: Any) -> list[Any]:
         return [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*cotangents), moving, strict=True)]
@@ -267,7 +270,7 @@ def _pull_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[A
 
 
 def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-           engine: Engine = "forward", chunk_size: int | None = None) -> Callable[..., Any]:
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., Any]:
     r"""The Jacobian of a function, column by column: :math:`\partial f_i / \partial x_j` by one push for each input element.
 
     Args:
@@ -275,6 +278,7 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
       argnums, has_aux, holomorphic: as in :func:`value_and_grad`.
       engine: ``"forward"`` pushes dual numbers; ``"reverse"`` writes a tape once and pushes through it.
       chunk_size: how many pushes to make at once, to bound memory; None for all.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       A function that returns the Jacobian: a tree of outputs of trees of inputs, with leaves of shape ``(*output, *input)``; and
@@ -290,11 +294,12 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     Source: [Griewank & Walther 2008, ch. 3].
     """
     checks.check_engine(engine, ("forward", "reverse"), "jacfwd")
-    return _jacobian("jacfwd", fun, argnums, has_aux, holomorphic, False, engine, "push", chunk_size)
+    return _jacobian("jacfwd", fun, argnums, has_aux, holomorphic, False, engine, "push", chunk_size, options)
 
 
 def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None) -> Callable[..., Any]:
+           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[..., Any]:
     r"""The Jacobian of a function, row by row: :math:`\partial f_i / \partial x_j` by one pull for each output element.
 
     Args:
@@ -302,6 +307,7 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
       argnums, has_aux, holomorphic, allow_int: as in :func:`value_and_grad`.
       engine: ``"reverse"`` writes a tape once and pulls through it; ``"forward"`` pushes a basis of the inputs.
       chunk_size: how many pulls to make at once, to bound memory; None for all.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       As :func:`jacfwd`.
@@ -316,16 +322,16 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     Source: [Griewank & Walther 2008, ch. 3].
     """
     checks.check_engine(engine, ("forward", "reverse"), "jacrev")
-    return _jacobian("jacrev", fun, argnums, has_aux, holomorphic, allow_int, engine, "pull", chunk_size)
+    return _jacobian("jacrev", fun, argnums, has_aux, holomorphic, allow_int, engine, "pull", chunk_size, options)
 
 
 def jacobian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
-             chunk_size: int | None = None) -> Callable[..., Any]:
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., Any]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
     Args:
-      fun, argnums, has_aux, holomorphic, allow_int, chunk_size: as in :func:`jacrev`.
+      fun, argnums, has_aux, holomorphic, allow_int, chunk_size, options: as in :func:`jacrev`.
       engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`; ``"auto"`` evaluates once with a tape and
         pushes through it if the inputs have no more elements than the outputs, and pulls otherwise.
 
@@ -343,17 +349,18 @@ def jacobian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = Fals
     """
     checks.check_engine(engine, ("auto", "forward", "reverse"), "jacobian")
     if engine == "forward":
-        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size)
+        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size, options)
     direction = "pull" if engine == "reverse" else "auto"
-    return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "reverse", direction, chunk_size)
+    return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "reverse", direction, chunk_size, options)
 
 
 def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: Literal["forward", "reverse"] | None = None, chunk_size: int | None = None) -> Callable[..., Any]:
+            engine: Literal["forward", "reverse"] | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[..., Any]:
     r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
 
     Args:
-      fun, argnums, has_aux, holomorphic, chunk_size: as in :func:`jacfwd`.
+      fun, argnums, has_aux, holomorphic, chunk_size, options: as in :func:`jacfwd`.
       engine: None for forward over reverse, the cheapest for scalar functions; or one engine for both orders.
 
     Returns:
@@ -372,14 +379,14 @@ def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
 
     def one_order(direction: str, f: Callable[..., Any]) -> Callable[..., Any]:
         name, own = ("jacfwd", "forward") if direction == "push" else ("jacrev", "reverse")
-        return _jacobian(name, f, argnums, has_aux, holomorphic, False, own, direction, chunk_size, asked="hessian")
+        return _jacobian(name, f, argnums, has_aux, holomorphic, False, own, direction, chunk_size, options, asked="hessian")
 
     inner, outer = {None: ("pull", "push"), "forward": ("push", "push"), "reverse": ("pull", "pull")}[engine]
     return one_order(outer, one_order(inner, fun))
 
 
 def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *,
-        engine: Literal["forward", "reverse"] | None = None) -> Any:
+        engine: Literal["forward", "reverse"] | None = None, **options: Unpack[Options]) -> Any:
     r"""The Hessian of a scalar function times a vector: :math:`\nabla^2 f(x)\, v`, without forming the Hessian.
 
     Args:
@@ -387,6 +394,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
       primals: tuple or list of its arguments.
       tangents: the vector, with the structure, shapes and dtypes of ``primals``.
       engine: None for forward over reverse; or one engine for both orders.
+      options: see :class:`~dualrev.settings.Options`.
 
     Returns:
       The product: for one primal, a value with its structure; for several, a tuple with one for each.
@@ -403,8 +411,9 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     checks.check_engine(engine, (None, "forward", "reverse"), "hvp")
     with errors.calling("hvp"):
         checks.check_callable(fun)
-        checks.check_jvp_arguments(primals, tangents)
+        if options.get("non_float", "float0") == "float0":
+            checks.check_jvp_arguments(primals, tangents)
         argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
-        gradient = _value_and_grad("hvp", fun, argnums, False, False, False, (), engine or "reverse")
-        _, product = api.jvp(lambda *args: gradient(*args)[1], primals, tangents, engine=engine or "forward")
+        gradient = _value_and_grad("hvp", fun, argnums, False, False, False, (), engine or "reverse", options)
+        _, product = api.jvp(lambda *args: gradient(*args)[1], primals, tangents, engine=engine or "forward", **options)
         return product

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import ClosedJaxpr, JaxprEqnContext, jaxpr_as_fun
+from dualrev._jax import ClosedJaxpr, JaxprEqnContext, binds_functions, jaxpr_as_fun
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
@@ -17,7 +17,7 @@ def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
     body = jaxpr.jaxpr
     slow = jaxpr_as_fun(jaxpr)
     contexts = {id(eqn.ctx): eqn.ctx for eqn in body.eqns}
-    carries_functions = any("custom_" in str(eqn.primitive) for eqn in body.eqns)
+    carries_functions = any(binds_functions(eqn.primitive) for eqn in body.eqns)
     if len(contexts) != 1 or carries_functions:
         return slow
     (context,) = contexts.values()

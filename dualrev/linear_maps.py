@@ -40,20 +40,22 @@ class Tape(LinearMap):
     """A chain of linear maps over numbered slots.
 
     ``entries[k] = (map, in_slots, out_slots)``: the map reads the tangents in ``in_slots`` and writes ``out_slots``.
+    Cotangents of the slots in ``wide`` accumulate in the dtype that stands beside them.
     ``in_slots`` and ``out_slots`` of the tape itself are its inputs and outputs; an output slot of None is constant.
     Neither direction recurses over the entries, so a chain of any length works.
     """
 
-    __slots__ = ("entries", "in_slots", "n_slots", "out_slots")
+    __slots__ = ("entries", "in_slots", "n_slots", "out_slots", "wide")
 
     name = "tape"
 
     def __init__(self, entries: Sequence[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]], n_slots: int,
-                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...]):
+                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...], wide: tuple[tuple[int, Any], ...] = ()):
         self.entries = entries
         self.n_slots = n_slots
         self.in_slots = in_slots
         self.out_slots = out_slots
+        self.wide = wide
 
     def push(self, *tangents: Any) -> Tangents:
         env: list[Any] = [None] * self.n_slots
@@ -70,9 +72,10 @@ class Tape(LinearMap):
     def pull(self, *cotangents: Any) -> Tangents:
         env: list[Any] = [None] * self.n_slots
         add = zeros.add
+        wide = dict(self.wide)
         for slot, ct in zip(self.out_slots, cotangents, strict=True):
             if slot is not None and ct is not None:
-                env[slot] = add(env[slot], ct)
+                env[slot] = add(env[slot], ct if slot not in wide else zeros.cast(ct, wide[slot]))
         for linear_map, ins, outs in reversed(self.entries):
             arrived = []
             moving = False
@@ -85,6 +88,8 @@ class Tape(LinearMap):
             if moving:
                 for slot, ct in zip(ins, linear_map.pull(*arrived), strict=True):
                     if ct is not None:
+                        if slot in wide:
+                            ct = zeros.cast(ct, wide[slot])
                         env[slot] = ct if env[slot] is None else add(env[slot], ct)
         return tuple([env[slot] for slot in self.in_slots])
 
@@ -98,17 +103,17 @@ class Tape(LinearMap):
                 needed.update(ins)
                 kept.append(entry)
         kept.reverse()
-        return Tape(kept, self.n_slots, self.in_slots, self.out_slots)
+        return Tape(kept, self.n_slots, self.in_slots, self.out_slots, self.wide)
 
 
 def _flatten_tape(tape: Tape) -> tuple[list[LinearMap], Any]:
     structure = tuple((ins, outs) for _, ins, outs in tape.entries)
-    return [entry[0] for entry in tape.entries], (structure, tape.n_slots, tape.in_slots, tape.out_slots)
+    return [entry[0] for entry in tape.entries], (structure, tape.n_slots, tape.in_slots, tape.out_slots, tape.wide)
 
 
 def _unflatten_tape(aux: Any, maps: Sequence[LinearMap]) -> Tape:
-    structure, n_slots, in_slots, out_slots = aux
-    return Tape([(m, ins, outs) for m, (ins, outs) in zip(maps, structure, strict=True)], n_slots, in_slots, out_slots)
+    structure, n_slots, in_slots, out_slots, wide = aux
+    return Tape([(m, ins, outs) for m, (ins, outs) in zip(maps, structure, strict=True)], n_slots, in_slots, out_slots, wide)
 
 
 jax.tree_util.register_pytree_node(Tape, _flatten_tape, _unflatten_tape)

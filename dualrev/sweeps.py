@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof
+from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof, vary_as
 from dualrev.derivatives import DenseMap
 from dualrev.engines import forward
 from dualrev.linear_maps import LinearMap
+from dualrev.settings import widened
 from dualrev.zeros import fit
 
 
@@ -23,7 +24,7 @@ def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
     for aval in avals:
         hot = lax.eq(lax.broadcast_in_dim(indices - offset, (*indices.shape, aval.size), (0,)),
                      lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
-        blocks.append(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)))
+        blocks.append(vary_as(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)), aval))
         offset += aval.size
     return blocks
 
@@ -102,7 +103,7 @@ def push_columns(call: Callable[..., Sequence[Any]], flat: Sequence[Any], moving
     return results, columns(stacked, avals, [tangent_aval(typeof(x)) for x in results[: n_out()]])
 
 
-def dense_map(call: Any, flat: Sequence[Any], active: Sequence[bool], chunk_size: int | None) -> tuple[list[Any], DenseMap]:
+def dense_map(call: Any, flat: Sequence[Any], active: Sequence[Any], chunk_size: int | None) -> tuple[list[Any], DenseMap]:
     """Everything the function returned, and its derivative as a matrix, by pushes.
 
     A function of complex inputs need not be holomorphic, so both real and imaginary directions are pushed.
@@ -120,7 +121,7 @@ def dense_map(call: Any, flat: Sequence[Any], active: Sequence[bool], chunk_size
     differentiable = [is_differentiable(typeof(x)) for x in outs]
     real = [row if d else [None] * len(moving) for row, d in zip(real, differentiable, strict=True)]
     imaginary = [row if d else [None] * len(moving) for row, d in zip(imaginary, differentiable, strict=True)]
-    return results, DenseMap(real, imaginary, tuple(tangent_aval(typeof(flat[i])) for i in moving))
+    return results, DenseMap(real, imaginary, tuple([widened(tangent_aval(typeof(flat[i])), active[i]) for i in moving]))
 
 
 def dense_of(linear_map: LinearMap, in_avals: Sequence[Any], out_avals: Sequence[Any]) -> DenseMap:

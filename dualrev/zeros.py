@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, float0, is_eager, key_implementation, tangent_aval, typeof
+from dualrev._jax import convert_to, explicit_sharding, float0, is_eager, key_implementation, tangent_aval, typeof, vary_as
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:
     """The zero array of a tangent's abstract value."""
     if aval.dtype == float0:
         return np.zeros(aval.shape, float0)
-    return convert_to(lax.full(aval.shape, 0, aval.dtype), aval)
+    return vary_as(convert_to(lax.full(aval.shape, 0, aval.dtype, sharding=explicit_sharding(aval)), aval), aval)
 
 
 def zero_tangent(x: Any) -> jax.Array | np.ndarray:
@@ -34,10 +34,15 @@ def instantiate(t: Any, aval: Any) -> Any:
 
 def fit(t: Any, aval: Any) -> Any:
     """As :func:`instantiate`, and as weakly typed as the primal: so it leaves the package."""
-    t = instantiate(t, aval)
+    t = vary_as(instantiate(t, aval), aval)
     if getattr(t, "weak_type", False) != aval.weak_type and t.dtype == aval.dtype:
         return convert_to(t, aval)
     return t
+
+
+def cast(t: Any, dtype: Any) -> Any:
+    """A tangent in another dtype."""
+    return t if t.dtype == dtype else lax.convert_element_type(t, dtype)
 
 
 def add(x: Any, y: Any) -> Any:
@@ -64,5 +69,6 @@ def drop_float0(t: Any) -> Any:
 def filler(aval: Any) -> Any:
     """Any value of an abstract value's type, for room that nothing will read."""
     if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
-        return lax.broadcast(jax.random.key(0, impl=key_implementation(aval)), aval.shape)
-    return lax.full(aval.shape, 0, aval.dtype)
+        key = lax.broadcast(jax.random.key(0, impl=key_implementation(aval)), aval.shape, out_sharding=explicit_sharding(aval))
+        return vary_as(key, aval)
+    return vary_as(lax.full(aval.shape, 0, aval.dtype, sharding=explicit_sharding(aval)), aval)

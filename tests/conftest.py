@@ -1,10 +1,11 @@
-"""Settings for every test: 64-bit arithmetic on the CPU, and little time spent optimizing programs that run once."""
+"""Settings for every test: 64-bit arithmetic on 8 virtual CPU devices, and little time spent optimizing programs that run once."""
 
 from __future__ import annotations
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import jax
 
-from dualrev import zeros
-from dualrev._jax import SymbolicZero, call_bwd, is_differentiable, tangent_aval, typeof
+from dualrev import errors, zeros
+from dualrev._jax import SymbolicZero, call_bwd, forget, is_differentiable, tangent_aval, typeof
 from dualrev.engines import reverse
 from dualrev.linear_maps import LinearMap, Tangents
+from dualrev.settings import CustomVjpJvp, current
 
 
 def differentiable(outs: Sequence[Any]) -> list[bool]:
@@ -61,16 +62,26 @@ def linearize_jvp(jvp: Any, primals: Sequence[Any], active: Sequence[bool],
     return outs, tape, [slot is not None for slot in tape.out_slots]
 
 
+def call_once_more(fun: Any, args: Sequence[Any]) -> list[Any]:
+    """A user's function, of which the forward function runs as well."""
+    outs = list(fun.call_wrapped(*args))
+    forget(fun)
+    return outs
+
+
 class AdjointMap(LinearMap):
     """The linear map of a user's VJP rule: residuals and the backward function."""
 
-    __slots__ = ("active", "bwd", "in_avals", "out_avals", "residuals", "symbolic_zeros")
+    __slots__ = ("active", "bwd", "in_avals", "out_avals", "policy", "pusher", "residuals", "symbolic_zeros")
 
     name = "custom_vjp_call"
 
     def __init__(self, residuals: Sequence[Any], bwd: Any, active: tuple[bool, ...], in_avals: tuple[Any, ...],
-                 out_avals: tuple[Any, ...], symbolic_zeros: bool):
+                 out_avals: tuple[Any, ...], symbolic_zeros: bool, policy: CustomVjpJvp):
         self.residuals = residuals
+        self.policy = policy
+        #: What pushes, where it is not the transpose of the backward function.
+        self.pusher: LinearMap | None = None
         self.bwd = bwd
         self.active = active
         self.in_avals = in_avals
@@ -83,6 +94,10 @@ class AdjointMap(LinearMap):
         return tuple([_from_rule(ct) for ct, moves in zip(cts, self.active, strict=True) if moves])
 
     def push(self, *tangents: Any) -> Tangents:
+        if self.policy == "error":
+            raise errors.custom_vjp_pushed()
+        if self.pusher is not None:
+            return self.pusher.push(*tangents)
         moving = [i for i, aval in enumerate(self.out_avals) if is_differentiable(aval)]
 
         def pull(*cts: Any) -> list[Any]:
@@ -100,9 +115,14 @@ class AdjointMap(LinearMap):
 
 jax.tree_util.register_pytree_node(
     AdjointMap,
-    lambda m: ((m.residuals,), (m.bwd, m.active, m.in_avals, m.out_avals, m.symbolic_zeros)),
-    lambda aux, residuals: AdjointMap(residuals[0], *aux),
+    lambda m: ((m.residuals, m.pusher), (m.bwd, m.active, m.in_avals, m.out_avals, m.symbolic_zeros, m.policy)),
+    lambda aux, children: _restored(AdjointMap(children[0], *aux), children[1]),
 )
+
+
+def _restored(linear_map: AdjointMap, pusher: LinearMap | None) -> AdjointMap:
+    linear_map.pusher = pusher
+    return linear_map
 
 
 def call_fwd(fwd: Any, bwd: Any, out_trees: Any, primals: Sequence[Any], active: Sequence[bool],
@@ -116,4 +136,4 @@ def call_fwd(fwd: Any, bwd: Any, out_trees: Any, primals: Sequence[Any], active:
     residuals = [next(new) if source is None else primals[source] for source in forwarded]
     in_avals = tuple([typeof(x) for x in primals])
     out_avals = tuple([typeof(x) for x in outs])
-    return outs, AdjointMap(residuals, bwd, tuple(active), in_avals, out_avals, symbolic_zeros)
+    return outs, AdjointMap(residuals, bwd, tuple(active), in_avals, out_avals, symbolic_zeros, current.get().custom_vjp_jvp)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev import zeros
+from dualrev import errors, zeros
 from dualrev._jax import (
     Trace,
     Tracer,
@@ -24,6 +24,7 @@ from dualrev._jax import (
 )
 from dualrev.engines import references
 from dualrev.rules.table import row_of
+from dualrev.settings import current, under
 
 
 class Dual(Tracer):
@@ -52,6 +53,7 @@ class ForwardTrace(Trace):
     def __init__(self, parent: Trace):
         super().__init__()
         self.parent = parent
+        self.settings = current.get()
         self.has_references = False
 
     def dual(self, primal: Any, tangent: Any) -> Any:
@@ -84,7 +86,7 @@ class ForwardTrace(Trace):
             return process(self.parent, primitive, primals, params)
         row = row_of(primitive)
         with set_current_trace(self.parent):
-            outs, tangents_out = row.jvp(primals, tangents, params)
+            outs, tangents_out = under(self.settings, row.jvp, primals, tangents, params)
         if primitive.multiple_results:
             return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
         return self.dual(outs[0], tangents_out[0])
@@ -108,7 +110,7 @@ class ForwardTrace(Trace):
         if not moves:
             return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
         with set_current_trace(self.parent):
-            outs, tangents_out = custom.call_jvp(jvp, primals, tangents, symbolic_zeros)
+            outs, tangents_out = under(self.settings, custom.call_jvp, jvp, primals, tangents, symbolic_zeros)
         return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
@@ -118,10 +120,16 @@ class ForwardTrace(Trace):
         if not moves:
             params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
             return process(self.parent, primitive, primals, params)
+        policy = self.settings.custom_vjp_jvp
+        if policy == "error":
+            raise errors.custom_vjp_pushed()
+        if policy == "differentiate_primal":
+            with set_current_trace(self):
+                return list(fun.call_wrapped(*tracers))
         active = [t is not None for t in tangents]
         with set_current_trace(self.parent):
-            outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, primals, active, symbolic_zeros)
-            tangents_out = linear_map.push(*[t for t in tangents if t is not None])
+            outs, linear_map = under(self.settings, custom.call_fwd, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            tangents_out = under(self.settings, linear_map.push, *[t for t in tangents if t is not None])
         return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
 
 

@@ -19,6 +19,7 @@ from dualrev._jax import (
     Tracer,
     abstract_outputs,
     ensure_no_leaks,
+    forget,
     process,
     set_current_trace,
     stage_shard_map,
@@ -29,6 +30,7 @@ from dualrev._jax import (
 from dualrev.engines import references
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, row_of
+from dualrev.settings import Wide, current, under
 
 
 class Taped(Tracer):
@@ -59,9 +61,14 @@ class TapeTrace(Trace):
         super().__init__()
         self.parent = parent
         self.is_linear = is_linear
+        #: Whether the forward function of a user's custom_vjp is running, in a linear program.
+        self.is_in_forward = False
         self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
         self.n_slots = 0
+        self.settings = current.get()
         self.has_references = False
+        #: Slots whose cotangents accumulate in a dtype of their own.
+        self.wide: dict[int, Wide] = {}
 
     def new_slot(self) -> int:
         slot = self.n_slots
@@ -110,15 +117,19 @@ class TapeTrace(Trace):
         primals, slots, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, params)
-        row = row_of(primitive)
-        active = tuple([slot is not None for slot in slots])
+        active: tuple[Any, ...] = tuple([slot is not None for slot in slots])
+        if self.wide:
+            active = tuple([moves and self.wide.get(slot, True) for slot, moves in zip(slots, active, strict=True)])
         with set_current_trace(self.parent):
             try:
-                outs, linear_map, active_outs = row.linearize(primals, active, params, self.is_linear)
-            except errors.NonLinearError as error:
+                row = row_of(primitive)
+                outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
+            except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
+                if not self.is_linear:
+                    raise
                 # What nothing linear depends on may be as it likes; a cotangent that arrives here raises.
                 outs = [Unknown(a) for a in abstract_outputs(primitive, [aval_of(x) for x in primals], params)]
-                linear_map, active_outs = NonLinearMap(len(outs), str(error)), [True] * len(outs)
+                linear_map, active_outs = NonLinearMap(len(outs), type(error), str(error)), [True] * len(outs)
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
@@ -144,7 +155,8 @@ class TapeTrace(Trace):
             with set_current_trace(self):
                 return list(fun.call_wrapped(*tracers))
         with set_current_trace(self.parent):
-            outs, linear_map, active_outs = custom.linearize_jvp(jvp, primals, [s is not None for s in slots], symbolic_zeros)
+            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, jvp, primals, [s is not None for s in slots],
+                                                  symbolic_zeros)
         return self.record(outs, linear_map, active_outs, slots)
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
@@ -154,24 +166,39 @@ class TapeTrace(Trace):
         if not moves:
             params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
             return process(self.parent, primitive, primals, params)
+        active = [s is not None for s in slots]
         if self.is_linear:
             with set_current_trace(self):
-                return list(fun.call_wrapped(*tracers))
-        active = [s is not None for s in slots]
+                if self.is_in_forward:  # forward functions often call the function itself
+                    return list(fun.call_wrapped(*tracers))
+                self.is_in_forward = True
+                try:
+                    outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, tracers, active, symbolic_zeros)
+                finally:
+                    self.is_in_forward = False
+                if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
+                    forget(fwd)
+                    return list(fun.call_wrapped(*tracers))
+            return self.record([Unknown(typeof(x)) for x in outs], linear_map, [True] * len(outs), slots)
         with set_current_trace(self.parent):
-            outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            pusher: LinearMap | None = None
+            if self.settings.custom_vjp_jvp == "differentiate_primal":
+                _, pusher = under(self.settings, linearize, lambda *args: custom.call_once_more(fun, args), primals, active)
+            outs, linear_map = under(self.settings, custom.call_fwd, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            linear_map.pusher = pusher
         return self.record(outs, linear_map, custom.differentiable(outs), slots)
 
 
 class NonLinearMap(LinearMap):
     """Stands on the tape of a linear program for an operation that is not linear."""
 
-    __slots__ = ("message", "n_out")
+    __slots__ = ("error", "message", "n_out")
 
     name = "not linear"
 
-    def __init__(self, n_out: int, message: str):
+    def __init__(self, n_out: int, error: type[Exception], message: str):
         self.n_out = n_out
+        self.error = error
         self.message = message
 
     def push(self, *tangents: Any) -> Tangents:
@@ -179,18 +206,19 @@ class NonLinearMap(LinearMap):
         return (None,) * self.n_out
 
     def pull(self, *cotangents: Any) -> Tangents:
-        raise errors.NonLinearError(self.message)
+        raise self.error(self.message)
 
 
 jax.tree_util.register_pytree_node(
-    NonLinearMap, lambda m: ((), (m.n_out, m.message)), lambda aux, _: NonLinearMap(*aux)
+    NonLinearMap, lambda m: ((), (m.n_out, m.error, m.message)), lambda aux, _: NonLinearMap(*aux)
 )
 
 
-def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[bool],
+def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Any],
               is_linear: bool = False) -> tuple[list[Any], Tape]:
     """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
 
+    An entry of ``active`` is True, False or :class:`~dualrev.settings.Wide`.
     With ``is_linear`` active primals are :class:`Unknown`, and so are the outputs that depend on them.
     """
     with take_current_trace() as parent:
@@ -199,13 +227,15 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
             try:
                 inputs = [trace.watch(x) if moves else x for x, moves in zip(primals, active, strict=True)]
                 in_slots = tuple([x.slot for x, moves in zip(inputs, active, strict=True) if moves])
+                trace.wide = {x.slot: moves for x, moves in zip(inputs, active, strict=True) if type(moves) is Wide}
                 with set_current_trace(trace):
                     results = list(fun(*inputs))
                 references.check_results(trace, results)
                 outs, out_slots, _ = trace.split(results)
             finally:
                 trace.invalidate()
-            tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots)).pruned()
+            wide = tuple([(slot, flag.dtype) for slot, flag in trace.wide.items()])
+            tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots), wide).pruned()
             del trace, inputs, results
     return outs, tape
 

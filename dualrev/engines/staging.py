@@ -30,6 +30,7 @@ from dualrev.engines import forward, reverse
 from dualrev.jaxprs import replayer
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.table import Unknown, aval_of
+from dualrev.settings import DEFAULT, current
 
 #: How many derivative programs are kept; each also goes when the program it was derived from does.
 PROGRAMS_KEPT = 2048
@@ -298,6 +299,8 @@ def cached(owners: Any, key: Any, make: Callable[[], Any]) -> Any:
     held = _cache.setdefault(first, {})
     if others:
         key = (key, *map(id, others))
+    if (settings := current.get()) is not DEFAULT:
+        key = (key, settings)
     found = held.get(key)
     if found is not None:
         references, value = found

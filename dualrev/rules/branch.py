@@ -12,12 +12,13 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev import zeros
-from dualrev._jax import cond_p
+from dualrev import errors, zeros
+from dualrev._jax import cond_p, is_placed_alike, typeof, varying
 from dualrev.engines.staging import Linearization, StagedMap, linearization_of, pushforward_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import call, splice
 from dualrev.rules.table import Unknown, aval_of
+from dualrev.settings import widened
 
 
 def _index(index: Any) -> Any:
@@ -71,7 +72,7 @@ class CondMap(LinearMap):
 
         def branch_of(linearization: Linearization, places: tuple[int, ...]) -> Any:
             if direction == "pull":
-                targets = [a for a, moves in zip(linearization.in_avals, linearization.active, strict=True) if moves]
+                targets = [widened(a, flag) for a, flag in zip(linearization.in_avals, linearization.active, strict=True) if flag]
             else:
                 targets = list(linearization.out_avals)
 
@@ -87,9 +88,21 @@ class CondMap(LinearMap):
 
             return branch
 
+        if direction == "pull":
+            self._check_devices(which, mask)
         branches = [branch_of(lin, places) for lin, places in zip(self.linearizations, self.places, strict=True)]
         results = iter(lax.switch(self.index, branches, self.pools, given))
         return tuple([next(results) if w else None for w in which])
+
+    def _check_devices(self, to_operands: Sequence[bool], from_outs: Sequence[bool]) -> None:
+        """Where devices take different branches, what moves must be typed as different: a sum over devices waits for them all."""
+        axes = varying(typeof(self.index))
+        for lin in self.linearizations if axes else ():
+            operands = [a for a, moves in zip(lin.in_avals, lin.active, strict=True) if moves]
+            for what, avals, moves in (("operand", operands, to_operands), ("result", lin.out_avals, from_outs)):
+                for aval, m in zip(avals, moves, strict=True):
+                    if m and axes - varying(aval):
+                        raise errors.devices_differ(what, aval, sorted(axes - varying(aval), key=str))
 
     def push(self, *tangents: Any) -> Tangents:
         return self._move("push", tangents)
@@ -114,7 +127,7 @@ def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[Any], tu
         chosen = []
         for aval in linearization.new_avals:
             fits = (i for i, slot in enumerate(slots)
-                    if i not in taken and slot.shape == aval.shape and slot.dtype == aval.dtype)
+                    if i not in taken and slot.shape == aval.shape and slot.dtype == aval.dtype and is_placed_alike(slot, aval))
             place = next(fits, None)
             if place is None:
                 place = len(slots)

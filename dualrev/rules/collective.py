@@ -1,3 +1,172 @@
-"""Collectives: operations along a named axis, over the devices of a mesh or the entries of a ``vmap``."""
+"""Collectives: operations along a named axis, over the devices of a mesh or the entries of a ``vmap``.
+
+An array along a named axis is one variable per index, and a collective is a linear map between such families: ``psum`` sends ``x`` to
+``y_d = Σ_e x_e`` for every ``d``, so its adjoint is ``x_e = Σ_d y_d``, again a ``psum``.  Under ``shard_map(check_vma=True)`` a value
+that is the same everywhere is one variable: there the sum is a ``psum_invariant``, and its adjoint makes copies (``pvary``).
+
+jax has no derivative of ``pmax`` and ``pmin``; here indices that tie share it equally, as entries do in ``reduce_max``.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev import errors, zeros
+from dualrev._jax import primitive, typeof, varying
+from dualrev.rules.forms import linear
+from dualrev.rules.programs import pushforward
+from dualrev.rules.reduce import expand, where
+from dualrev.rules.table import zero
+
+Axes = Sequence[Any]
+
+# ------------------------------------------------------------------------------------------------------------------- sums
+
+
+def positions(axes: Axes) -> tuple[int, ...]:
+    """The axes of the array itself among those of a reduction: ``vmap`` puts them there."""
+    return tuple(axis for axis in axes if isinstance(axis, int))
+
+
+def names(axes: Axes) -> tuple[Any, ...]:
+    return tuple(axis for axis in axes if not isinstance(axis, int))
+
+
+def unsum(ct: Any, x: Any, *, axes: Axes, axis_index_groups: Any) -> Any:
+    if names(axes):
+        ct = psum.bind(ct, axes=names(axes), axis_index_groups=axis_index_groups)
+    return expand(ct, x.shape, positions(axes)) if positions(axes) else ct
+
+
+psum = primitive("psum")
+psum_invariant = primitive("psum_invariant")
+pvary = primitive("pvary")
+linear(psum, unsum)
+linear(psum_invariant, lambda ct, _, *, axes: pvary.bind(ct, axes=axes))
+linear(pvary, lambda ct, _, *, axes: psum_invariant.bind(ct, axes=axes))
+
+
+# --------------------------------------------------------------------------------------------------------- maxima and minima
+
+
+def choose(t: Any, x: Any, *, out: Any, axes: Axes, axis_index_groups: Any) -> Any:
+    """The mean of the tangents, along the axes, of the entries that equal the result."""
+    if axis_index_groups is not None and varying(typeof(x)) - varying(typeof(out)):
+        raise errors.groups_are_not_tracked()
+
+    def total(x: Any) -> Any:
+        x = lax.reduce_sum(x, positions(axes)) if positions(axes) else x
+        return lax.psum(x, names(axes), axis_index_groups=axis_index_groups) if names(axes) else x
+
+    chosen = lax.eq(x, expand(out, x.shape, positions(axes)) if positions(axes) else out)
+    # Counted in integers: a low precision would lose count.
+    count = lax.convert_element_type(total(lax.convert_element_type(chosen, jnp.int32)), x.dtype)
+    return lax.div(total(where(chosen, t)), count)
+
+
+pushforward(primitive("pmax"), choose)
+pushforward(primitive("pmin"), choose)
+
+# ------------------------------------------------------------------------------------------------- gathering and scattering
+
+
+def ungather(ct: Any, _: Any, *, all_gather_dimension: int, axis_name: Axes, axis_index_groups: Any, tiled: bool) -> Any:
+    """Each index sums what all of them got from it."""
+    return lax.psum_scatter(ct, axis_name, scatter_dimension=all_gather_dimension, axis_index_groups=axis_index_groups, tiled=tiled)
+
+
+def unscatter(ct: Any, _: Any, *, scatter_dimension: int, axis_name: Axes, axis_index_groups: Any, tiled: bool) -> Any:
+    return lax.all_gather(ct, axis_name, axis=scatter_dimension, axis_index_groups=axis_index_groups, tiled=tiled)
+
+
+def own_part(ct: Any, _: Any, *, all_gather_dimension: int, axis_name: Axes, axis_size: int, tiled: bool) -> Any:
+    """One variable was gathered, not a copy for each index, so that each index has its part of one cotangent."""
+    size = ct.shape[all_gather_dimension] // axis_size
+    part = lax.dynamic_slice_in_dim(ct, lax.axis_index(axis_name) * size, size, all_gather_dimension)
+    return part if tiled else lax.squeeze(part, (all_gather_dimension,))
+
+
+linear(primitive("all_gather"), ungather)
+linear(primitive("reduce_scatter"), unscatter)
+linear(primitive("all_gather_invariant"), own_part)
+
+# ----------------------------------------------------------------------------------------------------------------- exchanges
+
+
+def exchange_back(ct: Any, _: Any, *, split_axis: int, concat_axis: int, axis_name: Axes, axis_index_groups: Any,
+                  tiled: bool) -> Any:
+    """Blocks were permuted; the mirror image takes each where it came from."""
+    return all_to_all.bind(ct, split_axis=concat_axis, concat_axis=split_axis, axis_name=axis_name,
+                           axis_index_groups=axis_index_groups, tiled=tiled)
+
+
+def send_back(ct: Any, _: Any, *, axis_name: Axes, perm: Sequence[tuple[int, int]]) -> Any:
+    """What was sent to nobody has cotangent zero, which is what an index receives to which nobody sends."""
+    return lax.ppermute(ct, axis_name, [(target, source) for source, target in perm])
+
+
+def to_source(ct: Any, source: Any, axis_name: Axes) -> Any:
+    is_source = lax.eq(lax.axis_index(axis_name), lax.convert_element_type(source, jnp.int32))
+    return where(is_source, lax.psum(ct, axis_name))
+
+
+all_to_all = primitive("all_to_all")
+linear(all_to_all, exchange_back)
+linear(primitive("ppermute"), send_back)
+linear(primitive("pbroadcast"), lambda ct, _, *, axis_name, source: to_source(ct, source, axis_name))
+if primitive("pbroadcast_dynamic") is not None:
+    linear(primitive("pbroadcast_dynamic"), lambda ct, _, source, *, axis_name: to_source(ct, source, axis_name))
+
+
+def received_back(ct: Any, x: Any, _output: Any, input_offsets: Any, send_sizes: Any, output_offsets: Any, recv_sizes: Any, *,
+                  axis_name: Axes, axis_index_groups: Any) -> Any:
+    """Receivers send back what they received, to where it was sent from; slices that are sent must not overlap."""
+    return ragged_all_to_all.bind(ct, zeros.zeros_of(x), landed(output_offsets, axis_name, axis_index_groups), recv_sizes,
+                                  landed(input_offsets, axis_name, axis_index_groups), send_sizes,
+                                  axis_name=axis_name, axis_index_groups=axis_index_groups)
+
+
+def not_received(ct: Any, _x: Any, _output: Any, _input_offsets: Any, _send_sizes: Any, output_offsets: Any, recv_sizes: Any, *,
+                 axis_name: Axes, axis_index_groups: Any) -> Any:
+    """What nothing was written over."""
+    start = landed(output_offsets, axis_name, axis_index_groups)
+    row = lax.broadcasted_iota(start.dtype, (ct.shape[0], start.shape[0]), 0)
+    start, stop = (lax.broadcast_in_dim(i, row.shape, (1,)) for i in (start, lax.add(start, recv_sizes)))
+    written = lax.reduce_or(lax.bitwise_and(lax.ge(row, start), lax.lt(row, stop)), (1,))
+    return where(lax.broadcast_in_dim(lax.bitwise_not(written), ct.shape, (0,)), ct)
+
+
+def landed(offsets: Any, axis_name: Axes, axis_index_groups: Any) -> Any:
+    """For each slice that arrives, what its sender says of it."""
+    return lax.all_to_all(offsets, axis_name, 0, 0, axis_index_groups=axis_index_groups, tiled=True)
+
+
+ragged_all_to_all = primitive("ragged_all_to_all")
+linear(ragged_all_to_all, received_back, not_received)
+
+# ------------------------------------------------------------------------------- values that are sums, or summed, over an axis
+
+# A value that is "unreduced" over a mesh axis stands for the sum of what the devices hold; one that is "reduced" is the same on all,
+# and its cotangent is unreduced.  Each operation is the transpose of another.
+
+reduced_vary_cast = primitive("reduced_vary_cast") or primitive("reduced_vary_cast_p")  # the name since 0.11; before
+vary_unreduced_cast = primitive("vary_unreduced_cast") or primitive("vary_unreduced_cast_p")
+unreduced_psum, preduced = primitive("unreduced_psum"), primitive("preduced")
+gather_reduced, scatter_unreduced = primitive("all_gather_reduced"), primitive("unreduced_reduce_scatter")
+
+linear(unreduced_psum, lambda ct, _, *, axes: preduced.bind(ct, axes=axes))
+linear(preduced, lambda ct, _, *, axes: unreduced_psum.bind(ct, axes=axes))
+linear(vary_unreduced_cast, lambda ct, _, *, axes: reduced_vary_cast.bind(ct, axes=axes))
+linear(reduced_vary_cast, lambda ct, _, *, axes: vary_unreduced_cast.bind(ct, axes=axes))
+linear(gather_reduced, lambda ct, _, *, all_gather_dimension, axis_name, axis_size, tiled: scatter_unreduced.bind(
+    ct, scatter_dimension=all_gather_dimension, axis_name=axis_name, axis_size=axis_size, tiled=tiled))
+linear(scatter_unreduced, lambda ct, _, *, scatter_dimension, axis_name, axis_size, tiled: gather_reduced.bind(
+    ct, all_gather_dimension=scatter_dimension, axis_name=axis_name, axis_size=axis_size, tiled=tiled))
+
+# -------------------------------------------------------------------------------------------------------------------- places
+
+zero(primitive("axis_index"))

@@ -59,7 +59,7 @@ class CallRow(Row):
         found: list[Any] = []
         for name in self.jaxprs:
             found.extend(params[name] if isinstance(params[name], tuple) else (params[name],))
-        return tuple(found)
+        return tuple([jaxpr for jaxpr in found if jaxpr is not None])  # a program that the user left out
 
     def _evaluate(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
         return lambda *args: self.bind(args, params)

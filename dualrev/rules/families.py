@@ -13,6 +13,7 @@ from dualrev.rules import conv as conv
 from dualrev.rules import elementwise as elementwise
 from dualrev.rules import fft as fft
 from dualrev.rules import flat as flat
+from dualrev.rules import householder as householder
 from dualrev.rules import index as index
 from dualrev.rules import linalg as linalg
 from dualrev.rules import loop as loop
@@ -21,7 +22,10 @@ from dualrev.rules import shape as shape
 from dualrev.rules import shard as shard
 from dualrev.rules import solve as solve
 from dualrev.rules import sort as sort
-from dualrev.rules import sparse as sparse
 from dualrev.rules import special as special
 from dualrev.rules import state as state
 from dualrev.rules import window as window
+from dualrev.rules.table import optional
+
+# Importing jax.experimental.sparse takes time, and a program that has not imported it has no sparse array.
+optional["jax.experimental.sparse"] = ("dualrev.rules.sparse", "dualrev.rules.compressed")

@@ -24,7 +24,9 @@ from jax import lax
 
 from dualrev import errors, zeros
 from dualrev.linear_maps import LinearMap, Tangents
+from dualrev.products import combiner, contraction
 from dualrev.rules.table import OpRow, Reader, Row, Site, aval_of, register
+from dualrev.settings import Wide, widened
 
 
 def spread(t: Any, shape: tuple[int, ...]) -> Any:
@@ -106,8 +108,7 @@ class ElementwiseRow(OpRow):
                 keywords = partial.keywords(site.params)
                 if partial.reads_out:
                     keywords["out"] = residuals[-1]
-                combine = lax.div if self.is_over[i] else lax.mul
-                terms.append(combine(t, partial.function(*operands, **keywords)))
+                terms.append(combiner(self.is_over[i], site.settings)(t, partial.function(*operands, **keywords)))
             elif partial == 1:
                 terms.append(t)
             elif partial == -1:
@@ -142,7 +143,8 @@ class ElementwiseRow(OpRow):
         if site.in_avals:
             for k, i in enumerate(site.positions):
                 if cts[k] is not None:
-                    cts[k] = gather_up(cts[k], site.in_avals[i].shape)
+                    flag = site.active[i]
+                    cts[k] = gather_up(zeros.cast(cts[k], flag.dtype) if type(flag) is Wide else cts[k], site.in_avals[i].shape)
         return tuple(cts)
 
 
@@ -188,9 +190,8 @@ class LinearRow(OpRow):
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         operands = self.operands(site, residuals)
         if self.primitive.multiple_results:
-            ct: Any = [zeros.instantiate(c, aval) for c, aval in zip(cotangents, site.out_avals, strict=True)]
-        else:
-            (ct,) = cotangents
+            cotangents = tuple([zeros.instantiate(c, aval) for c, aval in zip(cotangents, site.out_avals, strict=True)])
+        ct: Any = list(cotangents) if self.primitive.multiple_results else cotangents[0]
         if self.together:
             (adjoint,) = self.adjoints
             assert adjoint is not None  # the constructor of joint rows gives exactly one
@@ -200,9 +201,16 @@ class LinearRow(OpRow):
             return tuple([found.get(i) for i in site.positions])
         results = []
         for i in site.positions:
-            adjoint = self.adjoints[i]
-            results.append(None if adjoint is None else
-                           adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
+            adjoint, flag = self.adjoints[i], site.active[i]
+            if adjoint is None:
+                results.append(None)
+            elif type(flag) is Wide:  # sums, and conversions of dtype, are made in the cotangent's own
+                wide = [zeros.cast(c, flag.dtype) for c in cotangents]
+                given = [widened(x, flag) if k == i else x for k, x in enumerate(operands)]
+                results.append(adjoint.function(wide if self.primitive.multiple_results else wide[0], *given,
+                                                **adjoint.keywords(site.params)))
+            else:
+                results.append(adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
         return tuple(results)
 
 
@@ -232,8 +240,13 @@ class BilinearRow(OpRow):
         total = None
         for i, t in zip(site.positions, tangents, strict=True):
             if t is not None and i in self.partner:
-                (term,) = self.bind([t if k == i else x for k, x in enumerate(operands)], site.params)
-                total = zeros.add(total, term)
+                def times(t: Any, other: Any, i: int = i) -> Any:
+                    moving = {i: t, self.partner[i]: other}
+                    (term,) = self.bind([moving.get(k, x) for k, x in enumerate(operands)], site.params)
+                    return term
+
+                other = operands[self.partner[i]]
+                total = zeros.add(total, contraction(times, t, other) if site.settings.zero_wins else times(t, other))
         return (total,)
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
@@ -242,8 +255,21 @@ class BilinearRow(OpRow):
         results = []
         for i in site.positions:
             adjoint = self.adjoints[i]
-            given = [site.in_avals[k] if k == i else x for k, x in enumerate(operands)]
-            results.append(None if adjoint is None else adjoint.function(ct, *given, **adjoint.keywords(site.params)))
+            if adjoint is None:
+                results.append(None)
+                continue
+            keywords, flag = adjoint.keywords(site.params), site.active[i]
+            if type(flag) is Wide and "preferred_element_type" in keywords:
+                keywords["preferred_element_type"] = flag.dtype
+            aval = widened(site.in_avals[i], flag)
+
+            def times(ct: Any, other: Any, i: int = i, aval: Any = aval, adjoint: Reader = adjoint,
+                      keywords: dict[str, Any] = keywords) -> Any:
+                known = {i: aval, self.partner[i]: other}
+                return adjoint.function(ct, *[known.get(k, x) for k, x in enumerate(operands)], **keywords)
+
+            other = operands[self.partner[i]]
+            results.append(contraction(times, ct, other) if site.settings.zero_wins else times(ct, other))
         return tuple(results)
 
 

@@ -26,6 +26,7 @@ from dualrev.jaxprs import split_invariant
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import call, own_copy, splice
 from dualrev.rules.table import Unknown
+from dualrev.settings import widened
 
 
 def _or(xs: Sequence[bool], ys: Sequence[bool]) -> list[bool]:
@@ -35,7 +36,7 @@ def _or(xs: Sequence[bool], ys: Sequence[bool]) -> list[bool]:
 def _moving_carry(derive: Any, jaxpr: Any, consts: Sequence[bool], carry: Sequence[bool],
                   xs: Sequence[bool]) -> tuple[Any, list[bool]]:
     """The derivative of a loop body, and which carries move once what moves has gone round until nothing more does."""
-    moving = list(carry)
+    moving = [bool(m) for m in carry]  # what goes round keeps its dtype
     while True:
         derivative = derive(jaxpr, (*consts, *moving, *xs))
         found = _or(moving, derivative.active_outs[: len(moving)])
@@ -144,10 +145,10 @@ class ScanMap(LinearMap):
         from_body = self.linearization.active_outs[:n_carry]
         mask = [*(m and f for m, f in zip(on_carry, from_body, strict=True)), *on_ys]
         which = self.linearization.results_of("pull", mask)
-        n_moving_consts, n_moving = sum(on_consts), sum(on_carry)
+        n_moving_consts, n_moving = sum(map(bool, on_consts)), sum(on_carry)
         to_consts = which[:n_moving_consts]
         to_xs = which[n_moving_consts + n_moving:]
-        const_avals = _only(_only(avals[:n_consts], on_consts), to_consts)
+        const_avals = _only([widened(a, flag) for a, flag in zip(avals[:n_consts], on_consts, strict=True) if flag], to_consts)
 
         def body(carry: Any, x: Any) -> Any:
             carry, totals = carry

@@ -9,11 +9,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from dualrev import errors
 from dualrev._jax import is_differentiable, tangent_aval
-from dualrev.engines import reverse
-from dualrev.linear_maps import Tangents
-from dualrev.rules.table import OpRow, Reader, Site, Unknown, aval_of, register
+from dualrev.engines import forward, reverse
+from dualrev.linear_maps import LinearMap, Tangents, Tape
+from dualrev.rules.table import OpRow, Reader, Row, Site, Unknown, aval_of, register
+from dualrev.settings import under
 
 
 class PushforwardRow(OpRow):
@@ -50,6 +53,14 @@ class PushforwardRow(OpRow):
         return tuple(residuals)
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        if not site.settings.zero_wins:
+            return self.run_program(site, residuals, tangents)
+        # The products inside the program are those of its tape.
+        tape, which = self.tape(site, residuals, [t is not None for t in tangents])
+        moved = iter(under(site.settings, tape.push, *[t for t in tangents if t is not None]))
+        return tuple([next(moved) if w else None for w in which])
+
+    def run_program(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
         program = self.program
         values = iter(residuals)
         operands = [next(values) if program.reads(i) else None for i in range(len(site.active))]
@@ -71,16 +82,22 @@ class PushforwardRow(OpRow):
         result = program.function(moving, *operands, **keywords)
         return tuple(result) if self.primitive.multiple_results else (result,)
 
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        given: list[Any] = []
+    def tape(self, site: Site, residuals: Tangents, moves: Sequence[bool]) -> tuple[Tape, list[bool]]:
+        """The program written down, and which outputs move."""
+        which: list[bool] = []
 
-        def push(*tangents: Any) -> list[Any]:
-            results = self.run("push", site, residuals, tangents)
-            given[:] = [ct for ct, t in zip(cotangents, results, strict=True) if t is not None]
+        def program(*tangents: Any) -> list[Any]:
+            given = iter(tangents)
+            results = self.run("run_program", site, residuals, tuple([next(given) if m else None for m in moves]))
+            which[:] = [t is not None for t in results]
             return [t for t in results if t is not None]
 
-        tape = reverse.transpose(push, [tangent_aval(site.in_avals[i]) for i in site.positions])
-        return tape.pull(*given)
+        avals = [tangent_aval(site.in_avals[i]) for i, m in zip(site.positions, moves, strict=True) if m]
+        return under(site.settings, reverse.transpose, program, avals), which
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        tape, which = self.tape(site, residuals, [True] * len(site.positions))
+        return under(site.settings, tape.pull, *[ct for ct, w in zip(cotangents, which, strict=True) if w])
 
 
 def pushforward(primitive: Any, program: Callable[..., Any], *, saves: Callable[..., tuple[Any, Any]] | None = None,
@@ -93,3 +110,42 @@ def pushforward(primitive: Any, program: Callable[..., Any], *, saves: Callable[
     operand ``i`` does.
     """
     register(PushforwardRow(primitive, program, saves, follows))
+
+
+class DefinedRow(Row):
+    """An operation that a program over other primitives defines: it is differentiated in the operation's place."""
+
+    def __init__(self, primitive: Any, program: Callable[..., Any]):
+        super().__init__(primitive)
+        self.program = program
+        self.compiled: dict[Any, Callable[..., Any]] = {}
+
+    def function(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
+        settings = {name: value for name, value in params.items() if name in inspect.signature(self.program).parameters}
+        key = tuple(settings.items())
+        if key not in self.compiled:
+            def program(*operands: Any) -> Any:
+                return self.program(*operands, **settings)
+
+            program.__name__ = str(self.primitive)
+            self.compiled[key] = jax.jit(program)
+        compiled = self.compiled[key]
+
+        def run(*operands: Any) -> list[Any]:
+            result = compiled(*operands)
+            return list(result) if self.primitive.multiple_results else [result]
+
+        return run
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        return forward.push_through(self.function(params), primals, tangents)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        outs, tape = reverse.linearize(self.function(params), primals, active, is_linear)
+        return outs, tape, [slot is not None for slot in tape.out_slots]
+
+
+def definition(primitive: Any, program: Callable[..., Any]) -> None:
+    """State that a primitive computes what ``program(x, y, ..., *, params)`` does, whose derivative is its derivative."""
+    register(DefinedRow(primitive, program))

@@ -1,3 +1,196 @@
-"""``shard_map`` and what places values on a mesh."""
+"""``shard_map`` and what places values on a mesh.
+
+A sharded program is pushed through and pulled back shard by shard: its derivative is a ``shard_map`` of the derivative of the
+program that each device runs.  Residuals leave the one and enter the other along a new leading axis, which lies across the mesh
+axes that they vary over.
+
+How a value that is the same on several devices moves depends on ``check_vma``.  With it, types say over which axes a value varies:
+one that does not is one variable, ``pvary`` makes copies of it, and everything is transposed where it stands.  Without it, each
+device has variables of its own, and sharing happens at the edges: a replicated operand is copied to ``n`` devices, so the ``n``
+cotangents are summed; a replicated result is the mean of ``n`` equal ones, so each has ``1/n`` of the cotangent.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from dualrev._jax import (
+    bind_shard_map,
+    cotangent_aval,
+    jaxpr_out_avals,
+    primitive,
+    spmd_axis_names,
+    stage,
+    tangent_aval,
+    typeof,
+    vary_as,
+)
+from dualrev.engines.staging import Linearization, StagedMap, linearization_of, pushforward_of
+from dualrev.linear_maps import LinearMap, Tangents
+from dualrev.rules.control import own_copy, splice
+from dualrev.rules.table import Row, Unknown, aval_of, register
+
+#: What all the shard_maps made from one have in common.
+SETTINGS = ("mesh", "check_vma", "newly_manual_axes")
+
+
+def _only(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+    return [x for x, flag in zip(values, flags, strict=True) if flag]
+
+
+def _axes_of(spec: Any) -> set[Any]:
+    """The mesh axes that a spec names."""
+    names: set[Any] = set(spec.unreduced)
+    for entry in spec:
+        names.update(() if entry is None else entry if isinstance(entry, tuple) else (entry,))
+    return names
+
+
+def _manual_axes(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """The mesh axes that a ``shard_map`` splits, in the order of the mesh."""
+    taken = spmd_axis_names()
+    return tuple(name for name in settings["mesh"].axis_names if name in settings["newly_manual_axes"] and name not in taken)
+
+
+def _copies(spec: Any, settings: dict[str, Any]) -> tuple[Any, ...]:
+    """The axes over which values of a spec are replicated, where types do not keep track of it."""
+    if settings["check_vma"]:
+        return ()
+    named = _axes_of(spec)
+    return tuple(name for name in _manual_axes(settings) if name not in named)
+
+
+def _residual_spec(x: Any, settings: dict[str, Any]) -> Any:
+    """The spec of a residual with its new leading axis."""
+    if not settings["check_vma"]:
+        return PartitionSpec(_manual_axes(settings))
+    mat, new = typeof(x).mat, settings["newly_manual_axes"]  # what varies over the axes of a shard_map around goes on doing so
+    names = tuple(name for name in settings["mesh"].axis_names if name in mat.varying & new)
+    return PartitionSpec(names or None, unreduced=mat.unreduced & new, reduced=mat.reduced & new)
+
+
+class ShardMap(LinearMap):
+    """The derivative of a ``shard_map``: the linearization of what each device runs, and residuals spread over the mesh."""
+
+    __slots__ = ("layout", "linearization", "residuals")
+
+    name = "shard_map"
+
+    def __init__(self, residuals: Sequence[Any], linearization: Linearization, layout: tuple[Any, ...]):
+        self.residuals = residuals
+        self.linearization = linearization
+        self.layout = layout  # (specs of residuals, specs of active operands, specs of results, settings)
+
+    def inner_maps(self) -> list[LinearMap]:
+        return [self.linearization.example()]
+
+    def _move(self, direction: str, moving: Sequence[Any], specs: Sequence[Any], result_specs: Sequence[Any],
+              finish: Callable[[Any, int], Any]) -> Tangents:
+        residual_specs, _, _, settings = self.layout
+        n = len(self.residuals)
+        present = [t is not None for t in moving]
+        which: list[bool] = []
+
+        def program(*args: Any) -> tuple[list[Any], list[Any]]:
+            residuals = [lax.squeeze(x, (0,)) if kind == "new" else x
+                         for x, (kind, _) in zip(args[:n], self.linearization.residual_sources, strict=True)]
+            values = iter(args[n:])
+            given = [next(values) if p else None for p in present]
+            results = getattr(StagedMap(self.linearization, residuals), direction)(*given)
+            which[:] = [t is not None for t in results]
+            return [finish(t, i) for i, t in enumerate(results) if t is not None], _only(result_specs, which)
+
+        results = iter(bind_shard_map(program, [*self.residuals, *_only(moving, present)],
+                                      [*residual_specs, *_only(specs, present)], dict(settings)))
+        return tuple([next(results) if moves else None for moves in which])
+
+    def push(self, *tangents: Any) -> Tangents:
+        _, in_specs, out_specs, _ = self.layout
+        avals = [tangent_aval(a) for a in self.linearization.out_avals]
+        return self._move("push", tangents, in_specs, out_specs, lambda t, i: vary_as(t, avals[i]))
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        _, in_specs, out_specs, settings_ = self.layout
+        settings = dict(settings_)
+        lin = self.linearization
+        avals = [cotangent_aval(a) for a, moves in zip(lin.in_avals, lin.active, strict=True) if moves]
+        in_specs, out_specs = [spec.to_ct_spec() for spec in in_specs], [spec.to_ct_spec() for spec in out_specs]
+
+        def share(ct: Any, spec: Any) -> Any:
+            n = math.prod(settings["mesh"].shape[name] for name in _copies(spec, settings))
+            return ct if ct is None or n == 1 else lax.div(ct, lax.full_like(ct, n))
+
+        def collect(ct: Any, i: int) -> Any:
+            copies = _copies(in_specs[i], settings)
+            return lax.psum(ct, copies) if copies else vary_as(ct, avals[i])
+
+        shares = [share(ct, spec) for ct, spec in zip(cotangents, out_specs, strict=True)]
+        return self._move("pull", shares, out_specs, in_specs, collect)
+
+
+jax.tree_util.register_pytree_node(
+    ShardMap, lambda m: (tuple(m.residuals), (m.linearization, m.layout)), lambda aux, residuals: ShardMap(residuals, *aux)
+)
+
+
+class ShardMapRow(Row):
+    """``shard_map``; un-jitted, it runs operation by operation, as jax's does."""
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        jaxpr = own_copy(params["jaxpr"])
+        active = tuple([t is not None for t in tangents])
+        moves_out: list[bool] = []
+        n, in_specs, out_specs = len(primals), params["in_specs"], params["out_specs"]
+
+        def program(*args: Any) -> tuple[list[Any], list[Any]]:
+            push = pushforward_of(jaxpr, active, splice("shard_map"))
+            values = iter(args[n:])
+            outs, tangents_out = push(args[:n], [next(values) if moves else None for moves in active])
+            moves_out[:] = [t is not None for t in tangents_out]
+            moved = [vary_as(t, typeof(x)) for x, t in zip(outs, tangents_out, strict=True) if t is not None]
+            return [*outs, *moved], [*out_specs, *_only(out_specs, moves_out)]
+
+        results = bind_shard_map(program, [*primals, *_only(tangents, active)], [*in_specs, *_only(in_specs, active)], params)
+        moved = iter(results[len(out_specs):])
+        return results[:len(out_specs)], [next(moved) if moves else None for moves in moves_out]
+
+    def out_avals(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        jaxpr = stage(lambda *args: list(self.primitive.bind(*args, **self.primitive.get_bind_params(params))), [aval_of(x) for x in primals])
+        return jaxpr_out_avals(jaxpr)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        jaxpr = own_copy(params["jaxpr"])
+        in_specs, out_specs = params["in_specs"], params["out_specs"]
+        known = [type(x) is not Unknown for x in primals]
+        made: list[Linearization] = []
+        new_specs: list[Any] = []
+
+        def program(*args: Any) -> tuple[list[Any], list[Any]]:
+            linearization = linearization_of(jaxpr, active, is_linear, splice("shard_map"))
+            made[:] = [linearization]
+            outs, new = linearization.evaluate(args)
+            new_specs[:] = [_residual_spec(x, params) for x in new]
+            return [*outs, *[lax.expand_dims(x, (0,)) for x in new]], [*_only(out_specs, linearization.known_outs), *new_specs]
+
+        results = bind_shard_map(program, _only(primals, known), _only(in_specs, known), params)
+        (linearization,) = made
+        n_known = sum(linearization.known_outs)
+        outs: list[Any] = results[:n_known]
+        if is_linear:
+            values, avals = iter(outs), self.out_avals(primals, params)
+            outs = [next(values) if k else Unknown(a) for k, a in zip(linearization.known_outs, avals, strict=True)]
+        pools = {"in": (primals, in_specs), "out": (outs, out_specs), "new": (results[n_known:], new_specs)}
+        found = [(pools[kind][0][i], pools[kind][1][i]) for kind, i in linearization.residual_sources]
+        settings = tuple([(name, params[name]) for name in SETTINGS])
+        layout = (tuple([spec for _, spec in found]), tuple(_only(in_specs, active)), tuple(out_specs), settings)
+        return outs, ShardMap([x for x, _ in found], linearization, layout), linearization.active_outs
+
+
+register(ShardMapRow(primitive("shard_map")))

@@ -6,6 +6,7 @@ modes, compiled pushes and pulls, and residuals are handled here and never in a 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from abc import ABC, abstractmethod
@@ -17,9 +18,13 @@ import jax
 from dualrev import errors
 from dualrev._jax import abstract_outputs, is_differentiable, is_eager, typeof
 from dualrev.linear_maps import LinearMap, Tangents
+from dualrev.settings import DEFAULT, current, widened
 
 #: The table: primitive -> its row.
 rows: dict[Any, Row] = {}
+
+#: Families whose operations exist only once a module of jax has been imported: that module -> the family's files.
+optional: dict[str, tuple[str, ...]] = {}
 
 #: Where rows are made but not stated: a row is found in the first file outside.
 FORMS = (__name__, "dualrev.rules.programs")
@@ -86,6 +91,28 @@ def register(row: Row) -> None:
     rows[row.primitive] = row
 
 
+def row_of(primitive: Any) -> Row:
+    """The row of a primitive, which may belong to an optional family that nothing has needed so far."""
+    row = rows.get(primitive)
+    if row is None:
+        load_optional()
+        row = rows.get(primitive)
+        if row is None:
+            raise errors.missing_rule(primitive)
+    return row
+
+
+def load_optional() -> None:
+    """State the rows of each optional family whose operations exist by now; rows that a user stated for them stay."""
+    for module, files in list(optional.items()):
+        if module in sys.modules:
+            stated = dict(rows)
+            for file in files:
+                importlib.import_module(file)
+            rows.update(stated)
+            optional.pop(module, None)
+
+
 class ZeroRow(Row):
     """No tangent comes out, whatever goes in."""
 
@@ -110,7 +137,7 @@ class Site:
     Two calls with equal sites share compiled pushes and pulls.
     """
 
-    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row")
+    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
 
     def __init__(self, row: OpRow, active: tuple[bool, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
                  out_avals: tuple[Any, ...], key: Any):
@@ -121,6 +148,7 @@ class Site:
         self.in_avals = in_avals
         self.out_avals = out_avals
         self.key = key
+        self.settings = current.get()
         self._compiled: dict[str, Any] = {}
 
     def compiled(self, what: str) -> Any:
@@ -186,7 +214,7 @@ jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), la
 class Reader:
     """A function of a row, and what its signature says that it reads."""
 
-    __slots__ = ("function", "params", "positions", "reads_out", "reads_saved", "variadic")
+    __slots__ = ("function", "n_named", "params", "positions", "reads_out", "reads_saved", "variadic")
 
     def __init__(self, function: Callable[..., Any], skip: int = 0):
         self.function = function
@@ -194,6 +222,7 @@ class Reader:
         positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
         self.positions = frozenset(i for i, p in enumerate(positional) if not p.name.startswith("_"))
         self.variadic = any(p.kind is p.VAR_POSITIONAL and not p.name.startswith("_") for p in names)
+        self.n_named = len(positional)
         keywords = [p.name for p in names if p.kind is p.KEYWORD_ONLY]
         self.reads_out = "out" in keywords
         self.reads_saved = "saved" in keywords
@@ -203,7 +232,7 @@ class Reader:
         return {name: params[name] for name in self.params}
 
     def reads(self, position: int) -> bool:
-        return self.variadic or position in self.positions
+        return position in self.positions or (self.variadic and position >= self.n_named)
 
 
 class OpRow(Row):
@@ -256,13 +285,16 @@ class OpRow(Row):
         """Cotangents have the types of the operands; the tangents of a user's row have those of the outputs."""
         if direction == "pull":
             what, expected = "cotangent of operand", [(i, site.in_avals[i]) for i in site.positions]
+            wide = [widened(site.in_avals[i], site.active[i]).dtype for i in site.positions]
         elif self.is_users_own:
             outs = abstract_outputs(self.primitive, site.in_avals, site.params)
             what, expected = "tangent of output", list(enumerate(outs))
         else:
             return
-        for (i, aval), t in zip(expected, results, strict=True):
+        for k, ((i, aval), t) in enumerate(zip(expected, results, strict=True)):
             if t is not None and (t.shape != aval.shape or t.dtype != aval.dtype) and is_differentiable(aval):
+                if direction == "pull" and t.shape == aval.shape and t.dtype == wide[k]:
+                    continue
                 raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
                                        f"expected {aval.dtype.name}{list(aval.shape)}")
 
@@ -272,7 +304,9 @@ class OpRow(Row):
     def site(self, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
         avals = self.static_avals(active, primals)
         try:
-            key = (active, avals, tuple(params.items()))
+            key: Any = (active, avals, tuple(params.items()))
+            if (settings := current.get()) is not DEFAULT:
+                key = (key, settings)
             found = self.sites.get(key)
         except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
             return Site(self, active, params, avals, self._out_avals(avals, params), None)
