@@ -363,6 +363,33 @@ def binds_functions(primitive: Any) -> bool:
     return type(primitive).get_bind_params is not Primitive.get_bind_params
 
 
+def entrywise_primitive(name: str, function: Callable[..., Any]) -> Any:
+    """A primitive of our own: ``function`` of arrays of one shape, entry by entry, with the dtype of the first for its result."""
+    from jax.interpreters import batching, mlir  # how a primitive is told of vmap, and of the compiler
+
+    new = Primitive(name)
+    new.def_impl(functools.partial(_run_compiled, function))
+    new.def_abstract_eval(lambda x, *_, **__: x.update(weak_type=False))
+    mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=False))
+
+    def batch(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:
+        size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+        front = [jax.lax.broadcast(x, (size,)) if d is None else jax.numpy.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+        return new.bind(*front, **params), 0
+
+    batching.primitive_batchers[new] = batch
+    return new
+
+
+def _run_compiled(function: Callable[..., Any], *args: Any, **params: Any) -> Any:
+    return _compiled(function, tuple(params.items()))(*args)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], params: tuple[Any, ...]) -> Callable[..., Any]:
+    return jax.jit(functools.partial(function, **dict(params)))
+
+
 def primitive(name: str) -> Any | None:
     """The primitive of this name, or None where this release of jax has none.
 

@@ -121,10 +121,13 @@ class _Call:
         outs, self.out_tree = tree_flatten(self.fun(*self.all_args(flat), **self.kwargs))
         return outs
 
+    def bind(self, flat: Sequence[Any]) -> list[Any]:
+        return bind_custom_jvp(self.evaluate, self.jvp, flat)
+
     def jvp(self, *flat: Any) -> list[Any]:
         n = len(self.flat)
         primals, tangents = flat[:n], [None if type(t) is SymbolicZero else zeros.drop_float0(t) for t in flat[n:]]
-        outs = self.evaluate(*primals)
+        outs = self.bind(primals)  # with its rule: an outer derivative must not look inside either
         try:
             moved = getattr(self, self.statement.kind)(list(primals), tangents, outs)
         except Exception as error:
@@ -244,7 +247,7 @@ def _with_rule(fun: Callable[..., Any], statement: _Statement, skipped: tuple[in
     def with_rule(*args: Any, **kwargs: Any) -> Any:
         call = _Call(fun, statement, args, kwargs, skipped)
         checks.check_leaves([args[i] for i in call.positions], "arguments")
-        outs = bind_custom_jvp(call.evaluate, call.jvp, call.flat)
+        outs = call.bind(call.flat)
         return tree_unflatten(call.out_tree, outs)
 
     return with_rule

@@ -26,6 +26,11 @@ def runs(name: str, jaxpr_of: Callable[[dict[str, Any]], Any]) -> None:
         register(RunRow(found, jaxpr_of, lambda params: splice(name)))
 
 
+def program_of(params: dict[str, Any]) -> Any:
+    """The program among the parameters, which releases name differently."""
+    return params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
+
+
 def without_references(params: dict[str, Any]) -> Any:
     """The program of ``run_state``, from the initial values of its references to their final values."""
     jaxpr = params["jaxpr"]
@@ -33,13 +38,13 @@ def without_references(params: dict[str, Any]) -> Any:
 
 
 # Since 0.12 a call of a program by the program around it is an operation as others are; before, engines are asked directly.
-runs("eval_jaxpr", lambda params: params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"])
-runs("composite", lambda params: params["jaxpr"])
+runs("eval_jaxpr", program_of)
+runs("composite", program_of)
 # The user's rule for vmap holds where vmap meets the function itself; its derivative is batched as any program is.
 runs("custom_vmap_call", lambda params: params["call"])
 # The forward function of a custom_vjp whose residuals nobody may need: primal outputs and residuals.
 runs("remat_opt", lambda params: params["fwd_jaxpr"])
-runs("xla_metadata_call", lambda params: params["jaxpr"])
+runs("xla_metadata_call", program_of)
 runs("run_state", without_references)
 
 

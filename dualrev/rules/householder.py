@@ -129,7 +129,7 @@ def tridiagonal(a: Any, *, lower: bool) -> Any:
     turned = a if lower else lax.rev(a, (a.ndim - 2, a.ndim - 1))
     matrix, taus = hessenberg(hermitian(turned, lower=True))
     n = a.shape[-1]
-    d, e = lax.real(diagonal(matrix)), lax.real(diagonal(rows(columns(matrix, 0, n - 1), 1, n)))
+    d, e = jnp.real(diagonal(matrix)), jnp.real(diagonal(rows(columns(matrix, 0, n - 1), 1, n)))
     matrix = lax.add(tril(matrix), triu(turned, 1))  # the other triangle is left as it is
     if lower:
         return matrix, d, e, taus

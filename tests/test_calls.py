@@ -1,0 +1,162 @@
+"""Calls of one program: each has the derivative of what it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agreement import FACES, Face, assert_same
+from jax import lax
+
+import dualrev
+from dualrev._jax import primitive
+from dualrev.errors import NoDerivativeError
+
+X = jnp.array([0.3, 0.5, 0.7])
+
+
+def plain(x: Any) -> Any:
+    return jnp.sin(x) * x[0]
+
+
+def by_composite(x: Any) -> Any:
+    return lax.composite(plain, "test.plain")(x)
+
+
+def by_custom_vmap(x: Any) -> Any:
+    f = jax.custom_batching.custom_vmap(plain)
+    f.def_vmap(lambda axis_size, in_batched, x: (jax.vmap(plain)(x), True))
+    return f(x)
+
+
+def by_sequential_vmap(x: Any) -> Any:
+    return jax.custom_batching.sequential_vmap(plain)(x)
+
+
+def by_eval_jaxpr(x: Any) -> Any:
+    call = primitive("eval_jaxpr")
+    jaxpr = jax.make_jaxpr(plain)(x)
+    name = "call_jaxpr" if "closed_call" not in known_calls() else "jaxpr"
+    return call.bind(x, **{name: jaxpr})[0]  # type: ignore[union-attr] # both releases have it
+
+
+def known_calls() -> set[str]:
+    return {name for name in ("call", "closed_call") if primitive(name) is not None}
+
+
+def by_call_through_jit(x: Any) -> Any:
+    return jax.jit(by_eval_jaxpr)(x)
+
+
+FUNCTIONS = [by_composite, by_custom_vmap, by_sequential_vmap, by_eval_jaxpr, by_call_through_jit]
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+def test_derivatives_are_those_of_the_program(f: Callable[..., Any], face: Face) -> None:
+    def total(g: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x: jnp.sum(g(x) ** 2)
+
+    assert_same(face.jacobian(f)(X), jax.jacobian(plain)(X))
+    assert_same(jax.jit(face.grad(total(f)))(X), jax.grad(total(plain))(X))
+    assert_same(face.hessian(total(f))(X), jax.hessian(total(plain))(X))
+    assert_same(jax.vmap(face.grad(total(f)))(jnp.stack([X, 2 * X])), jax.vmap(jax.grad(total(plain)))(jnp.stack([X, 2 * X])))
+
+
+def test_composite_has_no_derivative_in_jax() -> None:
+    with pytest.raises(ValueError, match="composite not implemented"):
+        jax.jacobian(by_composite)(X)
+
+
+def test_remat_opt() -> None:
+    """The forward function of a ``custom_vjp`` that may drop its residuals, differentiated once more."""
+
+    @jax.custom_vjp
+    def f(x: Any) -> Any:
+        return jnp.sin(x)
+
+    f.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),), optimize_remat=True)
+
+    def total(x: Any) -> Any:
+        return jnp.sum(jax.jit(f)(x) ** 2)
+
+    assert_same(dualrev.grad(total)(X), jax.grad(total)(X))
+    assert_same(jax.jit(dualrev.hessian(total))(X), jnp.diag(2 * jnp.cos(2 * X)))
+
+
+# ------------------------------------------------------------------------------------------------------------- linear_call
+
+
+def scaled(a: Any, x: Any) -> Any:
+    """``x`` times sin ``a``, declared linear in ``x``."""
+    return jax.custom_derivatives.linear_call(lambda a, x: jnp.sin(a) * x, lambda a, ct: jnp.sin(a) * ct, a, x)
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_linear_call(face: Face) -> None:
+    a = jnp.array(0.4)
+    def total(x: Any) -> Any:
+        return jnp.sum(scaled(a, x) ** 3)
+
+    assert_same(face.jvp(total, (X,), (X,)), jax.jvp(total, (X,), (X,)))
+    if face.engine == "reverse":  # jax has no rule to batch it, so no basis can be swept
+        assert_same(jax.jit(face.grad(total))(X), jax.grad(total)(X))
+        assert_same(jax.jit(lambda x: dualrev.hvp(total, (x,), (x,)))(X), jax.jvp(jax.grad(total), (X,), (X,))[1])
+    assert_same(dualrev.linear_transpose(lambda x: scaled(a, x), X)(X)[0], jnp.sin(a) * X)
+    # By what it is not linear in, jax has no derivative; the program has one.
+    assert_same(face.jvp(lambda a: jnp.sum(scaled(a, X)), (a,), (a / a,))[1], jnp.cos(a) * jnp.sum(X))
+    if face.engine == "reverse":
+        assert_same(face.grad(lambda a: jnp.sum(scaled(a, X * a)))(a), jnp.sum(X) * (jnp.cos(a) * a + jnp.sin(a)))
+
+
+def test_linear_call_is_transposed_as_stated() -> None:
+    """Not as its program would be."""
+    def f(x: Any) -> Any:
+        return jax.custom_derivatives.linear_call(lambda _, x: 2.0 * x, lambda _, ct: 5.0 * ct, (), x)
+
+    assert float(dualrev.grad(f)(1.0)) == 5.0
+    assert float(dualrev.jvp(f, (1.0,), (1.0,))[1]) == 2.0
+
+
+# --------------------------------------------------------------------------------------------------------------- callbacks
+
+
+def host_sin(x: Any) -> Any:
+    return jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="sequential")
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_callbacks_say_that_they_have_no_derivative(face: Face, compiled: bool) -> None:
+    from jax.experimental import io_callback
+
+    def effect(x: Any) -> Any:
+        return io_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    for f, message in ((host_sin, "Pure callbacks do not support JVP"), (effect, "IO callbacks do not support JVP")):
+        g = jax.jit(f) if compiled else f
+        with pytest.raises(NoDerivativeError, match=message + r".*test_calls\.py.*@dualrev\.rule"):
+            face.grad(lambda x, g=g: jnp.sum(g(x)))(X)
+        assert_same(face.grad(lambda x, g=g: jnp.sum(x * g(lax.stop_gradient(x))))(X), jnp.sin(X))
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_callback_with_a_rule(face: Face) -> None:
+    f = dualrev.rule(partials=[lambda x: jnp.cos(x)])(host_sin)
+    assert_same(face.grad(lambda x: jnp.sum(f(x)))(X), jnp.cos(X))
+    assert_same(jax.jit(face.jacobian(face.grad(lambda x: jnp.sum(f(x)))))(X), -jnp.diag(jnp.sin(X)))
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_observers_pass_through(face: Face, capfd: pytest.CaptureFixture[str]) -> None:
+    def f(x: Any) -> Any:
+        jax.debug.print("seen {}", x[0])
+        return jnp.sum(x ** 2)
+
+    assert_same(face.grad(f)(X), 2 * X)
+    jax.effects_barrier()
+    assert "seen 0.3" in capfd.readouterr().out
