@@ -73,6 +73,17 @@ def is_eager(values: Sequence[Any]) -> bool:
     return in_eager_context()
 
 
+def is_concrete(values: Sequence[Any]) -> bool:
+    """As :func:`is_eager`, also under a trace of ours that only adds infinitesimals to values that are known."""
+    for value in values:
+        if isinstance(value, Tracer):
+            return False
+    trace = _trace_ctx.trace
+    while getattr(trace, "is_infinitesimal", False):
+        trace = trace.parent
+    return type(trace) is EvalTrace
+
+
 def typeof(x: Any) -> Any:
     return jax.typeof(x)
 
@@ -342,6 +353,25 @@ def explicit_sharding(aval: Any) -> Any | None:
     return sharding
 
 
+def cotangent_sharding(aval: Any) -> Any | None:
+    """As :func:`explicit_sharding`, of cotangents."""
+    return None if explicit_sharding(aval) is None else explicit_sharding(cotangent_aval(aval))
+
+
+def resharded(x: Any, sharding: Any | None) -> Any:
+    """``x`` with another explicit sharding; None leaves it where it is."""
+    return x if sharding is None or typeof(x).sharding == sharding else jax.reshard(x, sharding)
+
+
+def stacked_aval(aval: Any, n: int) -> Any:
+    """The abstract value of ``n`` values along a new first axis."""
+    sharding = explicit_sharding(aval)
+    if sharding is None:
+        return aval.update(shape=(n, *aval.shape))
+    spec = sharding.spec.update(partitions=(None, *sharding.spec))
+    return aval.update(shape=(n, *aval.shape), sharding=sharding.update(spec=spec))
+
+
 def cotangent_aval(aval: Any) -> Any:
     """The abstract value of cotangents: that of tangents, but what is reduced over a mesh axis has an unreduced cotangent."""
     return aval.to_ct_aval()
@@ -403,6 +433,13 @@ def primitive(name: str) -> Any | None:
 
 
 @functools.cache
+def pallas_call_p() -> Any:
+    """The primitive of Pallas kernels, for programs that have one: importing its module takes time."""
+    from jax._src.pallas.pallas_call import pallas_call_p
+
+    return pallas_call_p
+
+
 def _sparse_primitives() -> dict[str, Any]:
     """The primitives of sparse arrays, for programs that use them: importing their modules takes time."""
     from jax.experimental.sparse import api, bcoo, bcsr, coo, csr, linalg

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from dualrev._jax import user_frame
+from dualrev.rules.exclusions import EXCLUDED
 
 #: The name of the public function that is running, for messages raised far below it.
 user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
@@ -70,11 +71,18 @@ def at_user_frame() -> str:
     return f" at {frame}" if frame else ""
 
 
-def missing_rule(primitive: Any) -> MissingRuleError:
+def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
+    name = str(primitive)
+    why = f" It is left out on purpose: {EXCLUDED[name]}." if name in EXCLUDED else ""
     return MissingRuleError(
-        f"Differentiation rule for '{primitive}' not implemented: {user_call.get()} met the primitive '{primitive}'"
-        f"{at_user_frame()}, and the rule table has no row for it. Add one row in {home_of(str(primitive))}, or state the "
-        "derivative of the function that uses it with @dualrev.rule."
+        f"Differentiation rule for '{name}' not implemented: {user_call.get()}, in {mode} mode, met the primitive '{name}'"
+        f"{at_user_frame()}, and the rule table has no row for it.{why} State its derivative once, for both modes and every order:\n\n"
+        f"    import dualrev\n"
+        f"    dualrev.rule({name}_p, partials=[lambda x, *, out: ...])      # entry by entry: one partial for each operand\n"
+        f"    # or dualrev.rule({name}_p, pushforward=lambda t, x: ...)     # J·v as a program; its adjoint is derived\n"
+        f"    # or dualrev.rule({name}_p, adjoint=lambda ct, x: ...)        # a linear operation: its adjoint alone\n"
+        f"    # or @dualrev.rule(partials=[...]) above the function that uses it\n\n"
+        f"In dualrev itself, the row belongs in {home_of(name)}."
     )
 
 
@@ -112,6 +120,22 @@ def not_linear(primitive: Any) -> NonLinearError:
 
 def no_derivative(primitive: Any, why: str, what_to_do: str) -> NoDerivativeError:
     return NoDerivativeError(f"{why} {user_call.get()} met '{primitive}'{at_user_frame()}. {what_to_do}")
+
+
+def depends_on_basis() -> NoDerivativeError:
+    return NoDerivativeError(
+        f"{user_call.get()}: eigenvalues or singular values coincide, and the function depends on which basis of their eigenvectors "
+        "(singular vectors) was chosen: it has no derivative here. Functions that do not depend on it, such as those of V f(w) Vᴴ, "
+        "have one; otherwise perturb the matrix, or differentiate eigenvalues alone."
+    )
+
+
+def defective() -> NoDerivativeError:
+    return NoDerivativeError(
+        f"{user_call.get()} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
+        "space, and at least one eigenvalue moves with a root of the perturbation, so that it has no derivative. Perturb the matrix, or "
+        "use a function of it that needs no eigenvectors (jax.scipy.linalg.expm, jax.numpy.linalg.matrix_power, det, ...)."
+    )
 
 
 def no_transpose_solve() -> TypeError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cases import RC, Case, Maker, case, constant, ints, normal, real_normal
+import jax.numpy as jnp
+from cases import RC, Case, Maker, case, constant, fixed, ints, normal, real_normal
 from jax import lax
 
 
@@ -22,7 +23,42 @@ def cube(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence
 
 SINGLE = ("float32", "float16", "bfloat16")
 
+def ragged(x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[int], y_batch: Sequence[int], axis: int,
+           group: Sequence[int], **kwargs: Any) -> Callable[..., Any]:
+    numbers = lax.RaggedDotDimensionNumbers(((x_contract, y_contract), (x_batch, y_batch)), [axis], group)
+    return lambda x, y, sizes: lax.ragged_dot_general(x, y, sizes, numbers, **kwargs)
+
+
+def grouped(formula: str) -> Callable[..., Any]:
+    """The same as a sum, with ``G[..., g, r]`` 1 where place ``r`` of the ragged axis is in group ``g``."""
+    def run(x: Any, y: Any, sizes: Any) -> Any:
+        letters = formula.split("->")[0].split(",")
+        n = dict(zip(letters[0], x.shape, strict=True))[letters[2][-1]]
+        ends = jnp.cumsum(sizes, -1)[..., None]
+        groups = (jnp.arange(n) >= ends - sizes[..., None]) & (jnp.arange(n) < ends)
+        return jnp.einsum(formula, x, y, groups.astype(x.dtype))
+    return run
+
+
+SIZES = fixed([2, 0, 1], "int32")
+
 CASES = [
+    # jax has no adjoint where the ragged axis is contracted or batch, and so none of second order of the third kind.
+    case("ragged_dot_general", lambda x, y, g: lax.ragged_dot(x, y, g), normal(4, 2), normal(3, 2, 2), SIZES,
+         oracle=grouped("mk,gkn,gm->mn"), dtypes=(*RC, *SINGLE)),
+    case("ragged_dot_general", ragged([1], [0], [], [], 1, []), normal(2, 4), normal(4, 3), SIZES, oracle=grouped("mk,kn,gk->gmn"),
+         label="contracted"),
+    case("ragged_dot_general", ragged([2], [1], [0], [0], 0, []), normal(3, 2, 2), normal(3, 2, 2), SIZES,
+         oracle=lambda x, y, _: jnp.einsum("bmk,bkn->bmn", x, y), label="batch"),
+    case("ragged_dot_general", ragged([0, 3], [2, 0], [2], [3], 1, [1]), normal(2, 3, 2, 4), normal(4, 2, 2, 2, 2),
+         fixed([[1, 2], [2, 0]], "int32"), oracle=grouped("jmbk,kgjbn,bgm->bmn"), label="out of order", vmap=False),
+    case("ragged_dot_general", ragged([0, 3], [2, 0], [2], [1], 3, []), normal(2, 3, 2, 4), normal(4, 2, 2, 2),
+         fixed([[[1, 2], [0, 3]], [[2, 0], [1, 1]]], "int32"), oracle=grouped("jmbk,kbjn,bjgk->gbmn"), label="contracted, out of order",
+         vmap=False),
+    case("ragged_dot_general", ragged([1], [1], [], [], 0, [0], preferred_element_type="float32"), normal(4, 2), normal(3, 2, 2),
+         SIZES, oracle=lambda x, y, g: grouped("mk,gkn,gm->mn")(x.astype("float32"), y.astype("float32"), g), dtypes=("bfloat16",),
+         label="wider result"),
+
     case("dot_general", dot([1], [0]), normal(3, 4), normal(4, 2), dtypes=(*RC, *SINGLE), label="matrices"),
     case("dot_general", dot([0], [0]), normal(4, 3), normal(4, 2), dtypes=RC, label="first axes"),
     case("dot_general", dot([1], [1]), normal(3, 4), normal(2, 4), label="last axes"),

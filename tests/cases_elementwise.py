@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -86,6 +87,11 @@ CASES: list[Case] = [
     *binary("sub", lax.sub),
     *binary("mul", lax.mul),
     case("mul", lambda x: lax.mul(x, x), normal(3), label="twice", dtypes=RC),
+    *([case("mul", lambda x, y: lax.mul(x, y, out_dtype="float64"), normal(2, 3), normal(1, 3), label="wider", dtypes=("float32", "bfloat16")),
+       case("mul", lambda x, y: lax.mul(x, y, out_dtype="complex128"), normal(2), normal(), label="complex"),
+       case("mul", lambda x: lax.mul(x, x, out_dtype="float64"), normal(2), label="wider, twice", dtypes=("float32",)),
+       case("mul", lambda x, y: lax.mul(x, y, out_dtype="float64"), normal(2), ints(1, 4, 2), label="float and integer",
+            dtypes=("float32",))] if "out_dtype" in inspect.signature(lax.mul).parameters else []),
     *binary("div", lax.div, right=positive),
     case("div", lax.div, values(1.0, -2.0, 3.0), values(1e-160, 1e160, -7.0), label="large and small", order=1),
     *binary("rem", lax.rem, right=positive, dtypes=ALL_FLOATS),

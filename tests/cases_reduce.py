@@ -99,6 +99,10 @@ CASES = [
     case("sort", sort_pairs(0, 1), ints(0, 3, 6), normal(6), dtypes=(*RC, "float32"), label="integer key"),
     case("sort", sort_pairs(0, 1), normal(6), ints(0, 9, 6), label="integer value"),
 
+    case("approx_top_k", lambda x: lax.approx_max_k(x, 2), distinct(3, 5), dtypes=ALL_FLOATS),
+    case("approx_top_k", lambda x: lax.approx_min_k(x, 2, 0), distinct(5, 2), label="smallest, axis 0"),
+    case("approx_top_k", lambda x: lax.approx_max_k(x, 2, aggregate_to_topk=False)[0], distinct(6), label="not aggregated"),
+
     case("top_k", top(2), distinct(3, 5), dtypes=ALL_FLOATS),
     case("top_k", top(3, 0), distinct(5, 2), label="axis 0"),
     case("top_k", top(3), tied(2, 7), label="ties"),

@@ -160,3 +160,56 @@ def test_observers_pass_through(face: Face, capfd: pytest.CaptureFixture[str]) -
     assert_same(face.grad(f)(X), 2 * X)
     jax.effects_barrier()
     assert "seen 0.3" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_checks_pass_through(face: Face) -> None:
+    from jax.experimental import checkify
+
+    def f(x: Any) -> Any:
+        checkify.check(x[0] > 0, "{} is not positive", x[0])
+        return jnp.sum(x ** 2)
+
+    error, gradient = checkify.checkify(face.grad(f))(X)
+    assert error.get() is None
+    assert_same(gradient, 2 * X)
+    assert "is not positive" in checkify.checkify(face.grad(f))(-X)[0].get()
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_sink(face: Face) -> None:
+    def f(x: Any) -> Any:
+        primitive("dce_sink").bind(x, **({} if jax.__version_info__ < (0, 10) else {"prevent_mlir_dce": False}))  # type: ignore[union-attr]
+        return jnp.sum(x ** 2)
+
+    assert_same(face.grad(f)(X), 2 * X)
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_foreign_calls_and_kernels_have_no_derivative(face: Face) -> None:
+    from jax.experimental import pallas as pl
+
+    def kernel(x_ref: Any, out_ref: Any) -> None:
+        out_ref[...] = x_ref[...] * 2
+
+    doubled = pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct(X.shape, X.dtype), interpret=True)
+    called = jax.ffi.ffi_call("nobody_home", jax.ShapeDtypeStruct(X.shape, X.dtype))
+    for f, message in ((doubled, "A kernel's derivative"), (called, "FFI call cannot be differentiated")):
+        with pytest.raises(NoDerivativeError, match=message):
+            jax.make_jaxpr(face.grad(lambda x, f=f: jnp.sum(f(x))))(X)
+    stated = dualrev.rule(partials=[2.0])(doubled)
+    assert_same(face.grad(lambda x: jnp.sum(stated(x) ** 2))(X), 8 * X)
+
+
+def test_metadata_call() -> None:
+    if primitive("xla_metadata_call") is None:
+        pytest.skip("this release of jax has no calls with metadata")
+    from jax.experimental.xla_metadata import xla_metadata_call
+
+    f = xla_metadata_call(plain, tag="x")
+    assert_same(dualrev.jacobian(f)(X), jax.jacobian(plain)(X))
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_stage_is_the_identity(face: Face) -> None:
+    assert_same(face.grad(lambda x: jnp.sum(primitive("stage").bind(x) ** 2))(X), 2 * X)  # type: ignore[union-attr]

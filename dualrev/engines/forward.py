@@ -84,7 +84,7 @@ class ForwardTrace(Trace):
         primals, tangents, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, params)
-        row = row_of(primitive)
+        row = row_of(primitive, "forward")
         with set_current_trace(self.parent):
             outs, tangents_out = under(self.settings, row.jvp, primals, tangents, params)
         if primitive.multiple_results:

@@ -27,7 +27,7 @@ from dualrev._jax import (
     to_concrete_value,
     typeof,
 )
-from dualrev.engines import references
+from dualrev.engines import references, splitting
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, row_of
 from dualrev.settings import Wide, current, under
@@ -122,8 +122,14 @@ class TapeTrace(Trace):
             active = tuple([moves and self.wide.get(slot, True) for slot, moves in zip(slots, active, strict=True)])
         with set_current_trace(self.parent):
             try:
-                row = row_of(primitive)
+                row = row_of(primitive, "reverse")
                 outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
+            except splitting.Unfold as program:
+                with set_current_trace(self):
+                    return program.run(*tracers)
+            except splitting.Split as poles:
+                with set_current_trace(self.infinitesimal()):
+                    outs, linear_map, active_outs = under(self.settings, poles.linearize, self.parent.dual)
             except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
                 if not self.is_linear:
                     raise
@@ -132,6 +138,12 @@ class TapeTrace(Trace):
                 linear_map, active_outs = NonLinearMap(len(outs), type(error), str(error)), [True] * len(outs)
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
+
+    def infinitesimal(self) -> splitting.InfinitesimalTrace:
+        """The trace that primals are computed under once an eigenvalue has been split."""
+        if type(self.parent) is not splitting.InfinitesimalTrace:
+            self.parent = splitting.InfinitesimalTrace(self.parent)
+        return self.parent
 
     def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
         with set_current_trace(self.parent):
@@ -236,6 +248,9 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
                 trace.invalidate()
             wide = tuple([(slot, flag.dtype) for slot, flag in trace.wide.items()])
             tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots), wide).pruned()
+            if trace.parent is not parent:
+                outs, tape = splitting.settle(trace.parent, outs, tape)
+                trace.parent.invalidate()
             del trace, inputs, results
     return outs, tape
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, tree_util
+from jax.custom_batching import sequential_vmap
 
 from dualrev import zeros
 from dualrev._jax import primitive
@@ -135,6 +136,11 @@ pushforward(primitive("todense"), lambda t, _, *buffers, tree: t if tree_util.tr
 # --------------------------------------------------------------------------------------------------------------- solves
 
 
+def solve(*operands: Any, **params: Any) -> Any:
+    """The operation, which takes one system: those of a batch are solved one after the other."""
+    return sequential_vmap(lambda *operands: primitive("spsolve").bind(*operands, **params))(*operands)  # type: ignore[union-attr]
+
+
 def spsolve_transpose(ct: Any, data: Any, indices: Any, indptr: Any, _b: Any, *, tol: float, reorder: int) -> Any:
     """The solution of the transposed system: the same entries, by columns."""
     n, n_entries = ct.shape[0], data.shape[0]
@@ -145,8 +151,7 @@ def spsolve_transpose(ct: Any, data: Any, indices: Any, indptr: Any, _b: Any, *,
     column, row, order = lax.sort((column, where(lax.lt(row, lax.full_like(row, n)), row), lax.iota(np.int32, n_entries)), num_keys=2)
     count = lax.full((n,), 0, indptr.dtype).at[column].add(1, mode="drop")
     ends = lax.pad(lax.cumsum(count), jnp.asarray(0, indptr.dtype), [(1, 0, 0)])
-    return primitive("spsolve").bind(take_along(data, order, 0), row.astype(indices.dtype), ends, ct,  # type: ignore[union-attr]
-                                     tol=tol, reorder=reorder)
+    return solve(take_along(data, order, 0), row.astype(indices.dtype), ends, ct, tol=tol, reorder=reorder)
 
 
 def spsolve_push(ts: Sequence[Any], data: Any, indices: Any, indptr: Any, _b: Any, *, out: Any, tol: float, reorder: int) -> Any:
@@ -154,7 +159,20 @@ def spsolve_push(ts: Sequence[Any], data: Any, indices: Any, indptr: Any, _b: An
     t, _, _, t_b = ts
     if t is not None:
         t_b = zeros.add(lax.neg(product(t, rows_of(indptr, data.shape[0]), indices, out, out.shape[0])), t_b)
-    return primitive("spsolve").bind(data, indices, indptr, t_b, tol=tol, reorder=reorder)  # type: ignore[union-attr]
+    return solve(data, indices, indptr, t_b, tol=tol, reorder=reorder)
+
+
+class OneByOne:
+    def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        return [solve(*primals, **params)]
+
+
+class RightRow(OneByOne, LinearRow):
+    pass
+
+
+class SystemRow(OneByOne, PushforwardRow):
+    pass
 
 
 class SolveRow(Row):
@@ -162,8 +180,8 @@ class SolveRow(Row):
 
     def __init__(self, primitive: Any, push: Any, adjoint: Any):
         super().__init__(primitive)
-        self.of_right = LinearRow(primitive, (None, None, None, adjoint), together=False, fixed=())
-        self.of_both = PushforwardRow(primitive, push, None, False)
+        self.of_right = RightRow(primitive, (None, None, None, adjoint), together=False, fixed=())
+        self.of_both = SystemRow(primitive, push, None, False)
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         return (self.of_right if tangents[0] is None else self.of_both).jvp(primals, tangents, params)

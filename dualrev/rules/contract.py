@@ -8,6 +8,7 @@ from typing import Any
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from dualrev._jax import primitive
 from dualrev.rules.forms import bilinear
 
 Axes = Sequence[int]
@@ -85,3 +86,71 @@ def dot_rhs_transpose(ct: Any, x: Any, y: Any, *, dimension_numbers: DimensionNu
 
 
 bilinear(lax.dot_general_p, dot_lhs_transpose, dot_rhs_transpose)
+
+
+# ------------------------------------------------------------------------------------------------------- ragged contractions
+
+
+def _ragged(axes: Axes, target: Any, left: Any, right: Any, sizes: Any, contract: tuple[Axes, Axes], batch: tuple[Axes, Axes],
+            ragged: int, group: Axes, precision: Any, preferred_element_type: Any) -> Any:
+    """A ragged contraction whose axis ``i`` is axis ``axes[i]`` of the cotangent of ``target``."""
+    numbers = lax.RaggedDotDimensionNumbers((contract, batch), [ragged], group)
+    sharding = permuted_sharding(target, axes)
+    keywords = {} if sharding is None else {"out_sharding": sharding}
+    result = lax.ragged_dot_general(left, right, sizes, numbers, precision=precision, preferred_element_type=preferred_element_type,
+                                    **keywords)
+    return cast_like(lax.transpose(result, [list(axes).index(axis) for axis in range(target.ndim)]), target)
+
+
+def _ragged_axes(x: Any, y: Any, numbers: Any) -> tuple[list[int], list[int], int]:
+    """The free axes of both operands, and the ragged one of ``x``."""
+    (x_contract, y_contract), (x_batch, y_batch) = numbers.dot_dimension_numbers
+    (ragged,) = numbers.lhs_ragged_dimensions
+    x_free = [axis for axis in range(x.ndim) if axis not in (*x_contract, *x_batch)]
+    y_free = [axis for axis in range(y.ndim) if axis not in (*y_contract, *y_batch, *numbers.rhs_group_dimensions)]
+    return x_free, y_free, ragged
+
+
+def ragged_lhs_transpose(ct: Any, x: Any, y: Any, sizes: Any, *, ragged_dot_dimension_numbers: Any, precision: Any,
+                         preferred_element_type: Any) -> Any:
+    """With ``b`` batch, ``m`` and ``n`` free and ``k`` contracted axes, and ``G[g,r]`` 1 where place ``r`` is in group ``g``, else 0:
+
+    - ragged ``m``: ``out[b,m,n] = Σ_gk G[g,m] x[b,m,k] y[g,b,k,n]``, so ``ct_x[b,m,k] = Σ_gn G[g,m] ct[b,m,n] y[g,b,k,n]``;
+    - ragged ``k``: ``out[g,b,m,n] = Σ_k G[g,k] x[b,m,k] y[b,k,n]``, so ``ct_x[b,m,k] = Σ_gn G[g,k] y[b,k,n] ct[g,b,m,n]``, in which
+      ``k`` is a free axis of ``y``;
+    - ragged ``b``: as without groups.
+    """
+    numbers, how = ragged_dot_dimension_numbers, (precision, preferred_element_type)
+    (x_contract, y_contract), (x_batch, y_batch) = numbers.dot_dimension_numbers
+    x_free, y_free, ragged = _ragged_axes(x, y, numbers)
+    n_batch, n_contract = len(x_batch), len(x_contract)
+    if ragged in x_contract:
+        # Sizes may differ along contracted axes before the ragged one: those keep the order that they have in the operation.
+        y = lax.transpose(y, (*y_batch, *y_contract, *y_free))
+        return _ragged((*x_batch, *x_contract, *x_free), x, y, ct, sizes,
+                       (range(n_batch + n_contract, y.ndim), range(1 + n_batch + len(x_free), ct.ndim)),
+                       (range(n_batch), range(1, 1 + n_batch)), n_batch + x_contract.index(ragged), (0,), *how)
+    place = x_batch.index(ragged) if ragged in x_batch else n_batch + x_free.index(ragged)
+    contract = [x_contract[n] for n in sorted(range(n_contract), key=lambda n: y_contract[n])]
+    return _ragged((*x_batch, *x_free, *contract), x, ct, y, sizes, (range(n_batch + len(x_free), ct.ndim), y_free),
+                   (range(n_batch), y_batch), place, numbers.rhs_group_dimensions, *how)
+
+
+def ragged_rhs_transpose(ct: Any, x: Any, y: Any, sizes: Any, *, ragged_dot_dimension_numbers: Any, precision: Any,
+                         preferred_element_type: Any) -> Any:
+    """As above: ``ct_y[g,b,k,n] = Σ_m G[g,m] x[b,m,k] ct[b,m,n]``, or ``ct_y[b,k,n] = Σ_gm G[g,k] x[b,m,k] ct[g,b,m,n]``."""
+    numbers, how = ragged_dot_dimension_numbers, (precision, preferred_element_type)
+    (x_contract, y_contract), (x_batch, y_batch) = numbers.dot_dimension_numbers
+    x_free, y_free, ragged = _ragged_axes(x, y, numbers)
+    n_batch, n_contract = len(x_batch), len(x_contract)
+    if ragged in x_contract:
+        x = lax.transpose(x, (*x_batch, *x_contract, *x_free))
+        return _ragged((*y_batch, *y_contract, *y_free), y, x, ct, sizes,
+                       (range(n_batch + n_contract, x.ndim), range(1 + n_batch, 1 + n_batch + len(x_free))),
+                       (range(n_batch), range(1, 1 + n_batch)), n_batch + x_contract.index(ragged), (0,), *how)
+    contract = [y_contract[n] for n in sorted(range(n_contract), key=lambda n: x_contract[n])]
+    return _ragged((*numbers.rhs_group_dimensions, *y_batch, *contract, *y_free), y, x, ct, sizes,
+                   (x_free, range(n_batch, n_batch + len(x_free))), (x_batch, range(n_batch)), ragged, (), *how)
+
+
+bilinear(primitive("ragged_dot_general"), ragged_lhs_transpose, ragged_rhs_transpose, None)

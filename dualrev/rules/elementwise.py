@@ -20,7 +20,9 @@ with a reciprocal would round twice.
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,9 +30,11 @@ import numpy as np
 from jax import lax
 
 from dualrev._jax import add_any_p, primitive
-from dualrev.rules.forms import ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
+from dualrev.linear_maps import LinearMap
+from dualrev.rules.contract import cast_like
+from dualrev.rules.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
 from dualrev.rules.programs import PushforwardRow, pushforward
-from dualrev.rules.table import ZeroRow
+from dualrev.rules.table import Row, ZeroRow, register, rows
 
 
 def is_complex(x: Any) -> bool:
@@ -77,6 +81,31 @@ elementwise(lax.add_p, 1, 1)
 elementwise(add_any_p, 1, 1)
 elementwise(lax.sub_p, 1, -1)
 elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
+
+
+class WideningRow(Row):
+    """A product that may be asked for in a dtype of its own (since jax 0.11), to which both operands are converted first."""
+
+    def __init__(self, plain: Row, widening: Row):
+        super().__init__(plain.primitive)
+        self.plain = plain
+        self.widening = widening
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        return (self.plain if params["out_dtype"] is None else self.widening).jvp(primals, tangents, params)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        return (self.plain if params["out_dtype"] is None else self.widening).linearize(primals, active, params, is_linear)
+
+
+def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
+    """Products, and their sums over what was broadcast, are those of the wider dtype."""
+    return cast_like(gather_up(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
+
+
+if "out_dtype" in inspect.signature(lax.mul).parameters:
+    register(WideningRow(rows[lax.mul_p], BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)))))
 # d(x/y)/dy = -(x/y)/y: no power of y that could overflow.
 elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.neg(lax.div(out, y)))
 # x - out is y times the quotient exactly, so that rounding finds the whole number that jax recomputes from x/y.
@@ -127,7 +156,7 @@ def polynomial_program(ts: Any, x: Any, *coefficients: Any) -> Any:
         slope = horner(x, [times(c, k) for k, c in enumerate(coefficients)][1:])
         term = lax.mul(t_x, slope)
         t_out = term if t_out is None else lax.add(t_out, term)
-    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, np.broadcast_shapes(*[a.shape for a in (x, *coefficients)]))
+    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, np.broadcast_shapes(*[np.shape(a) for a in (x, *coefficients)]))
 
 
 if (polynomial := primitive("polynomial")) is not None:

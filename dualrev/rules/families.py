@@ -23,9 +23,11 @@ from dualrev.rules import shard as shard
 from dualrev.rules import solve as solve
 from dualrev.rules import sort as sort
 from dualrev.rules import special as special
+from dualrev.rules import spectral as spectral
 from dualrev.rules import state as state
 from dualrev.rules import window as window
 from dualrev.rules.table import optional
 
-# Importing jax.experimental.sparse takes time, and a program that has not imported it has no sparse array.
+# Importing these takes time, and a program that has not imported them has no kernel and no sparse array.
+optional["jax._src.pallas.pallas_call"] = ("dualrev.rules.kernel",)
 optional["jax.experimental.sparse"] = ("dualrev.rules.sparse", "dualrev.rules.compressed")

@@ -25,7 +25,7 @@ LOGICAL_REDUCTIONS = "reduce_and reduce_or reduce_xor"
 CONSTANTS = "stop_gradient"
 
 #: What only looks at a value.
-OBSERVERS = "debug_callback debug_print"
+OBSERVERS = "debug_callback debug_print check dce_sink"
 
 RANDOM = "random_seed random_bits random_split random_wrap random_unwrap random_fold_in random_clone rng_bit_generator"
 

@@ -59,6 +59,8 @@ class ElementwiseRow(OpRow):
     The pull does not conjugate: the convention is that of the transpose, as in jax.
     """
 
+    form = "elementwise"
+
     def __init__(self, primitive: Any, *partials: Any):
         super().__init__(primitive)
         self.partials = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
@@ -151,6 +153,8 @@ class ElementwiseRow(OpRow):
 class LinearRow(OpRow):
     """An operation that is linear in some operands, jointly: the push is the operation, the pull its stated adjoint."""
 
+    form = "linear"
+
     def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], together: bool,
                  fixed: tuple[int, ...]):
         super().__init__(primitive)
@@ -217,6 +221,8 @@ class LinearRow(OpRow):
 class BilinearRow(OpRow):
     """``out = x * y`` for a product that is linear in each of two operands; others, such as indices, are fixed."""
 
+    form = "bilinear"
+
     def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None]):
         super().__init__(primitive)
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
@@ -276,6 +282,8 @@ class BilinearRow(OpRow):
 class AlongsideRow(OpRow):
     """Output ``i`` is operand ``i``, and only the arrangement differs: what moves goes through the operation by itself."""
 
+    form = "alongside"
+
     compiles = False
 
     def __init__(self, primitive: Any, params_of: Callable[..., dict[str, Any]] | None):
@@ -308,6 +316,8 @@ class AlongsideRow(OpRow):
 class ImpossibleRow(Row):
     """An operation whose derivative nobody can find from outside."""
 
+    form = "no derivative"
+
     def __init__(self, primitive: Any, why: str, what_to_do: str):
         super().__init__(primitive)
         self.why = why
@@ -323,6 +333,8 @@ class ImpossibleRow(Row):
 
 class KindRow(Row):
     """One row for real operands and one for complex ones."""
+
+    form = "by kind"
 
     def __init__(self, primitive: Any, real: Row, complex_: Row):
         super().__init__(primitive)

@@ -18,6 +18,7 @@ from dualrev._jax import (
     jaxpr_as_fun,
     scan_layout,
     scan_p,
+    stacked_aval,
     tangent_aval,
     while_p,
 )
@@ -241,7 +242,7 @@ def _scan_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict
 
 
 def _stacked_avals(layout: Layout) -> list[Any]:
-    return [a.update(shape=(layout.settings["length"], *a.shape)) for a in layout.jaxpr.out_avals[layout.n_carry:]]
+    return [stacked_aval(a, layout.settings["length"]) for a in layout.jaxpr.out_avals[layout.n_carry:]]
 
 
 call(scan_p, ("jaxpr",), _scan_forward, _scan_reverse)

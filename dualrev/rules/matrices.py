@@ -138,3 +138,12 @@ def epsilon(x: Any) -> float:
     """The rounding error of 1 in the dtype of ``x``."""
     return float(jnp.finfo(x.dtype).eps)
 
+
+
+def real(x: Any) -> Any:
+    """The real part, of real numbers too."""
+    return lax.real(x) if x.dtype.kind == "c" else x
+
+
+def real_dtype(x: Any) -> Any:
+    return jnp.finfo(x.dtype).dtype

@@ -22,6 +22,8 @@ from dualrev.settings import under
 class PushforwardRow(OpRow):
     """``program(t, x, y, ..., *, out, saved, params)`` gives the tangents of the outputs."""
 
+    form = "pushforward"
+
     def __init__(self, primitive: Any, program: Callable[..., Any], saves: Callable[..., tuple[Any, Any]] | None,
                  follows: bool):
         super().__init__(primitive)

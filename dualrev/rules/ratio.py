@@ -10,6 +10,7 @@ mode          its value                    under a forward trace that moves ``y`
 ============  ===========================  ==============================================  =============================
 ``"open"``    NaN: nobody knows            the limit ``ẋ / ẏ`` along that direction        NaN: it takes the next order
 ``"split"``   NaN                          the limit ``ẋ / ẏ``                             0: nothing depends on it
+``"pole"``    NaN                          ``x / ẏ``, and zero at all other entries        0
 ``"zero"``    0: the numerator was made 0  0                                               NaN
 ============  ===========================  ==============================================  =============================
 """
@@ -27,7 +28,7 @@ from dualrev.linear_maps import LinearMap
 from dualrev.rules.forms import ElementwiseRow, LinearRow
 from dualrev.rules.table import Row, register
 
-Mode = Literal["open", "split", "zero"]
+Mode = Literal["open", "split", "pole", "zero"]
 
 
 def entries(x: Any, value: float) -> Any:
@@ -47,8 +48,8 @@ def ratio(x: Any, y: Any, vanishes: Any, mode: Mode) -> Any:
     return ratio_p.bind(x, y, vanishes, mode=mode)
 
 
-def by_denominator(_: Any, y: Any, vanishes: Any, *, out: Any, mode: Mode) -> Any:
-    del mode  # how the quotient moves there takes the next order, whatever its value is
+def by_denominator(_: Any, y: Any, vanishes: Any, *, out: Any) -> Any:
+    # How the quotient moves where the denominator vanishes takes the next order, whatever its value is.
     return lax.select(vanishes, entries(y, float("nan")), lax.neg(lax.div(out, y)))
 
 
@@ -66,6 +67,8 @@ class RatioRow(Row):
         if t_y is None:
             return self.linear.jvp(primals, tangents, params)
         mode = params["mode"]
+        if mode == "pole":
+            return [lax.select(vanishes, lax.div(x, t_y), entries(x, 0))], [None]
         out = quotient(x, y, vanishes, mode="zero")
         change = zeros.add(t_x, lax.neg(lax.mul(out, t_y)))
         t_out = quotient(change, y, vanishes, mode="zero" if mode == "split" else "open")

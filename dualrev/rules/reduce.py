@@ -12,13 +12,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev._jax import cotangent_sharding, explicit_sharding, typeof
 from dualrev.rules.forms import linear
 from dualrev.rules.programs import pushforward
 
 
-def expand(x: Any, shape: Sequence[int], axes: Sequence[int]) -> Any:
+def expand(x: Any, shape: Sequence[int], axes: Sequence[int], sharding: Any = None) -> Any:
     """``x`` repeated along ``axes``, which a reduction of an array of ``shape`` took away."""
-    return lax.broadcast_in_dim(x, tuple(shape), tuple(i for i in range(len(shape)) if i not in axes))
+    return lax.broadcast_in_dim(x, tuple(shape), tuple(i for i in range(len(shape)) if i not in axes), out_sharding=sharding)
 
 
 def where(mask: Any, t: Any) -> Any:
@@ -28,7 +29,7 @@ def where(mask: Any, t: Any) -> Any:
 
 # --------------------------------------------------------------------------------------------------------------- sums
 
-linear(lax.reduce_sum_p, lambda ct, x, *, axes: expand(ct, x.shape, axes))
+linear(lax.reduce_sum_p, lambda ct, x, *, axes: expand(ct, x.shape, axes, cotangent_sharding(x)))
 linear(lax.cumsum_p, lambda ct, _, *, axis, reverse: lax.cumsum(ct, axis, not reverse))
 
 
@@ -138,7 +139,7 @@ pushforward(lax.cumlogsumexp_p, cumlogsumexp_push, saves=cumlogsumexp_scanned)
 
 def reduce_chosen(t: Any, x: Any, *, out: Any, axes: tuple[int, ...]) -> Any:
     """The mean of the tangents of the entries that equal the result."""
-    chosen = lax.eq(x, expand(out, x.shape, axes))
+    chosen = lax.eq(x, expand(out, x.shape, axes, explicit_sharding(typeof(x))))
     # Counted in integers: a low precision would lose count.
     count = lax.convert_element_type(lax.reduce_sum(lax.convert_element_type(chosen, jnp.int32), axes), x.dtype)
     return lax.div(lax.reduce_sum(where(chosen, t), axes), count)

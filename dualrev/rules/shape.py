@@ -13,22 +13,26 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, is_differentiable, primitive
+from dualrev._jax import convert_to, cotangent_sharding, is_differentiable, primitive, resharded
 from dualrev.rules.forms import alongside, elementwise, linear, linear_together
 
 # --------------------------------------------------------------------------------------------------------- same entries
 
 
+def reshape_like(ct: Any, x: Any) -> Any:
+    return lax.reshape(ct, x.shape, out_sharding=cotangent_sharding(x))
+
+
 def unreshape(ct: Any, x: Any, *, dimensions: Sequence[int] | None) -> Any:
     if dimensions is None:
-        return lax.reshape(ct, x.shape)
+        return reshape_like(ct, x)
     # The operand was transposed first.
     permuted = lax.reshape(ct, tuple(x.shape[d] for d in dimensions))
     return lax.transpose(permuted, tuple(np.argsort(dimensions)))
 
 
 linear(lax.reshape_p, unreshape)
-linear(lax.squeeze_p, lambda ct, x: lax.reshape(ct, x.shape))
+linear(lax.squeeze_p, reshape_like)
 linear(lax.transpose_p, lambda ct, _, *, permutation: lax.transpose(ct, tuple(np.argsort(permutation))))
 linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions))
 
@@ -39,11 +43,14 @@ def unbroadcast(ct: Any, x: Any, *, shape: tuple[int, ...], broadcast_dimensions
     kept = {d for d, n in zip(broadcast_dimensions, x.shape, strict=True) if n == shape[d]}
     summed = tuple([d for d in range(len(shape)) if d not in kept])
     ct = lax.reduce_sum(ct, summed) if summed else ct
-    return lax.reshape(ct, x.shape) if ct.shape != x.shape else ct
+    return reshape_like(ct, x) if ct.shape != x.shape else resharded(ct, cotangent_sharding(x))
 
 
 def untile(ct: Any, x: Any, *, reps: Sequence[int]) -> Any:
-    blocks = lax.reshape(ct, tuple(n for pair in zip(reps, x.shape, strict=True) for n in pair))
+    sharding = cotangent_sharding(x)
+    if sharding is not None:
+        sharding = sharding.update(spec=sharding.spec.update(partitions=[name for part in sharding.spec for name in (None, part)]))
+    blocks = lax.reshape(ct, tuple(n for pair in zip(reps, x.shape, strict=True) for n in pair), out_sharding=sharding)
     return lax.reduce_sum(blocks, tuple(range(0, 2 * len(reps), 2)))
 
 
@@ -110,9 +117,10 @@ def convert_back(ct: Any, x: Any) -> Any:
 linear(lax.convert_element_type_p, convert_back)
 linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: lax.reduce_precision(ct, exponent_bits, mantissa_bits))
 
-# Tangents need neither the copy nor the name.
-elementwise(primitive("copy"), 1)
-elementwise(primitive("name"), 1)
+# Tangents need neither the copy, the name nor what the compiler is told.
+for name in ("copy", "name", "stage", "xla_metadata_value"):
+    if (found := primitive(name)) is not None:
+        elementwise(found, 1)
 elementwise(primitive("tie"), None, 1)
 alongside(primitive("optimization_barrier"))
 

@@ -34,7 +34,8 @@ from dualrev._jax import (
 from dualrev.engines.staging import Linearization, StagedMap, linearization_of, pushforward_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import own_copy, splice
-from dualrev.rules.table import Row, Unknown, aval_of, register
+from dualrev.rules.forms import alongside
+from dualrev.rules.table import Row, Unknown, aval_of, register, zero
 
 #: What all the shard_maps made from one have in common.
 SETTINGS = ("mesh", "check_vma", "newly_manual_axes")
@@ -194,3 +195,29 @@ class ShardMapRow(Row):
 
 
 register(ShardMapRow(primitive("shard_map")))
+
+
+# ------------------------------------------------------------------------------------------------------------------- placing
+
+# What moves is placed as the operand is.  Where the place is part of a type, a cotangent goes back to where the operand came from.
+
+
+def back_to_mesh(operands: Sequence[Any], _: Sequence[int], back: bool, *, dst_sharding: Any, concrete_mesh: Any) -> dict[str, Any]:
+    return dict(dst_sharding=cotangent_aval(operands[0]).sharding if back else dst_sharding, concrete_mesh=concrete_mesh)
+
+
+def back_to_memory(operands: Sequence[Any], _: Sequence[int], back: bool, *, memory_space: Any) -> dict[str, Any]:
+    return dict(memory_space=operands[0].memory_space if back else memory_space)
+
+
+def back_to_layout(operands: Sequence[Any], _: Sequence[int], back: bool, *, dst_layout: Any) -> dict[str, Any]:
+    return dict(dst_layout=operands[0].layout if back else dst_layout)
+
+
+alongside(primitive("sharding_constraint"))
+alongside(primitive("layout_constraint"))
+alongside(primitive("reshard"), back_to_mesh)
+for name, params_of in (("with_memory_space_constraint", back_to_memory), ("relayout", back_to_layout)):  # since 0.11
+    if (found := primitive(name)) is not None:
+        alongside(found, params_of)
+zero(primitive("inspect_sharding"))

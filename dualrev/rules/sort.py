@@ -8,16 +8,17 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev._jax import primitive
 from dualrev.rules.programs import pushforward
 
 
-def take_along(x: Any, indices: Any, axis: int) -> Any:
-    """``x`` at ``indices`` along ``axis``; they are in bounds, and no entry is taken twice."""
+def take_along(x: Any, indices: Any, axis: int, mode: Any = lax.GatherScatterMode.PROMISE_IN_BOUNDS) -> Any:
+    """``x`` at ``indices`` along ``axis``; they are in bounds if ``mode`` does not say otherwise, and no entry is taken twice."""
     others = tuple(i for i in range(x.ndim) if i != axis)
     numbers = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(axis,), start_index_map=(axis,),
                                          operand_batching_dims=others, start_indices_batching_dims=others)
-    return lax.gather(x, lax.expand_dims(indices, (x.ndim,)), numbers, (1,) * x.ndim, unique_indices=True,
-                      mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
+    return lax.gather(x, lax.expand_dims(indices, (x.ndim,)), numbers, (1,) * x.ndim, unique_indices=True, mode=mode,
+                      fill_value=0 if mode is lax.GatherScatterMode.FILL_OR_DROP else None)
 
 
 def sort_with_permutation(*operands: Any, dimension: int, **params: Any) -> tuple[list[Any], Any]:
@@ -45,3 +46,19 @@ def top_k_push(t: Any, _: Any, *, saved: Any, axis: int) -> list[Any]:
 
 
 pushforward(lax.top_k_p, top_k_push, saves=top_k_with_indices)
+
+
+def approx_top_k_with_indices(x: Any, **params: Any) -> tuple[list[Any], Any]:
+    outs = primitive("approx_top_k").bind(x, **params)  # type: ignore[union-attr]
+    return outs, outs[1]
+
+
+def approx_top_k_push(t: Any, _: Any, *, saved: Any, reduction_dimension: int) -> list[Any]:
+    """Where more results are asked for than there are entries, those left over have the index -1, and do not move."""
+    axis = reduction_dimension % saved.ndim
+    outside = lax.full_like(saved, t.shape[axis])
+    indices = lax.select(lax.lt(saved, lax.full_like(saved, 0)), outside, saved)
+    return [take_along(t, indices, axis, lax.GatherScatterMode.FILL_OR_DROP), None]
+
+
+pushforward(primitive("approx_top_k"), approx_top_k_push, saves=approx_top_k_with_indices)

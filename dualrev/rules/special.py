@@ -155,15 +155,15 @@ def erf_inv_slope(x: Any, y: Any) -> Any:
 
     ``δ = (x - erf(y)) √π/2 exp(y²)``; near ±1 by ``erfc``, as ``x - erf(y) = ±(erfc(|y|) - (1 - |x|))``.
     """
-    inside = jnp.abs(x) < 1
+    inside, at_end = jnp.abs(x) < 1, jnp.where(jnp.abs(x) == 1, jnp.inf, jnp.nan)
     x, y = jnp.where(inside, x, 0), jnp.where(inside, y, 0)
     slope = math.sqrt(math.pi) / 2 * jnp.exp(jnp.square(y))
     missing = jnp.where(jnp.abs(x) < 0.5, x - lax.erf(y), jnp.sign(x) * (lax.erfc(jnp.abs(y)) - (1 - jnp.abs(x))))
     delta = missing * slope
-    return jnp.where(inside, slope * jnp.exp(delta * (2 * y + delta)), jnp.inf)
+    return jnp.where(inside, slope * jnp.exp(delta * (2 * y + delta)), at_end)
 
 
-elementwise(lax.erf_inv_p, lambda x, *, out: jnp.where(jnp.abs(x) <= 1, erf_inv_slope(x, out), jnp.nan).astype(x.dtype))
+elementwise(lax.erf_inv_p, lambda x, *, out: erf_inv_slope(x, out))
 
 # -------------------------------------------------------------------------------------------------------- Bessel functions
 
@@ -200,7 +200,7 @@ def bessel_i0e_slope(x: Any, out: Any) -> Any:
 def bessel_i1e_slope(x: Any, out: Any) -> Any:
     """``I₁' = I₀ - I₁/x``, hence ``exp(-|x|) (I₀ - I₁ - I₁/|x|)(|x|)``, an even function; ``I₁(x)/x`` is 1/2 at 0."""
     is_tiny = jnp.abs(x) < jnp.finfo(x.dtype).eps
-    ratio = jnp.where(is_tiny, 0.5, out / jnp.where(is_tiny, 1, x))
+    ratio = jnp.where(is_tiny, 0.5 * (1 - jnp.abs(x)), out / jnp.where(is_tiny, 1, x))
     return bessel_gap(jnp.abs(x), lax.bessel_i0e(x), jnp.abs(out)) - ratio
 
 

@@ -66,6 +66,9 @@ class Row(ABC):
     :class:`Unknown` and so are the outputs that depend on them.
     """
 
+    #: The form in which the row is stated, for the list of what the table covers.
+    form = "a program"
+
     def __init__(self, primitive: Any):
         self.primitive = primitive
         frame = sys._getframe(1)
@@ -91,14 +94,14 @@ def register(row: Row) -> None:
     rows[row.primitive] = row
 
 
-def row_of(primitive: Any) -> Row:
+def row_of(primitive: Any, mode: str) -> Row:
     """The row of a primitive, which may belong to an optional family that nothing has needed so far."""
     row = rows.get(primitive)
     if row is None:
         load_optional()
         row = rows.get(primitive)
         if row is None:
-            raise errors.missing_rule(primitive)
+            raise errors.missing_rule(primitive, mode)
     return row
 
 
@@ -115,6 +118,8 @@ def load_optional() -> None:
 
 class ZeroRow(Row):
     """No tangent comes out, whatever goes in."""
+
+    form = "flat"
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         outs = self.bind(primals, params)

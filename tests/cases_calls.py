@@ -1,0 +1,15 @@
+"""Lines for what the compiler is told, and where calls, callbacks and references are tested."""
+
+from __future__ import annotations
+
+from cases import Case, bind, case, normal
+
+CASES: list[Case] = [
+    case("xla_metadata_value", bind("xla_metadata_value", xla_metadata_kvs=(("a", "b"),)), normal(3)),
+]
+
+ELSEWHERE = {
+    **dict.fromkeys(("eval_jaxpr", "composite", "custom_vmap_call", "remat_opt", "xla_metadata_call", "linear_call", "pure_callback",
+                     "io_callback", "ffi_call", "pallas_call", "check", "dce_sink", "stage"), "test_calls.py"),
+    **dict.fromkeys(("new_ref", "empty_ref", "free_ref", "freeze", "get", "swap", "addupdate", "run_state"), "test_references.py"),
+}
