@@ -420,7 +420,7 @@ def _compiled(function: Callable[..., Any], params: tuple[Any, ...]) -> Callable
     return jax.jit(functools.partial(function, **dict(params)))
 
 
-def primitive(name: str) -> Any | None:
+def primitive(name: str) -> Any:
     """The primitive of this name, or None where this release of jax has none.
 
     For primitives without a public name, and those that only some releases have (``log2``, ``one_minus_square`` and

@@ -86,7 +86,7 @@ def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request:
     active = request.flags(call.in_tree, avals)
     linear_map: LinearMap
     if engine == "reverse":
-        results, tape = reverse.linearize(call, flat, active)
+        results, tape = reverse.linearize(call, flat, active, is_whole=True)
         if len(results) > call.n_out:
             tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide).pruned()
         linear_map = tape

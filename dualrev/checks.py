@@ -72,8 +72,8 @@ def check_leaves(tree: Any, what: str) -> None:
             raise TypeError(f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type. {errors.user_call.get()} needs "
                             f"arrays as {what}, and {what}{keystr(path)} is not one.")
         if is_reference(typeof(leaf)):
-            raise TypeError(f"{errors.user_call.get()}: {what}{keystr(path)} is a mutable reference, of type {typeof(leaf)}. Differentiate "
-                            "with respect to a value: pass ref[...], and make the reference inside the function.")
+            raise TypeError(f"{errors.user_call.get()}: {what}{keystr(path)} is a mutable reference, of type {typeof(leaf)}. "
+                            "Differentiate with respect to a value: pass ref[...], and make the reference inside the function.")
 
 
 def dtype_of(x: Any) -> Any:

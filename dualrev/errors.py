@@ -150,19 +150,19 @@ def custom_vjp_pushed() -> TypeError:
 
 
 def reference_cannot_enter(primitive: Any) -> MutableReferenceError:
-    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()} on a mutable reference that the differentiated function "
-                          "made, and a reference cannot enter it. Pass its value (ref[...]) and write the result back.")
+    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()} on a mutable reference that the differentiated "
+                                 "function made, and a reference cannot enter it. Pass its value (ref[...]) and write the result back.")
 
 
 def reference_from_outside(primitive: Any) -> MutableReferenceError:
-    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()}, which writes a value that is being differentiated into a "
-                          "mutable reference made outside the differentiated function. The derivative would be lost: make the "
-                          "reference inside the function, return the value instead, or write jax.lax.stop_gradient of it.")
+    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()}, which writes a value that is being differentiated "
+                                 "into a mutable reference made outside the differentiated function. The derivative would be lost: make "
+                                 "the reference inside the function, return the value instead, or write jax.lax.stop_gradient of it.")
 
 
 def reference_returned() -> MutableReferenceError:
-    return MutableReferenceError(f"{user_call.get()}: the differentiated function returned a mutable reference. Return what it holds: ref[...] "
-                          "or jax.ref.freeze(ref).")
+    return MutableReferenceError(f"{user_call.get()}: the differentiated function returned a mutable reference. Return what it holds: "
+                                 "ref[...] or jax.ref.freeze(ref).")
 
 
 class calling:

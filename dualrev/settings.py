@@ -27,6 +27,9 @@ class Options(TypedDict, total=False):
       of a norm at 0 is 0.
     - ``custom_vjp_jvp`` ("transpose"): the push of a ``jax.custom_vjp`` function is ``"transpose"``, the transpose of the user's
       backward function; ``"differentiate_primal"``, that of the function without its rule; or ``"error"``, an error as in jax.
+    - ``split_repeated`` (False): a pull through eigenvectors or singular vectors is right at repeated eigenvalues or singular values
+      wherever the function has a derivative, also under ``jit`` and ``vmap``, where the default is NaN (see :mod:`dualrev.rules.spectral`).
+      All that is computed from the vectors then carries an infinitesimal along, which takes up to three times as long.
     - ``cotangent_dtype`` (None): the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than
       theirs; one for all, or a tree of them (None: their own) that is a prefix of what is differentiated.
     - ``non_float`` ("float0"): what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax;
@@ -35,6 +38,7 @@ class Options(TypedDict, total=False):
 
     zero_wins: bool
     custom_vjp_jvp: CustomVjpJvp
+    split_repeated: bool
     cotangent_dtype: Any
     non_float: Literal["float0", "none"]
 
@@ -44,14 +48,15 @@ class Settings(NamedTuple):
 
     zero_wins: bool = False
     custom_vjp_jvp: CustomVjpJvp = "transpose"
+    split_repeated: bool = False
 
 
 @functools.cache
-def settings_of(zero_wins: bool, custom_vjp_jvp: CustomVjpJvp) -> Settings:
-    return Settings(zero_wins, custom_vjp_jvp)
+def settings_of(zero_wins: bool, custom_vjp_jvp: CustomVjpJvp, split_repeated: bool) -> Settings:
+    return Settings(zero_wins, custom_vjp_jvp, split_repeated)
 
 
-DEFAULT = settings_of(False, "transpose")
+DEFAULT = settings_of(False, "transpose", False)
 
 #: The settings in force.
 current: ContextVar[Settings] = ContextVar("settings", default=DEFAULT)
@@ -129,7 +134,10 @@ class Request(NamedTuple):
         if not isinstance(zero_wins, bool):
             raise TypeError(f"{call}: zero_wins must be True or False; got {zero_wins!r}")
         dtype = options.get("cotangent_dtype")
-        return Request(settings_of(zero_wins, policy), (dtype,) if is_single and dtype is not None else dtype, non_float == "none")
+        split = options.get("split_repeated", False)
+        if not isinstance(split, bool):
+            raise TypeError(f"{call}: split_repeated must be True or False; got {split!r}")
+        return Request(settings_of(zero_wins, policy, split), (dtype,) if is_single and dtype is not None else dtype, non_float == "none")
 
     def flags(self, tree: Any, avals: Any) -> list[Any]:
         """For each leaf, False, True or :class:`Wide`: whether it moves, and in which dtype its cotangents are kept."""

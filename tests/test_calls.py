@@ -41,7 +41,7 @@ def by_eval_jaxpr(x: Any) -> Any:
     call = primitive("eval_jaxpr")
     jaxpr = jax.make_jaxpr(plain)(x)
     name = "call_jaxpr" if "closed_call" not in known_calls() else "jaxpr"
-    return call.bind(x, **{name: jaxpr})[0]  # type: ignore[union-attr] # both releases have it
+    return call.bind(x, **{name: jaxpr})[0]
 
 
 def known_calls() -> set[str]:
@@ -173,13 +173,13 @@ def test_checks_pass_through(face: Face) -> None:
     error, gradient = checkify.checkify(face.grad(f))(X)
     assert error.get() is None
     assert_same(gradient, 2 * X)
-    assert "is not positive" in checkify.checkify(face.grad(f))(-X)[0].get()
+    assert "is not positive" in str(checkify.checkify(face.grad(f))(-X)[0].get())
 
 
 @pytest.mark.parametrize("face", FACES, ids=str)
 def test_sink(face: Face) -> None:
     def f(x: Any) -> Any:
-        primitive("dce_sink").bind(x, **({} if jax.__version_info__ < (0, 10) else {"prevent_mlir_dce": False}))  # type: ignore[union-attr]
+        primitive("dce_sink").bind(x, prevent_mlir_dce=False)
         return jnp.sum(x ** 2)
 
     assert_same(face.grad(f)(X), 2 * X)
@@ -204,12 +204,12 @@ def test_foreign_calls_and_kernels_have_no_derivative(face: Face) -> None:
 def test_metadata_call() -> None:
     if primitive("xla_metadata_call") is None:
         pytest.skip("this release of jax has no calls with metadata")
-    from jax.experimental.xla_metadata import xla_metadata_call
+    from jax.experimental import xla_metadata
 
-    f = xla_metadata_call(plain, tag="x")
+    f = xla_metadata.xla_metadata_call(plain, tag="x")  # type: ignore[attr-defined] # since 0.12
     assert_same(dualrev.jacobian(f)(X), jax.jacobian(plain)(X))
 
 
 @pytest.mark.parametrize("face", FACES, ids=str)
 def test_stage_is_the_identity(face: Face) -> None:
-    assert_same(face.grad(lambda x: jnp.sum(primitive("stage").bind(x) ** 2))(X), 2 * X)  # type: ignore[union-attr]
+    assert_same(face.grad(lambda x: jnp.sum(primitive("stage").bind(x) ** 2))(X), 2 * X)

@@ -160,7 +160,7 @@ class Model:
     """A parameter among leaves of every other kind."""
 
     def __init__(self) -> None:
-        self.tree = {"w": jnp.array([0.3, 0.5]), "n": 3, "f": jnp.sin, "s": "name", "key": jax.random.key(0), "on": jnp.array([True]),
+        self.tree: dict[str, Any] = {"w": jnp.array([0.3, 0.5]), "n": 3, "f": jnp.sin, "s": "name", "key": jax.random.key(0), "on": jnp.array([True]),
                      "none": None, "scale": 2.0}
 
     @staticmethod
@@ -178,10 +178,10 @@ def test_leaves_pass_through(face: Face) -> None:
     out, pull = face.vjp(lambda p: (Model.loss(p), p["n"], "done"), p, non_float="none")
     assert out[1:] == (3, "done")
     assert_same(pull((1.0, None, None))[0], expected)
-    (value, n, word), tangent = face.jvp(lambda p: (Model.loss(p), p["n"], "done"), (p,), ({**nothing, "w": p["w"], "scale": 1.0},),
+    (_, n, word), tangent = face.jvp(lambda p: (Model.loss(p), p["n"], "done"), (p,), ({**nothing, "w": p["w"], "scale": 1.0},),
                                          non_float="none")
     assert (n, word) == (3, "done") and tangent[1:] == (None, None)
-    assert_same(tangent[0], jnp.sum(expected["w"] * p["w"]) + expected["scale"])
+    assert_same(tangent[0], jnp.sum(6 * jnp.cos(p["w"]) * p["w"]) + 3 * jnp.sum(jnp.sin(p["w"])))
     (_, aux), gradient = face.value_and_grad(lambda p: (Model.loss(p), p["w"]), has_aux=True, non_float="none")(p)
     assert_same((aux, gradient), (p["w"], expected))
     jacobian = face.jacobian(lambda p: {"y": p["w"] * p["scale"], "what": "it"}, non_float="none")(p)
@@ -226,7 +226,8 @@ def test_push_of_a_custom_vjp_function(face: Face, compiled: bool) -> None:
     with pytest.raises(TypeError, match=r"can't apply forward-mode autodiff .*custom_vjp_jvp='error'"):
         found("error")
     if face.engine == "reverse":
-        assert float(face.grad(f, custom_vjp_jvp="error")(0.5)) == float(face.grad(f, custom_vjp_jvp="differentiate_primal")(0.5)) == 7.0
+        for policy in ("error", "differentiate_primal"):  # a pull is the user's own whatever pushes
+            assert float(face.grad(f, custom_vjp_jvp=policy)(0.5)) == 7.0
 
 
 @jax.custom_vjp

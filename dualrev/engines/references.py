@@ -41,6 +41,7 @@ class Box(Tracer):
 
 def make(trace: Trace, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Box:
     """A new reference of an engine's trace."""
+    aval: Any
     (aval,) = abstract_outputs(primitive, [typeof(x) for x in values], params)
     return Box(trace, aval, zeros.filler(aval.inner_aval) if primitive is _empty else values[0])
 

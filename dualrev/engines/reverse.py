@@ -57,10 +57,11 @@ class Taped(Tracer):
 class TapeTrace(Trace):
     """Writes down the linear map of each operation as it happens."""
 
-    def __init__(self, parent: Trace, is_linear: bool = False):
+    def __init__(self, parent: Trace, is_linear: bool = False, is_whole: bool = False):
         super().__init__()
         self.parent = parent
         self.is_linear = is_linear
+        self.is_whole = is_whole
         #: Whether the forward function of a user's custom_vjp is running, in a linear program.
         self.is_in_forward = False
         self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
@@ -119,17 +120,21 @@ class TapeTrace(Trace):
             return process(self.parent, primitive, primals, params)
         active: tuple[Any, ...] = tuple([slot is not None for slot in slots])
         if self.wide:
-            active = tuple([moves and self.wide.get(slot, True) for slot, moves in zip(slots, active, strict=True)])
+            active = tuple([slot is not None and self.wide.get(slot, True) for slot in slots])
         with set_current_trace(self.parent):
             try:
                 row = row_of(primitive, "reverse")
                 outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
             except splitting.Unfold as program:
-                with set_current_trace(self):
-                    return program.run(*tracers)
+                if self.is_whole:
+                    with set_current_trace(self):
+                        return program.run(*tracers)
+                outs, linear_map, active_outs = program.plain
             except splitting.Split as poles:
-                with set_current_trace(self.infinitesimal()):
-                    outs, linear_map, active_outs = under(self.settings, poles.linearize, self.parent.dual)
+                outs, linear_map, active_outs = poles.plain
+                if self.is_whole:
+                    with set_current_trace(self.infinitesimal()):
+                        outs, linear_map, active_outs = under(self.settings, poles.linearize, self.parent.dual)
             except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
                 if not self.is_linear:
                     raise
@@ -227,14 +232,15 @@ jax.tree_util.register_pytree_node(
 
 
 def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Any],
-              is_linear: bool = False) -> tuple[list[Any], Tape]:
+              is_linear: bool = False, is_whole: bool = False) -> tuple[list[Any], Tape]:
     """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
 
     An entry of ``active`` is True, False or :class:`~dualrev.settings.Wide`.
     With ``is_linear`` active primals are :class:`Unknown`, and so are the outputs that depend on them.
+    ``is_whole``: the function is all that is differentiated, so that a cotangent of an output depends on nothing in it.
     """
     with take_current_trace() as parent:
-        trace = TapeTrace(parent, is_linear)
+        trace = TapeTrace(parent, is_linear, is_whole)
         with ensure_no_leaks(trace):
             try:
                 inputs = [trace.watch(x) if moves else x for x, moves in zip(primals, active, strict=True)]

@@ -16,7 +16,7 @@ out.  Its finite part, times ``1/ε``, is infinite unless the function does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,19 +30,37 @@ from dualrev.linear_maps import LinearMap, Tangents, Tape
 
 
 class Split(Exception):
-    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part."""
+    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
 
-    def __init__(self, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after.
+    """
+
+    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
         super().__init__()
+        self.plain = plain
         self.linearize = linearize
 
 
 class Unfold(Exception):
     """Raised by a row that holds a program in which a row would split: the program is evaluated one operation at a time."""
 
-    def __init__(self, run: Callable[..., Sequence[Any]]):
+    def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
         super().__init__()
+        self.plain = plain
         self.run = run
+
+
+def singular_ops(linear_map: Any) -> Iterator[Any]:
+    """The maps on a tape, and in compiled functions on it, of rows that may have poles."""
+    waiting = [linear_map]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, Tape):
+            waiting.extend(entry[0] for entry in current.entries)
+        elif (linearization := getattr(current, "linearization", None)) is not None and hasattr(current, "tape"):
+            waiting.append(current.tape())
+        elif hasattr(getattr(getattr(current, "site", None), "row", None), "is_singular"):
+            yield current
 
 
 class InfinitesimalTrace(ForwardTrace):

@@ -27,6 +27,7 @@ from dualrev._jax import (
     tangent_aval,
 )
 from dualrev.engines import forward, reverse
+from dualrev.engines.splitting import singular_ops
 from dualrev.jaxprs import replayer
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.table import Unknown, aval_of
@@ -120,6 +121,7 @@ class Linearization:
             self.out_avals = tuple([aval_of(x) for x in outs])
             self.known_outs = [type(x) is not Unknown for x in outs]
             self.active_outs = tuple([slot is not None for slot in tape.out_slots])
+            self.may_have_poles = any(True for _ in singular_ops(tape))
             leaves, self.treedef = jax.tree_util.tree_flatten(tape)
             new = self._classify(leaves, args, outs)
             return [*(x for x in outs if type(x) is not Unknown), *new]
@@ -244,6 +246,9 @@ class StagedMap(LinearMap):
 
     def inner_maps(self) -> list[LinearMap]:
         return [self.linearization.example()]
+
+    def tape(self) -> Any:
+        return self.linearization.tape(self.residuals)
 
     def push(self, *tangents: Any) -> Tangents:
         return self.linearization.move("push", self.residuals, tangents)

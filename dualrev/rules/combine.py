@@ -146,8 +146,8 @@ def windowed_reduction(operation: Operation, operands: Arrays, initials: Arrays,
     return xs
 
 
-def application(operation: Callable[[Any], Any], x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
-                unique_indices: bool, mode: Any) -> Any:
+def application(operation: Callable[[Any], Any], x: Any, indices: Any, updates: Any, *, dimension_numbers: Any,
+                indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
     """``x`` with a function of it in some places, where one place after the other is read, computed and written.
 
     At once if no place comes twice: in a place that does, the function is applied to what it gave.

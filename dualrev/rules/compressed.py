@@ -98,8 +98,9 @@ def coo_product_push(ts: Sequence[Any], data: Any, row: Any, column: Any, x: Any
 
 def csr_product_push(ts: Sequence[Any], data: Any, indices: Any, indptr: Any, x: Any, *, shape: Any, transpose: bool) -> Any:
     row = rows_of(indptr, indices.shape[0])
+    n_rows = shape[1] if transpose else shape[0]
     where_to, where_from = (indices, row) if transpose else (row, indices)
-    return by_factors(lambda data, x: product(data, where_to, where_from, x, shape[1] if transpose else shape[0]), ts[0], ts[3], data, x)
+    return by_factors(lambda data, x: product(data, where_to, where_from, x, n_rows), ts[0], ts[3], data, x)
 
 
 for _name in ("matvec", "matmat"):

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev._jax import copy_jaxpr, is_eager, jit_p, remat_p
+from dualrev._jax import copy_jaxpr, is_concrete, is_eager, jaxpr_as_fun, jit_p, remat_p
+from dualrev.engines.splitting import Unfold, singular_ops
 from dualrev.engines.staging import (
     Linearization,
     Pushforward,
@@ -25,6 +26,7 @@ from dualrev.engines.staging import (
 )
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.table import Row, Unknown, aval_of, register
+from dualrev.settings import current
 
 Forward = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[list[Any], Sequence[Any]]]
 Reverse = Callable[[Sequence[Any], tuple[bool, ...], dict[str, Any], bool],
@@ -99,7 +101,13 @@ class RunRow(Row):
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return linearization_of(self.jaxpr_of(params), active, is_linear, self.wrapper_of(params))(primals)
+        jaxpr = self.jaxpr_of(params)
+        linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
+        outs, linear_map, active_outs = linearization(primals)
+        if linearization.may_have_poles and (current.get().split_repeated or (
+                is_concrete(primals) and any(op.site.row.is_singular(op.residuals) for op in singular_ops(linear_map)))):
+            raise Unfold((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
+        return outs, linear_map, active_outs
 
 
 # The derivative of a compiled function is a compiled function.

@@ -203,7 +203,7 @@ class LinearRow(OpRow):
             moving = [i for i in range(len(operands)) if not self.is_fixed(i)]
             found = dict(zip(moving, cts, strict=True))
             return tuple([found.get(i) for i in site.positions])
-        results = []
+        results: list[Any] = []
         for i in site.positions:
             adjoint, flag = self.adjoints[i], site.active[i]
             if adjoint is None:
@@ -258,7 +258,7 @@ class BilinearRow(OpRow):
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
         operands = self.operands(site, residuals)
-        results = []
+        results: list[Any] = []
         for i in site.positions:
             adjoint = self.adjoints[i]
             if adjoint is None:

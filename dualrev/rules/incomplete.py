@@ -90,14 +90,9 @@ def log_minus_digamma(a: Any) -> Any:
 
 
 def stirling_rest(a: Any) -> Any:
-    """``log Γ(a) - (a - 1/2) log(a) + a - log(2π)/2 = Σ B₂ₖ/(2k (2k-1) a²ᵏ⁻¹)``."""
-    is_large = a >= LARGE
-    large, small = jnp.where(is_large, a, LARGE), jnp.where(is_large, 1, a)
-    inverse = 1 / large
-    series = [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI[:9], 1)]
-    # log Γ(a) = log Γ(a+1) - log a: the former has no pole at 0.
-    direct = lax.lgamma(small + 1) - (small + 0.5) * jnp.log(small) + small - math.log(2 * math.pi) / 2
-    return jnp.where(is_large, inverse * horner(inverse * inverse, series), direct)
+    """``log Γ(a) - (a - 1/2) log(a) + a - log(2π)/2 = Σ B₂ₖ/(2k (2k-1) a²ᵏ⁻¹)``, for a large ``a``."""
+    inverse = 1 / a
+    return inverse * horner(inverse * inverse, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI[:9], 1)])
 
 
 def nodes(dtype: Any, density: int) -> tuple[np.ndarray, np.ndarray]:
@@ -245,23 +240,20 @@ def beta_weight(a: Any, b: Any, x: Any, y: Any) -> Any:
     For large parameters by deviations from the mode ``a/(a+b)`` [Loader2000, §3]: with ``δ = (xb - ya)/a`` and ``ε = -(xb - ya)/b``
     ``D = sqrt(ab/(2πn)) exp(rest(n) - rest(a) - rest(b) - a (δ - log(1+δ)) - b (ε - log(1+ε)))``, ``n = a+b``.
     """
-    is_large = (a >= LARGE) | (b >= LARGE)
-    n = a + b
-    gap = x * b - y * a
-    exponent = stirling_rest(n) - stirling_rest(a) - stirling_rest(b) 
-    exponent += a * log_rest(gap / a, x * (n / a)) + b * log_rest(-gap / b, y * (n / b))
-    large = jnp.sqrt(a / n * b / (2 * math.pi)) * jnp.exp(jnp.where(is_large, exponent, 0))
-    small_a, small_b = jnp.where(is_large, 1, a), jnp.where(is_large, 1, b)
-    m = small_a + small_b
-    constant = jnp.exp(lax.lgamma(m + 1) - lax.lgamma(small_a + 1) - lax.lgamma(small_b + 1)) * (small_a / m * small_b)
-    return jnp.where(is_large, large, constant * jnp.power(x, small_a) * jnp.power(y, small_b))
-
-
-def beta_scores(a: Any, b: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """``∂/∂a`` and ``∂/∂b`` of ``log D``: ``log(x) - ψ(a) + ψ(a+b)``, and its mirror image."""
     n, gap = a + b, x * b - y * a
-    both = log_minus_digamma(n)
-    return (log_ratio(gap, x * n, a) + log_minus_digamma(a) - both, log_ratio(-gap, y * n, b) + log_minus_digamma(b) - both)
+    p = jnp.stack([n, a, b])
+    is_series = p >= LARGE
+    small = jnp.where(is_series, 1, p)
+    # log Γ(a) = log Γ(a+1) - log(a): the former has no pole at 0.
+    log_gamma = lax.lgamma(jnp.where(p < 2 * LARGE, p, 1) + 1)
+    direct = log_gamma - (small + 0.5) * jnp.log(small) + small - math.log(2 * math.pi) / 2
+    rest = jnp.where(is_series, stirling_rest(jnp.where(is_series, p, LARGE)), direct)
+    is_large = (a >= LARGE) | (b >= LARGE)
+    deviation = p[1:] * log_rest(jnp.stack([gap / a, -gap / b]), jnp.stack([x * (n / a), y * (n / b)]))
+    exponent = jnp.where(is_large, rest[0] - rest[1] - rest[2] + deviation[0] + deviation[1], 0)
+    large = jnp.sqrt(a / n * b / (2 * math.pi)) * jnp.exp(exponent)
+    constant = jnp.exp(jnp.where(is_large, 0, log_gamma[0] - log_gamma[1] - log_gamma[2])) * (a / n * b)
+    return jnp.where(is_large, large, constant * jnp.power(x, jnp.where(is_large, 1, a)) * jnp.power(y, jnp.where(is_large, 1, b)))
 
 
 def beta_exponent(a: Any, b: Any, x: Any, y: Any, u: Any) -> tuple[Any, Any, Any]:
@@ -287,21 +279,22 @@ def beta_scale(a: Any, b: Any, x: Any, y: Any) -> Any:
     """``w`` with ``φ(w) ≈ -1``: by Newton's method, from the parabola that touches φ at 0."""
     slope, n = a * y - b * x, a + b
     w = 2 / (slope + jnp.sqrt(slope * slope + 2 * n * x * y))
-    for _ in range(4):
-        phi, _, _ = beta_exponent(a, b, x, y, w)
+
+    def step(_: Any, w: Any) -> Any:
+        phi, _fall, _rise = beta_exponent(a, b, x, y, w)
         derivative = b - n / (1 + x / y * jnp.exp(-w))
-        w = jnp.maximum(w - (phi + 1) / derivative, w / 8)
-    return w
+        return jnp.maximum(w - (phi + 1) / derivative, w / 8)
+
+    return lax.fori_loop(0, 4, step, w)
 
 
-def beta_tail(a: Any, b: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """``∂I/∂a`` and ``∂I/∂b`` for ``x ≤ a/(a+b)``, over the lower tail."""
+def beta_tail(a: Any, b: Any, x: Any, y: Any, by_a: Any, by_b: Any) -> tuple[Any, Any]:
+    """``∂I/∂a`` and ``∂I/∂b`` over ``D``, for ``x ≤ a/(a+b)``, given those of ``log D``."""
     still = [lax.stop_gradient(value) for value in (a, b, x, y)]
     v, weights = nodes(x.dtype, 24)
     a_, b_, x_, y_, w_ = column(a, b, x, y, beta_scale(*still))
     phi, fall, rise = beta_exponent(a_, b_, x_, y_, w_ * v)
-    density = jnp.exp(phi) * (weights * w_) * beta_weight(a, b, x, y)[..., None]
-    by_a, by_b = beta_scores(a, b, x, y)
+    density = jnp.exp(phi) * (weights * w_)
     return jnp.sum(density * (by_a[..., None] - fall), -1), jnp.sum(density * (by_b[..., None] + rise), -1)
 
 
@@ -328,26 +321,27 @@ def beta_by_parameters(a: Any, b: Any, x: Any) -> tuple[Any, Any]:
     a, b, x, y = exchanged(first, (a, b), (x, y))
 
     shifted_a = a < 1
-    weight = jnp.where(shifted_a, beta_weight(a, b, x, y) / a, 0)
-    psi = lax.digamma(a + b)
-    extra_a = weight * (jnp.log(x) - lax.digamma(a + 1) + psi)
-    extra_b = weight * beta_scores(a, b, x, y)[1]
-    a = jnp.where(shifted_a, a + 1, a)
+    a1 = jnp.where(shifted_a, a + 1, a)
+    shifted_b = a1 * y < 1 / 16
+    b1 = jnp.where(shifted_b, b + 1, b)
+    # D for the first shift, for the second, and for the tail that remains.
+    over_a, over_b, weight = beta_weight(jnp.stack([a, a1, a1]), jnp.stack([b, b, b1]), *(jnp.stack([z] * 3) for z in (x, y)))
+    over_a, over_b = jnp.where(shifted_a, over_a / a, 0), jnp.where(shifted_b, over_b / b, 0)
+    # Their logarithmic derivatives log(x) - ψ(p) + ψ(n) = log(xn/p) + (log(p) - ψ(p)) - (log(n) - ψ(n)), three by a and three by b.
+    p, n = jnp.stack([a1, a1, a1, b, b1, b1]), jnp.stack([a + b, a1 + b, a1 + b1] * 2)
+    gaps = [x * b - y * a, x * b - y * a1, x * b1 - y * a1]
+    difference = jnp.stack([gaps[0] - (a1 - a), *gaps[1:], -gaps[0], -gaps[1] - (b1 - b), -gaps[2]])
+    rest = log_minus_digamma(jnp.concatenate([p, n[:3]]))
+    by_a, by_b = jnp.split(log_ratio(difference, jnp.stack([x] * 3 + [y] * 3) * n, p), 2)
+    by_a, by_b = by_a + rest[:3] - rest[6:], by_b + rest[3:6] - rest[6:]
 
-    shifted_b = a * y < 1 / 16
-    weight = jnp.where(shifted_b, beta_weight(a, b, x, y) / b, 0)
-    psi = lax.digamma(a + b)
-    extra_a = extra_a - weight * beta_scores(a, b, x, y)[0]
-    extra_b = extra_b - weight * (jnp.log(y) - lax.digamma(b + 1) + psi)
-    b = jnp.where(shifted_b, b + 1, b)
-
-    second = x * b > y * a
-    a, b, x, y = exchanged(second, (a, b), (x, y))
-    sign = jnp.where(second, -1, 1).astype(x.dtype)
-    tail_a, tail_b = exchanged(second, beta_tail(a, b, x, y))
-    extra_a, extra_b = exchanged(first, (extra_a + sign * tail_a, extra_b + sign * tail_b))
+    second = gaps[2] > 0
+    tail = beta_tail(*exchanged(second, (a1, b1), (x, y), (by_a[2], by_b[2])))
+    weight = jnp.where(second, -weight, weight)
+    tail_a, tail_b = exchanged(second, tail)
+    slopes = exchanged(first, (over_a * by_a[0] - over_b * by_a[1] + weight * tail_a, over_a * by_b[0] - over_b * by_b[1] + weight * tail_b))
     sign = jnp.where(inside, jnp.where(first, -1, 1), jnp.where(is_defined, 0, jnp.nan)).astype(x.dtype)
-    return sign * extra_a, sign * extra_b
+    return sign * slopes[0], sign * slopes[1]
 
 
 @helper

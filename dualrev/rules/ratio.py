@@ -74,6 +74,8 @@ class RatioRow(Row):
         t_out = quotient(change, y, vanishes, mode="zero" if mode == "split" else "open")
         if mode != "zero":
             limit = lax.div(entries(y, 0) if t_x is None else t_x, t_y)
+            # Where somebody else moves the denominator, the limit moves as only the next order could tell.
+            limit = lax.add(limit, ratio(entries(y, 0), y, vanishes, "zero"))
             out = lax.select(vanishes, limit, out)
         return [out], [t_out]
 

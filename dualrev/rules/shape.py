@@ -90,8 +90,8 @@ linear(lax.slice_p, unslice)
 linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis))
 linear_together(lax.concatenate_p, concatenated)
 linear(lax.pad_p, unpad, padded)
-linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis))  # type: ignore[union-attr]
-linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis))  # type: ignore[union-attr]
+linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis))
+linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis))
 
 # --------------------------------------------------------------------------------------------------------------- choices
 

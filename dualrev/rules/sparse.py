@@ -24,7 +24,7 @@ from dualrev.rules.contract import DimensionNumbers, cast_like
 from dualrev.rules.forms import LinearRow, bilinear, gather_up, linear
 from dualrev.rules.programs import PushforwardRow, pushforward
 from dualrev.rules.reduce import where
-from dualrev.rules.table import Row, register
+from dualrev.rules.table import register
 
 # ------------------------------------------------------------------------------------------------- entries, batch by batch
 

@@ -9,8 +9,8 @@ eigenvalues as the diagonal of ``P`` [Giles 2008, sec. 3.1].  Where eigenvalues 
 - a **tape** made of concrete values splits the eigenvalues by infinitesimals (:mod:`dualrev.engines.splitting`), which gives the
   derivative of a function that does not depend on the choice of eigenvectors, and an error for any other;
 - a tape made while values are not known (under ``jit`` or ``vmap``) has NaN where ``Ω`` has a pole, so that a derivative that needs
-  it is NaN; one that uses eigenvalues alone does not.  ``with splitting_always():`` splits these too, at the price of carrying an
-  infinitesimal through all that is computed from eigenvectors.
+  it is NaN; one that uses eigenvalues alone does not.  The option ``split_repeated=True`` splits these too, at the price of carrying
+  an infinitesimal through all that is computed from eigenvectors.
 
 A symmetric function of eigenvalues has a derivative there in every mode; for one that is not, such as the largest eigenvalue, a pull
 gives a subgradient and a push the derivative along its direction.  Eigenvalues coincide when their gap is within rounding.
@@ -18,9 +18,7 @@ gives a subgradient and a push the derivative along its direction.  Eigenvalues 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -35,19 +33,7 @@ from dualrev.rules.matrices import H, across, cast, columns, diagonal, down, eps
 from dualrev.rules.programs import PushforwardRow
 from dualrev.rules.ratio import Mode, ratio
 from dualrev.rules.table import OpMap, Site, register
-
-_always: ContextVar[bool] = ContextVar("splitting_always", default=False)
-
-
-@contextmanager
-def splitting_always() -> Iterator[None]:
-    """Repeated eigenvalues and singular values are split in tapes made under ``jit`` and ``vmap`` too."""
-    token = _always.set(True)
-    try:
-        yield
-    finally:
-        _always.reset(token)
-
+from dualrev.settings import current
 
 # ----------------------------------------------------------------------------------------------------------------- clusters
 
@@ -144,8 +130,8 @@ class SpectralRow(PushforwardRow):
             shifted = self.split(saved, dual)
             return list(self.present(shifted, **params)), OpMap(self.split_row.site(active, primals, params), (shifted,)), active_outs
 
-        if _always.get() or (is_concrete(primals) and self.is_singular(linear_map.residuals)):
-            raise Split(linearize_split)
+        if current.get().split_repeated or (is_concrete(primals) and self.is_singular(linear_map.residuals)):
+            raise Split((outs, linear_map, active_outs), linearize_split)
         return outs, linear_map, active_outs
 
 
