@@ -6,6 +6,7 @@ is for and, where releases differ, what changed in which version, so that a new 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import sys
@@ -356,6 +357,24 @@ def explicit_sharding(aval: Any) -> Any | None:
 def cotangent_sharding(aval: Any) -> Any | None:
     """As :func:`explicit_sharding`, of cotangents."""
     return None if explicit_sharding(aval) is None else explicit_sharding(cotangent_aval(aval))
+
+
+def in_mesh_context() -> bool:
+    """Whether the user set a mesh."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def mesh_of(values: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
+    """A context in which operations on the values may be bound: axes of their mesh may be of other types than around.
+
+    ``auto_axes`` makes explicit axes automatic for a while; when what ran inside is pulled back, that is over.
+    """
+    for x in values:
+        if x is not None:
+            mesh = typeof(x).sharding.mesh
+            if not mesh.empty and mesh != jax.sharding.get_abstract_mesh():
+                return jax.sharding.use_abstract_mesh(mesh)
+    return contextlib.nullcontext()
 
 
 def resharded(x: Any, sharding: Any | None) -> Any:

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 
 from dualrev import zeros
+from dualrev._jax import in_mesh_context, mesh_of
 
 Tangents = tuple[Any, ...]
+
+NO_CONTEXT = nullcontext()
 
 
 class LinearMap(ABC):
@@ -59,19 +63,22 @@ class Tape(LinearMap):
 
     def push(self, *tangents: Any) -> Tangents:
         env: list[Any] = [None] * self.n_slots
+        on_mesh = in_mesh_context()
         for source, t in zip(self.in_slots, tangents, strict=True):
             env[source] = t
         for linear_map, ins, outs in self.entries:
             moving = tuple([env[slot] for slot in ins])
             if any(t is not None for t in moving):
-                for slot, t in zip(outs, linear_map.push(*moving), strict=True):
+                with mesh_of(moving) if on_mesh else NO_CONTEXT:
+                    pushed = linear_map.push(*moving)
+                for slot, t in zip(outs, pushed, strict=True):
                     if slot is not None:
                         env[slot] = t
         return tuple([None if slot is None else env[slot] for slot in self.out_slots])
 
     def pull(self, *cotangents: Any) -> Tangents:
         env: list[Any] = [None] * self.n_slots
-        add = zeros.add
+        add, on_mesh = zeros.add, in_mesh_context()
         wide = dict(self.wide)
         for slot, ct in zip(self.out_slots, cotangents, strict=True):
             if slot is not None and ct is not None:
@@ -86,7 +93,9 @@ class Tape(LinearMap):
                     moving = moving or ct is not None
                 arrived.append(ct)
             if moving:
-                for slot, ct in zip(ins, linear_map.pull(*arrived), strict=True):
+                with mesh_of(arrived) if on_mesh else NO_CONTEXT:
+                    pulled = linear_map.pull(*arrived)
+                for slot, ct in zip(ins, pulled, strict=True):
                     if ct is not None:
                         if slot in wide:
                             ct = zeros.cast(ct, wide[slot])

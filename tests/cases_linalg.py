@@ -131,6 +131,20 @@ CASES = [
            oracle=lambda a, taus, c, f=flags: jnp.matmul(*((lambda q: (q, c) if f["left"] else (c, q))(
                (adjoint if f["transpose"] else lambda q: q)(from_reflections(a, taus))))))
       for i, flags in enumerate(dict(left=left, transpose=transpose) for left in (True, False) for transpose in (True, False))],
+    case("eigh", lambda x: linalg.eigh(x), normal(3, 3), dtypes=FOUR),
+    case("eigh", lambda x: linalg.eigh(hermitian(x), lower=False, symmetrize_input=False), normal(3, 3), dtypes=RC, label="upper"),
+    case("eigh", lambda x: linalg.eigh(x, symmetrize_input=False), normal(2, 2), label="one triangle",
+         oracle=lambda x: linalg.eigh(jnp.tril(x) + jnp.tril(x, -1).T)),
+    case("eigh", lambda x: linalg.eigh(x)[1], normal(2, 2, 2), label="batched, eigenvalues"),
+    case("eigh", lambda x: linalg.eigh(x), normal(1, 1), label="size 1"),
+    case("eigh", lambda x: linalg.eigh(x), normal(0, 0), label="size 0"),
+
+    *[case("svd", lambda x, f=full: linalg.svd(x, full_matrices=f), normal(*shape),
+           dtypes=FOUR if i == 0 else RC if len(shape) == 2 and min(shape) > 1 else F64, label=f"{shape}, full={full}")
+      for i, (shape, full) in enumerate([((3, 2), False), ((2, 2), True), ((2, 3), False), ((2, 3, 2), False), ((1, 1), False),
+                                         ((1, 2), False), ((0, 2), False), ((2, 0), False)])],
+    case("svd", lambda x: linalg.svd(x, compute_uv=False), normal(3, 2), dtypes=RC, label="values"),
+
     case("hessenberg", linalg.hessenberg, normal(3, 3), dtypes=RC, order=1, oracle=lambda x: householder(x, 1)),
     case("tridiagonal", lambda x: tridiagonal_parts(x, True), normal(3, 3), dtypes=RC, order=1,
          oracle=lambda x: tridiagonal_oracle(x, True)),

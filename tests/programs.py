@@ -249,8 +249,8 @@ class Program:
 
 
 @st.composite
-def programs(draw: Draw) -> Program:
-    """A program of two to six steps."""
+def programs(draw: Draw, longest: int = 6) -> Program:
+    """A program of two steps or more."""
     dtype = draw(st.sampled_from(["float64", "float64", "complex128", "float32"]))
     shapes = draw(st.lists(st.sampled_from([(), (2,), (3,), (2, 3), (3, 2), (1, 3), (2, 1, 3), (0, 2)]), min_size=1,
                            max_size=3))
@@ -262,7 +262,7 @@ def programs(draw: Draw) -> Program:
     steps: list[Step] = []
     names: list[str] = []
     avals: list[Any] = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
-    for _ in range(draw(st.integers(2, 6))):
+    for _ in range(draw(st.integers(2, longest))):
         x = avals[-1]
         others = list(enumerate(avals))
         kind = draw(st.sampled_from(["table", "unary", "table", "binary", "table", "shape", "table", "reduction", "contraction",

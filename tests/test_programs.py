@@ -26,7 +26,7 @@ def test_random_programs(part: int) -> None:
 
     @seed(part)
     @SETTINGS
-    @given(programs(), st.integers(0, 100), st.permutations(("forward", "reverse")))
+    @given(programs(longest=3), st.integers(0, 100), st.permutations(("forward", "reverse")))
     def run(program: Program, which: int, engines: list[str]) -> None:
         compared.append(check(program, which, tuple(engines)))
 
@@ -35,7 +35,7 @@ def test_random_programs(part: int) -> None:
 
 
 @settings(SETTINGS, max_examples=8, derandomize=True)
-@given(programs(), st.integers(0, 100))
+@given(programs(longest=4), st.integers(0, 100))
 def test_random_programs_without_jit(program: Program, which: int) -> None:
     program.order = 1
     check(program, which, compiled=False)

@@ -20,6 +20,7 @@ from dualrev.rules import loop as loop
 from dualrev.rules import reduce as reduce
 from dualrev.rules import shape as shape
 from dualrev.rules import shard as shard
+from dualrev.rules import singular as singular
 from dualrev.rules import solve as solve
 from dualrev.rules import sort as sort
 from dualrev.rules import special as special

@@ -34,7 +34,7 @@ from dualrev._jax import (
 from dualrev.engines.staging import Linearization, StagedMap, linearization_of, pushforward_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import own_copy, splice
-from dualrev.rules.forms import alongside
+from dualrev.rules.forms import alongside, linear
 from dualrev.rules.table import Row, Unknown, aval_of, register, zero
 
 #: What all the shard_maps made from one have in common.
@@ -202,8 +202,10 @@ register(ShardMapRow(primitive("shard_map")))
 # What moves is placed as the operand is.  Where the place is part of a type, a cotangent goes back to where the operand came from.
 
 
-def back_to_mesh(operands: Sequence[Any], _: Sequence[int], back: bool, *, dst_sharding: Any, concrete_mesh: Any) -> dict[str, Any]:
-    return dict(dst_sharding=cotangent_aval(operands[0]).sharding if back else dst_sharding, concrete_mesh=concrete_mesh)
+def unreshard(ct: Any, x: Any, *, concrete_mesh: Any) -> Any:
+    sharding = cotangent_aval(x).sharding
+    with jax.sharding.use_abstract_mesh(sharding.mesh):
+        return reshard.bind(ct, dst_sharding=sharding, concrete_mesh=concrete_mesh)
 
 
 def back_to_memory(operands: Sequence[Any], _: Sequence[int], back: bool, *, memory_space: Any) -> dict[str, Any]:
@@ -214,9 +216,10 @@ def back_to_layout(operands: Sequence[Any], _: Sequence[int], back: bool, *, dst
     return dict(dst_layout=operands[0].layout if back else dst_layout)
 
 
+reshard = primitive("reshard")
 alongside(primitive("sharding_constraint"))
 alongside(primitive("layout_constraint"))
-alongside(primitive("reshard"), back_to_mesh)
+linear(reshard, unreshard)
 for name, params_of in (("with_memory_space_constraint", back_to_memory), ("relayout", back_to_layout)):  # since 0.11
     if (found := primitive(name)) is not None:
         alongside(found, params_of)

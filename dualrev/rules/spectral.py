@@ -47,6 +47,8 @@ def rounding(w: Any) -> Any:
 def cluster_index(w: Any) -> Any:
     """For each of the sorted values, how many clusters of equal ones come before its own."""
     n, last = w.shape[-1], w.ndim - 1
+    if n < 2:
+        return lax.full(w.shape, 0, np.int32)
     gaps = lax.abs(lax.sub(lax.slice_in_dim(w, 1, n, axis=last), lax.slice_in_dim(w, 0, n - 1, axis=last)))
     is_new = lax.convert_element_type(lax.gt(gaps, down(rounding(w), n - 1)), np.int32)
     return lax.cumsum(lax.pad(is_new, np.int32(0), [(0, 0, 0)] * last + [(1, 0, 0)]), last)
