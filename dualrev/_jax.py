@@ -6,7 +6,6 @@ is for and, where releases differ, what changed in which version, so that a new 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import pathlib
 import sys
@@ -299,12 +298,22 @@ def bind_shard_map(fun: Callable[..., tuple[Sequence[Any], Sequence[Any]]], args
     return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))  # type: ignore[union-attr]
 
 
+def rebind_shard_map(params: dict[str, Any], args: Sequence[Any]) -> list[Any]:
+    """Bind a ``shard_map`` by what :func:`stage_shard_map` made of it."""
+    shard_map = primitive("shard_map")
+    assert shard_map is not None
+    if "run" in params:
+        return bind_shard_map(params["run"], args, params["in_specs"], params)
+    return list(shard_map.bind(*args, **shard_map.get_bind_params(params)))
+
+
 def stage_shard_map(fun: Callable[..., Any], args: Sequence[Any],
                     settings: dict[str, Any]) -> tuple[list[Any], dict[str, Any], Callable[[Sequence[Any]], Any]]:
     """``(operands, parameters, pack)`` of a ``shard_map`` that arrives at a trace as a function.
 
     The operands are what the function closes over and then ``args``; the parameters hold a jaxpr and the specs of its results,
-    and ``pack`` arranges results as whoever bound the function expects them.
+    and ``pack`` arranges results as whoever bound the function expects them.  A function whose control flow reads values cannot be
+    staged: the parameters hold ``run`` instead, which returns results and specs when it is run on shards.
     """
     bound: list[Any] = []
 
@@ -312,7 +321,15 @@ def stage_shard_map(fun: Callable[..., Any], args: Sequence[Any],
         bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]  # type: ignore[union-attr]
         return list(bound[0])
 
-    jaxpr = stage(bind, [typeof(x) for x in args])
+    def run(*shards: Any) -> tuple[list[Any], Sequence[Any]]:
+        results, specs = fun(*shards).unpack_aux()
+        bound[:] = [results]
+        return list(results), specs
+
+    try:
+        jaxpr = stage(bind, [typeof(x) for x in args])
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError, jax.errors.TracerArrayConversionError):
+        return list(args), dict(settings, run=run), lambda results: bound[0].update(results)
     (eqn,) = jaxpr.jaxpr.eqns
     found = dict(zip((*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars), (*jaxpr.consts, *args), strict=True))
     operands = [atom.val if hasattr(atom, "val") else found[atom] for atom in eqn.invars]
@@ -334,10 +351,12 @@ def varying(aval: Any) -> frozenset[Any]:
 
 def vary_as(x: Any, aval: Any) -> Any:
     """``x``, typed as varying over all the mesh axes that ``aval`` varies over."""
-    mat = getattr(aval, "mat", None)
-    if mat is None or not mat.varying or x.dtype == float0:
-        return x
-    missing = tuple(sorted(mat.varying - varying(typeof(x)), key=str))
+    axes = varying(aval)
+    return vary_over(x, axes) if axes else x
+
+
+def vary_over(x: Any, axes: frozenset[Any]) -> Any:
+    missing = tuple(sorted(axes - varying(typeof(x)), key=str)) if x.dtype != float0 else ()
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
@@ -364,8 +383,8 @@ def in_mesh_context() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 
 
-def mesh_of(values: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
-    """A context in which operations on the values may be bound: axes of their mesh may be of other types than around.
+def on_own_mesh(function: Callable[..., Any], values: Sequence[Any]) -> Any:
+    """``function(*values)`` where axes of the mesh that the values lie on may be of other types than in the context.
 
     ``auto_axes`` makes explicit axes automatic for a while; when what ran inside is pulled back, that is over.
     """
@@ -373,8 +392,9 @@ def mesh_of(values: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
         if x is not None:
             mesh = typeof(x).sharding.mesh
             if not mesh.empty and mesh != jax.sharding.get_abstract_mesh():
-                return jax.sharding.use_abstract_mesh(mesh)
-    return contextlib.nullcontext()
+                with jax.sharding.use_abstract_mesh(mesh):
+                    return function(*values)
+    return function(*values)
 
 
 def resharded(x: Any, sharding: Any | None) -> Any:

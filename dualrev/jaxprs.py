@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import ClosedJaxpr, JaxprEqnContext, binds_functions, jaxpr_as_fun
+import numpy as np
+
+from dualrev._jax import ClosedJaxpr, JaxprEqnContext, binds_functions, jaxpr_as_fun, typeof, vary_over, varying
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
@@ -48,6 +50,27 @@ def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
         return [value if i is None else env[i] for i, value in results]
 
     return replay
+
+
+def on_shards(jaxpr: Any) -> Callable[..., list[Any]]:
+    """A function that binds a closed jaxpr's equations, where its operands may vary from device to device.
+
+    The programs inside operations such as ``reduce`` are traced without a word about devices, so constants are not typed to vary.
+    """
+    body, run = jaxpr.jaxpr, jaxpr_as_fun(jaxpr)
+
+    def on_shard(*args: Any) -> list[Any]:
+        axes = frozenset().union(*[varying(typeof(x)) for x in args])
+        if not axes:
+            return list(run(*args))
+        env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
+        for eqn in body.eqns:
+            values = [np.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else env[atom] for atom in eqn.invars]
+            out = eqn.primitive.bind(*[vary_over(x, axes) for x in values], **eqn.primitive.get_bind_params(eqn.params))
+            env.update(zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=True))
+        return [atom.val if hasattr(atom, "val") else env[atom] for atom in body.outvars]
+
+    return on_shard
 
 
 def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import jax
 
 from dualrev import zeros
-from dualrev._jax import in_mesh_context, mesh_of
+from dualrev._jax import in_mesh_context, on_own_mesh
 
 Tangents = tuple[Any, ...]
-
-NO_CONTEXT = nullcontext()
 
 
 class LinearMap(ABC):
@@ -69,8 +66,7 @@ class Tape(LinearMap):
         for linear_map, ins, outs in self.entries:
             moving = tuple([env[slot] for slot in ins])
             if any(t is not None for t in moving):
-                with mesh_of(moving) if on_mesh else NO_CONTEXT:
-                    pushed = linear_map.push(*moving)
+                pushed = on_own_mesh(linear_map.push, moving) if on_mesh else linear_map.push(*moving)
                 for slot, t in zip(outs, pushed, strict=True):
                     if slot is not None:
                         env[slot] = t
@@ -93,8 +89,7 @@ class Tape(LinearMap):
                     moving = moving or ct is not None
                 arrived.append(ct)
             if moving:
-                with mesh_of(arrived) if on_mesh else NO_CONTEXT:
-                    pulled = linear_map.pull(*arrived)
+                pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull(*arrived)
                 for slot, ct in zip(ins, pulled, strict=True):
                     if ct is not None:
                         if slot in wide:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, explicit_sharding, float0, in_mesh_context, is_eager, key_implementation, mesh_of, tangent_aval, typeof, vary_as
+from dualrev._jax import convert_to, explicit_sharding, float0, in_mesh_context, is_eager, key_implementation, on_own_mesh, tangent_aval, typeof, vary_as
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:
@@ -52,10 +52,7 @@ def add(x: Any, y: Any) -> Any:
     if y is None:
         return x
     summed = _add if is_eager((x, y)) else lax.add
-    if in_mesh_context():
-        with mesh_of((x,)):
-            return summed(x, y)
-    return summed(x, y)
+    return on_own_mesh(summed, (x, y)) if in_mesh_context() else summed(x, y)
 
 
 _add = jax.jit(lax.add)  # on concrete values, one call of a compiled function is half the price of an operation

@@ -145,6 +145,14 @@ CASES = [
                                          ((1, 2), False), ((0, 2), False), ((2, 0), False)])],
     case("svd", lambda x: linalg.svd(x, compute_uv=False), normal(3, 2), dtypes=RC, label="values"),
 
+    *[case("eig", lambda x, f=flags: linalg.eig(x, **f, enable_eigvec_derivs=True), normal(3, 3), dtypes=FOUR if i == 0 else RC,
+           label=f"{flags}", rtol=None if i == 0 else 1e-8)
+      for i, flags in enumerate(dict(compute_left_eigenvectors=left, compute_right_eigenvectors=right)
+                                for left, right in ((False, True), (True, False), (False, False)))],
+    case("eig", lambda x: linalg.eig(x, compute_left_eigenvectors=False, compute_right_eigenvectors=False)[0], normal(2, 2, 2),
+         label="batched", order=1),
+    case("eig", lambda x: linalg.eig(x, enable_eigvec_derivs=True), normal(1, 1), label="size 1", order=1),
+
     case("hessenberg", linalg.hessenberg, normal(3, 3), dtypes=RC, order=1, oracle=lambda x: householder(x, 1)),
     case("tridiagonal", lambda x: tridiagonal_parts(x, True), normal(3, 3), dtypes=RC, order=1,
          oracle=lambda x: tridiagonal_oracle(x, True)),

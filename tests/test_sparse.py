@@ -218,7 +218,8 @@ def test_sparsified_functions() -> None:
 
 
 def test_transposes_of_products() -> None:
-    for form in FORMATS:
+    formats: list[Any] = FORMATS
+    for form in formats:
         A = form.fromdense(jnp.asarray(MATRIX))
         (got,) = dr.linear_transpose(lambda x, A=A: A @ x, VECTOR)(jnp.arange(4.0))
         assert_same(got, MATRIX.T @ jnp.arange(4.0))

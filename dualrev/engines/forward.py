@@ -16,6 +16,7 @@ from dualrev._jax import (
     ensure_no_leaks,
     is_differentiable,
     process,
+    rebind_shard_map,
     set_current_trace,
     stage_shard_map,
     take_current_trace,
@@ -96,7 +97,8 @@ class ForwardTrace(Trace):
             operands, params, pack = stage_shard_map(fun, tracers, settings)
         primals, _, moves = self.split(operands)
         if not moves:
-            return pack(process(self.parent, primitive, primals, primitive.get_bind_params(params)))
+            with set_current_trace(self.parent):
+                return pack(rebind_shard_map(params, primals))
         return pack(self.process_primitive(primitive, operands, params))
 
     def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:

@@ -29,7 +29,7 @@ from dualrev.engines.forward import Dual, ForwardTrace, push_through
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 
 
-class Split(Exception):
+class Split(Exception):  # noqa: N818  (a signal)
     """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
 
     ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after.
@@ -41,7 +41,7 @@ class Split(Exception):
         self.linearize = linearize
 
 
-class Unfold(Exception):
+class Unfold(Exception):  # noqa: N818  (a signal)
     """Raised by a row that holds a program in which a row would split: the program is evaluated one operation at a time."""
 
     def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
@@ -57,7 +57,7 @@ def singular_ops(linear_map: Any) -> Iterator[Any]:
         current = waiting.pop()
         if isinstance(current, Tape):
             waiting.extend(entry[0] for entry in current.entries)
-        elif (linearization := getattr(current, "linearization", None)) is not None and hasattr(current, "tape"):
+        elif hasattr(current, "linearization") and hasattr(current, "tape"):
             waiting.append(current.tape())
         elif hasattr(getattr(getattr(current, "site", None), "row", None), "is_singular"):
             yield current

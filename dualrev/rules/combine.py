@@ -17,8 +17,9 @@ import numpy as np
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax import ClosedJaxpr, jaxpr_as_fun, primitive, stage
+from dualrev._jax import ClosedJaxpr, primitive, stage
 from dualrev.engines.staging import cached, linearization_of, pushforward_of
+from dualrev.jaxprs import on_shards
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.control import splice
 from dualrev.rules.index import cannot_collide, read
@@ -82,7 +83,7 @@ def along_first(operation: Operation, xs: Arrays, lists: np.ndarray) -> Arrays:
 
 def entry_by_entry(jaxpr: Any) -> Operation:
     """The user's operation on arrays."""
-    scalars = jaxpr_as_fun(jaxpr)
+    scalars = on_shards(jaxpr)
 
     def operation(lefts: Arrays, rights: Arrays) -> Arrays:
         shape = rights[0].shape
@@ -237,11 +238,15 @@ class ApplyRow(UserOperationRow):
         pass
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return (self.plain if params[self.jaxpr] is None else super()).jvp(primals, tangents, params)
+        if params[self.jaxpr] is None:
+            return self.plain.jvp(primals, tangents, params)
+        return super().jvp(primals, tangents, params)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return (self.plain if params[self.jaxpr] is None else super()).linearize(primals, active, params, is_linear)
+        if params[self.jaxpr] is None:
+            return self.plain.linearize(primals, active, params, is_linear)
+        return super().linearize(primals, active, params, is_linear)
 
 
 register(UserOperationRow(lax.reduce_p, reduction))

@@ -96,7 +96,7 @@ def _ragged(axes: Axes, target: Any, left: Any, right: Any, sizes: Any, contract
     """A ragged contraction whose axis ``i`` is axis ``axes[i]`` of the cotangent of ``target``."""
     numbers = lax.RaggedDotDimensionNumbers((contract, batch), [ragged], group)
     sharding = permuted_sharding(target, axes)
-    keywords = {} if sharding is None else {"out_sharding": sharding}
+    keywords: dict[str, Any] = {} if sharding is None else {"out_sharding": sharding}
     result = lax.ragged_dot_general(left, right, sizes, numbers, precision=precision, preferred_element_type=preferred_element_type,
                                     **keywords)
     return cast_like(lax.transpose(result, [list(axes).index(axis) for axis in range(target.ndim)]), target)

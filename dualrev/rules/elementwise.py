@@ -231,7 +231,6 @@ elementwise(lax.atanh_p, over(one_minus_square))
 # -------------------------------------------------------------------------------------------------------- error functions
 
 
-
 def gaussian(x: Any, factor: float) -> Any:
     """``factor exp(-x²)``.
 

@@ -8,7 +8,7 @@ Both functions are tails of a distribution with a density ``p`` of the logarithm
 with ``D`` the density at the limit.  The derivative in a parameter puts the derivative of ``log D + φ`` under the integral, which
 has one sign there: nothing cancels.  With ``u = w v`` and ``φ(w) ≈ -1`` the integrand lies on the same side of ``exp(-v)`` all
 the way on either side of ``v = 1``, so that one set of nodes serves all parameters: those of the double exponential rule for
-the half line, ``v = exp(τ - exp(-τ))`` [TakahasiMori1974, §4], 121 (gamma) and 181 (beta) in double precision.  Higher derivatives are those of the sum.
+the half line, ``v = exp(τ - exp(-τ))`` [TakahasiMori1974], 121 (gamma) and 181 (beta) in double precision.  Higher derivatives are those of the sum.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def column(*xs: Any) -> list[Any]:
 def gamma_density(a: Any, x: Any) -> Any:
     """``p(x; a) = xᵃ⁻¹ exp(-x)/Γ(a)``.
 
-    For a large ``a`` by deviations from the mode [Loader2000, §2]: with ``c = a-1``, ``δ = (x-c)/c`` and Stirling's series for
+    For a large ``a`` by deviations from the mode [Loader2000]: with ``c = a-1``, ``δ = (x-c)/c`` and Stirling's series for
     ``Γ(a) = c Γ(c)``, ``p = exp(-c (δ - log(1+δ)) - rest(c))/sqrt(2πc)``; no terms of size ``a log(a)`` cancel.
     """
     is_large = a >= LARGE + 1
@@ -219,7 +219,7 @@ def gamma_score(a: Any, x: Any) -> Any:
 
 @helper
 def gamma_quantile_slope(a: Any, x: Any) -> Any:
-    """``dx/da`` where ``P(a, x)`` stays as it is: ``-∂P/∂a / p(x; a)`` [FigurnovEtAl2018, eq. 5]."""
+    """``dx/da`` where ``P(a, x)`` stays as it is: ``-∂P/∂a / p(x; a)`` [FigurnovEtAl2018]."""
     inside = (x > 0) & (a > 0)
     safe_a, safe = jnp.where(inside, a, 1), jnp.where(inside, x, 1)
     return jnp.where(inside, safe * gamma_log_quantile(safe_a, safe, jnp.log(safe)), jnp.where(x == 0, 0, jnp.nan))
@@ -237,7 +237,7 @@ def gamma_log_quantile_slope(a: Any, log_x: Any) -> Any:
 def beta_weight(a: Any, b: Any, x: Any, y: Any) -> Any:
     """``D = xᵃ yᵇ/B(a, b)`` with ``y = 1-x``, for positive ``a, b, x, y``.
 
-    For large parameters by deviations from the mode ``a/(a+b)`` [Loader2000, §3]: with ``δ = (xb - ya)/a`` and ``ε = -(xb - ya)/b``
+    For large parameters by deviations from the mode ``a/(a+b)`` [Loader2000]: with ``δ = (xb - ya)/a`` and ``ε = -(xb - ya)/b``
     ``D = sqrt(ab/(2πn)) exp(rest(n) - rest(a) - rest(b) - a (δ - log(1+δ)) - b (ε - log(1+ε)))``, ``n = a+b``.
     """
     n, gap = a + b, x * b - y * a

@@ -74,7 +74,7 @@ pushforward(lax.linalg.cholesky_update_p, cholesky_update_push)
 def lu_tangent(t: Any, lu: Any) -> Any:
     """The tangent of the packed factors of ``A = L U``, where the rows of ``t`` are in the order of the pivots.
 
-    With ``A`` split into its leading square block ``A₁ = L₁ U₁`` and the rows or columns after it: ``L₁⁻¹ dA₁ U₁⁻¹`` is the sum ``G`` of
+    With ``A`` split into its leading square block ``A₁ = L₁ U₁`` and the rows or columns after it: ``G = L₁⁻¹ dA₁ U₁⁻¹`` is the sum of
     ``L₁⁻¹ dL₁``, strictly lower, and ``dU₁ U₁⁻¹``, upper triangular.  Below, ``A₂ = L₂ U₁`` gives
     ``dL₂ = (dA₂ - L₂ dU₁) U₁⁻¹ = dA₂ U₁⁻¹ - L₂ triu(G)``; to the right, ``dU₂ = L₁⁻¹ dA₂ - tril(G, -1) U₂``
     [de Hoog, Anderssen & Lukas 2011].
@@ -124,8 +124,8 @@ def qr_rotation(C: Any) -> tuple[Any, Any]:
 def thin_qr(t: Any, Q: Any, R: Any) -> tuple[Any, Any]:
     """``(dQ, dR)`` for ``A = Q R`` with ``R`` square.
 
-    ``dA R⁻¹ = dQ + Q dR R⁻¹``, so ``Qᴴ dA R⁻¹`` is the sum of ``Ω = Qᴴ dQ``, skew-Hermitian, and ``dR R⁻¹``, upper triangular with a real
-    diagonal, as that of ``R`` is.  Then ``dQ = dA R⁻¹ - Q (dR R⁻¹)`` [Walter & Lehmann 2012; Seeger et al. 2017].
+    ``dA R⁻¹ = dQ + Q dR R⁻¹``, so ``Qᴴ dA R⁻¹`` is the sum of ``Ω = Qᴴ dQ``, skew-Hermitian, and ``dR R⁻¹``, upper triangular with a
+    real diagonal, as that of ``R`` is.  Then ``dQ = dA R⁻¹ - Q (dR R⁻¹)`` [Walter & Lehmann 2012; Seeger et al. 2017].
     """
     right = triangular(R, t, left=False, lower=False)
     _, upper = qr_rotation(mm(H(Q), right))

@@ -20,18 +20,22 @@ import jax
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from dualrev import errors
 from dualrev._jax import (
+    Tracer,
     bind_shard_map,
     cotangent_aval,
     jaxpr_out_avals,
     primitive,
+    rebind_shard_map,
     spmd_axis_names,
     stage,
     tangent_aval,
     typeof,
     vary_as,
 )
-from dualrev.engines.staging import Linearization, StagedMap, linearization_of, pushforward_of
+from dualrev.engines import forward, reverse
+from dualrev.engines.staging import Linearization, linearization_of, pushforward_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import own_copy, splice
 from dualrev.rules.forms import alongside, linear
@@ -83,7 +87,7 @@ class ShardMap(LinearMap):
 
     name = "shard_map"
 
-    def __init__(self, residuals: Sequence[Any], linearization: Linearization, layout: tuple[Any, ...]):
+    def __init__(self, residuals: Sequence[Any], linearization: Linearization | Unstaged, layout: tuple[Any, ...]):
         self.residuals = residuals
         self.linearization = linearization
         self.layout = layout  # (specs of residuals, specs of active operands, specs of results, settings)
@@ -103,7 +107,7 @@ class ShardMap(LinearMap):
                          for x, (kind, _) in zip(args[:n], self.linearization.residual_sources, strict=True)]
             values = iter(args[n:])
             given = [next(values) if p else None for p in present]
-            results = getattr(StagedMap(self.linearization, residuals), direction)(*given)
+            results = self.linearization.move(direction, residuals, given)
             which[:] = [t is not None for t in results]
             return [finish(t, i) for i, t in enumerate(results) if t is not None], _only(result_specs, which)
 
@@ -140,52 +144,91 @@ jax.tree_util.register_pytree_node(
 )
 
 
+class Unstaged:
+    """In place of a :class:`Linearization`, for a function that cannot be staged: un-jitted, ``if`` may read what all devices share."""
+
+    def __init__(self, run: Callable[..., tuple[Sequence[Any], Sequence[Any]]], active: tuple[bool, ...]):
+        self.run = run
+        self.active = active
+
+    def __call__(self, *args: Any) -> Sequence[Any]:
+        outs, self.out_specs = self.run(*args)
+        return outs
+
+    def evaluate(self, args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        outs, tape = reverse.linearize(self, args, self.active)
+        leaves, self.treedef = jax.tree_util.tree_flatten(tape)
+        self.constants = [None if isinstance(x, Tracer) else x for x in leaves]
+        new = [x for x in leaves if isinstance(x, Tracer)]
+        self.residual_sources = [("new", i) for i in range(len(new))]
+        self.in_avals, self.out_avals = [typeof(x) for x in args], [typeof(x) for x in outs]
+        self.active_outs = tuple([slot is not None for slot in tape.out_slots])
+        self.known_outs = [True] * len(outs)
+        return outs, new
+
+    def tape(self, residuals: Sequence[Any]) -> Any:
+        values = iter(residuals)
+        return jax.tree_util.tree_unflatten(self.treedef, [next(values, None) if x is None else x for x in self.constants])
+
+    def example(self) -> Any:
+        return self.tape(())
+
+    def move(self, direction: str, residuals: Sequence[Any], moving: Sequence[Any]) -> Tangents:
+        return getattr(self.tape(residuals), direction)(*moving)
+
+
 class ShardMapRow(Row):
     """``shard_map``; un-jitted, it runs operation by operation, as jax's does."""
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        jaxpr = own_copy(params["jaxpr"])
         active = tuple([t is not None for t in tangents])
         moves_out: list[bool] = []
-        n, in_specs, out_specs = len(primals), params["in_specs"], params["out_specs"]
+        n, in_specs = len(primals), params["in_specs"]
 
         def program(*args: Any) -> tuple[list[Any], list[Any]]:
-            push = pushforward_of(jaxpr, active, splice("shard_map"))
             values = iter(args[n:])
-            outs, tangents_out = push(args[:n], [next(values) if moves else None for moves in active])
+            moving = [next(values) if moves else None for moves in active]
+            if "run" in params:
+                fun = Unstaged(params["run"], active)
+                outs, tangents_out = forward.push_through(fun, args[:n], moving)
+                out_specs = fun.out_specs
+            else:
+                outs, tangents_out = pushforward_of(own_copy(params["jaxpr"]), active, splice("shard_map"))(args[:n], moving)
+                out_specs = params["out_specs"]
             moves_out[:] = [t is not None for t in tangents_out]
             moved = [vary_as(t, typeof(x)) for x, t in zip(outs, tangents_out, strict=True) if t is not None]
             return [*outs, *moved], [*out_specs, *_only(out_specs, moves_out)]
 
         results = bind_shard_map(program, [*primals, *_only(tangents, active)], [*in_specs, *_only(in_specs, active)], params)
-        moved = iter(results[len(out_specs):])
-        return results[:len(out_specs)], [next(moved) if moves else None for moves in moves_out]
-
-    def out_avals(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
-        jaxpr = stage(lambda *args: list(self.primitive.bind(*args, **self.primitive.get_bind_params(params))), [aval_of(x) for x in primals])
-        return jaxpr_out_avals(jaxpr)
+        outs, moved = results[:len(moves_out)], iter(results[len(moves_out):])
+        return outs, [next(moved) if moves else None for moves in moves_out]
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        jaxpr = own_copy(params["jaxpr"])
-        in_specs, out_specs = params["in_specs"], params["out_specs"]
+        if is_linear and "run" in params:
+            raise errors.not_linear(self.primitive)
+        in_specs = params["in_specs"]
         known = [type(x) is not Unknown for x in primals]
-        made: list[Linearization] = []
-        new_specs: list[Any] = []
+        made: list[Any] = []
 
         def program(*args: Any) -> tuple[list[Any], list[Any]]:
-            linearization = linearization_of(jaxpr, active, is_linear, splice("shard_map"))
-            made[:] = [linearization]
+            linearization: Any
+            if "run" in params:
+                linearization = Unstaged(params["run"], active)
+            else:
+                linearization = linearization_of(own_copy(params["jaxpr"]), active, is_linear, splice("shard_map"))
             outs, new = linearization.evaluate(args)
-            new_specs[:] = [_residual_spec(x, params) for x in new]
+            out_specs = params["out_specs"] if "out_specs" in params else linearization.out_specs
+            new_specs = [_residual_spec(x, params) for x in new]
+            made[:] = [linearization, out_specs, new_specs]
             return [*outs, *[lax.expand_dims(x, (0,)) for x in new]], [*_only(out_specs, linearization.known_outs), *new_specs]
 
         results = bind_shard_map(program, _only(primals, known), _only(in_specs, known), params)
-        (linearization,) = made
+        linearization, out_specs, new_specs = made
         n_known = sum(linearization.known_outs)
         outs: list[Any] = results[:n_known]
         if is_linear:
-            values, avals = iter(outs), self.out_avals(primals, params)
+            values, avals = iter(outs), jaxpr_out_avals(stage(lambda *args: rebind_shard_map(params, args), [aval_of(x) for x in primals]))
             outs = [next(values) if k else Unknown(a) for k, a in zip(linearization.known_outs, avals, strict=True)]
         pools = {"in": (primals, in_specs), "out": (outs, out_specs), "new": (results[n_known:], new_specs)}
         found = [(pools[kind][0][i], pools[kind][1][i]) for kind, i in linearization.residual_sources]

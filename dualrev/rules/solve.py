@@ -17,7 +17,7 @@ from dualrev.engines.staging import linearization_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import call, own_copy, splice
 from dualrev.rules.forms import LinearRow
-from dualrev.rules.matrices import T, keep, mm, tril, triu
+from dualrev.rules.matrices import T, mm, tril, triu
 from dualrev.rules.programs import PushforwardRow
 from dualrev.rules.table import Row, Unknown, aval_of, register
 
@@ -46,7 +46,7 @@ class SolutionRow(Row):
 
 def triangular_solve_push(ts: Sequence[Any], a: Any, _: Any, *, out: Any, left_side: bool, lower: bool, transpose_a: bool,
                           conjugate_a: bool, unit_diagonal: bool) -> Any:
-    """``op(A) X = B``, or ``X op(A) = B``, where ``A`` is one triangle of the operand, without its diagonal if that is taken for ones."""
+    """``op(A) X = B``, or ``X op(A) = B``, where ``A`` is a triangle of the operand, without the diagonal if that is taken for ones."""
     t_a, t = ts
     if t_a is not None:
         t_a = tril(t_a, -int(unit_diagonal)) if lower else triu(t_a, int(unit_diagonal))

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax import primitive
+from dualrev._jax import explicit_sharding, primitive, typeof, vary_as
 from dualrev.rules.programs import pushforward
 
 
@@ -23,9 +23,10 @@ def take_along(x: Any, indices: Any, axis: int, mode: Any = lax.GatherScatterMod
 
 def sort_with_permutation(*operands: Any, dimension: int, **params: Any) -> tuple[list[Any], Any]:
     """The sorted operands, and where along ``dimension`` each entry came from."""
-    shape = operands[0].shape
-    index = jnp.int32 if shape[dimension] < 2**31 else jnp.int64
-    *outs, permutation = lax.sort_p.bind(*operands, lax.broadcasted_iota(index, shape, dimension), dimension=dimension, **params)
+    x = typeof(operands[0])
+    index = jnp.int32 if x.shape[dimension] < 2**31 else jnp.int64
+    places = vary_as(lax.broadcasted_iota(index, x.shape, dimension, out_sharding=explicit_sharding(x)), x)
+    *outs, permutation = lax.sort_p.bind(*operands, places, dimension=dimension, **params)
     return outs, permutation
 
 

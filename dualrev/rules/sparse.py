@@ -113,7 +113,7 @@ linear(primitive("bcoo_transpose"), bcoo_transpose_transpose)
 def sorted_with_order(data: Any, indices: Any, *, spinfo: Any) -> tuple[list[Any], Any]:
     """The operation, and what it makes of numbers in place of data: where each entry came from."""
     sort = primitive("bcoo_sort_indices")
-    n_batch, n_entries, n_sparse = indices.ndim - 2, *indices.shape[-2:]
+    n_batch, (n_entries, n_sparse) = indices.ndim - 2, indices.shape[-2:]
     numbers = lax.broadcasted_iota(np.int32, (*[1] * n_batch, n_entries), n_batch)
     order, _ = sort.bind(numbers, indices, spinfo=spinfo._replace(shape=spinfo.shape[: n_batch + n_sparse]))  # type: ignore[union-attr]
     return sort.bind(data, indices, spinfo=spinfo), order  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ parameters of the incomplete functions, and the order of ``zeta``, have derivati
 What the derivative is at the edges:
 
 - at their poles ``lgamma`` and ``digamma`` have what ``digamma`` and ``zeta`` give there: NaN and infinity;
-- ``zeta`` in its order: NaN where the function is not defined around the order (``q ≤ 0``, or an order of at most 1);
+- ``zeta`` in its order: NaN where the function is not defined around the order (``q < 0``, or an order below 1);
 - ``polygamma`` in its order raises: it is defined for whole orders only;
 - ``igamma`` and ``igammac`` at ``x = 0``: the density's limit in ``x`` (0, 1 or infinity), 0 in ``a``; at infinity 0;
 - ``regularized_incomplete_beta`` at 0 and 1: likewise; NaN where a parameter is not positive;

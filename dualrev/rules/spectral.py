@@ -1,6 +1,6 @@
 """Eigenvalues and singular values.
 
-Perturbation theory gives the tangents of eigenvectors as ``V Ω`` with ``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)``, where ``P = Vᴴ dA V``, and the tangents of
+Perturbation theory gives the tangents of eigenvectors as ``V Ω`` with ``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)``, where ``P = Vᴴ dA V``, and those of
 eigenvalues as the diagonal of ``P`` [Giles 2008, sec. 3.1].  Where eigenvalues coincide:
 
 - a **push** chooses, among the eigenvectors of the repeated eigenvalue, those of ``P`` within their space.  Then ``P`` has no entries
@@ -75,6 +75,16 @@ def by_gaps(P: Any, gaps: Any, vanishes: Any, mode: Mode) -> Any:
     return ratio(off_diagonal(P), cast(gaps, P.dtype), off_diagonal(vanishes), mode)
 
 
+def all_zero(ct: Any, axis: int) -> Any:
+    """Which columns (``axis`` -2) or rows (-1) of a cotangent are exactly zero."""
+    return lax.reduce_and(lax.eq(ct, lax.full_like(ct, 0)), (ct.ndim + axis,))
+
+
+def but(mask: Any, idle: Sequence[Any]) -> Any:
+    """``mask`` without the pairs of which nothing is used, where they are known."""
+    return mask if not idle else lax.bitwise_and(mask, lax.bitwise_not(pairs(idle[0], lax.bitwise_and)))
+
+
 def difference(x: Any, y: Any) -> Any:
     """``y - x``."""
     return lax.sub(y, x)
@@ -104,10 +114,13 @@ class SpectralRow(PushforwardRow):
     """``program(mode)`` is the push, given how it is to divide at repeated values; it reads ``saved`` and no operand.
 
     ``decompose(x, **params)`` gives what is saved, ``present(saved, **params)`` the outputs, ``split(saved, dual)`` what is saved with
-    infinitesimals, and ``has_poles(saved)`` says whether the program divides by zero there.
+    infinitesimals, and ``has_poles(saved)`` says whether the program divides by zero there.  ``idle(cotangents, saved)`` says which of
+    the values are not used, nor their vectors, as by a mask or a slice: the cotangents are exactly zero.  Among these, values that
+    differ by no more than rounding do not count as equal, and what is divided by their gap is zero.
     """
 
-    def __init__(self, primitive: Any, program: Callable[[Mode], Any], decompose: Any, present: Any, split: Any, has_poles: Any):
+    def __init__(self, primitive: Any, program: Callable[[Mode], Any], decompose: Any, present: Any, split: Any, has_poles: Any,
+                 idle: Any):
         def saves(x: Any, **params: Any) -> tuple[Any, Any]:
             saved = decompose(x, **params)
             return present(saved, **params), saved
@@ -116,11 +129,20 @@ class SpectralRow(PushforwardRow):
         self.present = present
         self.split = split
         self.has_poles = jax.jit(has_poles)
+        self.idle = idle
         self.split_row = SplitRow(primitive, program, saves)
+
+    def refuse(self, saved: Any) -> None:
+        """Raise an error where there is no derivative at all; values are known."""
 
     def is_singular(self, residuals: Tangents) -> bool:
         """Whether the program divides by zero at these values."""
         return bool(self.has_poles(residuals[0]))
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        (saved,) = residuals
+        idle = self.idle(cotangents, saved)
+        return super().pull(site, residuals if idle is None else ((*saved, idle),), cotangents)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
@@ -132,7 +154,10 @@ class SpectralRow(PushforwardRow):
             shifted = self.split(saved, dual)
             return list(self.present(shifted, **params)), OpMap(self.split_row.site(active, primals, params), (shifted,)), active_outs
 
-        if current.get().split_repeated or (is_concrete(primals) and self.is_singular(linear_map.residuals)):
+        has_poles = is_concrete(primals) and self.is_singular(linear_map.residuals)
+        if has_poles:
+            self.refuse(saved)
+        if has_poles or current.get().split_repeated:
             raise Split((outs, linear_map, active_outs), linearize_split)
         return outs, linear_map, active_outs
 
@@ -142,9 +167,9 @@ class SpectralRow(PushforwardRow):
 
 def eigh_push(mode: Mode) -> Any:
     def push(t: Any, _: Any, *, saved: Any, lower: bool, subset_by_index: Any) -> Any:
-        V, w = saved
+        V, w, *idle = saved
         P = mm(H(V), hermitian(t, lower), V)
-        omega = by_gaps(P, pairs(w, difference), same_cluster(w), mode)
+        omega = by_gaps(P, pairs(w, difference), but(same_cluster(w), idle), mode)
         dV, dw = eigh_subset((mm(V, omega), real(diagonal(P))), subset_by_index=subset_by_index)
         return dV, None if mode == "pole" else dw
     return push
@@ -169,6 +194,14 @@ def eigh_split(saved: Any, dual: Callable[[Any, Any], Any]) -> Any:
     return V, dual(w, jnp.broadcast_to(jnp.arange(1, w.shape[-1] + 1, dtype=w.dtype), w.shape))
 
 
+def eigh_idle(cotangents: Tangents, saved: Any) -> Any:
+    ct_V, ct_w = cotangents
+    if ct_V is None or ct_V.shape[-1] != saved[1].shape[-1]:
+        return None
+    zero = all_zero(ct_V, -2)
+    return zero if ct_w is None else lax.bitwise_and(zero, lax.eq(ct_w, lax.full_like(ct_w, 0)))
+
+
 def has_repeated(w: Any) -> Any:
     return jnp.any(off_diagonal(same_cluster(w)))
 
@@ -188,24 +221,27 @@ def eigh_jvp(x: Any, t: Any, *, lower: bool, subset_by_index: Any, **params: Any
     together = same_cluster(w)
 
     def turned(V: Any, w: Any, P: Any) -> tuple[Any, Any, Any]:
-        Q = along(P, w, together)
+        Q = along(P, together)
         return mm(V, Q), turned_values(w, Q), mm(H(Q), P, Q)
 
-    V, w, P = lax.cond(jnp.any(off_diagonal(together)), turned, lambda *same: same, V, w, P)
+    if w.shape[-1] > 1:
+        V, w, P = lax.cond(jnp.any(off_diagonal(together)), turned, lambda *same: same, V, w, P)
     omega = by_gaps(P, pairs(w, difference), together, "zero")
     return (eigh_subset((V, w), subset_by_index=subset_by_index),
             eigh_subset((mm(V, omega), real(diagonal(P))), subset_by_index=subset_by_index))
 
 
-def along(P: Any, w: Any, together: Any) -> Any:
-    """``Q`` that turns eigenvectors within clusters so that there ``Qᴴ P Q`` is diagonal.
+def along(P: Any, together: Any) -> Any:
+    """``Q`` that turns vectors within clusters so that there ``Qᴴ P Q`` is diagonal.
 
     The clusters are moved apart, so that the eigenvectors of what is left of ``P`` do not mix them, and come out in order.
     """
+    n, last = P.shape[-1], P.ndim - 1
     block = keep(together, P)
-    apart = lax.mul(lax.convert_element_type(cluster_index(w), w.dtype),
-                    down(lax.mul(lax.reduce_max(lax.abs(block), (P.ndim - 2, P.ndim - 1)), lax.full(P.shape[:-2], 4, w.dtype)), w.shape[-1]))
-    block = lax.add(block, lax.mul(eye_like(P, w.shape[-1]), cast(down(apart, w.shape[-1]), P.dtype)))
+    size = lax.reduce_max(lax.abs(block), (last - 1, last))
+    first = lax.convert_element_type(lax.argmax(together, last, np.int32), size.dtype)
+    apart = lax.mul(first, down(lax.add(lax.mul(size, lax.full_like(size, 4)), lax.full_like(size, 1)), n))
+    block = lax.add(block, lax.mul(eye_like(P, n), cast(down(apart, n), P.dtype)))
     Q, _ = lax.linalg.eigh_p.bind(block, lower=True, sort_eigenvalues=True, subset_by_index=None, algorithm=None)
     return keep(together, Q)
 
@@ -217,4 +253,4 @@ def turned_values(w: Any, Q: Any) -> Any:
 
 
 compiled_eigh_jvp = jax.jit(eigh_jvp, static_argnames=("lower", "subset_by_index", "sort_eigenvalues", "algorithm"))
-register(EighRow(lax.linalg.eigh_p, eigh_push, eigh_all, eigh_subset, eigh_split, lambda saved: has_repeated(saved[1])))
+register(EighRow(lax.linalg.eigh_p, eigh_push, eigh_all, eigh_subset, eigh_split, lambda saved: has_repeated(saved[1]), eigh_idle))
