@@ -471,7 +471,13 @@ def primitive(name: str) -> Any:
     return found
 
 
-@functools.cache
+def host_array_primitives() -> tuple[Any, Any]:
+    """The primitives that make one array of those that hosts hold, and back, for programs that have imported their module."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.host_local_array_to_global_array_p, multihost_utils.global_array_to_host_local_array_p
+
+
 def pallas_call_p() -> Any:
     """The primitive of Pallas kernels, for programs that have one: importing its module takes time."""
     from jax._src.pallas.pallas_call import pallas_call_p
@@ -479,6 +485,7 @@ def pallas_call_p() -> Any:
     return pallas_call_p
 
 
+@functools.cache
 def _sparse_primitives() -> dict[str, Any]:
     """The primitives of sparse arrays, for programs that use them: importing their modules takes time."""
     from jax.experimental.sparse import api, bcoo, bcsr, coo, csr, linalg
@@ -507,7 +514,6 @@ def _primitives() -> dict[str, Any]:
         xla_metadata,
     )
     from jax._src.core import Primitive
-    from jax._src.interpreters import ad
     from jax._src.lax import ann, control_flow, convolution, fft, lax, linalg, other, parallel, slicing, special
     from jax._src.lax import windowed_reductions as windowed
     from jax._src.lax.control_flow import solves
@@ -517,5 +523,5 @@ def _primitives() -> dict[str, Any]:
 
     modules: tuple[Any, ...] = (core, ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed,
                                 convolution, ann, linalg, fft, other, parallel, special, solves, state, discharge, pjit, shard_map,
-                                callback, checkify, custom_batching, custom_derivatives, ffi, hijax, xla_metadata, ad)
+                                callback, checkify, custom_batching, custom_derivatives, ffi, hijax, xla_metadata)
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}

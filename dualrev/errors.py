@@ -96,18 +96,18 @@ def unbounded_loop() -> UnboundedLoopError:
 
 def groups_are_not_tracked() -> NotImplementedError:
     return NotImplementedError(
-        f"{user_call.get()} met a pmax or pmin with axis_index_groups{at_user_frame()} under shard_map(check_vma=True), which takes the "
-        "result to be the same on all devices though each group has its own. Pass check_vma=False to shard_map, or split the mesh "
-        "axis into two and reduce over one of them."
+        f"{user_call.get()} met a pmax or pmin with axis_index_groups{at_user_frame()} under shard_map(check_vma=True), which takes "
+        "the result to be the same on all devices though each group has its own. Pass check_vma=False to shard_map, or split the "
+        "mesh axis into two and reduce over one of them."
     )
 
 
 def devices_differ(what: str, aval: Any, axes: list[Any]) -> NonLinearError:
     names = ", ".join(map(repr, axes))
     return NonLinearError(
-        f"{user_call.get()} met a cond or switch under shard_map{at_user_frame()} whose index differs along the mesh axis {names}, and an "
-        f"{what} of it, {aval.dtype.name}{list(aval.shape)}, that is typed as the same on all devices. Its cotangent would be a sum over "
-        f"devices of which some take another branch. Give the cond lax.pcast(x, ({names},), to='varying') for such an x."
+        f"{user_call.get()} met a cond or switch under shard_map{at_user_frame()} whose index differs along the mesh axis {names}, "
+        f"with the {what} {aval.dtype.name}{list(aval.shape)} that is typed as the same on all devices. Its cotangent would be a sum "
+        f"over devices, of which some take another branch. Give the cond lax.pcast(x, ({names},), to='varying') for such an x."
     )
 
 

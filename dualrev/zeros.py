@@ -12,7 +12,18 @@ import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, explicit_sharding, float0, in_mesh_context, is_eager, key_implementation, on_own_mesh, tangent_aval, typeof, vary_as
+from dualrev._jax import (
+    convert_to,
+    explicit_sharding,
+    float0,
+    in_mesh_context,
+    is_eager,
+    key_implementation,
+    on_own_mesh,
+    tangent_aval,
+    typeof,
+    vary_as,
+)
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:

@@ -84,6 +84,8 @@ def tridiagonal_oracle(x: Any, lower: bool) -> Any:
     return (vectors, d, e, taus) if lower else (vectors[::-1, ::-1], d[::-1], e[::-1], taus[::-1])
 
 
+ELSEWHERE = {"schur": "test_linalg.py", "ratio": "test_linalg.py"}
+
 geqrf, geqp3 = bind("geqrf"), bind("geqp3", use_magma=None)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from cases import CASES, ELSEWHERE, Case
 from edges import EDGES
 from jax._src.interpreters import ad
-from jax.experimental import pallas  # noqa: F401  (likewise)
+from jax.experimental import multihost_utils, pallas  # noqa: F401  (likewise)
 
 import dualrev.rules.families  # noqa: F401  (fills the table)
 from dualrev.rules import table

@@ -213,3 +213,18 @@ def test_metadata_call() -> None:
 @pytest.mark.parametrize("face", FACES, ids=str)
 def test_stage_is_the_identity(face: Face) -> None:
     assert_same(face.grad(lambda x: jnp.sum(primitive("stage").bind(x) ** 2))(X), 2 * X)
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+def test_arrays_of_hosts(face: Face) -> None:
+    """Here on one host, whose part is the whole."""
+    from jax.experimental import multihost_utils as hosts
+    from jax.sharding import Mesh, PartitionSpec
+
+    mesh, spec = Mesh(np.array(jax.devices()[:1]), ("i",)), PartitionSpec("i")
+
+    def f(x: Any) -> Any:
+        whole = hosts.host_local_array_to_global_array(x, mesh, spec)
+        return jnp.sum(hosts.global_array_to_host_local_array(whole ** 2, mesh, spec) * x)
+
+    assert_same(face.grad(f)(X), 3 * X ** 2)

@@ -95,7 +95,8 @@ def test_trees_pair_neighbours_in_order() -> None:
         levels, results = tree(lists)
         entries: list[list[int]] = [[i] for i in range(int(lists.max(initial=-1)) + 1)]
         for level in levels:
-            entries = [[*entries[i], *entries[j]] for i, j in zip(level.left, level.right, strict=True)] + [entries[i] for i in level.alone]
+            pairs = [[*entries[i], *entries[j]] for i, j in zip(level.left, level.right, strict=True)]
+            entries = pairs + [entries[i] for i in level.alone]
         return [entries[i] if i >= 0 else [] for i in results]
 
     for n, size, stride, padding, base, dilation in ((7, 3, 1, (0, 0), 1, 1), (7, 4, 2, (3, 5), 2, 3), (5, 5, 1, (4, 0), 1, 1),

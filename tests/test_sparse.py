@@ -30,27 +30,18 @@ def energy(A: Any, x: Array) -> Array:
 
 
 def test_sparse_arrays_cost_nothing_until_they_are_used() -> None:
+    """The family is loaded at its first use, and a rule that the user stated before that stays."""
     program = """
 import sys, dualrev as dr, jax, jax.numpy as jnp
 dr.grad(lambda x: x * x)(1.0)
 assert "jax.experimental.sparse" not in sys.modules
 from jax.experimental import sparse
 assert "dualrev.rules.sparse" not in sys.modules
+dr.rule(sparse.bcoo_todense_p, adjoint=lambda ct, data, indices: jnp.full(data.shape, 7, data.dtype))
 A = sparse.BCOO.fromdense(jnp.eye(3))
 assert (jax.jit(dr.grad(lambda x: (A @ x).sum()))(jnp.ones(3)) == 1).all()
 assert "dualrev.rules.sparse" in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-
-
-def test_a_rule_of_the_user_stays() -> None:
-    program = """
-import dualrev as dr, jax.numpy as jnp
-from jax.experimental import sparse
-dr.rule(sparse.bcoo_todense_p, adjoint=lambda ct, data, indices: jnp.full(data.shape, 7, data.dtype))
-A = sparse.BCOO.fromdense(jnp.eye(3))
-f = lambda data: (sparse.BCOO((data, A.indices), shape=A.shape).todense() @ jnp.ones(3)).sum() + (A @ data)[0]
-assert (dr.grad(f)(A.data) == jnp.array([8, 7, 7])).all()
+assert (dr.grad(lambda data: sparse.BCOO((data, A.indices), shape=A.shape).todense().sum())(A.data) == 7).all()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
@@ -65,13 +56,19 @@ def test_loading_again_changes_nothing() -> None:
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_gradient_of_a_sparse_matrix(form: Any, engine: Any) -> None:
-    """A sparse matrix of cotangents, with float0 for its indices; the same in the subspace of the pattern."""
+    """A sparse matrix of cotangents, with float0 for its indices: the dense cotangent where there are entries."""
     A = form.fromdense(jnp.asarray(MATRIX))
-    got = dr.grad(energy, argnums=(0, 1), allow_int=True, engine=engine)(A, VECTOR)
-    assert_same(got, jax.grad(energy, argnums=(0, 1), allow_int=True)(A, VECTOR))
-    in_pattern = sparse.grad(energy)(A, VECTOR)
-    assert_same(got[0].data, in_pattern.data)
-    assert_same(jax.jit(dr.grad(energy, allow_int=True, engine=engine))(A, VECTOR).data, in_pattern.data)
+    of_matrix, of_vector = dr.grad(energy, argnums=(0, 1), allow_int=True, engine=engine)(A, VECTOR)
+    expected = jax.grad(energy, argnums=(0, 1))(jnp.asarray(MATRIX), VECTOR)  # 0.10.2 has it wrong for CSC
+    tree: Any
+    leaves, tree = jax.tree_util.tree_flatten(of_matrix)
+    as_jax, jax_tree = jax.tree_util.tree_flatten(jax.grad(energy, allow_int=True)(A, VECTOR))
+    assert tree == jax_tree
+    assert [(x.shape, x.dtype) for x in leaves] == [(x.shape, x.dtype) for x in as_jax]
+    _, *indices = jax.tree_util.tree_leaves(A)
+    for data in (of_matrix.data, jax.jit(dr.grad(energy, allow_int=True, engine=engine))(A, VECTOR).data):
+        assert_same(jax.tree_util.tree_unflatten(tree, [data, *indices]).todense(), expected[0] * (MATRIX != 0))
+    assert_same(of_vector, expected[1])
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -24,7 +24,7 @@ from dualrev._jax import (
     typeof,
 )
 from dualrev.engines import references
-from dualrev.rules.table import row_of
+from dualrev.rules.table import Unfold, row_of
 from dualrev.settings import current, under
 
 
@@ -87,7 +87,11 @@ class ForwardTrace(Trace):
             return process(self.parent, primitive, primals, params)
         row = row_of(primitive, "forward")
         with set_current_trace(self.parent):
-            outs, tangents_out = under(self.settings, row.jvp, primals, tangents, params)
+            try:
+                outs, tangents_out = under(self.settings, row.jvp, primals, tangents, params)
+            except Unfold as program:
+                with set_current_trace(self):
+                    return program.run(*tracers)
         if primitive.multiple_results:
             return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
         return self.dual(outs[0], tangents_out[0])

@@ -30,7 +30,7 @@ from dualrev._jax import (
 )
 from dualrev.engines import references, splitting
 from dualrev.linear_maps import LinearMap, Tangents, Tape
-from dualrev.rules.table import Unknown, aval_of, row_of
+from dualrev.rules.table import Split, Unfold, Unknown, aval_of, row_of
 from dualrev.settings import Wide, current, under
 
 
@@ -126,12 +126,12 @@ class TapeTrace(Trace):
             try:
                 row = row_of(primitive, "reverse")
                 outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
-            except splitting.Unfold as program:
+            except Unfold as program:
                 if self.is_whole:
                     with set_current_trace(self):
                         return program.run(*tracers)
                 outs, linear_map, active_outs = program.plain
-            except splitting.Split as poles:
+            except Split as poles:
                 outs, linear_map, active_outs = poles.plain
                 if self.is_whole:
                     with set_current_trace(self.infinitesimal()):

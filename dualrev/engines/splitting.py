@@ -16,7 +16,7 @@ out.  Its finite part, times ``1/ε``, is infinite unless the function does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,27 +27,6 @@ from dualrev import errors
 from dualrev._jax import Trace, Tracer, to_concrete_value
 from dualrev.engines.forward import Dual, ForwardTrace, push_through
 from dualrev.linear_maps import LinearMap, Tangents, Tape
-
-
-class Split(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
-
-    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after.
-    """
-
-    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
-        super().__init__()
-        self.plain = plain
-        self.linearize = linearize
-
-
-class Unfold(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that holds a program in which a row would split: the program is evaluated one operation at a time."""
-
-    def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
-        super().__init__()
-        self.plain = plain
-        self.run = run
 
 
 def singular_ops(linear_map: Any) -> Iterator[Any]:

@@ -30,7 +30,7 @@ from dualrev.engines import forward, reverse
 from dualrev.engines.splitting import singular_ops
 from dualrev.jaxprs import replayer
 from dualrev.linear_maps import LinearMap, Tangents
-from dualrev.rules.table import Unknown, aval_of
+from dualrev.rules.table import Unknown, aval_of, rows
 from dualrev.settings import DEFAULT, current
 
 #: How many derivative programs are kept; each also goes when the program it was derived from does.
@@ -262,6 +262,15 @@ jax.tree_util.register_pytree_node(
 )
 
 
+def may_refuse(jaxpr: Any) -> bool:
+    """Whether a program has an operation, in itself or in a call, whose row refuses some values."""
+    for eqn in jaxpr.eqns:
+        inner = eqn.params.get("jaxpr")
+        if getattr(rows.get(eqn.primitive), "may_refuse", False) or (inner is not None and may_refuse(getattr(inner, "jaxpr", inner))):
+            return True
+    return False
+
+
 class Pushforward:
     """Primals and tangents of a function in one program."""
 
@@ -277,6 +286,7 @@ class Pushforward:
             return [*outs, *(t for t in tangents_out if t is not None)]
 
         jaxpr = stage(push, [*in_avals, *avals])
+        self.may_refuse = may_refuse(jaxpr)
         self.n_out = len(self.active_outs)
         moving_in = [i for i, moves in enumerate(active) if moves]
         moving_out = [i for i, moves in enumerate(self.active_outs) if moves]

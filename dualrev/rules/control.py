@@ -14,7 +14,7 @@ import jax
 from jax import lax
 
 from dualrev._jax import copy_jaxpr, is_concrete, is_eager, jaxpr_as_fun, jit_p, remat_p
-from dualrev.engines.splitting import Unfold, singular_ops
+from dualrev.engines.splitting import singular_ops
 from dualrev.engines.staging import (
     Linearization,
     Pushforward,
@@ -25,7 +25,7 @@ from dualrev.engines.staging import (
     wrapper_of,
 )
 from dualrev.linear_maps import LinearMap
-from dualrev.rules.table import Row, Unknown, aval_of, register
+from dualrev.rules.table import Row, Unfold, Unknown, aval_of, register
 from dualrev.settings import current
 
 Forward = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[list[Any], Sequence[Any]]]
@@ -97,7 +97,11 @@ class RunRow(Row):
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         active = tuple([t is not None for t in tangents])
-        return pushforward_of(self.jaxpr_of(params), active, self.wrapper_of(params))(primals, tangents)
+        jaxpr = self.jaxpr_of(params)
+        push = pushforward_of(jaxpr, active, self.wrapper_of(params))
+        if push.may_refuse and is_concrete((*primals, *tangents)):
+            raise Unfold(None, jaxpr_as_fun(jaxpr))
+        return push(primals, tangents)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:

@@ -16,12 +16,13 @@ import numpy as np
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax import is_eager
+from dualrev._jax import is_concrete, is_eager
+from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.matrices import H, across, cast, diagonal, down, epsilon, eye_like, keep, mm, solve, triangular, tril
 from dualrev.rules.programs import PushforwardRow
 from dualrev.rules.ratio import Mode
 from dualrev.rules.spectral import SpectralRow, by_gaps, difference, pairs, rounding
-from dualrev.rules.table import register
+from dualrev.rules.table import OpMap, register
 
 
 def close(w: Any) -> Any:
@@ -110,6 +111,8 @@ def eig_has_poles(saved: Any) -> Any:
 class EigRow(SpectralRow):
     """A defective matrix is an error where values are known."""
 
+    may_refuse = True
+
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         outs, moved = super().jvp(primals, tangents, params)
         if is_eager((*primals, *tangents)) and bool(jnp.any(jnp.isnan(moved[0]))):
@@ -150,9 +153,9 @@ def eigenvectors_of_triangular(T: Any) -> Any:
 def schur_push(t: Any, _: Any, *, saved: Any, compute_schur_vectors: bool) -> Any:
     """``A = Z T Zᴴ`` with ``Ω = Zᴴ dZ`` skew-Hermitian: ``M = Zᴴ dA Z = Ω T + dT - T Ω``, where ``dT`` has nothing below the diagonal.
 
-    Below it, only the lower part ``L`` of ``Ω`` counts: ``L T - T L`` and ``M`` agree there.  With the eigenvectors ``X`` of ``T``, which
-    are upper triangular so that multiplying by them from both sides keeps what is below apart from the rest, that is
-    ``Yᵢⱼ (wⱼ - wᵢ) = (X⁻¹ M X)ᵢⱼ`` for ``Y = X⁻¹ L X``.  The diagonal of ``Ω``, which turns phases, is free, and zero.
+    Below it, only the lower part ``L`` of ``Ω`` counts: ``L T - T L`` and ``M`` agree there.  The eigenvectors ``X`` of ``T`` are upper
+    triangular, so that what is below the diagonal of ``X⁻¹ M X`` comes from what is below that of ``M``: it is ``Yᵢⱼ (wⱼ - wᵢ)`` with
+    ``Y = X⁻¹ L X``.  The diagonal of ``Ω``, which turns phases, is free, and zero.
     """
     T, Z = saved
     n = T.shape[-1]
@@ -179,15 +182,33 @@ def schur_saves(x: Any, **params: Any) -> tuple[Any, Any]:
 class SchurRow(PushforwardRow):
     """Real matrices must have real eigenvalues."""
 
+    may_refuse = True
+
     def __init__(self) -> None:
         super().__init__(lax.linalg.schur_p, schur_push, schur_saves, False)
 
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Any]:
-        outs, saved = super().evaluate(primals, params, active)
-        if is_eager(primals) and outs[0].dtype.kind != "c" and bool(jnp.any(jnp.tril(outs[0], -1))):
+    def is_singular(self, residuals: Tangents) -> bool:
+        ((T, _),) = residuals
+        return T.dtype.kind != "c" and bool(jnp.any(jnp.tril(T, -1)))
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        outs, moved = super().jvp(primals, tangents, params)
+        if is_eager((*primals, *tangents)):
+            self.refuse(((outs[0], None),))
+        return outs, moved
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
+        if is_concrete(primals):
+            assert isinstance(linear_map, OpMap)  # rows of one operation make no other
+            self.refuse(linear_map.residuals)
+        return outs, linear_map, active_outs
+
+    def refuse(self, residuals: Tangents) -> None:
+        if self.is_singular(residuals):
             raise errors.no_derivative(self.primitive, "The real Schur form of a matrix with complex eigenvalues is not "
                                        "differentiated.", "Ask for the complex one, output='complex'.")
-        return outs, saved
 
 
 register(SchurRow())

@@ -84,7 +84,7 @@ elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 
 class WideningRow(Row):
-    """A product that may be asked for in a dtype of its own (since jax 0.11), to which both operands are converted first."""
+    """A product that may be asked for in a dtype of its own, to which both operands are converted first."""
 
     def __init__(self, plain: Row, widening: Row):
         super().__init__(plain.primitive)

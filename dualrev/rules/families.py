@@ -30,6 +30,7 @@ from dualrev.rules import state as state
 from dualrev.rules import window as window
 from dualrev.rules.table import optional
 
-# Importing these takes time, and a program that has not imported them has no kernel and no sparse array.
+# Importing these takes time, and a program that has not imported them uses none of their operations.
 optional["jax._src.pallas.pallas_call"] = ("dualrev.rules.kernel",)
+optional["jax.experimental.multihost_utils"] = ("dualrev.rules.hosts",)
 optional["jax.experimental.sparse"] = ("dualrev.rules.sparse", "dualrev.rules.compressed")

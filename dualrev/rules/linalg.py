@@ -44,7 +44,7 @@ def cholesky_tangent(t: Any, L: Any) -> Any:
     """``dL`` from ``dA``, where ``A = L Lᴴ``.
 
     ``dA = dL Lᴴ + L dLᴴ``, so with ``G = L⁻¹ dL``, lower triangular with a real diagonal, ``G + Gᴴ = L⁻¹ dA L⁻ᴴ``: ``G`` is its lower
-    triangle with half of its diagonal [Murray 2016, eq. 8].
+    triangle with half of its diagonal [Murray 2016].
     """
     inner = triangular(L, triangular(L, t, lower=True), left=False, lower=True, adjoint=True)
     return mm(L, half(inner))

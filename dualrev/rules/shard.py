@@ -107,7 +107,7 @@ class ShardMap(LinearMap):
                          for x, (kind, _) in zip(args[:n], self.linearization.residual_sources, strict=True)]
             values = iter(args[n:])
             given = [next(values) if p else None for p in present]
-            results = self.linearization.move(direction, residuals, given)
+            results = self.linearization.move(direction, residuals, tuple(given))
             which[:] = [t is not None for t in results]
             return [finish(t, i) for i, t in enumerate(results) if t is not None], _only(result_specs, which)
 
@@ -218,7 +218,7 @@ class ShardMapRow(Row):
             else:
                 linearization = linearization_of(own_copy(params["jaxpr"]), active, is_linear, splice("shard_map"))
             outs, new = linearization.evaluate(args)
-            out_specs = params["out_specs"] if "out_specs" in params else linearization.out_specs
+            out_specs = linearization.out_specs if "run" in params else params["out_specs"]
             new_specs = [_residual_spec(x, params) for x in new]
             made[:] = [linearization, out_specs, new_specs]
             return [*outs, *[lax.expand_dims(x, (0,)) for x in new]], [*_only(out_specs, linearization.known_outs), *new_specs]
@@ -228,7 +228,8 @@ class ShardMapRow(Row):
         n_known = sum(linearization.known_outs)
         outs: list[Any] = results[:n_known]
         if is_linear:
-            values, avals = iter(outs), jaxpr_out_avals(stage(lambda *args: rebind_shard_map(params, args), [aval_of(x) for x in primals]))
+            staged = stage(lambda *args: rebind_shard_map(params, args), [aval_of(x) for x in primals])
+            values, avals = iter(outs), jaxpr_out_avals(staged)
             outs = [next(values) if k else Unknown(a) for k, a in zip(linearization.known_outs, avals, strict=True)]
         pools = {"in": (primals, in_specs), "out": (outs, out_specs), "new": (results[n_known:], new_specs)}
         found = [(pools[kind][0][i], pools[kind][1][i]) for kind, i in linearization.residual_sources]

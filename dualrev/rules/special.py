@@ -26,7 +26,7 @@ from jax import lax
 
 from dualrev import errors
 from dualrev._jax import primitive
-from dualrev.rules import incomplete
+from dualrev.rules import incomplete, incomplete_beta
 from dualrev.rules.forms import elementwise
 from dualrev.rules.incomplete import BERNOULLI, column, helper, horner
 from dualrev.rules.programs import pushforward
@@ -105,9 +105,10 @@ def zeta_by_order(s: Any, q: Any) -> Any:
     terms = 16
     q_, s_ = column(q, s)
     base = q_ + np.arange(terms).astype(q.dtype)
-    head = -jnp.sum(jnp.log(base) * jnp.power(base, -s_), -1)
-
     w = q + terms
+    # Times w, so that nothing underflows before the sum does.
+    head = -jnp.sum(jnp.log(base) * jnp.power(base, 1 - s_) * (w[..., None] / base), -1)
+
     log_w, start = jnp.log(w), 1 / (s - 1)
     t = jnp.minimum(s, 8 * w)  # for larger orders the tail does not count, and the products need not overflow
     product, harmonic = t / w, 1 / t
@@ -118,8 +119,8 @@ def zeta_by_order(s: Any, q: Any) -> Any:
         i = 2 * j - 1
         product = product * ((t + i) / w) * ((t + i + 1) / w)
         harmonic = harmonic + 1 / (t + i) + 1 / (t + i + 1)
-    tail = jnp.power(w, -s) * (slope - w * start * start - log_w * (w * start + 0.5 + series))
-    return jnp.where(is_defined, jnp.where(inside, head + tail, 0), jnp.nan)
+    tail = jnp.power(w, 1 - s) * (slope - w * start * start - log_w * (w * start + 0.5 + series))
+    return jnp.where(is_defined, jnp.where(inside, (head + tail) / w, 0), jnp.nan)
 
 
 elementwise(lax.lgamma_p, lambda x: lax.digamma(x))
@@ -133,9 +134,9 @@ elementwise(lax.igamma_p, lambda a, x: incomplete.gamma_by_parameter(a, x), lamb
 elementwise(lax.igammac_p, lambda a, x: -incomplete.gamma_by_parameter(a, x), lambda a, x: -incomplete.gamma_density(a, x))
 elementwise(lax.igamma_grad_a_p, lambda a, x: incomplete.gamma_by_parameter_twice(a, x), lambda a, x: incomplete.gamma_score(a, x))
 elementwise(lax.regularized_incomplete_beta_p,
-            lambda a, b, x: incomplete.beta_by_parameters(a, b, x)[0],
-            lambda a, b, x: incomplete.beta_by_parameters(a, b, x)[1],
-            lambda a, b, x: incomplete.beta_density(a, b, x))
+            lambda a, b, x: incomplete_beta.beta_by_parameters(a, b, x)[0],
+            lambda a, b, x: incomplete_beta.beta_by_parameters(a, b, x)[1],
+            lambda a, b, x: incomplete_beta.beta_density(a, b, x))
 
 
 def random_gamma_push(t: Any, _key: Any, a: Any, *, out: Any, log_space: bool) -> Any:

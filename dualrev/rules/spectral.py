@@ -27,12 +27,12 @@ import numpy as np
 from jax import lax
 
 from dualrev._jax import is_concrete, is_eager
-from dualrev.engines.splitting import Split, size, without_pole
+from dualrev.engines.splitting import size, without_pole
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.matrices import H, across, cast, columns, diagonal, down, epsilon, eye_like, hermitian, keep, mm, real, real_dtype
 from dualrev.rules.programs import PushforwardRow
 from dualrev.rules.ratio import Mode, ratio
-from dualrev.rules.table import OpMap, Site, register
+from dualrev.rules.table import OpMap, Site, Split, register
 from dualrev.settings import current
 
 # ----------------------------------------------------------------------------------------------------------------- clusters

@@ -116,6 +116,31 @@ def load_optional() -> None:
             optional.pop(module, None)
 
 
+class Split(Exception):  # noqa: N818  (a signal)
+    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
+
+    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
+    (see :mod:`dualrev.engines.splitting`).
+    """
+
+    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+        super().__init__()
+        self.plain = plain
+        self.linearize = linearize
+
+
+class Unfold(Exception):  # noqa: N818  (a signal)
+    """Raised by a row that holds a program in which a row looks at values: evaluate it one operation at a time.
+
+    ``plain`` is the linearization that does not look.
+    """
+
+    def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
+        super().__init__()
+        self.plain = plain
+        self.run = run
+
+
 class ZeroRow(Row):
     """No tangent comes out, whatever goes in."""
 

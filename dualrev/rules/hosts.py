@@ -1,0 +1,23 @@
+"""Arrays over several hosts: what a host holds, and the whole that the hosts hold together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualrev._jax import host_array_primitives
+from dualrev.rules.forms import linear
+
+join, part = host_array_primitives()
+
+
+def from_whole(ct: Any, _: Any, *, global_mesh: Any, pspec: Any) -> Any:
+    return part.bind(ct, global_mesh=global_mesh, pspec=pspec)
+
+
+def to_whole(ct: Any, _: Any, *, global_mesh: Any, pspec: Any) -> Any:
+    return join.bind(ct, global_mesh=global_mesh, pspec=pspec)
+
+
+# The same entries, held otherwise: each takes the other's cotangents back.
+linear(join, from_whole)
+linear(part, to_whole)
