@@ -28,8 +28,9 @@ class Options(TypedDict, total=False):
     - ``custom_vjp_jvp`` ("transpose"): the push of a ``jax.custom_vjp`` function is ``"transpose"``, the transpose of the user's
       backward function; ``"differentiate_primal"``, that of the function without its rule; or ``"error"``, an error as in jax.
     - ``split_repeated`` (False): a pull through eigenvectors or singular vectors is right at repeated eigenvalues or singular values
-      wherever the function has a derivative, also under ``jit`` and ``vmap``, where the default is NaN (see :mod:`dualrev.rules.spectral`).
-      All that is computed from the vectors then carries an infinitesimal along, which takes up to three times as long.
+      wherever the function has a derivative, also under ``jit`` and ``vmap``, where the default is NaN
+      (see :mod:`dualrev.rules.spectral`).  All that is computed from the vectors then carries an infinitesimal along, which takes up
+      to three times as long.
     - ``cotangent_dtype`` (None): the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than
       theirs; one for all, or a tree of them (None: their own) that is a prefix of what is differentiated.
     - ``non_float`` ("float0"): what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax;

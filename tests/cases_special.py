@@ -42,6 +42,13 @@ def betainc(a: Any, b: Any, x: Any) -> Any:
     return jnp.sum(density * WEIGHTS, -1) * x
 
 
+def zeta(s: Any, q: Any) -> Any:
+    """What jax differentiates in another function only: a long sum, and three terms of its tail's expansion."""
+    w = q + 400
+    head = jnp.sum(jnp.power(q[..., None] + np.arange(400), -s[..., None]), -1)
+    return head + jnp.power(w, -s) * (w / (s - 1) + 0.5 + s / (12 * w) - s * (s + 1) * (s + 2) / (720 * w**3))
+
+
 def sample(draw: Callable[..., Any]) -> Callable[..., Any]:
     return lambda a: draw(jax.random.key(3), a, dtype=a.dtype)
 
@@ -55,18 +62,19 @@ CASES = [
     case("digamma", lax.digamma, values(-0.5, -2.25, 1e-3, 1e3), label="wide"),
     case("polygamma", lax.polygamma, constant(values(0.0, 1.0, 2.0)), uniform(0.5, 5, 3), dtypes=ALL_FLOATS),
     case("polygamma", lax.polygamma, constant(values(0.0, 1.0, 2.0, 3.0)), values(-1.5, -2.25, 1e-2, 1e3), label="wide"),
-    case("zeta", lax.zeta, uniform(1.5, 4, 3), uniform(0.5, 5, 3), dtypes=("float64", "float32"), oracle=jax.scipy.special.zeta),
-    case("zeta", lax.zeta, values(1.1, 2.0, 9.0), values(0.1, 50.0, 8.0), label="wide", oracle=jax.scipy.special.zeta),
+    case("zeta", lax.zeta, uniform(1.5, 4, 3), uniform(0.5, 5, 3), vmap=False, oracle=zeta),
+    case("zeta", lax.zeta, values(1.1, 2.0, 9.0), values(0.1, 50.0, 8.0), order=1, dtypes=("float64", "float32"),
+         label="wide", vmap=False, oracle=jax.scipy.special.zeta),
 
     case("igamma", lax.igamma, uniform(0.5, 5, 4), uniform(0.1, 6, 4), order=1, dtypes=ALL_FLOATS),
-    case("igamma", lax.igamma, values(2.0, 2.0), values(0.0, 800.0), order=1, label="ends"),
+    case("igamma", lax.igamma, values(2.0, 2.0), values(0.0, 800.0), order=1, vmap=False, label="ends"),
     case("igamma", lambda a, x: lax.igamma(jnp.broadcast_to(a, x.shape), x), scalar(1.5), uniform(0.5, 4, 3), vmap=False,
          oracle=lambda a, x: igamma(jnp.broadcast_to(a, x.shape), x), label="order 2"),
-    case("igammac", lax.igammac, uniform(0.5, 5, 3), uniform(0.1, 6, 3), order=1),
-    case("igamma_grad_a", lax.igamma_grad_a, uniform(1, 3, 3), uniform(0.5, 4, 3), order=1, oracle=igamma_grad_a),
+    case("igammac", lax.igammac, uniform(0.5, 5, 3), uniform(0.1, 6, 3), order=1, vmap=False),
+    case("igamma_grad_a", lax.igamma_grad_a, uniform(1, 3, 3), uniform(0.5, 4, 3), order=1, vmap=False, oracle=igamma_grad_a),
 
     case("regularized_incomplete_beta", lax.betainc, uniform(1, 3, 3), uniform(0.5, 3, 3), uniform(0.1, 0.9, 3), order=1,
-         oracle=betainc),
+         vmap=False, oracle=betainc),
     case("regularized_incomplete_beta", lax.betainc, constant(uniform(0.5, 3, 2)), constant(uniform(0.5, 3, 2)),
          uniform(0.1, 0.9, 2), dtypes=ALL_FLOATS, label="all floats"),
     case("regularized_incomplete_beta", lax.betainc, constant(values(2.0, 2.0)), constant(values(3.0, 3.0)), values(0.0, 1.0),
@@ -75,7 +83,7 @@ CASES = [
          oracle=betainc, label="order 2", rtol=1e-8, vmap=False),
 
     case("random_gamma", sample(jax.random.gamma), uniform(0.3, 9, 2), dtypes=("float64", "float32"), order=1),
-    case("random_gamma", sample(jax.random.loggamma), uniform(0.1, 2, 2), order=1, label="logarithm"),
+    case("random_gamma", sample(jax.random.loggamma), uniform(0.1, 2, 2), order=1, vmap=False, label="logarithm"),
 
     case("erf_inv", lax.erf_inv, uniform(-0.9, 0.9, 2, 2), dtypes=ALL_FLOATS),
     case("erf_inv", lax.erf_inv, values(0.0, 0.999, -0.99), label="wide"),
@@ -83,8 +91,8 @@ CASES = [
 
     case("bessel_i0e", lax.bessel_i0e, uniform(-3, 3, 2, 2), dtypes=ALL_FLOATS),
     case("bessel_i0e", lax.bessel_i0e, values(0.0), order=1, label="zero"),
-    case("bessel_i0e", lax.bessel_i0e, values(20.0, -24.5, 26.0, -100.0), label="wide", rtol=1e-9),
+    case("bessel_i0e", lax.bessel_i0e, values(20.0, -24.5, 26.0, -100.0), label="wide", vmap=False, rtol=1e-9),
     case("bessel_i1e", lax.bessel_i1e, uniform(-3, 3, 2, 2), dtypes=ALL_FLOATS),
     case("bessel_i1e", lax.bessel_i1e, values(0.0, 1e-20), order=1, label="zero"),
-    case("bessel_i1e", lax.bessel_i1e, values(20.0, -24.5, 26.0, -100.0), label="wide", rtol=1e-9),
+    case("bessel_i1e", lax.bessel_i1e, values(20.0, -24.5, 26.0, -100.0), label="wide", vmap=False, rtol=1e-9),
 ]

@@ -134,8 +134,9 @@ class TapeTrace(Trace):
             except Split as poles:
                 outs, linear_map, active_outs = poles.plain
                 if self.is_whole:
-                    with set_current_trace(self.infinitesimal()):
-                        outs, linear_map, active_outs = under(self.settings, poles.linearize, self.parent.dual)
+                    splitter = self.infinitesimal()
+                    with set_current_trace(splitter):
+                        outs, linear_map, active_outs = under(self.settings, poles.linearize, splitter.dual)
             except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
                 if not self.is_linear:
                     raise
@@ -147,7 +148,7 @@ class TapeTrace(Trace):
 
     def infinitesimal(self) -> splitting.InfinitesimalTrace:
         """The trace that primals are computed under once an eigenvalue has been split."""
-        if type(self.parent) is not splitting.InfinitesimalTrace:
+        if not isinstance(self.parent, splitting.InfinitesimalTrace):
             self.parent = splitting.InfinitesimalTrace(self.parent)
         return self.parent
 
@@ -256,7 +257,7 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
                 trace.invalidate()
             wide = tuple([(slot, flag.dtype) for slot, flag in trace.wide.items()])
             tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots), wide).pruned()
-            if trace.parent is not parent:
+            if isinstance(trace.parent, splitting.InfinitesimalTrace) and trace.parent is not parent:
                 outs, tape = splitting.settle(trace.parent, outs, tape)
                 trace.parent.invalidate()
             del trace, inputs, results

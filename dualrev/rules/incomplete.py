@@ -174,6 +174,7 @@ def gamma_tail(a: Any, x: Any, order: int) -> Any:
     slope = sigma * (x - a)
     w = lax.stop_gradient(2 / (slope + jnp.sqrt(slope * slope + 2 * x)))
     score = log_ratio(x - a, x, a) + log_minus_digamma(a)
+    curvature = lax.polygamma(jnp.full_like(a, 1), a) if order == 2 else jnp.zeros_like(a)
 
     def integrand(u: Any) -> Any:
         z = jnp.minimum(sigma * u, 80)  # where the integrand is 0
@@ -182,7 +183,6 @@ def gamma_tail(a: Any, x: Any, order: int) -> Any:
         factor = score + z if order == 1 else jnp.square(score + z) - curvature
         return jnp.exp(-slope * u - x * rest) * factor
 
-    curvature = lax.polygamma(jnp.full_like(a, 1), a) if order == 2 else None
     return -sigma * half_line(integrand, w, 16)
 
 

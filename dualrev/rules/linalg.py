@@ -57,11 +57,9 @@ pushforward(lax.linalg.cholesky_p, lambda t, _, *, out: cholesky_tangent(hermiti
 def cholesky_update_push(ts: Sequence[Any], R: Any, w: Any, *, out: Any) -> Any:
     """``A = Rᵀ R + w wᵀ`` is ``out.T @ out``, so ``dA = dRᵀ R + Rᵀ dR + dw wᵀ + w dwᵀ`` moves its Cholesky factor."""
     t_R, t_w = ts
-    part = None
-    if t_R is not None:
-        part = mm(T(triu(t_R)), triu(R))
-    if t_w is not None:
-        part = zeros.add(part, mm(down(t_w, 1), T(down(w, 1))))
+    part = None if t_R is None else mm(T(triu(t_R)), triu(R))
+    part = zeros.add(part, None if t_w is None else mm(down(t_w, 1), T(down(w, 1))))
+    assert part is not None  # something moves
     return T(cholesky_tangent(lax.add(part, T(part)), tril(T(out))))
 
 

@@ -39,6 +39,7 @@ from dualrev.rules.spectral import (
     pairs,
     rounding,
     same_cluster,
+    several,
     turned_values,
 )
 from dualrev.rules.table import register
@@ -212,8 +213,7 @@ def from_zeros(t: Any, U: Any, V: Any, zero: Any) -> tuple[Any, Any]:
     image = mm(t, lax.select(across(zero, right.shape[-2]), right, lax.full_like(right, 0)))
     image = lax.sub(image, mm(others, H(others), image))
     # Made long, the other columns come first, and keep to the space that they span.
-    size = lax.reduce_max(lax.abs(image), (image.ndim - 2, image.ndim - 1))
-    length = lax.add(lax.mul(size, lax.full_like(size, 4 * image.shape[-1])), lax.full_like(size, 1))
+    length = several(lax.reduce_max(lax.abs(image), (image.ndim - 2, image.ndim - 1)), 4 * image.shape[-1])
     image = lax.add(image, lax.mul(others, cast(lax.broadcast_in_dim(length, others.shape, tuple(range(length.ndim))), others.dtype)))
     _, left, Qh = lax.linalg.svd_p.bind(image, full_matrices=U.shape[-1] > k, compute_uv=True, subset_by_index=None, algorithm=None)
     identity = lax.broadcast(np.eye(k, dtype=bool), zero.shape[:-1])

@@ -39,9 +39,12 @@ from dualrev.settings import current
 
 
 def rounding(w: Any) -> Any:
-    """How far apart values that are equal may be once computed, for each batch."""
-    n = w.shape[-1]
-    return lax.mul(lax.reduce_max(lax.abs(w), (w.ndim - 1,)), lax.full(w.shape[:-1], 8 * max(n, 4) * epsilon(w), real_dtype(w)))
+    """How far apart neighbours that are equal may be once computed, for each batch.
+
+    LAPACK's are within ten units of rounding of the largest value for any size; matrices that were themselves computed, a little more.
+    """
+    units = 8 + 2 * w.shape[-1] ** 0.5
+    return lax.mul(lax.reduce_max(lax.abs(w), (w.ndim - 1,)), lax.full(w.shape[:-1], units * epsilon(w), real_dtype(w)))
 
 
 def cluster_index(w: Any) -> Any:
@@ -240,10 +243,15 @@ def along(P: Any, together: Any) -> Any:
     block = keep(together, P)
     size = lax.reduce_max(lax.abs(block), (last - 1, last))
     first = lax.convert_element_type(lax.argmax(together, last, np.int32), size.dtype)
-    apart = lax.mul(first, down(lax.add(lax.mul(size, lax.full_like(size, 4)), lax.full_like(size, 1)), n))
+    apart = lax.mul(first, down(several(size, 4), n))
     block = lax.add(block, lax.mul(eye_like(P, n), cast(down(apart, n), P.dtype)))
     Q, _ = lax.linalg.eigh_p.bind(block, lower=True, sort_eigenvalues=True, subset_by_index=None, algorithm=None)
     return keep(together, Q)
+
+
+def several(size: Any, factor: float) -> Any:
+    """A multiple of what is largest; of 1 where all is zero."""
+    return lax.mul(lax.select(lax.eq(size, lax.full_like(size, 0)), lax.full_like(size, 1), size), lax.full_like(size, factor))
 
 
 def turned_values(w: Any, Q: Any) -> Any:
