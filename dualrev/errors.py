@@ -133,8 +133,8 @@ def depends_on_basis() -> NoDerivativeError:
 def defective() -> NoDerivativeError:
     return NoDerivativeError(
         f"{user_call.get()} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
-        "space, and at least one eigenvalue moves with a root of the perturbation, so that it has no derivative. Perturb the matrix, or "
-        "use a function of it that needs no eigenvectors (jax.scipy.linalg.expm, jax.numpy.linalg.matrix_power, det, ...)."
+        "space, and at least one eigenvalue moves with a root of the perturbation, so that it has no derivative. Perturb the matrix, "
+        "or use a function of it that needs no eigenvectors (jax.scipy.linalg.expm, jax.numpy.linalg.matrix_power, det, ...)."
     )
 
 
@@ -155,9 +155,10 @@ def reference_cannot_enter(primitive: Any) -> MutableReferenceError:
 
 
 def reference_from_outside(primitive: Any) -> MutableReferenceError:
-    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()}, which writes a value that is being differentiated "
-                                 "into a mutable reference made outside the differentiated function. The derivative would be lost: make "
-                                 "the reference inside the function, return the value instead, or write jax.lax.stop_gradient of it.")
+    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()}, which writes a value that is being "
+                                 "differentiated into a mutable reference made outside the differentiated function. The derivative "
+                                 "would be lost: make the reference inside the function, return the value instead, or write "
+                                 "jax.lax.stop_gradient of it.")
 
 
 def reference_returned() -> MutableReferenceError:

@@ -138,7 +138,8 @@ class Request(NamedTuple):
         split = options.get("split_repeated", False)
         if not isinstance(split, bool):
             raise TypeError(f"{call}: split_repeated must be True or False; got {split!r}")
-        return Request(settings_of(zero_wins, policy, split), (dtype,) if is_single and dtype is not None else dtype, non_float == "none")
+        dtypes = (dtype,) if is_single and dtype is not None else dtype
+        return Request(settings_of(zero_wins, policy, split), dtypes, non_float == "none")
 
     def flags(self, tree: Any, avals: Any) -> list[Any]:
         """For each leaf, False, True or :class:`Wide`: whether it moves, and in which dtype its cotangents are kept."""
@@ -167,8 +168,8 @@ def _spread_dtypes(given: Any, tree: Any) -> list[Any]:
             for dtype, child in zip(given, part, strict=True):
                 spread(dtype, child)
         elif isinstance(given, (dict, list, tuple)):
-            raise ValueError(f"cotangent_dtype must be a dtype or a tree of them that is a prefix of the differentiated arguments, {tree}; "
-                             f"got {given!r} for {jax.tree_util.tree_structure(part)}")
+            raise ValueError("cotangent_dtype must be a dtype or a tree of them that is a prefix of the differentiated arguments, "
+                             f"{tree}; got {given!r} for {jax.tree_util.tree_structure(part)}")
         elif jnp.issubdtype(given, jnp.inexact):
             for i in jax.tree_util.tree_leaves(part):
                 result[i] = jnp.dtype(given)

@@ -36,21 +36,20 @@ def main() -> int:
     failures: list[str] = []
     start, number = time.monotonic(), arguments.seed
 
-    while time.monotonic() - start < arguments.seconds:
-        @seed(number)
-        @settings(max_examples=CHUNK, deadline=None, database=None, phases=[Phase.generate], report_multiple_bugs=False,
-                  suppress_health_check=list(HealthCheck))
-        @given(programs(), st.integers(0, 1000), st.permutations(("forward", "reverse")))
-        def chunk(program: Program, which: int, engines: list[str]) -> None:
-            nonlocal tried, compared
-            tried += 1
-            try:
-                compared += check(program, which, tuple(engines))
-            except Exception as error:  # whatever goes wrong in one program is reported, and the others still run
-                failures.append(f"seed {number}, {engines}, {program}\n{type(error).__name__}: {error}")
-                console.print(failures[-1], markup=False, highlight=False)
+    @settings(max_examples=CHUNK, deadline=None, database=None, phases=[Phase.generate], report_multiple_bugs=False,
+              suppress_health_check=list(HealthCheck))
+    @given(programs(), st.integers(0, 1000), st.permutations(("forward", "reverse")))
+    def chunk(program: Program, which: int, engines: list[str]) -> None:
+        nonlocal tried, compared
+        tried += 1
+        try:
+            compared += check(program, which, tuple(engines))
+        except Exception as error:  # whatever goes wrong in one program is reported, and the others still run
+            failures.append(f"seed {number}, {engines}, {program}\n{type(error).__name__}: {error}")
+            console.print(failures[-1], markup=False, highlight=False)
 
-        chunk()
+    while time.monotonic() - start < arguments.seconds:
+        seed(number)(chunk)()
         jax.clear_caches()
         number += 1
     console.print(f"{tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s "

@@ -1,4 +1,4 @@
-"""What a call may ask beyond jax: zeros that win, cotangents in a dtype of their own, leaves that pass through, pushes of custom VJPs."""
+"""What a call may ask beyond jax: zeros that win, cotangents in a dtype of their own, leaves that pass through, pushes of VJP rules."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ class Model:
     """A parameter among leaves of every other kind."""
 
     def __init__(self) -> None:
-        self.tree: dict[str, Any] = {"w": jnp.array([0.3, 0.5]), "n": 3, "f": jnp.sin, "s": "name", "key": jax.random.key(0), "on": jnp.array([True]),
-                     "none": None, "scale": 2.0}
+        self.tree: dict[str, Any] = {"w": jnp.array([0.3, 0.5]), "n": 3, "f": jnp.sin, "s": "name", "key": jax.random.key(0),
+                                     "on": jnp.array([True]), "none": None, "scale": 2.0}
 
     @staticmethod
     def loss(p: Any) -> Any:

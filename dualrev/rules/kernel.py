@@ -6,4 +6,4 @@ from dualrev._jax import pallas_call_p
 from dualrev.rules.callback import STATE_A_RULE
 from dualrev.rules.forms import impossible
 
-impossible(pallas_call_p(), "A kernel's derivative is not made of those of its instructions, which write where they like.", STATE_A_RULE)
+impossible(pallas_call_p(), "A kernel's derivative is not made of those of its instructions.", STATE_A_RULE)
