@@ -59,12 +59,12 @@ def assert_same(got: Any, expected: Any, rtol: float | None = None, weak_types: 
         assert_close(x, y, rtol, f"leaf {i}")
 
 
-def assert_close(x: Any, y: Any, rtol: float | None = None, what: str = "") -> None:
-    """Values equal to rounding, relative to the largest entry."""
+def assert_close(x: Any, y: Any, rtol: float | None = None, what: str = "", floor: float = 1e-300) -> None:
+    """Values equal to rounding, relative to the largest entry; below ``floor`` nothing is told apart from rounding."""
     tolerance = TOLERANCES.get(str(jax.typeof(y).dtype), 0.0) if rtol is None else rtol
     x, y = np.asarray(x), np.asarray(y)
     if y.dtype.kind not in "fciub":  # bfloat16 and the like
         x, y = x.astype(np.float64), y.astype(np.float64)
     finite = np.abs(y[np.isfinite(y)]) if y.size else y
     scale = float(finite.max()) if finite.size else 0.0
-    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(scale, 1e-300), err_msg=what)
+    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(scale, floor), err_msg=what)

@@ -340,5 +340,5 @@ def check(program: Program, seed: int, engines: tuple[str, ...] = ("forward", "r
         for got, expected in zip(results[engine], results["jax"], strict=False):
             assert got.dtype == expected.dtype
             assert got.shape == expected.shape
-            assert_close(got, expected, tolerance, f"{engine}: {program}")
+            assert_close(got, expected, tolerance, f"{engine}: {program}", floor=1e-6)  # values are of order one
     return True
