@@ -104,7 +104,8 @@ CASES = [
     case("cholesky", lambda x: linalg.cholesky(positive(x)), normal(1, 1), label="size 1"),
     case("cholesky", lambda x: linalg.cholesky(positive(x)), normal(2, 0, 0), label="size 0"),
     case("cholesky_update", lambda R, w: linalg.cholesky_update(jnp.triu(R), w), upper(3, 3), normal(3),
-         dtypes=("float64", "float32"), vmap=False, oracle=lambda R, w: jnp.linalg.cholesky(jnp.triu(R).T @ jnp.triu(R) + jnp.outer(w, w)).T),
+         dtypes=("float64", "float32"), vmap=False,
+         oracle=lambda R, w: jnp.linalg.cholesky(jnp.triu(R).T @ jnp.triu(R) + jnp.outer(w, w)).T),
 
     *[case("lu", lambda x: linalg.lu(x)[0], normal(*shape), dtypes=FOUR if shape == (3, 3) else F64, label=f"{shape}")
       for shape in ((3, 3), (4, 2), (2, 4), (2, 2, 3), (1, 1), (0, 2), (2, 0))],
