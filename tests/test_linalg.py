@@ -144,6 +144,8 @@ def test_repeated_eigenvalues_elsewhere() -> None:
     close(dr.grad(lambda a: loss(a, M.astype("float32")))(I3.astype("float32")), jax.grad(exact)(I3).astype("float32"), 1e-5)
     both = dr.grad(lambda x, y: jnp.sum(M * spectral(jnp.exp)(x) @ spectral(jnp.square)(y)), (0, 1))(I3, 2 * I3)
     close(both, jax.grad(lambda x, y: jnp.sum(M * jsl.expm(symmetric(x)) @ symmetric(y) @ symmetric(y)), (0, 1))(I3, 2 * I3))
+    twice = REPEATED["diagonal"]
+    close(1e18 * dr.jvp(loss, (twice,), (1e-18 * T,))[1], jnp.vdot(jax.grad(exact)(twice), T))
     _, J = dr.linearize(lambda a: jnp.sin(spectral(jnp.exp)(a)), I3)
     _, pull = jax.vjp(lambda a: jnp.sin(jsl.expm(symmetric(a))), I3)
     close((J.T @ M, jax.jit(lambda J, u: J.T @ u)(J, T)), (pull(M)[0], pull(T)[0]))
