@@ -33,7 +33,8 @@ def registry() -> dict[str, set[str]]:
     for name, direction in (("primitive_jvps", "push"), ("primitive_linearizations", "push"), ("primitive_transposes", "pull"),
                             ("fancy_transposes", "pull")):
         for primitive in getattr(ad, name):
-            found[str(primitive)].add(direction)
+            if "[" not in str(primitive):  # jax makes such ones while it differentiates: vjp_node[jit]
+                found[str(primitive)].add(direction)
     return dict(found)
 
 

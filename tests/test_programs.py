@@ -34,7 +34,7 @@ def test_random_programs(part: int) -> None:
     assert np.mean(compared) > 0.5, "too few programs have finite derivatives in jax"
 
 
-@settings(SETTINGS, max_examples=8, derandomize=True)
+@settings(SETTINGS, max_examples=4, derandomize=True)
 @given(programs(longest=4), st.integers(0, 100))
 def test_random_programs_without_jit(program: Program, which: int) -> None:
     program.order = 1

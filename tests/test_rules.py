@@ -3,13 +3,13 @@
 For each case the same derivatives are computed by dualrev's engines and by jax: push and pull, and the four nestings of order 2
 (forward over reverse, reverse over reverse, reverse over forward, forward over forward).
 
-- *staged*: all of them, traced to one program;
+- *staged*: all of them, traced to one program; of order 2, forward over reverse alone but for the leading lines;
 - *vmapped*: under vmap, in the first dtype, against jax sample by sample: order 1, and forward over reverse for the leading lines;
 - *jitted*: order 1, compiled as one;
 - *un-jitted*: order 1 on concrete values, for the leading lines.
 
-The leading lines are the first of each primitive, in double precision: what un-jitted evaluation and batching of the tangents'
-tangents add to a row does not depend on its parameters.
+The leading lines are the first of each primitive, in double precision: what un-jitted evaluation, the other nestings and batching
+of the tangents' tangents add to a row does not depend on its parameters.
 
 Staged programs are evaluated one operation at a time: operations of one shape are compiled once for the whole suite, while a
 program for each case would spend the suite's time in the compiler.
@@ -206,8 +206,8 @@ def test_rule(case: Case, dtype: str) -> None:
     rtol = case.rtol or RTOL[dtype]
     assert case.primitive in names(jax.make_jaxpr(case.fun)(*first.args).jaxpr), f"the function does not use {case.primitive}"
 
-    level = 3 if first.order == 2 else 1
     leads = id(case) in LEADING and dtype == case.dtypes[0]
+    level = 1 if first.order == 1 else 3 if leads else 2
     vmapped = 2 if leads and level == 3 else 1
     expected = [staged(first.compute(Jax, level), *first.inputs)]
     expected += [staged(first.compute(Jax, vmapped), *sample.inputs) for sample in samples[1:]]
