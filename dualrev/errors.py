@@ -44,28 +44,6 @@ class MutableReferenceError(DualrevError, TypeError):
     """A mutable reference is used in a way that has no derivative."""
 
 
-_FAMILIES = {
-    "linalg": "cholesky lu qr svd eig eigh schur hessenberg tridiagonal householder_product triangular_solve tridiagonal_solve "
-              "custom_linear_solve lu_pivots_to_permutation symmetric_product geqrf geqp3 ormqr",
-    "fft": "fft",
-    "special": "lgamma digamma polygamma zeta igamma igammac igamma_grad_a random_gamma random_gamma_grad erf_inv bessel_i0e "
-               "bessel_i1e regularized_incomplete_beta",
-    "collective": "psum pmax pmin psum_invariant all_gather all_to_all ppermute reduce_scatter pbroadcast pvary axis_index shard_map",
-    "callback": "pure_callback io_callback debug_callback debug_print ffi_call",
-    "sparse": "bcoo_dot_general bcoo_todense bcoo_fromdense bcoo_extract bcoo_transpose bcsr_dot_general bcsr_todense csr_matvec "
-              "csr_matmat coo_matvec coo_matmat bcoo_spdot_general bcoo_sort_indices bcoo_sum_duplicates",
-    "random": "random_bits random_seed random_split random_wrap random_unwrap random_fold_in threefry2x32 rng_bit_generator",
-}
-
-
-def home_of(primitive_name: str) -> str:
-    """The file in which a row for the primitive belongs."""
-    for family, names in _FAMILIES.items():
-        if primitive_name in names.split():
-            return f"dualrev/rules/{family}.py"
-    return "dualrev/rules/ (the family that the primitive belongs to)"
-
-
 def at_user_frame() -> str:
     frame = user_frame()
     return f" at {frame}" if frame else ""
@@ -82,7 +60,7 @@ def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
         f"    # or dualrev.rule({name}_p, pushforward=lambda t, x: ...)     # J·v as a program; its adjoint is derived\n"
         f"    # or dualrev.rule({name}_p, adjoint=lambda ct, x: ...)        # a linear operation: its adjoint alone\n"
         f"    # or @dualrev.rule(partials=[...]) above the function that uses it\n\n"
-        f"In dualrev itself, the row belongs in {home_of(name)}."
+        "In dualrev itself, the row belongs in dualrev/rules/, in the file of the family that the primitive belongs to."
     )
 
 

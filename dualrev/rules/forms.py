@@ -16,6 +16,7 @@ modes, symbolic zeros, scalars that broadcast and low precision are handled here
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -313,7 +314,22 @@ class AlongsideRow(OpRow):
         return tuple(self.through(site, [cotangents[i] for i in site.positions], True))
 
 
-class ImpossibleRow(Row):
+class RefusingRow(Row):
+    """An operation that what moves must not reach."""
+
+    @abstractmethod
+    def error(self) -> Exception:
+        """What to raise when it does."""
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        raise self.error()
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        raise self.error()
+
+
+class ImpossibleRow(RefusingRow):
     """An operation whose derivative nobody can find from outside."""
 
     form = "no derivative"
@@ -323,12 +339,8 @@ class ImpossibleRow(Row):
         self.why = why
         self.what_to_do = what_to_do
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        raise errors.no_derivative(self.primitive, self.why, self.what_to_do)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        raise errors.no_derivative(self.primitive, self.why, self.what_to_do)
+    def error(self) -> Exception:
+        return errors.no_derivative(self.primitive, self.why, self.what_to_do)
 
 
 class KindRow(Row):

@@ -26,9 +26,6 @@ rows: dict[Any, Row] = {}
 #: Families whose operations exist only once a module of jax has been imported: that module -> the family's files.
 optional: dict[str, tuple[str, ...]] = {}
 
-#: Where rows are made but not stated: a row is found in the first file outside.
-FORMS = (__name__, "dualrev.rules.programs")
-
 #: Compiled pushes and pulls that one row keeps; the oldest goes first.
 SITES_PER_ROW = 1024
 
