@@ -3,12 +3,12 @@
 For each case the same derivatives are computed by dualrev's engines and by jax: push and pull, and the four nestings of order 2
 (forward over reverse, reverse over reverse, reverse over forward, forward over forward).
 
-- *staged*: all of them, traced to one program; of order 2, forward over reverse alone but for the leading lines;
-- *vmapped*: under vmap, in the first dtype, against jax sample by sample: order 1, and forward over reverse for the leading lines;
+- *staged*: all of them, traced to one program; of order 2, forward over reverse alone but for the leading line;
+- *vmapped*: under vmap, in the first dtype, against jax sample by sample: order 1, and forward over reverse for the leading line;
 - *jitted*: order 1, compiled as one;
-- *un-jitted*: order 1 on concrete values, for the leading lines.
+- *un-jitted*: order 1 on concrete values, for the leading line.
 
-The leading lines are the first of each primitive, in double precision: what un-jitted evaluation, the other nestings and batching
+The leading line is the first of each primitive, in double precision: what un-jitted evaluation, the other nestings and batching
 of the tangents' tangents add to a row does not depend on its parameters.
 
 Staged programs are evaluated one operation at a time: operations of one shape are compiled once for the whole suite, while a
@@ -186,15 +186,15 @@ def identify(case: Case, dtype: str) -> str:
     return "-".join(part for part in (case.primitive, case.label.replace(" ", "_"), dtype) if part)
 
 
-def leading(cases: Sequence[Case], how_many: int) -> list[Case]:
-    """The first cases of each primitive."""
-    seen: dict[str, list[Case]] = {}
+def leading(cases: Sequence[Case]) -> list[Case]:
+    """The first case of each primitive."""
+    seen: dict[str, Case] = {}
     for case in cases:
-        seen.setdefault(case.primitive, []).append(case)
-    return [case for group in seen.values() for case in group[:how_many]]
+        seen.setdefault(case.primitive, case)
+    return list(seen.values())
 
 
-LEADING = {id(case) for case in leading(CASES, 2)}
+LEADING = {id(case) for case in leading(CASES)}
 PARAMETERS = [(case, dtype) for case in CASES for dtype in case.dtypes]
 
 
