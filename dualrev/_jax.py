@@ -131,6 +131,11 @@ def jaxpr_out_avals(jaxpr: Any) -> list[Any]:
     return list(jaxpr.out_avals)
 
 
+def is_literal(atom: Any) -> bool:
+    """Whether an operand of an equation is a number that stands in the program."""
+    return hasattr(atom, "val")
+
+
 def copy_jaxpr(jaxpr: Any) -> Any:
     """A closed jaxpr with the same equations, and an identity of its own.
 
@@ -332,7 +337,7 @@ def stage_shard_map(fun: Callable[..., Any], args: Sequence[Any],
         return list(args), dict(settings, run=run), lambda results: bound[0].update(results)
     (eqn,) = jaxpr.jaxpr.eqns
     found = dict(zip((*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars), (*jaxpr.consts, *args), strict=True))
-    operands = [atom.val if hasattr(atom, "val") else found[atom] for atom in eqn.invars]
+    operands = [atom.val if is_literal(atom) else found[atom] for atom in eqn.invars]
     return operands, eqn.params, bound[0].update
 
 

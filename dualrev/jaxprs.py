@@ -1,4 +1,4 @@
-"""Work on traced programs: running them again quickly, and finding what does not change in a loop."""
+"""Work on traced programs: running them again quickly, splicing in calls, taking them apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from dualrev._jax import ClosedJaxpr, JaxprEqnContext, binds_functions, jaxpr_as_fun, typeof, vary_over, varying
+from dualrev._jax import (
+    ClosedJaxpr,
+    JaxprEqnContext,
+    binds_functions,
+    has_explicit_layout,
+    is_literal,
+    jaxpr_as_fun,
+    jit_p,
+    stage,
+    typeof,
+    vary_over,
+    varying,
+)
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
@@ -30,12 +42,12 @@ def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
     n = len(place)
     steps = []
     for eqn in body.eqns:
-        ins = tuple([(None, atom.val) if hasattr(atom, "val") else (place[atom], None) for atom in eqn.invars])
+        ins = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in eqn.invars])
         for var in eqn.outvars:
             place[var] = n
             n += 1
         steps.append((eqn.primitive, ins, eqn.params, eqn.primitive.multiple_results))
-    results = tuple([(None, atom.val) if hasattr(atom, "val") else (place[atom], None) for atom in body.outvars])
+    results = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in body.outvars])
 
     def replay(*args: Any) -> list[Any]:
         if JaxprEqnContext() is not context:
@@ -65,12 +77,50 @@ def on_shards(jaxpr: Any) -> Callable[..., list[Any]]:
             return list(run(*args))
         env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
         for eqn in body.eqns:
-            values = [np.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else env[atom] for atom in eqn.invars]
+            values = [np.asarray(atom.val, atom.aval.dtype) if is_literal(atom) else env[atom] for atom in eqn.invars]
             out = eqn.primitive.bind(*[vary_over(x, axes) for x in values], **eqn.primitive.get_bind_params(eqn.params))
             env.update(zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=True))
-        return [atom.val if hasattr(atom, "val") else env[atom] for atom in body.outvars]
+        return [atom.val if is_literal(atom) else env[atom] for atom in body.outvars]
 
     return on_shard
+
+
+def inlined(jaxpr: Any) -> Any:
+    """A closed jaxpr with the equations of the ``jit`` calls in it, at any depth, in place of the calls."""
+
+    def is_call(eqn: Any) -> bool:
+        return eqn.primitive is jit_p and not has_explicit_layout(eqn.params)
+
+    def run(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
+        body = jaxpr.jaxpr
+        env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
+        for eqn in body.eqns:
+            values = [atom.val if is_literal(atom) else env[atom] for atom in eqn.invars]
+            if is_call(eqn):
+                outs = run(eqn.params["jaxpr"], values)
+            else:
+                with eqn.ctx.manager:
+                    out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+                outs = list(out) if eqn.primitive.multiple_results else [out]
+            env.update(zip(eqn.outvars, outs, strict=True))
+        return [atom.val if is_literal(atom) else env[atom] for atom in body.outvars]
+
+    if not any(map(is_call, jaxpr.jaxpr.eqns)):
+        return jaxpr
+    return stage(lambda *args: run(jaxpr, args), jaxpr.in_avals)
+
+
+def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:
+    """A closed jaxpr that computes these of its variables, and nothing more."""
+    body = jaxpr.jaxpr
+    needed = {atom for atom in outputs if not is_literal(atom)}
+    eqns = []
+    for eqn in reversed(body.eqns):
+        if eqn.effects or any(v in needed for v in eqn.outvars):
+            needed.update(atom for atom in eqn.invars if not is_literal(atom))
+            eqns.append(eqn)
+    info = body.debug_info._replace(arg_names=None, result_paths=None)
+    return ClosedJaxpr(body.replace(outvars=list(outputs), eqns=eqns[::-1], debug_info=info), list(jaxpr.consts))
 
 
 def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:
@@ -79,7 +129,7 @@ def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[lis
     fixed = {*body.constvars, *body.invars[:n_fixed]}
 
     def is_fixed(atom: Any) -> bool:
-        return hasattr(atom, "val") or atom in fixed
+        return is_literal(atom) or atom in fixed
 
     kept = []
     for eqn in body.eqns:
@@ -87,13 +137,6 @@ def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[lis
             fixed.update(eqn.outvars)
             kept.append(eqn)
     chosen = [i for i in which if is_fixed(body.outvars[i])]
-    needed = {body.outvars[i] for i in chosen if not hasattr(body.outvars[i], "val")}
-    eqns = []
-    for eqn in reversed(kept):
-        if any(v in needed for v in eqn.outvars):
-            needed.update(atom for atom in eqn.invars if not hasattr(atom, "val"))
-            eqns.append(eqn)
-    outer = [body.outvars[i] for i in chosen]
     info = body.debug_info._replace(arg_names=None, result_paths=None)
-    split = body.replace(invars=list(body.invars[:n_fixed]), outvars=outer, eqns=eqns[::-1], debug_info=info)
-    return chosen, ClosedJaxpr(split, list(jaxpr.consts))
+    outer = body.replace(invars=list(body.invars[:n_fixed]), outvars=[], eqns=kept, debug_info=info)
+    return chosen, with_outputs(ClosedJaxpr(outer, list(jaxpr.consts)), [body.outvars[i] for i in chosen])

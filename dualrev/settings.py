@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from dualrev._jax import is_differentiable
 
 CustomVjpJvp = Literal["transpose", "differentiate_primal", "error"]
+StackCotangents = Literal["auto", True, False]
 
 
 class Options(TypedDict, total=False):
@@ -31,6 +32,9 @@ class Options(TypedDict, total=False):
       wherever the function has a derivative, also under ``jit`` and ``vmap``, where the default is NaN
       (see :mod:`dualrev.rules.spectral`).  All that is computed from the vectors then carries an infinitesimal along, which takes up
       to three times as long.
+    - ``stack_cotangents`` ("auto"): where the cotangent of a loop constant is a sum of products over the steps, the factors are
+      stacked and contracted once, after the loop.  ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and
+      all steps no more than the loop keeps anyway; True wherever possible; False never (see :mod:`dualrev.rules.over_time`).
     - ``cotangent_dtype`` (None): the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than
       theirs; one for all, or a tree of them (None: their own) that is a prefix of what is differentiated.
     - ``non_float`` ("float0"): what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax;
@@ -40,6 +44,7 @@ class Options(TypedDict, total=False):
     zero_wins: bool
     custom_vjp_jvp: CustomVjpJvp
     split_repeated: bool
+    stack_cotangents: StackCotangents
     cotangent_dtype: Any
     non_float: Literal["float0", "none"]
 
@@ -50,14 +55,15 @@ class Settings(NamedTuple):
     zero_wins: bool = False
     custom_vjp_jvp: CustomVjpJvp = "transpose"
     split_repeated: bool = False
+    stack_cotangents: StackCotangents = "auto"
 
 
 @functools.cache
-def settings_of(zero_wins: bool, custom_vjp_jvp: CustomVjpJvp, split_repeated: bool) -> Settings:
-    return Settings(zero_wins, custom_vjp_jvp, split_repeated)
+def settings_of(*values: Any) -> Settings:
+    return Settings(*values)
 
 
-DEFAULT = settings_of(False, "transpose", False)
+DEFAULT = settings_of(*Settings())
 
 #: The settings in force.
 current: ContextVar[Settings] = ContextVar("settings", default=DEFAULT)
@@ -138,8 +144,11 @@ class Request(NamedTuple):
         split = options.get("split_repeated", False)
         if not isinstance(split, bool):
             raise TypeError(f"{call}: split_repeated must be True or False; got {split!r}")
+        stack = options.get("stack_cotangents", "auto")
+        if not (stack == "auto" or isinstance(stack, bool)):
+            raise ValueError(f"{call}: stack_cotangents must be 'auto', True or False; got {stack!r}")
         dtypes = (dtype,) if is_single and dtype is not None else dtype
-        return Request(settings_of(zero_wins, policy, split), dtypes, non_float == "none")
+        return Request(settings_of(zero_wins, policy, split, stack), dtypes, non_float == "none")
 
     def flags(self, tree: Any, avals: Any) -> list[Any]:
         """For each leaf, False, True or :class:`Wide`: whether it moves, and in which dtype its cotangents are kept."""

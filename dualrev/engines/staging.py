@@ -113,6 +113,8 @@ class Linearization:
         self.sources: list[tuple[str, Any]] = []
         self.pulls: dict[tuple[bool, ...], tuple[Program, tuple[bool, ...]]] = {}
         self.pushes: dict[tuple[bool, ...], tuple[Program, tuple[bool, ...]]] = {}
+        #: How a loop over the function sums the cotangents of its constants: kept here, for the map that asks does not last.
+        self.plans: dict[Any, Any] = {}
 
         def evaluate(*known: Any) -> list[Any]:
             values = iter(known)
@@ -225,6 +227,10 @@ class Linearization:
         program, which = self._moving(direction, tuple([t is not None for t in moving]))
         results = iter(program([*residuals, *[t for t in moving if t is not None]]))
         return tuple([next(results) if w else None for w in which])
+
+    def program_of(self, direction: str, mask: Sequence[bool]) -> Program:
+        """The program of a pull or push: residuals, then what moves and is not the symbolic zero."""
+        return self._moving(direction, tuple(mask))[0]
 
     def results_of(self, direction: str, mask: Sequence[bool]) -> tuple[bool, ...]:
         """Which results of a pull or push are not the symbolic zero."""

@@ -6,6 +6,7 @@ is an input, an output or computed from loop constants alone is kept once, and n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,15 +20,16 @@ from dualrev._jax import (
     scan_layout,
     scan_p,
     stacked_aval,
-    tangent_aval,
+    typeof,
     while_p,
 )
 from dualrev.engines.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.jaxprs import split_invariant
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import call, own_copy, splice
+from dualrev.rules.over_time import Plan
 from dualrev.rules.table import Unknown
-from dualrev.settings import widened
+from dualrev.settings import current
 
 
 def _or(xs: Sequence[bool], ys: Sequence[bool]) -> list[bool]:
@@ -109,9 +111,9 @@ class ScanMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.linearization.example()]
 
-    def at(self, stacked: Sequence[Any]) -> StagedMap:
+    def residuals(self, stacked: Sequence[Any]) -> list[Any]:
         pools = {"once": self.once, "stacked": stacked}
-        return StagedMap(self.linearization, [pools[kind][i] for kind, i in self.where])
+        return [pools[kind][i] for kind, i in self.where]
 
     def push(self, *tangents: Any) -> Tangents:
         on_consts, on_init, on_xs, on_carry, settings = self.layout
@@ -127,7 +129,7 @@ class ScanMap(LinearMap):
 
         def body(carry: Any, x: Any) -> Any:
             x_t, stacked = x
-            outs = self.at(stacked).push(*consts_t, *carry, *_spread(x_t, present))
+            outs = StagedMap(self.linearization, self.residuals(stacked)).push(*consts_t, *carry, *_spread(x_t, present))
             carry = [zeros.instantiate(t, a) for t, a, m in zip(outs[:n_carry], avals, on_carry, strict=True) if m]
             return carry, _only(outs[n_carry:], on_ys)
 
@@ -149,24 +151,46 @@ class ScanMap(LinearMap):
         n_moving_consts, n_moving = sum(map(bool, on_consts)), sum(on_carry)
         to_consts = which[:n_moving_consts]
         to_xs = which[n_moving_consts + n_moving:]
-        const_avals = _only([widened(a, flag) for a, flag in zip(avals[:n_consts], on_consts, strict=True) if flag], to_consts)
+        plan = self.plan(mask, sum(to_consts))
 
         def body(carry: Any, x: Any) -> Any:
             carry, totals = carry
             y_ct, stacked = x
-            given = [ct if f else None for ct, f in zip(_spread(carry, on_carry), from_body, strict=True)]
-            cts = self.at(stacked).pull(*given, *_spread(y_ct, on_ys))
-            totals = [zeros.add(total, ct) for total, ct in zip(totals, _only(cts[:n_moving_consts], to_consts), strict=True)]
-            moving = cts[n_moving_consts: n_moving_consts + n_moving]
-            carry = [zeros.instantiate(ct, a) for ct, a in zip(moving, _only(carry_avals, on_carry), strict=True)]
-            return (carry, totals), _only(cts[n_moving_consts + n_moving:], to_xs)
+            given = [ct for ct, f in zip(_spread(carry, on_carry), from_body, strict=True) if f and ct is not None]
+            outs, terms, new = plan.split(plan.step(*self.residuals(stacked), *given, *y_ct))
+            cts = _spread(outs, which[n_moving_consts:])
+            totals = [zeros.add(total, ct) for total, ct in zip(totals, terms, strict=True)]
+            carry = [zeros.instantiate(ct, a) for ct, a in zip(cts[:n_moving], _only(carry_avals, on_carry), strict=True)]
+            return (carry, totals), (_only(cts[n_moving:], to_xs), new)
 
         init = [zeros.instantiate(ct, a) for ct, a, m in zip(carry_ct, carry_avals, on_carry, strict=True) if m]
-        totals = [zeros.zeros_of(tangent_aval(a)) for a in const_avals]
+        totals = [zeros.zeros_of(a) for a in plan.total_avals]
         settings = dict(settings, reverse=not dict(settings)["reverse"])
-        (carry, totals), xs_ct = lax.scan(body, (init, totals), (_only(ys_ct, on_ys), list(self.stacked)), **settings)
+        ys_ct = _only(ys_ct, on_ys)
+        (carry, totals), (xs_ct, new) = lax.scan(body, (init, totals), (ys_ct, list(self.stacked)), **settings)
+        not_stacked = [None] * (sum(mask) - len(ys_ct))
+        consts_ct = plan.finish([*self.residuals(self.stacked), *not_stacked, *ys_ct], totals, new)
         init_ct = _only(_spread(carry, on_carry), on_init)
-        return (*_spread(totals, to_consts), *init_ct, *_spread(xs_ct, to_xs))
+        return (*_spread(consts_ct, to_consts), *init_ct, *_spread(xs_ct, to_xs))
+
+    def plan(self, mask: Sequence[bool], n_sums: int) -> Plan:
+        """How the cotangents of the constants, the first results of the body's pull, are summed over the steps."""
+        policy = current.get().stack_cotangents
+        key = (tuple(mask), self.where, self.layout, policy)
+        plans = self.linearization.plans
+        if key not in plans:
+            n_carry, length = len(self.layout[3]), dict(self.layout[4])["length"]
+            n_carry_ct, n_ys = sum(mask[:n_carry]), sum(mask[n_carry:])
+            is_fixed = [kind == "once" for kind, _ in self.where]
+            has_stack = [not fixed for fixed in is_fixed]
+            room = sum(math.prod(typeof(x).shape) * typeof(x).dtype.itemsize for x in (*self.once, *self.stacked))
+
+            def weigh(new: int, carry: int) -> bool:
+                return policy is True or (policy == "auto" and new <= carry and new * length <= max(room, carry))
+
+            plans[key] = Plan(self.linearization.program_of("pull", mask).jaxpr, range(n_sums),
+                              [*is_fixed, *[False] * (n_carry_ct + n_ys)], [*has_stack, *[False] * n_carry_ct, *[True] * n_ys], weigh)
+        return plans[key]
 
 
 jax.tree_util.register_pytree_node(

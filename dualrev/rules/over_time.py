@@ -1,0 +1,253 @@
+"""Sums over the steps of a loop, taken after the loop.
+
+The cotangent of a loop constant is the sum of what each step contributes.  Where a step contributes a contraction, such as
+``hₜᵀ·δₜ`` for the weights of a recurrent network, adding it to a weight-sized carry reads and writes all of that carry at each
+step.  Stacking the small operands and contracting them once, over the steps as well,
+
+    Σₜ aₜᵀ·bₜ = [a₁; a₂; ...]ᵀ·[b₁; b₂; ...],
+
+is one large product instead of many small ones.  The table below states, for each operation that can be summed so, the sum of its
+results from its stacked operands; linear operations on such a sum are done once, after it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev._jax import is_literal, jaxpr_as_fun, primitive
+from dualrev.jaxprs import inlined, with_outputs
+
+# ------------------------------------------------------------------------------------------------ Σₜ of one operation
+
+
+def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
+    (a_contract, b_contract), (a_batch, b_batch) = params["dimension_numbers"]
+    contract = tuple([(0, *(axis + 1 for axis in axes)) for axes in (a_contract, b_contract)])
+    batch = tuple([tuple([axis + 1 for axis in axes]) for axes in (a_batch, b_batch)])
+    return lax.dot_general(a, b, (contract, batch), precision=params["precision"],
+                           preferred_element_type=params["preferred_element_type"])
+
+
+def _conv(params: dict[str, Any], a: Any, b: Any) -> Any:
+    """The features that are contracted are those of all steps."""
+    numbers = params["dimension_numbers"]
+
+    def merge(x: Any, axis: int) -> Any:
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2:])
+
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "precision", "preferred_element_type")
+    return lax.conv_general_dilated(merge(a, numbers.lhs_spec[1]), merge(b, numbers.rhs_spec[1]), dimension_numbers=numbers,
+                                    **{name: params[name] for name in names})
+
+
+def _scatter_add(params: dict[str, Any], zero: Any, indices: Any, updates: Any) -> Any:
+    numbers = params["dimension_numbers"]
+    later = lax.ScatterDimensionNumbers(
+        update_window_dims=tuple([axis + 1 for axis in numbers.update_window_dims]),
+        inserted_window_dims=numbers.inserted_window_dims,
+        scatter_dims_to_operand_dims=numbers.scatter_dims_to_operand_dims,
+        operand_batching_dims=numbers.operand_batching_dims,
+        scatter_indices_batching_dims=tuple([axis + 1 for axis in numbers.scatter_indices_batching_dims]))
+    return lax.scatter_add(zero, indices, updates, later, mode=params["mode"])
+
+
+def _dynamic_update_slice(params: dict[str, Any], zero: Any, update: Any, *starts: Any) -> Any:
+    indices = jnp.stack([jnp.broadcast_to(start, update.shape[:1]) for start in starts], axis=1)
+    axes = tuple(range(zero.ndim))
+    numbers = lax.ScatterDimensionNumbers(tuple([axis + 1 for axis in axes]), (), axes)
+    return lax.scatter_add(zero, indices, update, numbers, mode="clip")
+
+
+class Sum(NamedTuple):
+    """How the results of an operation are summed: ``of(params, *operands)``.
+
+    ``stacked``: the operands that come as stacks; the others come as stacks where they change from step to step.
+    ``zero``: the operand that must be zero at every step, if there is one.
+    """
+
+    of: Callable[..., Any]
+    stacked: Sequence[int]
+    zero: int | None = None
+    fits: Callable[[dict[str, Any]], bool] = lambda _: True
+
+
+SUMS = {
+    lax.dot_general_p: Sum(_dot_general, (0, 1), fits=lambda params: params["out_sharding"] is None),
+    lax.conv_general_dilated_p: Sum(
+        _conv, (0, 1), fits=lambda params: params["feature_group_count"] == params["batch_group_count"] == 1),
+    lax.scatter_add_p: Sum(_scatter_add, (1, 2), zero=0),
+    lax.dynamic_update_slice_p: Sum(_dynamic_update_slice, (1,), zero=0),
+}
+ADDITIONS = {lax.add_p, primitive("add_any")}
+#: The operands in each of which an operation is linear, where the others are the same at all steps.
+LINEAR: dict[Any, Sequence[int]] = {
+    **dict.fromkeys((lax.transpose_p, lax.reshape_p, lax.squeeze_p, lax.broadcast_in_dim_p, lax.neg_p, lax.reduce_sum_p, lax.rev_p,
+                     lax.slice_p, lax.real_p, lax.imag_p, lax.div_p), (0,)),
+    **dict.fromkeys((lax.mul_p, lax.dot_general_p, lax.conv_general_dilated_p), (0, 1)),
+}
+#: Linear in an operand where another one, the first, is zero.
+LINEAR_ON_ZERO = {lax.pad_p: 0, lax.scatter_add_p: 2, lax.dynamic_update_slice_p: 1}
+
+# ---------------------------------------------------------------------------------------------------- what is summed where
+
+
+class InLoop(NamedTuple):
+    """A value that is added up in the loop."""
+
+    var: Any
+
+
+class Stacked(NamedTuple):
+    """A value of which there is a stack over the steps."""
+
+    var: Any
+
+
+class Fixed(NamedTuple):
+    """A value that is the same at all steps."""
+
+    atom: Any
+
+
+class AfterLoop(NamedTuple):
+    """A sum that is computed after the loop."""
+
+    of: Callable[..., Any]
+    operands: tuple[Any, ...]
+
+
+class Plan:
+    """How the outputs ``sums`` of one step's program are summed over the steps.
+
+    ``is_fixed`` and ``has_stack`` say of each input whether it is the same at all steps, and whether the loop reads it from a stack.
+    ``weigh(new, carry)`` decides whether ``new`` more bytes a step are stacked in place of a carry of so many bytes.
+    """
+
+    def __init__(self, jaxpr: Any, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
+                 weigh: Callable[[int, int], bool]):
+        flat = inlined(jaxpr)
+        body = flat.jaxpr
+        self.inputs = list(body.invars)
+        self.constants = dict(zip(body.constvars, flat.consts, strict=True))
+        self.producer = {var: eqn for eqn in body.eqns for var in eqn.outvars}
+        self.fixed = {*body.constvars, *(v for v, fixed in zip(body.invars, is_fixed, strict=True) if fixed)}
+        for eqn in body.eqns:
+            if not eqn.effects and all(self._is_fixed(x) for x in eqn.invars):
+                self.fixed.update(eqn.outvars)
+        self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
+        self.weigh = weigh
+        self.new: dict[Any, None] = {}  # values that the loop has to stack, in order
+        self.terms = [self._term(body.outvars[i]) for i in sums]
+        # A literal has no identity but its place.
+        self.in_loop = {id(var): var for term in self.terms for var in _added(term)}
+        chosen = set(sums)
+        rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
+        self.n_rest = len(rest)
+        self.step = jaxpr_as_fun(with_outputs(flat, [*rest, *self.in_loop.values(), *self.new]))
+
+    def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """The outputs of a step: those that are not summed, those to add up, those to stack."""
+        i, j = self.n_rest, self.n_rest + len(self.in_loop)
+        return list(results[:i]), list(results[i:j]), list(results[j:])
+
+    @property
+    def total_avals(self) -> list[Any]:
+        """The abstract values of what is added up."""
+        return [var.aval for var in self.in_loop.values()]
+
+    def finish(self, inputs: Sequence[Any], totals: Sequence[Any], stacks: Sequence[Any]) -> list[Any]:
+        """The sums, from the inputs of the steps (stacks for those that have one), the added and the stacked."""
+        known = {**self.constants, **dict(zip(self.inputs, inputs, strict=True)), **dict(zip(self.new, stacks, strict=True))}
+        added = dict(zip(self.in_loop, totals, strict=True))
+
+        def fixed(atom: Any) -> Any:
+            if is_literal(atom):
+                return atom.val
+            if atom not in known:
+                eqn = self.producer[atom]
+                outs = eqn.primitive.bind(*[fixed(x) for x in eqn.invars], **eqn.params)
+                known.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
+            return known[atom]
+
+        def value(node: Any) -> Any:
+            if isinstance(node, InLoop):
+                return added[id(node.var)]
+            if isinstance(node, AfterLoop):
+                return node.of(*[value(operand) for operand in node.operands])
+            return fixed(node.atom) if isinstance(node, Fixed) else known[node.var]
+
+        return [value(term) for term in self.terms]
+
+    def _is_fixed(self, atom: Any) -> bool:
+        return is_literal(atom) or atom in self.fixed
+
+    def _is_zero(self, atom: Any) -> bool:
+        eqn = None if is_literal(atom) else self.producer.get(atom)
+        if eqn is not None and eqn.primitive is lax.broadcast_in_dim_p:
+            atom = eqn.invars[0]
+        return is_literal(atom) and not jnp.ndim(atom.val) and bool(atom.val == 0)
+
+    def _term(self, var: Any) -> Any:
+        """The sum of a value over the steps."""
+        eqn = None if is_literal(var) else self.producer.get(var)
+        if eqn is None:
+            return InLoop(var)
+        if eqn.primitive in ADDITIONS:
+            parts = [self._term(x) for x in eqn.invars]
+            if all(isinstance(part, InLoop) for part in parts):
+                return InLoop(var)
+            return AfterLoop(_bind(eqn), tuple(parts))
+        i = self._linear_in(eqn)
+        if i is None:
+            return self._contraction(var, eqn)
+        part = self._term(eqn.invars[i])
+        if isinstance(part, InLoop) and _size(part.var.aval) >= _size(var.aval):
+            return InLoop(var)
+        return AfterLoop(_bind(eqn), tuple([part if j == i else Fixed(x) for j, x in enumerate(eqn.invars)]))
+
+    def _linear_in(self, eqn: Any) -> int | None:
+        """The operand in which an equation is linear, where all others are the same at all steps."""
+        moving = [i for i, x in enumerate(eqn.invars) if not self._is_fixed(x)]
+        if len(moving) != 1:
+            return None
+        (i,) = moving
+        if eqn.primitive in LINEAR:
+            return i if i in LINEAR[eqn.primitive] else None
+        is_linear = LINEAR_ON_ZERO.get(eqn.primitive) == i and self._is_zero(eqn.invars[1 if eqn.primitive is lax.pad_p else 0])
+        return i if is_linear else None
+
+    def _contraction(self, var: Any, eqn: Any) -> Any:
+        rule = SUMS.get(eqn.primitive)
+        if rule is None or not rule.fits(eqn.params) or (rule.zero is not None and not self._is_zero(eqn.invars[rule.zero])):
+            return InLoop(var)
+        if any(self._is_fixed(eqn.invars[i]) for i in rule.stacked):
+            return InLoop(var)
+        moving = [x for x in eqn.invars if not self._is_fixed(x)]
+        new = dict.fromkeys(x for x in moving if x not in self.has_stack and x not in self.new)
+        if not self.weigh(sum(_size(v.aval) for v in new), _size(var.aval)):
+            return InLoop(var)
+        self.new.update(new)
+        operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
+        return AfterLoop(functools.partial(rule.of, eqn.params), operands)
+
+
+def _bind(eqn: Any) -> Callable[..., Any]:
+    return functools.partial(eqn.primitive.bind, **eqn.params)
+
+
+def _added(term: Any) -> list[Any]:
+    """What a sum needs added up in the loop."""
+    if isinstance(term, AfterLoop):
+        return [var for operand in term.operands for var in _added(operand)]
+    return [term.var] if isinstance(term, InLoop) else []
+
+
+def _size(aval: Any) -> int:
+    return math.prod(aval.shape) * aval.dtype.itemsize
