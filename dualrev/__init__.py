@@ -5,8 +5,11 @@ from dualrev.api import jvp, linear_transpose, linearize, vjp
 from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
+from dualrev.schedules import Bytes, Revolve
 
 __all__ = [
+    "Bytes",
+    "Revolve",
     "errors",
     "grad",
     "hessian",

@@ -28,8 +28,8 @@ class NonLinearError(DualrevError, TypeError, NotImplementedError):
     """A function that must be linear reads the value of something it should be linear in."""
 
 
-class UnboundedLoopError(MissingRuleError, ValueError):
-    """Reverse mode met a loop whose number of steps nobody knows beforehand."""
+class LoopTooLongError(DualrevError, RuntimeError):
+    """A loop took more steps than it was allowed."""
 
 
 class RuleError(DualrevError, TypeError):
@@ -64,12 +64,12 @@ def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
     )
 
 
-def unbounded_loop() -> UnboundedLoopError:
-    return UnboundedLoopError(
-        "Reverse-mode differentiation does not work for lax.while_loop or lax.fori_loop with dynamic start/stop values. Try using "
-        f"lax.scan, or using fori_loop with static start/stop. ({user_call.get()} asked for it; forward mode, "
-        'engine="forward", goes through.)'
-    )
+def check_finished(unfinished: Any, max_steps: int) -> None:
+    if unfinished:
+        raise LoopTooLongError(
+            f"A lax.while_loop went on after max_steps={max_steps} steps, while it was differentiated. Give a larger max_steps, or "
+            "look for a condition that never becomes false: a comparison with NaN is one."
+        )
 
 
 def groups_are_not_tracked() -> NotImplementedError:

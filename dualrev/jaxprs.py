@@ -123,6 +123,14 @@ def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:
     return ClosedJaxpr(body.replace(outvars=list(outputs), eqns=eqns[::-1], debug_info=info), list(jaxpr.consts))
 
 
+def reads(jaxpr: Any) -> list[bool]:
+    """Which inputs a closed jaxpr's outputs depend on."""
+    body = with_outputs(jaxpr, jaxpr.jaxpr.outvars).jaxpr
+    used = {atom for eqn in body.eqns for atom in eqn.invars if not is_literal(atom)}
+    used.update(atom for atom in body.outvars if not is_literal(atom))
+    return [var in used for var in body.invars]
+
+
 def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:
     """Outputs among ``which`` that a closed jaxpr computes from its first ``n_fixed`` inputs alone, and a jaxpr that does so."""
     body = jaxpr.jaxpr

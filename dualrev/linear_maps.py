@@ -58,6 +58,13 @@ class Tape(LinearMap):
         self.out_slots = out_slots
         self.wide = wide
 
+    @staticmethod
+    def of(linear_map: LinearMap, n_in: int, active_outs: Sequence[bool]) -> Tape:
+        """The tape of one map."""
+        ins = tuple(range(n_in))
+        outs = tuple([n_in + i if moves else None for i, moves in enumerate(active_outs)])
+        return Tape([(linear_map, ins, outs)], n_in + len(outs), ins, outs)
+
     def push(self, *tangents: Any) -> Tangents:
         env: list[Any] = [None] * self.n_slots
         on_mesh = in_mesh_context()

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax import is_differentiable
+from dualrev.schedules import Bytes, Revolve, Schedule
 
 CustomVjpJvp = Literal["transpose", "differentiate_primal", "error"]
 StackCotangents = Literal["auto", True, False]
@@ -35,6 +36,13 @@ class Options(TypedDict, total=False):
     - ``stack_cotangents`` ("auto"): where the cotangent of a loop constant is a sum of products over the steps, the factors are
       stacked and contracted once, after the loop.  ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and
       all steps no more than the loop keeps anyway; True wherever possible; False never (see :mod:`dualrev.rules.over_time`).
+    - ``loop_checkpoints`` (None): how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default as
+      many as 64 MiB hold, at least 16 and at most 128 (see :mod:`dualrev.rules.checkpointed`).
+    - ``max_steps`` (None): the most steps that a ``while_loop`` may take.  Its pull then reads residuals of all steps, for which
+      there is room from the beginning; a loop that goes on longer raises an error.
+    - ``schedule`` ("all"): what a pull keeps of each ``scan``: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of
+      √n steps; ``Revolve(slots)``, so many states; or ``Bytes(n)``, what fits.  The rest is computed again (see
+      :mod:`dualrev.schedules`).
     - ``cotangent_dtype`` (None): the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than
       theirs; one for all, or a tree of them (None: their own) that is a prefix of what is differentiated.
     - ``non_float`` ("float0"): what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax;
@@ -45,6 +53,9 @@ class Options(TypedDict, total=False):
     custom_vjp_jvp: CustomVjpJvp
     split_repeated: bool
     stack_cotangents: StackCotangents
+    loop_checkpoints: int | None
+    max_steps: int | None
+    schedule: Schedule
     cotangent_dtype: Any
     non_float: Literal["float0", "none"]
 
@@ -56,6 +67,9 @@ class Settings(NamedTuple):
     custom_vjp_jvp: CustomVjpJvp = "transpose"
     split_repeated: bool = False
     stack_cotangents: StackCotangents = "auto"
+    loop_checkpoints: int | None = None
+    max_steps: int | None = None
+    schedule: Schedule = "all"
 
 
 @functools.cache
@@ -147,8 +161,17 @@ class Request(NamedTuple):
         stack = options.get("stack_cotangents", "auto")
         if not (stack == "auto" or isinstance(stack, bool)):
             raise ValueError(f"{call}: stack_cotangents must be 'auto', True or False; got {stack!r}")
+        counts = [options.get(name) for name in ("loop_checkpoints", "max_steps")]
+        for name, count in zip(("loop_checkpoints", "max_steps"), counts, strict=True):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
+                raise TypeError(f"{call}: {name} must be None or a whole number; got {count!r}")
+            if count is not None and count < 1:
+                raise ValueError(f"{call}: {name} must be at least 1; got {count}")
+        schedule = options.get("schedule", "all")
+        if schedule not in ("all", "sqrt") and not isinstance(schedule, (Revolve, Bytes)):
+            raise ValueError(f"{call}: schedule must be 'all', 'sqrt', Revolve(slots) or Bytes(n); got {schedule!r}")
         dtypes = (dtype,) if is_single and dtype is not None else dtype
-        return Request(settings_of(zero_wins, policy, split, stack), dtypes, non_float == "none")
+        return Request(settings_of(zero_wins, policy, split, stack, *counts, schedule), dtypes, non_float == "none")
 
     def flags(self, tree: Any, avals: Any) -> list[Any]:
         """For each leaf, False, True or :class:`Wide`: whether it moves, and in which dtype its cotangents are kept."""

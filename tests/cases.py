@@ -163,7 +163,10 @@ def bind(name: str, **params: Any) -> Callable[..., Any]:
 
 
 #: Rows that no line of the table fits, such as those that hold programs, and the file that tests each.  A file of cases may add to it.
-ELSEWHERE = dict.fromkeys(("debug_callback", "debug_print", "jit", "cond", "scan", "while", "remat2"), "test_nesting.py")
+ELSEWHERE = {
+    **dict.fromkeys(("debug_callback", "debug_print", "jit", "cond", "remat2"), "test_nesting.py"),
+    **dict.fromkeys(("scan", "while"), "test_loops.py"),
+}
 
 
 def load() -> list[Case]:

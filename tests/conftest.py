@@ -12,7 +12,7 @@ if importlib.metadata.version("jax").startswith("0.10."):
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(flags)
 
-import jax
+import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "standard")

@@ -91,8 +91,6 @@ def text() -> str:
             modes, tested, dtypes = row.form if row.form == "flat" else "an error that says why", "", ""
         else:
             modes = "push, pull" if not cases or any(case.reverse for case in cases) else "push"
-            if name == "while":
-                modes = "push"
             tested = str(order(cases)) if cases else f"[tests]({'../../tests/' + ELSEWHERE[name]})"
             dtypes = kinds(cases)
         file = row.where.split(":")[0]

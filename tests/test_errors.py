@@ -24,15 +24,10 @@ REAL_OUTPUT = r"requires real-valued outputs \(output dtype that is a sub-dtype 
 REAL_INPUT = r"requires real-valued inputs \(input dtype that is a sub-dtype of np.floating\), but got "
 BAD_TANGENT = "linearized function called on tangent values inconsistent with the original primal values"
 INDEX = "must have value greater than or equal to -len\\(args\\) and less than len\\(args\\), but got value"
-WHILE = "Reverse-mode differentiation does not work for lax.while_loop or lax.fori_loop with dynamic start/stop values"
 
 
 def product(x: Any, y: Any) -> Any:
     return x * y
-
-
-def repeat(x: Any) -> Any:
-    return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x))[1]
 
 
 def unknown_op(x: Any) -> Any:
@@ -238,16 +233,6 @@ def test_a_missing_rule_below_jit_and_scan(engine: Any) -> None:
         dualrev.grad(lambda x: lowered(x), engine=engine)(1.0)
     with pytest.raises(NotImplementedError, match="unknown_op"):
         dualrev.grad(lambda x: lax.scan(lambda c, _: (unknown_op(c), None), x, None, length=2)[0], engine=engine)(1.0)
-
-
-def test_reverse_of_while_says_what_to_do() -> None:
-    for call in (lambda: dualrev.grad(repeat)(1.0), lambda: dualrev.jacrev(repeat)(1.0),
-                 lambda: jax.jit(dualrev.grad(repeat))(1.0),
-                 lambda: dualrev.vjp(repeat, 1.0)[1](1.0)):
-        with pytest.raises(ValueError, match=WHILE):
-            call()
-    assert dualrev.grad(repeat, engine="forward")(1.0) == 8.0
-    assert dualrev.jacfwd(repeat)(1.0) == 8.0
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -29,7 +29,7 @@ from dualrev._jax import (
 from dualrev.engines import forward, reverse
 from dualrev.engines.splitting import singular_ops
 from dualrev.jaxprs import replayer
-from dualrev.linear_maps import LinearMap, Tangents
+from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, rows
 from dualrev.settings import DEFAULT, current
 
@@ -100,10 +100,11 @@ class Linearization:
     """A function's evaluation with the residuals of its tape, and the tape's pulls and pushes, each traced once.
 
     ``is_linear``: the active inputs are known as symbols only, and so are the outputs that depend on them.
+    ``linearizer(fun, primals, active, is_linear)`` gives the outputs and the tape, where that is not left to the reverse engine.
     """
 
     def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[bool, ...], is_linear: bool,
-                 wrapper: Wrapper):
+                 wrapper: Wrapper, linearizer: Callable[..., tuple[list[Any], Tape]] = reverse.linearize):
         self.active = active
         self.is_linear = is_linear
         self.wrapper = wrapper
@@ -119,7 +120,7 @@ class Linearization:
         def evaluate(*known: Any) -> list[Any]:
             values = iter(known)
             args = [next(values) if k else Unknown(aval) for k, aval in zip(self.known, in_avals, strict=True)]
-            outs, tape = reverse.linearize(fun, args, active, is_linear)
+            outs, tape = linearizer(fun, args, active, is_linear)
             self.out_avals = tuple([aval_of(x) for x in outs])
             self.known_outs = [type(x) is not Unknown for x in outs]
             self.active_outs = tuple([slot is not None for slot in tape.out_slots])

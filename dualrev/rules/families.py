@@ -17,8 +17,8 @@ from dualrev.rules import flat as flat
 from dualrev.rules import householder as householder
 from dualrev.rules import index as index
 from dualrev.rules import linalg as linalg
-from dualrev.rules import loop as loop
 from dualrev.rules import reduce as reduce
+from dualrev.rules import scan as scan
 from dualrev.rules import shape as shape
 from dualrev.rules import shard as shard
 from dualrev.rules import singular as singular
@@ -27,6 +27,7 @@ from dualrev.rules import sort as sort
 from dualrev.rules import special as special
 from dualrev.rules import spectral as spectral
 from dualrev.rules import state as state
+from dualrev.rules import while_loop as while_loop
 from dualrev.rules import window as window
 from dualrev.rules.table import optional
 

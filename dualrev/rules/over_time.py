@@ -28,8 +28,8 @@ from dualrev.jaxprs import inlined, with_outputs
 
 def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
     (a_contract, b_contract), (a_batch, b_batch) = params["dimension_numbers"]
-    contract = tuple([(0, *(axis + 1 for axis in axes)) for axes in (a_contract, b_contract)])
-    batch = tuple([tuple([axis + 1 for axis in axes]) for axes in (a_batch, b_batch)])
+    contract = [0, *(axis + 1 for axis in a_contract)], [0, *(axis + 1 for axis in b_contract)]
+    batch = [axis + 1 for axis in a_batch], [axis + 1 for axis in b_batch]
     return lax.dot_general(a, b, (contract, batch), precision=params["precision"],
                            preferred_element_type=params["preferred_element_type"])
 
@@ -145,6 +145,7 @@ class Plan:
         self.weigh = weigh
         self.new: dict[Any, None] = {}  # values that the loop has to stack, in order
         self.terms = [self._term(body.outvars[i]) for i in sums]
+        self.sum_avals = [body.outvars[i].aval for i in sums]
         # A literal has no identity but its place.
         self.in_loop = {id(var): var for term in self.terms for var in _added(term)}
         chosen = set(sums)

@@ -1,0 +1,193 @@
+"""What loops have in common: the derivative of a body that goes round, and where the residuals of its steps are kept.
+
+Operands and results of a body stand in groups: constants, carries, and for a scan the slices of its arrays and its stacked results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev import zeros
+from dualrev._jax import jaxpr_as_fun
+from dualrev.engines.staging import Linearization, cached
+from dualrev.jaxprs import split_invariant
+from dualrev.rules.over_time import Plan
+from dualrev.rules.table import Unknown
+from dualrev.settings import current
+
+Flags = tuple[Any, ...]
+
+
+def only(values: Sequence[Any], flags: Sequence[Any]) -> list[Any]:
+    return [x for x, flag in zip(values, flags, strict=True) if flag]
+
+
+def spread(values: Sequence[Any], flags: Sequence[Any]) -> list[Any]:
+    """Undo :func:`only`, with None in the gaps."""
+    found = iter(values)
+    return [next(found) if flag else None for flag in flags]
+
+
+def size_of(values: Sequence[Any]) -> int:
+    """Bytes of arrays, or of abstract ones."""
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in values)
+
+
+def moving_carry(derive: Callable[..., Any], jaxpr: Any, consts: Sequence[Any], carry: Sequence[Any],
+                 xs: Sequence[Any]) -> tuple[Any, list[bool]]:
+    """The derivative of a loop body, and which carries move once what moves has gone round until nothing more does."""
+    moving = [bool(m) for m in carry]  # what goes round keeps its dtype
+    while True:
+        derivative = derive(jaxpr, (*consts, *moving, *xs))
+        found = [m or goes for m, goes in zip(moving, derivative.active_outs[: len(moving)], strict=True)]
+        if found == moving:
+            return derivative, moving
+        moving = found
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """The linearization of a loop body, and where each of its residuals is found.
+
+    ``on_*`` say which constants, initial carries, slices and carries move.  A residual is ``("once", i)``, the same at all steps, or
+    ``("kept", i)``, one for each step: ``kept[i]`` is its source, an input, an output or new.
+    """
+
+    linearization: Linearization
+    on_consts: Flags
+    on_init: Flags
+    on_xs: Flags
+    on_carry: Flags
+    kept: tuple[tuple[str, int], ...]
+    where: tuple[tuple[str, int], ...]
+
+    @staticmethod
+    def of(jaxpr: Any, linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
+           on_carry: Flags) -> tuple[Body, list[Any]]:
+        """The body, and the values of the residuals that are the same at all steps: constants, and what is computed from them alone."""
+        n_consts = len(consts)
+        known_consts = [x for x in consts if type(x) is not Unknown]
+        first_new = len(linearization.program.jaxpr.out_avals) - linearization.n_new
+        invariant, compute = cached(jaxpr, ("invariant", linearization.active, linearization.is_linear), lambda: split_invariant(
+            linearization.program.jaxpr, len(known_consts), range(first_new, first_new + linearization.n_new)))
+        hoisted = dict(zip([i - first_new for i in invariant], jaxpr_as_fun(compute)(*known_consts), strict=True)) if invariant else {}
+        once: list[Any] = []
+        kept: list[tuple[str, int]] = []
+        where: list[tuple[str, int]] = []
+        for kind, i in linearization.residual_sources:
+            if (kind == "in" and i < n_consts) or (kind == "new" and i in hoisted):
+                where.append(("once", len(once)))
+                once.append(consts[i] if kind == "in" else hoisted[i])
+            else:
+                where.append(("kept", len(kept)))
+                kept.append((kind, i))
+        on_consts, on_init, on_xs = groups
+        return Body(linearization, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where)), once
+
+    @property
+    def n_consts(self) -> int:
+        return len(self.on_consts)
+
+    @property
+    def n_carry(self) -> int:
+        return len(self.on_carry)
+
+    @functools.cached_property
+    def known_carry(self) -> list[bool]:
+        """Which carries are known: in a linear program, those that do not move."""
+        return [not (self.linearization.is_linear and moves) for moves in self.on_carry]
+
+    @functools.cached_property
+    def known_xs(self) -> list[bool]:
+        return [not (self.linearization.is_linear and moves) for moves in self.on_xs]
+
+    @property
+    def carry_avals(self) -> Sequence[Any]:
+        return self.linearization.in_avals[self.n_consts: self.n_consts + self.n_carry]
+
+    def step(self, consts: Sequence[Any], carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[..., Any]]:
+        """One step on known values: the carries, the other results, and a function that looks up a residual by its source."""
+        known_outs, fresh = self.linearization.evaluate([*consts, *carry, *x])
+        outs = self.linearization.spread_outs(known_outs)
+        carry_in = spread(carry, self.known_carry)
+        n_consts, n_carry = self.n_consts, self.n_carry
+        slices = spread(x, self.known_xs)
+
+        def residual(source: tuple[str, int]) -> Any:
+            kind, i = source
+            if kind == "in":
+                return carry_in[i - n_consts] if i < n_consts + n_carry else slices[i - n_consts - n_carry]
+            return outs[i] if kind == "out" else fresh[i]
+
+        return only(outs[:n_carry], self.known_carry), [out for out in outs[n_carry:] if type(out) is not Unknown], residual
+
+    def residuals(self, once: Sequence[Any], kept: Sequence[Any]) -> list[Any]:
+        pools = {"once": once, "kept": kept}
+        return [pools[kind][i] for kind, i in self.where]
+
+    def start_tangents(self, tangents: Sequence[Any]) -> list[Any]:
+        """Tangents or cotangents of the carries that move, as arrays; ``tangents`` has one for each carry, None where it is zero."""
+        return [zeros.instantiate(t, a) for t, a, moves in zip(tangents, self.carry_avals, self.on_carry, strict=True) if moves]
+
+
+class Pull:
+    """One step of the pull of a loop, for given nonzero cotangents of its stacked results.
+
+    Cotangents of constants are sums over the steps: ``plan`` says what of them is added up in the loop, and what is stacked and
+    contracted after it.  ``length`` is how many steps are contracted at a time, ``room`` the bytes that their residuals take;
+    ``stacks`` says that the cotangents of results are at hand as stacks of such a length.
+    """
+
+    def __init__(self, body: Body, on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
+        self.body = body
+        # A carry whose body output never moves takes no cotangent from the next step.
+        self.from_body = body.linearization.active_outs[: body.n_carry]
+        mask = [*(m and f for m, f in zip(body.on_carry, self.from_body, strict=True)), *on_ys]
+        which = body.linearization.results_of("pull", mask)
+        n_consts, n_moving = sum(map(bool, body.on_consts)), sum(body.on_carry)
+        self.to_consts = which[:n_consts]
+        self.to_rest = which[n_consts:]
+        self.to_xs = which[n_consts + n_moving:]
+        self.slice_avals = body.linearization.program_of("pull", mask).jaxpr.out_avals[sum(which[: n_consts + n_moving]):]
+        self.n_moving = n_moving
+        self.n_carry_ct = sum(mask[: body.n_carry])
+        policy = current.get().stack_cotangents
+        plans = body.linearization.plans
+        key = (body.where, tuple(mask), length, policy, stacks)
+        if key not in plans:
+            is_fixed = [kind == "once" for kind, _ in body.where]
+            n_ys = sum(on_ys)
+
+            def weigh(new: int, carry: int) -> bool:
+                return policy is True or (policy == "auto" and new <= carry and new * length <= max(room, carry))
+
+            plans[key] = Plan(body.linearization.program_of("pull", mask).jaxpr, range(sum(self.to_consts)),
+                              [*is_fixed, *[False] * (self.n_carry_ct + n_ys)],
+                              [*(not fixed for fixed in is_fixed), *[False] * self.n_carry_ct, *[stacks] * n_ys], weigh)
+        self.plan: Plan = plans[key]
+
+    def step(self, carry_ct: Sequence[Any], y_ct: Sequence[Any], residuals: Sequence[Any]) -> tuple[list[Any], ...]:
+        """Cotangents of the carries before the step, of the slices, what is to be added up, and what is to be stacked."""
+        given = [ct for ct, f in zip(spread(carry_ct, self.body.on_carry), self.from_body, strict=True) if f and ct is not None]
+        rest, terms, new = self.plan.split(self.plan.step(*residuals, *given, *y_ct))
+        cts = spread(rest, self.to_rest)
+        avals = only(self.body.carry_avals, self.body.on_carry)
+        carry_ct = [zeros.instantiate(ct, a) for ct, a in zip(cts[: self.n_moving], avals, strict=True)]
+        return carry_ct, only(cts[self.n_moving:], self.to_xs), terms, new
+
+    def no_totals(self) -> list[Any]:
+        return [zeros.zeros_of(a) for a in self.plan.total_avals]
+
+    def add(self, totals: Sequence[Any], terms: Sequence[Any]) -> list[Any]:
+        return [zeros.add(total, term) for total, term in zip(totals, terms, strict=True)]
+
+    def finish(self, residuals: Sequence[Any], totals: Sequence[Any], new: Sequence[Any], ys_ct: Sequence[Any] = ()) -> list[Any]:
+        """The cotangents of the constants, from stacks of residuals, the added, the stacked, and what stacks of cotangents there are."""
+        stacks = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
+        return self.plan.finish([*stacks, *[None] * (len(self.plan.inputs) - len(stacks))], totals, new)
+
+
