@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoint_schedules import Forward, Revolve
 from jax import lax
 
 import dualrev as dr
@@ -210,6 +211,28 @@ def test_offline_schedules_are_the_best(steps: int, slots: int) -> None:
     starts = schedules.positions(steps, slots)
     assert len(starts) <= slots and schedules.evaluations(starts, steps, slots) + starts[-1] == fewest(steps, slots)
     np.testing.assert_allclose(schedules.cost(np.array(steps), slots, schedules.binomials(slots)), fewest(steps, slots))
+
+
+@pytest.mark.parametrize(("steps", "slots"), [(1, 1), (5, 9), (10, 2), (30, 3), (64, 4), (100, 7)])
+def test_offline_schedules_take_as_many_steps_as_revolve(steps: int, slots: int) -> None:
+    """The schedule of the package checkpoint_schedules, whose pulls are forward steps that record."""
+    forward = [action.n1 - action.n0 for action in Revolve(steps, slots) if isinstance(action, Forward)]
+    starts = schedules.positions(steps, slots)
+    assert sum(forward) == starts[-1] + schedules.evaluations(starts, steps, slots) + steps
+
+
+@pytest.mark.parametrize(("steps", "slots"), [(9, 1), (30, 3), (64, 4), (20, 30)])
+def test_a_scan_takes_the_steps_of_its_schedule(steps: int, slots: int) -> None:
+    taken = []
+
+    def step(h: Any, _: Any) -> Any:
+        jax.debug.callback(lambda: taken.append(1))
+        return jnp.sin(h), None
+
+    jax.block_until_ready(jax.jit(dr.grad(lambda x: lax.scan(step, x, None, length=steps)[0], schedule=dr.Revolve(slots)))(1.0))
+    jax.effects_barrier()
+    starts = schedules.positions(steps, slots)
+    assert len(taken) == steps + schedules.evaluations(starts, steps, slots) + steps  # the sweep, on the way back, and recorded
 
 
 @pytest.mark.parametrize(("steps", "slots", "most"), [(64, 4, 279), (256, 4, 1650), (512, 16, 2000)])

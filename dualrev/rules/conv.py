@@ -11,6 +11,7 @@ is the length of a dilated axis, and (1) has ``m`` outputs if the padded input i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,23 @@ def input_padding(n: Sequence[int], window: Sequence[int], m: Sequence[int], pad
     for nn, k, mm, (lo, _), s, d, r in zip(n, window, m, padding, strides, base_dilation, window_dilation, strict=True):
         front = span(k, r) - 1 - lo
         pads.append((front, span(nn, d) + span(k, r) - 1 - span(mm, s) - front))
+    return pads
+
+
+def exchanged_padding(n: Sequence[int], window: Sequence[int], m: Sequence[int], padding: Padding, strides: Sequence[int],
+                      base_dilation: Sequence[int], window_dilation: Sequence[int]) -> list[tuple[int, int]]:
+    """Padding of the adjoint of (1) in ``x``, with the cotangent as the kernel.
+
+    With ``wd`` the kernel dilated by ``r`` and ``o' = m-1-o`` running through the reversed cotangent::
+
+        ct_x[i] = Σ_o ct[o]·wd[i·d + lo - o·s] = Σ_o' ct[m-1-o']·wd[i·d + o'·s - ((m-1)·s - lo)]
+
+    which is (1) with stride ``d``, base dilation ``r``, kernel dilation ``s`` and ``(m-1)·s - lo`` in front.
+    """
+    pads = []
+    for nn, k, mm, (lo, _), s, d, r in zip(n, window, m, padding, strides, base_dilation, window_dilation, strict=True):
+        front = span(mm, s) - 1 - lo
+        pads.append((front, span(nn, d) + span(mm, s) - 1 - span(k, r) - front))
     return pads
 
 
@@ -99,9 +117,19 @@ def conv_lhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding:
     if 0 in ct.shape or 0 in x.shape:
         return lax.full(x.shape, 0, x.dtype)
     x_spec, w_spec, out_spec = dimension_numbers
-    pads = input_padding(spatial(x.shape, x_spec), spatial(w.shape, w_spec), spatial(ct.shape, out_spec), padding,
-                         window_strides, lhs_dilation, rhs_dilation)
+    sizes = spatial(x.shape, x_spec), spatial(w.shape, w_spec), spatial(ct.shape, out_spec)
     groups = max(feature_group_count, batch_group_count)
+    if groups == 1 and math.prod(sizes[2]) < math.prod(sizes[1]):
+        # As for the kernel's own cotangent, whose "kernel" is as large as an image: the smaller of the two slides.
+        small, large = common(lax.rev(ct, out_spec[2:]), w)
+        pads = exchanged_padding(*sizes, padding, window_strides, lhs_dilation, rhs_dilation)
+        result = lax.conv_general_dilated(
+            large, small, window_strides=lhs_dilation, padding=pads,
+            lhs_dilation=rhs_dilation, rhs_dilation=window_strides,
+            dimension_numbers=lax.ConvDimensionNumbers(exchanged(w_spec), out_spec, exchanged(x_spec)), precision=precision,
+            preferred_element_type=preferred_element_type, out_sharding=permuted_sharding(x, range(x.ndim)))
+        return cast_like(result, x)
+    pads = input_padding(*sizes, padding, window_strides, lhs_dilation, rhs_dilation)
     kernel = lax.rev(w, w_spec[2:])
     if groups > 1:
         kernel = move_groups(kernel, groups, w_spec[0], w_spec[1])

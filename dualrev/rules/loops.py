@@ -186,7 +186,7 @@ class Pull:
         return [zeros.add(total, term) for total, term in zip(totals, terms, strict=True)]
 
     def finish(self, residuals: Sequence[Any], totals: Sequence[Any], new: Sequence[Any], ys_ct: Sequence[Any] = ()) -> list[Any]:
-        """The cotangents of the constants, from stacks of residuals, the added, the stacked, and what stacks of cotangents there are."""
+        """The cotangents of the constants, from stacks of residuals, what was added up and stacked, and stacks of cotangents."""
         stacks = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
         return self.plan.finish([*stacks, *[None] * (len(self.plan.inputs) - len(stacks))], totals, new)
 
