@@ -1,7 +1,8 @@
 """Forward- and reverse-mode automatic differentiation on one table of rules, for any JAX function."""
 
-from dualrev import errors, testing
+from dualrev import errors, policies, testing
 from dualrev.api import jvp, linear_transpose, linearize, vjp
+from dualrev.checkpointing import checkpoint
 from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
@@ -10,6 +11,7 @@ from dualrev.schedules import Bytes, Revolve
 __all__ = [
     "Bytes",
     "Revolve",
+    "checkpoint",
     "errors",
     "grad",
     "hessian",
@@ -20,6 +22,7 @@ __all__ = [
     "jvp",
     "linear_transpose",
     "linearize",
+    "policies",
     "rule",
     "testing",
     "value_and_grad",

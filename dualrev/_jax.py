@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import source_info_util as _source_info_util
+from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
@@ -26,13 +27,17 @@ from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
 from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  # carries a user's jax.custom_vjp rule
 from jax._src.dtypes import float0 as float0  # documented as jax.dtypes.float0; the tangent dtype of integers
+from jax._src.effects import remat_allowed_effects as _replayable  # the effects that may happen once more in a checkpoint
+from jax._src.interpreters import partial_eval as _partial_eval  # what a checkpoint policy may answer beside True and False
 from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
 from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
 from jax.core import ShapedArray as ShapedArray  # the abstract value of an array
 from jax.core import Trace as Trace  # base class of an engine's trace
 from jax.core import Tracer as Tracer  # base class of the values that an engine's trace watches
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
+from jax.extend.core import Jaxpr as Jaxpr  # to put equations together that belong to a part of a program
 from jax.extend.core import Primitive as Primitive
+from jax.extend.core import Var as Var  # to name the values of a program that is spliced into another
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
 from jax.extend.core import set_current_trace as set_current_trace
 from jax.extend.core import take_current_trace as take_current_trace
@@ -144,6 +149,22 @@ def copy_jaxpr(jaxpr: Any) -> Any:
     """
     body = getattr(jaxpr, "jaxpr", jaxpr)
     return ClosedJaxpr(body.replace(eqns=list(body.eqns)), list(getattr(jaxpr, "consts", ())))
+
+
+def policy_saves(policy: Callable[..., Any], eqn: Any) -> bool:
+    """Whether a checkpoint policy stores the results of an equation; one that offloads them does.
+
+    Policies answer with a truth value or a marker of their own.
+    """
+    answer = policy(eqn.primitive, *[atom.aval for atom in eqn.invars], **eqn.params)
+    if isinstance(answer, (_partial_eval.SaveableType, _partial_eval.Offloadable)):
+        return True
+    return not isinstance(answer, _partial_eval.RecomputeType) and bool(answer)
+
+
+def lasting_effects(jaxpr: Any) -> list[str]:
+    """The effects of a jaxpr that must not happen a second time."""
+    return sorted(map(str, _replayable.filter_not_in(jaxpr.effects)))
 
 
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:

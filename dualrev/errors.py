@@ -44,6 +44,10 @@ class MutableReferenceError(DualrevError, TypeError):
     """A mutable reference is used in a way that has no derivative."""
 
 
+class NonReplayableError(DualrevError, NotImplementedError):
+    """A checkpointed function has an effect that must not happen twice."""
+
+
 def at_user_frame() -> str:
     frame = user_frame()
     return f" at {frame}" if frame else ""
@@ -113,6 +117,14 @@ def defective() -> NoDerivativeError:
         f"{user_call.get()} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
         "space, and at least one eigenvalue moves with a root of the perturbation, so that it has no derivative. Perturb the matrix, "
         "or use a function of it that needs no eigenvectors (jax.scipy.linalg.expm, jax.numpy.linalg.matrix_power, det, ...)."
+    )
+
+
+def cannot_be_replayed(effects: list[str], names: list[str]) -> NonReplayableError:
+    return NonReplayableError(
+        f"Effects not supported in partial-eval of `checkpoint`/`remat`: {', '.join(effects)}. {user_call.get()} met "
+        f"{' and '.join(repr(name) for name in dict.fromkeys(names))} inside a checkpointed function{at_user_frame()}, whose pull "
+        "evaluates it again. Move the operation out of the checkpoint, or use jax.debug.callback or jax.pure_callback instead."
     )
 
 
