@@ -16,14 +16,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dualrev import report
-from dualrev.measure import Measurement, UnfitFunctionError, flatten, measure
+from dualrev.measure import Flat, UnfitFunctionError, flatten, measure, stored
 from dualrev.problems import PROBLEMS
 
 EPILOG = """\
@@ -32,10 +32,14 @@ examples:
   python -m dualrev mymodel:loss --args "jnp.ones(3), 2.0"            a function of an importable module
   python -m dualrev path/to/model.py:loss --args "init(), jnp.eye(4)" of a file; its own names may stand in --args
   python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
+  python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"        what reverse mode stores: bytes, operation, line
 
 Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
 exit status: 0; 1 if the engines or jax disagree; 2 if the function or its arguments do not fit.
 """
+
+
+T = TypeVar("T")
 
 
 class InputError(Exception):
@@ -56,6 +60,8 @@ def parser() -> Parser:
     made.add_argument("--args", metavar="EXPRESSIONS",
                       help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"; jnp, np, jax and the names "
                            "of the function's module may be used")
+    made.add_argument("--memory", action="store_true",
+                      help="list every array that the reverse engine stores: its bytes, the operation that keeps it, the line")
     made.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
     return made
 
@@ -150,8 +156,8 @@ def call_signature(function: Callable[..., Any]) -> inspect.Signature | None:
     return inspect.Signature([p.replace(annotation=p.empty) for p in found.parameters.values()])
 
 
-def differentiate(target: str, expressions: str | None) -> Measurement:
-    """Measure the user's function."""
+def study(target: str, expressions: str | None, by: Callable[[str, Flat], T]) -> T:
+    """What ``by`` finds out about the user's function."""
     function, module = load(target)
     signature = call_signature(function)
     place, _, function_name = target.rpartition(":")
@@ -168,7 +174,7 @@ def differentiate(target: str, expressions: str | None) -> Measurement:
             raise InputError(f"--args \"{expressions}\" does not fit {named}: {error}") from error
     shown = Path(place).stem if place.endswith(".py") else place
     try:
-        return measure(f"{shown}:{function_name}", flatten(function, args, kwargs))
+        return by(f"{shown}:{function_name}", flatten(function, args, kwargs))
     except UnfitFunctionError as error:
         raise InputError(f"{named} can't be compared: {error}") from error
     except Exception as error:
@@ -206,18 +212,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError("--args belongs to a function; type module:function before it")
         jax.config.update("jax_enable_x64", True)
         problems = PROBLEMS if options.function is None else ()
-        measurements = []
         # What a user's function prints must not stand between the lines of JSON.
         with err.status("differentiating") as status, contextlib.redirect_stdout(sys.stderr):
-            if options.function is not None:
-                measurements.append(differentiate(options.function, options.args))
-            for problem in problems:
-                status.update(f"differentiating: {problem.name}")
-                measurements.append(measure(problem.name, flatten(problem.function, (problem.make_inputs(),), {})))
+            def every(by: Callable[[str, Flat], T]) -> list[T]:
+                found = [] if options.function is None else [study(options.function, options.args, by)]
+                for problem in problems:
+                    status.update(f"differentiating: {problem.name}")
+                    found.append(by(problem.name, flatten(problem.function, (problem.make_inputs(),), {})))
+                return found
+
+            memory = every(stored) if options.memory else []
+            measurements = [] if options.memory else every(measure)
     except InputError as error:
         print(f"dualrev: error: {error}", file=sys.stderr)
         return 2
-    if options.json:
+    if options.memory:
+        if options.json:
+            print(report.memory_as_json(memory, problems))
+        else:
+            report.show_memory(report.console(), memory)
+    elif options.json:
         print(report.as_json(measurements, problems))
     else:
         report.show(report.console(), measurements, problems)

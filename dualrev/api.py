@@ -20,6 +20,7 @@ from dualrev._jax import ShapedArray, Tracer, is_array_like, typeof
 from dualrev.derivatives import Linearized, LinearTranspose, Pullback, Structure, push_flat
 from dualrev.engines import forward, reverse
 from dualrev.linear_maps import LinearMap, Tape
+from dualrev.residuals import Origins
 from dualrev.rules.table import Unknown, aval_of
 from dualrev.settings import Options, Request, using
 from dualrev.through import Through
@@ -88,7 +89,8 @@ def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request:
     if engine == "reverse":
         results, tape = reverse.linearize(call, flat, active, is_whole=True)
         if len(results) > call.n_out:
-            tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide).pruned()
+            tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide,
+                        tape.sources).pruned()
         linear_map = tape
     else:
         results, linear_map = sweeps.dense_map(call, flat, active, chunk_size)
@@ -181,7 +183,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
         call, flat = prepare(fun, primals, has_aux, request, "primals")
         results, linear_map, structure = linearize_flat(call, flat, engine, request)
         out, aux = call.finish(results)
-        pull = Pullback(linear_map, structure)
+        pull = Pullback(linear_map, structure, Origins(flat, results[: call.n_out], structure))
         return (out, pull, aux) if has_aux else (out, pull)
 
 
@@ -200,7 +202,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
 
     Returns:
       ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.derivatives.Linearized` with ``J(*tangents)``, ``J @ v``,
-      ``J.T @ u``, ``J.shape``, ``J.residual_bytes``.  It is a pytree and may leave ``jit``.
+      ``J.T @ u``, ``J.shape``, ``J.residual_bytes``, ``J.residuals()``.  It is a pytree and may leave ``jit``.
 
     Raises:
       TypeError, ValueError: primals that are not arrays; later, tangents that do not fit.
@@ -219,7 +221,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
         call, flat = prepare(fun, primals, has_aux, request, "primals")
         results, linear_map, structure = linearize_flat(call, flat, engine, request)
         out, aux = call.finish(results)
-        J = Linearized(linear_map, structure)
+        J = Linearized(linear_map, structure, Origins(flat, results[: call.n_out], structure))
         return (out, J, aux) if has_aux else (out, J)
 
 

@@ -19,6 +19,7 @@ from dualrev import checks, errors, zeros
 from dualrev._jax import convert_to, is_differentiable, typeof, vary_as
 from dualrev.linear_maps import LinearMap, Tape
 from dualrev.products import contraction
+from dualrev.residuals import Origins, Residuals, nbytes_of, residuals_of
 from dualrev.settings import current, using, widened
 
 
@@ -75,11 +76,16 @@ def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) ->
 class Pullback:
     """The function that ``vjp`` returns: cotangents of the outputs to a tuple of cotangents of the primals."""
 
-    __slots__ = ("__weakref__", "linear_map", "structure")
+    __slots__ = ("__weakref__", "linear_map", "origins", "structure")
 
-    def __init__(self, linear_map: LinearMap, structure: Structure):
+    def __init__(self, linear_map: LinearMap, structure: Structure, origins: Origins | None = None):
         self.linear_map = linear_map
         self.structure = structure
+        self.origins = origins
+
+    def residuals(self) -> Residuals:
+        """What is stored, array by array (see :meth:`Linearized.residuals`)."""
+        return residuals_of(self.linear_map, self.origins)
 
     def __call__(self, *args: Any) -> Any:
         s = self.structure
@@ -127,11 +133,12 @@ class Linearized:
     ``J.shape`` is ``(number of outputs, number of inputs)`` in elements.
     """
 
-    __slots__ = ("__weakref__", "structure", "tape")
+    __slots__ = ("__weakref__", "origins", "structure", "tape")
 
-    def __init__(self, tape: LinearMap, structure: Structure):
+    def __init__(self, tape: LinearMap, structure: Structure, origins: Origins | None = None):
         self.tape = tape
         self.structure = structure
+        self.origins = origins
 
     def __call__(self, *tangents: Any) -> Any:
         s = self.structure
@@ -159,8 +166,15 @@ class Linearized:
     @property
     def residual_bytes(self) -> int:
         """The bytes that the map keeps alive: each array once, scalars of the program not counted."""
-        arrays = {id(x): x for x in tree_leaves(self.tape)}
-        return sum(int(getattr(x, "nbytes", 0)) for x in arrays.values())
+        return sum(nbytes_of(x) for x in {id(x): x for x in tree_leaves(self.tape)}.values())
+
+    def residuals(self) -> Residuals:
+        """The arrays that the map keeps alive, each once: bytes, the operation that keeps it, the user's line.
+
+        A list that prints as a table; its bytes sum to ``residual_bytes``.  Which arrays are inputs or outputs, and lines outside
+        compiled functions, are not known of a map that has left ``jit``.
+        """
+        return residuals_of(self.tape, self.origins)
 
     def __repr__(self) -> str:
         m, n = self.shape
@@ -195,6 +209,10 @@ class Transposed:
     @property
     def residual_bytes(self) -> int:
         return self.T.residual_bytes
+
+    def residuals(self) -> Residuals:
+        """What is stored, array by array (see :meth:`Linearized.residuals`)."""
+        return self.T.residuals()
 
     def __repr__(self) -> str:
         return f"Transpose of: {self.T!r}"

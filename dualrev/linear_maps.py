@@ -43,16 +43,19 @@ class Tape(LinearMap):
     ``entries[k] = (map, in_slots, out_slots)``: the map reads the tangents in ``in_slots`` and writes ``out_slots``.
     Cotangents of the slots in ``wide`` accumulate in the dtype that stands beside them.
     ``in_slots`` and ``out_slots`` of the tape itself are its inputs and outputs; an output slot of None is constant.
+    ``sources`` says where in the user's program each entry was made, as long as the tape stays in the program that made it.
     Neither direction recurses over the entries, so a chain of any length works.
     """
 
-    __slots__ = ("entries", "in_slots", "n_slots", "out_slots", "wide")
+    __slots__ = ("entries", "in_slots", "n_slots", "out_slots", "sources", "wide")
 
     name = "tape"
 
     def __init__(self, entries: Sequence[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]], n_slots: int,
-                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...], wide: tuple[tuple[int, Any], ...] = ()):
+                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...], wide: tuple[tuple[int, Any], ...] = (),
+                 sources: Sequence[Any] = ()):
         self.entries = entries
+        self.sources = sources or [None] * len(entries)
         self.n_slots = n_slots
         self.in_slots = in_slots
         self.out_slots = out_slots
@@ -107,14 +110,14 @@ class Tape(LinearMap):
     def pruned(self) -> Tape:
         """The same map without the entries that no output depends on."""
         needed = {slot for slot in self.out_slots if slot is not None}
-        kept = []
-        for entry in reversed(self.entries):
+        kept, sources = [], []
+        for entry, source in zip(reversed(self.entries), reversed(self.sources), strict=True):
             _, ins, outs = entry
             if any(slot in needed for slot in outs if slot is not None):
                 needed.update(ins)
                 kept.append(entry)
-        kept.reverse()
-        return Tape(kept, self.n_slots, self.in_slots, self.out_slots, self.wide)
+                sources.append(source)
+        return Tape(kept[::-1], self.n_slots, self.in_slots, self.out_slots, self.wide, sources[::-1])
 
 
 def _flatten_tape(tape: Tape) -> tuple[list[LinearMap], Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 import dualrev
 from dualrev import oracle
+from dualrev.residuals import Residuals
 
 #: A Jacobian of more passes or entries is not computed in full: one pass in a random direction stands for it.
 MOST_PASSES, MOST_ENTRIES = 5_000, 2**24
@@ -65,6 +66,14 @@ class Measurement:
     @property
     def agrees(self) -> bool:
         return self.difference_engines <= self.tolerance and self.difference_jax <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the reverse engine keeps of one function."""
+
+    name: str
+    residuals: Residuals
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,11 @@ def measure(name: str, flat: Flat) -> Measurement:
         tolerance=_tolerance(flat),
         value=float(flat.outs[0].reshape(())) if m == 1 else float(np.linalg.norm(_vector(flat.outs))),
     )
+
+
+def stored(name: str, flat: Flat) -> Stored:
+    """What the tape of a function keeps."""
+    return Stored(name, dualrev.linearize(flat.function, *flat.primals)[1].residuals())
 
 
 def compiled(run: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Callable[..., Any]]:

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 import dualrev
-from dualrev.measure import Measurement, Sweep
+from dualrev.measure import Measurement, Stored, Sweep
 from dualrev.problems import Problem
+from dualrev.residuals import size
 
 #: Columns of text to write where there is no terminal to ask.
 WIDTH = 140
@@ -47,17 +48,10 @@ def heading() -> str:
 
 
 def seconds(s: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if s >= size:
-            return f"{s / size:.3g} {unit}"
+    for unit, seconds_each in (("s", 1.0), ("ms", 1e-3)):
+        if s >= seconds_each:
+            return f"{s / seconds_each:.3g} {unit}"
     return f"{s / 1e-6:.0f} µs"
-
-
-def size(n: int) -> str:
-    for unit, bytes_each in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if n >= bytes_each:
-            return f"{n / bytes_each:.3g} {unit}"
-    return f"{n} B"
 
 
 def passes(sweep: Sweep) -> str:
@@ -127,13 +121,36 @@ def show(out: Console, measurements: Sequence[Measurement], problems: Sequence[P
         out.print(Text.assemble((problem.name, "bold"), f": {problem.description}.  ", (f"{problem.citation}.", "dim")))
 
 
+def show_memory(out: Console, stored: Sequence[Stored]) -> None:
+    """Print what the tape of each function keeps."""
+    out.print(Text(heading(), style="bold"))
+    for found in stored:
+        out.print()
+        out.print(Text.assemble((found.name, "bold"), ": what the reverse engine keeps"))
+        out.print(found.residuals)
+
+
 # -------------------------------------------------------------------------------------------------------------- as JSON
 
 
 def as_json(measurements: Sequence[Measurement], problems: Sequence[Problem] = ()) -> str:
     """Every number, unrounded; a number that JSON has no word for is null."""
-    about = {problem.name: {"description": problem.description, "citation": problem.citation} for problem in problems}
-    rows = [{"name": r.name, **about.get(r.name, {}), **asdict(r), "agrees": r.agrees} for r in measurements]
+    about = _about(problems)
+    return _json([{"name": r.name, **about.get(r.name, {}), **asdict(r), "agrees": r.agrees} for r in measurements])
+
+
+def memory_as_json(stored: Sequence[Stored], problems: Sequence[Problem] = ()) -> str:
+    """Every array that is stored, in the order of the program."""
+    about = _about(problems)
+    return _json([{"name": found.name, **about.get(found.name, {}), "tape_bytes": found.residuals.nbytes,
+                   "residuals": [asdict(r) for r in found.residuals]} for found in stored])
+
+
+def _about(problems: Sequence[Problem]) -> dict[str, dict[str, str]]:
+    return {problem.name: {"description": problem.description, "citation": problem.citation} for problem in problems}
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
     content = {
         "dualrev": dualrev.__version__,
         "jax": jax.__version__,

@@ -23,6 +23,7 @@ from dualrev._jax import (
     process,
     rebind_shard_map,
     set_current_trace,
+    source,
     stage_shard_map,
     take_current_trace,
     to_concrete_value,
@@ -66,6 +67,7 @@ class TapeTrace(Trace):
         #: Whether the forward function of a user's custom_vjp is running, in a linear program.
         self.is_in_forward = False
         self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
+        self.sources: list[Any] = []
         self.n_slots = 0
         self.settings = current.get()
         self.has_references = False
@@ -105,6 +107,7 @@ class TapeTrace(Trace):
             results.append(taped)
             out_slots.append(taped.slot if moves else None)
         self.entries.append((linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots)))
+        self.sources.append(source())
         return results
 
     def stage_value(self, val: Any) -> Any:
@@ -256,7 +259,7 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
             finally:
                 trace.invalidate()
             wide = tuple([(slot, flag.dtype) for slot, flag in trace.wide.items()])
-            tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots), wide).pruned()
+            tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots), wide, trace.sources).pruned()
             if isinstance(trace.parent, splitting.InfinitesimalTrace) and trace.parent is not parent:
                 outs, tape = splitting.settle(trace.parent, outs, tape)
                 trace.parent.invalidate()

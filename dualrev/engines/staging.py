@@ -126,6 +126,7 @@ class Linearization:
             self.active_outs = tuple([slot is not None for slot in tape.out_slots])
             self.may_have_poles = any(True for _ in singular_ops(tape))
             leaves, self.treedef = jax.tree_util.tree_flatten(tape)
+            self.tape_sources = tape.sources
             new = self._classify(leaves, args, outs)
             return [*(x for x in outs if type(x) is not Unknown), *new]
 
@@ -187,7 +188,9 @@ class Linearization:
     def tape(self, residuals: Sequence[Any]) -> Any:
         found = dict(zip(self.residual_sources, residuals, strict=True))
         leaves = [x if kind == "constant" else found[(kind, x)] for kind, x in self.sources]
-        return jax.tree_util.tree_unflatten(self.treedef, leaves)
+        tape = jax.tree_util.tree_unflatten(self.treedef, leaves)
+        tape.sources = self.tape_sources
+        return tape
 
     def example(self) -> Any:
         """The tape without its residuals, to look at."""

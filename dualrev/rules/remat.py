@@ -23,6 +23,7 @@ from dualrev._jax import (
     jaxpr_as_fun,
     jaxpr_out_avals,
     lasting_effects,
+    line_of,
     policy_saves,
     remat_p,
     scan_p,
@@ -132,6 +133,13 @@ class RematMap(LinearMap):
 
     def inner_maps(self) -> list[LinearMap]:
         return [self.plan.linearization.example()]
+
+    def kept(self) -> list[tuple[Any, str, str]]:
+        """What is held, each with the operation that it comes from and the user's line."""
+        makers, found = self.plan.parts.makers, []
+        for (kind, i), x in zip(self.plan.parts.held, self.held, strict=True):
+            found.append((x, str(makers[i].primitive), line_of(makers[i].source_info)) if kind == "saved" else (x, self.name, ""))
+        return found
 
     def _move(self, direction: str, moving: Sequence[Any]) -> tuple[Any, ...]:
         if is_eager([*self.held, *(t for t in moving if t is not None)]):
