@@ -120,11 +120,11 @@ def defective() -> NoDerivativeError:
     )
 
 
-def cannot_be_replayed(effects: list[str], names: list[str]) -> NonReplayableError:
+def cannot_be_replayed(effects: list[str], primitive: Any, line: str) -> NonReplayableError:
     return NonReplayableError(
         f"Effects not supported in partial-eval of `checkpoint`/`remat`: {', '.join(effects)}. {user_call.get()} met "
-        f"{' and '.join(repr(name) for name in dict.fromkeys(names))} inside a checkpointed function{at_user_frame()}, whose pull "
-        "evaluates it again. Move the operation out of the checkpoint, or use jax.debug.callback or jax.pure_callback instead."
+        f"'{primitive}'{line and f' at {line}'} inside a checkpointed function, whose pull evaluates it again. Move the operation "
+        "out of the checkpoint, or use jax.debug.callback or jax.pure_callback instead."
     )
 
 

@@ -146,7 +146,7 @@ def partition(graph: Graph, n_out: int, later: Sequence[Any], choose: Choice) ->
     read = {atom for eqn in again for atom in eqn.invars if not is_literal(atom)}
     maker = {v: eqn for eqn in graph.eqns for v in eqn.outvars}
     held_vars = [v for v in (*graph.invars, *(v for v in maker if v in saved)) if v in read or v in wanted]
-    again = _with_observers(graph, again, {*held_vars, *graph.consts})
+    again = _with_observers(graph, again, {*held_vars, *graph.consts}, choose)
 
     read = {atom for eqn in again for atom in eqn.invars if not is_literal(atom)}
     held_at = {v: i for i, v in enumerate(held_vars)}
@@ -179,9 +179,21 @@ def _needed_for(graph: Graph, outvars: Sequence[Any]) -> list[Any]:
     return kept[::-1]
 
 
-def _with_observers(graph: Graph, eqns: Sequence[Any], known: set[Any]) -> list[Any]:
-    """The equations, and between them those that only look at values which are computed again: as in jax, a print prints again."""
+def _with_observers(graph: Graph, eqns: Sequence[Any], known: set[Any], choose: Choice) -> list[Any]:
+    """The equations, and those that only look at a value which can be computed again with nothing more held.
+
+    As in jax, a print prints again.
+    """
     kept = {id(eqn) for eqn in eqns}
-    known = known | {v for eqn in eqns for v in eqn.outvars}
-    return [eqn for eqn in graph.eqns if id(eqn) in kept or (
-        eqn.effects and not eqn.outvars and all(is_literal(atom) or atom in known for atom in eqn.invars))]
+    for observer in graph.eqns:
+        seen = {atom for atom in observer.invars if not is_literal(atom)}
+        if not observer.effects or observer.outvars or not choose(graph, seen) <= known:
+            continue
+        needed, closure = seen - known, [observer]
+        for eqn in reversed(graph.eqns):
+            if any(v in needed for v in eqn.outvars):
+                closure.append(eqn)
+                needed.update(atom for atom in eqn.invars if not is_literal(atom) and atom not in known)
+        if not needed.intersection(graph.invars):
+            kept.update(map(id, closure))
+    return [eqn for eqn in graph.eqns if id(eqn) in kept]

@@ -52,10 +52,10 @@ def has_say_within(policy: Any, eqn: Any) -> bool:
     return policy is not None and eqn.primitive in (scan_p, cond_p) and any(policy_saves(policy, e) for e in held_eqns(eqn))
 
 
-def within(jaxpr: Any, policy: Any) -> Any:
-    """A closed jaxpr with the policy in the bodies of its loops and branches, where it has a say there."""
+def within(jaxpr: Any, policy: Any) -> Any | None:
+    """A closed jaxpr with the policy in the bodies of its loops and branches, or None where it has no say there."""
     if not any(has_say_within(policy, eqn) for eqn in eqns_within(jaxpr)):
-        return jaxpr
+        return None
 
     def held(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -69,7 +69,8 @@ def within(jaxpr: Any, policy: Any) -> Any:
             name = "jaxpr" if eqn.primitive is scan_p else "branches"
             eqn = eqn.replace(params={**eqn.params, name: held(eqn.params[name])})
         elif "jaxpr" in eqn.params and hasattr(eqn.params["jaxpr"], "consts"):
-            eqn = eqn.replace(params={**eqn.params, "jaxpr": within(eqn.params["jaxpr"], policy)})
+            inner = within(eqn.params["jaxpr"], policy)
+            eqn = eqn if inner is None else eqn.replace(params={**eqn.params, "jaxpr": inner})
         eqns.append(eqn)
     return ClosedJaxpr(body.replace(eqns=eqns), list(jaxpr.consts))
 
@@ -178,9 +179,10 @@ def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dic
     if is_linear:
         return linearization_of(jaxpr, active, True, splice("checkpoint"))(primals)
     if lasting := lasting_effects(params["jaxpr"]):
-        raise errors.cannot_be_replayed(lasting, [str(eqn.primitive) for eqn in eqns_within(jaxpr) if lasting_effects(eqn)])
+        *_, innermost = [eqn for eqn in eqns_within(jaxpr) if lasting_effects(eqn)]
+        raise errors.cannot_be_replayed(lasting, innermost.primitive, line_of(innermost.source_info))
     # What is staged here is kept as long as the original jaxpr lives, so it runs the copy.
-    jaxpr = cached(jaxpr, ("within", policy), lambda: within(jaxpr, policy))
+    jaxpr = cached(jaxpr, ("within", policy), lambda: within(jaxpr, policy)) or jaxpr
     plan = cached(jaxpr, ("plan", active, policy, prevent_cse), lambda: Plan(jaxpr, active, policy, prevent_cse))
     outs, held = plan.evaluate(primals)
     return outs, RematMap(held, plan), plan.linearization.active_outs
