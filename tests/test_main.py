@@ -168,6 +168,23 @@ def test_what_a_function_prints_stays_out_of_the_json(model, capsys):
     assert run_json(capsys, f"{model}:prints", "--args", "2.0")["value"] == 4
 
 
+def test_memory(model, capsys, monkeypatch):
+    found = run_json(capsys, f"{model}:loss", "--args", "start(), scale=0.5", "--memory")
+    assert found["name"] == "model:loss"
+    assert found["tape_bytes"] == sum(r["nbytes"] for r in found["residuals"]) > 0
+    assert any(r["op"] == "sin" and r["shape"] == [3] and r["kind"] == "input" and "model.py" in r["line"] for r in found["residuals"])
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main([f"{model}:loss", "--args", "start()", "--memory"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("model:loss", "kept by", "sin", "integer_pow", "input [0]"))
+
+
+def test_memory_of_the_shipped_problems(capsys):
+    assert main(["--memory"]) == 0
+    out = capsys.readouterr().out
+    assert all(problem.name in out for problem in PROBLEMS)
+
+
 def test_table_of_a_user_function(model, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([f"{model}:loss", "--args", "start()"]) == 0
@@ -265,7 +282,7 @@ def test_help(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    for word in ("module:function", "path/to/file.py:function", "--args", "--json", "exit status"):
+    for word in ("module:function", "path/to/file.py:function", "--args", "--memory", "--json", "exit status"):
         assert word in out
 
 
