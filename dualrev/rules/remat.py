@@ -95,7 +95,10 @@ class Plan:
                              [None] * len(jaxpr_out_avals(parts.second)))
         ties = prevent_cse if isinstance(prevent_cse, tuple) else (prevent_cse,) * len(graph.invars)
         self.tied = [ties[i] if kind == "in" else prevent_cse is not False for kind, i in (parts.held[k] for k in parts.reads)]
-        self.moves: dict[str, Callable[..., Any]] = {}
+        #: Pushes and pulls are checkpointed as well: who differentiates them stores what the policy says.
+        self.moves = {direction: jax.checkpoint(functools.partial(self._move, direction), policy=policy, prevent_cse=any(ties))
+                      for direction in ("push", "pull")}
+        self.compiled: dict[str, Callable[..., Any]] = {}
 
     def evaluate(self, primals: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """``(outs, what is held)``."""
@@ -104,21 +107,22 @@ class Plan:
         return results[: self.n_out], [pools[kind][i] for kind, i in self.parts.held]
 
     def move(self, direction: str, held: Sequence[Any], moving: Sequence[Any]) -> tuple[Any, ...]:
-        """A push or a pull."""
+        """A push or a pull; of concrete values in one program, so that what is evaluated again need not be stored meanwhile."""
+        if is_eager([*held, *(t for t in moving if t is not None)]):
+            if direction not in self.compiled:
+                self.compiled[direction] = jax.jit(functools.partial(self._move, direction))
+            return self.compiled[direction](list(held), tuple(moving))
+        return self.moves[direction](list(held), tuple(moving))
+
+    def _move(self, direction: str, held: Sequence[Any], moving: Sequence[Any]) -> tuple[Any, ...]:
         read = [held[i] for i in self.parts.reads]
         if any(self.tied) and self.again.jaxpr.jaxpr.eqns:
             # Tied to what moves, so that the evaluation is neither shared with the first nor moved before it.
-            apart, moving = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], tuple(moving)))
+            apart, moving = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], moving))
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
         pools_of = {"held": held, "again": self.again(read)}
-        return self.linearization.move(direction, [pools_of[kind][i] for kind, i in self.parts.where], tuple(moving))
-
-    def compiled(self, direction: str) -> Callable[..., Any]:
-        """A push or a pull in one program, so that what is evaluated again need not be stored meanwhile."""
-        if direction not in self.moves:
-            self.moves[direction] = jax.jit(functools.partial(self.move, direction))
-        return self.moves[direction]
+        return self.linearization.move(direction, [pools_of[kind][i] for kind, i in self.parts.where], moving)
 
 
 class RematMap(LinearMap):
@@ -142,16 +146,11 @@ class RematMap(LinearMap):
             found.append((x, str(makers[i].primitive), line_of(makers[i].source_info)) if kind == "saved" else (x, self.name, ""))
         return found
 
-    def _move(self, direction: str, moving: Sequence[Any]) -> tuple[Any, ...]:
-        if is_eager([*self.held, *(t for t in moving if t is not None)]):
-            return self.plan.compiled(direction)(self.held, moving)
-        return self.plan.move(direction, self.held, moving)
-
     def push(self, *tangents: Any) -> tuple[Any, ...]:
-        return self._move("push", tangents)
+        return self.plan.move("push", self.held, tangents)
 
     def pull(self, *cotangents: Any) -> tuple[Any, ...]:
-        return self._move("pull", cotangents)
+        return self.plan.move("pull", self.held, cotangents)
 
 
 jax.tree_util.register_pytree_node(RematMap, lambda m: ((m.held,), m.plan), lambda plan, held: RematMap(held[0], plan))
