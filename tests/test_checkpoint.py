@@ -92,10 +92,10 @@ def test_chain_of_ten_stores_one_array() -> None:
 @pytest.mark.parametrize("policy", [None, "auto"])
 def test_derivatives_of_derivatives_store_what_the_policy_says(policy: Any) -> None:
     x = jnp.linspace(0.0, 1.0, 1000)
-    gradient = dualrev.grad(squares(dualrev.checkpoint(waves, policy=policy)))
-    assert bytes_of(dualrev.grad(squares(waves)), x) > 20 * x.nbytes
-    # The checkpoint's input and what its cotangent is computed from.
-    assert bytes_of(gradient, x) <= 2.1 * x.nbytes
+    f = dualrev.checkpoint(waves, policy=policy)
+    assert bytes_of(dualrev.grad(lambda x: jnp.sum(waves(x))), x) > 20 * x.nbytes
+    # The input and the cotangent of the output.
+    assert bytes_of(dualrev.grad(lambda x: jnp.sum(f(x))), x) == 2 * x.nbytes
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -325,50 +325,3 @@ def test_decorator_and_arguments() -> None:
         dualrev.checkpoint(jnp.sin, policy="dots")  # type: ignore[call-overload]
     with pytest.raises(AttributeError, match="no_such_policy"):
         _ = policies.no_such_policy
-
-
-# ----------------------------------------------------------------------------------------------------------------- residuals
-
-
-def test_residuals_are_listed() -> None:
-    constant = np.arange(4.0)
-
-    def f(p: Any, x: Any) -> Any:
-        y = jnp.exp(p["w"] @ x)
-        return y, jnp.sum(jnp.sin(y) * constant)
-
-    out, J = dualrev.linearize(f, {"w": W}, X)
-    found = J.residuals()
-    assert sum(r.nbytes for r in found) == found.nbytes == J.residual_bytes == J.T.residuals().nbytes
-    by_kind = {(r.kind, r.name): r for r in found}
-    w = by_kind["input", "[0]['w']"]
-    assert (w.nbytes, w.shape, w.dtype, w.op) == (128, (4, 4), "float64", "dot_general")
-    assert by_kind["output", "[0]"].op == "exp"
-    assert {r.op for r in found if r.kind == "constant"} == {"mul"}
-    assert all("test_checkpoint.py" in r.line and "f)" in r.line for r in found)
-    assert dualrev.vjp(f, {"w": W}, X)[1].residuals() == found
-    text = repr(found)
-    assert "dot_general" in text and "input [1]" in text and "128 B" in text.replace("  ", " ")
-    assert len(out) == 2
-
-
-def repeated(f: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda layers, x: lax.scan(lambda c, _: (f(layers, c), None), x, None, length=3)[0]
-
-
-def checkpointed(f: Callable[..., Any]) -> Callable[..., Any]:
-    return dualrev.checkpoint(f, policy="auto")
-
-
-@pytest.mark.parametrize("wrap", [jax.jit, dualrev.checkpoint, checkpointed, repeated], ids=lambda wrap: wrap.__name__)
-def test_residuals_inside_programs(wrap: Any) -> None:
-    J = dualrev.linearize(wrap(network), LAYERS, ROWS)[1]
-    found = J.residuals()
-    assert found.nbytes == J.residual_bytes and all("test_checkpoint.py" in r.line for r in found)
-    assert wrap is not jax.jit or all("(network)" in r.line for r in found)
-    assert {r.name for r in found if r.kind == "input"} >= {"[0][0]", "[0][1]", "[0][2]"}
-
-
-def test_residuals_of_a_map_that_left_jit() -> None:
-    J = jax.jit(lambda x: dualrev.linearize(waves, x)[1])(X)
-    assert [(r.op, r.kind) for r in J.residuals()] == [("sin", "intermediate")] * 10

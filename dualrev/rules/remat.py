@@ -122,7 +122,7 @@ class Plan:
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
         pools_of = {"held": held, "again": self.again(read)}
-        return self.linearization.move(direction, [pools_of[kind][i] for kind, i in self.parts.where], moving)
+        return self.linearization.move(direction, [pools_of[kind][i] for kind, i in self.parts.where], tuple(moving))
 
 
 class RematMap(LinearMap):
