@@ -1,4 +1,4 @@
-"""Work on traced programs: running them again quickly, splicing in calls, taking them apart."""
+"""Work on traced programs: running them again quickly, and finding what does not change in a loop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from dualrev._jax import (
     ClosedJaxpr,
     JaxprEqnContext,
     binds_functions,
-    has_explicit_layout,
     is_literal,
     jaxpr_as_fun,
-    jit_p,
-    stage,
     typeof,
     vary_over,
     varying,
@@ -83,31 +80,6 @@ def on_shards(jaxpr: Any) -> Callable[..., list[Any]]:
         return [atom.val if is_literal(atom) else env[atom] for atom in body.outvars]
 
     return on_shard
-
-
-def inlined(jaxpr: Any) -> Any:
-    """A closed jaxpr with the equations of the ``jit`` calls in it, at any depth, in place of the calls."""
-
-    def is_call(eqn: Any) -> bool:
-        return eqn.primitive is jit_p and not has_explicit_layout(eqn.params)
-
-    def run(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
-        body = jaxpr.jaxpr
-        env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
-        for eqn in body.eqns:
-            values = [atom.val if is_literal(atom) else env[atom] for atom in eqn.invars]
-            if is_call(eqn):
-                outs = run(eqn.params["jaxpr"], values)
-            else:
-                with eqn.ctx.manager:
-                    out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
-                outs = list(out) if eqn.primitive.multiple_results else [out]
-            env.update(zip(eqn.outvars, outs, strict=True))
-        return [atom.val if is_literal(atom) else env[atom] for atom in body.outvars]
-
-    if not any(map(is_call, jaxpr.jaxpr.eqns)):
-        return jaxpr
-    return stage(lambda *args: run(jaxpr, args), jaxpr.in_avals)
 
 
 def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:

@@ -10,11 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dualrev._jax import ClosedJaxpr, Jaxpr, Var, has_explicit_layout, jit_p, name_p, remat_p
-
-
-def is_literal(atom: Any) -> bool:
-    return hasattr(atom, "val")
+from dualrev._jax import ClosedJaxpr, Jaxpr, Var, has_explicit_layout, is_literal, jit_p, name_p, remat_p
 
 
 @dataclass(frozen=True)
@@ -27,6 +23,16 @@ class Graph:
     consts: dict[Any, Any]
     debug_info: Any
 
+    def computing(self, outvars: Sequence[Any]) -> Any:
+        """A closed jaxpr that computes these of the graph's values, and does what has an effect, but nothing more."""
+        needed = {v for v in outvars if not is_literal(v)}
+        kept = []
+        for eqn in reversed(self.eqns):
+            if eqn.effects or any(v in needed for v in eqn.outvars):
+                needed.update(atom for atom in eqn.invars if not is_literal(atom))
+                kept.append(eqn)
+        return self.program(kept[::-1], self.invars, outvars)
+
     def program(self, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
         """A closed jaxpr of some of the equations, which read nothing but ``invars``, one another and constants."""
         read = {atom for eqn in eqns for atom in eqn.invars if not is_literal(atom)} | {v for v in outvars if not is_literal(v)}
@@ -37,17 +43,17 @@ class Graph:
         return ClosedJaxpr(body, [self.consts[v] for v in constvars])
 
 
-def _called(eqn: Any) -> Any | None:
+def _called(eqn: Any, checkpoints: bool) -> Any | None:
     """The program of a call that may be spliced in: one with no settings of its own, and not to be kept apart by a barrier."""
     if eqn.primitive is jit_p:
         return None if has_explicit_layout(eqn.params) else eqn.params["jaxpr"]
-    if eqn.primitive is remat_p:
+    if checkpoints and eqn.primitive is remat_p:
         return None if eqn.params["differentiated"] else eqn.params["jaxpr"]
     return None
 
 
-def graph_of(jaxpr: Any) -> Graph:
-    """The equations of a closed jaxpr, with those of the ``jit`` and ``checkpoint`` calls in it."""
+def graph_of(jaxpr: Any, checkpoints: bool = True) -> Graph:
+    """The equations of a closed jaxpr, with those of the ``jit`` calls in it and, if it is asked for, of the ``checkpoint`` calls."""
     body = jaxpr.jaxpr
     consts = dict(zip(body.constvars, jaxpr.consts, strict=True))
     eqns: list[Any] = []
@@ -58,7 +64,7 @@ def graph_of(jaxpr: Any) -> Graph:
 
         for eqn in body.eqns:
             invars = [now(atom) for atom in eqn.invars]
-            inner = _called(eqn)
+            inner = _called(eqn, checkpoints)
             if inner is not None:
                 open_jaxpr = getattr(inner, "jaxpr", inner)
                 held = {v: Var(v.aval) for v in open_jaxpr.constvars}
@@ -164,19 +170,7 @@ def partition(graph: Graph, n_out: int, later: Sequence[Any], choose: Choice) ->
     where = [("held", held_at[atom]) if not is_literal(atom) and atom in held_at
              else ("again", at[id(atom) if is_literal(atom) else atom]) for atom in later]
     second = graph.program(again, [held_vars[i] for i in reads], [atoms[key] for key in computed])
-    first = graph.program(_needed_for(graph, [*outs, *extra]), graph.invars, [*outs, *extra])
-    return Partition(first, second, held, reads, where, [maker[v] for v in extra])
-
-
-def _needed_for(graph: Graph, outvars: Sequence[Any]) -> list[Any]:
-    """The equations that results depend on, and those that have an effect."""
-    needed = {v for v in outvars if not is_literal(v)}
-    kept = []
-    for eqn in reversed(graph.eqns):
-        if eqn.effects or any(v in needed for v in eqn.outvars):
-            needed.update(atom for atom in eqn.invars if not is_literal(atom))
-            kept.append(eqn)
-    return kept[::-1]
+    return Partition(graph.computing([*outs, *extra]), second, held, reads, where, [maker[v] for v in extra])
 
 
 def _with_observers(graph: Graph, eqns: Sequence[Any], known: set[Any], choose: Choice) -> list[Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from dualrev.partition import Choice, Graph, held_eqns, is_literal
+from dualrev._jax import is_literal
+from dualrev.partition import Choice, Graph, held_eqns
 
 #: Operations that cost no more than reading their operands and writing their results, and that a compiler fuses with what
 #: reads them: entry by entry, or moving entries about.

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax import is_literal, jaxpr_as_fun, primitive
-from dualrev.jaxprs import inlined, with_outputs
+from dualrev.partition import graph_of
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
 
@@ -132,12 +132,11 @@ class Plan:
 
     def __init__(self, jaxpr: Any, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
                  weigh: Callable[[int, int], bool]):
-        flat = inlined(jaxpr)
-        body = flat.jaxpr
-        self.inputs = list(body.invars)
-        self.constants = dict(zip(body.constvars, flat.consts, strict=True))
+        body = graph_of(jaxpr, checkpoints=False)
+        self.inputs = body.invars
+        self.constants = body.consts
         self.producer = {var: eqn for eqn in body.eqns for var in eqn.outvars}
-        self.fixed = {*body.constvars, *(v for v, fixed in zip(body.invars, is_fixed, strict=True) if fixed)}
+        self.fixed = {*body.consts, *(v for v, fixed in zip(body.invars, is_fixed, strict=True) if fixed)}
         for eqn in body.eqns:
             if not eqn.effects and all(self._is_fixed(x) for x in eqn.invars):
                 self.fixed.update(eqn.outvars)
@@ -151,7 +150,7 @@ class Plan:
         chosen = set(sums)
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
-        self.step = jaxpr_as_fun(with_outputs(flat, [*rest, *self.in_loop.values(), *self.new]))
+        self.step = jaxpr_as_fun(body.computing([*rest, *self.in_loop.values(), *self.new]))
 
     def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """The outputs of a step: those that are not summed, those to add up, those to stack."""
