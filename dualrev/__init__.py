@@ -5,6 +5,7 @@ from dualrev.api import jvp, linear_transpose, linearize, vjp
 from dualrev.checkpointing import checkpoint
 from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
+from dualrev.regions import region
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
 from dualrev.schedules import Bytes, Revolve
 
@@ -23,6 +24,7 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "policies",
+    "region",
     "rule",
     "testing",
     "value_and_grad",

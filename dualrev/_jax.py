@@ -177,6 +177,27 @@ def lasting_effects(jaxpr: Any) -> list[str]:
     return sorted(map(str, _replayable.filter_not_in(jaxpr.effects)))
 
 
+def hoisted(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """A closed jaxpr that takes its constants as its first operands, and the constants."""
+    body = jaxpr.jaxpr
+    info = body.debug_info._replace(arg_names=None, result_paths=None)
+    return ClosedJaxpr(body.replace(constvars=[], invars=[*body.constvars, *body.invars], debug_info=info), []), list(jaxpr.consts)
+
+
+def bind_linear_solve(matvec: Any, vecmat: Any, solve: Any, transpose_solve: Any, b: Sequence[Any]) -> list[Any]:
+    """Bind the primitive of ``lax.custom_linear_solve``, on flat functions; ``vecmat`` and ``transpose_solve`` may both be None.
+
+    ``lax.custom_linear_solve`` itself would have jax transpose ``matvec``.
+    """
+    from jax._src.lax.control_flow.solves import _LinearSolveTuple, linear_solve_p
+
+    avals = [typeof(x) for x in b]
+    programs = [(None, []) if fun is None else hoisted(stage(fun, avals)) for fun in (matvec, vecmat, solve, transpose_solve)]
+    consts = [x for _, xs in programs for x in xs]
+    return list(linear_solve_p.bind(*consts, *b, const_lengths=_LinearSolveTuple(*[len(xs) for _, xs in programs]),
+                                    jaxprs=_LinearSolveTuple(*[jaxpr for jaxpr, _ in programs])))
+
+
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     """``(number of constants, number of carries)`` of a scan: since 0.11 they stand in a tree of inputs, ``ft_in``."""
     if "num_consts" in params:
@@ -484,6 +505,84 @@ def entrywise_primitive(name: str, function: Callable[..., Any]) -> Any:
 
     batching.primitive_batchers[new] = batch
     return new
+
+
+def program_primitive(name: str, run: Callable[..., list[Any]], batch: Callable[..., dict[str, Any]],
+                      rule: Callable[..., list[Any]]) -> Any:
+    """A primitive of our own that runs a program, among its parameters: ``run(*args, **params)``.
+
+    ``batch(in_axes, **params)`` are the parameters under a ``vmap`` whose axis has no name; one that has a name may be read inside,
+    and becomes part of the program, ``jaxpr`` among the parameters, with ``batch(None, **params)``.  jax's own derivatives see a
+    function with ``rule``, a pushforward of ``(params, *primals, *tangents)``.
+    """
+    from jax._src.core import no_axis_name  # the name of a vmap's axis that has none
+    from jax.interpreters import batching, mlir
+
+    new = _ProgramPrimitive(name)
+    new.multiple_results = True
+    new.run, new.rule = run, rule
+    new.def_impl(run)
+
+    def abstract(*avals: Any, **params: Any) -> Any:
+        jaxpr = stage(functools.partial(run, **params), avals)
+        return jaxpr.out_avals, jaxpr.effects
+
+    new.def_effectful_abstract_eval(abstract)
+    mlir.register_lowering(new, mlir.lower_fun(run, multiple_results=True))
+
+    def batched(axis: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[list[Any], list[int | None]]:
+        if all(d is None for d in dims):
+            outs = new.bind(*args, **params)
+            return outs, [None] * len(outs)
+        if axis.name is no_axis_name:
+            params = batch(tuple(dims), **params)
+        else:
+            whole = jax.vmap(functools.partial(run, **params), in_axes=tuple(dims), axis_name=axis.name, spmd_axis_name=axis.spmd_name)
+            params = batch(None, **dict(params, jaxpr=stage(whole, [typeof(x) for x in args])))
+        outs = new.bind(*args, **params)
+        return outs, [0] * len(outs)
+
+    batching.fancy_primitive_batchers[new] = batched
+    return new
+
+
+class _ProgramPrimitive(Primitive):
+    run: Callable[..., list[Any]]
+    rule: Callable[..., list[Any]]
+
+    def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: dict[str, Any], /) -> Any:
+        # jax's derivatives look a primitive up in a registry of their own; asked by a custom rule, they need no entry.
+        if type(trace).__name__ in ("JVPTrace", "LinearizeTrace"):
+            with set_current_trace(trace):
+                return bind_custom_jvp(functools.partial(self.run, **params), functools.partial(self.rule, params), args)
+        return super().bind_with_trace(trace, args, avals, params)
+
+
+def _bound_primitive(name: str) -> Any:
+    """A primitive without operands that marks a place in a program: nothing moves past it, and it compiles to nothing.
+
+    What has an effect stays where it is, in programs traced by ``jit`` and inside loops too; traces that know nothing of it hand it
+    to the trace around them.
+    """
+    from jax._src import effects  # which effects compile, and where they may stand
+    from jax.interpreters import mlir
+
+    class Bound(effects.Effect):
+        pass
+
+    for allowed in (effects.lowerable_effects, effects.control_flow_allowed_effects, effects.remat_allowed_effects,
+                    effects.custom_derivatives_allowed_effects, effects.partial_eval_kept_effects):
+        allowed.add_type(Bound)
+    new, effect = Primitive(name), frozenset([Bound()])
+    new.multiple_results = True
+    new.def_impl(lambda **_: [])
+    new.def_effectful_abstract_eval(lambda **_: ([], effect))
+    mlir.register_lowering(new, lambda *_, **__: [])
+    return new
+
+
+#: Where a ``with`` block that asks for a mode begins and ends.
+region_bound = _bound_primitive("region_bound")
 
 
 def _run_compiled(function: Callable[..., Any], *args: Any, **params: Any) -> Any:

@@ -10,23 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof, vary_as
+from dualrev._jax import is_differentiable, is_eager, tangent_aval, typeof
 from dualrev.derivatives import DenseMap
 from dualrev.engines import forward
+from dualrev.engines.columns import basis_vectors
 from dualrev.linear_maps import LinearMap
 from dualrev.settings import widened
 from dualrev.zeros import fit
-
-
-def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
-    """Rows ``indices`` of the standard basis of the product of the given spaces: one array ``(k, *shape)`` for each space."""
-    blocks, offset = [], 0
-    for aval in avals:
-        hot = lax.eq(lax.broadcast_in_dim(indices - offset, (*indices.shape, aval.size), (0,)),
-                     lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
-        blocks.append(vary_as(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)), aval))
-        offset += aval.size
-    return blocks
 
 
 def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: int | None) -> list[Any]:

@@ -165,6 +165,7 @@ def bind(name: str, **params: Any) -> Callable[..., Any]:
 #: Rows that no line of the table fits, such as those that hold programs, and the file that tests each.  A file of cases may add to it.
 ELSEWHERE = {
     **dict.fromkeys(("debug_callback", "debug_print", "jit", "cond", "remat2"), "test_nesting.py"),
+    "region": "test_region.py",
     **dict.fromkeys(("scan", "while"), "test_loops.py"),
 }
 

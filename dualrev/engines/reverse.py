@@ -22,6 +22,7 @@ from dualrev._jax import (
     forget,
     process,
     rebind_shard_map,
+    region_bound,
     set_current_trace,
     source,
     stage_shard_map,
@@ -29,7 +30,7 @@ from dualrev._jax import (
     to_concrete_value,
     typeof,
 )
-from dualrev.engines import references, splitting
+from dualrev.engines import references, regions, splitting
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Split, Unfold, Unknown, aval_of, row_of
 from dualrev.settings import Wide, current, under
@@ -73,6 +74,9 @@ class TapeTrace(Trace):
         self.has_references = False
         #: Slots whose cotangents accumulate in a dtype of their own.
         self.wide: dict[int, Wide] = {}
+        #: The modes of the ``with`` blocks that are open, and the stretch in forward mode if the innermost one asks for it.
+        self.modes: list[str] = []
+        self.stretch: regions.Stretch | None = None
 
     def new_slot(self) -> int:
         slot = self.n_slots
@@ -119,9 +123,14 @@ class TapeTrace(Trace):
             return references.make(self, primitive, tracers, params)
         if self.has_references and references.holds_box(self, tracers):
             return references.operate(self, primitive, tracers, params)
+        if primitive is region_bound:
+            return self.enter_or_leave(params)
         primals, slots, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, params)
+        if self.stretch is not None:
+            results = self.stretch.operate(tracers, lambda trace, values: _many(trace.process_primitive(primitive, values, params)))
+            return results if primitive.multiple_results else results[0]
         active: tuple[Any, ...] = tuple([slot is not None for slot in slots])
         if self.wide:
             active = tuple([slot is not None and self.wide.get(slot, True) for slot in slots])
@@ -149,6 +158,23 @@ class TapeTrace(Trace):
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
+    def enter_or_leave(self, params: dict[str, Any]) -> Any:
+        """The bound of a ``with`` block that asks for a mode; traces around this one learn of it too."""
+        if params["enters"]:
+            self.modes.append(params["mode"])
+        else:
+            self.modes.pop()
+        self.close_stretch()
+        process(self.parent, region_bound, (), params)
+        if not self.is_linear and self.modes and self.modes[-1] == "forward":
+            self.stretch = regions.Stretch(self)
+        return []
+
+    def close_stretch(self) -> None:
+        if self.stretch is not None:
+            self.stretch.close()
+            self.stretch = None
+
     def infinitesimal(self) -> splitting.InfinitesimalTrace:
         """The trace that primals are computed under once an eigenvalue has been split."""
         if not isinstance(self.parent, splitting.InfinitesimalTrace):
@@ -174,6 +200,9 @@ class TapeTrace(Trace):
         primals, slots, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
+        if self.stretch is not None:
+            return self.stretch.operate(tracers, lambda trace, values: trace.process_custom_jvp_call(
+                primitive, fun, jvp, values, symbolic_zeros=symbolic_zeros))
         if self.is_linear:  # the function itself must be linear, whatever its rule says
             with set_current_trace(self):
                 return list(fun.call_wrapped(*tracers))
@@ -189,6 +218,9 @@ class TapeTrace(Trace):
         if not moves:
             params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
             return process(self.parent, primitive, primals, params)
+        if self.stretch is not None:
+            return self.stretch.operate(tracers, lambda trace, values: trace.process_custom_vjp_call(
+                primitive, fun, fwd, bwd, values, out_trees=out_trees, symbolic_zeros=symbolic_zeros))
         active = [s is not None for s in slots]
         if self.is_linear:
             with set_current_trace(self):
@@ -210,6 +242,10 @@ class TapeTrace(Trace):
             outs, linear_map = under(self.settings, custom.call_fwd, fwd, bwd, out_trees, primals, active, symbolic_zeros)
             linear_map.pusher = pusher
         return self.record(outs, linear_map, custom.differentiable(outs), slots)
+
+
+def _many(results: Any) -> Sequence[Any]:
+    return results if isinstance(results, (list, tuple)) else [results]
 
 
 class NonLinearMap(LinearMap):
@@ -256,6 +292,7 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
                     results = list(fun(*inputs))
                 references.check_results(trace, results)
                 outs, out_slots, _ = trace.split(results)
+                trace.close_stretch()
             finally:
                 trace.invalidate()
             wide = tuple([(slot, flag.dtype) for slot, flag in trace.wide.items()])

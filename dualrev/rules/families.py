@@ -18,6 +18,7 @@ from dualrev.rules import householder as householder
 from dualrev.rules import index as index
 from dualrev.rules import linalg as linalg
 from dualrev.rules import reduce as reduce
+from dualrev.rules import region as region
 from dualrev.rules import remat as remat
 from dualrev.rules import scan as scan
 from dualrev.rules import shape as shape
