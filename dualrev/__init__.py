@@ -6,6 +6,7 @@ from dualrev.checkpointing import checkpoint
 from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
 from dualrev.regions import region
+from dualrev.roots import implicit
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
 from dualrev.schedules import Bytes, Revolve
 
@@ -17,6 +18,7 @@ __all__ = [
     "grad",
     "hessian",
     "hvp",
+    "implicit",
     "jacfwd",
     "jacobian",
     "jacrev",

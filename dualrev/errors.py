@@ -128,6 +128,19 @@ def cannot_be_replayed(effects: list[str], primitive: Any, line: str) -> NonRepl
     )
 
 
+def singular_residual(solver: str, residual: str) -> NoDerivativeError:
+    return NoDerivativeError(
+        f"{user_call.get()}: the derivative of the residual {residual} by what {solver} returned is singular, to working precision, so "
+        "that the solution is no differentiable function of the arguments there: it may be a multiple root, or one of many. State a "
+        "residual that determines the solution."
+    )
+
+
+def residual_does_not_fit(solver: str, residual: str, found: Any, expected: Any) -> RuleError:
+    return RuleError(f"implicit: the residual {residual} must return what the solver {solver} returns, in structure, shapes and dtype; "
+                     f"the residual has {found}, the solution has {expected}")
+
+
 def no_transpose_solve() -> TypeError:
     return TypeError("transpose_solve required for backwards mode automatic differentiation of custom_linear_solve. "
                      f"({user_call.get()} asked for it{at_user_frame()}; pass transpose_solve=, or symmetric=True where that is so.)")

@@ -1,0 +1,259 @@
+"""The derivative of what solves an equation, from the equation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import tree_flatten, tree_structure, tree_unflatten
+
+from dualrev import checks, errors, zeros
+from dualrev._jax import SymbolicZero, Tracer, bind_custom_jvp, bind_linear_solve, is_differentiable, tangent_aval, typeof
+from dualrev.calls import Function, Traced, split_arguments
+from dualrev.derivatives import DenseMap
+from dualrev.engines import forward, reverse
+from dualrev.krylov import gmres
+from dualrev.linear_maps import LinearMap
+from dualrev.sweeps import dense_of
+
+#: Up to this many real unknowns the linear system is solved with its matrix, beyond by GMRES.
+DENSE = 256
+
+Solve = Callable[[Callable[[Any], Any], Any], Any]
+
+
+def implicit(solver: Callable[..., Any], residual: Callable[..., Any], *, solve: Solve | None = None,
+             has_aux: bool = False) -> Callable[..., Any]:
+    r"""A solver with the derivative of the equation that it solves, whatever it does to solve it.
+
+    Where :math:`r(x, a) = 0` defines :math:`x(a)`, the implicit function theorem gives
+    :math:`\mathrm{d}x = -(\partial_x r)^{-1}\, \partial_a r\, \mathrm{d}a`: one linear system for each tangent, and one with the
+    transposed matrix for each cotangent.  A fixed point :math:`x = g(x, a)` is the root of :math:`g(x, a) - x`.  Neither mode looks
+    into the solver, both hold at any order, and under ``jit`` and ``vmap``.
+
+    Args:
+      solver: ``solver(*args)`` returns :math:`x`, a pytree of floating-point or complex arrays.
+      residual: ``residual(x, *args)`` returns :math:`r`, with the structure, shapes and dtypes of :math:`x`.  It may close over values
+        that are differentiated; ``solver`` may as well, if it can be traced.
+      solve: ``solve(matvec, b)`` returns the solution of ``matvec(y) = b``, for trees like :math:`x`; it is traced, is given the
+        transposed system in reverse mode, and for complex :math:`x` the residual must be holomorphic in it.  By default a system of at
+        most 256 real unknowns is solved with its matrix, formed by pushes, and a larger one by restarted GMRES.
+      has_aux: whether ``solver`` returns ``(x, aux)``; ``aux`` is not differentiated.
+
+    Returns:
+      A function with the arguments and results of ``solver``.
+
+    Raises:
+      RuleError: the residual does not fit the solution; the message has both types.
+      NoDerivativeError: the matrix is singular, where values are known and ``solve`` is not given.  Under ``jit`` a system that
+        cannot be solved gives infinities or NaN.  How accurate the solver was is not checked.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
+    >>> def newton(a):
+    ...     return jax.lax.while_loop(lambda s: abs(s**2 - a) > 1e-6, lambda s: (s + a / s) / 2, a)
+    >>> root = dr.implicit(newton, lambda s, a: s**2 - a)
+    >>> round(float(dr.grad(root)(4.0)), 4), round(float(dr.grad(dr.grad(root))(4.0)), 4)
+    (0.25, -0.0312)
+
+    Source: [Griewank & Walther 2008, ch. 15]; [Christianson 1994].
+    """
+    for what, function in (("a solver", solver), ("a residual", residual)):
+        if not callable(function):
+            raise TypeError(f"implicit: expected {what}, a function; got {function!r}")
+
+    functions = Function(solver), Function(residual)
+
+    @functools.wraps(solver)
+    def solution(*args: Any) -> Any:
+        problem = _Problem(*functions, solve, has_aux, args)
+        outs = problem.bind(problem.operands)
+        return tree_unflatten(problem.out_tree, outs)
+
+    return solution
+
+
+class _Problem:
+    """One call of a solver: its operands are what the solver closes over, what the residual does, and the arguments."""
+
+    def __init__(self, solver: Function, residual: Function, solve: Solve | None, has_aux: bool, args: tuple[Any, ...]):
+        self.residual, self.solve, self.has_aux, self.args = residual, solve, has_aux, args
+        self.names = checks.name_of(solver.fun), checks.name_of(residual.fun)
+        self.flat, tree, self.fixed = split_arguments(args, {})
+        self.call = solver.flat(tree, self.fixed)
+        avals = [typeof(x) for x in self.flat]
+        self.traced: Traced | None = None
+        self.traced_residual: Traced | None = None
+        with contextlib.suppress(jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
+                                 jax.errors.TracerIntegerConversionError):  # it looks at values, and so it runs on them
+            self.traced = Traced(self.call, avals)
+        self.operands = self.flat
+        if self.traced is not None:
+            self.learn(self.traced.out_tree, self.traced.out_avals)
+            self.traced_residual = found = Traced(self.residual_call, [*self.avals, *avals])
+            self.check(found.out_tree, found.out_avals)
+            self.operands = [*self.traced.consts, *found.consts, *self.flat]
+
+    tree: Any
+
+    def learn(self, out_tree: Any, avals: Sequence[Any]) -> None:
+        """What kind of solution the solver returns."""
+        self.out_tree = out_tree
+        result = tree_unflatten(out_tree, avals)
+        if self.has_aux:
+            checks.check_pair(result)
+            result, _ = result
+        self.avals, self.tree = tree_flatten(result)
+        for aval in self.avals:
+            if not is_differentiable(aval):
+                raise errors.RuleError(f"implicit: the solver {self.names[0]} must return floating-point or complex arrays; got "
+                                       f"{self.tree} of {_types(self.avals)}")
+        positional = tree_structure(((result, *self.args), {}))
+        self.residual_call = self.residual.flat(positional, (*[None] * len(self.avals), *self.fixed))
+
+    def check(self, tree: Any, avals: Sequence[Any]) -> None:
+        """The residual is like the solution."""
+        if tree != self.tree or _types(avals) != _types(self.avals):
+            raise errors.residual_does_not_fit(*self.names, f"{tree} of {_types(avals)}",
+                                               f"{self.tree} of {_types(self.avals)}")
+
+    def evaluate(self, *operands: Any) -> list[Any]:
+        if self.traced is not None:
+            return self.traced.run(operands[: len(self.traced.consts)], operands[len(operands) - len(self.flat):])
+        outs, tree = tree_flatten(self.call(*operands))
+        outs = checks.as_arrays(outs)
+        self.learn(tree, [typeof(x) for x in outs])
+        return outs
+
+    def residuals(self, x: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        flat = operands[len(operands) - len(self.flat):]
+        if self.traced_residual is not None:
+            n = len(operands) - len(flat) - len(self.traced_residual.consts)
+            return self.traced_residual.run(operands[n: len(operands) - len(flat)], [*x, *flat])
+        outs, tree = tree_flatten(self.residual_call(*x, *flat))
+        self.check(tree, [typeof(r) for r in outs])
+        return outs
+
+    def bind(self, operands: Sequence[Any]) -> list[Any]:
+        return bind_custom_jvp(self.evaluate, self.jvp, operands)
+
+    def jvp(self, *flat: Any) -> list[Any]:
+        n = len(flat) // 2
+        operands, tangents = flat[:n], [None if type(t) is SymbolicZero else zeros.drop_float0(t) for t in flat[n:]]
+        outs = self.bind(operands)  # with its rule: an outer derivative must not look inside either
+        x = outs[: len(self.avals)]
+        _, moved = forward.push_through(lambda *operands: self.residuals(x, operands), operands, tangents)
+        moved_x: Sequence[Any] = [None] * len(x)
+        if any(t is not None for t in moved):
+            moved_x = self.solved(x, operands, [lax.neg(zeros.instantiate(t, a)) for t, a in zip(moved, self.avals, strict=True)])
+        moved_outs = [*moved_x, *[None] * (len(outs) - len(x))]
+        return [*outs, *[SymbolicZero(tangent_aval(typeof(out))) if t is None else t for out, t in zip(outs, moved_outs, strict=True)]]
+
+    def solved(self, x: Sequence[Any], operands: Sequence[Any], b: Sequence[Any]) -> list[Any]:
+        """The solution of ``∂ₓr · y = b``."""
+        if self.solve is not None:
+            return _solve_flat(self.derivative(lambda *x: self.residuals(x, operands), x), self.by_user, b)
+
+        def in_parts(*parts: Any) -> list[Any]:
+            return _parts(self.residuals(_joined(parts, self.avals), operands))
+
+        derivative = self.derivative(in_parts, _parts(x))
+        if sum(part.size for part in _parts(x)) > DENSE:
+            return _joined(_solve_flat(derivative, _by_gmres, _parts(b)), self.avals)
+        avals = [typeof(part) for part in _parts(x)]
+        dense = dense_of(derivative, avals, avals)
+        if sum(a.size for a in avals):
+            matrix = _matrix(dense)
+            if not isinstance(matrix, Tracer) and _is_singular(np.asarray(matrix)):
+                raise errors.singular_residual(*self.names)
+        return _joined(_solve_flat(dense, _by_matrix, _parts(b)), self.avals)
+
+    def derivative(self, fun: Callable[..., Any], x: Sequence[Any]) -> LinearMap:
+        return reverse.linearize(fun, x, [True] * len(x))[1]
+
+    def by_user(self, matvec: Callable[..., Any], b: Sequence[Any], _: LinearMap, is_transposed: bool) -> list[Any]:
+        def of_tree(v: Any) -> Any:
+            return tree_unflatten(self.tree, matvec(*checks.as_arrays(tree_flatten(v)[0])))
+
+        assert self.solve is not None
+        outs: list[Any]
+        tree: Any
+        outs, tree = tree_flatten(self.solve(of_tree, tree_unflatten(self.tree, b)))
+        if tree != self.tree or _types(map(typeof, outs)) != _types(self.avals):
+            raise errors.RuleError(f"implicit: solve must return what it is given for b, in structure, shapes and dtype; got {tree} of "
+                                   f"{_types(map(typeof, outs))}, expected {self.tree} of {_types(self.avals)}")
+        return outs
+
+
+def _types(avals: Any) -> str:
+    return "(" + ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in avals) + ")"
+
+
+# A residual need not be holomorphic in x, so that the system is one of real and imaginary parts.
+def _parts(xs: Sequence[Any]) -> list[Any]:
+    return [part for x in xs for part in ((lax.real(x), lax.imag(x)) if jnp.iscomplexobj(x) else (x,))]
+
+
+def _joined(parts: Sequence[Any], avals: Sequence[Any]) -> list[Any]:
+    found = iter(parts)
+    return [lax.complex(next(found), next(found)) if jnp.issubdtype(a.dtype, jnp.complexfloating) else next(found) for a in avals]
+
+
+def _solve_flat(derivative: LinearMap, solver: Callable[..., list[Any]], b: Sequence[Any]) -> list[Any]:
+    """A linear solve of which the transpose is one too, whichever is asked for."""
+    avals = [typeof(x) for x in b]
+
+    def matvec(*v: Any) -> list[Any]:
+        return [zeros.instantiate(t, a) for t, a in zip(derivative.push(*v), avals, strict=True)]
+
+    def vecmat(*u: Any) -> list[Any]:
+        return [zeros.instantiate(t, a) for t, a in zip(derivative.pull(*u), avals, strict=True)]
+
+    def solve(*b: Any) -> list[Any]:
+        return solver(matvec, b, derivative, False)
+
+    def transpose_solve(*b: Any) -> list[Any]:
+        return solver(vecmat, b, derivative, True)
+
+    return bind_linear_solve(matvec, vecmat, solve, transpose_solve, b)
+
+
+def _by_matrix(matvec: Any, b: Sequence[Any], dense: DenseMap, is_transposed: bool) -> list[Any]:
+    matrix = _matrix(dense)
+    return _unraveled(jnp.linalg.solve(matrix.T if is_transposed else matrix, _raveled(b)), b)
+
+
+def _by_gmres(matvec: Callable[..., Any], b: Sequence[Any], _: LinearMap, is_transposed: bool) -> list[Any]:
+    return _unraveled(gmres(lambda v: _raveled(matvec(*_unraveled(v, b))), _raveled(b)), b)
+
+
+def _matrix(dense: DenseMap) -> Any:
+    rows = [jnp.concatenate([block.reshape(-1, aval.size) for block, aval in zip(row, dense.in_avals, strict=True)], axis=1)
+            for row in dense.real]
+    joint = jnp.concatenate(rows)
+    return joint.astype(jnp.promote_types(joint.dtype, jnp.float32))
+
+
+def _raveled(xs: Sequence[Any]) -> Any:
+    joint = jnp.concatenate([x.ravel() for x in xs])
+    return joint.astype(jnp.promote_types(joint.dtype, jnp.float32))
+
+
+def _unraveled(vector: Any, like: Sequence[Any]) -> list[Any]:
+    parts, start = [], 0
+    for x in like:
+        parts.append(vector[start: start + x.size].reshape(x.shape).astype(x.dtype))
+        start += x.size
+    return parts
+
+
+def _is_singular(matrix: np.ndarray) -> bool:
+    if not np.isfinite(matrix).all():
+        return False
+    values = np.linalg.svd(matrix, compute_uv=False)
+    return bool(values[-1] <= len(values) * np.finfo(matrix.dtype).eps * values[0])
