@@ -9,7 +9,7 @@ import jax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import checks
-from dualrev._jax import ClosedJaxpr, hoisted, is_array_like, jaxpr_as_fun, stage
+from dualrev._jax import hoisted, is_array_like, jaxpr_as_fun, stage
 
 
 class Function:
@@ -40,7 +40,7 @@ def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list
 
 
 class Traced:
-    """A flat call as a program, with what the function closes over for its constants.
+    """A flat call as a program, and what the function closes over.
 
     It is traced by ``jit``, which remembers, and knows which of jax's settings a function was traced under.
     """
@@ -52,23 +52,28 @@ class Traced:
             outs, self.out_tree = tree_flatten(jitted(*flat))
             return outs
 
-        self.jaxpr = stage(flat_result, avals)
+        #: The program, which takes what the function closes over before its arguments.
+        self.jaxpr, self.consts = hoisted(stage(flat_result, avals))
+        self.n_consts = len(self.consts)
         self.out_avals = list(self.jaxpr.out_avals)
-        self.consts = list(self.jaxpr.consts)
+
+    def take_consts(self) -> list[Any]:
+        """What the function closes over, which is then forgotten: who keeps the program must not keep values of a trace."""
+        consts, self.consts = self.consts, []
+        return consts
 
     def run(self, consts: Sequence[Any], flat: Sequence[Any]) -> list[Any]:
-        return list(jaxpr_as_fun(ClosedJaxpr(self.jaxpr.jaxpr, list(consts)))(*flat))
+        return list(jaxpr_as_fun(self.jaxpr)(*consts, *flat))
 
     def operation(self, flat: Sequence[Any]) -> tuple[Any, list[Any], Callable[[Sequence[Any]], Any]]:
         """``(jaxpr, operands, finish)``: a program without constants, and what makes its results those of the function.
 
         The program is the same object in each call of the same function.
         """
-        body = self.jaxpr.jaxpr
+        body, operands = self.jaxpr.jaxpr, [*self.consts, *flat]
         if len(body.eqns) != 1:  # with jax.disable_jit there is no call to find
-            jaxpr, consts = hoisted(self.jaxpr)
-            return jaxpr, [*consts, *flat], lambda results: tree_unflatten(self.out_tree, results)
-        env = dict(zip((*body.constvars, *body.invars), (*self.consts, *flat), strict=True))
+            return self.jaxpr, operands, lambda results: tree_unflatten(self.out_tree, results)
+        env = dict(zip(body.invars, operands, strict=True))
 
         def value(atom: Any) -> Any:
             return atom.val if hasattr(atom, "val") else env[atom]

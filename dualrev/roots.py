@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -71,8 +70,9 @@ def implicit(solver: Callable[..., Any], residual: Callable[..., Any], *, solve:
 
     @functools.wraps(solver)
     def solution(*args: Any) -> Any:
-        problem = _Problem(*functions, solve, has_aux, args)
-        outs = problem.bind(problem.operands)
+        flat, tree, fixed = split_arguments(args, {})
+        problem = _Problem(*functions, solve, has_aux, tree, fixed)
+        outs = problem.bind(problem.trace(flat))
         return tree_unflatten(problem.out_tree, outs)
 
     return solution
@@ -81,25 +81,29 @@ def implicit(solver: Callable[..., Any], residual: Callable[..., Any], *, solve:
 class _Problem:
     """One call of a solver: its operands are what the solver closes over, what the residual does, and the arguments."""
 
-    def __init__(self, solver: Function, residual: Function, solve: Solve | None, has_aux: bool, args: tuple[Any, ...]):
-        self.residual, self.solve, self.has_aux, self.args = residual, solve, has_aux, args
+    def __init__(self, solver: Function, residual: Function, solve: Solve | None, has_aux: bool, tree: Any, fixed: tuple[Any, ...]):
+        self.solver, self.residual, self.solve, self.has_aux = solver, residual, solve, has_aux
+        self.args_tree, self.fixed = tree, fixed
         self.names = checks.name_of(solver.fun), checks.name_of(residual.fun)
-        self.flat, tree, self.fixed = split_arguments(args, {})
-        self.call = solver.flat(tree, self.fixed)
-        avals = [typeof(x) for x in self.flat]
         self.traced: Traced | None = None
         self.traced_residual: Traced | None = None
-        with contextlib.suppress(jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
-                                 jax.errors.TracerIntegerConversionError):  # it looks at values, and so it runs on them
-            self.traced = Traced(self.call, avals)
-        self.operands = self.flat
-        if self.traced is not None:
-            self.learn(self.traced.out_tree, self.traced.out_avals)
-            self.traced_residual = found = Traced(self.residual_call, [*self.avals, *avals])
-            self.check(found.out_tree, found.out_avals)
-            self.operands = [*self.traced.consts, *found.consts, *self.flat]
 
-    tree: Any
+    def trace(self, flat: Sequence[Any]) -> list[Any]:
+        """The operands; a solver that looks at values is not traced, and runs on them."""
+        avals = [typeof(x) for x in flat]
+        self.n_flat = len(flat)
+        solver = self.solver.flat(self.args_tree, self.fixed)
+        try:
+            self.traced = Traced(solver, avals)
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError):
+            self.call = solver
+            return list(flat)
+        self.learn(self.traced.out_tree, self.traced.out_avals)
+        found = self.traced_residual = Traced(self.residual_call, [*self.avals, *avals])
+        self.check(found.out_tree, found.out_avals)
+        # A trace around may keep this object, with its rule: it must hold none of the functions and values that made it.
+        del self.solver, self.residual, self.residual_call
+        return [*self.traced.take_consts(), *found.take_consts(), *flat]
 
     def learn(self, out_tree: Any, avals: Sequence[Any]) -> None:
         """What kind of solution the solver returns."""
@@ -113,7 +117,8 @@ class _Problem:
             if not is_differentiable(aval):
                 raise errors.RuleError(f"implicit: the solver {self.names[0]} must return floating-point or complex arrays; got "
                                        f"{self.tree} of {_types(self.avals)}")
-        positional = tree_structure(((result, *self.args), {}))
+        args, _ = tree_unflatten(self.args_tree, [0] * self.args_tree.num_leaves)
+        positional = tree_structure(((result, *args), {}))
         self.residual_call = self.residual.flat(positional, (*[None] * len(self.avals), *self.fixed))
 
     def check(self, tree: Any, avals: Sequence[Any]) -> None:
@@ -124,17 +129,17 @@ class _Problem:
 
     def evaluate(self, *operands: Any) -> list[Any]:
         if self.traced is not None:
-            return self.traced.run(operands[: len(self.traced.consts)], operands[len(operands) - len(self.flat):])
+            return self.traced.run(operands[: self.traced.n_consts], operands[len(operands) - self.n_flat:])
         outs, tree = tree_flatten(self.call(*operands))
         outs = checks.as_arrays(outs)
         self.learn(tree, [typeof(x) for x in outs])
         return outs
 
     def residuals(self, x: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-        flat = operands[len(operands) - len(self.flat):]
+        n = len(operands) - self.n_flat
+        flat = operands[n:]
         if self.traced_residual is not None:
-            n = len(operands) - len(flat) - len(self.traced_residual.consts)
-            return self.traced_residual.run(operands[n: len(operands) - len(flat)], [*x, *flat])
+            return self.traced_residual.run(operands[n - self.traced_residual.n_consts: n], [*x, *flat])
         outs, tree = tree_flatten(self.residual_call(*x, *flat))
         self.check(tree, [typeof(r) for r in outs])
         return outs
