@@ -13,23 +13,25 @@ from jax import lax
 from dualrev._jax import is_differentiable, is_eager, tangent_aval, typeof
 from dualrev.derivatives import DenseMap
 from dualrev.engines import forward
-from dualrev.engines.columns import basis_vectors
+from dualrev.engines.columns import basis_vectors, push_all
 from dualrev.linear_maps import LinearMap
 from dualrev.settings import widened
 from dualrev.zeros import fit
 
 
-def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: int | None) -> list[Any]:
+def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: int | None,
+          move_all: Callable[..., Sequence[Any]] | None = None) -> list[Any]:
     """``move`` applied to each basis vector of the given spaces, stacked along a new first axis.
 
-    ``chunk_size`` bounds how many are in memory at once.
+    ``chunk_size`` bounds how many are in memory at once; ``move_all`` applies it to stacked vectors, where that is not left to vmap.
     """
     n = sum(aval.size for aval in avals)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
 
     def several(indices: Any) -> list[Any]:
-        return list(jax.vmap(lambda *t: list(move(*t)))(*basis_vectors(avals, indices)))
+        moves = move_all or jax.vmap(lambda *t: list(move(*t)))
+        return list(moves(*basis_vectors(avals, indices)))
 
     if chunk_size is None or chunk_size >= n:
         return several(np.arange(n, dtype=np.int32))
@@ -72,22 +74,25 @@ def push_columns(call: Callable[..., Sequence[Any]], flat: Sequence[Any], moving
     """
     results: list[Any] = []
 
-    def push(*tangents: Any) -> list[Any]:
+    def push(tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         given: list[Any] = [None] * len(flat)
         for i, t in zip(moving, tangents, strict=True):
             given[i] = t if factor == 1 else t * factor
         outs, ts = forward.push_through(call, flat, given)
-        results[:] = outs
         # An integer output has zeros of its own dtype for derivatives, as in jax.
-        return [lax.full(x.shape, 0, x.dtype) if t is None else fit(t, typeof(x))
-                for x, t in zip(map(jnp.asarray, outs[: n_out()]), ts[: n_out()], strict=True)]
+        return outs, [lax.full(x.shape, 0, x.dtype) if t is None else fit(t, typeof(x))
+                      for x, t in zip(map(jnp.asarray, outs[: n_out()]), ts[: n_out()], strict=True)]
+
+    def push_together(*tangents: Any) -> list[Any]:
+        results[:], moved = push_all(push, tangents)
+        return moved
 
     avals = [tangent_aval(typeof(flat[i])) for i in moving]
     in_loop = chunk_size is not None and not is_eager(())
     if not moving:
         results[:] = call(*flat)
         return results, [[] for _ in results[: n_out()]]
-    stacked = sweep(push, avals, chunk_size)
+    stacked = sweep(lambda *ts: push(ts)[1], avals, chunk_size, push_together)
     if in_loop or not stacked:  # what a traced loop computes inside stays inside
         results[:] = call(*flat)
     return results, columns(stacked, avals, [tangent_aval(typeof(x)) for x in results[: n_out()]])

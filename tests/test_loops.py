@@ -132,6 +132,19 @@ def test_vmapped_over_different_numbers_of_steps(options: Any) -> None:
     assert_close(got, jax.tree.map(lambda *xs: jnp.stack(xs), *rows))
 
 
+@pytest.mark.parametrize("how", [dr.grad, functools.partial(dr.grad, engine="forward"), lambda f: jax.jit(dr.grad(f))],
+                         ids=["reverse", "forward", "jit"])
+def test_a_batch_inside(how: Any) -> None:
+    """The members of a batch stop at different steps."""
+    starts, counts = jnp.stack([START, 2 * START, START + 1]), jnp.array([5, 0, 7])
+
+    def total(f: Any) -> Any:
+        return lambda w: jnp.sum(jnp.stack([f(w, h, n) for h, n in zip(starts, [5, 0, 7], strict=True)]) ** 2)
+
+    got = how(lambda w: jnp.sum(jax.vmap(while_of(tanh_step), (None, 0, 0))(w, starts, counts) ** 2))(WEIGHTS)
+    assert_close(got, jax.grad(total(scan_of(tanh_step)))(WEIGHTS))
+
+
 def test_newton() -> None:
     """d sqrt(a) / da, through the iteration that finds it."""
 

@@ -86,4 +86,4 @@ class Stretch:
                 if held() is not None:
                     basis, tangents = self.moving[slot]
                     jacobian = columns.matrix([tangents], [self.inputs[source] for source in basis])
-                    self.trace.entries.append((jacobian, basis, (slot,)))
+                    self.trace.write(jacobian, basis, (slot,))

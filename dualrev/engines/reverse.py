@@ -101,6 +101,10 @@ class TapeTrace(Trace):
                 slots.append(None)
         return primals, slots, moves
 
+    def write(self, linear_map: LinearMap, ins: tuple[int, ...], outs: tuple[int | None, ...]) -> None:
+        self.entries.append((linear_map, ins, outs))
+        self.sources.append(source())
+
     def record(self, outs: Sequence[Any], linear_map: LinearMap | None, active_outs: Sequence[bool],
                slots: Sequence[int | None]) -> list[Any]:
         if linear_map is None or not any(active_outs):
@@ -110,8 +114,7 @@ class TapeTrace(Trace):
             taped = self.watch(out) if moves else out
             results.append(taped)
             out_slots.append(taped.slot if moves else None)
-        self.entries.append((linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots)))
-        self.sources.append(source())
+        self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
         return results
 
     def stage_value(self, val: Any) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev import errors, zeros
-from dualrev._jax import is_differentiable, is_eager, jaxpr_as_fun, while_p
+from dualrev._jax import is_differentiable, is_eager, jaxpr_as_fun, stage, while_p
 from dualrev.engines.staging import Linearization, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.jaxprs import reads
 from dualrev.linear_maps import LinearMap, Tangents, Tape
@@ -194,11 +194,47 @@ def _linearize(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str
     return outs, linear_map, moves
 
 
+def _together(params: dict[str, Any]) -> dict[str, Any]:
+    """The loop of a batch whose members stop at different steps, as one that goes on while any does and keeps those that have stopped.
+
+    ``vmap`` leaves such a loop with a condition that is an array.  The body takes the constants of the condition as well.
+    """
+    cond_jaxpr, body_jaxpr, n_cond, n_body = (
+        params[name] for name in ("cond_jaxpr", "body_jaxpr", "cond_nconsts", "body_nconsts"))
+
+    def make() -> tuple[Any, Any]:
+        test, step = jaxpr_as_fun(cond_jaxpr), jaxpr_as_fun(body_jaxpr)
+
+        def body(*args: Any) -> list[Any]:
+            consts, carry = args[: n_cond + n_body], args[n_cond + n_body:]
+            (goes,) = test(*consts[:n_cond], *carry)
+            new = step(*consts[n_cond:], *carry)
+            return [lax.select(lax.broadcast_in_dim(goes, y.shape, range(goes.ndim)), y, x) for x, y in zip(carry, new, strict=True)]
+
+        def condition(*args: Any) -> list[Any]:
+            return [jnp.any(test(*args)[0])]
+
+        avals = [*cond_jaxpr.in_avals[:n_cond], *body_jaxpr.in_avals]
+        return stage(condition, cond_jaxpr.in_avals), stage(body, avals)
+
+    condition, body = cached((cond_jaxpr, body_jaxpr), "together", make)
+    return dict(params, cond_jaxpr=condition, body_jaxpr=body, body_nconsts=n_cond + n_body)
+
+
 class WhileRow(CallRow):
     """On concrete values the steps are counted, and there is room for no more than twice as many."""
 
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        if params["cond_jaxpr"].out_avals[0].shape:
+            n, params = params["cond_nconsts"], _together(params)
+            primals, tangents = [*primals[:n], *primals], [*[None] * n, *tangents]
+        return super().jvp(primals, tangents, params)
+
     def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        if params["cond_jaxpr"].out_avals[0].shape:
+            n, params = params["cond_nconsts"], _together(params)
+            primals, active = [*primals[:n], *primals], (*[False] * n, *active)
         if is_linear or not is_eager(primals):
             return self.reverse(primals, active, params, is_linear)
         max_steps = current.get().max_steps
