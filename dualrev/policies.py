@@ -6,12 +6,15 @@ A policy is a function ``policy(primitive, *avals, **params)`` that says of one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from dualrev._jax import is_literal
 from dualrev.partition import Choice, Graph, held_eqns
+from dualrev.schedules import Schedule
 
 #: Operations that cost no more than reading their operands and writing their results, and that a compiler fuses with what
 #: reads them: entry by entry, or moving entries about.
@@ -70,6 +73,17 @@ class MinCut:
 
 #: The automatic policy.
 min_cut = MinCut()
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A policy, and the schedule of the scans in the function that it is a policy for (see :mod:`dualrev.schedules`)."""
+
+    policy: Callable[..., Any]
+    schedule: Schedule
+
+    def __call__(self, primitive: Any, *avals: Any, **params: Any) -> Any:
+        return self.policy(primitive, *avals, **params)
 
 
 def __getattr__(name: str) -> Any:

@@ -70,6 +70,12 @@ class Bytes:
 
 Schedule = Literal["all", "sqrt"] | Revolve | Bytes
 
+
+def check_schedule(call: str, schedule: Any) -> None:
+    if schedule not in ("all", "sqrt") and not isinstance(schedule, (Revolve, Bytes)):
+        raise ValueError(f"{call}: schedule must be 'all', 'sqrt', Revolve(slots) or Bytes(n); got {schedule!r}")
+
+
 #: A step is taken to be repeated no more often than this; beyond, schedules are valid but not the best.
 MOST_REPETITIONS = 64
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax import is_differentiable
-from dualrev.schedules import Bytes, Revolve, Schedule
+from dualrev.schedules import Schedule, check_schedule
 
 CustomVjpJvp = Literal["transpose", "differentiate_primal", "error"]
 StackCotangents = Literal["auto", True, False]
@@ -168,8 +168,7 @@ class Request(NamedTuple):
             if count is not None and count < 1:
                 raise ValueError(f"{call}: {name} must be at least 1; got {count}")
         schedule = options.get("schedule", "all")
-        if schedule not in ("all", "sqrt") and not isinstance(schedule, (Revolve, Bytes)):
-            raise ValueError(f"{call}: schedule must be 'all', 'sqrt', Revolve(slots) or Bytes(n); got {schedule!r}")
+        check_schedule(call, schedule)
         dtypes = (dtype,) if is_single and dtype is not None else dtype
         return Request(settings_of(zero_wins, policy, split, stack, *counts, schedule), dtypes, non_float == "none")
 

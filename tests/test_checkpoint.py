@@ -43,6 +43,10 @@ POLICIES = {
 AT_MOST = ("everything", "anything")
 
 
+def named(policy: Any) -> str:
+    return getattr(policy, "__name__", str(policy))
+
+
 def network(layers: Any, x: Any) -> Any:
     for i, w in enumerate(layers):
         x = checkpoint_name(x @ w, f"pre{i}")
@@ -235,7 +239,7 @@ def branched(x: Any) -> Any:
 FUNCTIONS = [nested, compiled, twice, dropout, sorted_, spectrum, looped, branched]
 
 
-@pytest.mark.parametrize("policy", [None, "auto", policies.dots_saveable], ids=str)
+@pytest.mark.parametrize("policy", [None, "auto", policies.dots_saveable], ids=named)
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_derivatives_are_those_without_a_checkpoint(f: Callable[..., Any], policy: Any) -> None:
     total, plain = squares(dualrev.checkpoint(f, policy=policy)), squares(f)
@@ -273,7 +277,7 @@ def test_map_that_left_jit() -> None:
 # ------------------------------------------------------------------------------------------------------------------- effects
 
 
-@pytest.mark.parametrize("policy", [None, "auto", policies.everything_saveable], ids=str)
+@pytest.mark.parametrize("policy", [None, "auto", policies.everything_saveable], ids=named)
 def test_prints_print_as_often_as_in_jax(policy: Any, capfd: pytest.CaptureFixture[str]) -> None:
     def f(x: Any) -> Any:
         y = jnp.sin(x)
@@ -293,7 +297,7 @@ def test_prints_print_as_often_as_in_jax(policy: Any, capfd: pytest.CaptureFixtu
         assert count(dualrev.grad(g)) >= 1
 
 
-@pytest.mark.parametrize("face", FACES, ids=str)
+@pytest.mark.parametrize("face", FACES, ids=named)
 def test_effects_that_must_not_happen_twice(face: Face) -> None:
     from jax.experimental import io_callback
 

@@ -309,6 +309,23 @@ def test_schedules_take_less_room() -> None:
     assert root < 25 * x.nbytes and slots < 10 * x.nbytes and some <= 40_000
 
 
+@pytest.mark.parametrize("schedule", ["sqrt", dr.Revolve(5)], ids=str)
+def test_a_schedule_for_a_part_of_a_function(schedule: Any) -> None:
+    x = jnp.linspace(0.5, 1, 100)
+    part = dr.checkpoint(long_chain, schedule=schedule)
+
+    def f(x: Any) -> Any:
+        return long_chain(part(x) * x)
+
+    expected = jax.grad(lambda x: long_chain(long_chain(x) * x))(x)
+    assert_close(dr.grad(f)(x), expected)
+    assert_close(jax.jit(dr.grad(f))(x), expected)
+    assert_close(jax.grad(f)(x), expected)
+    alone, plain = (dr.linearize(g, x)[1].residual_bytes for g in (part, long_chain))
+    assert alone <= dr.linearize(long_chain, x, schedule=schedule)[1].residual_bytes + 2 * x.nbytes < plain / 10
+    assert plain < dr.linearize(f, x)[1].residual_bytes < 1.2 * plain
+
+
 def test_schedules_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="slots must be 1 or more; got 0"):
         dr.Revolve(0)
@@ -316,6 +333,8 @@ def test_schedules_that_cannot_be() -> None:
         dr.grad(long_chain, schedule=dr.Bytes(900))(jnp.ones(100))
     with pytest.raises(ValueError, match=r"schedule must be 'all', 'sqrt', Revolve\(slots\) or Bytes\(n\); got 'log'"):
         dr.grad(long_chain, schedule="log")(jnp.ones(100))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="schedule must be 'all'"):
+        dr.checkpoint(long_chain, schedule=3)  # type: ignore[call-overload]
 
 
 # ---------------------------------------------------------------------------------- sums over time, taken after the loop

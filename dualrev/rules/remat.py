@@ -32,8 +32,9 @@ from dualrev._jax import (
 from dualrev.engines.staging import Linearization, Program, cached, linearization_of, pushforward_of
 from dualrev.linear_maps import LinearMap
 from dualrev.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
-from dualrev.policies import MinCut
+from dualrev.policies import MinCut, Scheduled
 from dualrev.rules.control import call, own_copy, splice
+from dualrev.settings import current, settings_of, under
 
 
 def choice_of(policy: Any, n_out: int) -> Choice:
@@ -174,6 +175,9 @@ def _remat_forward(primals: Sequence[Any], tangents: Sequence[Any],
 def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                    is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     policy, prevent_cse = params["policy"], params["prevent_cse"]
+    if isinstance(policy, Scheduled):
+        inner = dict(params, policy=policy.policy)
+        return under(settings_of(*current.get()._replace(schedule=policy.schedule)), _remat_reverse, primals, active, inner, is_linear)
     jaxpr = own_copy(params["jaxpr"])
     if is_linear:
         return linearization_of(jaxpr, active, True, splice("checkpoint"))(primals)
