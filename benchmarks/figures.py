@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dualrev as dr
-from benchmarks.programs import COMPILED, EAGER, TRACED, chain
+from benchmarks.programs import COMPILED, EAGER, LOOPS, TRACED, chain, repeated
 
 Run = Callable[[], Any]
 
@@ -79,7 +79,7 @@ def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: 
     gc.disable()
     try:
         end = time.perf_counter() + budget
-        while len(times) < 11 or (time.perf_counter() < end and len(times) < 400):
+        while len(times) < 3 or (time.perf_counter() < end and len(times) < 400):
             # Alternate who goes first, so that neither always runs in the other's wake.
             if len(times) % 2:
                 a, b = _seconds(ours, calls), _seconds(theirs, calls)
@@ -112,6 +112,51 @@ def compiled(budget: float) -> list[Figure]:
         difference = checked(ours(inputs), theirs(inputs))
         figures.append(compare("compiled gradient", program.name, partial(ours, inputs), partial(theirs, inputs), budget, 1.1,
                                difference))
+    return figures
+
+
+def temporary(program: Any) -> int:
+    """Bytes that a compiled program takes for temporary values."""
+    return int(program.memory_analysis().temp_size_in_bytes)
+
+
+def loops(budget: float) -> list[Figure]:
+    """Gradients of scans: time, room for temporary values, and time to compile."""
+    figures = []
+    for program in LOOPS:
+        inputs = program.make_inputs()
+        built, seconds = {}, {}
+        for name, grad in (("ours", dr.grad), ("theirs", jax.grad)):
+            lowered = jax.jit(grad(program.function)).lower(inputs)
+            start = time.perf_counter()
+            built[name] = lowered.compile()
+            seconds[name] = time.perf_counter() - start
+        room = temporary(built["ours"]) / temporary(built["theirs"])
+        label = f"{program.name} (room {room:.2f}, compiling {seconds['ours'] / seconds['theirs']:.2f})"
+        difference = checked(built["ours"](inputs), built["theirs"](inputs))
+        figures.append(compare("scan", label, partial(built["ours"], inputs), partial(built["theirs"], inputs), budget, 0.9,
+                               difference))
+    return figures
+
+
+def unbounded(budget: float) -> list[Figure]:
+    """Gradients of while loops, against those of a scan with as many steps by jax."""
+    figures = []
+    for steps in (64, 1024, 100_000):
+        known, unknown = repeated(steps, True), repeated(steps, False)
+        inputs = known.make_inputs()
+
+        def gradient(grad: Any, function: Any, n: Any = inputs[2]) -> Any:
+            return jax.jit(grad(lambda moving: function((*moving, n))))
+
+        theirs = gradient(jax.grad, known.function)
+        for kept in (16, 64, None):
+            ours = gradient(partial(dr.grad, loop_checkpoints=kept), unknown.function)
+            room = [temporary(run.lower(inputs[:2]).compile()) // inputs[1].nbytes for run in (ours, theirs)]
+            difference = checked(ours(inputs[:2]), theirs(inputs[:2]), 1e-3)
+            label = f"{known.name}, {kept or 'default'} states (room for {room[0]:,}; scan {room[1]:,})"
+            figures.append(compare("while over scan", label, partial(ours, inputs[:2]), partial(theirs, inputs[:2]), budget, 1.5,
+                                   difference))
     return figures
 
 
@@ -222,7 +267,8 @@ def held(memories: list[Memory]) -> Table:
     return table
 
 
-GROUPS: dict[str, Callable[[float], list[Figure]]] = {"compiled": compiled, "traced": traced, "eager": eager}
+GROUPS: dict[str, Callable[[float], list[Figure]]] = {
+    "compiled": compiled, "traced": traced, "eager": eager, "loops": loops, "while": unbounded}
 
 
 def main() -> None:

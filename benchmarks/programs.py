@@ -111,6 +111,119 @@ COMPILED = (
     Program("3-layer transformer block", transformer_loss, transformer_layers),
 )
 
+# --------------------------------------------------------------------------------------------------------------- loops
+
+
+def lstm_layer(length: int, batch: int, features: int, hidden: int) -> Program:
+    """A layer of long short-term memory over a sequence of vectors."""
+
+    def loss(weights: dict[str, jax.Array]) -> jax.Array:
+        xs = _draw(np.random.default_rng(1), length, batch, features) * np.sqrt(length)
+
+        def step(carry: Any, x: jax.Array) -> Any:
+            h, c = carry
+            i, f, g, o = jnp.split(x @ weights["input"] + h @ weights["again"] + weights["bias"], 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        start = jnp.zeros((batch, hidden), "float32")
+        return jnp.mean(lax.scan(step, (start, start), xs)[1] ** 2)
+
+    def weights() -> dict[str, jax.Array]:
+        rng = np.random.default_rng(0)
+        return {"input": _draw(rng, features, 4 * hidden), "again": _draw(rng, hidden, 4 * hidden),
+                "bias": jnp.zeros(4 * hidden, "float32")}
+
+    return Program(f"LSTM {length} x {batch}, {features}-{hidden}", loss, weights)
+
+
+def recurrent_loss(layers: list[dict[str, jax.Array]]) -> jax.Array:
+    """Three recurrent layers, one above the other, over 100 steps of a batch of 16."""
+    xs = _draw(np.random.default_rng(1), 100, 16, 64) * 10
+
+    def step(states: Any, x: jax.Array) -> Any:
+        found = []
+        for layer, h in zip(layers, states, strict=True):
+            x = jnp.tanh(x @ layer["input"] + h @ layer["again"] + layer["bias"])
+            found.append(x)
+        return found, x
+
+    return jnp.mean(lax.scan(step, [jnp.zeros((16, 64), "float32")] * 3, xs)[1] ** 2)
+
+
+def recurrent_layers() -> list[dict[str, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [{"input": _draw(rng, 64, 64), "again": _draw(rng, 64, 64), "bias": jnp.zeros(64, "float32")} for _ in range(3)]
+
+
+def nested_loss(weights: jax.Array) -> jax.Array:
+    """A scan in a scan: 20 times 20 steps."""
+
+    def inner(h: jax.Array, x: jax.Array) -> Any:
+        return jnp.tanh(h @ weights + x), None
+
+    def outer(h: jax.Array, x: jax.Array) -> Any:
+        h, _ = lax.scan(inner, h, jnp.stack([x] * 20))
+        return h, h
+
+    xs = _draw(np.random.default_rng(1), 20, 16, 64) * 4
+    return jnp.mean(lax.scan(outer, jnp.zeros((16, 64), "float32"), xs)[1] ** 2)
+
+
+def ode_loss(weights: list[jax.Array]) -> jax.Array:
+    """200 steps of the fourth-order Runge-Kutta method, with a network of two layers for the right-hand side."""
+
+    def rate(y: jax.Array) -> jax.Array:
+        return jnp.tanh(y @ weights[0]) @ weights[1]
+
+    def step(y: jax.Array, _: Any) -> Any:
+        k1 = rate(y)
+        k2 = rate(y + 0.005 * k1)
+        k3 = rate(y + 0.005 * k2)
+        k4 = rate(y + 0.01 * k3)
+        return y + 0.01 / 6 * (k1 + 2 * k2 + 2 * k3 + k4), None
+
+    return jnp.sum(lax.scan(step, _draw(np.random.default_rng(1), 8, 16), None, length=200)[0] ** 2)
+
+
+def ode_weights() -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [_draw(rng, 16, 64), _draw(rng, 64, 16)]
+
+
+LOOPS = (
+    lstm_layer(100, 1, 32, 64),
+    lstm_layer(100, 8, 64, 128),
+    lstm_layer(200, 16, 128, 256),
+    lstm_layer(100, 32, 128, 256),
+    Program("three recurrent layers", recurrent_loss, recurrent_layers),
+    Program("scan in a scan", nested_loss, lambda: _draw(np.random.default_rng(0), 64, 64)),
+    Program("ODE, 200 steps", ode_loss, ode_weights),
+)
+
+
+def repeated(steps: int, is_known: bool) -> Program:
+    """A state of 256 numbers that goes round, a number of times that a scan knows and a while loop does not."""
+
+    def step(weights: jax.Array, h: jax.Array) -> jax.Array:
+        return jnp.tanh(h @ weights) + 0.1 * h
+
+    def by_scan(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        weights, h, _ = inputs
+        return jnp.sum(lax.scan(lambda h, _: (step(weights, h), None), h, None, length=steps)[0])
+
+    def by_while(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        weights, h, n = inputs
+        return jnp.sum(lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, step(weights, c[1])), (0, h))[1])
+
+    def inputs() -> Any:
+        rng = np.random.default_rng(0)
+        return _draw(rng, 256, 256), _draw(rng, 256) * 16, jnp.int32(steps)
+
+    return Program(f"{steps:,} steps", by_scan if is_known else by_while, inputs)
+
+
 # ------------------------------------------------------------------------------------------------------------- tracing
 
 

@@ -146,6 +146,13 @@ def jaxpr_out_avals(jaxpr: Any) -> list[Any]:
     return list(jaxpr.out_avals)
 
 
+def is_custom_root(operation: Any) -> bool:
+    """Whether what ``call_hi_primitive`` holds is ``lax.custom_root``: since 0.12; before, that was a function with a JVP rule."""
+    from jax._src.lax.control_flow import solves
+
+    return isinstance(operation, getattr(solves, "CustomRoot", ()))
+
+
 def is_literal(atom: Any) -> bool:
     """Whether an operand of an equation is a number that stands in the program."""
     return hasattr(atom, "val")

@@ -14,7 +14,6 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres as jax_gmres
 
 import dualrev as dr
-from dualrev._jax import JAX_VERSION
 from dualrev.krylov import gmres
 
 
@@ -244,8 +243,6 @@ def by_custom_root(a: Any) -> Any:
     return lax.custom_root(lambda s: s**2 - a, a, lambda _, __: newton(a), lambda g, y: jnp.linalg.solve(jax.jacfwd(g)(y), y))
 
 
-@pytest.mark.skipif(JAX_VERSION >= (0, 12), reason="custom_root is a hijax operation there, of which engines see what it expands to: "
-                                                   "the solver")
 @pytest.mark.parametrize("wrap", ["plain", "jit inside", "jit outside"])
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_custom_root(derivative: str, wrap: str) -> None:

@@ -6,7 +6,7 @@ pull is found by transposing it; a VJP rule is an adjoint, whose push is found b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -41,9 +41,9 @@ def call_jvp(jvp: Any, primals: Sequence[Any], tangents: Sequence[Any], symbolic
     return results[:half], [_from_rule(t) for t in results[half:]]
 
 
-def linearize_jvp(jvp: Any, primals: Sequence[Any], active: Sequence[bool],
-                  symbolic_zeros: bool) -> tuple[list[Any], LinearMap, list[bool]]:
-    """Outputs and linear map of a user's JVP rule, by running it on tangents that are known as symbols only."""
+def linearize_push(push: Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]], primals: Sequence[Any],
+                   active: Sequence[bool]) -> tuple[list[Any], LinearMap, list[bool]]:
+    """Outputs and linear map of a pushforward, by running it on tangents that are known as symbols only."""
     outs: list[Any] = []
     which: list[bool] = []
     avals = [tangent_aval(typeof(x)) for x, moves in zip(primals, active, strict=True) if moves]
@@ -51,7 +51,7 @@ def linearize_jvp(jvp: Any, primals: Sequence[Any], active: Sequence[bool],
     def flat(*moving: Any) -> list[Any]:
         tangents = iter(moving)
         all_tangents = [next(tangents) if moves else None for moves in active]
-        primals_out, tangents_out = call_jvp(jvp, primals, all_tangents, symbolic_zeros)
+        primals_out, tangents_out = push(primals, all_tangents)
         outs.extend(primals_out)
         which.extend(t is not None for t in tangents_out)
         return [t for t in tangents_out if t is not None]
@@ -60,6 +60,12 @@ def linearize_jvp(jvp: Any, primals: Sequence[Any], active: Sequence[bool],
     slots = iter(tape.out_slots)
     tape.out_slots = tuple([next(slots) if moves else None for moves in which])
     return outs, tape, [slot is not None for slot in tape.out_slots]
+
+
+def linearize_jvp(jvp: Any, primals: Sequence[Any], active: Sequence[bool],
+                  symbolic_zeros: bool) -> tuple[list[Any], LinearMap, list[bool]]:
+    """Outputs and linear map of a user's JVP rule."""
+    return linearize_push(lambda xs, ts: call_jvp(jvp, xs, ts, symbolic_zeros), primals, active)
 
 
 def call_once_more(fun: Any, args: Sequence[Any]) -> list[Any]:

@@ -53,6 +53,7 @@ class ForwardTrace(Trace):
 
     def __init__(self, parent: Trace):
         super().__init__()
+        self.requires_low = False  # operations that jax would expand before they arrive do arrive (since 0.11)
         self.parent = parent
         self.settings = current.get()
         self.has_references = False

@@ -62,6 +62,7 @@ class TapeTrace(Trace):
 
     def __init__(self, parent: Trace, is_linear: bool = False, is_whole: bool = False):
         super().__init__()
+        self.requires_low = False  # operations that jax would expand before they arrive do arrive (since 0.11)
         self.parent = parent
         self.is_linear = is_linear
         self.is_whole = is_whole
@@ -142,7 +143,7 @@ class TapeTrace(Trace):
                 row = row_of(primitive, "reverse")
                 outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
             except Unfold as program:
-                if self.is_whole:
+                if self.is_whole or program.plain is None:
                     with set_current_trace(self):
                         return program.run(*tracers)
                 outs, linear_map, active_outs = program.plain

@@ -16,7 +16,6 @@ EXCLUDED = {
     "new_log": _HIJAX,
     "log_extend": _HIJAX,
     "log_read": _HIJAX,
-    "call_hi_primitive": _HIJAX,
     "call_hi_primitive_linearized": _HIJAX,
     "accum_grad_in_ref": _HIJAX,
     "custom_lin": _LINEARIZE,
