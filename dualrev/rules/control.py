@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import copy_jaxpr, is_concrete, is_eager, jaxpr_as_fun, jit_p
+from dualrev._jax import copy_jaxpr, is_concrete, is_eager, jaxpr_as_fun
 from dualrev.engines.splitting import singular_ops
 from dualrev.engines.staging import (
     Linearization,
@@ -19,7 +19,6 @@ from dualrev.engines.staging import (
     cached,
     linearization_of,
     pushforward_of,
-    wrapper_of,
 )
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.table import Row, Unfold, Unknown, aval_of, register
@@ -109,10 +108,6 @@ class RunRow(Row):
                 is_concrete(primals) and any(op.site.row.is_singular(op.residuals) for op in singular_ops(linear_map)))):
             raise Unfold((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
         return outs, linear_map, active_outs
-
-
-# The derivative of a compiled function is a compiled function.
-register(RunRow(jit_p, lambda params: params["jaxpr"], wrapper_of))
 
 
 def call(primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse) -> None:

@@ -31,7 +31,7 @@ SITES_PER_ROW = 1024
 
 
 #: Files that make rows but state none.
-_FORMS = ("rules/table.py", "rules/forms.py", "rules/programs.py", "dualrev/custom.py")
+_FORMS = ("rules/table.py", "rules/forms.py", "rules/programs.py", "rules/control.py", "dualrev/custom.py")
 
 
 class Unknown:
