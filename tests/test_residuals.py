@@ -64,6 +64,17 @@ def test_residuals_inside_programs(wrap: Any) -> None:
     assert {r.name for r in found if r.kind == "input"} >= {"[0][0]", "[0][1]", "[0][2]"}
 
 
+@pytest.mark.parametrize("loop", [
+    lambda w: lax.scan(lambda h, _: (jnp.tanh(h @ w), None), ROWS, None, length=3)[0],
+    lambda w: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.tanh(c[1] @ w)), (0, ROWS))[1],
+], ids=["scan", "while"])
+def test_residuals_of_the_steps_of_a_loop(loop: Any) -> None:
+    J = dualrev.linearize(loop, W)[1]
+    found = J.residuals()
+    assert found.nbytes == J.residual_bytes and {"dot_general", "tanh"} <= {r.op for r in found}
+    assert all("<lambda>" in r.line for r in found)
+
+
 def test_residuals_of_a_map_that_left_jit() -> None:
     J = jax.jit(lambda x: dualrev.linearize(network, LAYERS, x)[1])(ROWS)
     assert {(r.op, r.kind) for r in J.residuals()} == {("dot_general", "intermediate"), ("tanh", "intermediate")}

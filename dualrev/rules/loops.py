@@ -129,6 +129,10 @@ class Body:
         pools = {"once": once, "kept": kept}
         return [pools[kind][i] for kind, i in self.where]
 
+    def tape(self, once: Sequence[Any], kept: Sequence[Any]) -> Any:
+        """The body's tape with the residuals of all steps in place of those of one, to look at."""
+        return self.linearization.tape(self.residuals(once, kept))
+
     def start_tangents(self, tangents: Sequence[Any]) -> list[Any]:
         """Tangents or cotangents of the carries that move, as arrays; ``tangents`` has one for each carry, None where it is zero."""
         return [zeros.instantiate(t, a) for t, a, moves in zip(tangents, self.carry_avals, self.on_carry, strict=True) if moves]

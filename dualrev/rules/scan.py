@@ -73,6 +73,9 @@ class ScanMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
+    def tape(self) -> Any:
+        return self.body.tape(self.once, self.stacked)
+
     def push(self, *tangents: Any) -> Tangents:
         body, n_carry = self.body, self.body.n_carry
         values = iter(tangents)

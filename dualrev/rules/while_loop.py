@@ -119,6 +119,9 @@ class RecordedWhile(WhileMap):
 
     __slots__ = ()
 
+    def tape(self) -> Any:
+        return self.body.tape(self.operands[-1], self.held[0])
+
     def pull(self, *cotangents: Any) -> Tangents:
         buffers, n, length = self.held
         once = self.operands[-1]
