@@ -45,8 +45,8 @@ def _room(avals: Sequence[Any], length: int) -> list[Any]:
 
 
 def kept_avals(body: Body) -> list[Any]:
-    avals = body.linearization.residual_avals()
-    return [a for a, (kind, _) in zip(avals, body.where, strict=True) if kind == "kept"]
+    found = {i: a for a, (kind, i) in zip(body.linearization.residual_avals(), body.where, strict=True) if kind == "kept"}
+    return [found[i] for i in range(len(body.kept))]
 
 
 # ------------------------------------------------------------------------------------------------------------------ recorded
@@ -80,21 +80,26 @@ def record(body: Body, consts: Sequence[Any], carry: Sequence[Any], goes_on: Cal
     return lax.while_loop(lambda state: goes_on(state[0], state[1]), step, start)
 
 
-def pull_record(pull: Pull, once: Sequence[Any], buffers: Sequence[Any], n: Any, length: int, carry_ct: Sequence[Any],
-                slices: Slices = NOTHING, first: Any = 0) -> tuple[list[Any], list[Any], list[Any]]:
-    """The cotangents of the carries before ``n`` recorded steps, of the constants, and of the slices of arrays, written into place."""
+def pull_record(pull: Pull, once: Sequence[Any], buffers: Sequence[Any], last: Sequence[Any], n: Any, length: int,
+                carry_ct: Sequence[Any], slices: Slices = NOTHING, first: Any = 0) -> tuple[list[Any], list[Any], list[Any]]:
+    """The cotangents of the carries before ``n`` recorded steps, of the constants, and of the slices of arrays, written into place.
+
+    ``last`` is what the last step finds in the carries after it.
+    """
     body = pull.body
 
     def step(state: Any) -> Any:
-        i, carry_ct, xs_ct, totals, new = state
+        i, carry_ct, xs_ct, totals, new, following = state
         i = i - 1
         at = slices.order(first + i)
-        carry_ct, x_ct, terms, factors = pull.step(carry_ct, _read(slices.ys_ct, at), body.residuals(once, _read(buffers, i)))
-        return i, carry_ct, _write(xs_ct, x_ct, at), pull.add(totals, terms), _write(new, factors, i)
+        kept = _read(buffers, i)
+        carry_ct, x_ct, terms, factors = pull.step(carry_ct, _read(slices.ys_ct, at), body.residuals(once, kept, following))
+        return i, carry_ct, _write(xs_ct, x_ct, at), pull.add(totals, terms), _write(new, factors, i), body.following(kept)
 
-    start = (n, list(carry_ct), list(slices.xs_ct), pull.no_totals(), _room([v.aval for v in pull.plan.new], length))
-    _, carry_ct, xs_ct, totals, new = lax.while_loop(lambda state: state[0] > 0, step, start)
-    return carry_ct, pull.finish(body.residuals(once, buffers), totals, new), xs_ct
+    start = (n, list(carry_ct), list(slices.xs_ct), pull.no_totals(), _room([v.aval for v in pull.plan.new], length), list(last))
+    _, carry_ct, xs_ct, totals, new, _ = lax.while_loop(lambda state: state[0] > 0, step, start)
+    shifted = _write([jnp.roll(x, -1, 0) for x in body.following(buffers)], last, jnp.maximum(n - 1, 0))
+    return carry_ct, pull.finish(body.residuals(once, buffers, shifted), totals, new), xs_ct
 
 
 # -------------------------------------------------------------------------------------------------------------- checkpointed
@@ -194,8 +199,9 @@ def pull_sweep(pull: Pull, once: Sequence[Any], consts: Sequence[Any], checkpoin
         carry, _, _, checkpoints = lax.while_loop(lambda state: state[2] - state[1] > 1, advance, (carry, at, end, checkpoints))
         n = jnp.where(end == blocks, steps - block * (blocks - 1), block)
         first = (end - 1) * block
-        _, _, buffers = record(body, consts, carry, lambda _, i: i < n, block, slices, first)
-        carry_ct, terms, xs_ct = pull_record(pull, once, buffers, n, block, carry_ct, slices._replace(xs_ct=xs_ct), first)
+        end_carry, _, buffers = record(body, consts, carry, lambda _, i: i < n, block, slices, first)
+        carry_ct, terms, xs_ct = pull_record(pull, once, buffers, body.last(end_carry), n, block, carry_ct,
+                                             slices._replace(xs_ct=xs_ct), first)
         return end - 1, checkpoints.without(end - 1), carry_ct, pull.add(consts_ct, terms), xs_ct
 
     start = (jnp.int32(blocks), checkpoints, list(carry_ct), [zeros.zeros_of(a) for a in pull.plan.sum_avals], list(slices.xs_ct))

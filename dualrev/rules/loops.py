@@ -53,8 +53,9 @@ def moving_carry(derive: Callable[..., Any], jaxpr: Any, consts: Sequence[Any], 
 class Body:
     """The linearization of a loop body, and where each of its residuals is found.
 
-    ``on_*`` say which constants, initial carries, slices and carries move.  A residual is ``("once", i)``, the same at all steps, or
-    ``("kept", i)``, one for each step: ``kept[i]`` is its source, an input, an output or new.
+    ``on_*`` say which constants, initial carries, slices and carries move.  A residual is ``("once", i)``, the same at all steps;
+    ``("kept", i)``, one for each step: ``kept[i]`` is its source, an input, an output or new; or ``("next", j)``: a carry as a step
+    leaves it is the carry that the next step finds, and that is ``kept[next_of[j]]`` there.
     """
 
     linearization: Linearization
@@ -64,6 +65,7 @@ class Body:
     on_carry: Flags
     kept: tuple[tuple[str, int], ...]
     where: tuple[tuple[str, int], ...]
+    next_of: tuple[int, ...]
 
     @staticmethod
     def of(jaxpr: Any, linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
@@ -77,16 +79,22 @@ class Body:
         hoisted = dict(zip([i - first_new for i in invariant], jaxpr_as_fun(compute)(*known_consts), strict=True)) if invariant else {}
         once: list[Any] = []
         kept: list[tuple[str, int]] = []
-        where: list[tuple[str, int]] = []
-        for kind, i in linearization.residual_sources:
+        next_of: list[int] = []
+        # Inputs first: what is an output may then be found to be one of them, a step later.
+        places: dict[tuple[str, int], tuple[str, int]] = {}
+        for kind, i in sorted(linearization.residual_sources, key=lambda source: source[0] != "in"):
             if (kind == "in" and i < n_consts) or (kind == "new" and i in hoisted):
-                where.append(("once", len(once)))
+                places[kind, i] = "once", len(once)
                 once.append(consts[i] if kind == "in" else hoisted[i])
+            elif kind == "out" and i < len(on_carry) and ("in", n_consts + i) in places:
+                places[kind, i] = "next", len(next_of)
+                next_of.append(places["in", n_consts + i][1])
             else:
-                where.append(("kept", len(kept)))
+                places[kind, i] = "kept", len(kept)
                 kept.append((kind, i))
+        where = [places[source] for source in linearization.residual_sources]
         on_consts, on_init, on_xs = groups
-        return Body(linearization, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where)), once
+        return Body(linearization, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of)), once
 
     @property
     def n_consts(self) -> int:
@@ -125,13 +133,23 @@ class Body:
 
         return only(outs[:n_carry], self.known_carry), [out for out in outs[n_carry:] if type(out) is not Unknown], residual
 
-    def residuals(self, once: Sequence[Any], kept: Sequence[Any]) -> list[Any]:
-        pools = {"once": once, "kept": kept}
+    def residuals(self, once: Sequence[Any], kept: Sequence[Any], following: Sequence[Any]) -> list[Any]:
+        """The residuals of a step, of which ``following`` are found at the next, or of all steps."""
+        pools = {"once": once, "kept": kept, "next": following}
         return [pools[kind][i] for kind, i in self.where]
+
+    def following(self, kept: Sequence[Any]) -> list[Any]:
+        """What the step before finds here."""
+        return [kept[i] for i in self.next_of]
+
+    def last(self, carry: Sequence[Any]) -> list[Any]:
+        """What the last step finds in the carries that the loop ends with, of which those that are known are given."""
+        values = spread(carry, self.known_carry)
+        return [values[self.kept[i][1] - self.n_consts] for i in self.next_of]
 
     def tape(self, once: Sequence[Any], kept: Sequence[Any]) -> Any:
         """The body's tape with the residuals of all steps in place of those of one, to look at."""
-        return self.linearization.tape(self.residuals(once, kept))
+        return self.linearization.tape(self.residuals(once, kept, [None] * len(self.next_of)))
 
     def start_tangents(self, tangents: Sequence[Any]) -> list[Any]:
         """Tangents or cotangents of the carries that move, as arrays; ``tangents`` has one for each carry, None where it is zero."""
@@ -161,7 +179,7 @@ class Pull:
         self.n_carry_ct = sum(mask[: body.n_carry])
         policy = current.get().stack_cotangents
         plans = body.linearization.plans
-        key = (body.where, tuple(mask), length, policy, stacks)
+        key = (body.where, body.kept, tuple(mask), length, policy, stacks)
         if key not in plans:
             is_fixed = [kind == "once" for kind, _ in body.where]
             n_ys = sum(on_ys)

@@ -58,15 +58,20 @@ def _forward(primals: Sequence[Any], tangents: Sequence[Any],
 
 
 class ScanMap(LinearMap):
-    """The derivative of a scan: the body's linearization, with residuals kept once or stacked over the steps."""
+    """The derivative of a scan: the body's linearization, with residuals kept once or stacked over the steps.
 
-    __slots__ = ("body", "once", "settings", "stacked")
+    ``last``: the carries that the scan ends with, where the step before finds its residuals in those of the next.
+    """
+
+    __slots__ = ("body", "last", "once", "settings", "stacked")
 
     name = "scan"
 
-    def __init__(self, once: Sequence[Any], stacked: Sequence[Any], body: Body, settings: tuple[tuple[str, Any], ...]):
+    def __init__(self, once: Sequence[Any], stacked: Sequence[Any], last: Sequence[Any], body: Body,
+                 settings: tuple[tuple[str, Any], ...]):
         self.once = once
         self.stacked = stacked
+        self.last = last
         self.body = body
         self.settings = settings
 
@@ -75,6 +80,16 @@ class ScanMap(LinearMap):
 
     def tape(self) -> Any:
         return self.body.tape(self.once, self.stacked)
+
+    def shifted(self) -> list[Any]:
+        """For each step, what it finds at the next."""
+        settings, found = dict(self.settings), []
+        for x, last in zip(self.body.following(self.stacked), self.last, strict=True):
+            last = lax.broadcast_in_dim(last, (1, *last.shape), range(1, last.ndim + 1))
+            both = [last, x] if settings["reverse"] else [x, last]
+            start = 0 if settings["reverse"] else 1
+            found.append(lax.slice_in_dim(lax.concatenate(both, 0), start, start + settings["length"]))
+        return found
 
     def push(self, *tangents: Any) -> Tangents:
         body, n_carry = self.body, self.body.n_carry
@@ -87,12 +102,13 @@ class ScanMap(LinearMap):
             "push", [*(t is not None for t in consts_t), *(True for moves in body.on_carry if moves), *present])[n_carry:]
 
         def step(carry: Any, x: Any) -> Any:
-            x_t, stacked = x
-            step_map = StagedMap(body.linearization, body.residuals(self.once, stacked))
+            x_t, stacked, following = x
+            step_map = StagedMap(body.linearization, body.residuals(self.once, stacked, following))
             outs = step_map.push(*consts_t, *carry, *spread(x_t, present))
             return body.start_tangents(outs[:n_carry]), only(outs[n_carry:], on_ys)
 
-        carry, ys = lax.scan(step, body.start_tangents(init_t), (only(xs_t, present), list(self.stacked)), **dict(self.settings))
+        slices = only(xs_t, present), list(self.stacked), self.shifted()
+        carry, ys = lax.scan(step, body.start_tangents(init_t), slices, **dict(self.settings))
         return (*spread(carry, body.on_carry), *spread(ys, on_ys))
 
     def pull(self, *cotangents: Any) -> Tangents:
@@ -102,22 +118,22 @@ class ScanMap(LinearMap):
         pull = Pull(body, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
 
         def step(carry: Any, x: Any) -> Any:
-            carry_ct, totals = carry
+            carry_ct, totals, following = carry
             y_ct, stacked = x
-            carry_ct, x_ct, terms, new = pull.step(carry_ct, y_ct, body.residuals(self.once, stacked))
-            return (carry_ct, pull.add(totals, terms)), (x_ct, new)
+            carry_ct, x_ct, terms, new = pull.step(carry_ct, y_ct, body.residuals(self.once, stacked, following))
+            return (carry_ct, pull.add(totals, terms), body.following(stacked)), (x_ct, new)
 
         settings["reverse"] = not settings["reverse"]
-        (moved, totals), (xs_ct, new) = lax.scan(
-            step, (body.start_tangents(carry_ct), pull.no_totals()), (ys_ct, list(self.stacked)), **settings)
-        consts_ct = pull.finish(body.residuals(self.once, self.stacked), totals, new, ys_ct)
+        start = body.start_tangents(carry_ct), pull.no_totals(), list(self.last)
+        (moved, totals, _), (xs_ct, new) = lax.scan(step, start, (ys_ct, list(self.stacked)), **settings)
+        consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
         init_ct = only(spread(moved, body.on_carry), body.on_init)
         return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
 
 
 jax.tree_util.register_pytree_node(
     ScanMap,
-    lambda m: ((m.once, m.stacked), (m.body, m.settings)),
+    lambda m: ((m.once, m.stacked, m.last), (m.body, m.settings)),
     lambda aux, children: ScanMap(*children, *aux),
 )
 
@@ -142,8 +158,8 @@ class CheckpointedScan(LinearMap):
 
     def push(self, *tangents: Any) -> Tangents:
         consts, init, xs, once = self.operands
-        *_, stacked = _run(self.body, consts, init, xs, dict(self.settings))
-        return ScanMap(once, stacked, self.body, self.settings).push(*tangents)
+        carry, _, stacked = _run(self.body, consts, init, xs, dict(self.settings))
+        return ScanMap(once, stacked, self.body.last(carry), self.body, self.settings).push(*tangents)
 
     def pull(self, *cotangents: Any) -> Tangents:
         body, settings, block = self.body, dict(self.settings), self.block
@@ -200,7 +216,7 @@ def _reverse(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, 
     linear_map: LinearMap
     if chosen is None:
         carry, ys, stacked = _run(body, known_consts, known_init, known_xs, layout.settings)
-        linear_map = ScanMap(once, stacked, body, settings)
+        linear_map = ScanMap(once, stacked, body.last(carry), body, settings)
     else:
         n_kept, block = chosen
         carry, ys, checkpoints = sweep_scan(body, known_consts, known_init, known_xs, n_kept, block, layout.settings)

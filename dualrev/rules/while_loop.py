@@ -102,7 +102,8 @@ class WhileMap(LinearMap):
         def step(state: Any) -> Any:
             carry, carry_t = state
             carry, _, residual = body.step(consts, carry, ())
-            step_map = StagedMap(body.linearization, body.residuals(once, [residual(source) for source in body.kept]))
+            kept = [residual(source) for source in body.kept]
+            step_map = StagedMap(body.linearization, body.residuals(once, kept, body.last(carry)))
             return carry, body.start_tangents(step_map.push(*consts_t, *carry_t))
 
         _, moved = lax.while_loop(lambda state: go(state[0]), step, (list(init), body.start_tangents(init_t)))
@@ -115,7 +116,7 @@ class WhileMap(LinearMap):
 
 
 class RecordedWhile(WhileMap):
-    """``held``: the residuals of the steps, and the number of steps."""
+    """``held``: the residuals of the steps, what the last finds in the carries after it, and the number of steps."""
 
     __slots__ = ()
 
@@ -123,10 +124,10 @@ class RecordedWhile(WhileMap):
         return self.body.tape(self.operands[-1], self.held[0])
 
     def pull(self, *cotangents: Any) -> Tangents:
-        buffers, n, length = self.held
+        buffers, last, n, length = self.held
         once = self.operands[-1]
         pull = Pull(self.body, (), length, size_of([*once, *buffers]))
-        return self._spread(pull, pull_record(pull, once, buffers, n, length, self.body.start_tangents(cotangents)))
+        return self._spread(pull, pull_record(pull, once, buffers, last, n, length, self.body.start_tangents(cotangents)))
 
 
 class CheckpointedWhile(WhileMap):
@@ -185,7 +186,7 @@ def _linearize(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str
     linear_map: WhileMap
     if length is not None:
         carry, n, buffers = record(body, known_consts, known_init, lambda carry, n: go(carry) & (n < length), length)
-        linear_map = RecordedWhile(operands, (buffers, n, length), body, cond_jaxpr, n_cond)
+        linear_map = RecordedWhile(operands, (buffers, body.last(carry), n, length), body, cond_jaxpr, n_cond)
     else:
         n_kept, block = sizes(body)
         carry, n, blocks, checkpoints = sweep(body, known_consts, known_init, go, n_kept, block)
