@@ -61,7 +61,8 @@ def assert_close(got: Any, expected: Any, rtol: float = 1e-10) -> None:
 def test_reverse_of_a_while_loop(n: int) -> None:
     f, expected = while_of(tanh_step), jax.grad(scan_of(tanh_step), (0, 1))(WEIGHTS, START, n)
     assert_close(dr.grad(f, (0, 1))(WEIGHTS, START, n), expected)
-    for options in ({}, {"loop_checkpoints": 1}, {"loop_checkpoints": 2}, {"loop_checkpoints": 5}, {"max_steps": 130}):
+    ways = [{}, {"loop_checkpoints": 2}, {"loop_checkpoints": 1}, {"loop_checkpoints": 5}, {"max_steps": 130}]
+    for options in ways if n == 7 else ways[:2]:
         assert_close(jax.jit(dr.grad(f, (0, 1), **options))(WEIGHTS, START, n), expected)  # type: ignore[arg-type]
 
 
@@ -286,7 +287,7 @@ def test_schedules_of_a_scan(schedule: Any, reverse: bool) -> None:
     assert_close(gradient(WEIGHTS, START), expected)
     assert_close(jax.jit(gradient)(WEIGHTS, START), expected)
     t = (jnp.cos(WEIGHTS), jnp.sin(START))
-    if schedule in ("sqrt", dr.Revolve(3)):
+    if schedule in ("sqrt", dr.Revolve(3)) and not reverse:
         assert_close(dr.jvp(gradient, (WEIGHTS, START), t)[1], jax.jvp(jax.grad(f, (0, 1)), (WEIGHTS, START), t)[1])
         J = dr.linearize(f, WEIGHTS, START, schedule=schedule)[1]
         assert_close(J(*t), jax.jvp(f, (WEIGHTS, START), t)[1])
@@ -394,11 +395,16 @@ def test_sums_over_time(name: str, how: Any) -> None:
     expected = jax.grad(f)(w)
     assert_close(jax.jit(dr.grad(f, stack_cotangents=how))(w), expected)
     assert_close(dr.grad(f, stack_cotangents=how)(w), expected)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_over_time_of_second_order_and_in_batches(name: str) -> None:
+    f, w = SUMS[name]
+    gradient, expected = dr.grad(f, stack_cotangents=True), jax.grad(f)
     t = jax.tree.map(jnp.cos, w)
-    pushed = dr.jvp(dr.grad(f, stack_cotangents=how), (w,), (t,))[1]
-    assert_close(pushed, jax.jvp(jax.grad(f), (w,), (t,))[1])
+    assert_close(dr.jvp(gradient, (w,), (t,))[1], jax.jvp(expected, (w,), (t,))[1])
     batch = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), w)
-    assert_close(jax.vmap(dr.grad(f, stack_cotangents=how))(batch), jax.vmap(jax.grad(f))(batch))
+    assert_close(jax.vmap(gradient)(batch), jax.vmap(expected)(batch))
 
 
 def carried(f: Any, w: Any, how: Any) -> list[tuple[int, ...]]:
