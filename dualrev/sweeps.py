@@ -84,7 +84,16 @@ def push_columns(call: Callable[..., Sequence[Any]], flat: Sequence[Any], moving
                       for x, t in zip(map(jnp.asarray, outs[: n_out()]), ts[: n_out()], strict=True)]
 
     def push_together(*tangents: Any) -> list[Any]:
-        results[:], moved = push_all(push, tangents)
+        aside: dict[int, Any] = {}  # what a function returns beside its outputs need not be an array
+
+        def push_arrays(ts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+            outs, moved = push(ts)
+            aside.update((i, x) for i, x in enumerate(outs) if not isinstance(x, jax.Array))
+            return [x for i, x in enumerate(outs) if i not in aside], moved
+
+        arrays, moved = push_all(push_arrays, tangents)
+        found = iter(arrays)
+        results[:] = [aside[i] if i in aside else next(found) for i in range(len(aside) + len(arrays))]
         return moved
 
     avals = [tangent_aval(typeof(flat[i])) for i in moving]
