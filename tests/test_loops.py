@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -418,6 +419,29 @@ def test_weights_are_not_carried(name: str, leaf: str) -> None:
     f, w = SUMS[name]
     assert w[leaf].shape in carried(f, w, False)
     assert w[leaf].shape not in carried(f, w, True)
+
+
+def repeated(use: Callable[[Any, Any], Any], times: int) -> Callable[[Any], Any]:
+    def f(w: Any) -> Any:
+        def step(h: Any, _: Any) -> Any:
+            y = w
+            for _ in range(times):
+                h, y = use(h, y)
+            return h + y @ h, None
+
+        return jnp.sum(lax.scan(step, jnp.ones(3), None, length=2)[0])
+
+    return f
+
+
+@pytest.mark.parametrize("use", [lambda h, y: (jnp.tanh(y @ h), y), lambda h, y: (h, -y)])
+def test_a_step_that_uses_a_weight_very_often(use: Any) -> None:
+    jax.make_jaxpr(dr.grad(repeated(use, sys.getrecursionlimit())))(jnp.eye(3))
+
+
+def test_a_sum_of_a_sum_is_taken_once() -> None:
+    f, w = repeated(lambda h, y: (h, y + y), 60), jnp.eye(3) / 2.0**60
+    assert_close(dr.grad(f, stack_cotangents=True)(w), jax.grad(f)(w))
 
 
 def test_sums_in_a_wider_dtype() -> None:

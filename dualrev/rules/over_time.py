@@ -116,8 +116,14 @@ class Fixed(NamedTuple):
     atom: Any
 
 
+class Later(NamedTuple):
+    """A value whose sum is computed after the loop."""
+
+    var: Any
+
+
 class AfterLoop(NamedTuple):
-    """A sum that is computed after the loop."""
+    """How a sum is computed after the loop."""
 
     of: Callable[..., Any]
     operands: tuple[Any, ...]
@@ -143,10 +149,17 @@ class Plan:
         self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
         self.weigh = weigh
         self.new: dict[Any, None] = {}  # values that the loop has to stack, in order
-        self.terms = [self._term(body.outvars[i]) for i in sums]
-        self.sum_avals = [body.outvars[i].aval for i in sums]
+        #: The sums that are computed after the loop, in order: a long chain of them is no deep recursion, and each is taken once.
+        self.later: dict[Any, AfterLoop] = {}
+        outs = [body.outvars[i] for i in sums]
+        for eqn in _behind(body.eqns, outs, self._summands):
+            self._place(eqn)
+        self.terms = [self._term(var) for var in outs]
+        self.sum_avals = [var.aval for var in outs]
+        operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
         # A literal has no identity but its place.
-        self.in_loop = {id(var): var for term in self.terms for var in _added(term)}
+        self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
+        self.fixed_eqns = _behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)], lambda eqn: eqn.invars)
         chosen = set(sums)
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
@@ -166,23 +179,21 @@ class Plan:
         """The sums, from the inputs of the steps (stacks for those that have one), the added and the stacked."""
         known = {**self.constants, **dict(zip(self.inputs, inputs, strict=True)), **dict(zip(self.new, stacks, strict=True))}
         added = dict(zip(self.in_loop, totals, strict=True))
-
-        def fixed(atom: Any) -> Any:
-            if is_literal(atom):
-                return atom.val
-            if atom not in known:
-                eqn = self.producer[atom]
-                outs = eqn.primitive.bind(*[fixed(x) for x in eqn.invars], **eqn.params)
-                known.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
-            return known[atom]
+        sums: dict[Any, Any] = {}
 
         def value(node: Any) -> Any:
             if isinstance(node, InLoop):
                 return added[id(node.var)]
-            if isinstance(node, AfterLoop):
-                return node.of(*[value(operand) for operand in node.operands])
-            return fixed(node.atom) if isinstance(node, Fixed) else known[node.var]
+            if isinstance(node, Later):
+                return sums[node.var]
+            atom = node.atom if isinstance(node, Fixed) else node.var
+            return atom.val if is_literal(atom) else known[atom]
 
+        for eqn in self.fixed_eqns:
+            outs = eqn.primitive.bind(*[value(Fixed(x)) for x in eqn.invars], **eqn.params)
+            known.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
+        for var, node in self.later.items():
+            sums[var] = node.of(*map(value, node.operands))
         return [value(term) for term in self.terms]
 
     def _is_fixed(self, atom: Any) -> bool:
@@ -194,23 +205,28 @@ class Plan:
             atom = eqn.invars[0]
         return is_literal(atom) and not jnp.ndim(atom.val) and bool(atom.val == 0)
 
-    def _term(self, var: Any) -> Any:
+    def _term(self, atom: Any) -> Any:
         """The sum of a value over the steps."""
-        eqn = None if is_literal(var) else self.producer.get(var)
-        if eqn is None:
-            return InLoop(var)
+        return Later(atom) if not is_literal(atom) and atom in self.later else InLoop(atom)
+
+    def _summands(self, eqn: Any) -> Sequence[Any]:
+        """The operands of an equation whose sums give that of its result."""
         if eqn.primitive in ADDITIONS:
-            parts = [self._term(x) for x in eqn.invars]
-            if all(isinstance(part, InLoop) for part in parts):
-                return InLoop(var)
-            return AfterLoop(_bind(eqn), tuple(parts))
+            return list(eqn.invars)
         i = self._linear_in(eqn)
-        if i is None:
-            return self._contraction(var, eqn)
-        part = self._term(eqn.invars[i])
-        if isinstance(part, InLoop) and _size(part.var.aval) >= _size(var.aval):
-            return InLoop(var)
-        return AfterLoop(_bind(eqn), tuple([part if j == i else Fixed(x) for j, x in enumerate(eqn.invars)]))
+        return [] if i is None else [eqn.invars[i]]
+
+    def _place(self, eqn: Any) -> None:
+        """Leave the sum of an equation's result for after the loop, where that is of use."""
+        summands = self._summands(eqn)
+        if not summands:
+            self._contraction(eqn)
+            return
+        terms = [self._term(x) for x in summands]
+        shrinks = eqn.primitive not in ADDITIONS and _size(summands[0].aval) < _size(eqn.outvars[0].aval)
+        if shrinks or any(isinstance(term, Later) for term in terms):
+            operands = tuple([self._term(x) if x in summands else Fixed(x) for x in eqn.invars])
+            self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
 
     def _linear_in(self, eqn: Any) -> int | None:
         """The operand in which an equation is linear, where all others are the same at all steps."""
@@ -223,30 +239,30 @@ class Plan:
         is_linear = LINEAR_ON_ZERO.get(eqn.primitive) == i and self._is_zero(eqn.invars[1 if eqn.primitive is lax.pad_p else 0])
         return i if is_linear else None
 
-    def _contraction(self, var: Any, eqn: Any) -> Any:
+    def _contraction(self, eqn: Any) -> None:
         rule = SUMS.get(eqn.primitive)
         if rule is None or not rule.fits(eqn.params) or (rule.zero is not None and not self._is_zero(eqn.invars[rule.zero])):
-            return InLoop(var)
+            return
         if any(self._is_fixed(eqn.invars[i]) for i in rule.stacked):
-            return InLoop(var)
+            return
         moving = [x for x in eqn.invars if not self._is_fixed(x)]
         new = dict.fromkeys(x for x in moving if x not in self.has_stack and x not in self.new)
-        if not self.weigh(sum(_size(v.aval) for v in new), _size(var.aval)):
-            return InLoop(var)
-        self.new.update(new)
-        operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
-        return AfterLoop(functools.partial(rule.of, eqn.params), operands)
+        (var,) = eqn.outvars
+        if self.weigh(sum(_size(v.aval) for v in new), _size(var.aval)):
+            self.new.update(new)
+            operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
+            self.later[var] = AfterLoop(functools.partial(rule.of, eqn.params), operands)
 
 
-def _bind(eqn: Any) -> Callable[..., Any]:
-    return functools.partial(eqn.primitive.bind, **eqn.params)
-
-
-def _added(term: Any) -> list[Any]:
-    """What a sum needs added up in the loop."""
-    if isinstance(term, AfterLoop):
-        return [var for operand in term.operands for var in _added(operand)]
-    return [term.var] if isinstance(term, InLoop) else []
+def _behind(eqns: Sequence[Any], atoms: Sequence[Any], operands: Callable[[Any], Sequence[Any]]) -> list[Any]:
+    """The equations that these values come from by way of ``operands(eqn)``, in the order of the program."""
+    wanted = {atom for atom in atoms if not is_literal(atom)}
+    found = []
+    for eqn in reversed(eqns):
+        if any(v in wanted for v in eqn.outvars):
+            found.append(eqn)
+            wanted.update(atom for atom in operands(eqn) if not is_literal(atom))
+    return found[::-1]
 
 
 def _size(aval: Any) -> int:
