@@ -171,17 +171,18 @@ class _Problem:
         if sum(part.size for part in _parts(x)) > DENSE:
             return _joined(_solve_flat(derivative, _by_gmres, _parts(b)), self.avals)
         avals = [typeof(part) for part in _parts(x)]
-        dense = dense_of(derivative, avals, avals)
-        if sum(a.size for a in avals):
-            matrix = _matrix(dense)
-            if not isinstance(matrix, Tracer) and _is_singular(np.asarray(matrix)):
-                raise errors.singular_residual(*self.names)
-        return _joined(_solve_flat(dense, _by_matrix, _parts(b)), self.avals)
+        if not any(a.size for a in avals):
+            return list(b)
+        matrix = _matrix(dense_of(derivative, avals, avals))
+        if not isinstance(matrix, Tracer) and _is_singular(np.asarray(matrix)):
+            raise errors.singular_residual(*self.names)
+        parts = _parts(b)
+        return _joined(_unraveled(jnp.linalg.solve(matrix, _raveled(parts)), parts), self.avals)
 
     def derivative(self, fun: Callable[..., Any], x: Sequence[Any]) -> LinearMap:
         return reverse.linearize(fun, x, [True] * len(x))[1]
 
-    def by_user(self, matvec: Callable[..., Any], b: Sequence[Any], _: LinearMap, is_transposed: bool) -> list[Any]:
+    def by_user(self, matvec: Callable[..., Any], b: Sequence[Any]) -> list[Any]:
         def of_tree(v: Any) -> Any:
             return tree_unflatten(self.tree, matvec(*checks.as_arrays(tree_flatten(v)[0])))
 
@@ -210,7 +211,7 @@ def _joined(parts: Sequence[Any], avals: Sequence[Any]) -> list[Any]:
 
 
 def _solve_flat(derivative: LinearMap, solver: Callable[..., list[Any]], b: Sequence[Any]) -> list[Any]:
-    """A linear solve of which the transpose is one too, whichever is asked for."""
+    """A linear solve of which the transpose is one too, whichever is asked for: ``solver(matvec, b)`` does either."""
     avals = [typeof(x) for x in b]
 
     def matvec(*v: Any) -> list[Any]:
@@ -220,20 +221,15 @@ def _solve_flat(derivative: LinearMap, solver: Callable[..., list[Any]], b: Sequ
         return [zeros.instantiate(t, a) for t, a in zip(derivative.pull(*u), avals, strict=True)]
 
     def solve(*b: Any) -> list[Any]:
-        return solver(matvec, b, derivative, False)
+        return solver(matvec, b)
 
     def transpose_solve(*b: Any) -> list[Any]:
-        return solver(vecmat, b, derivative, True)
+        return solver(vecmat, b)
 
     return bind_linear_solve(matvec, vecmat, solve, transpose_solve, b)
 
 
-def _by_matrix(matvec: Any, b: Sequence[Any], dense: DenseMap, is_transposed: bool) -> list[Any]:
-    matrix = _matrix(dense)
-    return _unraveled(jnp.linalg.solve(matrix.T if is_transposed else matrix, _raveled(b)), b)
-
-
-def _by_gmres(matvec: Callable[..., Any], b: Sequence[Any], _: LinearMap, is_transposed: bool) -> list[Any]:
+def _by_gmres(matvec: Callable[..., Any], b: Sequence[Any]) -> list[Any]:
     return _unraveled(gmres(lambda v: _raveled(matvec(*_unraveled(v, b))), _raveled(b)), b)
 
 

@@ -186,6 +186,12 @@ def test_complex_solutions_need_not_be_holomorphic() -> None:
         assert_close(gradient(c), jax.grad(loss(solver))(c))
 
 
+def test_nothing_to_solve() -> None:
+    none = jnp.zeros(0)
+    assert_close(dr.grad(lambda a: jnp.sum(root(a)))(none), none)
+    assert_close(jax.jit(dr.jacfwd(root))(none), jnp.zeros((0, 0)))
+
+
 def test_a_loop_in_the_residual() -> None:
     """The matrix by x is formed by pushes; for reverse mode by the arguments, the loop is a region."""
 
@@ -225,6 +231,14 @@ def test_a_singular_system() -> None:
     parallel = dr.implicit(lambda a: a, lambda x, a: jnp.sum(x) - a)
     with pytest.raises(dr.errors.NoDerivativeError):
         dr.grad(lambda a: jnp.sum(parallel(a)))(jnp.ones(2))
+
+
+def test_a_call_compiles_nothing_again(caplog: pytest.LogCaptureFixture) -> None:
+    derivative = dr.grad(root)
+    derivative(4.0), derivative(5.0)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        assert_close(derivative(9.0), jnp.array(1 / 6))
+    assert not [record for record in caplog.messages if record.startswith("Compiling")]
 
 
 def test_nothing_of_a_trace_is_kept() -> None:
