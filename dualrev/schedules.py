@@ -20,7 +20,6 @@ this does by the cost itself.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,8 +53,8 @@ class Revolve:
 class Bytes:
     """A schedule that keeps as much of a scan as fits into so many bytes, and recomputes the rest with the fewest evaluations.
 
-    States, and the residuals of one block of steps, are what has to fit.  Raises ValueError, where the scan is met, if not even one
-    state and the residuals of one step do.
+    States, and the residuals of one block of steps, are what has to fit.  Raises ValueError, where the scan is met, if not even two
+    states and the residuals of one step do: the first, and the one at hand.
 
     >>> import jax, dualrev as dr
     >>> def f(x):
@@ -84,8 +83,10 @@ MOST_REPETITIONS = 64
 def binomials(slots: int) -> np.ndarray:
     """``β(s, r)`` for s up to ``slots + 1``, as 32-bit integers, the largest of which stands for all that are larger."""
     largest = np.iinfo(np.int32).max
-    table = [[min(math.comb(s + r, s), largest) for r in range(MOST_REPETITIONS)] for s in range(slots + 2)]
-    return np.array(table, np.int32)
+    columns = [np.ones(slots + 2, np.int64)]
+    for _ in range(1, MOST_REPETITIONS):  # β(s, r) = β(s - 1, r) + β(s, r - 1)
+        columns.append(np.minimum(np.cumsum(columns[-1]), largest))
+    return np.stack(columns, axis=1).astype(np.int32)
 
 
 def repetitions(steps: Any, slots: Any, table: Any) -> Any:
@@ -126,6 +127,8 @@ def discard(starts: Any, step: Any, table: Any) -> Any:
 
 def positions(steps: int, slots: int) -> list[int]:
     """The states that are kept when the first sweep through a chain of known length ends, the start among them."""
+    if slots >= steps:
+        return list(range(steps))
     table, found, left = binomials(slots), [0], slots
     while left > 1 and steps - found[-1] > 1:
         found.append(found[-1] + int(split(np.array(steps - found[-1]), left, table)))
@@ -136,30 +139,32 @@ def positions(steps: int, slots: int) -> list[int]:
 def fit(steps: int, state: int, residuals: int, room: int) -> tuple[int, int] | None:
     """``(states, steps in a block)`` with the fewest evaluations in so many bytes; None where the residuals of all steps fit.
 
-    ``state`` and ``residuals`` are the bytes of a state and of the residuals of a step.
+    ``state`` and ``residuals`` are the bytes of a state and of the residuals of a step.  Besides the kept states there is the one that
+    states which are not kept are written to, and with each its place and its number.
     """
+    per_slot = state + 2 * np.dtype(np.int32).itemsize
     if steps * residuals <= room:
         return None
     best: tuple[int, int, int] | None = None
     for block in sorted({1 << k for k in range(steps.bit_length())} | {steps}):
-        slots = min((room - block * residuals) // state, -(-steps // block))
+        slots = min((room - block * residuals) // per_slot - 1, -(-steps // block))
         if slots >= 1:
             blocks = -(-steps // block)
             found = block * (evaluations(positions(blocks, slots), blocks, slots)), slots, block
             best = found if best is None else min(best, found)
     if best is None:
-        raise ValueError(f"A schedule for a scan needs room for one state and the residuals of one step: {state + residuals} bytes "
-                         f"at least; got {room}")
+        raise ValueError(f"A schedule for a scan needs room for two states and the residuals of one step: "
+                         f"{2 * per_slot + residuals} bytes at least; got {room}")
     return best[1:]
 
 
 def evaluations(starts: Sequence[int], steps: int, slots: int) -> int:
     """Step evaluations of the pull of a chain whose first sweep left these states, the pulls themselves not counted."""
     ends = [*starts[1:], steps]
-    table = [[math.comb(s + r, s) for r in range(MOST_REPETITIONS)] for s in range(slots + 2)]
+    table = binomials(slots)
     total = 0
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         length, s = end - start, slots - i
-        r = next(r for r, reach in enumerate(table[s]) if reach >= length)
-        total += r * length - table[s + 1][r - 1] if r else 0
+        r = int(np.searchsorted(table[s], length))
+        total += r * length - int(table[s + 1, r - 1]) if r else 0
     return total

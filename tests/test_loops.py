@@ -328,10 +328,25 @@ def test_a_schedule_for_a_part_of_a_function(schedule: Any) -> None:
     assert plain < dr.linearize(f, x)[1].residual_bytes < 1.2 * plain
 
 
+@pytest.mark.parametrize("nbytes", [176, 240, 500, 1200, 2399])
+def test_what_is_kept_fits(nbytes: int) -> None:
+    def f(x: Any) -> Any:
+        return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c) * c, None), x, None, length=30)[0])
+
+    assert dr.linearize(f, jnp.ones(5), schedule=dr.Bytes(nbytes))[1].residual_bytes <= nbytes
+
+
+def test_the_table_of_reach() -> None:
+    table = schedules.binomials(40)
+    for s, r in [(0, 5), (3, 0), (3, 4), (41, 2), (12, 9)]:
+        assert table[s, r] == math.comb(s + r, s)
+    assert table[40, 60] == np.iinfo(np.int32).max
+
+
 def test_schedules_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="slots must be 1 or more; got 0"):
         dr.Revolve(0)
-    with pytest.raises(ValueError, match=r"one state and the residuals of one step: \d+ bytes at least; got 900"):
+    with pytest.raises(ValueError, match=r"two states and the residuals of one step: \d+ bytes at least; got 900"):
         dr.grad(long_chain, schedule=dr.Bytes(900))(jnp.ones(100))
     with pytest.raises(ValueError, match=r"schedule must be 'all', 'sqrt', Revolve\(slots\) or Bytes\(n\); got 'log'"):
         dr.grad(long_chain, schedule="log")(jnp.ones(100))  # type: ignore[arg-type]
