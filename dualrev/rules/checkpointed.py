@@ -209,8 +209,6 @@ def pull_sweep(pull: Pull, once: Sequence[Any], consts: Sequence[Any], checkpoin
     return carry_ct, consts_ct, xs_ct
 
 
-
-
 def sweep_scan(body: Body, consts: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], n_kept: int, block: int,
                settings: dict[str, Any]) -> tuple[list[Any], list[Any], Checkpoints]:
     """Run a scan, whose length is known: the carries in the end, the results, and the states that are best kept."""

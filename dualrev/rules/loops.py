@@ -211,5 +211,3 @@ class Pull:
         """The cotangents of the constants, from stacks of residuals, what was added up and stacked, and stacks of cotangents."""
         stacks = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
         return self.plan.finish([*stacks, *[None] * (len(self.plan.inputs) - len(stacks))], totals, new)
-
-
