@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     - ``loop_checkpoints`` (None): how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default as
       many as 64 MiB hold, at least 16 and at most 128 (see :mod:`dualrev.rules.checkpointed`).
     - ``max_steps`` (None): the most steps that a ``while_loop`` may take.  Its pull then reads residuals of all steps, for which
-      there is room from the beginning; a loop that goes on longer raises an error.
+      there is room from the beginning; a loop that goes on longer raises an error, even in a branch that ``vmap`` runs in vain.
     - ``schedule`` ("all"): what a pull keeps of each ``scan``: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of
       √n steps; ``Revolve(slots)``, so many states; or ``Bytes(n)``, what fits.  The rest is computed again (see
       :mod:`dualrev.schedules`).
@@ -170,7 +170,9 @@ class Request(NamedTuple):
         schedule = options.get("schedule", "all")
         check_schedule(call, schedule)
         dtypes = (dtype,) if is_single and dtype is not None else dtype
-        return Request(settings_of(zero_wins, policy, split, stack, *counts, schedule), dtypes, non_float == "none")
+        settings = Settings(zero_wins=zero_wins, custom_vjp_jvp=policy, split_repeated=split, stack_cotangents=stack,
+                            loop_checkpoints=counts[0], max_steps=counts[1], schedule=schedule)
+        return Request(settings_of(*settings), dtypes, non_float == "none")
 
     def flags(self, tree: Any, avals: Any) -> list[Any]:
         """For each leaf, False, True or :class:`Wide`: whether it moves, and in which dtype its cotangents are kept."""
