@@ -140,6 +140,8 @@ class Request(NamedTuple):
 
     @staticmethod
     def of(call: str, options: Any, is_single: bool = False) -> Request:
+        if not options:
+            return PLAIN
         known = Options.__annotations__
         for name in options:
             if name not in known:
@@ -185,6 +187,10 @@ class Request(NamedTuple):
             wide = jnp.promote_types(aval.dtype, dtype) if m and dtype is not None else None
             flags.append(Wide(wide) if wide is not None and wide != aval.dtype else m)
         return flags
+
+
+#: The request of a call without options.
+PLAIN = Request(DEFAULT, None, False)
 
 
 def _spread_dtypes(given: Any, tree: Any) -> list[Any]:
