@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,17 +82,28 @@ def on_shards(jaxpr: Any) -> Callable[..., list[Any]]:
     return on_shard
 
 
+def behind(eqns: Sequence[Any], atoms: Iterable[Any], known: Collection[Any] = (), *, has_effects: bool = False,
+           operands: Callable[[Any], Sequence[Any]] = lambda eqn: eqn.invars) -> list[Any]:
+    """The equations that these values come from, in the order of the program.
+
+    What is ``known`` is not asked where it comes from.  ``has_effects`` adds the equations that have any; ``operands(eqn)`` are
+    those of its operands to go by.
+    """
+    needed = {atom for atom in atoms if not is_literal(atom) and atom not in known}
+    found = []
+    for eqn in reversed(eqns):
+        if (has_effects and eqn.effects) or any(v in needed for v in eqn.outvars):
+            found.append(eqn)
+            needed.update(atom for atom in operands(eqn) if not is_literal(atom) and atom not in known)
+    return found[::-1]
+
+
 def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:
     """A closed jaxpr that computes these of its variables, and nothing more."""
     body = jaxpr.jaxpr
-    needed = {atom for atom in outputs if not is_literal(atom)}
-    eqns = []
-    for eqn in reversed(body.eqns):
-        if eqn.effects or any(v in needed for v in eqn.outvars):
-            needed.update(atom for atom in eqn.invars if not is_literal(atom))
-            eqns.append(eqn)
+    eqns = behind(body.eqns, outputs, has_effects=True)
     info = body.debug_info._replace(arg_names=None, result_paths=None)
-    return ClosedJaxpr(body.replace(outvars=list(outputs), eqns=eqns[::-1], debug_info=info), list(jaxpr.consts))
+    return ClosedJaxpr(body.replace(outvars=list(outputs), eqns=eqns, debug_info=info), list(jaxpr.consts))
 
 
 def reads(jaxpr: Any) -> list[bool]:

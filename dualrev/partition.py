@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualrev._jax import ClosedJaxpr, Jaxpr, Var, has_explicit_layout, is_literal, jit_p, name_p, remat_p
+from dualrev.jaxprs import behind
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,7 @@ class Graph:
 
     def computing(self, outvars: Sequence[Any]) -> Any:
         """A closed jaxpr that computes these of the graph's values, and does what has an effect, but nothing more."""
-        needed = {v for v in outvars if not is_literal(v)}
-        kept = []
-        for eqn in reversed(self.eqns):
-            if eqn.effects or any(v in needed for v in eqn.outvars):
-                needed.update(atom for atom in eqn.invars if not is_literal(atom))
-                kept.append(eqn)
-        return self.program(kept[::-1], self.invars, outvars)
+        return self.program(behind(self.eqns, outvars, has_effects=True), self.invars, outvars)
 
     def program(self, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
         """A closed jaxpr of some of the equations, which read nothing but ``invars``, one another and constants."""
@@ -142,13 +137,7 @@ def partition(graph: Graph, n_out: int, later: Sequence[Any], choose: Choice) ->
     wanted = {atom for atom in later if not is_literal(atom)}
     saved = choose(graph, wanted) - given
 
-    needed = wanted - given - saved
-    again: list[Any] = []
-    for eqn in reversed(graph.eqns):
-        if any(v in needed for v in eqn.outvars):
-            again.append(eqn)
-            needed.update(atom for atom in eqn.invars if not is_literal(atom) and atom not in given and atom not in saved)
-    again.reverse()
+    again = behind(graph.eqns, wanted, given | saved)
     read = {atom for eqn in again for atom in eqn.invars if not is_literal(atom)}
     maker = {v: eqn for eqn in graph.eqns for v in eqn.outvars}
     held_vars = [v for v in (*graph.invars, *(v for v in maker if v in saved)) if v in read or v in wanted]
@@ -183,11 +172,8 @@ def _with_observers(graph: Graph, eqns: Sequence[Any], known: set[Any], choose: 
         seen = {atom for atom in observer.invars if not is_literal(atom)}
         if not observer.effects or observer.outvars or not choose(graph, seen) <= known:
             continue
-        needed, closure = seen - known, [observer]
-        for eqn in reversed(graph.eqns):
-            if any(v in needed for v in eqn.outvars):
-                closure.append(eqn)
-                needed.update(atom for atom in eqn.invars if not is_literal(atom) and atom not in known)
-        if not needed.intersection(graph.invars):
+        closure = [*behind(graph.eqns, seen, known), observer]
+        read = {atom for eqn in closure for atom in eqn.invars if not is_literal(atom)} - known
+        if not read.intersection(graph.invars):
             kept.update(map(id, closure))
     return [eqn for eqn in graph.eqns if id(eqn) in kept]

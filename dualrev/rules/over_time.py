@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax import is_literal, jaxpr_as_fun, primitive
+from dualrev.jaxprs import behind
 from dualrev.partition import graph_of
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
@@ -152,14 +153,14 @@ class Plan:
         #: The sums that are computed after the loop, in order: a long chain of them is no deep recursion, and each is taken once.
         self.later: dict[Any, AfterLoop] = {}
         outs = [body.outvars[i] for i in sums]
-        for eqn in _behind(body.eqns, outs, self._summands):
+        for eqn in behind(body.eqns, outs, operands=self._summands):
             self._place(eqn)
         self.terms = [self._term(var) for var in outs]
         self.sum_avals = [var.aval for var in outs]
         operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
         # A literal has no identity but its place.
         self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
-        self.fixed_eqns = _behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)], lambda eqn: eqn.invars)
+        self.fixed_eqns = behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)])
         chosen = set(sums)
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
@@ -252,17 +253,6 @@ class Plan:
             self.new.update(new)
             operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
             self.later[var] = AfterLoop(functools.partial(rule.of, eqn.params), operands)
-
-
-def _behind(eqns: Sequence[Any], atoms: Sequence[Any], operands: Callable[[Any], Sequence[Any]]) -> list[Any]:
-    """The equations that these values come from by way of ``operands(eqn)``, in the order of the program."""
-    wanted = {atom for atom in atoms if not is_literal(atom)}
-    found = []
-    for eqn in reversed(eqns):
-        if any(v in wanted for v in eqn.outvars):
-            found.append(eqn)
-            wanted.update(atom for atom in operands(eqn) if not is_literal(atom))
-    return found[::-1]
 
 
 def _size(aval: Any) -> int:
