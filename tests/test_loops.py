@@ -123,7 +123,8 @@ def test_second_order(options: Any) -> None:
 
     for outer, inner in ((dr.jacrev, dr.jacrev), (dr.jacfwd, dr.jacrev), (dr.jacrev, dr.jacfwd))[: 1 if options else 3]:
         assert_close(jax.jit(outer(inner(f, **options), **options))(WEIGHTS), expected)
-    assert_close(dr.jacrev(dr.jacrev(f, **options), **options)(WEIGHTS), expected)
+    if not options:
+        assert_close(dr.jacrev(dr.jacrev(f))(WEIGHTS), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"loop_checkpoints": 3}, {"max_steps": 20}], ids=str)
