@@ -47,7 +47,7 @@ from jax.extend.core.primitives import scan_p as scan_p
 from jax.extend.core.primitives import while_p as while_p
 
 # Frames of these folders and files are not the user's; what stands in dualrev.problems is, and so is a user's own rule.
-for _name in ("engines", "rules", *(file.name for file in pathlib.Path(__file__).parent.glob("*.py"))):
+for _name in ("eager", "engines", "rules", *(file.name for file in pathlib.Path(__file__).parent.glob("*.py"))):
     _source_info_util.register_exclusion(str(pathlib.Path(__file__).parent / _name))
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version__.split(".")[:2])

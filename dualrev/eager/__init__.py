@@ -1,0 +1,52 @@
+"""PyTorch's way of writing, on jax arrays and dualrev's derivatives: ``from dualrev import eager as torch``.
+
+Operations run as they are written and are recorded on tensors that require grad; ``backward()`` walks the record.  Each
+operation is a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
+
+>>> from dualrev import eager as torch
+>>> x = torch.tensor([5.0], requires_grad=True)
+>>> y = (x ** 2).sum()
+>>> y.backward()
+>>> x.grad
+tensor([10.])
+"""
+
+from __future__ import annotations
+
+from dualrev.eager import autograd as autograd
+from dualrev.eager import creation, indexing, pointwise, printing, products, reductions, shapes
+from dualrev.eager.creation import Generator as Generator
+from dualrev.eager.creation import default_generator as default_generator
+from dualrev.eager.dtypes import bfloat16 as bfloat16
+from dualrev.eager.dtypes import bool as bool  # noqa: A004
+from dualrev.eager.dtypes import complex64 as complex64
+from dualrev.eager.dtypes import complex128 as complex128
+from dualrev.eager.dtypes import device as device
+from dualrev.eager.dtypes import double as double
+from dualrev.eager.dtypes import dtype as dtype
+from dualrev.eager.dtypes import float as float  # noqa: A004
+from dualrev.eager.dtypes import float16 as float16
+from dualrev.eager.dtypes import float32 as float32
+from dualrev.eager.dtypes import float64 as float64
+from dualrev.eager.dtypes import get_default_dtype as get_default_dtype
+from dualrev.eager.dtypes import half as half
+from dualrev.eager.dtypes import int as int  # noqa: A004
+from dualrev.eager.dtypes import int8 as int8
+from dualrev.eager.dtypes import int16 as int16
+from dualrev.eager.dtypes import int32 as int32
+from dualrev.eager.dtypes import int64 as int64
+from dualrev.eager.dtypes import long as long
+from dualrev.eager.dtypes import set_default_dtype as set_default_dtype
+from dualrev.eager.dtypes import uint8 as uint8
+from dualrev.eager.modes import enable_grad as enable_grad
+from dualrev.eager.modes import inference_mode as inference_mode
+from dualrev.eager.modes import is_grad_enabled as is_grad_enabled
+from dualrev.eager.modes import is_inference_mode_enabled as is_inference_mode_enabled
+from dualrev.eager.modes import no_grad as no_grad
+from dualrev.eager.modes import set_grad_enabled as set_grad_enabled
+from dualrev.eager.names import FUNCTIONS as _FUNCTIONS
+from dualrev.eager.products import linalg as linalg
+from dualrev.eager.shapes import Size as Size
+from dualrev.eager.tensor import Tensor as Tensor
+
+globals().update(_FUNCTIONS)

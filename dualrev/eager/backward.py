@@ -1,0 +1,393 @@
+"""The backward pass: from the outputs down, each node pulls once all that depends on it has."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev._jax import line_of, source
+from dualrev.eager import dtypes
+from dualrev.eager.modes import mode
+from dualrev.eager.node import Node
+from dualrev.eager.operation import Op
+from dualrev.eager.special import check_nan, unpack
+from dualrev.eager.tensor import Storage, Tensor, apply, array_of, described, wrap
+
+_add = jax.jit(jnp.add, inline=True)
+ADD = Op("Add", jnp.add)
+#: Leaves that several threads accumulate into.
+_lock = threading.Lock()
+
+FREED = ("Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
+         "Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify retain_graph=True if "
+         "you need to backward through the graph a second time or if you need to access saved tensors after calling backward.")
+
+
+class Walk:
+    """One backward pass.  Gradients on their way are arrays, or tensors where the pass is recorded itself."""
+
+    def __init__(self, retain: bool, create: bool, captured: dict[Any, int] | None):
+        self.retain = retain
+        self.create = create
+        #: Where gradients are wanted, ``(node, slot)`` or ``(leaf, 0)``; None: at all leaves.
+        self.captured = captured
+        self.found: dict[Any, Any] = {}
+        self.where = source()
+        self.add: Callable[[Any, Any], Any] = (lambda a, b: apply(ADD, (a, b))) if create else _add
+        self.needed: set[Node] | None = None
+
+    def run(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+        """Gradients at leaves, or at what is captured, by ``(target, slot)``, from ``((target, slot), gradient)``."""
+        if self.captured is not None:
+            self.needed = self._needed([target for (target, _), _ in roots])
+        waiting: list[tuple[int, Node]] = []
+        arrived: dict[Any, list[Any]] = {}
+        add = self.add
+
+        def send(edge: Any, ct: Any) -> None:
+            target, slot = edge
+            cts = arrived.get(target)
+            if cts is None:
+                if isinstance(target, Node):
+                    if self.needed is not None and target not in self.needed:
+                        return
+                    cts = [None] * target.n_out
+                    heapq.heappush(waiting, (-target.number, target))
+                else:
+                    cts = [None]
+                    leaves.append(target)
+                arrived[target] = cts
+            cts[slot] = ct if cts[slot] is None else add(cts[slot], ct)
+
+        leaves: list[Tensor] = []
+        for edge, ct in roots:
+            send(edge, ct)
+        while waiting:
+            node = heapq.heappop(waiting)[1]
+            cts = arrived.pop(node)
+            if node.slot_hooks:
+                self._run_slot_hooks(node, cts)
+            if self.captured is not None:
+                for slot, ct in enumerate(cts):
+                    if (node, slot) in self.captured:
+                        self.found[(node, slot)] = ct
+                if not self._leads_on(node):
+                    continue
+            pulled = self.pull(node, cts)
+            for edge, ct in pulled:
+                send(edge, ct)
+        for leaf in leaves:
+            ct = arrived.pop(leaf)[0]
+            if self.captured is None or (leaf, 0) in self.captured:
+                if leaf._hooks:
+                    ct = self._run_hooks(leaf._hooks, ct)
+                self.found[(leaf, 0)] = ct
+        return self.found
+
+    # ------------------------------------------------------------------------------------------------- one node
+
+    def pull(self, node: Node, cts: list[Any]) -> list[tuple[Any, Any]]:
+        """What a node sends on: ``(edge, gradient)`` for each input that gets one."""
+        if node.prehooks:
+            for hook in list(node.prehooks.values()):
+                given = hook(tuple([self.tensor(ct) for ct in cts]))
+                if given is not None:
+                    cts = [self.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
+        if node.record is None:
+            moved = node.pull_custom(cts, self)  # type: ignore[attr-defined]
+        else:
+            moved = self._pull_recorded(node, cts)
+        if mode.anomaly:
+            check_nan(node, [ct for _, ct in moved])
+        if not self.retain and node.saved:
+            node.saved, node.inputs, node.freed = None, None, self.where
+        edges = node.edges
+        if node.hooks:
+            return self._run_node_hooks(node, cts, moved)
+        return [(edges[i], ct) for i, ct in moved if edges[i] is not None]
+
+    def _pull_recorded(self, node: Node, cts: list[Any]) -> list[tuple[int, Any]]:
+        saved, record = node.saved, node.record
+        assert record is not None
+        if saved is None:
+            raise RuntimeError(FREED + _freed(node))
+        if node.checks:
+            _check_versions(node, saved)
+        mask = tuple([ct is not None for ct in cts])
+        pull, positions = record.pull_of(mask)
+        if not self.create:
+            if len(cts) == 1:
+                return list(zip(positions, pull(*unpack(saved), cts[0]), strict=True))
+            return list(zip(positions, pull(*unpack(saved), *[ct for ct in cts if ct is not None]), strict=True))
+        saved = unpack(saved)
+        operands: list[Any]
+        if record.has_new:
+            operands = [joined(x, edge) for x, edge in zip(node.inputs or (), node.edges, strict=True)]
+        else:
+            operands = [joined(x, node.edges[where] if kind == 0 else (node, where))
+                        for x, (kind, where) in zip(saved, record.sources, strict=True)]
+        results = apply(record.pull_op(mask), [*operands, *[ct for ct in cts if ct is not None]])
+        return list(zip(positions, results, strict=True))
+
+    # ---------------------------------------------------------------------------------------------------- hooks
+
+    def tensor(self, ct: Any) -> Any:
+        return ct if ct is None or isinstance(ct, Tensor) else wrap(ct)
+
+    def value(self, ct: Any) -> Any:
+        return array_of(ct) if isinstance(ct, Tensor) and not self.create else ct
+
+    def _run_hooks(self, hooks: dict[int, Any], ct: Any) -> Any:
+        for key, hook in list(hooks.items()):
+            if key >= 0 and ct is not None:
+                given = hook(self.tensor(ct))
+                if given is not None:
+                    _check_hook(ct, given)
+                    ct = self.value(given)
+        return ct
+
+    def _run_slot_hooks(self, node: Node, cts: list[Any]) -> None:
+        assert node.slot_hooks is not None
+        for slot, hooks in node.slot_hooks.items():
+            cts[slot] = self._run_hooks(hooks, cts[slot])
+            retained = hooks.get(-1)
+            t = retained() if retained is not None else None
+            if t is not None and cts[slot] is not None:
+                accumulate(t, cts[slot], self.create)
+
+    def _run_node_hooks(self, node: Node, cts: list[Any], moved: list[tuple[int, Any]]) -> list[tuple[Any, Any]]:
+        grads: list[Any] = [None] * len(node.edges)
+        for i, ct in moved:
+            grads[i] = ct
+        for hook in list((node.hooks or {}).values()):
+            given = hook(tuple([self.tensor(ct) for ct in grads]), tuple([self.tensor(ct) for ct in cts]))
+            if given is not None:
+                grads = [self.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
+        return [(edge, ct) for edge, ct in zip(node.edges, grads, strict=True) if edge is not None and ct is not None]
+
+    # ---------------------------------------------------------------------------------- passes to some tensors only
+
+    def _needed(self, roots: Sequence[Any]) -> set[Node]:
+        """The nodes through which something that is captured is reached."""
+        assert self.captured is not None
+        seen: set[Node] = set()
+        waiting = [x for x in roots if isinstance(x, Node)]
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting.extend([e[0] for e in node.edges if e is not None and isinstance(e[0], Node)])
+        goals = {target for target, _ in self.captured}
+        needed: set[Node] = set()
+        for node in sorted(seen, key=lambda n: n.number):
+            if node in goals or self._leads_on(node, goals, needed):
+                needed.add(node)
+        return needed
+
+    def _leads_on(self, node: Node, goals: Any = None, needed: Any = None) -> bool:
+        if goals is None:
+            goals, needed = {target for target, _ in self.captured or ()}, self.needed
+        return any(edge is not None and (edge[0] in goals or edge[0] in needed) for edge in node.edges)
+
+
+def joined(value: Any, edge: Any) -> Any:
+    """A value as a tensor that stands where it stood in the graph."""
+    if edge is None:
+        return value
+    target, slot = edge
+    t = wrap(value)
+    t._requires_grad = True
+    if isinstance(target, Node):
+        t._node, t._slot = target, slot
+        return t
+    if target._view is None and target._storage.array is value:
+        return target
+    t._node = Identity(None, "Identity", [(target, 0)], (), (), None, 1)
+    return t
+
+
+class Identity(Node):
+    """Hands on what arrives."""
+
+    __slots__ = ()
+
+    def pull_custom(self, cts: list[Any], walk: Walk) -> list[tuple[int, Any]]:
+        return [(0, cts[0])]
+
+
+def accumulate(t: Tensor, ct: Any, create: bool) -> None:
+    """Add a gradient to ``.grad``."""
+    with _lock:
+        grad = t._grad
+        if grad is None:
+            t._grad = ct if isinstance(ct, Tensor) else wrap(ct)
+        elif create:
+            t._grad = apply(ADD, (grad, ct))
+        else:
+            from dualrev.eager.inplace import write
+
+            write(grad, _add(array_of(grad), ct))
+    if t._after_hooks:
+        for hook in list(t._after_hooks.values()):
+            hook(t)
+
+
+def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+             grad_variables: Any = None, inputs: Any = None) -> None:
+    """Add to ``.grad`` of each leaf the sum of the derivatives of several tensors: see :meth:`Tensor.backward`."""
+    outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    given = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, (Tensor, float, int)) else list(grad_tensors)
+    given += [None] * (len(outputs) - len(given))
+    captured = None
+    if inputs is not None:
+        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        if not inputs:
+            raise RuntimeError("'inputs' argument to backward cannot be empty.\nleave it out to accumulate into all leaves")
+        captured = capture(inputs)
+    walk = Walk(create_graph if retain_graph is None else retain_graph, create_graph, captured)
+    found = walk.run(roots_of(outputs, given, create_graph))
+    if inputs is None:
+        for (leaf, _), ct in found.items():
+            accumulate(leaf, ct, create_graph)
+    else:
+        for t in inputs:
+            ct = found.get(edge_of(t))
+            if ct is not None:
+                accumulate(t, ct, create_graph)
+
+
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+         allow_unused: bool | None = None, is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
+    """The derivative of the outputs, weighted with ``grad_outputs``, by each of the inputs; ``.grad`` stays as it is.
+
+    Args:
+      outputs, inputs: a tensor or several.
+      grad_outputs: weights for the outputs, as ``gradient`` of ``backward``.
+      retain_graph, create_graph: as of ``backward``.
+      allow_unused: give None for an input that the outputs do not depend on, instead of raising.
+      is_grads_batched: the first axis of ``grad_outputs`` counts several weights, and that of each result their gradients.
+      materialize_grads: give zeros instead of None.
+
+    Raises:
+      RuntimeError: an input does not require grad, or was not used.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor(3.0, requires_grad=True)
+    >>> g, = torch.autograd.grad(x ** 3, x, create_graph=True)
+    >>> torch.autograd.grad(g, x)
+    (tensor(18.),)
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    if is_grads_batched:
+        from dualrev.eager.functional import batched_grad
+
+        return batched_grad(outputs, inputs, given, bool(retain_graph), create_graph, allow_unused, materialize_grads)
+    given += [None] * (len(outputs) - len(given))
+    for t in inputs:
+        if not t.requires_grad:
+            raise RuntimeError("One of the differentiated Tensors does not require grad\n" + described(t))
+    walk = Walk(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))
+    found = walk.run(roots_of(outputs, given, create_graph))
+    results = []
+    for t in inputs:
+        ct = found.get(edge_of(t))
+        if ct is None and materialize_grads:
+            ct = jnp.zeros_like(array_of(t))
+        elif ct is None and not allow_unused:
+            raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
+                               "this is the desired behavior.\n" + described(t))
+        results.append(walk.tensor(ct))
+    return tuple(results)
+
+
+def edge_of(t: Tensor) -> tuple[Any, int]:
+    node = t.grad_fn
+    return (t, 0) if node is None else (node, t._slot)
+
+
+def capture(inputs: Sequence[Tensor]) -> dict[Any, int]:
+    return {edge_of(t): i for i, t in enumerate(inputs)}
+
+
+def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> list[tuple[Any, Any]]:
+    """Where to start, and with what."""
+    roots = []
+    for i, (out, weight) in enumerate(zip(outputs, given, strict=True)):
+        if not out.requires_grad:
+            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
+                               + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
+        array = array_of(out)
+        ct: Any
+        if weight is None:
+            if array.size != 1:
+                raise RuntimeError("grad can be implicitly created only for scalar outputs\n" + described(out)
+                                   + "; call .sum().backward(), or .backward(gradient=v) with a weight v of this shape")
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise RuntimeError(f"grad can be implicitly created only for real scalar outputs but got {dtypes.of(array.dtype)!r}")
+            ct = jnp.ones_like(array)
+        elif not isinstance(weight, Tensor):
+            raise TypeError(f"gradients can be either Tensors or None, but got {type(weight).__name__}\n"
+                            f"wrap it: gradient=torch.tensor({weight!r})")
+        else:
+            value = array_of(weight)
+            if value.shape != array.shape:
+                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(value.shape)}) and output[{i}] "
+                                   f"has a shape of torch.Size({list(array.shape)}).\n" + described(out))
+            ct = weight if create else value
+            if value.dtype != array.dtype:
+                ct = weight.to(dtypes.of(array.dtype)) if create else value.astype(array.dtype)
+        roots.append((edge_of(out), walk_value(ct, create)))
+    return roots
+
+
+def walk_value(ct: Any, create: bool) -> Any:
+    return wrap(ct) if create and not isinstance(ct, Tensor) else ct
+
+
+# ------------------------------------------------------------------------------------------------------------------ errors
+
+def _freed(node: Node) -> str:
+    made, freed = node.line(), line_of(node.freed) if node.freed is not None else ""
+    return (f"\nthe graph of {node.name()}" + (f", made at {made}," if made else "")
+            + (f" was freed by the backward at {freed}" if freed else " was freed") + "; give that one retain_graph=True")
+
+
+def _check_versions(node: Node, saved: Sequence[Any]) -> None:
+    for place, counter, version in node.checks:
+        if counter.version != version:
+            raise RuntimeError(_modified(node, saved, place, counter, version))
+
+
+def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, version: int) -> str:
+    is_out = place < 0
+    k = (~place if is_out else place) - 1
+    array = saved[k]
+    assert node.record is not None
+    where = node.record.sources[k][1]
+    edge = (node, where) if is_out else node.edges[where]
+    producer = edge[0] if edge is not None and isinstance(edge[0], Node) else None
+    which = f", which is output {edge[1]} of {producer.name()}," if producer is not None and edge is not None else ""
+    text = (f"one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[torch.{dtypes.type_name(array.dtype)}Tensor {list(array.shape)}]{which} is at version {counter.version}; expected version "
+            f"{version} instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
+            "torch.autograd.set_detect_anomaly(True).")
+    made = producer.line() if producer is not None else ""
+    changed = line_of(counter.changed) if counter.changed is not None else ""
+    text += f"\n{node.name()}" + (f", at {node.line()}," if node.line() else "") + " saved it for backward"
+    text += f"; it was made at {made}" if made else ""
+    text += f"; it was changed at {changed}" if changed else ""
+    return text + "; change a .clone() of it instead, or use the operation that is not in place"
+
+
+def _check_hook(ct: Any, given: Any) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"expected Variable, but hook returned '{type(given).__name__}'\na hook returns a tensor or None")
+    if tuple(given.shape) != tuple(ct.shape):
+        raise RuntimeError(f"hook has changed the size of value\nfrom {list(ct.shape)} to {list(given.shape)}")

@@ -1,0 +1,100 @@
+"""Changing tensors in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualrev._jax import source
+from dualrev.eager import dtypes
+from dualrev.eager.modes import mode
+from dualrev.eager.operation import Op
+from dualrev.eager.tensor import Tensor, View, apply, array_of, described
+
+
+def write(t: Tensor, array: Any) -> None:
+    """Give a tensor another value: all that share its storage see it, and it counts as a change."""
+    view = t._view
+    storage = t._storage
+    if mode.watcher is not None:
+        mode.watcher.write(storage)
+    if view is not None:
+        from dualrev.eager.views import put_op
+
+        array = put_op(view.path).plain(storage.array, array)
+    storage.array = array
+    counter = t._counter
+    counter.version += 1
+    counter.changed = source()
+
+
+def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Tensor:
+    """``t = op(t, *others)``, in place, and recorded as PyTorch records it.
+
+    Raises:
+      RuntimeError: ``t`` is a leaf that requires grad, or the result does not fit into it.
+    """
+    view = t._view
+    records = mode.grad and (t.requires_grad or any(isinstance(x, Tensor) and x.requires_grad for x in others))
+    if records:
+        check_may_change(t)
+    if t._inference and not mode.inference and records:
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a normal "
+                           "tensor before doing inplace update.\n" + described(t))
+    result = apply(op, (t, *others))
+    old, new = array_of(t), array_of(result)
+    if new.shape != old.shape:
+        raise RuntimeError(f"output with shape {list(old.shape)} doesn't match the broadcast shape {list(new.shape)}\n" + described(t))
+    if new.dtype != old.dtype:
+        if _kind(new.dtype) > _kind(old.dtype):
+            raise RuntimeError(f"result type {dtypes.type_name(new.dtype)} can't be cast to the desired output type "
+                               f"{dtypes.type_name(old.dtype)}\n" + described(t))
+        result = result.to(dtypes.of(old.dtype))
+        new = array_of(result)
+    if t._tangent is not None or result._tangent is not None:
+        t._tangent = result._tangent
+    if not result._requires_grad:
+        write(t, new)
+        return t
+    node = result._node
+    assert node is not None
+    counter = t._counter
+    # The value it had is kept where it is needed: only what others did to it before counts.
+    node.checks = [(place, counter if place < 0 and c is result._counter else c, version + 1 + counter.version
+                    if place < 0 and c is result._counter else version)
+                   for place, c, version in node.checks if place < 0 or c is not counter]
+    write(t, new)
+    if view is None:
+        rebase(t, node, result._slot)
+    else:
+        rebase_view(view, result)
+    return t
+
+
+def rebase(t: Tensor, node: Any, slot: int) -> None:
+    """Let a tensor come from another node from now on."""
+    t._node, t._slot, t._requires_grad = node, slot, True
+    t._generation += 1
+
+
+def rebase_view(view: View, result: Tensor) -> None:
+    """Record that a part of a base was replaced."""
+    from dualrev.eager.views import put_op
+
+    base = view.base
+    merged = apply(put_op(view.path), (base, result))
+    rebase(base, merged._node, merged._slot)
+
+
+def check_may_change(t: Tensor) -> None:
+    if t._view is not None:
+        base = t._view.base
+        if base._requires_grad and base._node is None:
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.\n" + described(base)
+                               + "; change it under torch.no_grad(), or change a .clone()")
+    elif t._requires_grad and t._node is None:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\n" + described(t)
+                           + "; change it under torch.no_grad() or through .data, or use the operation that is not in place")
+
+
+def _kind(dtype: Any) -> int:
+    return {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}.get(dtype.kind, 2)

@@ -1,0 +1,133 @@
+"""The graph that backward walks: a node for each recorded operation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev._jax import line_of
+from dualrev.eager.operation import Record
+
+_count = itertools.count()
+
+
+class Node:
+    """An operation that was recorded: ``grad_fn`` of its outputs.
+
+    ``edges[i]`` is ``(where input i comes from, which of its outputs)``: a node, or a leaf tensor; None where no gradient goes.
+    Nodes are numbered as they are made, so that walking from the highest number down meets each after all that depend on it.
+    """
+
+    __slots__ = ("__weakref__", "checks", "edges", "freed", "hooks", "inputs", "metadata", "n_out", "number", "op_name", "prehooks",
+                 "record", "saved", "slot_hooks", "source")
+
+    def __init__(self, record: Record | None, op_name: str, edges: Sequence[Any], saved: Sequence[Any], checks: Sequence[Any],
+                 source: Any, n_out: int):
+        self.record = record
+        self.op_name = op_name
+        self.edges = edges
+        self.saved: Sequence[Any] | None = saved
+        self.checks = checks
+        self.source = source
+        self.n_out = n_out
+        self.number = next(_count)
+        #: Input values, where a second derivative has to compute residuals again.
+        self.inputs: Sequence[Any] | None = None
+        self.freed: Any = None
+        self.hooks: dict[int, Callable[..., Any]] | None = None
+        self.prehooks: dict[int, Callable[..., Any]] | None = None
+        #: For an output, the hooks of its tensor: ``{slot: {id: hook}}``.
+        self.slot_hooks: dict[int, dict[int, Any]] | None = None
+        self.metadata: dict[str, Any] | None = None
+
+    def name(self) -> str:
+        """The name that PyTorch gives: ``AddBackward0``."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {hex(id(self))}>"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """``(node, which of its outputs)`` for each input; leaves that require grad appear as :class:`AccumulateGrad`."""
+        found = []
+        for edge in self.edges:
+            if edge is None:
+                found.append((None, 0))
+            else:
+                target, slot = edge
+                found.append((target, slot) if isinstance(target, Node) else (AccumulateGrad(target), 0))
+        return tuple(found)
+
+    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(grad_inputs, grad_outputs)`` after this node has run; what it returns, if anything, replaces grad_inputs."""
+        if self.hooks is None:
+            self.hooks = {}
+        return RemovableHandle(self.hooks, hook)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(grad_outputs)`` before this node runs; what it returns, if anything, replaces grad_outputs."""
+        if self.prehooks is None:
+            self.prehooks = {}
+        return RemovableHandle(self.prehooks, hook)
+
+    def line(self) -> str:
+        """The user's line that made it."""
+        return line_of(self.source) if self.source is not None else ""
+
+
+class AccumulateGrad:
+    """Stands in ``next_functions`` for a leaf: the place where a gradient is added to ``.grad``."""
+
+    __slots__ = ("variable",)
+
+    next_functions: tuple[Any, ...] = ()
+
+    def __init__(self, variable: Any):
+        self.variable = variable
+
+    def name(self) -> str:
+        return "struct torch::autograd::AccumulateGrad"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccumulateGrad) and other.variable is self.variable
+
+    def __hash__(self) -> int:
+        return hash((AccumulateGrad, id(self.variable)))
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad object at {hex(id(self.variable))}>"
+
+
+class RemovableHandle:
+    """What registering a hook returns: ``remove()`` takes the hook away."""
+
+    _ids = itertools.count()
+
+    def __init__(self, hooks: dict[int, Any], hook: Any):
+        self._hooks = hooks
+        self.id = next(self._ids)
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second time does nothing."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+_named: dict[str, type[Node]] = {}
+
+
+def node_class(op_name: str) -> type[Node]:
+    """The class of an operation's nodes, for what PyTorch users see in ``type(y.grad_fn).__name__``."""
+    found = _named.get(op_name)
+    if found is None:
+        name = op_name if op_name == "CopySlices" else f"{op_name}Backward0"
+        found = _named[op_name] = type(name, (Node,), {"__slots__": ()})
+    return found

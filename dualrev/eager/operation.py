@@ -1,0 +1,136 @@
+"""An operation on tensors: a jax function, with an evaluation and pulls that are derived from the table of rules.
+
+Each is compiled once for each set of inputs that require grad; jax keeps one program for each set of shapes and dtypes.  The
+evaluation gives the outputs and a :class:`Saved`, which tells what else the pull reads and how the pull is to be called.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from dualrev import errors
+from dualrev._jax import jaxpr_as_fun, typeof
+from dualrev.engines.staging import Linearization, Pushforward, Wrapper
+from dualrev.settings import DEFAULT, under
+
+#: How many operations with static arguments are kept, for each kind.
+KEPT = 1024
+
+
+class Saved:
+    """Residuals that are neither inputs nor outputs, and the record of the program that computed them."""
+
+    __slots__ = ("new", "record")
+
+    def __init__(self, record: Record, new: Sequence[Any]):
+        self.record = record
+        self.new = new
+
+
+# The record stands in the structure of what a compiled function returns: finding it costs nothing, whatever the shapes are.
+jax.tree_util.register_pytree_node(Saved, lambda saved: (saved.new, saved.record), Saved)
+
+
+class Record:
+    """The linearization of an operation for some shapes, dtypes and active inputs, with its compiled pulls."""
+
+    __slots__ = ("_pulls", "_pull_ops", "active", "active_outs", "has_new", "in_saved", "linearization", "n_in", "n_out", "op", "out_avals",
+                 "out_saved", "positions", "sources")
+
+    def __init__(self, op: Op, avals: Sequence[Any], active: tuple[bool, ...]):
+        self.op = op
+        self.active = active
+        self.n_in = len(avals)
+        with errors.calling("backward"):
+            linearization = under(DEFAULT, Linearization, op.flat, avals, active, False, Wrapper(op.name, None))
+        self.linearization = linearization
+        self.active_outs = linearization.active_outs
+        self.out_avals = linearization.out_avals
+        self.n_out = len(self.out_avals)
+        #: What the pull reads: 0, i is input i; 1, j is output j; 2, k is a residual of its own.
+        kinds = {"in": 0, "out": 1, "new": 2}
+        self.sources = tuple([(kinds[kind], where) for kind, where in linearization.residual_sources])
+        self.has_new = any(kind == 2 for kind, _ in self.sources)
+        self.positions = tuple([i for i, moves in enumerate(active) if moves])
+        self._pulls: dict[tuple[bool, ...], tuple[Callable[..., Any], tuple[int, ...]]] = {}
+        self._pull_ops: dict[tuple[bool, ...], Op] = {}
+
+    def evaluate(self, args: Sequence[Any]) -> tuple[Any, Saved]:
+        outs, new = self.linearization.evaluate(args)
+        return (tuple(outs) if self.op.many else outs[0]), Saved(self, tuple(new))
+
+    def pull_of(self, mask: tuple[bool, ...]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+        """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results are for."""
+        found = self._pulls.get(mask)
+        if found is None:
+            with errors.calling("backward"):
+                program = under(DEFAULT, self.linearization.program_of, "pull", mask)
+                which = self.linearization.results_of("pull", mask)
+            positions = tuple([i for i, nonzero in zip(self.positions, which, strict=True) if nonzero])
+            found = self._pulls[mask] = jax.jit(jaxpr_as_fun(program.jaxpr), inline=True), positions
+        return found
+
+    def pull_op(self, mask: tuple[bool, ...]) -> Op:
+        """The pull as an operation, to be differentiated: of what is saved and the cotangents.
+
+        What is saved and is neither an input nor an output is computed again, from the inputs, for it depends on them.
+        """
+        found = self._pull_ops.get(mask)
+        if found is None:
+            pull = jaxpr_as_fun(under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr)
+
+            def again(*args: Any) -> Any:
+                inputs = args[: self.n_in]
+                outs, new = self.linearization.evaluate(inputs)
+                pools = (inputs, outs, new)
+                return pull(*[pools[kind][where] for kind, where in self.sources], *args[self.n_in:])
+
+            found = self._pull_ops[mask] = Op(f"{self.op.name}Backward", again if self.has_new else pull, many=True)
+        return found
+
+
+class Op:
+    """An operation: its name in PyTorch, and a jax function of arrays.
+
+    ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
+    """
+
+    __slots__ = ("_graded", "_pushes", "flat", "fun", "many", "name", "plain")
+
+    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False):
+        self.name = name
+        self.fun = fun
+        self.many = many
+        self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
+        self.plain = jax.jit(fun, inline=True)
+        self._graded: dict[int, Callable[..., Any]] = {}
+        self._pushes: dict[Any, tuple[Op, Pushforward]] = {}
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+    def graded(self, mask: int) -> Callable[..., Any]:
+        """The compiled evaluation that also gives a :class:`Saved`; bit ``i`` of the mask tells whether input ``i`` is active."""
+        found = self._graded.get(mask)
+        if found is None:
+            def evaluate(*args: Any) -> tuple[Any, Saved]:
+                active = tuple([bool(mask >> i & 1) for i in range(len(args))])
+                return Record(self, [typeof(x) for x in args], active).evaluate(args)
+
+            evaluate.__name__ = self.name
+            found = self._graded[mask] = jax.jit(evaluate, inline=True)
+        return found
+
+
+def family(name: str, fun: Callable[..., Any], many: bool = False) -> Callable[..., Op]:
+    """Operations that differ in static arguments: ``family(...)(*statics)`` is the one of ``fun(*arrays, *statics)``."""
+
+    @functools.lru_cache(maxsize=KEPT)
+    def make(*statics: Any) -> Op:
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many)
+
+    return make

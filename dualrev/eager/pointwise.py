@@ -1,0 +1,325 @@
+"""Operations entry by entry."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev.eager.inplace import change
+from dualrev.eager.names import alias, both, broadcasting, function, method, renamed, unary
+from dualrev.eager.operation import Op, family
+from dualrev.eager.tensor import Tensor, apply
+
+NUMBERS = (int, float, complex)
+
+
+def relu_of(x: Any) -> Any:
+    # Zero at zero, as PyTorch has it; NaN stays.
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+
+
+_UNARY: dict[str, Callable[[Any], Any]] = dict(
+    neg=jnp.negative, exp=jnp.exp, exp2=jnp.exp2, expm1=jnp.expm1, log=jnp.log, log2=jnp.log2, log10=jnp.log10, log1p=jnp.log1p,
+    sin=jnp.sin, cos=jnp.cos, tan=jnp.tan, asin=jnp.arcsin, acos=jnp.arccos, atan=jnp.arctan, sinh=jnp.sinh, cosh=jnp.cosh,
+    tanh=jnp.tanh, asinh=jnp.arcsinh, acosh=jnp.arccosh, atanh=jnp.arctanh, sigmoid=jax.nn.sigmoid, sqrt=jnp.sqrt, rsqrt=jax.lax.rsqrt,
+    square=jnp.square, reciprocal=jnp.reciprocal, abs=jnp.abs, sign=jnp.sign, sgn=jnp.sign, floor=jnp.floor, ceil=jnp.ceil,
+    round=jnp.round, trunc=jnp.trunc, frac=lambda x: x - jnp.trunc(x), relu=relu_of, erf=jax.lax.erf, erfc=jax.lax.erfc,
+    erfinv=jax.lax.erf_inv, lgamma=jax.lax.lgamma, digamma=jax.lax.digamma, logical_not=jnp.logical_not, isnan=jnp.isnan,
+    isinf=jnp.isinf, isfinite=jnp.isfinite, conj=jnp.conj, angle=jnp.angle, bitwise_not=jnp.bitwise_not, deg2rad=jnp.deg2rad,
+    rad2deg=jnp.rad2deg,
+)
+_floats = {"exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh",
+           "asinh", "acosh", "atanh", "sigmoid", "sqrt", "rsqrt", "reciprocal", "erf", "erfc", "erfinv", "lgamma", "digamma"}
+
+
+def floating(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function that turns integers into the default float first."""
+    def of(x: Any) -> Any:
+        from dualrev.eager import dtypes
+
+        return fun(x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(dtypes.get_default_dtype().numpy))
+
+    return of
+
+
+for _name, _fun in _UNARY.items():
+    unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _floats else _fun))
+for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan").items():
+    alias(_new, getattr(Tensor, _old))
+
+
+# --------------------------------------------------------------------------------------------------------- two operands
+
+def true_divide(x: Any, y: Any) -> Any:
+    return jnp.true_divide(x, y)
+
+
+def is_operand(x: Any) -> bool:
+    return isinstance(x, Tensor) or isinstance(x, NUMBERS) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
+
+
+_BINARY: dict[str, Callable[[Any, Any], Any]] = dict(
+    mul=jnp.multiply, div=true_divide, maximum=jnp.maximum, minimum=jnp.minimum, floor_divide=jnp.floor_divide,
+    remainder=jnp.remainder, fmod=jnp.fmod, atan2=jnp.arctan2, logaddexp=jnp.logaddexp, xlogy=jax.scipy.special.xlogy,
+    hypot=jnp.hypot, eq=jnp.equal, ne=jnp.not_equal, lt=jnp.less, le=jnp.less_equal, gt=jnp.greater, ge=jnp.greater_equal,
+    logical_and=jnp.logical_and, logical_or=jnp.logical_or, logical_xor=jnp.logical_xor, bitwise_and=jnp.bitwise_and,
+    bitwise_or=jnp.bitwise_or, bitwise_xor=jnp.bitwise_xor,
+)
+ADD, SUB = Op("Add", broadcasting(jnp.add)), Op("Sub", broadcasting(jnp.subtract))
+OPS: dict[str, Op] = {"add": ADD, "sub": SUB}
+add_scaled = family("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
+
+
+def _check(name: str, x: Any, y: Any) -> None:
+    for i, a in enumerate((x, y)):
+        if not is_operand(a):
+            raise TypeError(f"{name}(): argument '{('input', 'other')[i]}' (position {i + 1}) must be Tensor, not {type(a).__name__}")
+
+
+def _two(name: str, op: Op) -> None:
+    OPS[name] = op
+
+    def entrywise(input: Any, other: Any) -> Tensor:  # noqa: A002
+        _check(name, input, other)
+        return apply(op, (input, other))
+
+    def in_place(self: Tensor, other: Any) -> Tensor:
+        _check(name, self, other)
+        return change(self, op, (other,))
+
+    both(renamed(entrywise, name, f"{name} of each pair of entries, broadcast."))
+    method(renamed(in_place, f"{name}_", f"{name} of each pair of entries, in place."))
+
+
+for _name, _fun in _BINARY.items():
+    _two(_name, Op(_name.capitalize(), broadcasting(_fun)))
+del Tensor.div, Tensor.div_  # type: ignore[misc]  (they take a rounding mode, below)
+
+
+@both
+def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:  # noqa: A002
+    """``input + alpha * other``."""
+    _check("add", input, other)
+    return apply(ADD if alpha == 1 else add_scaled(alpha), (input, other))
+
+
+@both
+def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:  # noqa: A002
+    """``input - alpha * other``."""
+    _check("sub", input, other)
+    return apply(SUB if alpha == 1 else add_scaled(-alpha), (input, other))
+
+
+@method
+def add_(self: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    """Add in place."""
+    return change(self, ADD if alpha == 1 else add_scaled(alpha), (other,))
+
+
+@method
+def sub_(self: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    """Subtract in place."""
+    return change(self, SUB if alpha == 1 else add_scaled(-alpha), (other,))
+
+
+def _rounded(mode: str | None) -> Op:
+    if mode is None:
+        return OPS["div"]
+    if mode == "floor":
+        return OPS["floor_divide"]
+    if mode == "trunc":
+        return _TRUNC
+    raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{mode}'")
+
+
+_TRUNC = Op("Div", broadcasting(lambda x, y: jnp.trunc(x / y).astype(jnp.result_type(x, y))))
+
+
+@both
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:  # noqa: A002
+    """``input / other``, rounded with ``"floor"`` or ``"trunc"``."""
+    _check("div", input, other)
+    return apply(_rounded(rounding_mode), (input, other))
+
+
+@method
+def div_(self: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """Divide in place."""
+    return change(self, _rounded(rounding_mode), (other,))
+
+
+for _new, _old in dict(subtract="sub", multiply="mul", divide="div", true_divide="div", less="lt", greater="gt").items():
+    alias(_new, getattr(Tensor, _old))
+
+
+@both
+def rsub(input: Any, other: Any) -> Tensor:  # noqa: A002
+    """``other - input``."""
+    return apply(SUB, (other, input))
+
+
+# ------------------------------------------------------------------------------------------------------------------ powers
+
+_power = family("Pow", lambda x, exponent: x ** exponent if jnp.issubdtype(x.dtype, jnp.inexact) or isinstance(exponent, int)
+                else jnp.power(x.astype(jnp.float32), exponent))
+_POWER = Op("Pow", broadcasting(jnp.power))
+
+
+def _pow_op(exponent: Any) -> tuple[Op, tuple[Any, ...]]:
+    if isinstance(exponent, NUMBERS) and not isinstance(exponent, bool):
+        if isinstance(exponent, float) and exponent.is_integer():
+            exponent = builtins.int(exponent)
+        return _power(exponent), ()
+    return _POWER, (exponent,)
+
+
+@both
+def pow(input: Any, exponent: Any) -> Tensor:  # noqa: A001, A002
+    """``input ** exponent``."""
+    _check("pow", input, exponent)
+    if isinstance(input, Tensor):
+        op, rest = _pow_op(exponent)
+        return apply(op, (input, *rest))
+    return apply(_POWER, (input, exponent))
+
+
+@method
+def pow_(self: Tensor, exponent: Any) -> Tensor:
+    """A power in place."""
+    op, rest = _pow_op(exponent)
+    return change(self, op, rest)
+
+
+# --------------------------------------------------------------------------------------------------------------- operators
+
+def _operator(op: Op, swap: bool = False) -> Callable[[Tensor, Any], Any]:
+    def run(self: Tensor, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        return apply(op, (other, self) if swap else (self, other))
+
+    return run
+
+
+def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
+    def run(self: Tensor, other: Any) -> Any:
+        return change(self, op, (other,)) if is_operand(other) else NotImplemented
+
+    return run
+
+
+for _name, _symbol in dict(add="add", sub="sub", mul="mul", div="truediv", floor_divide="floordiv", remainder="mod").items():
+    setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
+    setattr(Tensor, f"__r{_symbol}__", _operator(OPS[_name], swap=True))
+    setattr(Tensor, f"__i{_symbol}__", _in_place(OPS[_name]))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Tensor, f"__{_name}__", _operator(OPS[_name]))
+for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor").items():
+    setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
+    setattr(Tensor, f"__r{_symbol}__", _operator(OPS[_name], swap=True))
+Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
+Tensor.__neg__ = lambda self: self.neg()  # type: ignore[operator]
+Tensor.__pos__ = lambda self: self  # type: ignore[operator]
+Tensor.__abs__ = lambda self: self.abs()  # type: ignore[operator]
+Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[operator]
+Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[operator]
+Tensor.__rpow__ = lambda self, base: FUNCTION_POW(base, self)  # type: ignore[operator]
+Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[operator, misc]
+FUNCTION_POW = pow
+
+
+# ------------------------------------------------------------------------------------------------------------- with choices
+
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    # The bounds themselves count as inside.
+    x = x if low is None else jnp.where(x < low, low, x)
+    return x if high is None else jnp.where(x > high, high, x)
+
+
+_clamp = family("Clamp", lambda x, low, high: _clip(x, low, high).astype(x.dtype))
+_CLAMPS = {(True, True): Op("Clamp", _clip), (True, False): Op("Clamp", lambda x, low: _clip(x, low, None)),
+           (False, True): Op("Clamp", lambda x, high: _clip(x, None, high))}
+
+
+def _clamp_op(low: Any, high: Any) -> tuple[Op, tuple[Any, ...]]:
+    if low is None and high is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return _CLAMPS[low is not None, high is not None], tuple([b for b in (low, high) if b is not None])
+    return _clamp(low, high), ()
+
+
+@both
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    """Entries moved to the nearest bound where they are outside."""
+    op, rest = _clamp_op(min, max)
+    return apply(op, (input, *rest))
+
+
+@method
+def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    """As ``clamp``, in place."""
+    op, rest = _clamp_op(min, max)
+    return change(self, op, rest)
+
+
+alias("clip", clamp)
+_WHERE = Op("Where", lambda condition, x, y: jnp.where(condition, x, y))
+_FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(value, x.dtype), x))
+
+
+@function
+def where(condition: Tensor, input: Any, other: Any) -> Tensor:  # noqa: A002
+    """``input`` where the condition holds, ``other`` elsewhere."""
+    return apply(_WHERE, (condition, input, other))
+
+
+Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[attr-defined]
+
+
+@both
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:  # noqa: A002
+    """``value`` where the mask is set."""
+    return apply(_FILL, (input, mask, value))
+
+
+@method
+def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """As ``masked_fill``, in place."""
+    return change(self, _FILL, (mask, value))
+
+
+@functools.cache
+def _lerp() -> Op:
+    return Op("Lerp", lambda start, end, weight: start + weight * (end - start))
+
+
+@both
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:  # noqa: A002
+    """``input + weight * (end - input)``."""
+    return apply(_lerp(), (input, end, weight))
+
+
+_ADDCMUL = family("Addcmul", lambda x, a, b, value: x + value * a * b)
+_ADDCDIV = family("Addcdiv", lambda x, a, b, value: x + value * a / b)
+
+
+@both
+def addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
+    """``input + value * a * b``."""
+    return apply(_ADDCMUL(value), (input, a, b))
+
+
+@both
+def addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
+    """``input + value * a / b``."""
+    return apply(_ADDCDIV(value), (input, a, b))
+
+
+method(renamed(lambda self, a, b, *, value=1: change(self, _ADDCMUL(value), (a, b)), "addcmul_", "In place."))
+method(renamed(lambda self, a, b, *, value=1: change(self, _ADDCDIV(value), (a, b)), "addcdiv_", "In place."))

@@ -1,0 +1,163 @@
+"""Products of vectors and matrices, and linear algebra."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from dualrev.eager.names import both, function
+from dualrev.eager.operation import Op, family
+from dualrev.eager.tensor import Tensor, apply
+
+
+def _fits(name: str, a: Any, b: Any) -> None:
+    if a.shape[-1] != b.shape[-2]:
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, a.shape))} and "
+                           f"{'x'.join(map(str, b.shape))})\nthe last size of the first must be the first of the second, in {name}")
+
+
+def _mm_of(a: Any, b: Any) -> Any:
+    if a.ndim != 2 or b.ndim != 2:
+        raise RuntimeError(f"{'self' if a.ndim != 2 else 'mat2'} must be a matrix\nmm takes two matrices, not {a.ndim}-D and {b.ndim}-D; "
+                           "torch.matmul takes more")
+    _fits("mm", a, b)
+    return jnp.matmul(a, b)
+
+
+def _matmul_of(a: Any, b: Any) -> Any:
+    if a.ndim == 0 or b.ndim == 0:
+        raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
+    if a.ndim >= 2 and b.ndim >= 2:
+        _fits("matmul", a, b)
+    elif a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise RuntimeError(f"size mismatch, got input ({a.shape[-2] if a.ndim > 1 else b.shape[-1]}), mat "
+                           f"({'x'.join(map(str, a.shape))}), vec ({b.shape[0]})")
+    return jnp.matmul(a, b)
+
+
+def _dot_of(a: Any, b: Any) -> Any:
+    if a.ndim != 1 or b.ndim != 1:
+        raise RuntimeError(f"1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
+    if a.shape != b.shape:
+        raise RuntimeError(f"inconsistent tensor size, expected tensor [{a.shape[0]}] and src [{b.shape[0]}] to have the same number of "
+                           f"elements, but got {a.shape[0]} and {b.shape[0]} elements respectively")
+    return jnp.dot(a, b)
+
+
+MM, MV, DOT, BMM = Op("Mm", _mm_of), Op("Mv", _matmul_of), Op("Dot", _dot_of), Op("Bmm", _matmul_of)
+ADDMM = Op("Addmm", lambda c, a, b: c + _mm_of(a, b))
+OUTER = Op("Outer", lambda a, b: jnp.outer(a, b))
+
+
+@both
+def matmul(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
+    """The product of matrices, vectors, or batches of matrices."""
+    if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+        wrong = other if isinstance(input, Tensor) else input
+        raise TypeError(f"matmul(): argument 'other' (position 2) must be Tensor, not {type(wrong).__name__}")
+    dims = input.ndim, other.ndim
+    op = {(2, 2): MM, (1, 1): DOT, (2, 1): MV}.get(dims, BMM)
+    return apply(op, (input, other))
+
+
+Tensor.__matmul__ = matmul  # type: ignore[operator]
+Tensor.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[operator]
+
+
+@both
+def mm(input: Tensor, mat2: Tensor) -> Tensor:  # noqa: A002
+    """The product of two matrices."""
+    return apply(MM, (input, mat2))
+
+
+@both
+def mv(input: Tensor, vec: Tensor) -> Tensor:  # noqa: A002
+    """The product of a matrix and a vector."""
+    return apply(MV, (input, vec))
+
+
+@both
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:  # noqa: A002
+    """The products of two batches of matrices."""
+    return apply(BMM, (input, mat2))
+
+
+@both
+def dot(input: Tensor, tensor: Tensor) -> Tensor:  # noqa: A002
+    """The product of two vectors."""
+    return apply(DOT, (input, tensor))
+
+
+@both
+def outer(input: Tensor, vec2: Tensor) -> Tensor:  # noqa: A002
+    """The products of each entry with each."""
+    return apply(OUTER, (input, vec2))
+
+
+_addmm = family("Addmm", lambda c, a, b, beta, alpha: beta * c + alpha * _mm_of(a, b))
+
+
+@both
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
+    """``beta * input + alpha * mat1 @ mat2``."""
+    return apply(ADDMM if alpha == beta == 1 else _addmm(beta, alpha), (input, mat1, mat2))
+
+
+_einsum = family("Einsum", lambda *a: jnp.einsum(a[-1], *a[:-1]))
+_trace = Op("Trace", jnp.trace)
+_inv, _det, _slogdet = Op("LinalgInvEx", jnp.linalg.inv), Op("LinalgDet", jnp.linalg.det), Op("LinalgSlogdet", jnp.linalg.slogdet, many=True)
+_cholesky = Op("LinalgCholeskyEx", jnp.linalg.cholesky)
+_solve = Op("LinalgSolveEx", jnp.linalg.solve)
+_cross = family("LinalgCross", lambda a, b, dim: jnp.cross(a, b, axis=dim))
+_kron = Op("Kron", jnp.kron)
+
+
+@function
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """A sum of products, written in Einstein's notation."""
+    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    return apply(_einsum(equation), tensors)
+
+
+@both
+def trace(input: Tensor) -> Tensor:  # noqa: A002
+    """The sum of the diagonal."""
+    return apply(_trace, (input,))
+
+
+@both
+def inverse(input: Tensor) -> Tensor:  # noqa: A002
+    """The inverse of a matrix."""
+    return apply(_inv, (input,))
+
+
+@both
+def det(input: Tensor) -> Tensor:  # noqa: A002
+    """The determinant of a matrix."""
+    return apply(_det, (input,))
+
+
+@both
+def cross(input: Tensor, other: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
+    """The vector product."""
+    return apply(_cross(dim), (input, other))
+
+
+@both
+def kron(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
+    """The Kronecker product."""
+    return apply(_kron, (input, other))
+
+
+class linalg:
+    """Linear algebra under PyTorch's names."""
+
+    inv = staticmethod(inverse)
+    det = staticmethod(det)
+    norm = staticmethod(lambda x, ord=2, dim=None, keepdim=False: x.norm(2 if ord is None else ord, dim, keepdim))  # noqa: A002
+    vector_norm = norm
+    slogdet = staticmethod(lambda x: apply(_slogdet, (x,)))
+    cholesky = staticmethod(lambda x: apply(_cholesky, (x,)))
+    solve = staticmethod(lambda a, b: apply(_solve, (a, b)))
+    matmul = staticmethod(matmul)

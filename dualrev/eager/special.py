@@ -1,0 +1,92 @@
+"""What operations do beyond evaluating and recording: pack what they save, push tangents, tell a compiler what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from dualrev.eager.modes import mode
+from dualrev.eager.node import Node
+from dualrev.eager.operation import Op
+
+
+class Packed:
+    """A saved value as ``saved_tensors_hooks`` packed it."""
+
+    __slots__ = ("dtype", "packed", "shape", "unpack")
+
+    def __init__(self, packed: Any, unpack: Any, array: Any):
+        self.packed = packed
+        self.unpack = unpack
+        self.shape, self.dtype = array.shape, array.dtype
+
+
+def unpack(saved: Sequence[Any]) -> Sequence[Any]:
+    """Saved values as they were before packing."""
+    for x in saved:
+        if type(x) is Packed:
+            break
+    else:
+        return saved
+    from dualrev.eager.tensor import array_of
+
+    return [array_of(x.unpack(x.packed)) if type(x) is Packed else x for x in saved]
+
+
+def pack(node: Node) -> None:
+    """Let the innermost hooks pack what a node has saved."""
+    from dualrev.eager.tensor import wrap
+
+    if mode.packers and node.saved:
+        packer, unpacker = mode.packers[-1]
+        before, mode.packers = mode.packers, ()
+        try:
+            node.saved = [Packed(packer(wrap(x)), unpacker, x) if hasattr(x, "shape") else x for x in node.saved]
+        finally:
+            mode.packers = before
+
+
+def apply_special(op: Op, args: Sequence[Any]) -> Any:
+    """``apply`` where more is asked for than to evaluate and to record."""
+    from dualrev.eager import tensor
+    from dualrev.eager.tensor import Tensor
+
+    if mode.watcher is not None:
+        for a in args:
+            if isinstance(a, Tensor):
+                mode.watcher.read(a._storage)
+    level = mode.dual_level
+    if level and any(isinstance(a, Tensor) and a._tangent is not None for a in args):
+        from dualrev.eager.forward_ad import push
+
+        return push(op, args)
+    mode.special = False
+    try:
+        results = tensor.apply(op, args)
+    finally:
+        mode.special = True
+    if mode.packers:
+        nodes = {t._node: None for t in (results if op.many else (results,)) if t._node is not None}
+        for node in nodes:
+            pack(node)
+    return results
+
+
+def check_nan(node: Node, cts: Sequence[Any]) -> None:
+    """Raise if a node made a NaN.
+
+    Raises:
+      RuntimeError: names the operation, and the line that ran it forward.
+    """
+    from dualrev.eager.tensor import Tensor, array_of
+
+    for i, ct in enumerate(cts):
+        if ct is None:
+            continue
+        array = array_of(ct) if isinstance(ct, Tensor) else ct
+        if jnp.issubdtype(array.dtype, jnp.inexact) and bool(jnp.isnan(array).any()):
+            line = node.line()
+            raise RuntimeError(f"Function '{node.name()}' returned nan values in its {i}th output.\n"
+                               + (f"the operation ran forward at {line}" if line else "the operation's line is not known"))

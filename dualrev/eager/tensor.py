@@ -1,0 +1,382 @@
+"""Tensors, and how an operation on them runs and is recorded."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+
+from dualrev._jax import Tracer, source
+from dualrev.eager import dtypes
+from dualrev.eager.modes import mode
+from dualrev.eager.node import Node, RemovableHandle, node_class
+from dualrev.eager.operation import Op, Record
+
+
+class Storage:
+    """A value that tensors share, how often it was changed in place, and where the last time."""
+
+    __slots__ = ("array", "changed", "version")
+
+    def __init__(self, array: Any):
+        self.array = array
+        self.version = 0
+        self.changed: Any = None
+
+
+class View:
+    """What makes a tensor a view: its base, and the operations that lead there from the base's value."""
+
+    __slots__ = ("array", "base", "generation", "path", "seen")
+
+    def __init__(self, base: Tensor, path: tuple[Op, ...], array: Any):
+        self.base = base
+        self.path = path
+        self.array = array
+        self.seen = base._storage.array
+        self.generation = base._generation
+
+
+class Tensor:
+    """An array that remembers how it was computed, with PyTorch's semantics.
+
+    Args:
+      data: nested sequences of numbers, an array or a tensor; floats by default (see :func:`tensor` for inferred dtypes).
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor([5.0], requires_grad=True)
+    >>> (x ** 2).backward()
+    >>> print(x.grad)
+    tensor([10.])
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_counter", "_node", "_requires_grad", "_slot", "_storage", "_view")
+
+    # What few tensors have stands in their __dict__.
+    _grad: Tensor | None = None
+    _generation: int = 0
+    _hooks: dict[int, Any] | None = None
+    _after_hooks: dict[int, Any] | None = None
+    _retains = False
+    _made: Any = None
+    _tangent: Any = None
+    _inference = False
+    name: str | None = None
+
+    if TYPE_CHECKING:
+        _storage: Storage
+        _counter: Storage
+        _requires_grad: bool
+        _node: Node | None
+        _slot: int
+        _view: View | None
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, data: Any = (), requires_grad: bool = False):
+        array = data if isinstance(data, Tracer) else jnp.asarray(array_of(data) if isinstance(data, Tensor) else data)
+        if not jnp.issubdtype(array.dtype, jnp.inexact) and type(self) is Tensor:
+            array = array.astype(dtypes.get_default_dtype().numpy)
+        _fill(self, array)
+        self._made = source()
+        if requires_grad:
+            self.requires_grad_()
+
+    # ---------------------------------------------------------------------------------------------- autograd
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on it are recorded."""
+        if self._view is not None:
+            refresh(self)
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.grad_fn is not None:
+            if value:
+                return
+            raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
+                               "subgraph that doesn't require differentiation use var_no_grad = var.detach().\n" + described(self))
+        if value and not jnp.issubdtype(array_of(self).dtype, jnp.inexact):
+            raise RuntimeError("only Tensors of floating point and complex dtype can require gradients\n" + described(self)
+                               + "; .float() gives a copy that can")
+        if value and self._inference and not mode.inference:
+            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.\n"
+                               ".clone() of it outside gives a tensor that can require grad")
+        self._requires_grad = bool(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for operations on this tensor to be recorded from now on."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward has accumulated; None until one has reached this tensor."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+            if value.shape != self.shape:
+                raise RuntimeError("assigned grad has data of a different size\n"
+                                   f"the tensor has {list(self.shape)}, the gradient {list(value.shape)}")
+        self._grad = value
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that computed it, or None for a leaf."""
+        if self._view is not None:
+            refresh(self)
+        return self._node
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation computed it."""
+        return self.grad_fn is None
+
+    @property
+    def output_nr(self) -> int:
+        return self._slot
+
+    @property
+    def _version(self) -> int:
+        return self._counter.version
+
+    def is_inference(self) -> bool:
+        """Whether it was made under ``inference_mode``."""
+        return self._inference
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Call ``hook(grad)`` when the gradient of this tensor is known; what it returns, if anything, replaces the gradient."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient\n" + described(self))
+        node = self.grad_fn
+        if node is None:
+            if self._hooks is None:
+                self._hooks = {}
+            return RemovableHandle(self._hooks, hook)
+        if node.slot_hooks is None:
+            node.slot_hooks = {}
+        return RemovableHandle(node.slot_hooks.setdefault(self._slot, {}), hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``hook(tensor)`` after a gradient has been added to ``.grad`` of this leaf."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient\n" + described(self))
+        if self.grad_fn is not None:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors\n" + described(self))
+        if self._after_hooks is None:
+            self._after_hooks = {}
+        return RemovableHandle(self._after_hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this tensor in ``.grad``, though it is no leaf."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False\n" + described(self))
+        node = self.grad_fn
+        if node is None or self._retains:
+            return
+        self._retains = True
+        if node.slot_hooks is None:
+            node.slot_hooks = {}
+        # Run last, whatever is registered later: see the backward pass.
+        node.slot_hooks.setdefault(self._slot, {})[-1] = weakref.ref(self)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether ``retain_grad`` was called."""
+        return self._retains
+
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
+                 inputs: Any = None) -> None:
+        """Add to ``.grad`` of each leaf the derivative of this tensor, weighted with ``gradient``: v^T J.
+
+        Args:
+          gradient: a weight for each entry, of the same shape; only a scalar may do without.
+          retain_graph: keep what the graph has saved, for another backward; default ``create_graph``.
+          create_graph: record the derivative's own operations, to differentiate it again.
+          inputs: the tensors to accumulate into, instead of all leaves.
+
+        Raises:
+          RuntimeError: nothing requires grad, the gradient does not fit, the graph was freed, or a saved value was changed.
+
+        >>> from dualrev import eager as torch
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> (x * x).backward(torch.tensor([1.0, 10.0]))
+        >>> x.grad
+        tensor([ 2., 40.])
+        """
+        from dualrev.eager.backward import backward
+
+        backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+
+
+# ------------------------------------------------------------------------------------------------------------------ values
+
+_new = object.__new__
+
+
+def _fill(t: Tensor, array: Any) -> None:
+    t._storage = t._counter = Storage(array)
+    t._requires_grad = False
+    t._node = None
+    t._slot = 0
+    t._view = None
+
+
+def wrap(array: Any) -> Tensor:
+    """A new tensor of an array."""
+    t: Tensor = _new(Tensor)
+    t._storage = t._counter = Storage(array)
+    t._requires_grad = False
+    t._node = None
+    t._slot = 0
+    t._view = None
+    return t
+
+
+def array_of(t: Tensor) -> Any:
+    """The value of a tensor now."""
+    if mode.watcher is not None:
+        mode.watcher.read(t._storage)
+    view = t._view
+    return t._storage.array if view is None else view_array(t, view)
+
+
+def view_array(t: Tensor, view: View) -> Any:
+    """The value of a view: computed again if the base was changed since."""
+    base = t._storage.array
+    if view.seen is not base:
+        array = base
+        for op in view.path:
+            array = op.plain(array)
+        view.array, view.seen = array, base
+    return view.array
+
+
+def refresh(t: Tensor) -> None:
+    """Let a view whose base was changed by a recorded operation come from the base as it is now."""
+    view = t._view
+    if view is not None and view.generation != view.base._generation:
+        from dualrev.eager.views import regenerate
+
+        regenerate(t, view)
+
+
+_constants: dict[Any, Any] = {}
+
+
+def constant(value: Any) -> Any:
+    """A number as an operand that is cheap to pass: a weakly typed array, kept."""
+    key = (type(value), value)
+    found = _constants.get(key)
+    if found is None or (value == 0 and math.copysign(1.0, found) != math.copysign(1.0, value)):
+        found = jnp.asarray(value)
+        if isinstance(found, Tracer):
+            return value
+        if len(_constants) >= 4096:
+            _constants.clear()
+        _constants[key] = found
+    return found
+
+
+def described(t: Tensor) -> str:
+    """A tensor in words: what it is, and where it was made."""
+    array = t._storage.array if t._view is None else t._view.array
+    words = f"{dtypes.of(array.dtype)!r} tensor of shape {list(array.shape)}"
+    if t.name:
+        words = f"'{t.name}', {words}"
+    if t._node is not None:
+        line = t._node.line()
+        return f"this is output {t._slot} of {t._node.name()}, a {words}" + (f", made at {line}" if line else "")
+    made = "" if t._made is None else Node.line(_Made(t._made))  # type: ignore[arg-type]
+    return f"this is a leaf, a {words}" + (f", made at {made}" if made else "")
+
+
+class _Made:
+    def __init__(self, source: Any):
+        self.source = source
+
+
+# -------------------------------------------------------------------------------------------------------------- operations
+
+def apply(op: Op, args: Sequence[Any]) -> Any:
+    """Run an operation on tensors and numbers, and record it where a tensor requires grad."""
+    if mode.special:
+        from dualrev.eager.special import apply_special
+
+        return apply_special(op, args)
+    values = []
+    mask = 0
+    bit = 1
+    for a in args:
+        if isinstance(a, Tensor):
+            view = a._view
+            if view is None:
+                values.append(a._storage.array)
+            else:
+                if view.generation != view.base._generation:
+                    refresh(a)
+                values.append(view_array(a, view))
+            if a._requires_grad:
+                mask |= bit
+        elif isinstance(a, (float, int)):
+            values.append(constant(a))
+        else:
+            values.append(a)
+        bit += bit
+    if mask and mode.grad:
+        return record(op, args, values, mask)
+    out = op.plain(*values)
+    if op.many:
+        return tuple([wrap(x) for x in out])
+    return wrap(out)
+
+
+def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any:
+    """Run an operation on values, and write its node."""
+    out, kept = op.graded(mask)(*values)
+    found: Record = kept.record
+    if not op.many:
+        result = wrap(out)
+        if not found.active_outs[0]:
+            return result
+        results: Sequence[Tensor] = (result,)
+        outs: Sequence[Any] = (out,)
+    else:
+        results = result = tuple([wrap(x) for x in out])
+        outs = out
+        if not any(found.active_outs):
+            return result
+    saved = []
+    checks: list[tuple[int, Storage, int]] = []
+    for kind, where in found.sources:
+        if kind == 0:
+            saved.append(values[where])
+            t = args[where]
+            if isinstance(t, Tensor):
+                checks.append((len(saved), t._counter, t._counter.version))
+        elif kind == 1:
+            saved.append(outs[where])
+            checks.append((~len(saved), results[where]._counter, 0))
+        else:
+            saved.append(kept.new[where])
+    edges = [None if not (isinstance(a, Tensor) and a._requires_grad) else (a if a._node is None else a._node, a._slot) for a in args]
+    node = node_class(op.name)(found, op.name, edges, saved, checks, source(), found.n_out)
+    if found.has_new:
+        node.inputs = values
+    slot = 0
+    for t, moves in zip(results, found.active_outs, strict=True):
+        if moves:
+            t._node = node
+            t._slot = slot
+            t._requires_grad = True
+        slot += 1
+    return result
