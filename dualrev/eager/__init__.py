@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dualrev.eager import autograd as autograd
 from dualrev.eager import creation, indexing, pointwise, printing, products, reductions, shapes
+from dualrev.eager import nn as nn
+from dualrev.eager import optim as optim
 from dualrev.eager.creation import Generator as Generator
 from dualrev.eager.creation import default_generator as default_generator
 from dualrev.eager.dtypes import bfloat16 as bfloat16
@@ -50,3 +52,4 @@ from dualrev.eager.shapes import Size as Size
 from dualrev.eager.tensor import Tensor as Tensor
 
 globals().update(_FUNCTIONS)
+relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

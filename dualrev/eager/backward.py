@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev._jax import line_of, source
+from dualrev._jax import Tracer, line_of, source
 from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
 from dualrev.eager.node import Node
@@ -20,6 +20,7 @@ from dualrev.eager.tensor import Storage, Tensor, apply, array_of, described, wr
 
 _add = jax.jit(jnp.add, inline=True)
 ADD = Op("Add", jnp.add)
+_SINGLE = (True,)
 #: Leaves that several threads accumulate into.
 _lock = threading.Lock()
 
@@ -116,14 +117,19 @@ class Walk:
         assert record is not None
         if saved is None:
             raise RuntimeError(FREED + _freed(node))
-        if node.checks:
-            _check_versions(node, saved)
-        mask = tuple([ct is not None for ct in cts])
-        pull, positions = record.pull_of(mask)
+        for place, counter, version in node.checks:
+            if counter.version != version:
+                raise RuntimeError(_modified(node, saved, place, counter, version))
         if not self.create:
+            if mode.packs:
+                saved = unpack(saved)
             if len(cts) == 1:
-                return list(zip(positions, pull(*unpack(saved), cts[0]), strict=True))
-            return list(zip(positions, pull(*unpack(saved), *[ct for ct in cts if ct is not None]), strict=True))
+                pull, positions = record.single or record.pull_of(_SINGLE)
+                return list(zip(positions, pull(*saved, cts[0]), strict=False))
+            pull, positions = record.pull_of(tuple([ct is not None for ct in cts]))
+            return list(zip(positions, pull(*saved, *[ct for ct in cts if ct is not None]), strict=False))
+        mask = tuple([ct is not None for ct in cts])
+        _, positions = record.pull_of(mask)
         saved = unpack(saved)
         operands: list[Any]
         if record.has_new:
@@ -331,7 +337,7 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> l
                                    + "; call .sum().backward(), or .backward(gradient=v) with a weight v of this shape")
             if not jnp.issubdtype(array.dtype, jnp.floating):
                 raise RuntimeError(f"grad can be implicitly created only for real scalar outputs but got {dtypes.of(array.dtype)!r}")
-            ct = jnp.ones_like(array)
+            ct = ones(array.shape, array.dtype)
         elif not isinstance(weight, Tensor):
             raise TypeError(f"gradients can be either Tensors or None, but got {type(weight).__name__}\n"
                             f"wrap it: gradient=torch.tensor({weight!r})")
@@ -347,6 +353,19 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> l
     return roots
 
 
+_ones: dict[Any, Any] = {}
+
+
+def ones(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Ones of a shape that is that of a scalar, kept."""
+    found = _ones.get((shape, dtype))
+    if found is None:
+        found = jnp.ones(shape, dtype)
+        if not isinstance(found, Tracer) and len(_ones) < 64:
+            _ones[(shape, dtype)] = found
+    return found
+
+
 def walk_value(ct: Any, create: bool) -> Any:
     return wrap(ct) if create and not isinstance(ct, Tensor) else ct
 
@@ -357,12 +376,6 @@ def _freed(node: Node) -> str:
     made, freed = node.line(), line_of(node.freed) if node.freed is not None else ""
     return (f"\nthe graph of {node.name()}" + (f", made at {made}," if made else "")
             + (f" was freed by the backward at {freed}" if freed else " was freed") + "; give that one retain_graph=True")
-
-
-def _check_versions(node: Node, saved: Sequence[Any]) -> None:
-    for place, counter, version in node.checks:
-        if counter.version != version:
-            raise RuntimeError(_modified(node, saved, place, counter, version))
 
 
 def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, version: int) -> str:

@@ -19,6 +19,8 @@ class _Mode(threading.local):
     anomaly = False
     #: ``(pack, unpack)`` of saved tensors, innermost last.
     packers: tuple[tuple[Callable[[Any], Any], Callable[[Any], Any]], ...] = ()
+    #: Whether saved tensors were ever packed in this process.
+    packs = False  # set on the class: what one thread packs another may unpack
     #: How many levels of forward-mode differentiation are open.
     dual_level = 0
     #: What learns which storages are read and written, while a whole step is being compiled.

@@ -39,7 +39,7 @@ class Record:
     """The linearization of an operation for some shapes, dtypes and active inputs, with its compiled pulls."""
 
     __slots__ = ("_pulls", "_pull_ops", "active", "active_outs", "has_new", "in_saved", "linearization", "n_in", "n_out", "op", "out_avals",
-                 "out_saved", "positions", "sources")
+                 "out_saved", "positions", "single", "sources")
 
     def __init__(self, op: Op, avals: Sequence[Any], active: tuple[bool, ...]):
         self.op = op
@@ -56,6 +56,8 @@ class Record:
         self.sources = tuple([(kinds[kind], where) for kind, where in linearization.residual_sources])
         self.has_new = any(kind == 2 for kind, _ in self.sources)
         self.positions = tuple([i for i, moves in enumerate(active) if moves])
+        #: ``pull_of((True,))``, once it was asked for.
+        self.single: tuple[Callable[..., Any], tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Callable[..., Any], tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
 
@@ -72,6 +74,8 @@ class Record:
                 which = self.linearization.results_of("pull", mask)
             positions = tuple([i for i, nonzero in zip(self.positions, which, strict=True) if nonzero])
             found = self._pulls[mask] = jax.jit(jaxpr_as_fun(program.jaxpr), inline=True), positions
+            if len(mask) == 1:
+                self.single = found
         return found
 
     def pull_op(self, mask: tuple[bool, ...]) -> Op:

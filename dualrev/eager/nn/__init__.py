@@ -1,0 +1,13 @@
+"""Modules, layers and losses: ``torch.nn``."""
+
+from __future__ import annotations
+
+from dualrev.eager.nn import functional as functional
+from dualrev.eager.nn import init as init
+from dualrev.eager.nn import layers as _layers
+from dualrev.eager.nn.layers import *  # noqa: F403
+from dualrev.eager.nn.module import Module as Module
+from dualrev.eager.nn.module import Parameter as Parameter
+
+__all__ = ["Module", "Parameter", "functional", "init",
+           *[name for name, x in vars(_layers).items() if isinstance(x, type) and x.__module__ == _layers.__name__ and name[0] != "_"]]

@@ -1,0 +1,364 @@
+"""Functions that layers are made of: ``torch.nn.functional``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev.eager.creation import draw
+from dualrev.eager.names import dim_of, method
+from dualrev.eager.operation import Op, family
+from dualrev.eager.tensor import Tensor, apply, array_of, wrap
+
+# ------------------------------------------------------------------------------------------------------------- activations
+
+_one = {
+    "silu": lambda x: x * jax.nn.sigmoid(x), "relu6": lambda x: jnp.where(x <= 0, 0, jnp.where(x >= 6, 6, x)).astype(x.dtype),
+    "logsigmoid": lambda x: -jnp.logaddexp(-x, jnp.zeros_like(x)), "softsign": lambda x: x / (1 + jnp.abs(x)),
+    "mish": lambda x: x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x))), "hardtanh": lambda x: jnp.where(x <= -1, -1, jnp.where(
+        x >= 1, 1, x)).astype(x.dtype),
+}
+_OPS = {name: Op(name.capitalize(), fun) for name, fun in _one.items()}
+_leaky = family("LeakyRelu", lambda x, slope: jnp.where(x > 0, x, slope * x))
+_elu = family("Elu", lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x))))
+_softplus = family("Softplus", lambda x, beta: jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta)
+
+
+def _gelu_of(x: Any, approximate: str) -> Any:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + jnp.tanh(0.7978845608028654 * (x + 0.044715 * x ** 3)))
+    return 0.5 * x * (1 + lax.erf(x * 0.7071067811865476))
+
+
+_gelu = family("Gelu", _gelu_of)
+
+
+def _softmax_of(x: Any, dim: int) -> Any:
+    powers = jnp.exp(x - lax.stop_gradient(jnp.max(x, dim, keepdims=True)))
+    return powers / jnp.sum(powers, dim, keepdims=True)
+
+
+def _log_softmax_of(x: Any, dim: int) -> Any:
+    x = x - lax.stop_gradient(jnp.max(x, dim, keepdims=True))
+    return x - jnp.log(jnp.sum(jnp.exp(x), dim, keepdims=True))
+
+
+_softmax, _log_softmax = family("Softmax", _softmax_of), family("LogSoftmax", _log_softmax_of)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """The positive part."""
+    return input.relu_() if inplace else input.relu()
+
+
+def sigmoid(input: Tensor) -> Tensor:  # noqa: A002
+    """``1 / (1 + exp(-x))``."""
+    return input.sigmoid()
+
+
+def tanh(input: Tensor) -> Tensor:  # noqa: A002
+    """The hyperbolic tangent."""
+    return input.tanh()
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``x * sigmoid(x)``."""
+    return apply(_OPS["silu"], (input,))
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """The positive part, up to 6."""
+    return apply(_OPS["relu6"], (input,))
+
+
+def hardtanh(input: Tensor) -> Tensor:  # noqa: A002
+    """The nearest number from -1 to 1."""
+    return apply(_OPS["hardtanh"], (input,))
+
+
+def logsigmoid(input: Tensor) -> Tensor:  # noqa: A002
+    """The logarithm of the sigmoid."""
+    return apply(_OPS["logsigmoid"], (input,))
+
+
+def softsign(input: Tensor) -> Tensor:  # noqa: A002
+    """``x / (1 + |x|)``."""
+    return apply(_OPS["softsign"], (input,))
+
+
+def mish(input: Tensor) -> Tensor:  # noqa: A002
+    """``x * tanh(softplus(x))``."""
+    return apply(_OPS["mish"], (input,))
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``x``, or a small multiple of it where it is negative."""
+    return apply(_leaky(negative_slope), (input,))
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``x``, or ``alpha (exp(x) - 1)`` where it is negative."""
+    return apply(_elu(alpha), (input,))
+
+
+def softplus(input: Tensor, beta: float = 1.0) -> Tensor:  # noqa: A002
+    """``log(1 + exp(beta x)) / beta``."""
+    return apply(_softplus(beta), (input,))
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:  # noqa: A002
+    """``x`` times the normal distribution function of ``x``."""
+    return apply(_gelu(approximate), (input,))
+
+
+def softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+    """Exponentials divided by their sum along a dimension."""
+    return apply(_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
+
+
+def log_softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The logarithm of the softmax."""
+    return apply(_log_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
+
+
+method(softmax)
+method(log_softmax)
+
+# ------------------------------------------------------------------------------------------------------------------ layers
+
+_LINEAR = Op("Addmm", lambda x, w, b: jnp.matmul(x, w.T) + b)
+_LINEAR_PLAIN = Op("Mm", lambda x, w: jnp.matmul(x, w.T))
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
+    """``x @ weight.T + bias``."""
+    x, w = array_of(input).shape, array_of(weight).shape
+    if x[-1] != w[1]:
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, x))} and {w[1]}x{w[0]})\n"
+                           f"the layer takes {w[1]} features")
+    return apply(_LINEAR_PLAIN, (input, weight)) if bias is None else apply(_LINEAR, (input, weight, bias))
+
+
+def _tuple(x: Any, n: int) -> tuple[int, ...]:
+    return (x,) * n if isinstance(x, int) else tuple(x)
+
+
+def _conv_of(x: Any, w: Any, *rest: Any) -> Any:
+    *bias, stride, padding, dilation, groups = rest
+    letters = "DHW"[-(x.ndim - 2):]
+    out = lax.conv_general_dilated(x, w, stride, padding if isinstance(padding, str) else [(p, p) for p in padding],
+                                   rhs_dilation=dilation, feature_group_count=groups,
+                                   dimension_numbers=("NC" + letters, "OI" + letters, "NC" + letters))
+    return out + bias[0].reshape(-1, *(1,) * len(letters)) if bias else out
+
+
+_conv = family("Convolution", _conv_of)
+
+
+def _convolve(n: int) -> Callable[..., Tensor]:
+    def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,  # noqa: A002
+             groups: int = 1) -> Tensor:
+        if input.ndim == n + 1:
+            return conv(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+        if input.ndim != n + 2:
+            raise RuntimeError(f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to conv{n}d, but got input of size: "
+                               f"{list(input.shape)}")
+        if input.shape[1] != weight.shape[1] * groups:
+            raise RuntimeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
+                               f"{weight.shape[1] * groups} channels, but got {input.shape[1]} channels instead")
+        pads = padding.upper() if isinstance(padding, str) else _tuple(padding, n)
+        op = _conv(_tuple(stride, n), pads, _tuple(dilation, n), groups)
+        return apply(op, (input, weight) if bias is None else (input, weight, bias))
+
+    conv.__name__, conv.__doc__ = f"conv{n}d", f"Convolution over {n} dimension{'s' * (n > 1)} of (batch, channels, ...)."
+    return conv
+
+
+conv1d, conv2d, conv3d = _convolve(1), _convolve(2), _convolve(3)
+
+
+def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str) -> Any:
+    lead = (1,) * (x.ndim - len(kernel))
+    pads = [(0, 0)] * len(lead) + [(p, p) for p in padding]
+    if kind == "max":
+        low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+        return lax.reduce_window(x, jnp.asarray(low, x.dtype), lax.max, lead + kernel, lead + stride, pads)
+    total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, lead + kernel, lead + stride, pads)
+    size = 1
+    for k in kernel:
+        size *= k
+    return total / size
+
+
+_max_pool, _avg_pool = family("MaxPool2DWithIndices", _pool_of), family("AvgPool2D", _pool_of)
+
+
+def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
+    """The largest entry of each window."""
+    k = _tuple(kernel_size, 2)
+    return apply(_max_pool(k, k if stride is None else _tuple(stride, 2), _tuple(padding, 2), "max"), (input,))
+
+
+def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
+    """The mean of each window."""
+    k = _tuple(kernel_size, 2)
+    return apply(_avg_pool(k, k if stride is None else _tuple(stride, 2), _tuple(padding, 2), "mean"), (input,))
+
+
+def _adaptive_of(x: Any, sizes: tuple[int, ...]) -> Any:
+    for d, size in enumerate(sizes):
+        dim = x.ndim - len(sizes) + d
+        n = x.shape[dim]
+        bounds = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+        x = jnp.concatenate([jnp.mean(lax.slice_in_dim(x, a, b, axis=dim), dim, keepdims=True) for a, b in bounds], dim)
+    return x
+
+
+_adaptive = family("AdaptiveAvgPool2D", _adaptive_of)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002
+    """Means of windows, so many that the output has a size."""
+    sizes = _tuple(output_size, 2) if not isinstance(output_size, int) else (output_size, output_size)
+    return apply(_adaptive(tuple([input.shape[i - 2] if s is None else s for i, s in enumerate(sizes)])), (input,))
+
+
+def _shaped(v: Any, x: Any) -> Any:
+    return v.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def _batch_norm_of(x: Any, *rest: Any) -> Any:
+    *affine, eps = rest
+    axes = (0, *range(2, x.ndim))
+    mean = jnp.mean(x, axes, keepdims=True)
+    var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+    out = (x - mean) * lax.rsqrt(var + eps)
+    if affine:
+        out = out * _shaped(affine[0], x) + _shaped(affine[1], x)
+    n = x.size // x.shape[1]
+    return out, lax.stop_gradient(mean.ravel()), lax.stop_gradient(var.ravel() * (n / max(n - 1, 1)))
+
+
+def _batch_norm_fixed(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    *affine, eps = rest
+    out = (x - _shaped(mean, x)) * lax.rsqrt(_shaped(var, x) + eps)
+    return out * _shaped(affine[0], x) + _shaped(affine[1], x) if affine else out
+
+
+_batch_norm = family("NativeBatchNorm", _batch_norm_of, many=True)
+_batch_norm_eval = family("NativeBatchNorm", _batch_norm_fixed)
+_towards = Op("Lerp", lambda old, new, momentum: (1 - momentum) * old + (momentum * new).astype(old.dtype))
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,  # noqa: A002
+               bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """Each channel with mean 0 and variance 1, by the batch's statistics in training and the running ones otherwise."""
+    from dualrev.eager.inplace import write
+
+    affine = () if weight is None else (weight, bias)
+    if not training:
+        return apply(_batch_norm_eval(eps), (input, running_mean, running_var, *affine))
+    if input.numel() == input.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+    out, mean, var = apply(_batch_norm(eps), (input, *affine))
+    if running_mean is not None and running_var is not None:
+        for running, new in ((running_mean, mean), (running_var, var)):
+            write(running, _towards.plain(array_of(running), array_of(new), momentum))
+    return out
+
+
+def _layer_norm_of(x: Any, *rest: Any) -> Any:
+    *affine, n, eps = rest
+    axes = tuple(range(x.ndim - n, x.ndim))
+    mean = jnp.mean(x, axes, keepdims=True)
+    out = (x - mean) * lax.rsqrt(jnp.mean(jnp.square(x - mean), axes, keepdims=True) + eps)
+    if affine:
+        out = out * affine[0]
+    return out + affine[1] if len(affine) > 1 else out
+
+
+_layer_norm = family("NativeLayerNorm", _layer_norm_of)
+
+
+def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,  # noqa: A002
+               eps: float = 1e-5) -> Tensor:
+    """The last dimensions with mean 0 and variance 1."""
+    return apply(_layer_norm(len(normalized_shape), eps), (input, *[x for x in (weight, bias) if x is not None]))
+
+
+_embedding = family("Embedding", lambda w, index, padding: jnp.take(w, index, 0) if padding is None else jnp.where(
+    (index == padding)[..., None], lax.stop_gradient(jnp.take(w, index, 0)), jnp.take(w, index, 0)))
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
+    """The rows of a table that indices name; that of ``padding_idx`` gets no gradient."""
+    return apply(_embedding(padding_idx), (weight, input))
+
+
+_drop = family("Dropout", lambda x, mask, p: jnp.where(mask, x / (1 - p), 0).astype(x.dtype))
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+    """Entries set to zero with probability ``p``, the others divided by ``1 - p``."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0:
+        return input
+    if p == 1:
+        return input * 0.0
+    mask = wrap(draw("bernoulli", array_of(input).shape, jnp.bool_, 1 - p))
+    return apply(_drop(p), (input, mask))
+
+
+_one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=jax.dtypes.canonicalize_dtype(jnp.int64)))
+_pad = family("ConstantPadNd", lambda x, pads, value: jnp.pad(x, pads, constant_values=value))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Ones where the classes are."""
+    return apply(_one_hot(int(tensor.max().item()) + 1 if num_classes < 0 else num_classes), (tensor,))
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:  # noqa: A002
+    """A frame of one number; ``pad`` counts from the last dimension."""
+    if mode != "constant":
+        raise NotImplementedError(f"pad with mode='{mode}'\nonly 'constant' is there; concatenate slices instead")
+    pads = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    return apply(_pad(tuple(pads), value), (input,))
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:  # noqa: A002
+    """Divided by the norm along a dimension."""
+    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                                 is_causal: bool = False, scale: float | None = None) -> Tensor:
+    """``softmax(query key^T * scale) value``."""
+    scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
+    if is_causal:
+        n, m = scores.shape[-2:]
+        attn_mask = wrap(jnp.tril(jnp.ones((n, m), bool)))
+    if attn_mask is not None:
+        is_choice = array_of(attn_mask).dtype == bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if is_choice else scores + attn_mask
+    return dropout(softmax(scores, -1), dropout_p) @ value
+
+
+from dualrev.eager.nn.losses import (  # noqa: E402
+    binary_cross_entropy as binary_cross_entropy,
+)
+from dualrev.eager.nn.losses import (  # noqa: E402
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+)
+from dualrev.eager.nn.losses import cross_entropy as cross_entropy  # noqa: E402
+from dualrev.eager.nn.losses import huber_loss as huber_loss  # noqa: E402
+from dualrev.eager.nn.losses import kl_div as kl_div  # noqa: E402
+from dualrev.eager.nn.losses import l1_loss as l1_loss  # noqa: E402
+from dualrev.eager.nn.losses import mse_loss as mse_loss  # noqa: E402
+from dualrev.eager.nn.losses import nll_loss as nll_loss  # noqa: E402
+from dualrev.eager.nn.losses import smooth_l1_loss as smooth_l1_loss  # noqa: E402

@@ -1,0 +1,401 @@
+"""Layers, with PyTorch's names and layouts."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from dualrev.eager import creation as make
+from dualrev.eager import dtypes
+from dualrev.eager.nn import functional as F
+from dualrev.eager.nn import init
+from dualrev.eager.nn.module import Module, Parameter
+from dualrev.eager.tensor import Tensor
+
+
+def _empty(*shape: int, dtype: Any = None) -> Parameter:
+    return Parameter(make.zeros(*shape, dtype=dtype))
+
+
+class Linear(Module):
+    """``x @ weight.T + bias``.
+
+    >>> from dualrev import eager as torch
+    >>> torch.nn.Linear(3, 2)
+    Linear(in_features=3, out_features=2, bias=True)
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = _empty(out_features, in_features, dtype=dtype)
+        self.register_parameter("bias", _empty(out_features, dtype=dtype) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class _Conv(Module):
+    n = 2
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+                 groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None, dtype: Any = None):
+        super().__init__()
+        if in_channels % groups:
+            raise ValueError("in_channels must be divisible by groups")
+        if padding_mode != "zeros":
+            raise NotImplementedError(f"padding_mode='{padding_mode}'\nonly 'zeros' is there")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.dilation = (F._tuple(x, self.n) for x in (kernel_size, stride, dilation))
+        self.padding = padding if isinstance(padding, str) else F._tuple(padding, self.n)
+        self.weight = _empty(out_channels, in_channels // groups, *self.kernel_size, dtype=dtype)
+        self.register_parameter("bias", _empty(out_channels, dtype=dtype) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            fan_in = self.weight[0].numel()
+            init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[self.n]
+        return conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0,) * self.n:
+            text += f", padding={self.padding}"
+        return text + ("" if self.bias is not None else ", bias=False")
+
+
+class Conv1d(_Conv):
+    """Convolution of (batch, channels, length)."""
+
+    n = 1
+
+
+class Conv2d(_Conv):
+    """Convolution of (batch, channels, height, width)."""
+
+
+class Conv3d(_Conv):
+    """Convolution of (batch, channels, depth, height, width)."""
+
+    n = 3
+
+
+class _BatchNorm(Module):
+    dims: tuple[int, ...] = (4,)
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None):
+        super().__init__()
+        self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
+        self.track_running_stats = track_running_stats
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            self.register_parameter(name, Parameter(make.full((num_features,), value, dtype=dtype or dtypes.get_default_dtype()))
+                                    if affine else None)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", make.zeros(num_features, dtype=dtype) if tracked else None)
+        self.register_buffer("running_var", make.ones(num_features, dtype=dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", make.tensor(0) if tracked else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in self.dims:
+            raise ValueError(f"expected {' or '.join(f'{d}D' for d in self.dims)} input (got {x.ndim}D input)")
+        momentum = self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1.0 / self.num_batches_tracked.item()
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                            self.training or self.running_mean is None, momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+                f"track_running_stats={self.track_running_stats}")
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalization of the channels of (batch, channels) or (batch, channels, length)."""
+
+    dims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalization of the channels of (batch, channels, height, width)."""
+
+
+class LayerNorm(Module):
+    """Normalization over the last dimensions."""
+
+    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True, device: Any = None,
+                 dtype: Any = None):
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        self.register_parameter("weight", Parameter(make.ones(*self.normalized_shape, dtype=dtype)) if elementwise_affine else None)
+        self.register_parameter("bias", Parameter(make.zeros(*self.normalized_shape, dtype=dtype)) if elementwise_affine and bias else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class Embedding(Module):
+    """A table of vectors."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: Any = None, dtype: Any = None):
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.weight = Parameter(make.randn(num_embeddings, embedding_dim, dtype=dtype))
+        if padding_idx is not None:
+            init.zeros_(self.weight.data[padding_idx])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.embedding(x, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class _Keeps(Module):
+    """A layer without parameters, whose arguments are those of a function."""
+
+    names: tuple[str, ...] = ()
+    defaults: tuple[Any, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__()
+        values = dict(zip(self.names, self.defaults, strict=True))
+        if len(args) > len(self.names) or set(kwargs) - set(self.names):
+            raise TypeError(f"{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
+        values.update(zip(self.names, args, strict=False))
+        values.update(kwargs)
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(F, self.function)(x, *[getattr(self, name) for name in self.names])
+
+    function = ""
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{n}={getattr(self, n)}" for n, d in zip(self.names, self.defaults, strict=True)
+                         if getattr(self, n) is not d and n != "training")
+
+
+def _keeps(class_name: str, function: str, *arguments: tuple[str, Any]) -> Any:
+    return type(class_name, (_Keeps,), {"function": function, "names": tuple([n for n, _ in arguments]), "__module__": __name__,
+                                        "defaults": tuple([d for _, d in arguments]), "__doc__": f"``functional.{function}`` as a layer."})
+
+
+ReLU = _keeps("ReLU", "relu", ("inplace", False))
+ReLU6 = _keeps("ReLU6", "relu6", ("inplace", False))
+LeakyReLU = _keeps("LeakyReLU", "leaky_relu", ("negative_slope", 0.01), ("inplace", False))
+ELU = _keeps("ELU", "elu", ("alpha", 1.0), ("inplace", False))
+GELU = _keeps("GELU", "gelu", ("approximate", "none"))
+SiLU = _keeps("SiLU", "silu", ("inplace", False))
+Mish = _keeps("Mish", "mish")
+Sigmoid = _keeps("Sigmoid", "sigmoid")
+Tanh = _keeps("Tanh", "tanh")
+Softplus = _keeps("Softplus", "softplus", ("beta", 1.0))
+Softmax = _keeps("Softmax", "softmax", ("dim", -1))
+LogSoftmax = _keeps("LogSoftmax", "log_softmax", ("dim", -1))
+MaxPool2d = _keeps("MaxPool2d", "max_pool2d", ("kernel_size", 2), ("stride", None), ("padding", 0))
+AvgPool2d = _keeps("AvgPool2d", "avg_pool2d", ("kernel_size", 2), ("stride", None), ("padding", 0))
+AdaptiveAvgPool2d = _keeps("AdaptiveAvgPool2d", "adaptive_avg_pool2d", ("output_size", 1))
+
+
+class Identity(Module):
+    """Its input."""
+
+    def __init__(self, *_: Any, **__: Any):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Flatten(Module):
+    """All dimensions but the first as one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Dropout(Module):
+    """Entries set to zero at random, in training."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False):
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        self.p, self.inplace = p, inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+# -------------------------------------------------------------------------------------------------------------- containers
+
+class Sequential(Module):
+    """Modules one after the other."""
+
+    def __init__(self, *modules: Any):
+        super().__init__()
+        items = modules[0].items() if len(modules) == 1 and isinstance(modules[0], OrderedDict) else enumerate(modules)
+        for name, module in items:
+            self.add_module(str(name), module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self._modules.values():
+            x = module(x)
+        return x
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, i: Any) -> Any:
+        found = list(self._modules.values())[i]
+        return Sequential(*found) if isinstance(i, slice) else found
+
+    def append(self, module: Module) -> Any:
+        """One more module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+
+class ModuleList(Sequential):
+    """A list of modules."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        super().__init__(*modules)
+
+    def __getitem__(self, i: Any) -> Any:
+        found = list(self._modules.values())[i]
+        return ModuleList(found) if isinstance(i, slice) else found
+
+    def extend(self, modules: Iterable[Module]) -> ModuleList:
+        """More modules at the end."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def forward(self, *_: Any) -> Any:
+        raise NotImplementedError('Module [ModuleList] is missing the required "forward" function')
+
+
+class ModuleDict(Module):
+    """Modules by name."""
+
+    def __init__(self, modules: Any = ()):
+        super().__init__()
+        for name, module in dict(modules).items():
+            self.add_module(name, module)
+
+    def __getitem__(self, name: str) -> Module:
+        return self._modules[name]
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._modules
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def items(self) -> Any:
+        return self._modules.items()
+
+
+class ParameterList(Module):
+    """A list of parameters."""
+
+    def __init__(self, values: Iterable[Any] = ()):
+        super().__init__()
+        for i, x in enumerate(values):
+            setattr(self, str(i), x if isinstance(x, Parameter) else Parameter(x))
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._parameters.values())
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __getitem__(self, i: int) -> Parameter:
+        return list(self._parameters.values())[i]
+
+
+# ------------------------------------------------------------------------------------------------------------------ losses
+
+class _Loss(Module):
+    function = ""
+
+    def __init__(self, reduction: str = "mean", **settings: Any):
+        super().__init__()
+        if reduction not in ("mean", "sum", "none", "batchmean"):
+            raise ValueError(f"{reduction} is not a valid value for reduction")
+        self.settings = {"reduction": reduction, **{k: v for k, v in settings.items() if not isinstance(v, Tensor)}}
+        for name, value in settings.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+        self.reduction = reduction
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
+        return getattr(F, self.function)(input, target, **self.settings, **self._buffers)
+
+
+def _loss(class_name: str, function: str, *names: str) -> Any:
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        for name in given:
+            if name not in (*names, "reduction"):
+                raise TypeError(f"{class_name}.__init__() got an unexpected keyword argument '{name}'")
+        _Loss.__init__(self, **{k: v for k, v in given.items() if v is not None})
+
+    return type(class_name, (_Loss,), {"function": function, "__init__": start, "__module__": __name__,
+                                       "__doc__": f"``functional.{function}`` as a module."})
+
+
+MSELoss = _loss("MSELoss", "mse_loss")
+L1Loss = _loss("L1Loss", "l1_loss")
+SmoothL1Loss = _loss("SmoothL1Loss", "smooth_l1_loss", "beta")
+HuberLoss = _loss("HuberLoss", "huber_loss", "delta")
+CrossEntropyLoss = _loss("CrossEntropyLoss", "cross_entropy", "weight", "ignore_index", "label_smoothing")
+NLLLoss = _loss("NLLLoss", "nll_loss", "weight", "ignore_index")
+BCELoss = _loss("BCELoss", "binary_cross_entropy")
+BCEWithLogitsLoss = _loss("BCEWithLogitsLoss", "binary_cross_entropy_with_logits", "weight", "pos_weight")
+KLDivLoss = _loss("KLDivLoss", "kl_div", "log_target")

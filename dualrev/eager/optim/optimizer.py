@@ -1,0 +1,148 @@
+"""What optimizers share: groups of parameters, state, ``step``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from dualrev.eager.inplace import write
+from dualrev.eager.modes import enable_grad, no_grad
+from dualrev.eager.tensor import Tensor, array_of, constant, wrap
+
+
+class Optimizer:
+    """Base class: a subclass gives ``defaults``, ``begin`` and ``update``.
+
+    All parameters of a group are updated by one compiled program.
+    """
+
+    #: Settings that may change at each step without compiling anew.
+    numbers: tuple[str, ...] = ("lr", "weight_decay")
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        if isinstance(params, Tensor):
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got torch.Tensor\n"
+                            "put it into a list")
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        #: For each parameter, its state by name.
+        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        given = list(params)
+        if not given:
+            raise ValueError("optimizer got an empty parameter list")
+        for group in given if isinstance(given[0], dict) else [{"params": given}]:
+            self.add_param_group(group)
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """More parameters, with settings of their own."""
+        params = group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for p in params:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+            if not p.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+            if id(p) in known:
+                raise ValueError("some parameters appear in more than one parameter group")
+        self.param_groups.append({**self.defaults, **group, "params": params})
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or fill them with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p._grad is not None:
+                    p._grad = None if set_to_none else p._grad.detach().zero_()
+
+    def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
+        """The state of a parameter before its first step, as arrays."""
+        raise NotImplementedError
+
+    def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The new value of a parameter, and its new state."""
+        raise NotImplementedError
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update each parameter that has a gradient.
+
+        Args:
+          closure: computes the loss and the gradients again, and returns the loss.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with no_grad():
+            for group in self.param_groups:
+                self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p._grad is not None]
+        if not params:
+            return
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {name: wrap(x) for name, x in self.begin(array_of(p), group).items()}
+        fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
+        fixed["decays"] = group.get("weight_decay", 0) != 0
+        key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k, v in fixed.items() if not callable(v) and k != "initial_lr"]))
+        program = self._programs.get(key)
+        if program is None:
+            def run(values: Any, grads: Any, states: Any, numbers: Any) -> Any:
+                settings = {**dict(key), **numbers}
+                results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
+                return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
+
+            program = self._programs[key] = jax.jit(run, inline=True)
+        states = [self.state[p] for p in params]
+        numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else constant(group[k]) for k in self.numbers if k in group}
+        values, new = program([array_of(p) for p in params], [array_of(p._grad) for p in params],
+                              [{k: array_of(x) for k, x in s.items()} for s in states], numbers)
+        for p, value, state, fresh in zip(params, values, states, new, strict=True):
+            write(p, value)
+            for name, x in fresh.items():
+                write(state[name], x)
+
+    # --------------------------------------------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and state, with parameters as numbers."""
+        order = {id(p): i for i, p in enumerate([p for g in self.param_groups for p in g["params"]])}
+        groups = [{**{k: v for k, v in g.items() if k != "params"}, "params": [order[id(p)] for p in g["params"]]}
+                  for g in self.param_groups]
+        return {"state": {order[id(p)]: dict(s) for p, s in self.state.items() if s}, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take settings and state of another optimizer of the same parameters.
+
+        Raises:
+          ValueError: the groups differ.
+        """
+        groups = state_dict["param_groups"]
+        if len(groups) != len(self.param_groups):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        if any(len(a["params"]) != len(b["params"]) for a, b in zip(groups, self.param_groups, strict=True)):
+            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+        for mine, given in zip(self.param_groups, groups, strict=True):
+            mine.update({k: v for k, v in given.items() if k != "params"})
+        params = [p for g in self.param_groups for p in g["params"]]
+        for i, state in state_dict["state"].items():
+            self.state[params[i]] = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines.extend(f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params")
+        return "\n".join([*lines, ")"])
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise PyTorch's error for a setting below zero."""
+    if not isinstance(value, Tensor) and value < 0:
+        raise ValueError(f"Invalid {name}: {value}")
