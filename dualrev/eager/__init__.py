@@ -17,6 +17,7 @@ from dualrev.eager import autograd as autograd
 from dualrev.eager import creation, indexing, pointwise, printing, products, reductions, shapes
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
+from dualrev.eager import utils as utils
 from dualrev.eager.creation import Generator as Generator
 from dualrev.eager.creation import default_generator as default_generator
 from dualrev.eager.dtypes import bfloat16 as bfloat16
@@ -40,6 +41,7 @@ from dualrev.eager.dtypes import int64 as int64
 from dualrev.eager.dtypes import long as long
 from dualrev.eager.dtypes import set_default_dtype as set_default_dtype
 from dualrev.eager.dtypes import uint8 as uint8
+from dualrev.eager.lifted import lift as lift
 from dualrev.eager.modes import enable_grad as enable_grad
 from dualrev.eager.modes import inference_mode as inference_mode
 from dualrev.eager.modes import is_grad_enabled as is_grad_enabled

@@ -133,7 +133,7 @@ class Walk:
         saved = unpack(saved)
         operands: list[Any]
         if record.has_new:
-            operands = [joined(x, edge) for x, edge in zip(node.inputs or (), node.edges, strict=True)]
+            operands = [joined(x, edge) for x, edge in zip(unpack(node.inputs or ()), node.edges, strict=True)]
         else:
             operands = [joined(x, node.edges[where] if kind == 0 else (node, where))
                         for x, (kind, where) in zip(saved, record.sources, strict=True)]
@@ -292,7 +292,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
     if is_grads_batched:
-        from dualrev.eager.functional import batched_grad
+        from dualrev.eager.autograd.functional import batched_grad
 
         return batched_grad(outputs, inputs, given, bool(retain_graph), create_graph, allow_unused, materialize_grads)
     given += [None] * (len(outputs) - len(given))

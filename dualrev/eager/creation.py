@@ -81,7 +81,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
             raise ValueError(f"expected sequence of equal length at each dim\n{error}") from None
         if values.dtype.kind == "O":
             raise RuntimeError(f"Could not infer dtype of {type(leaves[0]).__name__}")
-        if values.dtype.kind == "f" and not any(isinstance(x, (np.ndarray, np.generic, jax.Array)) for x in leaves) or not leaves:
+        if (values.dtype.kind == "f" and not any(isinstance(x, (np.ndarray, np.generic, jax.Array)) for x in leaves)) or not leaves:
             values = values.astype(dtypes.get_default_dtype().numpy)
         elif values.dtype.kind == "c" and not any(isinstance(x, (np.ndarray, np.generic)) for x in leaves):
             values = values.astype(np.complex64)

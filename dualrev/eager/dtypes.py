@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev._jax import Tracer
+
 
 class dtype:
     """A dtype with PyTorch's name; ``numpy`` is the dtype of the array underneath."""
@@ -150,5 +152,5 @@ def jax_device(d: Any) -> Any:
 
 def device_of(array: Any) -> device:
     """Where an array lies."""
-    found = next(iter(array.devices())) if isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer) else jax.devices()[0]
+    found = next(iter(array.devices())) if isinstance(array, jax.Array) and not isinstance(array, Tracer) else jax.devices()[0]
     return device("cpu") if found.platform == "cpu" else device("cuda", found.id)

@@ -14,7 +14,7 @@ import jax
 
 from dualrev import errors
 from dualrev._jax import jaxpr_as_fun, typeof
-from dualrev.engines.staging import Linearization, Pushforward, Wrapper
+from dualrev.engines.staging import Linearization, Wrapper
 from dualrev.settings import DEFAULT, under
 
 #: How many operations with static arguments are kept, for each kind.
@@ -38,8 +38,23 @@ jax.tree_util.register_pytree_node(Saved, lambda saved: (saved.new, saved.record
 class Record:
     """The linearization of an operation for some shapes, dtypes and active inputs, with its compiled pulls."""
 
-    __slots__ = ("_pulls", "_pull_ops", "active", "active_outs", "has_new", "in_saved", "linearization", "n_in", "n_out", "op", "out_avals",
-                 "out_saved", "positions", "single", "sources")
+    __slots__ = (
+        "_pull_ops",
+        "_pulls",
+        "active",
+        "active_outs",
+        "has_new",
+        "in_saved",
+        "linearization",
+        "n_in",
+        "n_out",
+        "op",
+        "out_avals",
+        "out_saved",
+        "positions",
+        "single",
+        "sources",
+    )
 
     def __init__(self, op: Op, avals: Sequence[Any], active: tuple[bool, ...]):
         self.op = op
@@ -112,7 +127,7 @@ class Op:
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
         self.plain = jax.jit(fun, inline=True)
         self._graded: dict[int, Callable[..., Any]] = {}
-        self._pushes: dict[Any, tuple[Op, Pushforward]] = {}
+        self._pushes: dict[Any, Op] = {}
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

@@ -155,7 +155,7 @@ class linalg:
 
     inv = staticmethod(inverse)
     det = staticmethod(det)
-    norm = staticmethod(lambda x, ord=2, dim=None, keepdim=False: x.norm(2 if ord is None else ord, dim, keepdim))  # noqa: A002
+    norm = staticmethod(lambda x, ord=2, dim=None, keepdim=False: x.norm(2 if ord is None else ord, dim, keepdim))
     vector_norm = norm
     slogdet = staticmethod(lambda x: apply(_slogdet, (x,)))
     cholesky = staticmethod(lambda x: apply(_cholesky, (x,)))

@@ -13,7 +13,7 @@ from dualrev.eager.names import both, dim_of, dims_of, function
 from dualrev.eager.operation import Op, family
 from dualrev.eager.tensor import Tensor, apply, array_of
 
-values_indices = namedtuple("values_indices", ["values", "indices"])  # noqa: PYI024
+values_indices = namedtuple("values_indices", ["values", "indices"])
 
 
 def _float(x: Any, dtype: Any) -> Any:

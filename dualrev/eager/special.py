@@ -43,28 +43,32 @@ def pack(node: Node) -> None:
         packer, unpacker = mode.packers[-1]
         before, mode.packers = mode.packers, ()
         try:
-            node.saved = [Packed(packer(wrap(x)), unpacker, x) if hasattr(x, "shape") else x for x in node.saved]
+            def packed(x: Any) -> Any:
+                return Packed(packer(wrap(x)), unpacker, x) if hasattr(x, "shape") else x
+
+            node.saved = [packed(x) for x in node.saved]
+            if node.inputs is not None:
+                node.inputs = [packed(x) for x in node.inputs]
         finally:
             mode.packers = before
 
 
 def apply_special(op: Op, args: Sequence[Any]) -> Any:
     """``apply`` where more is asked for than to evaluate and to record."""
-    from dualrev.eager import tensor
-    from dualrev.eager.tensor import Tensor
+    from dualrev.eager.tensor import Tensor, apply
 
     if mode.watcher is not None:
         for a in args:
             if isinstance(a, Tensor):
                 mode.watcher.read(a._storage)
-    level = mode.dual_level
-    if level and any(isinstance(a, Tensor) and a._tangent is not None for a in args):
-        from dualrev.eager.forward_ad import push
+    if mode.dual_level:
+        from dualrev.eager.forward_ad import push, tangent_of
 
-        return push(op, args)
+        if any(tangent_of(a) is not None for a in args):
+            return push(op, args)
     mode.special = False
     try:
-        results = tensor.apply(op, args)
+        results = apply(op, args)
     finally:
         mode.special = True
     if mode.packers:

@@ -372,11 +372,9 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
     node = node_class(op.name)(found, op.name, edges, saved, checks, source(), found.n_out)
     if found.has_new:
         node.inputs = values
-    slot = 0
-    for t, moves in zip(results, found.active_outs, strict=True):
+    for slot, (t, moves) in enumerate(zip(results, found.active_outs, strict=True)):
         if moves:
             t._node = node
             t._slot = slot
             t._requires_grad = True
-        slot += 1
     return result

@@ -1,0 +1,205 @@
+"""Operations whose derivative the user states: ``torch.autograd.Function``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev._jax import source
+from dualrev.eager.backward import FREED, joined
+from dualrev.eager.modes import mode, no_grad
+from dualrev.eager.node import Node
+from dualrev.eager.tensor import Tensor, array_of, wrap
+
+
+class Context:
+    """What ``forward`` leaves for ``backward``."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+        self._fixed: list[int] = []
+        self._dirty: list[int] = []
+        self._materialize = True
+        self._node: Node | None = None
+        self._freed = False
+        self.needs_input_grad: tuple[bool, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep inputs or outputs, and notice if they are changed in place."""
+        self._kept = [None if t is None else (t, t._counter.version) for t in tensors]
+
+    save_for_forward = save_for_backward
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """These outputs have no derivative."""
+        self._fixed = [id(t) for t in tensors]
+
+    def mark_dirty(self, *tensors: Tensor) -> None:
+        """These inputs were changed in place, and are returned."""
+        self._dirty = [id(t) for t in tensors]
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether ``backward`` gets zeros, instead of None, for outputs that no gradient reached."""
+        self._materialize = value
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        """What was kept.
+
+        Raises:
+          RuntimeError: the graph was freed, or a tensor was changed in place since.
+        """
+        if self._freed:
+            raise RuntimeError(FREED)
+        found: list[Tensor | None] = []
+        for entry in self._kept:
+            if entry is None:
+                found.append(None)
+                continue
+            t, version = entry[0], entry[1]
+            if t._counter.version != version:
+                raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation\n"
+                                   f"it is at version {t._counter.version}; expected version {version} instead")
+            found.append(t if len(entry) == 2 else joined(array_of(t), (self._node, entry[2])))
+        return tuple(found)
+
+
+class FunctionNode(Node):
+    """The node of a :class:`Function`."""
+
+    __slots__ = ("ctx", "function", "shapes")
+
+    def name(self) -> str:
+        return self.op_name + "Backward"
+
+    def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
+        import jax.numpy as jnp
+
+        ctx = self.ctx
+        grads = [walk.tensor(ct) for ct in cts]
+        if ctx._materialize:
+            grads = [wrap(jnp.zeros(shape, dtype)) if g is None else g for g, (shape, dtype) in zip(grads, self.shapes, strict=True)]
+        before, mode.grad = mode.grad, walk.create
+        try:
+            results = self.function.backward(ctx, *grads)
+        finally:
+            mode.grad = before
+        results = results if isinstance(results, tuple) else (results,)
+        if len(results) > len(self.edges) and all(r is None for r in results[len(self.edges):]):
+            results = results[: len(self.edges)]
+        if len(results) != len(self.edges):
+            raise RuntimeError(f"function {self.name()} returned an incorrect number of gradients (expected {len(self.edges)}, got "
+                               f"{len(results)})\nbackward returns one for each argument of forward, None where there is none")
+        if not walk.retain:
+            ctx._freed = True
+        return [(i, walk.value(r)) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
+                if r is not None and edge is not None]
+
+
+class Function:
+    """An operation with a forward and a backward of its own; derive from it, and call ``apply``.
+
+    ``forward(ctx, *args)`` computes, ``backward(ctx, *grads)`` returns a gradient for each argument; ``jvp(ctx, *tangents)``, if
+    it is there, serves forward mode.  ``setup_context(ctx, inputs, output)`` may fill ctx instead, after ``forward(*args)``.
+
+    >>> from dualrev import eager as torch
+    >>> class Square(torch.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...     @staticmethod
+    ...     def backward(ctx, g):
+    ...         x, = ctx.saved_tensors
+    ...         return 2 * x * g
+    >>> x = torch.tensor(3.0, requires_grad=True)
+    >>> Square.apply(x).backward()
+    >>> x.grad
+    tensor(6.)
+    """
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use it with "
+                                  "backward mode AD.")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Run forward, and record it."""
+        ctx = Context()
+        moves = [isinstance(a, Tensor) and a.requires_grad for a in args]
+        ctx.needs_input_grad = tuple(moves)
+        tangents = [a._tangent[1] if isinstance(a, Tensor) and a._tangent is not None and a._tangent[0] == mode.dual_level else None
+                    for a in args] if mode.dual_level else []
+        with no_grad():
+            if "setup_context" in cls.__dict__ or hasattr(cls, "setup_context"):
+                result = cls.forward(*args)
+                cls.setup_context(ctx, args, result)
+            else:
+                result = cls.forward(ctx, *args)
+        outs = list(result) if isinstance(result, tuple) else [result]
+        for i, out in enumerate(outs):
+            if isinstance(out, Tensor) and any(out is a for a in args) and id(out) not in ctx._dirty:
+                outs[i] = out.detach()
+        if any(moves) and mode.grad:
+            outs = cls._record(ctx, args, moves, outs)
+        if any(t is not None for t in tangents):
+            moved = cls.jvp(ctx, *tangents)  # type: ignore[attr-defined]
+            for out, t in zip(outs, moved if isinstance(moved, tuple) else (moved,), strict=True):
+                out._tangent = (mode.dual_level, t)
+        return tuple(outs) if isinstance(result, tuple) else outs[0]
+
+    @classmethod
+    def _record(cls, ctx: Context, args: Sequence[Any], moves: Sequence[bool], outs: list[Any]) -> list[Any]:
+        edges = [((a, 0) if a._node is None else (a._node, a._slot)) if m else None for a, m in zip(args, moves, strict=True)]
+        node = FunctionNode(None, cls.__name__, edges, (), (), source(), len(outs))
+        ctx._node, node.ctx, node.function = node, ctx, cls
+        node.shapes = [(array_of(o).shape, array_of(o).dtype) if isinstance(o, Tensor) else ((), None) for o in outs]
+        for slot, out in enumerate(outs):
+            if isinstance(out, Tensor) and id(out) not in ctx._fixed and array_of(out).dtype.kind in "fcV":
+                # What was saved of an output stands in the graph, and not in a circle.
+                ctx._kept = [(out.detach(), e[1], slot) if e is not None and e[0] is out else e for e in ctx._kept]
+                if id(out) in ctx._dirty:
+                    from dualrev.eager.inplace import rebase
+
+                    rebase(out, node, slot)
+                else:
+                    out._node, out._slot, out._requires_grad = node, slot, True
+        return outs
+
+
+class Refusal(Node):
+    """Stands behind what must not be differentiated again."""
+
+    __slots__ = ()
+
+    def pull_custom(self, cts: list[Any], walk: Any) -> Any:
+        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable\n"
+                           "remove the decorator from backward, and write it with operations on tensors")
+
+
+def once_differentiable(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Say that a backward cannot be differentiated: trying to raises."""
+    @functools.wraps(fun)
+    def backward(ctx: Any, *grads: Any) -> Any:
+        records = mode.grad
+        with no_grad():
+            results = fun(ctx, *grads)
+        if not records:
+            return results
+        marked = []
+        for r in results if isinstance(results, tuple) else (results,):
+            if isinstance(r, Tensor):
+                r = r.detach()
+                edges = [(g, 0) if g._node is None else (g._node, g._slot) for g in grads if isinstance(g, Tensor) and g.requires_grad]
+                edges += [e for e in ctx._node.edges if e is not None]
+                r._node, r._requires_grad = Refusal(None, "Error", edges, (), (), None, 1), True
+            marked.append(r)
+        return tuple(marked)
+
+    return backward

@@ -1,0 +1,168 @@
+"""Derivatives of functions of tensors: ``torch.autograd.functional``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev.eager.backward import Walk, capture, edge_of, grad
+from dualrev.eager.modes import enable_grad
+from dualrev.eager.shapes import stack
+from dualrev.eager.tensor import Tensor, array_of, wrap
+
+
+def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,
+                 allow_unused: bool | None, materialize: bool) -> tuple[Tensor | None, ...]:
+    """``grad`` for several weights at once: without a graph of its own, in one walk."""
+    if create:
+        n = next(g for g in given if g is not None).shape[0]
+        rows = [grad(outputs, inputs, [None if g is None else g[i] for g in given], True, True, allow_unused, False, materialize)
+                for i in range(n)]
+        return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
+    captured = capture(inputs)
+
+    def pull(cts: list[Any]) -> list[Any]:
+        walk = Walk(True, False, captured)
+        found = walk.run([(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True)])
+        return [found.get(edge_of(t)) for t in inputs]
+
+    results = jax.vmap(pull)([array_of(g) for g in given])
+    for t, r in zip(inputs, results, strict=True):
+        if r is None and not (allow_unused or materialize):
+            raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
+                               f"this is the desired behavior.\nit has the shape {list(t.shape)}")
+    n = array_of(given[0]).shape[0]
+    return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
+                  for t, r in zip(inputs, results, strict=True)])
+
+
+def _start(inputs: Any, create: bool) -> tuple[bool, list[Tensor]]:
+    is_tuple = isinstance(inputs, (tuple, list))
+    given = list(inputs) if is_tuple else [inputs]
+    for i, x in enumerate(given):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"The inputs given to a function of torch.autograd.functional must be either a Tensor or a tuple of Tensors "
+                            f"but the value at index {i} has type {type(x).__name__}.")
+    return is_tuple, [x.view(x.shape) if create and x.requires_grad else x.detach().requires_grad_() for x in given]
+
+
+def _run(func: Callable[..., Any], inputs: list[Tensor]) -> tuple[bool, list[Tensor]]:
+    with enable_grad():
+        out = func(*inputs)
+    is_tuple = isinstance(out, (tuple, list))
+    return is_tuple, list(out) if is_tuple else [out]
+
+
+def _weights(v: Any, like: list[Tensor]) -> list[Tensor]:
+    if v is None:
+        if len(like) != 1 or like[0].numel() != 1:
+            raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single element.")
+        return [wrap(jnp.ones_like(array_of(like[0])))]
+    vs = list(v) if isinstance(v, (tuple, list)) else [v]
+    for i, (a, b) in enumerate(zip(vs, like, strict=True)):
+        if a.shape != b.shape:
+            raise RuntimeError(f"Entry {i} in v has invalid size: should be {b.shape} but got {a.shape}.")
+    return vs
+
+
+def _packed(is_tuple: bool, values: Sequence[Any]) -> Any:
+    return tuple(values) if is_tuple else values[0]
+
+
+def _pull(outs: list[Tensor], inputs: list[Tensor], vs: list[Any], create: bool) -> list[Tensor]:
+    live = [(o, v) for o, v in zip(outs, vs, strict=True) if o.requires_grad]
+    if not live:
+        return [wrap(jnp.zeros_like(array_of(x))) for x in inputs]
+    return list(grad([o for o, _ in live], inputs, [v for _, v in live], create_graph=create, retain_graph=True,
+                     allow_unused=True, materialize_grads=True))  # type: ignore[arg-type]
+
+
+def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """``(func(inputs), v^T J)``."""
+    is_tuple, xs = _start(inputs, create_graph)
+    many, outs = _run(func, xs)
+    pulled = _pull(outs, xs, _weights(v, outs), create_graph)
+    return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, pulled)
+
+
+def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """``(func(inputs), J v)``, by pushing the tangents ``v`` forward.
+
+    >>> from dualrev import eager as torch
+    >>> torch.autograd.functional.jvp(lambda x: x * x, torch.tensor(3.0), torch.tensor(1.0))
+    (tensor(9.), tensor(6.))
+    """
+    from dualrev.eager import forward_ad
+
+    is_tuple, xs = _start(inputs, create_graph)
+    vs = _weights(v, xs)
+    with forward_ad.dual_level():
+        many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)])
+        tangents = [forward_ad.tangent_of(o) for o in outs]
+    for o in outs:
+        o._tangent = None
+    moved = [wrap(jnp.zeros_like(array_of(o))) if t is None else t for o, t in zip(outs, tangents, strict=True)]
+    return _packed(many, outs), _packed(many, moved)
+
+
+def _rows(out: Tensor, xs: list[Tensor], create: bool) -> list[Tensor]:
+    """The Jacobian of one output by each input."""
+    n = out.numel()
+    basis = wrap(jnp.eye(n, dtype=array_of(out).dtype).reshape(n, *out.shape))
+    if not out.requires_grad:
+        return [wrap(jnp.zeros((*out.shape, *x.shape), array_of(x).dtype)) for x in xs]
+    rows = batched_grad([out], xs, [basis], True, create, True, True)
+    return [r.reshape(*out.shape, *x.shape) for r, x in zip(rows, xs, strict=True) if r is not None]
+
+
+def jacobian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+             strategy: str = "reverse-mode") -> Any:
+    """The Jacobian of each output by each input, with the shape of the output followed by that of the input.
+
+    >>> from dualrev import eager as torch
+    >>> torch.autograd.functional.jacobian(lambda x: x * x[0], torch.tensor([2.0, 3.0]))
+    tensor([[4., 0.],
+            [3., 2.]])
+    """
+    is_tuple, xs = _start(inputs, create_graph)
+    many, outs = _run(func, xs)
+    return _packed(many, [_packed(is_tuple, _rows(out, xs, create_graph)) for out in outs])
+
+
+def _check_scalar(outs: list[Tensor], call: str) -> None:
+    if len(outs) != 1 or outs[0].numel() != 1:
+        raise RuntimeError(f"The Tensor returned by the function given to {call} should contain a single element")
+
+
+def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False) -> Any:
+    """The Hessian of a function with a single value, for each pair of inputs.
+
+    >>> from dualrev import eager as torch
+    >>> torch.autograd.functional.hessian(lambda x: (x ** 3).sum(), torch.tensor([1.0, 2.0]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
+    """
+    is_tuple, xs = _start(inputs, create_graph)
+    _, outs = _run(func, xs)
+    _check_scalar(outs, "hessian")
+    first = _pull(outs, xs, _weights(None, outs), True)
+    return _packed(is_tuple, [_packed(is_tuple, [r.reshape(*g.shape, *x.shape) for r, x in zip(_rows(g, xs, create_graph), xs, strict=True)])
+                              for g in first])
+
+
+def vhp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """``(func(inputs), v^T H)``."""
+    is_tuple, xs = _start(inputs, create_graph)
+    many, outs = _run(func, xs)
+    _check_scalar(outs, "vhp")
+    first = _pull(outs, xs, _weights(None, outs), True)
+    second = _pull(first, xs, _weights(v, xs), create_graph)
+    return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, second)
+
+
+def hvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """``(func(inputs), H v)``; the Hessian is symmetric, and so it is ``vhp``."""
+    return vhp(func, inputs, v, create_graph, strict)

@@ -1,0 +1,3 @@
+"""``torch.utils``."""
+
+from dualrev.eager.utils import checkpoint as checkpoint

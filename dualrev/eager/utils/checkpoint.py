@@ -1,0 +1,72 @@
+"""Less memory for more time: ``torch.utils.checkpoint``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dualrev.eager.autograd.graph import saved_tensors_hooks
+from dualrev.eager.creation import default_generator
+from dualrev.eager.modes import enable_grad
+from dualrev.eager.tensor import Tensor, array_of, wrap
+
+
+def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None, preserve_rng_state: bool = True,
+               **kwargs: Any) -> Any:
+    """Call a function, of which backward computes again what it needs, instead of keeping it.
+
+    Args:
+      function: the same operations must run when it is called again.
+      use_reentrant: accepted for compatibility.
+      preserve_rng_state: whether the same random numbers are drawn again.
+
+    >>> from dualrev import eager as torch
+    >>> from dualrev.eager.utils.checkpoint import checkpoint
+    >>> x = torch.tensor(2.0, requires_grad=True)
+    >>> checkpoint(lambda x: x.exp().sin(), x).backward()
+    """
+    seed = None if default_generator._state is None or not preserve_rng_state else array_of(default_generator._state)
+    again: list[Any] = []
+    count = [0]
+
+    def pack(_: Tensor) -> int:
+        count[0] += 1
+        return count[0] - 1
+
+    def unpack(i: int) -> Tensor:
+        if not again:
+            again.extend(recomputed())
+        if i >= len(again):
+            raise RuntimeError("torch.utils.checkpoint: A different number of tensors was saved during the original forward and "
+                               f"recomputation.\nNumber of tensors saved during forward: {count[0]}\n"
+                               f"Number of tensors saved during recomputation: {len(again)}")
+        return again[i]
+
+    def recomputed() -> list[Tensor]:
+        kept: list[Tensor] = []
+        state = default_generator._state
+        if seed is not None:
+            default_generator._state = wrap(seed)
+        try:
+            with enable_grad(), saved_tensors_hooks(lambda t: kept.append(t), lambda x: x):
+                function(*[a.detach().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a for a in args], **kwargs)
+        finally:
+            default_generator._state = state
+        return kept
+
+    with saved_tensors_hooks(pack, unpack):
+        return function(*args, **kwargs)
+
+
+def checkpoint_sequential(functions: Any, segments: int, input: Any, **kwargs: Any) -> Any:  # noqa: A002
+    """Call modules one after the other, in segments of which each is checkpointed."""
+    modules = list(functions)
+    size = -(-len(modules) // segments)
+    for start in range(0, len(modules), size):
+        def run(x: Any, part: Any = modules[start: start + size]) -> Any:
+            for module in part:
+                x = module(x)
+            return x
+
+        input = checkpoint(run, input, **kwargs)  # noqa: A001
+    return input
