@@ -19,6 +19,7 @@ from dualrev.eager import models as models
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
 from dualrev.eager import utils as utils
+from dualrev.eager.compiled import jit as jit
 from dualrev.eager.creation import Generator as Generator
 from dualrev.eager.creation import default_generator as default_generator
 from dualrev.eager.dtypes import bfloat16 as bfloat16

@@ -228,6 +228,8 @@ class Identity(Node):
 
 def accumulate(t: Tensor, ct: Any, create: bool) -> None:
     """Add a gradient to ``.grad``."""
+    if mode.watcher is not None:
+        mode.watcher.leaf(t)
     with _lock:
         grad = t._grad
         if grad is None:

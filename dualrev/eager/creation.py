@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, source
+from dualrev._jax import Tracer, source, user_frame
 from dualrev.eager import dtypes
 from dualrev.eager.dtypes import device_of, jax_device, numpy_of
 from dualrev.eager.inplace import write
@@ -304,8 +304,8 @@ Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sha
 def _known(self: Tensor, what: str) -> np.ndarray:
     array = array_of(self)
     if isinstance(array, Tracer):
-        raise RuntimeError(f"{what} needs the value of a tensor that is being traced\nits value is known when the compiled program runs, "
-                           "not while it is compiled; use torch.where for a choice, or do this outside")
+        raise RuntimeError(f"{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is known when the "
+                           "compiled program runs, not while it is compiled; use torch.where for a choice, or do this outside")
     return np.asarray(array)
 
 

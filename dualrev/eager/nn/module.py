@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dualrev.eager.modes import no_grad
+from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import RemovableHandle
 from dualrev.eager.tensor import Tensor
 
@@ -233,6 +233,8 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters."""
         for p in self.parameters():
+            if mode.watcher is not None:
+                mode.watcher.leaf(p)
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:

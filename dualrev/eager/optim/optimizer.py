@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from dualrev.eager.inplace import write
-from dualrev.eager.modes import enable_grad, no_grad
+from dualrev.eager.modes import enable_grad, mode, no_grad
 from dualrev.eager.tensor import Tensor, array_of, constant, wrap
 
 
@@ -56,6 +56,8 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 if p._grad is not None:
+                    if mode.watcher is not None:
+                        mode.watcher.leaf(p)
                     p._grad = None if set_to_none else p._grad.detach().zero_()
 
     def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +102,8 @@ class Optimizer:
 
             program = self._programs[key] = jax.jit(run, inline=True)
         states = [self.state[p] for p in params]
-        numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else constant(group[k]) for k in self.numbers if k in group}
+        number = constant_of if mode.watcher is None else mode.watcher.number
+        numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
         values, new = program([array_of(p) for p in params], [array_of(p._grad) for p in params],
                               [{k: array_of(x) for k, x in s.items()} for s in states], numbers)
         for p, value, state, fresh in zip(params, values, states, new, strict=True):
@@ -140,6 +143,11 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines.extend(f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params")
         return "\n".join([*lines, ")"])
+
+
+def constant_of(group: dict[str, Any], name: str) -> Any:
+    """A setting as an operand."""
+    return constant(group[name])
 
 
 def check_positive(name: str, value: Any) -> None:
