@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dualrev.eager import autograd as autograd
 from dualrev.eager import creation, indexing, pointwise, printing, products, reductions, shapes
+from dualrev.eager import graph as graph
 from dualrev.eager import models as models
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim

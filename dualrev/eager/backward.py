@@ -304,12 +304,12 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     walk = Walk(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))
     found = walk.run(roots_of(outputs, given, create_graph))
     results = []
-    for t in inputs:
+    for i, t in enumerate(inputs):
         ct = found.get(edge_of(t))
         if ct is None and materialize_grads:
             ct = jnp.zeros_like(array_of(t))
         elif ct is None and not allow_unused:
-            raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
+            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True if "
                                "this is the desired behavior.\n" + described(t))
         results.append(walk.tensor(ct))
     return tuple(results)
@@ -392,7 +392,7 @@ def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, ve
     text = (f"one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[torch.{dtypes.type_name(array.dtype)}Tensor {list(array.shape)}]{which} is at version {counter.version}; expected version "
             f"{version} instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
-            "torch.autograd.set_detect_anomaly(True).")
+            "torch.autograd.set_detect_anomaly(True, check_nan=False).")
     made = producer.line() if producer is not None else ""
     changed = line_of(counter.changed) if counter.changed is not None else ""
     text += f"\n{node.name()}" + (f", at {node.line()}," if node.line() else "") + " saved it for backward"

@@ -7,6 +7,7 @@ from typing import Any
 from dualrev._jax import source
 from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
+from dualrev.eager.node import Node, node_class
 from dualrev.eager.operation import Op
 from dualrev.eager.tensor import Tensor, View, apply, array_of, described
 
@@ -53,21 +54,40 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
     if t._tangent is not None or result._tangent is not None:
         t._tangent = result._tangent
     if not result._requires_grad:
+        forgets = records and t._requires_grad
         write(t, new)
+        if forgets and view is None:
+            node = node_class(op.name, Cut)(None, op.name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
+            rebase(t, node, 0)
+        elif forgets and view is not None:
+            rebase_view(view, result)
         return t
     node = result._node
     assert node is not None
-    counter = t._counter
-    # The value it had is kept where it is needed: only what others did to it before counts.
-    node.checks = [(place, counter if place < 0 and c is result._counter else c, version + 1 + counter.version
-                    if place < 0 and c is result._counter else version)
-                   for place, c, version in node.checks if place < 0 or c is not counter]
+    counter, record = t._counter, node.record
+    # The value that it had before is kept where the pull reads it; from now on, what the pull reads of the result is its own value.
+    checks = []
+    for place, c, version in node.checks:
+        if place < 0 and c is result._counter:
+            checks.append((place, counter, counter.version + 1))
+        elif place < 0 or record is None or record.sources[place - 1] != (0, 0):
+            checks.append((place, c, version))
+    node.checks = checks
     write(t, new)
     if view is None:
         rebase(t, node, result._slot)
     else:
         rebase_view(view, result)
     return t
+
+
+class Cut(Node):
+    """Stands where a value was replaced by one that does not depend on it: no gradient goes on."""
+
+    __slots__ = ()
+
+    def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
+        return []
 
 
 def rebase(t: Tensor, node: Any, slot: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dualrev.eager import dtypes
 from dualrev.eager.operation import Op
 from dualrev.eager.tensor import Tensor, apply
 
@@ -89,10 +90,31 @@ def broadcasting(fun: Callable[..., Any]) -> Callable[..., Any]:
     def checked(x: Any, y: Any) -> Any:
         a, b = getattr(x, "shape", ()), getattr(y, "shape", ())
         n = max(len(a), len(b))
-        for i, (m, k) in enumerate(zip((1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b, strict=True)):
+        sizes = list(enumerate(zip((1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b, strict=True)))
+        for i, (m, k) in reversed(sizes):
             if m != k and 1 not in (m, k):
                 raise RuntimeError(f"The size of tensor a ({m}) must match the size of tensor b ({k}) at non-singleton dimension {i}\n"
                                    f"the shapes are {list(a)} and {list(b)}")
-        return fun(x, y)
+        return fun(*promoted(x, y))
 
     return checked
+
+
+def promoted(x: Any, y: Any) -> tuple[Any, Any]:
+    """Two operands, with PyTorch's promotion where jax's differs.
+
+    A Python float makes an integer tensor the default float, and a tensor without dimensions does not widen one with dimensions.
+    """
+    return _fitted(x, y), _fitted(y, x)
+
+
+def _fitted(a: Any, b: Any) -> Any:
+    """One operand, beside the other."""
+    if not hasattr(a, "dtype"):
+        return a
+    kind, is_number = a.dtype.kind, isinstance(b, float) or (getattr(b, "weak_type", False) and b.dtype.kind == "f")
+    if kind in "biu" and is_number:
+        return a.astype(dtypes.get_default_dtype().numpy)
+    if kind in "fc" and getattr(b, "ndim", 0) > a.ndim == 0 and b.dtype.kind == kind and not getattr(a, "weak_type", False):
+        return a.astype(b.dtype)
+    return a

@@ -121,13 +121,15 @@ class RemovableHandle:
         self.remove()
 
 
-_named: dict[str, type[Node]] = {}
+_named: dict[Any, type[Any]] = {}
 
 
-def node_class(op_name: str) -> type[Node]:
+def node_class(op_name: str, base: type[Any] | None = None) -> type[Any]:
     """The class of an operation's nodes, for what PyTorch users see in ``type(y.grad_fn).__name__``."""
-    found = _named.get(op_name)
+    key = op_name if base is None else (op_name, base)
+    found = _named.get(key)
     if found is None:
-        name = op_name if op_name == "CopySlices" else f"{op_name}Backward0"
-        found = _named[op_name] = type(name, (Node,), {"__slots__": ()})
+        head, _, variant = op_name.partition(":")  # PyTorch numbers the variants of an operation
+        name = head if head == "CopySlices" else f"{head}Backward{variant or 0}"
+        found = _named[key] = type(name, (base or Node,), {"__slots__": ()})
     return found

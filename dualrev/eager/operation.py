@@ -108,7 +108,7 @@ class Record:
                 pools = (inputs, outs, new)
                 return pull(*[pools[kind][where] for kind, where in self.sources], *args[self.n_in:])
 
-            found = self._pull_ops[mask] = Op(f"{self.op.name}Backward", again if self.has_new else pull, many=True)
+            found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", again if self.has_new else pull, many=True)
         return found
 
 
@@ -140,7 +140,7 @@ class Op:
                 active = tuple([bool(mask >> i & 1) for i in range(len(args))])
                 return Record(self, [typeof(x) for x in args], active).evaluate(args)
 
-            evaluate.__name__ = self.name
+            evaluate.__name__ = self.name.partition(":")[0]
             found = self._graded[mask] = jax.jit(evaluate, inline=True)
         return found
 

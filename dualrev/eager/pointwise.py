@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dualrev.eager import dtypes
 from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, broadcasting, function, method, renamed, unary
 from dualrev.eager.operation import Op, family
@@ -56,6 +57,8 @@ for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="ac
 # --------------------------------------------------------------------------------------------------------- two operands
 
 def true_divide(x: Any, y: Any) -> Any:
+    if all(getattr(a, "dtype", jnp.int32) == bool or jnp.issubdtype(jnp.result_type(a), jnp.integer) for a in (x, y)):
+        x = jnp.asarray(x, dtypes.get_default_dtype().numpy)
     return jnp.true_divide(x, y)
 
 
@@ -167,7 +170,7 @@ def rsub(input: Any, other: Any) -> Tensor:  # noqa: A002
 
 _power = family("Pow", lambda x, exponent: x ** exponent if jnp.issubdtype(x.dtype, jnp.inexact) or isinstance(exponent, int)
                 else jnp.power(x.astype(jnp.float32), exponent))
-_POWER = Op("Pow", broadcasting(jnp.power))
+_POWER = Op("Pow:1", broadcasting(jnp.power))
 
 
 def _pow_op(exponent: Any) -> tuple[Op, tuple[Any, ...]]:

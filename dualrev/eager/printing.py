@@ -56,7 +56,7 @@ def _lines(values: np.ndarray, write: Any, indent: int, is_short: bool) -> str:
     if is_short and n > 2 * EDGE:
         places = [*range(EDGE), None, *range(n - EDGE, n)]
     if values.ndim == 1:
-        parts = ["..." if i is None else write(values[i]) for i in places]
+        parts = [" ..." if i is None else write(values[i]) for i in places]
         width = max([len(p) for p in parts], default=0) + 2
         per_line = max(1, (WIDTH - indent) // width)
         rows = [", ".join(parts[i: i + per_line]) for i in range(0, len(parts), per_line)]

@@ -28,6 +28,8 @@ def _integers(x: Any) -> Any:
 _sum = family("Sum", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
 _mean = family("Mean", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _prod = family("Prod", lambda x, dim, keep, dtype: jnp.prod(_float(_integers(x), dtype), dim, keepdims=keep))
+_sum_dim = family("Sum:1", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
+_mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _amax = family("Amax", lambda x, dim, keep: jnp.max(x, dim, keepdims=keep))
 _amin = family("Amin", lambda x, dim, keep: jnp.min(x, dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
@@ -52,7 +54,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     >>> torch.ones(2, 3).sum(dim=1)
     tensor([3., 3.])
     """
-    return apply(_sum(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
+    return apply((_sum if dim is None else _sum_dim)(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
 
 
 @both
@@ -61,7 +63,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     if dtype is None and not jnp.issubdtype(array_of(input).dtype, jnp.inexact):
         raise RuntimeError("mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
                            f"Got: {dtypes.type_name(array_of(input).dtype)}\nconvert it first: x.float().mean()")
-    return apply(_mean(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
+    return apply((_mean if dim is None else _mean_dim)(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
 
 
 @both
@@ -112,7 +114,7 @@ def _extreme(x: Any, dim: int, keep: bool, largest: bool) -> Any:
 
 _max_dim = family("Max", lambda x, dim, keep: _extreme(x, dim, keep, True), many=True)
 _min_dim = family("Min", lambda x, dim, keep: _extreme(x, dim, keep, False), many=True)
-_MAX, _MIN = Op("Max", jnp.max), Op("Min", jnp.min)
+_MAX, _MIN = Op("Max:1", jnp.max), Op("Min:1", jnp.min)
 
 
 @both

@@ -46,6 +46,7 @@ def _full_shape(sizes: tuple[Any, ...], array: Any) -> tuple[int, ...]:
 
 _view = family("View", lambda x, shape: jnp.reshape(x, shape))
 _transpose = family("Transpose", lambda x, a, b: jnp.swapaxes(x, a, b))
+_T = Op("T", lambda x: x.T)
 _permute = family("Permute", lambda x, dims: jnp.transpose(x, dims))
 _expand = family("Expand", lambda x, shape: jnp.broadcast_to(x, shape))
 _squeeze = family("Squeeze", lambda x, dims: jnp.squeeze(x, dims))
@@ -143,7 +144,7 @@ alias("swapaxes", transpose)
 @both
 def t(input: Tensor) -> Tensor:  # noqa: A002
     """The transpose of a matrix."""
-    return input if input.ndim < 2 else view(_transpose(0, 1), input)
+    return input if input.ndim < 2 else view(_T, input)
 
 
 @both
@@ -330,6 +331,7 @@ def detach_(self: Tensor) -> Tensor:
 
 
 _COPY = Op("Copy", lambda x, other: jnp.broadcast_to(other, x.shape).astype(x.dtype))
+_ZERO = Op("Zero", lambda x: jnp.zeros_like(x))
 _FILL = Op("Fill", lambda x, value: jnp.full_like(x, value))
 
 
@@ -352,7 +354,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 @method
 def zero_(self: Tensor) -> Tensor:
     """Make all entries zero."""
-    return self.fill_(0)
+    from dualrev.eager.inplace import change
+
+    return change(self, _ZERO, ())
 
 
 @method

@@ -102,7 +102,7 @@ class Tensor:
             raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
                                "subgraph that doesn't require differentiation use var_no_grad = var.detach().\n" + described(self))
         if value and not jnp.issubdtype(array_of(self).dtype, jnp.inexact):
-            raise RuntimeError("only Tensors of floating point and complex dtype can require gradients\n" + described(self)
+            raise RuntimeError("only Tensors of floating point dtype can require gradients\n" + described(self)
                                + "; .float() gives a copy that can")
         if value and self._inference and not mode.inference:
             raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.\n"

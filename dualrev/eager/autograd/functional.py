@@ -30,9 +30,9 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
         return [found.get(edge_of(t)) for t in inputs]
 
     results = jax.vmap(pull)([array_of(g) for g in given])
-    for t, r in zip(inputs, results, strict=True):
+    for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
         if r is None and not (allow_unused or materialize):
-            raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
+            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True if "
                                f"this is the desired behavior.\nit has the shape {list(t.shape)}")
     n = array_of(given[0]).shape[0]
     return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)

@@ -55,6 +55,6 @@ def call_watched(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
     args = passed(args, at_inputs)
     inside = any(isinstance(a, Tensor) and isinstance(a._node, Barrier) for a in args)
-    result = module.forward(*args, **kwargs)
+    result = module._finish(args, module.forward(*args, **kwargs))
     outs = passed(result if isinstance(result, tuple) else (result,), at_outputs)
     return outs if isinstance(result, tuple) else outs[0]

@@ -61,9 +61,10 @@ class Module:
         if self._backward_hooks:
             from dualrev.eager.nn.hooks import call_watched
 
-            result = call_watched(self, args, kwargs)
-        else:
-            result = self.forward(*args, **kwargs)
+            return call_watched(self, args, kwargs)
+        return self._finish(args, self.forward(*args, **kwargs))
+
+    def _finish(self, args: tuple[Any, ...], result: Any) -> Any:
         for hook in list(self._forward_hooks.values()):
             given = hook(self, args, result)
             if given is not None:
