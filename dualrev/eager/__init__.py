@@ -13,12 +13,20 @@ tensor([10.])
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from dualrev.eager import autograd as autograd
-from dualrev.eager import creation, indexing, pointwise, printing, products, reductions, shapes
+from dualrev.eager import creation as creation
 from dualrev.eager import graph as graph
+from dualrev.eager import indexing as indexing
 from dualrev.eager import models as models
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
+from dualrev.eager import pointwise as pointwise
+from dualrev.eager import printing as printing
+from dualrev.eager import products as products
+from dualrev.eager import reductions as reductions
+from dualrev.eager import shapes as shapes
 from dualrev.eager import utils as utils
 from dualrev.eager.compiled import jit as jit
 from dualrev.eager.creation import Generator as Generator
@@ -54,7 +62,10 @@ from dualrev.eager.modes import set_grad_enabled as set_grad_enabled
 from dualrev.eager.names import FUNCTIONS as _FUNCTIONS
 from dualrev.eager.products import linalg as linalg
 from dualrev.eager.shapes import Size as Size
-from dualrev.eager.tensor import Tensor as Tensor
+from dualrev.eager.tensors import Tensor as Tensor
+
+if TYPE_CHECKING:
+    def __getattr__(name: str) -> Any: ...
 
 globals().update(_FUNCTIONS)
 relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

@@ -16,7 +16,7 @@ from dualrev.eager.modes import mode
 from dualrev.eager.node import Node
 from dualrev.eager.operation import Op
 from dualrev.eager.special import check_nan, unpack
-from dualrev.eager.tensor import Storage, Tensor, apply, array_of, described, wrap
+from dualrev.eager.tensors import Storage, Tensor, apply, array_of, described, wrap
 
 _add = jax.jit(jnp.add, inline=True)
 ADD = Op("Add", jnp.add)
@@ -99,10 +99,7 @@ class Walk:
                 given = hook(tuple([self.tensor(ct) for ct in cts]))
                 if given is not None:
                     cts = [self.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
-        if node.record is None:
-            moved = node.pull_custom(cts, self)  # type: ignore[attr-defined]
-        else:
-            moved = self._pull_recorded(node, cts)
+        moved = self._pull_recorded(node, cts) if node.record is not None else node.pull_custom(cts, self)  # type: ignore[attr-defined]
         if mode.anomaly:
             check_nan(node, [ct for _, ct in moved])
         if not self.retain and node.saved:
@@ -270,7 +267,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
 
 
 def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-         allow_unused: bool | None = None, is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
+         allow_unused: bool | None = None, is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Tensor | None,
+                                                                                                                     ...]:
     """The derivative of the outputs, weighted with ``grad_outputs``, by each of the inputs; ``.grad`` stays as it is.
 
     Args:
@@ -309,7 +307,8 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         if ct is None and materialize_grads:
             ct = jnp.zeros_like(array_of(t))
         elif ct is None and not allow_unused:
-            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True if "
+            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
+                               "allow_unused=True if "
                                "this is the desired behavior.\n" + described(t))
         results.append(walk.tensor(ct))
     return tuple(results)
@@ -346,7 +345,8 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> l
         else:
             value = array_of(weight)
             if value.shape != array.shape:
-                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(value.shape)}) and output[{i}] "
+                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(value.shape)}) and "
+                                   f"output[{i}] "
                                    f"has a shape of torch.Size({list(array.shape)}).\n" + described(out))
             ct = weight if create else value
             if value.dtype != array.dtype:
@@ -390,7 +390,8 @@ def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, ve
     producer = edge[0] if edge is not None and isinstance(edge[0], Node) else None
     which = f", which is output {edge[1]} of {producer.name()}," if producer is not None and edge is not None else ""
     text = (f"one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"[torch.{dtypes.type_name(array.dtype)}Tensor {list(array.shape)}]{which} is at version {counter.version}; expected version "
+            f"[torch.{dtypes.type_name(array.dtype)}Tensor {list(array.shape)}]{which} is at version {counter.version}; expected "
+            "version "
             f"{version} instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
             "torch.autograd.set_detect_anomaly(True, check_nan=False).")
     made = producer.line() if producer is not None else ""

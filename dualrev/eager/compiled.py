@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun
 from dualrev.eager.modes import mode
-from dualrev.eager.tensor import Storage, Tensor, array_of, constant, wrap
+from dualrev.eager.tensors import Storage, Tensor, array_of, constant, wrap
 
 
 class Watcher:
@@ -49,7 +49,11 @@ class Program:
 
     __slots__ = ("grads", "leaves", "results", "run", "written")
 
+    grads: list[Any]
+    leaves: list[Any]
+    results: Any
     run: Callable[..., Any]
+    written: list[int]
 
 
 def jit(step: Callable[..., Any]) -> Callable[..., Any]:

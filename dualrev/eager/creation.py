@@ -19,7 +19,7 @@ from dualrev.eager.modes import mode
 from dualrev.eager.names import FUNCTIONS, both, function, method
 from dualrev.eager.operation import family
 from dualrev.eager.shapes import _cast, shape_of
-from dualrev.eager.tensor import Tensor, apply, array_of, wrap
+from dualrev.eager.tensors import Tensor, apply, array_of, wrap
 from dualrev.eager.views import data_of
 
 
@@ -201,7 +201,7 @@ def _drawer(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any) -> Any:
     draws = dict(
         rand=lambda key: jax.random.uniform(key, shape, dtype),
         randn=lambda key: jax.random.normal(key, shape, dtype),
-        randint=lambda key: jax.random.randint(key, shape, *bounds, dtype),
+        randint=lambda key: jax.random.randint(key, shape, bounds[0], bounds[1], dtype),
         perm=lambda key: jax.random.permutation(key, bounds[0]).astype(dtype),
         bernoulli=lambda key: jax.random.bernoulli(key, bounds[0], shape).astype(dtype),
     )
@@ -332,14 +332,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     return np.array(_known(self, "numpy()"))
 
 
-@method
-def jax_array(self: Tensor) -> Any:
-    """The array underneath."""
-    return array_of(self)
-
-
-del Tensor.jax_array  # type: ignore[misc]
-Tensor.jax = property(jax_array)  # type: ignore[attr-defined]
+Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
 Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[attr-defined]
 Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
 Tensor.__int__ = lambda self: int(self.item())  # type: ignore[attr-defined]
@@ -390,7 +383,7 @@ _put = family("ToCopy", lambda x, target: jax.device_put(x, target))
 def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
     """Another dtype or device; the tensor itself if it has both already."""
     for a in args:
-        if isinstance(a, dtypes.dtype) or isinstance(a, type):
+        if isinstance(a, (dtypes.dtype, type)):
             dtype = a
         elif isinstance(a, (str, dtypes.device)):
             device = a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import jax
@@ -21,15 +22,15 @@ class dtype:
         self.numpy = np.dtype(numpy)
 
     @property
-    def is_floating_point(self) -> bool:
+    def is_floating_point(self) -> builtins.bool:
         return jnp.issubdtype(self.numpy, jnp.floating)
 
     @property
-    def is_complex(self) -> bool:
+    def is_complex(self) -> builtins.bool:
         return jnp.issubdtype(self.numpy, jnp.complexfloating)
 
     @property
-    def itemsize(self) -> int:
+    def itemsize(self) -> builtins.int:
         return self.numpy.itemsize
 
     def __repr__(self) -> str:
@@ -93,11 +94,11 @@ def numpy_of(d: Any) -> Any:
 
     Integers fall back to 32 bits without it, as indices and labels do no harm; floats raise.
     """
-    builtins = {"float": _default[0].numpy, "int": np.dtype(np.int64), "bool": np.dtype(np.bool_), "complex": np.dtype(np.complex64)}
+    python = {"float": _default[0].numpy, "int": np.dtype(np.int64), "bool": np.dtype(np.bool_), "complex": np.dtype(np.complex64)}
     if isinstance(d, dtype):
         wanted = d.numpy
-    elif isinstance(d, type) and d.__module__ == "builtins" and d.__name__ in builtins:
-        wanted = builtins[d.__name__]
+    elif isinstance(d, builtins.type) and d.__module__ == "builtins" and d.__name__ in python:
+        wanted = python[d.__name__]
     else:
         wanted = np.dtype(d)
     given = jax.dtypes.canonicalize_dtype(wanted)
@@ -112,10 +113,15 @@ class device:
 
     __slots__ = ("index", "type")
 
+    index: Any
+    type: Any
+
     def __init__(self, type: Any = "cpu", index: Any = None):  # noqa: A002
         if isinstance(type, device):
-            type, index = type.type, type.index  # noqa: A001
-        name, _, number = str(type).partition(":")
+            given, index = type.type, type.index
+        else:
+            given = str(type)
+        name, _, number = given.partition(":")
         if name not in ("cpu", "cuda", "meta"):
             raise RuntimeError(f"Expected one of cpu, cuda device type at start of device string: {name}")
         self.type = name

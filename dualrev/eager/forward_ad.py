@@ -12,7 +12,7 @@ from dualrev import errors
 from dualrev._jax import is_differentiable, typeof
 from dualrev.eager.modes import mode
 from dualrev.eager.operation import Op
-from dualrev.eager.tensor import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, apply, array_of
 from dualrev.engines.staging import Pushforward, Wrapper
 from dualrev.settings import DEFAULT, under
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dualrev.eager import dtypes
 from dualrev.eager.node import Node
-from dualrev.eager.tensor import Tensor, array_of
+from dualrev.eager.tensors import Tensor, array_of
 
 _COLORS = {"op": "#e8eef7", "leaf": "#dff0d8", "output": "#fbe3d6"}
 _WIDTH, _HEIGHT, _GAP = 190, 44, 26

@@ -10,7 +10,7 @@ import numpy as np
 from dualrev.eager.inplace import change
 from dualrev.eager.names import both, dim_of, method
 from dualrev.eager.operation import family
-from dualrev.eager.tensor import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, apply, array_of
 from dualrev.eager.views import view
 
 #: Stands in a static index for the operand that follows.
@@ -40,7 +40,8 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
             slices = False
         elif isinstance(part, (int, np.integer)):
             if at >= ndim:
-                raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert "
+                raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
+                                 "convert "
                                  "a 0-dim tensor to a number" if ndim == 0 else f"too many indices for tensor of dimension {ndim}")
             if not -shape[at] <= part < shape[at]:
                 raise IndexError(f"index {int(part)} is out of bounds for dimension {at} with size {shape[at]}")
@@ -193,6 +194,6 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
 @both
 def nonzero(input: Tensor) -> Tensor:  # noqa: A002
     """The indices of entries that are not zero."""
-    from dualrev.eager.tensor import wrap
+    from dualrev.eager.tensors import wrap
 
     return wrap(jnp.stack([jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))], 1))

@@ -9,7 +9,7 @@ from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
 from dualrev.eager.node import Node, node_class
 from dualrev.eager.operation import Op
-from dualrev.eager.tensor import Tensor, View, apply, array_of, described
+from dualrev.eager.tensors import Tensor, View, apply, array_of, described
 
 
 def write(t: Tensor, array: Any) -> None:
@@ -39,7 +39,8 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
     if records:
         check_may_change(t)
     if t._inference and not mode.inference and records:
-        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a normal "
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
+                           "normal "
                            "tensor before doing inplace update.\n" + described(t))
     result = apply(op, (t, *others))
     old, new = array_of(t), array_of(result)
@@ -109,7 +110,8 @@ def check_may_change(t: Tensor) -> None:
     if t._view is not None:
         base = t._view.base
         if base._requires_grad and base._node is None:
-            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.\n" + described(base)
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place "
+                               "operation.\n" + described(base)
                                + "; change it under torch.no_grad(), or change a .clone()")
     elif t._requires_grad and t._node is None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\n" + described(t)

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from dualrev.eager import nn
-from dualrev.eager.tensor import Tensor
+from dualrev.eager.tensors import Tensor
 
 
 class BasicBlock(nn.Module):

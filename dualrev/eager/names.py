@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from dualrev.eager import dtypes
 from dualrev.eager.operation import Op
-from dualrev.eager.tensor import Tensor, apply
+from dualrev.eager.tensors import Tensor, apply
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -51,7 +51,7 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         """``(node, which of its outputs)`` for each input; leaves that require grad appear as :class:`AccumulateGrad`."""
-        found = []
+        found: list[tuple[Any, int]] = []
         for edge in self.edges:
             if edge is None:
                 found.append((None, 0))

@@ -14,7 +14,7 @@ from dualrev.eager import dtypes
 from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, broadcasting, function, method, renamed, unary
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensor import Tensor, apply
+from dualrev.eager.tensors import Tensor, apply
 
 NUMBERS = (int, float, complex)
 
@@ -24,11 +24,16 @@ def relu_of(x: Any) -> Any:
     return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
+def abs_of(x: Any) -> Any:
+    """The absolute value, with derivative 0 at 0, as PyTorch has it."""
+    return jnp.abs(x) if jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype.kind in "biu" else x * jnp.sign(x)
+
+
 _UNARY: dict[str, Callable[[Any], Any]] = dict(
     neg=jnp.negative, exp=jnp.exp, exp2=jnp.exp2, expm1=jnp.expm1, log=jnp.log, log2=jnp.log2, log10=jnp.log10, log1p=jnp.log1p,
     sin=jnp.sin, cos=jnp.cos, tan=jnp.tan, asin=jnp.arcsin, acos=jnp.arccos, atan=jnp.arctan, sinh=jnp.sinh, cosh=jnp.cosh,
     tanh=jnp.tanh, asinh=jnp.arcsinh, acosh=jnp.arccosh, atanh=jnp.arctanh, sigmoid=jax.nn.sigmoid, sqrt=jnp.sqrt, rsqrt=jax.lax.rsqrt,
-    square=jnp.square, reciprocal=jnp.reciprocal, abs=jnp.abs, sign=jnp.sign, sgn=jnp.sign, floor=jnp.floor, ceil=jnp.ceil,
+    square=jnp.square, reciprocal=jnp.reciprocal, abs=abs_of, sign=jnp.sign, sgn=jnp.sign, floor=jnp.floor, ceil=jnp.ceil,
     round=jnp.round, trunc=jnp.trunc, frac=lambda x: x - jnp.trunc(x), relu=relu_of, erf=jax.lax.erf, erfc=jax.lax.erfc,
     erfinv=jax.lax.erf_inv, lgamma=jax.lax.lgamma, digamma=jax.lax.digamma, logical_not=jnp.logical_not, isnan=jnp.isnan,
     isinf=jnp.isinf, isfinite=jnp.isfinite, conj=jnp.conj, angle=jnp.angle, bitwise_not=jnp.bitwise_not, deg2rad=jnp.deg2rad,
@@ -57,13 +62,13 @@ for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="ac
 # --------------------------------------------------------------------------------------------------------- two operands
 
 def true_divide(x: Any, y: Any) -> Any:
-    if all(getattr(a, "dtype", jnp.int32) == bool or jnp.issubdtype(jnp.result_type(a), jnp.integer) for a in (x, y)):
+    if all(getattr(a, "dtype", None) == jnp.bool_ or jnp.issubdtype(jnp.result_type(a), jnp.integer) for a in (x, y)):
         x = jnp.asarray(x, dtypes.get_default_dtype().numpy)
     return jnp.true_divide(x, y)
 
 
 def is_operand(x: Any) -> bool:
-    return isinstance(x, Tensor) or isinstance(x, NUMBERS) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
+    return isinstance(x, (Tensor, *NUMBERS)) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
 
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = dict(
@@ -99,9 +104,8 @@ def _two(name: str, op: Op) -> None:
     method(renamed(in_place, f"{name}_", f"{name} of each pair of entries, in place."))
 
 
-for _name, _fun in _BINARY.items():
-    _two(_name, Op(_name.capitalize(), broadcasting(_fun)))
-del Tensor.div, Tensor.div_  # type: ignore[misc]  (they take a rounding mode, below)
+for _name, _two_of in _BINARY.items():
+    _two(_name, Op(_name.capitalize(), broadcasting(_two_of)))
 
 
 @both
@@ -198,6 +202,9 @@ def pow_(self: Tensor, exponent: Any) -> Tensor:
     return change(self, op, rest)
 
 
+_power_of = pow
+
+
 # --------------------------------------------------------------------------------------------------------------- operators
 
 def _operator(op: Op, swap: bool = False) -> Callable[[Tensor, Any], Any]:
@@ -231,9 +238,8 @@ Tensor.__pos__ = lambda self: self  # type: ignore[operator]
 Tensor.__abs__ = lambda self: self.abs()  # type: ignore[operator]
 Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[operator]
 Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[operator]
-Tensor.__rpow__ = lambda self, base: FUNCTION_POW(base, self)  # type: ignore[operator]
+Tensor.__rpow__ = lambda self, base: _power_of(base, self)  # type: ignore[operator]
 Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[operator, misc]
-FUNCTION_POW = pow
 
 
 # ------------------------------------------------------------------------------------------------------------- with choices

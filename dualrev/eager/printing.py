@@ -8,7 +8,7 @@ import numpy as np
 
 from dualrev._jax import Tracer
 from dualrev.eager import dtypes
-from dualrev.eager.tensor import Tensor, array_of
+from dualrev.eager.tensors import Tensor, array_of
 
 PRECISION, THRESHOLD, EDGE, WIDTH = 4, 1000, 3, 80
 
@@ -94,5 +94,9 @@ def text_of(t: Tensor) -> str:
     return f"tensor({', '.join([shown, *extra])})"
 
 
-Tensor.__repr__ = text_of  # type: ignore[method-assign]
-Tensor.__format__ = lambda self, spec: format(self.item() if self.ndim == 0 and spec else text_of(self), spec)  # type: ignore[method-assign]
+def _formatted(t: Tensor, spec: str) -> str:
+    return format(t.item() if t.ndim == 0 and spec else text_of(t), spec)
+
+
+setattr(Tensor, "__repr__", text_of)  # noqa: B010
+setattr(Tensor, "__format__", _formatted)  # noqa: B010

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dualrev.eager.names import both, function
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensor import Tensor, apply
+from dualrev.eager.tensors import Tensor, apply
 
 
 def _fits(name: str, a: Any, b: Any) -> None:
@@ -19,7 +19,8 @@ def _fits(name: str, a: Any, b: Any) -> None:
 
 def _mm_of(a: Any, b: Any) -> Any:
     if a.ndim != 2 or b.ndim != 2:
-        raise RuntimeError(f"{'self' if a.ndim != 2 else 'mat2'} must be a matrix\nmm takes two matrices, not {a.ndim}-D and {b.ndim}-D; "
+        raise RuntimeError(f"{'self' if a.ndim != 2 else 'mat2'} must be a matrix\nmm takes two matrices, not {a.ndim}-D and "
+                           f"{b.ndim}-D; "
                            "torch.matmul takes more")
     _fits("mm", a, b)
     return jnp.matmul(a, b)
@@ -40,7 +41,8 @@ def _dot_of(a: Any, b: Any) -> Any:
     if a.ndim != 1 or b.ndim != 1:
         raise RuntimeError(f"1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
     if a.shape != b.shape:
-        raise RuntimeError(f"inconsistent tensor size, expected tensor [{a.shape[0]}] and src [{b.shape[0]}] to have the same number of "
+        raise RuntimeError(f"inconsistent tensor size, expected tensor [{a.shape[0]}] and src [{b.shape[0]}] to have the same "
+                           "number of "
                            f"elements, but got {a.shape[0]} and {b.shape[0]} elements respectively")
     return jnp.dot(a, b)
 
@@ -106,7 +108,8 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 _einsum = family("Einsum", lambda *a: jnp.einsum(a[-1], *a[:-1]))
 _trace = Op("Trace", jnp.trace)
-_inv, _det, _slogdet = Op("LinalgInvEx", jnp.linalg.inv), Op("LinalgDet", jnp.linalg.det), Op("LinalgSlogdet", jnp.linalg.slogdet, many=True)
+_inv, _det, _slogdet = Op("LinalgInvEx", jnp.linalg.inv), Op("LinalgDet", jnp.linalg.det), Op("LinalgSlogdet", jnp.linalg.slogdet,
+                                                                                              many=True)
 _cholesky = Op("LinalgCholeskyEx", jnp.linalg.cholesky)
 _solve = Op("LinalgSolveEx", jnp.linalg.solve)
 _cross = family("LinalgCross", lambda a, b, dim: jnp.cross(a, b, axis=dim))
@@ -150,12 +153,16 @@ def kron(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     return apply(_kron, (input, other))
 
 
+def _norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A002
+    return x.norm(2 if ord is None else ord, dim, keepdim)
+
+
 class linalg:
     """Linear algebra under PyTorch's names."""
 
     inv = staticmethod(inverse)
     det = staticmethod(det)
-    norm = staticmethod(lambda x, ord=2, dim=None, keepdim=False: x.norm(2 if ord is None else ord, dim, keepdim))
+    norm = staticmethod(_norm)
     vector_norm = norm
     slogdet = staticmethod(lambda x: apply(_slogdet, (x,)))
     cholesky = staticmethod(lambda x: apply(_cholesky, (x,)))

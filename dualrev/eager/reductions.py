@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from dualrev.eager import dtypes
 from dualrev.eager.names import both, dim_of, dims_of, function
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensor import Tensor, apply, array_of
+from dualrev.eager.pointwise import abs_of
+from dualrev.eager.tensors import Tensor, apply, array_of
 
 values_indices = namedtuple("values_indices", ["values", "indices"])
 
@@ -188,7 +189,7 @@ def _norm_of(x: Any, p: Any, dim: Any, keep: bool) -> Any:
         is_zero = squares == 0
         return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squares)))
     if p == 1:
-        return jnp.sum(jnp.abs(x), dim, keepdims=keep)
+        return jnp.sum(abs_of(x), dim, keepdims=keep)
     if p in (float("inf"), float("-inf")):
         return (jnp.max if p > 0 else jnp.min)(jnp.abs(x), dim, keepdims=keep)
     if p == 0:
@@ -250,6 +251,6 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
 @function
 def count_nonzero(input: Tensor) -> Tensor:  # noqa: A002
     """How many entries are not zero."""
-    return (input != 0).sum()
+    return input.ne(0).sum()
 
 

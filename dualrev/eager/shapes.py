@@ -8,10 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev.eager.inplace import write
+from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, dim_of, function, method
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensor import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, apply, array_of
 from dualrev.eager.views import detached, view, views
 
 
@@ -90,14 +90,12 @@ def dim(self: Tensor) -> int:
     return self.ndim
 
 
-@method
-def view_method(self: Tensor, *sizes: Any) -> Tensor:
+def _view_of(self: Tensor, *sizes: Any) -> Tensor:
     """The same entries in another shape, sharing the storage."""
     return view(_view(_full_shape(sizes, array_of(self))), self)
 
 
-del Tensor.view_method  # type: ignore[misc]
-Tensor.view = view_method  # type: ignore[attr-defined]
+Tensor.view = _view_of  # type: ignore[attr-defined]
 Tensor.view_as = lambda self, other: self.view(other.shape)  # type: ignore[attr-defined]
 Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignore[attr-defined]
 
@@ -338,37 +336,16 @@ _FILL = Op("Fill", lambda x, value: jnp.full_like(x, value))
 @method
 def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """Take the entries of another tensor, broadcast."""
-    from dualrev.eager.inplace import change
-
     return change(self, _COPY, (src,))
 
 
 @method
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Make all entries equal to a number."""
-    from dualrev.eager.inplace import change
-
     return change(self, _FILL, (value,))
 
 
 @method
 def zero_(self: Tensor) -> Tensor:
     """Make all entries zero."""
-    from dualrev.eager.inplace import change
-
     return change(self, _ZERO, ())
-
-
-@method
-def set_data(self: Tensor, value: Tensor) -> None:
-    """``self.data = value``: share the storage of another tensor from now on."""
-    new = array_of(value)
-    if self._view is None and value._view is None:
-        self._storage = value._storage
-        self._counter = type(value._storage)(None) if self._counter is self._storage else self._counter
-    else:
-        write(self, new)
-        self._counter.version -= 1
-
-
-del Tensor.set_data  # type: ignore[misc]

@@ -30,14 +30,14 @@ def unpack(saved: Sequence[Any]) -> Sequence[Any]:
             break
     else:
         return saved
-    from dualrev.eager.tensor import array_of
+    from dualrev.eager.tensors import array_of
 
     return [array_of(x.unpack(x.packed)) if type(x) is Packed else x for x in saved]
 
 
 def pack(node: Node) -> None:
     """Let the innermost hooks pack what a node has saved."""
-    from dualrev.eager.tensor import wrap
+    from dualrev.eager.tensors import wrap
 
     if mode.packers and node.saved:
         packer, unpacker = mode.packers[-1]
@@ -55,7 +55,7 @@ def pack(node: Node) -> None:
 
 def apply_special(op: Op, args: Sequence[Any]) -> Any:
     """``apply`` where more is asked for than to evaluate and to record."""
-    from dualrev.eager.tensor import Tensor, apply
+    from dualrev.eager.tensors import Tensor, apply
 
     if mode.watcher is not None:
         for a in args:
@@ -84,7 +84,7 @@ def check_nan(node: Node, cts: Sequence[Any]) -> None:
     Raises:
       RuntimeError: names the operation, and the line that ran it forward.
     """
-    from dualrev.eager.tensor import Tensor, array_of
+    from dualrev.eager.tensors import Tensor, array_of
 
     for i, ct in enumerate(cts):
         if ct is None:

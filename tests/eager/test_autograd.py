@@ -57,7 +57,7 @@ def test_14_setup_context_outputs_and_marks() -> None:
 
             @staticmethod
             def backward(ctx: Any, g: Any, _: Any) -> Any:
-                x, y, out = ctx.saved_tensors
+                _, y, out = ctx.saved_tensors
                 assert ctx.needs_input_grad == (True, False)
                 return g * y + 0 * out, None
 
@@ -85,6 +85,7 @@ def test_14_any_jax_function_is_one_operation() -> None:
     x = torch.tensor([0.1, 0.2], requires_grad=True)
     out = wave({"v": x}, k=3)
     assert out["a"].grad_fn is out["b"].grad_fn and out["a"].grad_fn.name() == "WaveBackward0"
+    g: Any
     g, = torch.autograd.grad(out["a"].sum() + out["b"], x, create_graph=True)
     np.testing.assert_allclose(g.detach().numpy(), 3 * np.cos([0.3, 0.6]) + 1, 1e-6)
     g.sum().backward()
@@ -99,8 +100,10 @@ def test_15_functional() -> None:
         two = lambda x, y: (x.sum() * y, x * x)  # noqa: E731
         h = lambda x: (x ** 3).sum() + x.prod()  # noqa: E731
         v = t.tensor([1.0, -2.0])
-        return [F.jacobian(f, x), F.jacobian(two, (x, y)), F.vjp(f, x, v), F.jvp(f, x, v), F.hessian(h, x), F.hvp(h, x, v), F.vhp(h, x, v),
-                F.hessian(lambda a, b: (a.sum() * b).pow(2).sum(), (x, y)), F.jacobian(f, x.requires_grad_(), create_graph=True).requires_grad]
+        return [F.jacobian(f, x), F.jacobian(two, (x, y)), F.vjp(f, x, v), F.jvp(f, x, v), F.hessian(h, x), F.hvp(h, x, v),
+                F.vhp(h, x, v),
+                F.hessian(lambda a, b: (a.sum() * b).pow(2).sum(), (x, y)),
+                F.jacobian(f, x.requires_grad_(), create_graph=True).requires_grad]
 
     in_both(program)
 
@@ -142,7 +145,8 @@ def test_15_forward_mode() -> None:
         d = fw.make_dual(torch.ones(2), torch.ones(2))
         with torch.no_grad():
             assert fw.unpack_dual(d * 2).tangent is None
-        assert fw.unpack_dual(d * 2).tangent.tolist() == [2, 2]
+        moved: Any = fw.unpack_dual(d * 2).tangent
+        assert moved.tolist() == [2, 2]
 
 
 def test_15_anomalies_name_the_operation_and_its_line() -> None:
@@ -165,7 +169,12 @@ def test_15_hooks_on_saved_tensors() -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor([1.0, 2.0], requires_grad=True)
         packed: list[Any] = []
-        with t.autograd.graph.saved_tensors_hooks(lambda v: packed.append(v.tolist()) or v * 10, lambda v: v / 10):
+
+        def pack(v: Any) -> Any:
+            packed.append(v.tolist())
+            return v * 10
+
+        with t.autograd.graph.saved_tensors_hooks(pack, lambda v: v / 10):
             y = x.exp()
             z = y * x
         z.sum().backward()

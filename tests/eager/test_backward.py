@@ -30,7 +30,8 @@ def test_5_backward_with_a_gradient() -> None:
         return results
 
     results = in_both(program)
-    assert [r.tolist() for r in results] == [[36, 81], [-12, -8], pytest.approx([3.6, 810]), pytest.approx([-1.2, -80]), [36, 81], [-12, -8]]
+    assert [r.tolist() for r in results] == [[36, 81], [-12, -8], pytest.approx([3.6, 810]), pytest.approx([-1.2, -80]), [36, 81],
+                                             [-12, -8]]
 
 
 def test_5_weights_are_those_of_a_sum() -> None:
@@ -45,7 +46,8 @@ def test_5_weights_are_those_of_a_sum() -> None:
 def test_5_errors_say_what_to_do() -> None:
     def program(t: Any) -> list[str]:
         x = t.ones(3, requires_grad=True)
-        return [message(lambda: (x * 2).backward()), message(lambda: (x * 2).backward(t.ones(2))), message(lambda: t.ones(1).backward())]
+        return [message(lambda: (x * 2).backward()), message(lambda: (x * 2).backward(t.ones(2))),
+                message(lambda: t.ones(1).backward())]
 
     in_both(program)
     with pytest.raises(RuntimeError, match=r"call .sum\(\).backward\(\)"):
@@ -87,7 +89,8 @@ def test_7_a_graph_is_freed() -> None:
     x = torch.tensor(2.0, requires_grad=True)
     y = x.exp()
     y.backward()
-    with pytest.raises(RuntimeError, match=r"ExpBackward0, made at .*test_backward.py:\d+.*freed by the backward at .*test_backward.py"):
+    with pytest.raises(RuntimeError,
+                       match=r"ExpBackward0, made at .*test_backward.py:\d+.*freed by the backward at .*test_backward.py"):
         y.backward()
 
 
@@ -96,7 +99,8 @@ def test_8_derivatives_of_derivatives() -> None:
         x = t.tensor([0.4, 1.3], requires_grad=True)
         results = []
         for f in (lambda x: x.exp() * x.sin(), lambda x: x ** 4, lambda x: x.tanh() / (1 + x), t.nn.functional.gelu,
-                  lambda x: x.softmax(0) * x, lambda x: t.cat([x, x * x])[1:], lambda x: x.max() * x, lambda x: x[:, None] @ x[None] / x,
+                  lambda x: x.softmax(0) * x, lambda x: t.cat([x, x * x])[1:], lambda x: x.max() * x,
+                  lambda x: x[:, None] @ x[None] / x,
                   lambda x: x.norm() * x, lambda x: x.logsumexp(0), lambda x: t.where(x > 1, x ** 3, x.sqrt())):
             first, = t.autograd.grad(f(x).sum(), x, create_graph=True)
             second, = t.autograd.grad(first.pow(2).sum(), x, create_graph=True)

@@ -10,7 +10,8 @@ from against_torch import in_both, message
 from dualrev import eager as torch
 
 #: The part of the message that is the same in all releases of PyTorch.
-MODIFIED = len("one of the variables needed for gradient computation has been modified by an inplace operation: [torch.FloatTensor [4]]")
+MODIFIED = len("one of the variables needed for gradient computation has been modified by an inplace operation: "
+               "[torch.FloatTensor [4]]")
 
 
 def test_10_no_grad() -> None:
@@ -125,7 +126,8 @@ def test_13_refusals() -> None:
         e = (w * 2).exp()
         e += 1
         return [message(lambda: w.add_(1)), message(lambda: w[0:1].zero_()), message(lambda: z.sum().backward())[:MODIFIED],
-                message(lambda: e.sum().backward())[:MODIFIED], message(lambda: t.ones(2).add_(t.ones(2, 2))), message(lambda: t.tensor([1]).mul_(1.5))]
+                message(lambda: e.sum().backward())[:MODIFIED], message(lambda: t.ones(2).add_(t.ones(2, 2))),
+                message(lambda: t.tensor([1]).mul_(1.5))]
 
     in_both(program)
     h = torch.ones(3, requires_grad=True) * 2

@@ -12,7 +12,7 @@ from dualrev import eager as torch
 
 def close(ours: Any, theirs: Any, tolerance: float, name: str) -> None:
     a, b = np.asarray(ours.detach().numpy(), np.float64), theirs.detach().numpy().astype(np.float64)
-    assert np.linalg.norm(a - b) <= tolerance * max(np.linalg.norm(b), 1e-6), name
+    assert np.linalg.norm(a - b) <= tolerance * max(float(np.linalg.norm(b)), 1e-6), name
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float64", 1e-9)])

@@ -15,8 +15,10 @@ def test_1_tensors_print_as_in_pytorch() -> None:
         x = t.tensor([5.0], requires_grad=True)
         y = x ** 2
         y.backward()
-        shown = [x.grad, x, y, x + 1, t.tensor(3.5), t.tensor([[1.0, 2.5], [3.25, 4.0]]), t.tensor([True, False]), t.tensor([1e-6, 1.0]),
-                 t.tensor([1e9, 1.0]), t.zeros(2, 2, 2), t.tensor([1, 20, 3]), t.tensor([1.0, 2.0], dtype=t.float64), t.ones(1000, 1000),
+        shown = [x.grad, x, y, x + 1, t.tensor(3.5), t.tensor([[1.0, 2.5], [3.25, 4.0]]), t.tensor([True, False]),
+                 t.tensor([1e-6, 1.0]),
+                 t.tensor([1e9, 1.0]), t.zeros(2, 2, 2), t.tensor([1, 20, 3]), t.tensor([1.0, 2.0], dtype=t.float64),
+                 t.ones(1000, 1000),
                  t.tensor([float("nan"), float("inf"), 1.5]), t.tensor([-1.0, 1.0]), t.arange(30.0), t.tensor([])]
         return [str(s) for s in shown] + [repr(x.shape), repr(x.dtype), str(x.device)]
 
@@ -27,7 +29,8 @@ def test_1_creation() -> None:
     def program(t: Any) -> list[Any]:
         a = t.arange(6.0).reshape(2, 3)
         return [t.zeros(2, 3), t.ones((2,)), t.full((2, 2), 7.0), t.arange(1, 7, 2), t.linspace(0, 1, 5), t.eye(3), t.zeros_like(a),
-                t.ones_like(a), t.full_like(a, 2.0), a.new_zeros(2), t.tensor([[1, 2], [3, 4]]), t.tensor([1, 2.5]), t.tensor(a.tolist())]
+                t.ones_like(a), t.full_like(a, 2.0), a.new_zeros(2), t.tensor([[1, 2], [3, 4]]), t.tensor([1, 2.5]),
+                t.tensor(a.tolist())]
 
     in_both(program)
     assert torch.rand(2, 3).shape == (2, 3) and torch.randn_like(torch.ones(4)).dtype == torch.float32
@@ -42,7 +45,8 @@ def test_2_leaves_and_names_of_nodes() -> None:
         x = t.ones(2, 2, requires_grad=True)
         y = x + 2
         v = t.ones(2, requires_grad=True)
-        names = [type(z.grad_fn).__name__ for z in (y, y * y, y - 1, y / 2, y ** 2, y.mean(), y.sum(), v.dot(v), x.mm(x), x @ v, y.relu(),
+        names = [type(z.grad_fn).__name__ for z in (y, y * y, y - 1, y / 2, y ** 2, y.mean(), y.sum(), v.dot(v), x.mm(x), x @ v,
+                                                    y.relu(),
                                                     y.exp(), y.t(), y.view(4), y[0], y.clone(), -y, y.sigmoid(), y.tanh(), y.log(),
                                                     y.sqrt(), y.unsqueeze(0), t.cat([y, y]), t.stack([y, y]), y.max(), y.abs())]
         plain = t.ones(2)
@@ -100,7 +104,9 @@ def test_errors_of_shapes_are_those_of_pytorch() -> None:
     def program(t: Any) -> list[str]:
         a, b = t.ones(2, 3), t.ones(4, 5)
         return [message(lambda: a + b), message(lambda: a @ b), message(lambda: a.view(7)), message(lambda: a.sum(dim=2), IndexError),
-                message(lambda: a[5], IndexError), message(lambda: a.item()), message(lambda: bool(a)), message(lambda: a.requires_grad_().numpy()),
-                message(lambda: t.stack([a, b])), message(lambda: t.tensor([1]).requires_grad_()), message(lambda: a + "x", TypeError)[:11]]
+                message(lambda: a[5], IndexError), message(lambda: a.item()), message(lambda: bool(a)),
+                message(lambda: a.requires_grad_().numpy()),
+                message(lambda: t.stack([a, b])), message(lambda: t.tensor([1]).requires_grad_()),
+                message(lambda: a + "x", TypeError)[:11]]
 
     in_both(program)

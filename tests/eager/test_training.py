@@ -17,9 +17,11 @@ from dualrev import eager as torch
 OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = dict(
     sgd=lambda t, p: t.optim.SGD(p, lr=0.01), sgd_momentum=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, dampening=0.1,
                                                                                    weight_decay=0.01),
-    nesterov=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, nesterov=True), adam=lambda t, p: t.optim.Adam(p, lr=0.01, weight_decay=0.1),
+    nesterov=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, nesterov=True), adam=lambda t,
+                                                        p: t.optim.Adam(p, lr=0.01, weight_decay=0.1),
     ascent=lambda t, p: t.optim.Adam(p, lr=0.01, maximize=True), adamw=lambda t, p: t.optim.AdamW(p, lr=0.01),
-    amsgrad=lambda t, p: t.optim.Adam(p, lr=0.01, amsgrad=True), rmsprop=lambda t, p: t.optim.RMSprop(p, momentum=0.5, weight_decay=0.1),
+    amsgrad=lambda t, p: t.optim.Adam(p, lr=0.01, amsgrad=True), rmsprop=lambda t,
+                                                        p: t.optim.RMSprop(p, momentum=0.5, weight_decay=0.1),
     centered=lambda t, p: t.optim.RMSprop(p, centered=True), adagrad=lambda t, p: t.optim.Adagrad(p, lr=0.1, lr_decay=0.01),
 )
 
@@ -61,7 +63,8 @@ def test_17_groups_closures_and_state() -> None:
         optimizer.load_state_dict(state)
         optimizer.step(closure)
         rates = []
-        for make in (lambda o: t.optim.lr_scheduler.ExponentialLR(o, 0.5), lambda o: t.optim.lr_scheduler.CosineAnnealingLR(o, 4, 0.01)):
+        for make in (lambda o: t.optim.lr_scheduler.ExponentialLR(o, 0.5), lambda o: t.optim.lr_scheduler.CosineAnnealingLR(o, 4,
+                                                                                                                            0.01)):
             other = t.optim.SGD([a], lr=0.1)
             schedule = make(other)
             for _ in range(5):
@@ -83,10 +86,12 @@ def fill(t: Any, model: Any) -> Any:
 
 LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = dict(
     linear=(lambda nn: nn.Linear(3, 4), (2, 3)), conv=(lambda nn: nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), (1, 2, 5, 6)),
-    dilated=(lambda nn: nn.Conv2d(2, 3, (1, 3), dilation=2, bias=False), (2, 2, 4, 7)), conv1d=(lambda nn: nn.Conv1d(2, 3, 2), (2, 2, 5)),
+    dilated=(lambda nn: nn.Conv2d(2, 3, (1, 3), dilation=2, bias=False), (2, 2, 4, 7)), conv1d=(lambda nn: nn.Conv1d(2, 3, 2), (2, 2,
+                                                                                                                                5)),
     batch_norm=(lambda nn: nn.BatchNorm2d(3), (2, 3, 2, 2)), layer_norm=(lambda nn: nn.LayerNorm(4), (2, 3, 4)),
     max_pool=(lambda nn: nn.MaxPool2d(3, 2, 1), (1, 2, 7, 7)), avg_pool=(lambda nn: nn.AvgPool2d(2), (1, 2, 4, 4)),
-    adaptive=(lambda nn: nn.AdaptiveAvgPool2d((2, 3)), (1, 2, 5, 7)), gelu=(lambda nn: nn.GELU(), (3,)), tanh=(lambda nn: nn.Tanh(), (3,)),
+    adaptive=(lambda nn: nn.AdaptiveAvgPool2d((2, 3)), (1, 2, 5, 7)), gelu=(lambda nn: nn.GELU(), (3,)),
+                                                                       tanh=(lambda nn: nn.Tanh(), (3,)),
     softmax=(lambda nn: nn.Softmax(dim=-1), (2, 3)), elu=(lambda nn: nn.ELU(), (5,)), leaky=(lambda nn: nn.LeakyReLU(0.2), (5,)),
     silu=(lambda nn: nn.SiLU(), (5,)), flat=(lambda nn: nn.Sequential(nn.Flatten(), nn.Linear(6, 2), nn.ReLU()), (2, 2, 3)),
 )
@@ -153,7 +158,8 @@ def test_18_modules_and_their_state() -> None:
         text = message(lambda: copy.load_state_dict({"scale": t.ones(1)}))
         grads = [p.grad for p in net.parameters()]
         net.zero_grad()
-        return [net(i), copy(i), names, len(list(net.modules())), repr(net), grads, [p.grad for p in net.parameters()], text, net.training,
+        return [net(i), copy(i), names, len(list(net.modules())), repr(net), grads, [p.grad for p in net.parameters()], text,
+                net.training,
                 len(loaded[0]), [n for n, _ in net.named_buffers()]]
 
     in_both(program)
@@ -236,7 +242,7 @@ def test_tensor_functions_are_functions_for_jax_and_dualrev() -> None:
         return (torch.Tensor(x).sin() ** 2).sum().jax
 
     def g(x: Any) -> Any:
-        t = torch.Tensor(x).requires_grad_()
+        t: Any = torch.Tensor(x).requires_grad_()
         (t ** 3).sum().backward()
         return t.grad.jax
 

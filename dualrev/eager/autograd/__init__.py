@@ -17,7 +17,7 @@ from dualrev.eager.backward import grad as grad
 from dualrev.eager.modes import enable_grad as enable_grad
 from dualrev.eager.modes import no_grad as no_grad
 from dualrev.eager.modes import set_grad_enabled as set_grad_enabled
-from dualrev.eager.tensor import Tensor as Variable
+from dualrev.eager.tensors import Tensor as Variable
 
 __all__ = ["Function", "GradcheckError", "Variable", "backward", "detect_anomaly", "enable_grad", "forward_ad", "functional", "grad",
            "gradcheck", "gradgradcheck", "graph", "no_grad", "once_differentiable", "set_detect_anomaly", "set_grad_enabled"]

@@ -10,8 +10,8 @@ import numpy as np
 from dualrev.eager.autograd.functional import jacobian
 from dualrev.eager.backward import grad
 from dualrev.eager.creation import randn, tensor
-from dualrev.eager.modes import no_grad
-from dualrev.eager.tensor import Tensor, array_of
+from dualrev.eager.modes import enable_grad, no_grad
+from dualrev.eager.tensors import Tensor, array_of
 
 
 class GradcheckError(RuntimeError):
@@ -39,7 +39,8 @@ def gradcheck(func: Callable[..., Any], inputs: Any, *, eps: float = 1e-6, atol:
     given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     places = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
     if not places:
-        raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True.")
+        raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have "
+                         "requires_grad=True.")
 
     def at(*moving: Tensor) -> tuple[Tensor, ...]:
         values = list(given)
@@ -78,8 +79,11 @@ def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = Non
     vs = list(vs) if isinstance(vs, (tuple, list)) else [vs]
 
     def gradients(*args: Any) -> Any:
-        values, weights = args[: len(given)], args[len(given):]
-        return grad(_outputs(func, list(values)), [values[i] for i in places], list(weights), create_graph=True, allow_unused=True,
-                    materialize_grads=True)
+        values, weights = list(args[: len(given)]), list(args[len(given):])
+        with enable_grad():
+            moving = [values[i] if values[i].requires_grad else values[i].detach().requires_grad_() for i in places]
+            for i, x in zip(places, moving, strict=True):
+                values[i] = x
+            return grad(_outputs(func, values), moving, weights, create_graph=True, allow_unused=True, materialize_grads=True)
 
     return gradcheck(gradients, (*given, *vs), **settings)

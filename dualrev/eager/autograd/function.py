@@ -10,7 +10,7 @@ from dualrev._jax import source
 from dualrev.eager.backward import FREED, joined
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import Node
-from dualrev.eager.tensor import Tensor, array_of, wrap
+from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 class Context:
@@ -70,6 +70,10 @@ class FunctionNode(Node):
 
     __slots__ = ("ctx", "function", "shapes")
 
+    ctx: Any
+    function: Any
+    shapes: list[Any]
+
     def name(self) -> str:
         return self.op_name + "Backward"
 
@@ -125,7 +129,8 @@ class Function:
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use it with "
+        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use "
+                                  "it with "
                                   "backward mode AD.")
 
     @classmethod
@@ -137,7 +142,7 @@ class Function:
         tangents = [a._tangent[1] if isinstance(a, Tensor) and a._tangent is not None and a._tangent[0] == mode.dual_level else None
                     for a in args] if mode.dual_level else []
         with no_grad():
-            if "setup_context" in cls.__dict__ or hasattr(cls, "setup_context"):
+            if hasattr(cls, "setup_context"):
                 result = cls.forward(*args)
                 cls.setup_context(ctx, args, result)
             else:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dualrev.eager.backward import Walk, capture, edge_of, grad
 from dualrev.eager.modes import enable_grad
 from dualrev.eager.shapes import stack
-from dualrev.eager.tensor import Tensor, array_of, wrap
+from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,
@@ -32,7 +32,8 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
     results = jax.vmap(pull)([array_of(g) for g in given])
     for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
         if r is None and not (allow_unused or materialize):
-            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set allow_unused=True if "
+            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
+                               "allow_unused=True if "
                                f"this is the desired behavior.\nit has the shape {list(t.shape)}")
     n = array_of(given[0]).shape[0]
     return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
@@ -44,7 +45,8 @@ def _start(inputs: Any, create: bool) -> tuple[bool, list[Tensor]]:
     given = list(inputs) if is_tuple else [inputs]
     for i, x in enumerate(given):
         if not isinstance(x, Tensor):
-            raise TypeError(f"The inputs given to a function of torch.autograd.functional must be either a Tensor or a tuple of Tensors "
+            raise TypeError(f"The inputs given to a function of torch.autograd.functional must be either a Tensor or a tuple of "
+                            "Tensors "
                             f"but the value at index {i} has type {type(x).__name__}.")
     return is_tuple, [x.view(x.shape) if create and x.requires_grad else x.detach().requires_grad_() for x in given]
 
@@ -59,7 +61,8 @@ def _run(func: Callable[..., Any], inputs: list[Tensor]) -> tuple[bool, list[Ten
 def _weights(v: Any, like: list[Tensor]) -> list[Tensor]:
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:
-            raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single element.")
+            raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single "
+                               "element.")
         return [wrap(jnp.ones_like(array_of(like[0])))]
     vs = list(v) if isinstance(v, (tuple, list)) else [v]
     for i, (a, b) in enumerate(zip(vs, like, strict=True)):
@@ -97,7 +100,7 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     """
     from dualrev.eager import forward_ad
 
-    is_tuple, xs = _start(inputs, create_graph)
+    _, xs = _start(inputs, create_graph)
     vs = _weights(v, xs)
     with forward_ad.dual_level():
         many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)])
@@ -149,7 +152,8 @@ def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, s
     _, outs = _run(func, xs)
     _check_scalar(outs, "hessian")
     first = _pull(outs, xs, _weights(None, outs), True)
-    return _packed(is_tuple, [_packed(is_tuple, [r.reshape(*g.shape, *x.shape) for r, x in zip(_rows(g, xs, create_graph), xs, strict=True)])
+    return _packed(is_tuple, [_packed(is_tuple, [r.reshape(*g.shape, *x.shape) for r, x in zip(_rows(g, xs, create_graph), xs,
+                                                                                               strict=True)])
                               for g in first])
 
 

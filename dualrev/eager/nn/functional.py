@@ -12,7 +12,7 @@ from jax import lax
 from dualrev.eager.creation import draw
 from dualrev.eager.names import dim_of, method
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensor import Tensor, apply, array_of, wrap
+from dualrev.eager.tensors import Tensor, apply, array_of, wrap
 
 # ------------------------------------------------------------------------------------------------------------- activations
 
@@ -255,7 +255,7 @@ _towards = Op("Lerp", lambda old, new, momentum: (1 - momentum) * old + (momentu
 
 
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,  # noqa: A002
-               bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+               bias: Tensor | None = None, training: bool = False, momentum: float | None = 0.1, eps: float = 1e-5) -> Tensor:
     """Each channel with mean 0 and variance 1, by the batch's statistics in training and the running ones otherwise."""
     from dualrev.eager.inplace import write
 

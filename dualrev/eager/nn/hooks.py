@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dualrev.eager.node import Node
-from dualrev.eager.tensor import Tensor, array_of, wrap
+from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 class Barrier(Node):
     """Stands before or behind a module: hands on what arrives, and tells."""
 
     __slots__ = ("tell",)
+
+    tell: Any
 
     def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
         given = self.tell(tuple([walk.tensor(ct) for ct in cts]))

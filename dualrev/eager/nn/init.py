@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dualrev.eager.modes import no_grad
-from dualrev.eager.tensor import Tensor
+from dualrev.eager.tensors import Tensor
 
 
 def _fans(t: Tensor) -> tuple[int, int]:

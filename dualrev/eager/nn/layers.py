@@ -9,10 +9,10 @@ from typing import Any
 
 from dualrev.eager import creation as make
 from dualrev.eager import dtypes
-from dualrev.eager.nn import functional as F
+from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
 from dualrev.eager.nn.module import Module, Parameter
-from dualrev.eager.tensor import Tensor
+from dualrev.eager.tensors import Tensor
 
 
 def _empty(*shape: int, dtype: Any = None) -> Parameter:
@@ -148,7 +148,8 @@ class LayerNorm(Module):
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         self.register_parameter("weight", Parameter(make.ones(*self.normalized_shape, dtype=dtype)) if elementwise_affine else None)
-        self.register_parameter("bias", Parameter(make.zeros(*self.normalized_shape, dtype=dtype)) if elementwise_affine and bias else None)
+        self.register_parameter("bias", Parameter(make.zeros(*self.normalized_shape,
+                                                             dtype=dtype)) if elementwise_affine and bias else None)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -171,7 +172,8 @@ class Embedding(Module):
         return F.embedding(x, self.weight, self.padding_idx)
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}"
+        return f"{self.num_embeddings}, {self.embedding_dim}" + ("" if self.padding_idx is None else f", "
+                                                                                                     f"padding_idx={self.padding_idx}")
 
 
 class _Keeps(Module):
@@ -202,7 +204,8 @@ class _Keeps(Module):
 
 def _keeps(class_name: str, function: str, *arguments: tuple[str, Any]) -> Any:
     return type(class_name, (_Keeps,), {"function": function, "names": tuple([n for n, _ in arguments]), "__module__": __name__,
-                                        "defaults": tuple([d for _, d in arguments]), "__doc__": f"``functional.{function}`` as a layer."})
+                                        "defaults": tuple([d for _, d in arguments]),
+                                        "__doc__": f"``functional.{function}`` as a layer."})
 
 
 ReLU = _keeps("ReLU", "relu", ("inplace", False))
@@ -303,6 +306,16 @@ class ModuleList(Sequential):
     def __getitem__(self, i: Any) -> Any:
         found = list(self._modules.values())[i]
         return ModuleList(found) if isinstance(i, slice) else found
+
+    def __repr__(self) -> str:
+        groups: list[list[Any]] = []  # first, last, text: equal neighbours are shown once
+        for i, module in enumerate(self):
+            if groups and groups[-1][2] == repr(module):
+                groups[-1][1] = i
+            else:
+                groups.append([i, i, repr(module)])
+        lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in groups]
+        return "ModuleList(\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n)" if lines else "ModuleList()"
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """More modules at the end."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev.eager.nn import functional as F
+from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.operation import family
-from dualrev.eager.tensor import Tensor, apply, array_of
+from dualrev.eager.pointwise import abs_of
+from dualrev.eager.tensors import Tensor, apply, array_of
 
 
 def _reduced(x: Any, reduction: str) -> Any:
@@ -65,15 +66,12 @@ def _soft_of(logs: Any, target: Any, *rest: Any) -> Any:
 
 
 def _kl_of(x: Any, y: Any, reduction: str, log_target: bool) -> Any:
-    if log_target:
-        each = jnp.exp(y) * (y - x)
-    else:
-        each = jnp.where(y > 0, y * (jnp.log(jnp.where(y > 0, y, 1)) - x), 0)
+    each = jnp.exp(y) * (y - x) if log_target else jnp.where(y > 0, y * (jnp.log(jnp.where(y > 0, y, 1)) - x), 0)
     return jnp.sum(each) / x.shape[0] if reduction == "batchmean" else _reduced(each, reduction)
 
 
 _mse = family("MseLoss", lambda x, y, reduction: _reduced(jnp.square(x - y), reduction))
-_l1 = family("L1Loss", lambda x, y, reduction: _reduced(jnp.abs(x - y), reduction))
+_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(x - y), reduction))
 _huber = family("SmoothL1Loss", _huber_of)
 _bce = family("BinaryCrossEntropy", lambda x, y, reduction: _reduced(
     -(y * jnp.maximum(jnp.log(x), -100) + (1 - y) * jnp.maximum(jnp.log1p(-x), -100)), reduction))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import RemovableHandle
-from dualrev.eager.tensor import Tensor
+from dualrev.eager.tensors import Tensor
 
 
 class Parameter(Tensor):
@@ -77,7 +77,8 @@ class Module:
         places = self.__dict__
         if "_parameters" not in places:
             if isinstance(value, (Parameter, Module)):
-                raise AttributeError(f"cannot assign {'parameters' if isinstance(value, Parameter) else 'module'} before Module.__init__() "
+                raise AttributeError(f"cannot assign {'parameters' if isinstance(value, Parameter) else 'module'} before "
+                                     "Module.__init__() "
                                      "call")
             object.__setattr__(self, name, value)
             return
@@ -213,7 +214,8 @@ class Module:
                     given = state_dict[key]
                     given = given if isinstance(given, Tensor) else tensor(given)
                     if given.shape != x.shape:
-                        errors.append(f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, the shape in "
+                        errors.append(f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, the "
+                                      "shape in "
                                       f"current model is {x.shape}.")
                     elif not errors:
                         x.copy_(given)
@@ -256,6 +258,7 @@ class Module:
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Parameters and buffers in another dtype or on another device; whole numbers keep their dtype."""
         with no_grad():
+            x: Any
             for x in (*self.parameters(), *self.buffers()):
                 target = (args, kwargs)
                 if not x.is_floating_point():

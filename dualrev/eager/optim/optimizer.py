@@ -10,7 +10,7 @@ import jax
 
 from dualrev.eager.inplace import write
 from dualrev.eager.modes import enable_grad, mode, no_grad
-from dualrev.eager.tensor import Tensor, array_of, constant, wrap
+from dualrev.eager.tensors import Tensor, array_of, constant, wrap
 
 
 class Optimizer:
@@ -92,7 +92,8 @@ class Optimizer:
                 self.state[p] = {name: wrap(x) for name, x in self.begin(array_of(p), group).items()}
         fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
         fixed["decays"] = group.get("weight_decay", 0) != 0
-        key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k, v in fixed.items() if not callable(v) and k != "initial_lr"]))
+        key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k,
+                            v in fixed.items() if not callable(v) and k != "initial_lr"]))
         program = self._programs.get(key)
         if program is None:
             def run(values: Any, grads: Any, states: Any, numbers: Any) -> Any:

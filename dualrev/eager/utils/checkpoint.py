@@ -8,7 +8,7 @@ from typing import Any
 from dualrev.eager.autograd.graph import saved_tensors_hooks
 from dualrev.eager.creation import default_generator
 from dualrev.eager.modes import enable_grad
-from dualrev.eager.tensor import Tensor, array_of, wrap
+from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None, preserve_rng_state: bool = True,

@@ -74,6 +74,47 @@ class Tensor:
         _slot: int
         _view: View | None
 
+        # What the other modules of the package put on it.
+        __add__: Any
+        __radd__: Any
+        __iadd__: Any
+        __sub__: Any
+        __rsub__: Any
+        __isub__: Any
+        __mul__: Any
+        __rmul__: Any
+        __imul__: Any
+        __truediv__: Any
+        __rtruediv__: Any
+        __itruediv__: Any
+        __pow__: Any
+        __rpow__: Any
+        __ipow__: Any
+        __matmul__: Any
+        __rmatmul__: Any
+        __neg__: Any
+        __pos__: Any
+        __abs__: Any
+        __invert__: Any
+        __floordiv__: Any
+        __mod__: Any
+        __and__: Any
+        __or__: Any
+        __xor__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __getitem__: Any
+        __setitem__: Any
+        __iter__: Any
+        __len__: Any
+        __float__: Any
+        __int__: Any
+        __bool__: Any
+        __index__: Any
+        __array__: Any
+
         def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, data: Any = (), requires_grad: bool = False):
@@ -348,13 +389,13 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
         result = wrap(out)
         if not found.active_outs[0]:
             return result
-        results: Sequence[Tensor] = (result,)
+        results: Any = (result,)
         outs: Sequence[Any] = (out,)
     else:
-        results = result = tuple([wrap(x) for x in out])
+        results = tuple([wrap(x) for x in out])
         outs = out
         if not any(found.active_outs):
-            return result
+            return results
     saved = []
     checks: list[tuple[int, Storage, int]] = []
     for kind, where in found.sources:
@@ -377,4 +418,4 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
             t._node = node
             t._slot = slot
             t._requires_grad = True
-    return result
+    return results if op.many else result
