@@ -41,9 +41,18 @@ class Walk:
         self.where = source()
         self.add: Callable[[Any, Any], Any] = (lambda a, b: apply(ADD, (a, b))) if create else _add
         self.needed: set[Node] | None = None
+        self.goals = {target for target, _ in captured or ()}
 
     def run(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
         """Gradients at leaves, or at what is captured, by ``(target, slot)``, from ``((target, slot), gradient)``."""
+        before, mode.grad = mode.grad, self.create
+        try:
+            found = self._run([(edge, conjugate(ct)) for edge, ct in roots])
+            return {key: ct if ct is None else conjugate(ct) for key, ct in found.items()}
+        finally:
+            mode.grad = before
+
+    def _run(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
         if self.captured is not None:
             self.needed = self._needed([target for (target, _), _ in roots])
         waiting: list[tuple[int, Node]] = []
@@ -140,10 +149,15 @@ class Walk:
     # ---------------------------------------------------------------------------------------------------- hooks
 
     def tensor(self, ct: Any) -> Any:
-        return ct if ct is None or isinstance(ct, Tensor) else wrap(ct)
+        """A gradient on its way as the user sees it."""
+        if ct is None:
+            return None
+        ct = conjugate(ct)
+        return ct if isinstance(ct, Tensor) else wrap(ct)
 
     def value(self, ct: Any) -> Any:
-        return array_of(ct) if isinstance(ct, Tensor) and not self.create else ct
+        """A gradient from the user as it goes on."""
+        return conjugate(array_of(ct) if isinstance(ct, Tensor) and not self.create else ct)
 
     def _run_hooks(self, hooks: dict[int, Any], ct: Any) -> Any:
         for key, hook in list(hooks.items()):
@@ -161,7 +175,7 @@ class Walk:
             retained = hooks.get(-1)
             t = retained() if retained is not None else None
             if t is not None and cts[slot] is not None:
-                accumulate(t, cts[slot], self.create)
+                accumulate(t, conjugate(cts[slot]), self.create)
 
     def _run_node_hooks(self, node: Node, cts: list[Any], moved: list[tuple[int, Any]]) -> list[tuple[Any, Any]]:
         grads: list[Any] = [None] * len(node.edges)
@@ -185,17 +199,21 @@ class Walk:
             if node not in seen:
                 seen.add(node)
                 waiting.extend([e[0] for e in node.edges if e is not None and isinstance(e[0], Node)])
-        goals = {target for target, _ in self.captured}
-        needed: set[Node] = set()
+        self.needed = set()
         for node in sorted(seen, key=lambda n: n.number):
-            if node in goals or self._leads_on(node, goals, needed):
-                needed.add(node)
-        return needed
+            if node in self.goals or self._leads_on(node):
+                self.needed.add(node)
+        return self.needed
 
-    def _leads_on(self, node: Node, goals: Any = None, needed: Any = None) -> bool:
-        if goals is None:
-            goals, needed = {target for target, _ in self.captured or ()}, self.needed
-        return any(edge is not None and (edge[0] in goals or edge[0] in needed) for edge in node.edges)
+    def _leads_on(self, node: Node) -> bool:
+        return any(edge is not None and (edge[0] in self.goals or edge[0] in (self.needed or ())) for edge in node.edges)
+
+
+def conjugate(ct: Any) -> Any:
+    """A gradient in the other convention: PyTorch's of a complex tensor is the conjugate of what pulls take and give."""
+    if ct is None or (array_of(ct) if isinstance(ct, Tensor) else ct).dtype.kind != "c":
+        return ct
+    return ct.conj()
 
 
 def joined(value: Any, edge: Any) -> Any:
@@ -310,7 +328,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
             raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
                                "allow_unused=True if "
                                "this is the desired behavior.\n" + described(t))
-        results.append(walk.tensor(ct))
+        results.append(ct if ct is None or isinstance(ct, Tensor) else wrap(ct))
     return tuple(results)
 
 

@@ -71,7 +71,7 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
 
     >>> from dualrev import eager as torch
     >>> w = torch.tensor(1.0, requires_grad=True)
-    >>> optimizer = torch.optim.SGD([w], lr=0.25)
+    >>> optimizer = torch.optim.SGD([w], lr=0.125)
     >>> @torch.jit
     ... def step(x):
     ...     optimizer.zero_grad()
@@ -82,7 +82,7 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     >>> for _ in range(3):
     ...     loss = step(torch.tensor(2.0))
     >>> w
-    tensor(7., requires_grad=True)
+    tensor(3., requires_grad=True)
     """
     programs: dict[Any, Program] = {}
     known: dict[Any, Watcher] = {}

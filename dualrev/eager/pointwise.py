@@ -16,7 +16,7 @@ from dualrev.eager.names import alias, both, broadcasting, function, method, ren
 from dualrev.eager.operation import Op, family
 from dualrev.eager.tensors import Tensor, apply
 
-NUMBERS = (int, float, complex)
+NUMBERS = (int, float, builtins.complex)
 
 
 def relu_of(x: Any) -> Any:
@@ -57,6 +57,18 @@ for _name, _fun in _UNARY.items():
     unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _floats else _fun))
 for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan").items():
     alias(_new, getattr(Tensor, _old))
+
+
+_REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
+_COMPLEX = Op("Complex", lambda x, y: x + 1j * y)
+Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[attr-defined]
+Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[attr-defined]
+
+
+@function
+def complex(real: Tensor, imag: Tensor) -> Tensor:  # noqa: A001
+    """A complex tensor of two real ones."""
+    return apply(_COMPLEX, (real, imag))
 
 
 # --------------------------------------------------------------------------------------------------------- two operands

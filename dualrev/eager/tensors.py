@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev._jax import Tracer, source
 from dualrev.eager import dtypes
@@ -235,6 +236,20 @@ class Tensor:
         """Whether ``retain_grad`` was called."""
         return self._retains
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self.grad_fn is not None:
+            raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment.\n"
+                               + described(self) + "; .detach() it first")
+        copy = memo[id(self)] = _new(type(self))
+        _fill(copy, jnp.copy(array_of(self)))
+        copy._requires_grad = self._requires_grad
+        if self._grad is not None and type(self) is Tensor:
+            copy._grad = self._grad.detach().clone()
+        return copy
+
+    def __reduce__(self) -> Any:
+        return _restored, (type(self), np.asarray(array_of(self)), self.requires_grad)
+
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
                  inputs: Any = None) -> None:
         """Add to ``.grad`` of each leaf the derivative of this tensor, weighted with ``gradient``: v^T J.
@@ -270,6 +285,13 @@ def _fill(t: Tensor, array: Any) -> None:
     t._node = None
     t._slot = 0
     t._view = None
+
+
+def _restored(kind: type[Tensor], array: Any, requires_grad: bool) -> Tensor:
+    t = _new(kind)
+    _fill(t, jnp.asarray(array))
+    t._requires_grad = requires_grad
+    return t
 
 
 def wrap(array: Any) -> Tensor:
@@ -376,9 +398,15 @@ def apply(op: Op, args: Sequence[Any]) -> Any:
     if mask and mode.grad:
         return record(op, args, values, mask)
     out = op.plain(*values)
-    if op.many:
-        return tuple([wrap(x) for x in out])
-    return wrap(out)
+    if mode.inference:
+        return tuple([_inferred(x) for x in out]) if op.many else _inferred(out)
+    return tuple([wrap(x) for x in out]) if op.many else wrap(out)
+
+
+def _inferred(array: Any) -> Tensor:
+    t = wrap(array)
+    t._inference = True
+    return t
 
 
 def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any:

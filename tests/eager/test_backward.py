@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from typing import Any
 
@@ -132,6 +134,35 @@ def test_8_grad_of_chosen_inputs() -> None:
     in_both(program)
 
 
+def test_gradients_of_complex_tensors_are_those_of_pytorch() -> None:
+    def program(t: Any) -> list[Any]:
+        z = t.tensor([1.0 + 2.0j, -0.5 + 1.0j], requires_grad=True)
+        seen: list[Any] = []
+        y = z * z * (2 - 1j)
+        y.register_hook(lambda g: seen.append(g.clone()))
+        loss = (y.abs() ** 2).sum() + y.real.sum() + 3 * z.imag.sum()
+        first, = t.autograd.grad(loss, z, create_graph=True)
+        second, = t.autograd.grad((first.abs() ** 2).sum(), z)
+        (z * (1 + 1j)).backward(t.tensor([1.0 + 1.0j, 2.0 - 1.0j]))
+        return [first, second, z.grad, *seen[:1]]
+
+    in_both(program, 1e-4)
+
+
+def test_copies() -> None:
+    def program(t: Any) -> list[Any]:
+        model = t.nn.Linear(2, 2)
+        model(t.ones(1, 2)).sum().backward()
+        twin = copy.deepcopy(model)
+        with t.no_grad():
+            twin.weight.zero_()
+        return [model.weight.grad, twin.weight.grad, twin.weight, twin.weight.requires_grad, type(twin.weight) is t.nn.Parameter,
+                pickle.loads(pickle.dumps(t.ones(2, requires_grad=True))),
+                message(lambda: copy.deepcopy(t.ones(2, requires_grad=True) * 2))[:40]]
+
+    in_both(program)
+
+
 def test_9_hooks() -> None:
     def program(t: Any) -> list[Any]:
         seen: list[Any] = []
@@ -173,7 +204,7 @@ def test_9_hooks_of_modules() -> None:
 def test_long_chains_do_not_recurse() -> None:
     x = torch.ones(1, requires_grad=True)
     y = x
-    for _ in range(20_000):
+    for _ in range(100_000):
         y = y + 1
     y.backward()
     assert x.grad.item() == 1

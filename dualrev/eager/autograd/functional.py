@@ -26,16 +26,16 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
 
     def pull(cts: list[Any]) -> list[Any]:
         walk = Walk(True, False, captured)
-        found = walk.run([(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True)])
+        found = walk.run([(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True) if ct is not None])
         return [found.get(edge_of(t)) for t in inputs]
 
-    results = jax.vmap(pull)([array_of(g) for g in given])
+    results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
     for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
         if r is None and not (allow_unused or materialize):
             raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
                                "allow_unused=True if "
                                f"this is the desired behavior.\nit has the shape {list(t.shape)}")
-    n = array_of(given[0]).shape[0]
+    n = next(g for g in given if g is not None).shape[0]
     return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
                   for t, r in zip(inputs, results, strict=True)])
 
