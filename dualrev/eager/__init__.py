@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualrev.eager import autograd as autograd
+from dualrev.eager import choices as choices
+from dualrev.eager import copies as copies
 from dualrev.eager import creation as creation
 from dualrev.eager import graph as graph
 from dualrev.eager import indexing as indexing
@@ -25,12 +27,12 @@ from dualrev.eager import optim as optim
 from dualrev.eager import pointwise as pointwise
 from dualrev.eager import printing as printing
 from dualrev.eager import products as products
+from dualrev.eager import random as random
 from dualrev.eager import reductions as reductions
 from dualrev.eager import shapes as shapes
 from dualrev.eager import utils as utils
+from dualrev.eager import values as values
 from dualrev.eager.compiled import jit as jit
-from dualrev.eager.creation import Generator as Generator
-from dualrev.eager.creation import default_generator as default_generator
 from dualrev.eager.dtypes import bfloat16 as bfloat16
 from dualrev.eager.dtypes import bool as bool  # noqa: A004
 from dualrev.eager.dtypes import complex64 as complex64
@@ -61,6 +63,8 @@ from dualrev.eager.modes import no_grad as no_grad
 from dualrev.eager.modes import set_grad_enabled as set_grad_enabled
 from dualrev.eager.names import FUNCTIONS as _FUNCTIONS
 from dualrev.eager.products import linalg as linalg
+from dualrev.eager.random import Generator as Generator
+from dualrev.eager.random import default_generator as default_generator
 from dualrev.eager.shapes import Size as Size
 from dualrev.eager.tensors import Tensor as Tensor
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun
+from dualrev.eager.dispatch import constant
 from dualrev.eager.modes import mode
-from dualrev.eager.tensors import Storage, Tensor, array_of, constant, wrap
+from dualrev.eager.tensors import Storage, Tensor, array_of, wrap
 
 
 class Watcher:

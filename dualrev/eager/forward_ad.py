@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from dualrev import errors
 from dualrev._jax import is_differentiable, typeof
+from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode
 from dualrev.eager.operation import Op
-from dualrev.eager.tensors import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, array_of
 from dualrev.engines.staging import Pushforward, Wrapper
 from dualrev.settings import DEFAULT, under
 

@@ -7,10 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.names import both, dim_of, method
 from dualrev.eager.operation import family
-from dualrev.eager.tensors import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, array_of
 from dualrev.eager.views import view
 
 #: Stands in a static index for the operand that follows.

@@ -6,10 +6,11 @@ from typing import Any
 
 from dualrev._jax import source
 from dualrev.eager import dtypes
+from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode
 from dualrev.eager.node import Node, node_class
 from dualrev.eager.operation import Op
-from dualrev.eager.tensors import Tensor, View, apply, array_of, described
+from dualrev.eager.tensors import Tensor, View, array_of, described
 
 
 def write(t: Tensor, array: Any) -> None:

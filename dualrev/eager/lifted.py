@@ -9,8 +9,9 @@ from typing import Any
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax import is_array_like, typeof
+from dualrev.eager.dispatch import apply
 from dualrev.eager.operation import KEPT, Op
-from dualrev.eager.tensors import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, array_of
 
 
 def lift(fun: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dualrev.eager import dtypes
+from dualrev.eager.dispatch import apply
 from dualrev.eager.operation import Op
-from dualrev.eager.tensors import Tensor, apply
+from dualrev.eager.tensors import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 

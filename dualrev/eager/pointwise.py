@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from dualrev.eager import dtypes
+from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, broadcasting, function, method, renamed, unary
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensors import Tensor, apply
+from dualrev.eager.tensors import Tensor
 
 NUMBERS = (int, float, builtins.complex)
 
@@ -252,95 +252,3 @@ Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[operator]
 Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[operator]
 Tensor.__rpow__ = lambda self, base: _power_of(base, self)  # type: ignore[operator]
 Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[operator, misc]
-
-
-# ------------------------------------------------------------------------------------------------------------- with choices
-
-def _clip(x: Any, low: Any, high: Any) -> Any:
-    # The bounds themselves count as inside.
-    x = x if low is None else jnp.where(x < low, low, x)
-    return x if high is None else jnp.where(x > high, high, x)
-
-
-_clamp = family("Clamp", lambda x, low, high: _clip(x, low, high).astype(x.dtype))
-_CLAMPS = {(True, True): Op("Clamp", _clip), (True, False): Op("Clamp", lambda x, low: _clip(x, low, None)),
-           (False, True): Op("Clamp", lambda x, high: _clip(x, None, high))}
-
-
-def _clamp_op(low: Any, high: Any) -> tuple[Op, tuple[Any, ...]]:
-    if low is None and high is None:
-        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return _CLAMPS[low is not None, high is not None], tuple([b for b in (low, high) if b is not None])
-    return _clamp(low, high), ()
-
-
-@both
-def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
-    """Entries moved to the nearest bound where they are outside."""
-    op, rest = _clamp_op(min, max)
-    return apply(op, (input, *rest))
-
-
-@method
-def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
-    """As ``clamp``, in place."""
-    op, rest = _clamp_op(min, max)
-    return change(self, op, rest)
-
-
-alias("clip", clamp)
-_WHERE = Op("Where", lambda condition, x, y: jnp.where(condition, x, y))
-_FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(value, x.dtype), x))
-
-
-@function
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:  # noqa: A002
-    """``input`` where the condition holds, ``other`` elsewhere."""
-    return apply(_WHERE, (condition, input, other))
-
-
-Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[attr-defined]
-
-
-@both
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:  # noqa: A002
-    """``value`` where the mask is set."""
-    return apply(_FILL, (input, mask, value))
-
-
-@method
-def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """As ``masked_fill``, in place."""
-    return change(self, _FILL, (mask, value))
-
-
-@functools.cache
-def _lerp() -> Op:
-    return Op("Lerp", lambda start, end, weight: start + weight * (end - start))
-
-
-@both
-def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:  # noqa: A002
-    """``input + weight * (end - input)``."""
-    return apply(_lerp(), (input, end, weight))
-
-
-_ADDCMUL = family("Addcmul", lambda x, a, b, value: x + value * a * b)
-_ADDCDIV = family("Addcdiv", lambda x, a, b, value: x + value * a / b)
-
-
-@both
-def addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
-    """``input + value * a * b``."""
-    return apply(_ADDCMUL(value), (input, a, b))
-
-
-@both
-def addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
-    """``input + value * a / b``."""
-    return apply(_ADDCDIV(value), (input, a, b))
-
-
-method(renamed(lambda self, a, b, *, value=1: change(self, _ADDCMUL(value), (a, b)), "addcmul_", "In place."))
-method(renamed(lambda self, a, b, *, value=1: change(self, _ADDCDIV(value), (a, b)), "addcdiv_", "In place."))

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dualrev.eager.dispatch import apply
 from dualrev.eager.names import both, function
 from dualrev.eager.operation import Op, family
-from dualrev.eager.tensors import Tensor, apply
+from dualrev.eager.tensors import Tensor
 
 
 def _fits(name: str, a: Any, b: Any) -> None:

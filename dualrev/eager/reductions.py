@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from dualrev.eager import dtypes
+from dualrev.eager.dispatch import apply
 from dualrev.eager.names import both, dim_of, dims_of, function
 from dualrev.eager.operation import Op, family
 from dualrev.eager.pointwise import abs_of
-from dualrev.eager.tensors import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, array_of
 
 values_indices = namedtuple("values_indices", ["values", "indices"])
 

@@ -55,7 +55,8 @@ def pack(node: Node) -> None:
 
 def apply_special(op: Op, args: Sequence[Any]) -> Any:
     """``apply`` where more is asked for than to evaluate and to record."""
-    from dualrev.eager.tensors import Tensor, apply
+    from dualrev.eager.dispatch import apply
+    from dualrev.eager.tensors import Tensor
 
     if mode.watcher is not None:
         for a in args:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -13,8 +12,8 @@ import numpy as np
 from dualrev._jax import Tracer, source
 from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
-from dualrev.eager.node import Node, RemovableHandle, node_class
-from dualrev.eager.operation import Op, Record
+from dualrev.eager.node import Node, RemovableHandle
+from dualrev.eager.operation import Op
 
 
 class Storage:
@@ -238,7 +237,8 @@ class Tensor:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.grad_fn is not None:
-            raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment.\n"
+            raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                               "moment.\n"
                                + described(self) + "; .detach() it first")
         copy = memo[id(self)] = _new(type(self))
         _fill(copy, jnp.copy(array_of(self)))
@@ -333,23 +333,6 @@ def refresh(t: Tensor) -> None:
         regenerate(t, view)
 
 
-_constants: dict[Any, Any] = {}
-
-
-def constant(value: Any) -> Any:
-    """A number as an operand that is cheap to pass: a weakly typed array, kept."""
-    key = (type(value), value)
-    found = _constants.get(key)
-    if found is None or (value == 0 and math.copysign(1.0, found) != math.copysign(1.0, value)):
-        found = jnp.asarray(value)
-        if isinstance(found, Tracer):
-            return value
-        if len(_constants) >= 4096:
-            _constants.clear()
-        _constants[key] = found
-    return found
-
-
 def described(t: Tensor) -> str:
     """A tensor in words: what it is, and where it was made."""
     array = t._storage.array if t._view is None else t._view.array
@@ -366,84 +349,3 @@ def described(t: Tensor) -> str:
 class _Made:
     def __init__(self, source: Any):
         self.source = source
-
-
-# -------------------------------------------------------------------------------------------------------------- operations
-
-def apply(op: Op, args: Sequence[Any]) -> Any:
-    """Run an operation on tensors and numbers, and record it where a tensor requires grad."""
-    if mode.special:
-        from dualrev.eager.special import apply_special
-
-        return apply_special(op, args)
-    values = []
-    mask = 0
-    bit = 1
-    for a in args:
-        if isinstance(a, Tensor):
-            view = a._view
-            if view is None:
-                values.append(a._storage.array)
-            else:
-                if view.generation != view.base._generation:
-                    refresh(a)
-                values.append(view_array(a, view))
-            if a._requires_grad:
-                mask |= bit
-        elif isinstance(a, (float, int)):
-            values.append(constant(a))
-        else:
-            values.append(a)
-        bit += bit
-    if mask and mode.grad:
-        return record(op, args, values, mask)
-    out = op.plain(*values)
-    if mode.inference:
-        return tuple([_inferred(x) for x in out]) if op.many else _inferred(out)
-    return tuple([wrap(x) for x in out]) if op.many else wrap(out)
-
-
-def _inferred(array: Any) -> Tensor:
-    t = wrap(array)
-    t._inference = True
-    return t
-
-
-def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any:
-    """Run an operation on values, and write its node."""
-    out, kept = op.graded(mask)(*values)
-    found: Record = kept.record
-    if not op.many:
-        result = wrap(out)
-        if not found.active_outs[0]:
-            return result
-        results: Any = (result,)
-        outs: Sequence[Any] = (out,)
-    else:
-        results = tuple([wrap(x) for x in out])
-        outs = out
-        if not any(found.active_outs):
-            return results
-    saved = []
-    checks: list[tuple[int, Storage, int]] = []
-    for kind, where in found.sources:
-        if kind == 0:
-            saved.append(values[where])
-            t = args[where]
-            if isinstance(t, Tensor):
-                checks.append((len(saved), t._counter, t._counter.version))
-        elif kind == 1:
-            saved.append(outs[where])
-            checks.append((~len(saved), results[where]._counter, 0))
-        else:
-            saved.append(kept.new[where])
-    edges = [None if not (isinstance(a, Tensor) and a._requires_grad) else (a if a._node is None else a._node, a._slot) for a in args]
-    node = node_class(op.name)(found, op.name, edges, saved, checks, source(), found.n_out)
-    if found.has_new:
-        node.inputs = values
-    for slot, (t, moves) in enumerate(zip(results, found.active_outs, strict=True)):
-        if moves:
-            t._node = node
-            t._slot = slot
-            t._requires_grad = True
-    return results if op.many else result

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode
 from dualrev.eager.operation import KEPT, Op
-from dualrev.eager.tensors import Storage, Tensor, View, apply, array_of, wrap
+from dualrev.eager.tensors import Storage, Tensor, View, array_of, wrap
 
 
 def view(op: Op, t: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import numpy as np
 
 from dualrev.eager.autograd.functional import jacobian
 from dualrev.eager.backward import grad
-from dualrev.eager.creation import randn, tensor
+from dualrev.eager.creation import tensor
 from dualrev.eager.modes import enable_grad, no_grad
+from dualrev.eager.random import randn
 from dualrev.eager.tensors import Tensor, array_of
 
 

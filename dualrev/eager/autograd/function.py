@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev._jax import source
-from dualrev.eager.backward import FREED, joined
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import Node
 from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.walk import FREED, joined
 
 
 class Context:

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev.eager.backward import Walk, capture, edge_of, grad
+from dualrev.eager.backward import capture, edge_of, grad
 from dualrev.eager.modes import enable_grad
 from dualrev.eager.shapes import stack
 from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.walk import Walk
 
 
 def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dualrev.eager import creation as make
@@ -12,6 +10,7 @@ from dualrev.eager import dtypes
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
 from dualrev.eager.nn.module import Module, Parameter
+from dualrev.eager.random import randn
 from dualrev.eager.tensors import Tensor
 
 
@@ -164,7 +163,7 @@ class Embedding(Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: Any = None, dtype: Any = None):
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.weight = Parameter(make.randn(num_embeddings, embedding_dim, dtype=dtype))
+        self.weight = Parameter(randn(num_embeddings, embedding_dim, dtype=dtype))
         if padding_idx is not None:
             init.zeros_(self.weight.data[padding_idx])
 
@@ -263,152 +262,3 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
-
-
-# -------------------------------------------------------------------------------------------------------------- containers
-
-class Sequential(Module):
-    """Modules one after the other."""
-
-    def __init__(self, *modules: Any):
-        super().__init__()
-        items = modules[0].items() if len(modules) == 1 and isinstance(modules[0], OrderedDict) else enumerate(modules)
-        for name, module in items:
-            self.add_module(str(name), module)
-
-    def forward(self, x: Any) -> Any:
-        for module in self._modules.values():
-            x = module(x)
-        return x
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, i: Any) -> Any:
-        found = list(self._modules.values())[i]
-        return Sequential(*found) if isinstance(i, slice) else found
-
-    def append(self, module: Module) -> Any:
-        """One more module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
-
-
-class ModuleList(Sequential):
-    """A list of modules."""
-
-    def __init__(self, modules: Iterable[Module] = ()):
-        super().__init__(*modules)
-
-    def __getitem__(self, i: Any) -> Any:
-        found = list(self._modules.values())[i]
-        return ModuleList(found) if isinstance(i, slice) else found
-
-    def __repr__(self) -> str:
-        groups: list[list[Any]] = []  # first, last, text: equal neighbours are shown once
-        for i, module in enumerate(self):
-            if groups and groups[-1][2] == repr(module):
-                groups[-1][1] = i
-            else:
-                groups.append([i, i, repr(module)])
-        lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in groups]
-        return "ModuleList(\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n)" if lines else "ModuleList()"
-
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
-        """More modules at the end."""
-        for module in modules:
-            self.append(module)
-        return self
-
-    def forward(self, *_: Any) -> Any:
-        raise NotImplementedError('Module [ModuleList] is missing the required "forward" function')
-
-
-class ModuleDict(Module):
-    """Modules by name."""
-
-    def __init__(self, modules: Any = ()):
-        super().__init__()
-        for name, module in dict(modules).items():
-            self.add_module(name, module)
-
-    def __getitem__(self, name: str) -> Module:
-        return self._modules[name]
-
-    def __setitem__(self, name: str, module: Module) -> None:
-        self.add_module(name, module)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._modules
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
-
-    def items(self) -> Any:
-        return self._modules.items()
-
-
-class ParameterList(Module):
-    """A list of parameters."""
-
-    def __init__(self, values: Iterable[Any] = ()):
-        super().__init__()
-        for i, x in enumerate(values):
-            setattr(self, str(i), x if isinstance(x, Parameter) else Parameter(x))
-
-    def __iter__(self) -> Iterator[Parameter]:
-        return iter(self._parameters.values())
-
-    def __len__(self) -> int:
-        return len(self._parameters)
-
-    def __getitem__(self, i: int) -> Parameter:
-        return list(self._parameters.values())[i]
-
-
-# ------------------------------------------------------------------------------------------------------------------ losses
-
-class _Loss(Module):
-    function = ""
-
-    def __init__(self, reduction: str = "mean", **settings: Any):
-        super().__init__()
-        if reduction not in ("mean", "sum", "none", "batchmean"):
-            raise ValueError(f"{reduction} is not a valid value for reduction")
-        self.settings = {"reduction": reduction, **{k: v for k, v in settings.items() if not isinstance(v, Tensor)}}
-        for name, value in settings.items():
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value)
-        self.reduction = reduction
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        return getattr(F, self.function)(input, target, **self.settings, **self._buffers)
-
-
-def _loss(class_name: str, function: str, *names: str) -> Any:
-    def start(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        for name in given:
-            if name not in (*names, "reduction"):
-                raise TypeError(f"{class_name}.__init__() got an unexpected keyword argument '{name}'")
-        _Loss.__init__(self, **{k: v for k, v in given.items() if v is not None})
-
-    return type(class_name, (_Loss,), {"function": function, "__init__": start, "__module__": __name__,
-                                       "__doc__": f"``functional.{function}`` as a module."})
-
-
-MSELoss = _loss("MSELoss", "mse_loss")
-L1Loss = _loss("L1Loss", "l1_loss")
-SmoothL1Loss = _loss("SmoothL1Loss", "smooth_l1_loss", "beta")
-HuberLoss = _loss("HuberLoss", "huber_loss", "delta")
-CrossEntropyLoss = _loss("CrossEntropyLoss", "cross_entropy", "weight", "ignore_index", "label_smoothing")
-NLLLoss = _loss("NLLLoss", "nll_loss", "weight", "ignore_index")
-BCELoss = _loss("BCELoss", "binary_cross_entropy")
-BCEWithLogitsLoss = _loss("BCEWithLogitsLoss", "binary_cross_entropy_with_logits", "weight", "pos_weight")
-KLDivLoss = _loss("KLDivLoss", "kl_div", "log_target")

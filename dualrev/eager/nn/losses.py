@@ -6,10 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dualrev.eager.dispatch import apply
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.operation import family
 from dualrev.eager.pointwise import abs_of
-from dualrev.eager.tensors import Tensor, apply, array_of
+from dualrev.eager.tensors import Tensor, array_of
 
 
 def _reduced(x: Any, reduction: str) -> Any:

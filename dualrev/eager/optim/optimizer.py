@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 
+from dualrev.eager.dispatch import constant
 from dualrev.eager.inplace import write
 from dualrev.eager.modes import enable_grad, mode, no_grad
-from dualrev.eager.tensors import Tensor, array_of, constant, wrap
+from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 class Optimizer:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dualrev.eager.autograd.graph import saved_tensors_hooks
-from dualrev.eager.creation import default_generator
 from dualrev.eager.modes import enable_grad
+from dualrev.eager.random import default_generator
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
 

@@ -1,0 +1,155 @@
+"""Taking values out of tensors, and moving them to other dtypes and devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualrev._jax import Tracer, user_frame
+from dualrev.eager import dtypes
+from dualrev.eager.dispatch import apply
+from dualrev.eager.dtypes import device_of, jax_device, numpy_of
+from dualrev.eager.inplace import write
+from dualrev.eager.names import both, method
+from dualrev.eager.operation import family
+from dualrev.eager.shapes import _cast
+from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.views import data_of
+
+# ------------------------------------------------------------------------------------------------------------- taking out
+
+Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[attr-defined]
+Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[attr-defined]
+Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[attr-defined]
+
+
+def _set_data(self: Tensor, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+    if value._storage is self._storage:
+        return  # x.data *= 2 has changed it already
+    if self._view is None and value._view is None:
+        version = self._counter
+        self._storage = value._storage
+        self._counter = version
+    else:
+        write(self, array_of(value))
+        self._counter.version -= 1
+
+
+Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[attr-defined]
+
+
+def _known(self: Tensor, what: str) -> np.ndarray:
+    array = array_of(self)
+    if isinstance(array, Tracer):
+        raise RuntimeError(f"{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is known when the "
+                           "compiled program runs, not while it is compiled; use torch.where for a choice, or do this outside")
+    return np.asarray(array)
+
+
+@method
+def item(self: Tensor) -> Any:
+    """The only entry as a Python number."""
+    values = _known(self, "item()")
+    if values.size != 1:
+        raise RuntimeError(f"a Tensor with {values.size} elements cannot be converted to Scalar")
+    return values.item()
+
+
+@method
+def tolist(self: Tensor) -> Any:
+    """The entries as nested lists."""
+    return _known(self, "tolist()").tolist()
+
+
+@method
+def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
+    """The entries as a numpy array, a copy."""
+    if self.requires_grad and not force:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+    return np.array(_known(self, "numpy()"))
+
+
+Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
+Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[attr-defined]
+Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
+Tensor.__int__ = lambda self: int(self.item())  # type: ignore[attr-defined]
+Tensor.__index__ = lambda self: int(self.item())  # type: ignore[attr-defined]
+Tensor.__complex__ = lambda self: complex(self.item())  # type: ignore[attr-defined]
+
+
+def _truth(self: Tensor) -> bool:
+    n = array_of(self).size
+    if n != 1:
+        raise RuntimeError("Boolean value of Tensor with " + ("no values" if n == 0 else "more than one value") + " is ambiguous\n"
+                           "use .any() or .all()")
+    return bool(_known(self, "a condition"))
+
+
+Tensor.__bool__ = _truth  # type: ignore[attr-defined]
+
+
+@method
+def __len__(self: Tensor) -> int:  # noqa: N807
+    if self.ndim == 0:
+        raise TypeError("len() of a 0-d tensor")
+    return self.shape[0]
+
+
+@method
+def element_size(self: Tensor) -> int:
+    """Bytes of one entry."""
+    return array_of(self).dtype.itemsize
+
+
+@both
+def is_tensor(obj: Any) -> bool:
+    """Whether it is a tensor."""
+    return isinstance(obj, Tensor)
+
+
+@both
+def is_floating_point(input: Tensor) -> bool:  # noqa: A002
+    """Whether the dtype is a float."""
+    return jnp.issubdtype(array_of(input).dtype, jnp.floating)
+
+
+_put = family("ToCopy", lambda x, target: jax.device_put(x, target))
+
+
+@method
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
+    """Another dtype or device; the tensor itself if it has both already."""
+    for a in args:
+        if isinstance(a, (dtypes.dtype, type)):
+            dtype = a
+        elif isinstance(a, (str, dtypes.device)):
+            device = a
+        elif isinstance(a, Tensor):
+            dtype, device = a.dtype, a.device
+    result = self
+    if dtype is not None and numpy_of(dtype) != array_of(self).dtype:
+        result = apply(_cast(numpy_of(dtype)), (result,))
+    if device is not None:
+        target = jax_device(device)
+        array = array_of(result)
+        if not isinstance(array, Tracer) and target not in array.devices():
+            result = apply(_put(target), (result,))
+    return result.clone() if copy and result is self else result
+
+
+def _to(name: str, dtype: Any) -> None:
+    setattr(Tensor, name, lambda self: self.to(dtype))
+
+
+for _name in ("double", "half", "bfloat16", "long", "short"):
+    _to(_name, getattr(dtypes, _name))
+for _name, _dtype in dict(float=dtypes.float32, int=dtypes.int32, bool=dtypes.bool).items():
+    _to(_name, _dtype)
+Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[attr-defined]
+Tensor.cpu = lambda self: self.to("cpu")  # type: ignore[attr-defined]
+Tensor.cuda = lambda self, device=None: self.to("cuda" if device is None else f"cuda:{device}")  # type: ignore[attr-defined]
