@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax import jaxpr_as_fun, typeof
+from dualrev._jax import is_differentiable, jaxpr_as_fun, typeof
 from dualrev.engines.staging import Linearization, Wrapper
 from dualrev.settings import DEFAULT, under
 
@@ -63,13 +64,17 @@ class Record:
         with errors.calling("backward"):
             linearization = under(DEFAULT, Linearization, op.flat, avals, active, False, Wrapper(op.name, None))
         self.linearization = linearization
-        self.active_outs = linearization.active_outs
         self.out_avals = linearization.out_avals
+        #: Floating outputs are part of the graph, though the operation be flat: their gradient is zero, as PyTorch has it.
+        self.active_outs = tuple([is_differentiable(aval) for aval in self.out_avals])
         self.n_out = len(self.out_avals)
         #: What the pull reads: 0, i is input i; 1, j is output j; 2, k is a residual of its own.
         kinds = {"in": 0, "out": 1, "new": 2}
         self.sources = tuple([(kinds[kind], where) for kind, where in linearization.residual_sources])
-        self.has_new = any(kind == 2 for kind, _ in self.sources)
+        if op.light:
+            self.sources = tuple([(0, i) for i in range(self.n_in)])
+        #: Whether a residual depends smoothly on the inputs and is neither one nor an output: derivatives of the pull need the inputs.
+        self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
         self.positions = tuple([i for i, moves in enumerate(active) if moves])
         #: ``pull_of((True,))``, once it was asked for.
         self.single: tuple[Callable[..., Any], tuple[int, ...]] | None = None
@@ -78,7 +83,33 @@ class Record:
 
     def evaluate(self, args: Sequence[Any]) -> tuple[Any, Saved]:
         outs, new = self.linearization.evaluate(args)
-        return (tuple(outs) if self.op.many else outs[0]), Saved(self, tuple(new))
+        return (tuple(outs) if self.op.many else outs[0]), Saved(self, () if self.op.light else tuple(new))
+
+    def _again(self, jaxpr: Any) -> Callable[..., Any]:
+        """The pull as a function of the inputs and the cotangents, which computes residuals again."""
+        pull = jaxpr_as_fun(jaxpr)
+        residuals = self.linearization.residual_sources
+
+        def again(*args: Any) -> Any:
+            inputs = args[: self.n_in]
+            outs, new = self.linearization.evaluate(inputs)
+            pools = {"in": inputs, "out": outs, "new": new}
+            return pull(*[pools[kind][where] for kind, where in residuals], *args[self.n_in:])
+
+        return again
+
+    def _whole(self, pull: Callable[..., Any], mask: tuple[bool, ...]) -> Callable[..., Any]:
+        """The pull with zeros for the inputs that have no influence."""
+        which = self.linearization.results_of("pull", mask)
+        if all(which):
+            return pull
+        avals = [self.linearization.in_avals[i] for i in self.positions]
+
+        def whole(*args: Any) -> list[Any]:
+            found = iter(pull(*args))
+            return [next(found) if nonzero else jnp.zeros(aval.shape, aval.dtype) for nonzero, aval in zip(which, avals, strict=True)]
+
+        return whole
 
     def pull_of(self, mask: tuple[bool, ...]) -> tuple[Callable[..., Any], tuple[int, ...]]:
         """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results are for."""
@@ -86,9 +117,8 @@ class Record:
         if found is None:
             with errors.calling("backward"):
                 program = under(DEFAULT, self.linearization.program_of, "pull", mask)
-                which = self.linearization.results_of("pull", mask)
-            positions = tuple([i for i, nonzero in zip(self.positions, which, strict=True) if nonzero])
-            found = self._pulls[mask] = jax.jit(jaxpr_as_fun(program.jaxpr), inline=True), positions
+            pull = self._again(program.jaxpr) if self.op.light else jaxpr_as_fun(program.jaxpr)
+            found = self._pulls[mask] = jax.jit(self._whole(pull, mask), inline=True), self.positions
             if len(mask) == 1:
                 self.single = found
         return found
@@ -100,15 +130,9 @@ class Record:
         """
         found = self._pull_ops.get(mask)
         if found is None:
-            pull = jaxpr_as_fun(under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr)
-
-            def again(*args: Any) -> Any:
-                inputs = args[: self.n_in]
-                outs, new = self.linearization.evaluate(inputs)
-                pools = (inputs, outs, new)
-                return pull(*[pools[kind][where] for kind, where in self.sources], *args[self.n_in:])
-
-            found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", again if self.has_new else pull, many=True)
+            jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
+            pull = self._again(jaxpr) if self.has_new or self.op.light else jaxpr_as_fun(jaxpr)
+            found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True)
         return found
 
 
@@ -116,11 +140,13 @@ class Op:
     """An operation: its name in PyTorch, and a jax function of arrays.
 
     ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
+    ``light``: its inputs are all that is saved; what else the pull reads is cheap to compute again.
     """
 
-    __slots__ = ("_graded", "_pushes", "flat", "fun", "many", "name", "plain")
+    __slots__ = ("_graded", "_pushes", "flat", "fun", "light", "many", "name", "plain")
 
-    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False):
+    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False):
+        self.light = light
         self.name = name
         self.fun = fun
         self.many = many
@@ -145,11 +171,11 @@ class Op:
         return found
 
 
-def family(name: str, fun: Callable[..., Any], many: bool = False) -> Callable[..., Op]:
+def family(name: str, fun: Callable[..., Any], many: bool = False, light: bool = False) -> Callable[..., Op]:
     """Operations that differ in static arguments: ``family(...)(*statics)`` is the one of ``fun(*arrays, *statics)``."""
 
     @functools.lru_cache(maxsize=KEPT)
     def make(*statics: Any) -> Op:
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many)
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
 
     return make

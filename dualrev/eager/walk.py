@@ -142,7 +142,7 @@ class Walk:
         if record.has_new:
             operands = [joined(x, edge) for x, edge in zip(unpack(node.inputs or ()), node.edges, strict=True)]
         else:
-            operands = [joined(x, node.edges[where] if kind == 0 else (node, where))
+            operands = [joined(x, node.edges[where] if kind == 0 else (node, where) if kind == 1 else None)
                         for x, (kind, where) in zip(saved, record.sources, strict=True)]
         results = apply(record.pull_op(mask), [*operands, *[ct for ct in cts if ct is not None]])
         return list(zip(positions, results, strict=True))

@@ -33,7 +33,7 @@ def compare(ours: Any, theirs: Any, tolerance: float) -> None:
             compare(a, b, tolerance)
     elif hasattr(theirs, "detach"):
         assert tuple(ours.shape) == tuple(theirs.shape)
-        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), tolerance, tolerance)
+        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(force=True), tolerance, tolerance)
     elif isinstance(theirs, float):
         assert ours == pytest.approx(theirs, tolerance, tolerance)
     else:

@@ -21,10 +21,10 @@ _one = {
     "mish": lambda x: x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x))), "hardtanh": lambda x: jnp.where(x <= -1, -1, jnp.where(
         x >= 1, 1, x)).astype(x.dtype),
 }
-_OPS = {name: Op(name.capitalize(), fun) for name, fun in _one.items()}
-_leaky = family("LeakyRelu", lambda x, slope: jnp.where(x > 0, x, slope * x))
-_elu = family("Elu", lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x))))
-_softplus = family("Softplus", lambda x, beta: jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta)
+_OPS = {name: Op(name.capitalize(), fun, light=True) for name, fun in _one.items()}
+_leaky = family("LeakyRelu", lambda x, slope: jnp.where(x > 0, x, slope * x), light=True)
+_elu = family("Elu", lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x))), light=True)
+_softplus = family("Softplus", lambda x, beta: jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta, light=True)
 
 
 def _gelu_of(x: Any, approximate: str) -> Any:
@@ -33,7 +33,7 @@ def _gelu_of(x: Any, approximate: str) -> Any:
     return 0.5 * x * (1 + lax.erf(x * 0.7071067811865476))
 
 
-_gelu = family("Gelu", _gelu_of)
+_gelu = family("Gelu", _gelu_of, light=True)
 
 
 def _softmax_of(x: Any, dim: int) -> Any:
