@@ -100,7 +100,10 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
         else:
             saved.append(kept.new[where])
     edges = [None if not (isinstance(a, Tensor) and a._requires_grad) else (a if a._node is None else a._node, a._slot) for a in args]
-    node = node_class(op.name)(found, op.name, edges, saved, checks, source(), found.n_out)
+    node_type = op.node_type
+    if node_type is None:
+        node_type = op.node_type = node_class(op.name)
+    node = node_type(found, op.name, edges, saved, checks, source(), found.n_out)
     if found.has_new:
         node.inputs = values
     for slot, (t, moves) in enumerate(zip(results, found.active_outs, strict=True)):

@@ -19,8 +19,17 @@ class Node:
     Nodes are numbered as they are made, so that walking from the highest number down meets each after all that depend on it.
     """
 
-    __slots__ = ("__weakref__", "checks", "edges", "freed", "hooks", "inputs", "metadata", "n_out", "number", "op_name", "prehooks",
-                 "record", "saved", "slot_hooks", "source")
+    __slots__ = ("__dict__", "__weakref__", "checks", "edges", "n_out", "number", "op_name", "record", "saved", "source")
+
+    # What few nodes have stands in their __dict__.
+    #: Input values, where a second derivative has to compute residuals again.
+    inputs: Sequence[Any] | None = None
+    #: Which backward freed what it had saved.
+    freed: Any = None
+    hooks: dict[int, Callable[..., Any]] | None = None
+    prehooks: dict[int, Callable[..., Any]] | None = None
+    #: For an output, the hooks of its tensor: ``{slot: {id: hook}}``.
+    slot_hooks: dict[int, dict[int, Any]] | None = None
 
     def __init__(self, record: Record | None, op_name: str, edges: Sequence[Any], saved: Sequence[Any], checks: Sequence[Any],
                  source: Any, n_out: int):
@@ -32,14 +41,11 @@ class Node:
         self.source = source
         self.n_out = n_out
         self.number = next(_count)
-        #: Input values, where a second derivative has to compute residuals again.
-        self.inputs: Sequence[Any] | None = None
-        self.freed: Any = None
-        self.hooks: dict[int, Callable[..., Any]] | None = None
-        self.prehooks: dict[int, Callable[..., Any]] | None = None
-        #: For an output, the hooks of its tensor: ``{slot: {id: hook}}``.
-        self.slot_hooks: dict[int, dict[int, Any]] | None = None
-        self.metadata: dict[str, Any] | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A dictionary for whoever walks the graph."""
+        return self.__dict__.setdefault("_metadata", {})
 
     def name(self) -> str:
         """The name that PyTorch gives: ``AddBackward0``."""

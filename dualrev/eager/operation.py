@@ -143,10 +143,12 @@ class Op:
     ``light``: its inputs are all that is saved; what else the pull reads is cheap to compute again.
     """
 
-    __slots__ = ("_graded", "_pushes", "flat", "fun", "light", "many", "name", "plain")
+    __slots__ = ("_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
 
     def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False):
         self.light = light
+        #: The class of its nodes, once there is one.
+        self.node_type: type[Any] | None = None
         self.name = name
         self.fun = fun
         self.many = many
