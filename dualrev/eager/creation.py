@@ -74,6 +74,9 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
             values = np.asarray(jax.tree_util.tree_map(np.asarray, data) if any(isinstance(x, jax.Array) for x in leaves) else data)
         except ValueError as error:
             raise ValueError(f"expected sequence of equal length at each dim\n{error}") from None
+        if values.dtype.kind in "SUMm":
+            wrong = next(x for x in leaves if not isinstance(x, (int, float, complex)))
+            raise TypeError(f"new(): invalid data type '{type(wrong).__name__}'\na tensor holds numbers and truth values")
         if values.dtype.kind == "O":
             raise RuntimeError(f"Could not infer dtype of {type(leaves[0]).__name__}")
         if (values.dtype.kind == "f" and not any(isinstance(x, (np.ndarray, np.generic, jax.Array)) for x in leaves)) or not leaves:

@@ -12,7 +12,7 @@ from dualrev._jax import Tracer, source
 from dualrev.eager.modes import mode
 from dualrev.eager.node import node_class
 from dualrev.eager.operation import Op, Record
-from dualrev.eager.tensors import Storage, Tensor, refresh, view_array, wrap
+from dualrev.eager.tensors import Storage, Tensor, described, refresh, view_array, wrap
 
 _constants: dict[Any, Any] = {}
 
@@ -93,6 +93,10 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
             saved.append(values[where])
             t = args[where]
             if isinstance(t, Tensor):
+                if t._inference:
+                    raise RuntimeError("Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in "
+                                       "computation tracked by autograd. To work around this, you can make a clone to get a normal tensor "
+                                       "and use it in autograd, or use `torch.no_grad()` instead of `torch.inference_mode()`.\n" + described(t))
                 checks.append((len(saved), t._counter, t._counter.version))
         elif kind == 1:
             saved.append(outs[where])

@@ -49,6 +49,11 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
             static.append(int(part))
             at += 1
         else:
+            if isinstance(part, str):
+                raise TypeError("new(): invalid data type 'str'\nan index is made of whole numbers, slices, None, ..., and tensors")
+            if isinstance(part, (float, dict)):
+                raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
+                                 f"(got {type(part).__name__})")
             array = array_of(part) if isinstance(part, Tensor) else jnp.asarray(part)
             if array.dtype == bool:
                 found = np.nonzero(np.asarray(array))

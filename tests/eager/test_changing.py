@@ -40,7 +40,10 @@ def test_10_no_grad() -> None:
         t.set_grad_enabled(True)
         with t.inference_mode():
             made = t.ones(2)
-        return [x.grad, y2.requires_grad, inside, f(), outside, made.is_inference(), t.is_grad_enabled()]
+            computed = x * 2
+        refusal = message(lambda: computed * x)
+        return [x.grad, y2.requires_grad, inside, f(), outside, made.is_inference(), computed.is_inference(),
+                t.is_grad_enabled(), refusal]
 
     assert in_both(program)[0].item() == 2
 

@@ -107,6 +107,8 @@ def test_errors_of_shapes_are_those_of_pytorch() -> None:
                 message(lambda: a[5], IndexError), message(lambda: a.item()), message(lambda: bool(a)),
                 message(lambda: a.requires_grad_().numpy()),
                 message(lambda: t.stack([a, b])), message(lambda: t.tensor([1]).requires_grad_()),
-                message(lambda: a + "x", TypeError)[:11]]
+                message(lambda: a + "x", TypeError)[:11],
+                message(lambda: t.tensor("a"), TypeError), message(lambda: a["a"], TypeError),
+                message(lambda: a[1.5], IndexError)]
 
     in_both(program)
