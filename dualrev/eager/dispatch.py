@@ -14,6 +14,11 @@ from dualrev.eager.node import node_class
 from dualrev.eager.operation import Op, Record
 from dualrev.eager.tensors import Storage, Tensor, described, refresh, view_array, wrap
 
+#: PyTorch's refusal of tensors that were made under ``inference_mode``.
+INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in computation "
+             "tracked by autograd. To work around this, you can make a clone to get a normal tensor and use it in autograd, or use "
+             "`torch.no_grad()` instead of `torch.inference_mode()`.\n")
+
 _constants: dict[Any, Any] = {}
 
 
@@ -94,9 +99,7 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
             t = args[where]
             if isinstance(t, Tensor):
                 if t._inference:
-                    raise RuntimeError("Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in "
-                                       "computation tracked by autograd. To work around this, you can make a clone to get a normal tensor "
-                                       "and use it in autograd, or use `torch.no_grad()` instead of `torch.inference_mode()`.\n" + described(t))
+                    raise RuntimeError(INFERENCE + described(t))
                 checks.append((len(saved), t._counter, t._counter.version))
         elif kind == 1:
             saved.append(outs[where])
