@@ -36,7 +36,7 @@ class _Block:
     """A ``with`` block that sets modes, which also decorates functions."""
 
     def settings(self) -> dict[str, Any]:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say how")
 
     def __enter__(self) -> Any:
         settings = self.settings()

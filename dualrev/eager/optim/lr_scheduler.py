@@ -20,7 +20,7 @@ class LRScheduler:
 
     def rate(self, base: float, epoch: int) -> float:
         """The rate of an epoch."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say how")
 
     def get_last_lr(self) -> list[float]:
         """The rates in force."""

@@ -63,11 +63,11 @@ class Optimizer:
 
     def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter before its first step, as arrays."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say how")
 
     def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The new value of a parameter, and its new state."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say how")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update each parameter that has a gradient.
