@@ -89,6 +89,16 @@ def is_concrete(values: Sequence[Any]) -> bool:
     return type(trace) is EvalTrace
 
 
+def first_member(x: Any) -> Any:
+    """Inside a function under ``vmap``: the first member's ``x``, as a value that is the same for all members."""
+    trace = _trace_ctx.trace
+    value, axis = trace.to_batch_info(x)
+    if axis is None:
+        return value
+    with set_current_trace(trace.parent_trace):
+        return jax.lax.index_in_dim(value, 0, axis, keepdims=False)
+
+
 def typeof(x: Any) -> Any:
     return jax.typeof(x)
 

@@ -35,6 +35,8 @@ from dualrev._jax import JAX_VERSION, primitive
 
 NAN, INF = float("nan"), float("inf")
 
+ELSEWHERE = {"gap": "test_accuracy.py"}  # 1 - x², of which asin and acosh are made
+
 
 def unary(name: str, fun: Any, maker: Any = None, dtypes: tuple[str, ...] = ALL) -> list[Case]:
     """A matrix, a scalar, an empty array and one of size 1; the matrix alone in low precision."""
@@ -144,7 +146,7 @@ CASES: list[Case] = [
     *unary("asin", lax.asin, inside),
     *unary("acos", lax.acos, inside),
     case("asin", lax.asin, normal(4), label="far", dtypes=C128),
-    case("asin", lax.asin, values(1.0, -1.0), label="edges", order=1),
+    case("asin", lax.asin, values(1.0, -1.0), label="edges"),
     *unary("atan", lax.atan),
     *binary("atan2", lax.atan2, dtypes=ALL),
     case("atan2", lax.atan2, values(0.0, 0.0, 1.0, -1.0), values(1.0, -1.0, 0.0, 0.0), label="axes"),
@@ -157,6 +159,7 @@ CASES: list[Case] = [
     *unary("asinh", lax.asinh),
     case("asinh", lax.asinh, values(-1e10, -1.0, 0.0, 1.0, 1e10), label="large"),
     *unary("acosh", lax.acosh, between(1.2, 4.0)),
+    case("acosh", lax.acosh, values(1.0, 1e4, 1e9), label="edges"),
     # With one root in place of two, jax before 0.12 has the wrong sign on the left half of the plane.
     case("acosh", lax.acosh, normal(4), label="far", dtypes=C128,
          oracle=lambda x: lax.log(x + lax.sqrt(x - 1) * lax.sqrt(x + 1))),

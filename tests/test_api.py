@@ -130,6 +130,19 @@ def test_chunks_do_not_change_jacobians(engine: Any, chunk_size: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_jacobians_without_columns(engine: Any) -> None:
+    """An input of size 0 has no direction, and a batch of none no first member."""
+
+    def f(x: Any) -> Any:
+        return jnp.linalg.svd(jnp.sin(x).sum() + jnp.asarray(MAT), full_matrices=False)[1]
+
+    x = jnp.zeros((0, 2))
+    for name in ("jacfwd", "jacrev"):
+        assert_same(getattr(dualrev, name)(f, engine=engine)(x), getattr(jax, name)(f)(x))
+    assert_same(jax.jit(lambda x, ct: dualrev.vjp(f, x, engine=engine)[1](ct))(x, f(x)), jax.vjp(f, x)[1](f(x)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_hvp(engine: Any) -> None:
     def f(p: Any, y: Any) -> Any:
         return jnp.sin(p["a"] * y).sum() * p["b"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, vary_as
+from dualrev._jax import convert_to, first_member, typeof, vary_as
 from dualrev.derivatives import DenseMap
 from dualrev.zeros import zeros_of
 
@@ -50,18 +50,16 @@ def push_all(push: Callable[[Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]
              tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """``(outs, tangents out)`` for tangents stacked along their first axis, of which None is zero; outs are computed once."""
 
+    if not tangents[0].shape[0]:  # no direction, of which a batch would be empty: values come from one that does not move
+        outs, moved = push([zeros_of(typeof(t).update(shape=t.shape[1:])) for t in tangents])
+        return list(outs), [None if t is None else lax.broadcast(t, (0,)) for t in moved]
+
     def both(*ts: Any) -> tuple[list[Any], list[Any]]:
         outs, moved = push(ts)
-        return list(outs), list(moved)
+        # An operation whose rule for vmap knows no better computes its value once for each tangent.
+        return [first_member(x) for x in outs], list(moved)
 
-    try:
-        return jax.vmap(both, out_axes=(None, 0))(*tangents)
-    except ValueError as error:
-        if "out_axes" not in str(error):
-            raise
-    # An operation whose rule for vmap knows no better computes its value once for each tangent.
-    outs, moved = jax.vmap(both)(*tangents)
-    return [lax.index_in_dim(x, 0, keepdims=False) for x in outs], moved
+    return jax.vmap(both, out_axes=(None, 0))(*tangents)
 
 
 def matrix(moved: Sequence[Any], in_avals: Sequence[Any]) -> DenseMap:

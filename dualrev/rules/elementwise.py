@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import add_any_p, primitive
+from dualrev._jax import add_any_p, entrywise_primitive, primitive
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.contract import cast_like
 from dualrev.rules.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
@@ -59,6 +59,15 @@ def one_minus_square(x: Any) -> Any:
         return fused.bind(x)
     one = number(x, 1)
     return lax.mul(lax.sub(one, x), lax.add(one, x))
+
+
+def gap(x: Any, *, outside: bool) -> Any:
+    """1 - x², or x² - 1, of real numbers, with one rounding less: it is 2u - u² with u = 1 - |x|, which is exact near 1."""
+    one = number(x, 1)
+    u = lax.sub(one, lax.abs(x))
+    pairs = (lax.add(u, u), lax.square(u)), (one, lax.square(x))
+    near, far = [lax.sub(*reversed(pair)) if outside else lax.sub(*pair) for pair in pairs]
+    return lax.select(lax.lt(lax.abs(x), number(x, 2)), near, far)
 
 
 def one_plus_square(x: Any) -> Any:
@@ -112,6 +121,8 @@ elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.neg(lax.di
 elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))))
 elementwise(lax.square_p, lambda x: times(x, 2))
 maybe("one_minus_square", lambda x: times(x, -2))
+# An operation, since its derivative is not that of its formula: of u² the product with an infinite cotangent is NaN at 1.
+elementwise(gap_p := entrywise_primitive("gap", gap), lambda x, *, outside: times(x, 2 if outside else -2))
 
 
 def integer_pow_partial(x: Any, *, y: int) -> Any:
@@ -175,7 +186,8 @@ elementwise(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1
 
 # ------------------------------------------------------------------------------------------------------------------ roots
 
-elementwise(lax.sqrt_p, over(lambda _, *, out: times(out, 2)))
+# Not a tangent over 2 out: of this quotient the compiler makes half a reciprocal root, which is nearer.
+elementwise(lax.sqrt_p, lambda _, *, out: lax.div(number(out, 0.5), out))
 elementwise(lax.rsqrt_p, lambda x, *, out: lax.div(times(out, -0.5), x))
 elementwise(lax.cbrt_p, over(lambda _, *, out: times(lax.square(out), 3)))
 
@@ -190,7 +202,7 @@ def asin_partial(x: Any) -> Any:
     if is_complex(x):  # one root for each branch point: the product of the roots has the branch cuts of asin
         one = number(x, 1)
         return lax.mul(lax.rsqrt(lax.sub(one, x)), lax.rsqrt(lax.add(one, x)))
-    return lax.rsqrt(one_minus_square(x))
+    return lax.rsqrt(gap_p.bind(x, outside=False))
 
 
 elementwise(lax.asin_p, asin_partial)
@@ -224,8 +236,18 @@ def asinh_partial(x: Any) -> Any:
 
 
 elementwise(lax.asinh_p, asinh_partial)
-# Two roots and not one: the branch cut is that of acosh, and x² does not overflow.
-elementwise(lax.acosh_p, lambda x: lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1)))))
+
+
+def acosh_partial(x: Any) -> Any:
+    if is_complex(x):  # two roots and not one: the branch cut is that of acosh
+        return lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1))))
+    # Far out x² - 1 is x² to all digits, and x² may overflow.
+    is_far = lax.gt(x, number(x, 2.0 ** (jnp.finfo(x.dtype).nmant // 2 + 2)))
+    near = lax.rsqrt(gap_p.bind(lax.select(is_far, lax.full_like(x, 2), x), outside=True))
+    return lax.select(is_far, lax.div(number(x, 1), x), near)
+
+
+elementwise(lax.acosh_p, acosh_partial)
 elementwise(lax.atanh_p, over(one_minus_square))
 
 # -------------------------------------------------------------------------------------------------------- error functions
@@ -244,7 +266,9 @@ def gaussian(x: Any, factor: float) -> Any:
     x = lax.clamp(lax.neg(far), x, far)
     high = lax.stop_gradient(lax.reduce_precision(x, info.nexp, (info.nmant - 1) // 2))
     low = lax.mul(lax.sub(high, x), lax.add(high, x))
-    return lax.mul(times(lax.exp(lax.neg(lax.square(high))), factor), horner(low, [number(x, 1 / math.factorial(k)) for k in range(7)]))
+    slope = horner(low, [number(x, 1 / math.factorial(k)) for k in range(1, 7)])
+    near = times(lax.exp(lax.neg(lax.square(high))), factor)
+    return lax.add(near, lax.mul(near, lax.mul(low, slope)))  # and not near (1 + ...), where 1 + ... is rounded too
 
 
 elementwise(lax.erf_p, lambda x: gaussian(x, 2 / math.sqrt(math.pi)))
