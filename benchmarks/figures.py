@@ -1,14 +1,9 @@
-"""The figures that the project promises, each a ratio to jax measured in this process: ``python -m benchmarks.figures``.
-
-A ratio is the median over many interleaved rounds, warm and blocked until ready, after the results were found equal; beside it
-stand its quartiles, and the ratio of the fastest rounds, which on a busy machine says more.
-"""
+"""The figures that the project promises, each a ratio to a peer measured in this process: ``python -m benchmarks.figures``."""
 
 from __future__ import annotations
 
 import argparse
 import gc
-import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -18,90 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import dualrev as dr
+from benchmarks import beyond
 from benchmarks.programs import COMPILED, EAGER, LOOPS, TRACED, chain, repeated
-
-Run = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured ratio of dualrev's time to jax's."""
-
-    group: str
-    name: str
-    ours_us: float
-    jax_us: float
-    ratio: float
-    quartiles: tuple[float, float]
-    fastest: float
-    rounds: int
-    difference: float
-    #: The largest ratio that counts as reached.
-    goal: float
-
-
-def largest_difference(ours: Any, theirs: Any) -> float:
-    """The largest difference of two pytrees of arrays, relative to the largest entry of each array."""
-    structures = str(jax.tree.structure(ours)), str(jax.tree.structure(theirs))
-    if structures[0] != structures[1]:
-        raise AssertionError(f"results differ in structure: {structures[0]} and {structures[1]}")
-    worst = 0.0
-    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        x, y = np.asarray(x), np.asarray(y)
-        if x.shape != y.shape or x.dtype != y.dtype:
-            raise AssertionError(f"results differ: {x.dtype}{x.shape} and {y.dtype}{y.shape}")
-        if x.size:
-            worst = max(worst, float(np.max(np.abs(x - y)) / max(float(np.max(np.abs(y))), 1e-6)))
-    return worst
-
-
-def _seconds(run: Run, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = run()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / calls
-
-
-def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: float, difference: float) -> Figure:
-    """Interleaved rounds for ``budget`` seconds; a round runs each of the two long enough for the clock."""
-    for run in (ours, theirs):
-        jax.block_until_ready(run())
-        jax.block_until_ready(run())
-    calls = max(1, min(200, int(2e-3 / max(_seconds(theirs, 3), 1e-7))))
-    times: list[tuple[float, float]] = []
-    gc.collect()
-    gc.disable()
-    try:
-        end = time.perf_counter() + budget
-        while len(times) < 3 or (time.perf_counter() < end and len(times) < 400):
-            # Alternate who goes first, so that neither always runs in the other's wake.
-            if len(times) % 2:
-                a, b = _seconds(ours, calls), _seconds(theirs, calls)
-            else:
-                b, a = _seconds(theirs, calls), _seconds(ours, calls)
-            times.append((a, b))
-            if len(times) % 20 == 0:
-                gc.collect()
-    finally:
-        gc.enable()
-    ratios = [a / b for a, b in times]
-    low, ratio, high = statistics.quantiles(ratios, n=4)
-    ours_us, jax_us = (1e6 * statistics.median(column) for column in zip(*times, strict=True))
-    fastest = min(a for a, _ in times) / min(b for _, b in times)
-    return Figure(group, name, ours_us, jax_us, ratio, (low, high), fastest, len(times), difference, goal)
-
-
-def checked(ours: Any, theirs: Any, tolerance: float = 2e-4) -> float:
-    difference = largest_difference(ours, theirs)
-    if not difference <= tolerance:
-        raise AssertionError(f"results differ by {difference:.2e}, more than {tolerance:.0e}: nothing to time")
-    return difference
+from benchmarks.timing import Figure, Run, checked, compare, temporary
 
 
 def compiled(budget: float) -> list[Figure]:
@@ -113,11 +31,6 @@ def compiled(budget: float) -> list[Figure]:
         figures.append(compare("compiled gradient", program.name, partial(ours, inputs), partial(theirs, inputs), budget, 1.1,
                                difference))
     return figures
-
-
-def temporary(program: Any) -> int:
-    """Bytes that a compiled program takes for temporary values."""
-    return int(program.memory_analysis().temp_size_in_bytes)
 
 
 def loops(budget: float) -> list[Figure]:
@@ -237,28 +150,25 @@ def memory(call: str, length: int, size: int = 1000) -> Memory:
     return Memory(call, length, peak, max(alive) - before)
 
 
-def report(console: Console, figures: list[Figure], memories: list[Memory]) -> None:
-    if figures:
-        console.print(ratios(figures))
-    if memories:
-        console.print(held(memories))
-
-
 def ratios(figures: list[Figure]) -> Table:
-    table = Table(title=f"dualrev against jax {jax.__version__}, {jax.devices()[0].platform}, float32: ratios of time")
+    table = Table(title=f"dualrev against its peers, jax {jax.__version__}, {jax.devices()[0].platform}, float32: ratios of time")
     table.add_column("what")
     table.add_column("program")
-    for heading in ("dualrev, µs", "jax, µs", "ratio", "quartiles", "fastest", "goal", "rounds", "difference"):
+    for heading in ("dualrev, µs", "peer, µs", "ratio", "quartiles", "fastest", "goal", "rounds", "difference"):
         table.add_column(heading, justify="right")
     for f in figures:
         style = "green" if f.ratio <= f.goal else "red"
-        table.add_row(f.group, f.name, f"{f.ours_us:,.0f}", f"{f.jax_us:,.0f}", f"[{style}]{f.ratio:.2f}",
+        table.add_row(f.group, f.name, f"{f.ours_us:,.0f}", f"{f.peer_us:,.0f}", f"[{style}]{f.ratio:.2f}",
                       f"{f.quartiles[0]:.2f}-{f.quartiles[1]:.2f}", f"{f.fastest:.2f}", f"{f.goal}", f"{f.rounds}",
                       f"{f.difference:.0e}")
     return table
 
 
-def held(memories: list[Memory]) -> Table:
+def held() -> list[Memory]:
+    return [memory("jvp", 1_000), memory("jvp", 100_000), memory("vjp", 1_000)]
+
+
+def held_table(memories: list[Memory]) -> Table:
     table = Table(title="held at most during one un-jitted run over a chain of operations on 4 kB arrays")
     for heading in ("call", "operations", "Python, kB", "arrays, kB"):
         table.add_column(heading, justify="right")
@@ -268,27 +178,34 @@ def held(memories: list[Memory]) -> Table:
 
 
 GROUPS: dict[str, Callable[[float], list[Figure]]] = {
-    "compiled": compiled, "traced": traced, "eager": eager, "loops": loops, "while": unbounded}
+    "compiled": compiled, "traced": traced, "eager": eager, "loops": loops, "while": unbounded,
+    "hand": beyond.by_hand, "equinox": beyond.equinox, "hvp": beyond.hvp}
+#: Groups of other numbers: how they are measured, and how they are shown.
+OTHERS: dict[str, tuple[Callable[[], list[Any]], Callable[[list[Any]], Table]]] = {
+    "memory": (held, held_table), "residuals": (beyond.residuals, beyond.residuals_table)}
 
 
 def main() -> None:
+    groups = [*GROUPS, *OTHERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", help=f"which of {', '.join(GROUPS)}, memory (default: all)")
+    parser.add_argument("groups", nargs="*", help=f"which of {', '.join(groups)} (default: all)")
     parser.add_argument("--seconds", type=float, default=4.0, help="time given to each ratio")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    unknown = set(options.groups) - {*GROUPS, "memory"}
-    if unknown:
-        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)} and memory")
-    wanted = options.groups or [*GROUPS, "memory"]
+    if unknown := set(options.groups) - set(groups):
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
+    wanted = options.groups or groups
     console = Console(width=None)
     figures = [figure for name, measure in GROUPS.items() if name in wanted for figure in measure(options.seconds)]
-    lengths = (1_000, 100_000)
-    memories = [memory("jvp", n) for n in lengths] + [memory("vjp", 1_000)] if "memory" in wanted else []
+    others = {name: measure() for name, (measure, _) in OTHERS.items() if name in wanted}
     if options.json:
-        console.print_json(data={"figures": [asdict(f) for f in figures], "memory": [asdict(m) for m in memories]})
-    else:
-        report(console, figures, memories)
+        console.print_json(data={"figures": [asdict(f) for f in figures],
+                                 **{name: [asdict(x) for x in found] for name, found in others.items()}})
+        return
+    if figures:
+        console.print(ratios(figures))
+    for name, found in others.items():
+        console.print(OTHERS[name][1](found))
 
 
 if __name__ == "__main__":

@@ -114,11 +114,15 @@ COMPILED = (
 # --------------------------------------------------------------------------------------------------------------- loops
 
 
+def sequence(length: int, batch: int, features: int) -> jax.Array:
+    return _draw(np.random.default_rng(1), length, batch, features) * np.float32(np.sqrt(length))
+
+
 def lstm_layer(length: int, batch: int, features: int, hidden: int) -> Program:
     """A layer of long short-term memory over a sequence of vectors."""
 
     def loss(weights: dict[str, jax.Array]) -> jax.Array:
-        xs = _draw(np.random.default_rng(1), length, batch, features) * np.sqrt(length)
+        xs = sequence(length, batch, features)
 
         def step(carry: Any, x: jax.Array) -> Any:
             h, c = carry
@@ -192,11 +196,11 @@ def ode_weights() -> list[jax.Array]:
     return [_draw(rng, 16, 64), _draw(rng, 64, 16)]
 
 
+#: Steps, batch, features, units.
+LSTM_SIZES = (100, 1, 32, 64), (100, 8, 64, 128), (200, 16, 128, 256), (100, 32, 128, 256)
+
 LOOPS = (
-    lstm_layer(100, 1, 32, 64),
-    lstm_layer(100, 8, 64, 128),
-    lstm_layer(200, 16, 128, 256),
-    lstm_layer(100, 32, 128, 256),
+    *[lstm_layer(*size) for size in LSTM_SIZES],
     Program("three recurrent layers", recurrent_loss, recurrent_layers),
     Program("scan in a scan", nested_loss, lambda: _draw(np.random.default_rng(0), 64, 64)),
     Program("ODE, 200 steps", ode_loss, ode_weights),
@@ -223,6 +227,55 @@ def repeated(steps: int, is_known: bool) -> Program:
 
     return Program(f"{steps:,} steps", by_scan if is_known else by_while, inputs)
 
+
+# --------------------------------------------------------------------------------------------- second order, residuals
+
+
+def dense_loss(weights: list[jax.Array]) -> jax.Array:
+    """Four layers, 256 wide, batch 128."""
+    x = _draw(np.random.default_rng(1), 128, 256)
+    for w in weights[:-1]:
+        x = jnp.tanh(x @ w)
+    return jnp.mean((x @ weights[-1]) ** 2)
+
+
+def dense_weights() -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [*(_draw(rng, 256, 256) for _ in range(3)), _draw(rng, 256, 10)]
+
+
+def convolutional_loss(weights: list[jax.Array]) -> jax.Array:
+    """Two convolutions with means over squares of four, two layers: a batch of 32 images of 28 x 28."""
+    x = _draw(np.random.default_rng(1), 32, 28, 28, 1)
+    for kernel in weights[:2]:
+        x = jnp.tanh(lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+        x = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+    return jnp.mean((jnp.tanh(x.reshape(32, -1) @ weights[2]) @ weights[3]) ** 2)
+
+
+def convolutional_weights() -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [_draw(rng, 5, 5, 1, 8), _draw(rng, 5, 5, 8, 16), _draw(rng, 784, 64), _draw(rng, 64, 10)]
+
+
+SECOND_ORDER = (
+    Program("dense network", dense_loss, dense_weights),
+    Program("convolutional network", convolutional_loss, convolutional_weights),
+    lstm_layer(50, 8, 32, 64),
+)
+
+
+def ten_sines(x: jax.Array) -> jax.Array:
+    for _ in range(10):
+        x = jnp.sin(x)
+    return jnp.sum(x)
+
+
+RESIDUALS = (
+    Program("ten sines of a million numbers", ten_sines, lambda: _draw(np.random.default_rng(0), 10**6)),
+    Program("dense network", dense_loss, dense_weights),
+    Program("3-layer transformer block", transformer_loss, transformer_layers),
+)
 
 # ------------------------------------------------------------------------------------------------------------- tracing
 

@@ -81,12 +81,14 @@ def record(body: Body, consts: Sequence[Any], carry: Sequence[Any], goes_on: Cal
 
 
 def pull_record(pull: Pull, once: Sequence[Any], buffers: Sequence[Any], last: Sequence[Any], n: Any, length: int,
-                carry_ct: Sequence[Any], slices: Slices = NOTHING, first: Any = 0) -> tuple[list[Any], list[Any], list[Any]]:
-    """The cotangents of the carries before ``n`` recorded steps, of the constants, and of the slices of arrays, written into place.
+                carry_ct: Sequence[Any], sums: Sequence[Any], slices: Slices = NOTHING,
+                first: Any = 0) -> tuple[list[Any], list[Any], list[Any]]:
+    """The cotangents of the carries before ``n`` recorded steps, ``sums`` with what they add, and the cotangents of the slices of
+    arrays, written into place.
 
     ``last`` is what the last step finds in the carries after it.
     """
-    body = pull.body
+    body, stacks = pull.body, pull.plan.stacks
 
     def step(state: Any) -> Any:
         i, carry_ct, xs_ct, totals, new, following = state
@@ -96,10 +98,14 @@ def pull_record(pull: Pull, once: Sequence[Any], buffers: Sequence[Any], last: S
         carry_ct, x_ct, terms, factors = pull.step(carry_ct, _read(slices.ys_ct, at), body.residuals(once, kept, following))
         return i, carry_ct, _write(xs_ct, x_ct, at), pull.add(totals, terms), _write(new, factors, i), body.following(kept)
 
-    start = (n, list(carry_ct), list(slices.xs_ct), pull.no_totals(), _room([v.aval for v in pull.plan.new], length), list(last))
+    # Where nothing is stacked, the steps add to the sums of those that were pulled before them, and need no sums of their own.
+    start = (n, list(carry_ct), list(slices.xs_ct), pull.no_totals() if stacks else list(sums),
+             _room([v.aval for v in pull.plan.new], length), list(last))
     _, carry_ct, xs_ct, totals, new, _ = lax.while_loop(lambda state: state[0] > 0, step, start)
+    if not stacks:
+        return carry_ct, totals, xs_ct
     shifted = _write([jnp.roll(x, -1, 0) for x in body.following(buffers)], last, jnp.maximum(n - 1, 0))
-    return carry_ct, pull.finish(body.residuals(once, buffers, shifted), totals, new), xs_ct
+    return carry_ct, pull.add(sums, pull.finish(body.residuals(once, buffers, shifted), totals, new)), xs_ct
 
 
 # -------------------------------------------------------------------------------------------------------------- checkpointed
@@ -194,19 +200,19 @@ def pull_sweep(pull: Pull, once: Sequence[Any], consts: Sequence[Any], checkpoin
         return carry, at + ahead, end, checkpoints.append(carry, at + ahead)
 
     def pull_block(state: Any) -> Any:
-        end, checkpoints, carry_ct, consts_ct, xs_ct = state
+        end, checkpoints, carry_ct, sums, xs_ct = state
         carry, at = checkpoints.last()
         carry, _, _, checkpoints = lax.while_loop(lambda state: state[2] - state[1] > 1, advance, (carry, at, end, checkpoints))
         n = jnp.where(end == blocks, steps - block * (blocks - 1), block)
         first = (end - 1) * block
         end_carry, _, buffers = record(body, consts, carry, lambda _, i: i < n, block, slices, first)
-        carry_ct, terms, xs_ct = pull_record(pull, once, buffers, body.last(end_carry), n, block, carry_ct,
-                                             slices._replace(xs_ct=xs_ct), first)
-        return end - 1, checkpoints.without(end - 1), carry_ct, pull.add(consts_ct, terms), xs_ct
+        carry_ct, sums, xs_ct = pull_record(pull, once, buffers, body.last(end_carry), n, block, carry_ct, sums,
+                                            slices._replace(xs_ct=xs_ct), first)
+        return end - 1, checkpoints.without(end - 1), carry_ct, sums, xs_ct
 
-    start = (jnp.int32(blocks), checkpoints, list(carry_ct), [zeros.zeros_of(a) for a in pull.plan.sum_avals], list(slices.xs_ct))
-    _, _, carry_ct, consts_ct, xs_ct = lax.while_loop(lambda state: state[0] > 0, pull_block, start)
-    return carry_ct, consts_ct, xs_ct
+    start = (jnp.int32(blocks), checkpoints, list(carry_ct), pull.no_sums(), list(slices.xs_ct))
+    _, _, carry_ct, sums, xs_ct = lax.while_loop(lambda state: state[0] > 0, pull_block, start)
+    return carry_ct, pull.sums_to_consts(once, sums), xs_ct
 
 
 def sweep_scan(body: Body, consts: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], n_kept: int, block: int,

@@ -204,6 +204,16 @@ class Pull:
     def no_totals(self) -> list[Any]:
         return [zeros.zeros_of(a) for a in self.plan.total_avals]
 
+    def no_sums(self) -> list[Any]:
+        """Sums over the steps of several records, of none yet: of what is added up, where nothing is stacked."""
+        return [zeros.zeros_of(a) for a in self.plan.sum_avals] if self.plan.stacks else self.no_totals()
+
+    def sums_to_consts(self, once: Sequence[Any], sums: Sequence[Any]) -> list[Any]:
+        """The cotangents of the constants from the sums over all records."""
+        if self.plan.stacks:
+            return list(sums)
+        return self.finish(self.body.residuals(once, [None] * len(self.body.kept), [None] * len(self.body.next_of)), sums, [])
+
     def add(self, totals: Sequence[Any], terms: Sequence[Any]) -> list[Any]:
         return [zeros.add(total, term) for total, term in zip(totals, terms, strict=True)]
 

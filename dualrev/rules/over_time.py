@@ -158,6 +158,8 @@ class Plan:
         self.terms = [self._term(var) for var in outs]
         self.sum_avals = [var.aval for var in outs]
         operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
+        #: Whether any sum needs stacks; if none does, all are linear in what is added up in the loop.
+        self.stacks = any(isinstance(x, Stacked) for x in operands)
         # A literal has no identity but its place.
         self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
         self.fixed_eqns = behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)])

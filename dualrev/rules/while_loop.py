@@ -109,8 +109,7 @@ class WhileMap(LinearMap):
         _, moved = lax.while_loop(lambda state: go(state[0]), step, (list(init), body.start_tangents(init_t)))
         return tuple(spread(moved, body.on_carry))
 
-    def _spread(self, pull: Pull, moved: tuple[list[Any], list[Any], list[Any]]) -> Tangents:
-        carry_ct, consts_ct, _ = moved
+    def _spread(self, pull: Pull, carry_ct: Sequence[Any], consts_ct: Sequence[Any]) -> Tangents:
         init_ct = only(spread(carry_ct, self.body.on_carry), self.body.on_init)
         return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *init_ct)
 
@@ -127,7 +126,8 @@ class RecordedWhile(WhileMap):
         buffers, last, n, length = self.held
         once = self.operands[-1]
         pull = Pull(self.body, (), length, size_of([*once, *buffers]))
-        return self._spread(pull, pull_record(pull, once, buffers, last, n, length, self.body.start_tangents(cotangents)))
+        carry_ct, sums, _ = pull_record(pull, once, buffers, last, n, length, self.body.start_tangents(cotangents), pull.no_sums())
+        return self._spread(pull, carry_ct, pull.sums_to_consts(once, sums))
 
 
 class CheckpointedWhile(WhileMap):
@@ -139,8 +139,9 @@ class CheckpointedWhile(WhileMap):
         checkpoints, steps, blocks, block = self.held
         _, consts, _, once = self.operands
         pull = Pull(self.body, (), block, size_of(checkpoints.slots))
-        return self._spread(pull, pull_sweep(pull, once, consts, checkpoints, steps, blocks, block,
-                                             self.body.start_tangents(cotangents)))
+        carry_ct, consts_ct, _ = pull_sweep(pull, once, consts, checkpoints, steps, blocks, block,
+                                            self.body.start_tangents(cotangents))
+        return self._spread(pull, carry_ct, consts_ct)
 
 
 def _register(kind: type[WhileMap]) -> None:
