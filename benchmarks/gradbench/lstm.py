@@ -1,0 +1,57 @@
+"""The loss of a diagonal LSTM of several layers [Srajer, Kukelova, Fitzgibbon 2018, section 4.4].
+
+Each gate of a unit sees that unit alone: with h from the layer below and (h', c) the layer's state,
+
+    f = σ(h w₀ + b₀), g = σ(h' w₁ + b₁), o = σ(h w₂ + b₂), z = tanh(h' w₃ + b₃);   c ← c f + g z;   h' ← o tanh c.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from benchmarks.gradbench.problem import Fields, Problem, objective
+
+UNITS = 14
+
+
+def loss(main: jax.Array, extra: jax.Array, state: jax.Array, sequence: jax.Array) -> jax.Array:
+    layers, b = len(main) // 2, main.shape[1] // 4
+    weights, biases = jnp.moveaxis(main.reshape(layers, 2, 4, b), 1, 0)
+    hidden, cells = jnp.moveaxis(state.reshape(layers, 2, b), 1, 0)
+
+    def step(carry: Any, x: jax.Array) -> Any:
+        h, next_hidden, next_cells = x * extra[0], [], []
+        for w, bias, before, cell in zip(weights, biases, *carry, strict=True):
+            forget, out = jax.nn.sigmoid(h * w[0] + bias[0]), jax.nn.sigmoid(h * w[2] + bias[2])
+            keep, change = jax.nn.sigmoid(before * w[1] + bias[1]), jnp.tanh(before * w[3] + bias[3])
+            cell = cell * forget + keep * change
+            h = out * jnp.tanh(cell)
+            next_hidden.append(h)
+            next_cells.append(cell)
+        return (next_hidden, next_cells), h
+
+    _, h = lax.scan(step, (list(hidden), list(cells)), sequence[:-1])
+    y = h * extra[1] + extra[2]
+    log_total = jnp.log(jnp.sum(jnp.exp(y), axis=1) + 2)
+    return -jnp.sum(sequence[1:] * (y - log_total[:, None])) / y.size
+
+
+def gradient(ad: Any) -> Any:
+    def flat(main: jax.Array, extra: jax.Array, state: jax.Array, sequence: jax.Array) -> jax.Array:
+        found = ad.grad(loss, argnums=(0, 1))(main, extra, state, sequence)
+        return jnp.concatenate([part.ravel() for part in found])
+
+    return flat
+
+
+def read(fields: Fields) -> tuple[Any, ...]:
+    main = fields.array("main_params", None, 4 * UNITS)
+    return (main, fields.array("extra_params", 3, UNITS), fields.array("state", len(main), UNITS),
+            fields.array("sequence", None, UNITS))
+
+
+PROBLEM = Problem(read, {"objective": objective(loss), "jacobian": gradient})
