@@ -139,7 +139,8 @@ pushforward(lax.cumlogsumexp_p, cumlogsumexp_push, saves=cumlogsumexp_scanned)
 
 def reduce_chosen(t: Any, x: Any, *, out: Any, axes: tuple[int, ...]) -> Any:
     """The mean of the tangents of the entries that equal the result."""
-    chosen = lax.eq(x, expand(out, x.shape, axes, explicit_sharding(typeof(x))))
+    # Negated, as x - max x is common: if both read one repeated maximum, XLA stores all of it, and no longer vectorizes their exp.
+    chosen = lax.eq(lax.neg(x), expand(lax.neg(out), x.shape, axes, explicit_sharding(typeof(x))))
     # Counted in integers: a low precision would lose count.
     count = lax.convert_element_type(lax.reduce_sum(lax.convert_element_type(chosen, jnp.int32), axes), x.dtype)
     return lax.div(lax.reduce_sum(where(chosen, t), axes), count)
