@@ -1,11 +1,13 @@
 """Bundle adjustment: reprojection errors of points seen by cameras, and their sparse Jacobian [Srajer, Kukelova, Fitzgibbon 2018,
 section 4.2].
 
-An array holds one coordinate of all cameras, points or observations, so that each operation runs along memory.
+An array holds one number of all cameras, points or observations, so that each operation runs along memory, and they are kept apart:
+the cotangent of a row of an array would be an array of its size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,9 @@ from benchmarks.gradbench.problem import Fields, Problem, objective
 
 CAMERA, POINT = 11, 3
 WIDTH = CAMERA + POINT + 1
+
+
+Numbers = Sequence[jax.Array]
 
 
 def rotation(r: jax.Array) -> jax.Array:
@@ -33,10 +38,10 @@ def rotation(r: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack(row) for row in rows])
 
 
-def errors(matrix: jax.Array, camera: jax.Array, point: jax.Array, weight: jax.Array, feature: jax.Array) -> tuple[jax.Array, ...]:
+def errors(matrix: Sequence[Numbers], camera: Numbers, point: Numbers, weight: jax.Array, feature: jax.Array) -> tuple[jax.Array, ...]:
     """The two weighted reprojection errors of each observation.  ``camera``: its centre, f, u₀, v₀, k₁, k₂."""
     z = [point[i] - camera[i] for i in range(3)]
-    y = [matrix[i, 0] * z[0] + matrix[i, 1] * z[1] + matrix[i, 2] * z[2] for i in range(3)]
+    y = [matrix[i][0] * z[0] + matrix[i][1] * z[1] + matrix[i][2] * z[2] for i in range(3)]
     q = y[0] / y[2], y[1] / y[2]
     squared = q[0] * q[0] + q[1] * q[1]
     scale = camera[3] * (1 + squared * (camera[6] + squared * camera[7]))
@@ -47,10 +52,15 @@ def weight_error(weight: jax.Array) -> jax.Array:
     return 1 - weight * weight
 
 
+def seen_by(numbers: jax.Array, index: jax.Array) -> Any:
+    """Those of each observation, a list (of lists) of what stands along the leading axes."""
+    return numbers[index] if numbers.ndim == 1 else [seen_by(row, index) for row in numbers]
+
+
 def residuals(cameras: jax.Array, points: jax.Array, weights: jax.Array, features: jax.Array, seen: jax.Array) -> Any:
     """All errors; ``seen`` has the camera and the point of each observation."""
-    matrices = rotation(cameras[:3])[..., seen[0]]
-    reprojection = errors(matrices, cameras[3:, seen[0]], points[:, seen[1]], weights, features)
+    reprojection = errors(seen_by(rotation(cameras[:3]), seen[0]), seen_by(cameras[3:], seen[0]), seen_by(points, seen[1]), weights,
+                          features)
     return jnp.stack(reprojection, axis=1), weight_error(weights)
 
 
@@ -63,18 +73,18 @@ def jacobian(ad: Any) -> Any:
 
     def compressed(cameras: jax.Array, points: jax.Array, weights: jax.Array, features: jax.Array, seen: jax.Array) -> Any:
         p = len(weights)
-        turns = jax.vmap(ad.jacfwd(rotation), in_axes=1, out_axes=3)(cameras[:3])[..., seen[0]]
-        arguments = rotation(cameras[:3])[..., seen[0]], cameras[3:, seen[0]], points[:, seen[1]], weights
+        turns = seen_by(jax.vmap(ad.jacfwd(rotation), in_axes=1, out_axes=3)(cameras[:3]), seen[0])
+        arguments = seen_by(rotation(cameras[:3]), seen[0]), seen_by(cameras[3:], seen[0]), seen_by(points, seen[1]), weights
         _, pull = ad.vjp(partial(errors, feature=features), *arguments)
         one, none = jnp.ones(p), jnp.zeros(p)
         rows = []
         for ct in ((one, none), (none, one)):
             matrix, camera, point, weight = pull(ct)
-            turned = [sum(matrix[i, j] * turns[i, j, r] for i in range(3) for j in range(3)) for r in range(3)]
+            turned = [sum(matrix[i][j] * turns[i][j][r] for i in range(3) for j in range(3)) for r in range(3)]
             rows += [*turned, *camera, *point, weight]
         slopes = ad.grad(lambda w: jnp.sum(weight_error(w)))(weights)
         return (*structure(cameras.shape[1], points.shape[1], seen),
-                jnp.concatenate([jnp.stack(rows, axis=1).ravel(), slopes]))
+                jnp.concatenate([jnp.stack(rows).T.ravel(), slopes]))
 
     return compressed
 

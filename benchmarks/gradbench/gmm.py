@@ -39,8 +39,10 @@ def log_likelihood(parameters: Parameters, x: jax.Array, gamma: jax.Array, m: in
     alpha, mu, q, l = (parameters[name] for name in ("alpha", "mu", "q", "l"))  # noqa: E741
     (n, d), k = x.shape, len(alpha)
     factors = transposed_factors(q, l)
-    # One product of matrices for all components: Q x - Q μ, not Q (x - μ).
-    whitened = jnp.einsum("kji,nj->kin", factors, x) - jnp.einsum("kji,kj->ki", factors, mu)[:, :, None]
+    # One product of matrices for all components: [Q, -Q μ] [x, 1], not Q (x - μ).
+    shifts = -jnp.sum(factors * mu[:, :, None], axis=1)
+    extended = jnp.concatenate([factors.transpose(0, 2, 1), shifts[:, :, None]], axis=2).reshape(k * d, d + 1)
+    whitened = (extended @ jnp.concatenate([x, jnp.ones((n, 1))], axis=1).T).reshape(k, d, n)
     sum_q = jnp.sum(q, axis=1)
     terms = (alpha + sum_q)[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)
     freedom = d + m + 1

@@ -19,22 +19,20 @@ UNITS = 14
 
 
 def loss(main: jax.Array, extra: jax.Array, state: jax.Array, sequence: jax.Array) -> jax.Array:
-    layers, b = len(main) // 2, main.shape[1] // 4
-    weights, biases = jnp.moveaxis(main.reshape(layers, 2, 4, b), 1, 0)
-    hidden, cells = jnp.moveaxis(state.reshape(layers, 2, b), 1, 0)
+    """One scan for each layer: what it reads from the layer below is known for all times, and two of its four gates with it."""
+    b = main.shape[1] // 4
+    h = sequence[:-1] * extra[0]
+    for (w, bias), (hidden, cell) in zip(main.reshape(-1, 2, 4, b), state.reshape(-1, 2, b), strict=True):
+        forget, out = jax.nn.sigmoid(h * w[0] + bias[0]), jax.nn.sigmoid(h * w[2] + bias[2])
 
-    def step(carry: Any, x: jax.Array) -> Any:
-        h, next_hidden, next_cells = x * extra[0], [], []
-        for w, bias, before, cell in zip(weights, biases, *carry, strict=True):
-            forget, out = jax.nn.sigmoid(h * w[0] + bias[0]), jax.nn.sigmoid(h * w[2] + bias[2])
-            keep, change = jax.nn.sigmoid(before * w[1] + bias[1]), jnp.tanh(before * w[3] + bias[3])
+        def step(carry: Any, gates: Any, w: jax.Array = w, bias: jax.Array = bias) -> Any:
+            (hidden, cell), (forget, out) = carry, gates
+            keep, change = jax.nn.sigmoid(hidden * w[1] + bias[1]), jnp.tanh(hidden * w[3] + bias[3])
             cell = cell * forget + keep * change
-            h = out * jnp.tanh(cell)
-            next_hidden.append(h)
-            next_cells.append(cell)
-        return (next_hidden, next_cells), h
+            hidden = out * jnp.tanh(cell)
+            return (hidden, cell), hidden
 
-    _, h = lax.scan(step, (list(hidden), list(cells)), sequence[:-1])
+        _, h = lax.scan(step, (hidden, cell), (forget, out))
     y = h * extra[1] + extra[2]
     log_total = jnp.log(jnp.sum(jnp.exp(y), axis=1) + 2)
     return -jnp.sum(sequence[1:] * (y - log_total[:, None])) / y.size

@@ -1,0 +1,91 @@
+"""The workloads of GradBench, dualrev's derivative beside jax's of the same function: ``python -m benchmarks.gradbench.figures``.
+
+Rounds are interleaved in one process, each run blocked until ready, after the results were found equal.  The milliseconds of the
+hand-written C++ are those of another machine; ``--scale`` says how much slower this one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+import dualrev
+from benchmarks.figures import largest_difference
+from benchmarks.gradbench.workloads import WORKLOADS, Workload
+
+Run = Callable[[], Any]
+
+
+def seconds(run: Run, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        jax.block_until_ready(run())
+    return (time.perf_counter() - start) / calls
+
+
+def interleaved(runs: list[Run], budget: float) -> list[list[float]]:
+    """Seconds of each run in each round; who goes first changes from round to round."""
+    calls = max(1, min(200, int(1e-3 / max(seconds(runs[-1], 3), 1e-7))))
+    rounds: list[list[float]] = []
+    gc.collect()
+    gc.disable()
+    end = time.perf_counter() + budget
+    while len(rounds) < 5 or time.perf_counter() < end:
+        order = range(len(runs)) if len(rounds) % 2 else reversed(range(len(runs)))
+        found = {i: seconds(runs[i], calls) for i in order}
+        rounds.append([found[i] for i in range(len(runs))])
+    gc.enable()
+    return rounds
+
+
+def measured(workload: Workload, budget: float) -> list[list[float]]:
+    """Rounds of the function, dualrev's derivative and jax's."""
+    problem = workload.problem
+    arguments = problem.on_device(workload.arguments())
+    runs: list[Run] = [partial(problem.compiled(name, ad), *arguments) for name, ad in (
+        (workload.function, None), (workload.derivative, dualrev), (workload.derivative, jax))]
+    difference = largest_difference(runs[1](), runs[2]())
+    if not difference < 1e-9:
+        raise AssertionError(f"{workload.name}: results differ by {difference:.1e}")
+    for run in runs:
+        jax.block_until_ready(run())
+    return interleaved(runs, budget)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="workloads whose name starts so (default: all)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time given to each workload")
+    parser.add_argument("--scale", type=float, default=1.0, help="this machine's time over that of the C++ figures'")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    table = Table(title=f"jax {jax.__version__}, {jax.devices()[0].platform}, float64: milliseconds, and ratios of them")
+    for heading in ("workload", "function", "dualrev", "jax", "C++ function", "C++", "over jax", "quartiles", "fastest", "over C++",
+                    "over function"):
+        table.add_column(heading, justify="left" if heading == "workload" else "right", no_wrap=True)
+    for workload in WORKLOADS:
+        if options.names and not workload.name.startswith(tuple(options.names)):
+            continue
+        rounds = measured(workload, options.seconds)
+        function, ours, theirs = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
+        low, over_jax, high = statistics.quantiles([b / c for _, b, c in rounds], n=4)
+        over_function = statistics.median(b / a for a, b, _ in rounds)
+        by_hand = [None if ms is None else ms * options.scale for ms in workload.by_hand]
+        table.add_row(workload.name, f"{function:.3f}", f"{ours:.3f}", f"{theirs:.3f}",
+                      *("" if ms is None else f"{ms:.3f}" for ms in by_hand), f"{over_jax:.2f}", f"{low:.2f}-{high:.2f}",
+                      f"{min(b for _, b, _ in rounds) / min(c for *_, c in rounds):.2f}",
+                      "" if by_hand[1] is None else f"{ours / by_hand[1]:.2f}", f"{over_function:.1f}")
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
