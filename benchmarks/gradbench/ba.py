@@ -14,11 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from benchmarks.gradbench.problem import Fields, Problem, objective
 
 CAMERA, POINT = 11, 3
 WIDTH = CAMERA + POINT + 1
+#: Observations that are differentiated at a time: what is computed on the way stays in a core's cache.
+BLOCK = 1024
 
 
 Numbers = Sequence[jax.Array]
@@ -72,21 +75,33 @@ def jacobian(ad: Any) -> Any:
     """
 
     def compressed(cameras: jax.Array, points: jax.Array, weights: jax.Array, features: jax.Array, seen: jax.Array) -> Any:
-        p = len(weights)
-        turns = seen_by(jax.vmap(ad.jacfwd(rotation), in_axes=1, out_axes=3)(cameras[:3]), seen[0])
-        arguments = seen_by(rotation(cameras[:3]), seen[0]), seen_by(cameras[3:], seen[0]), seen_by(points, seen[1]), weights
-        _, pull = ad.vjp(partial(errors, feature=features), *arguments)
-        one, none = jnp.ones(p), jnp.zeros(p)
-        rows = []
-        for ct in ((one, none), (none, one)):
-            matrix, camera, point, weight = pull(ct)
-            turned = [sum(matrix[i][j] * turns[i][j][r] for i in range(3) for j in range(3)) for r in range(3)]
-            rows += [*turned, *camera, *point, weight]
+        matrices, turns = rotation(cameras[:3]), jax.vmap(ad.jacfwd(rotation), in_axes=1, out_axes=3)(cameras[:3])
+
+        def rows(some: tuple[jax.Array, ...]) -> jax.Array:
+            weight, feature, (camera, point) = some
+            arguments = seen_by(matrices, camera), seen_by(cameras[3:], camera), seen_by(points, point), weight
+            turn = seen_by(turns, camera)
+            _, pull = ad.vjp(partial(errors, feature=feature), *arguments)
+            one, none = jnp.ones_like(weight), jnp.zeros_like(weight)
+            entries = []
+            for ct in ((one, none), (none, one)):
+                by_matrix, by_camera, by_point, by_weight = pull(ct)
+                by_turn = [sum(by_matrix[i][j] * turn[i][j][r] for i in range(3) for j in range(3)) for r in range(3)]
+                entries += [*by_turn, *by_camera, *by_point, by_weight]
+            return jnp.stack(entries).T
+
+        found = lax.map(rows, (blocks(weights), blocks(features), blocks(seen)))
+        entries = found.reshape(-1, 2 * WIDTH)[: len(weights)].ravel()
         slopes = ad.grad(lambda w: jnp.sum(weight_error(w)))(weights)
-        return (*structure(cameras.shape[1], points.shape[1], seen),
-                jnp.concatenate([jnp.stack(rows).T.ravel(), slopes]))
+        return *structure(cameras.shape[1], points.shape[1], seen), jnp.concatenate([entries, slopes])
 
     return compressed
+
+
+def blocks(numbers: jax.Array) -> jax.Array:
+    """Numbers of observations, block by block; the last is filled up with zeros."""
+    filled = jnp.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, -numbers.shape[-1] % BLOCK)])
+    return jnp.moveaxis(filled.reshape(*numbers.shape[:-1], -1, BLOCK), -2, 0)
 
 
 def structure(n: int, m: int, seen: jax.Array) -> tuple[jax.Array, jax.Array]:

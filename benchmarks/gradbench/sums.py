@@ -34,6 +34,14 @@ LSE = Problem(lambda fields: (fields.array("x", None),),
 BLOCK = 16
 
 
+def powers(t: jax.Array, n: int) -> jax.Array:
+    """[j]: tʲ for j < n, each half of the rows from the other."""
+    if n == 1:
+        return jnp.ones((1, len(t)))
+    half = powers(t, (n + 1) // 2)
+    return jnp.concatenate([half, half[-1] * t * half])[:n]
+
+
 def squares(x: jax.Array, n: int) -> jax.Array:
     """½ Σᵢ (sign tᵢ - Σⱼ xⱼ tᵢʲ)² at n points tᵢ from -1 to 1.
 
@@ -43,8 +51,8 @@ def squares(x: jax.Array, n: int) -> jax.Array:
     t = 2 * jnp.arange(n) / (n - 1) - 1
     blocks = -(-len(x) // BLOCK)
     coefficients = jnp.pad(x, (0, blocks * BLOCK - len(x))).reshape(blocks, BLOCK)
-    low = t ** jnp.arange(BLOCK)[:, None]
-    high = (t**BLOCK) ** jnp.arange(blocks)[:, None]
+    low = powers(t, BLOCK)
+    high = powers(low[-1] * t, blocks)
     return 0.5 * jnp.sum((jnp.sign(t) - jnp.sum(high * (coefficients @ low), axis=0)) ** 2)
 
 
