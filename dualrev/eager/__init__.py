@@ -29,6 +29,7 @@ from dualrev.eager import printing as printing
 from dualrev.eager import products as products
 from dualrev.eager import random as random
 from dualrev.eager import reductions as reductions
+from dualrev.eager import serialization as serialization
 from dualrev.eager import shapes as shapes
 from dualrev.eager import utils as utils
 from dualrev.eager import values as values

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from dualrev.eager import nn
+from dualrev.eager.serialization import load
 from dualrev.eager.tensors import Tensor
 
 
@@ -71,15 +72,12 @@ def resnet18(weights: Any = None, num_classes: int = 1000) -> ResNet:
       num_classes: the outputs.
 
     Raises:
-      ImportError: ``weights`` is a path, and safetensors is not installed.
+      RuntimeError: names or shapes differ.
+      ValueError: the file is no safetensors file.
     """
     model = ResNet((2, 2, 2, 2), num_classes)
     if isinstance(weights, (str, os.PathLike)):
-        try:
-            from safetensors.numpy import load_file
-        except ImportError:
-            raise ImportError("reading weights from a file needs safetensors: pip install safetensors") from None
-        weights = load_file(weights)
+        weights = load(weights)
     if weights is not None:
         model.load_state_dict(weights)
     return model

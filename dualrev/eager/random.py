@@ -7,6 +7,8 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from dualrev.eager import dtypes
 from dualrev.eager.creation import _float, finished
@@ -34,6 +36,23 @@ class Generator:
     def initial_seed(self) -> int:
         return self._seed
 
+    def get_state(self) -> Tensor:
+        """Where the source is, as bytes."""
+        return wrap(lax.bitcast_convert_type(array_of(self._begun()), jnp.uint8).ravel())
+
+    def set_state(self, new_state: Tensor) -> None:
+        """Go on from where another source, or this one, was."""
+        array = array_of(new_state)
+        if array.dtype != jnp.uint8 or array.shape != (8,):
+            raise TypeError(f"expected the 8 bytes of a get_state(), got {array.dtype}{list(array.shape)}\n"
+                            "the states of PyTorch's generators are others")
+        write(self._begun(), lax.bitcast_convert_type(array.reshape(2, 4), jnp.uint32))
+
+    def _begun(self) -> Tensor:
+        if self._state is None:
+            self._state = wrap(jax.random.PRNGKey(self._seed))
+        return self._state
+
     def key(self) -> Any:
         """A new key."""
         if self._state is None:
@@ -51,6 +70,18 @@ default_generator = Generator().manual_seed(int.from_bytes(os.urandom(4), "littl
 def manual_seed(seed: int) -> Generator:
     """Start the random numbers of the process from a seed."""
     return default_generator.manual_seed(seed)
+
+
+@function
+def get_rng_state() -> Tensor:
+    """Where the random numbers of the process are: to be saved with a checkpoint."""
+    return default_generator.get_state()
+
+
+@function
+def set_rng_state(new_state: Tensor) -> None:
+    """Let the random numbers of the process go on from where they were."""
+    default_generator.set_state(new_state)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_torch import in_both, message
+from against_torch import fill, in_both, message
 
 import dualrev
 from dualrev import eager as torch
@@ -75,13 +75,6 @@ def test_17_groups_closures_and_state() -> None:
                 message(lambda: t.optim.SGD([a], lr=-1.0), ValueError)]
 
     in_both(program)
-
-
-def fill(t: Any, model: Any) -> Any:
-    with t.no_grad():
-        for k, p in enumerate(model.parameters()):
-            p.copy_((t.arange(float(p.numel())).reshape(p.shape) * 0.37 + k).sin())
-    return model
 
 
 LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = dict(

@@ -18,13 +18,28 @@ from dualrev.eager.tensors import Tensor
 _one = {
     "silu": lambda x: x * jax.nn.sigmoid(x), "relu6": lambda x: jnp.where(x <= 0, 0, jnp.where(x >= 6, 6, x)).astype(x.dtype),
     "logsigmoid": lambda x: -jnp.logaddexp(-x, jnp.zeros_like(x)), "softsign": lambda x: x / (1 + jnp.abs(x)),
-    "mish": lambda x: x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x))), "hardtanh": lambda x: jnp.where(x <= -1, -1, jnp.where(
-        x >= 1, 1, x)).astype(x.dtype),
+    "mish": lambda x: x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x))),
+    "hardswish": lambda x: x * jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, x / 6 + 0.5)).astype(x.dtype),
+    "hardsigmoid": lambda x: jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, x / 6 + 0.5)).astype(x.dtype),
+    "tanhshrink": lambda x: x - jnp.tanh(x),
+    "selu": lambda x: 1.0507009873554805 * jnp.where(x > 0, x, 1.6732632423543772 * jnp.expm1(jnp.where(x > 0, 0, x))),
 }
 _OPS = {name: Op(name.capitalize(), fun, light=True) for name, fun in _one.items()}
 _leaky = family("LeakyRelu", lambda x, slope: jnp.where(x > 0, x, slope * x), light=True)
 _elu = family("Elu", lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x))), light=True)
-_softplus = family("Softplus", lambda x, beta: jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta, light=True)
+_celu = family("Celu", lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x) / alpha)), light=True)
+_hardtanh = family("Hardtanh", lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)).astype(x.dtype), light=True)
+_prelu = Op("PreluKernel", lambda x, w: jnp.where(x > 0, x, (w if w.size == 1 else w.reshape(-1, *(1,) * (x.ndim - 2))) * x))
+_softplus = family("Softplus", lambda x, beta, threshold: jnp.where(
+    beta * x > threshold, x, jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta), light=True)
+
+
+def _glu_of(x: Any, dim: int) -> Any:
+    a, b = jnp.split(x, 2, dim)
+    return a * jax.nn.sigmoid(b)
+
+
+_glu = family("Glu", _glu_of, light=True)
 
 
 def _gelu_of(x: Any, approximate: str) -> Any:
@@ -64,19 +79,66 @@ def tanh(input: Tensor) -> Tensor:  # noqa: A002
     return input.tanh()
 
 
+def _on(op: Op, input: Tensor, inplace: bool) -> Tensor:  # noqa: A002
+    """The result of an operation, or the input changed into it."""
+    if inplace:
+        from dualrev.eager.inplace import change
+
+        return change(input, op, ())
+    return apply(op, (input,))
+
+
 def silu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
     """``x * sigmoid(x)``."""
-    return apply(_OPS["silu"], (input,))
+    return _on(_OPS["silu"], input, inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
     """The positive part, up to 6."""
-    return apply(_OPS["relu6"], (input,))
+    return _on(_OPS["relu6"], input, inplace)
 
 
-def hardtanh(input: Tensor) -> Tensor:  # noqa: A002
-    """The nearest number from -1 to 1."""
-    return apply(_OPS["hardtanh"], (input,))
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:  # noqa: A002
+    """The nearest number between two."""
+    return _on(_hardtanh(min_val, max_val), input, inplace)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``x * hardsigmoid(x)``."""
+    return _on(_OPS["hardswish"], input, inplace)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``x / 6 + 1 / 2``, from 0 to 1."""
+    return _on(_OPS["hardsigmoid"], input, inplace)
+
+
+def tanhshrink(input: Tensor) -> Tensor:  # noqa: A002
+    """``x - tanh(x)``."""
+    return apply(_OPS["tanhshrink"], (input,))
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """An ``elu`` that keeps mean 0 and variance 1."""
+    return _on(_OPS["selu"], input, inplace)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``x``, or ``alpha (exp(x / alpha) - 1)`` where it is negative."""
+    return _on(_celu(alpha), input, inplace)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
+    """The first half times the sigmoid of the second."""
+    d = dim_of(dim, input.ndim)
+    if input.shape[d] % 2:
+        raise RuntimeError(f"Halving dimension must be even, but dimension {d} is size {input.shape[d]}")
+    return apply(_glu(d), (input,))
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:  # noqa: A002
+    """``x``, or ``weight * x`` where it is negative; one weight, or one for each channel."""
+    return apply(_prelu, (input, weight))
 
 
 def logsigmoid(input: Tensor) -> Tensor:  # noqa: A002
@@ -96,22 +158,27 @@ def mish(input: Tensor) -> Tensor:  # noqa: A002
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: A002
     """``x``, or a small multiple of it where it is negative."""
-    return apply(_leaky(negative_slope), (input,))
+    return _on(_leaky(negative_slope), input, inplace)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:  # noqa: A002
     """``x``, or ``alpha (exp(x) - 1)`` where it is negative."""
-    return apply(_elu(alpha), (input,))
+    return _on(_elu(alpha), input, inplace)
 
 
-def softplus(input: Tensor, beta: float = 1.0) -> Tensor:  # noqa: A002
-    """``log(1 + exp(beta x)) / beta``."""
-    return apply(_softplus(beta), (input,))
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:  # noqa: A002
+    """``log(1 + exp(beta x)) / beta``, and ``x`` where ``beta x`` is above the threshold."""
+    return apply(_softplus(beta, threshold), (input,))
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:  # noqa: A002
     """``x`` times the normal distribution function of ``x``."""
     return apply(_gelu(approximate), (input,))
+
+
+def softmin(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
+    """The softmax of the negative."""
+    return softmax(-input, dim)
 
 
 def softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002

@@ -10,21 +10,29 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev.eager.dispatch import apply
+from dualrev.eager.nn.activations import celu as celu
 from dualrev.eager.nn.activations import elu as elu
 from dualrev.eager.nn.activations import gelu as gelu
+from dualrev.eager.nn.activations import glu as glu
+from dualrev.eager.nn.activations import hardsigmoid as hardsigmoid
+from dualrev.eager.nn.activations import hardswish as hardswish
 from dualrev.eager.nn.activations import hardtanh as hardtanh
 from dualrev.eager.nn.activations import leaky_relu as leaky_relu
 from dualrev.eager.nn.activations import log_softmax as log_softmax
 from dualrev.eager.nn.activations import logsigmoid as logsigmoid
 from dualrev.eager.nn.activations import mish as mish
+from dualrev.eager.nn.activations import prelu as prelu
 from dualrev.eager.nn.activations import relu as relu
 from dualrev.eager.nn.activations import relu6 as relu6
+from dualrev.eager.nn.activations import selu as selu
 from dualrev.eager.nn.activations import sigmoid as sigmoid
 from dualrev.eager.nn.activations import silu as silu
 from dualrev.eager.nn.activations import softmax as softmax
+from dualrev.eager.nn.activations import softmin as softmin
 from dualrev.eager.nn.activations import softplus as softplus
 from dualrev.eager.nn.activations import softsign as softsign
 from dualrev.eager.nn.activations import tanh as tanh
+from dualrev.eager.nn.activations import tanhshrink as tanhshrink
 from dualrev.eager.operation import Op, family
 from dualrev.eager.random import draw
 from dualrev.eager.tensors import Tensor, array_of, wrap
@@ -80,12 +88,21 @@ def _convolve(n: int) -> Callable[..., Tensor]:
 conv1d, conv2d, conv3d = _convolve(1), _convolve(2), _convolve(3)
 
 
-def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str) -> Any:
+def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str, dilation: Any = None, ceil: bool = False) -> Any:
     lead = (1,) * (x.ndim - len(kernel))
     pads = [(0, 0)] * len(lead) + [(p, p) for p in padding]
     if kind == "max":
+        dilation = dilation or (1,) * len(kernel)
+        if ceil:
+            # Room for one more window, where one would begin inside what is there.
+            for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
+                n = x.shape[len(lead) + i]
+                left = (n + 2 * p - d * (k - 1) - 1) % s
+                more = s - left if left and (n + 2 * p - d * (k - 1) - 1) // s * s + s < n + p else 0
+                pads[len(lead) + i] = (p, p + more)
         low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
-        return lax.reduce_window(x, jnp.asarray(low, x.dtype), lax.max, lead + kernel, lead + stride, pads)
+        return lax.reduce_window(x, jnp.asarray(low, x.dtype), lax.max, lead + kernel, lead + stride, pads,
+                                 window_dilation=None if dilation == (1,) * len(kernel) else lead + dilation)
     total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, lead + kernel, lead + stride, pads)
     size = 1
     for k in kernel:
@@ -96,10 +113,12 @@ def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str) -> Any:
 _max_pool, _avg_pool = family("MaxPool2DWithIndices", _pool_of), family("AvgPool2D", _pool_of)
 
 
-def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
+def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
+               ceil_mode: bool = False) -> Tensor:
     """The largest entry of each window."""
     k = _tuple(kernel_size, 2)
-    return apply(_max_pool(k, k if stride is None else _tuple(stride, 2), _tuple(padding, 2), "max"), (input,))
+    steps = k if stride is None else _tuple(stride, 2)
+    return apply(_max_pool(k, steps, _tuple(padding, 2), "max", _tuple(dilation, 2), ceil_mode), (input,))
 
 
 def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
@@ -261,3 +280,14 @@ from dualrev.eager.nn.losses import l1_loss as l1_loss  # noqa: E402
 from dualrev.eager.nn.losses import mse_loss as mse_loss  # noqa: E402
 from dualrev.eager.nn.losses import nll_loss as nll_loss  # noqa: E402
 from dualrev.eager.nn.losses import smooth_l1_loss as smooth_l1_loss  # noqa: E402
+from dualrev.eager.nn.norms import group_norm as group_norm  # noqa: E402
+from dualrev.eager.nn.norms import instance_norm as instance_norm  # noqa: E402
+from dualrev.eager.nn.norms import rms_norm as rms_norm  # noqa: E402
+from dualrev.eager.nn.windows import adaptive_avg_pool1d as adaptive_avg_pool1d  # noqa: E402
+from dualrev.eager.nn.windows import avg_pool1d as avg_pool1d  # noqa: E402
+from dualrev.eager.nn.windows import conv_transpose1d as conv_transpose1d  # noqa: E402
+from dualrev.eager.nn.windows import conv_transpose2d as conv_transpose2d  # noqa: E402
+from dualrev.eager.nn.windows import conv_transpose3d as conv_transpose3d  # noqa: E402
+from dualrev.eager.nn.windows import cosine_similarity as cosine_similarity  # noqa: E402
+from dualrev.eager.nn.windows import interpolate as interpolate  # noqa: E402
+from dualrev.eager.nn.windows import max_pool1d as max_pool1d  # noqa: E402

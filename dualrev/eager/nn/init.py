@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax.numpy as jnp
+
+from dualrev.eager.creation import eye
 from dualrev.eager.modes import no_grad
-from dualrev.eager.tensors import Tensor
+from dualrev.eager.random import randn
+from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 def _fans(t: Tensor) -> tuple[int, int]:
@@ -71,3 +75,28 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
     """Normal, so that variances stay equal one way."""
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fans(tensor)[mode != "fan_in"]))
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Ones on the diagonal."""
+    with no_grad():
+        return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype))
+
+
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+    """Normal, drawn again where outside ``[a, b]``."""
+    # The inverse of the distribution function, at uniform numbers between its values at the bounds.
+    low, high = (math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
+    with no_grad():
+        return tensor.uniform_(low, high).erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """A matrix with orthonormal rows or columns."""
+    if tensor.ndim < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    with no_grad():
+        q, r = jnp.linalg.qr(array_of(randn(max(rows, columns), min(rows, columns), dtype=tensor.dtype)))
+        q = q * jnp.sign(jnp.diag(r))
+        return tensor.copy_(wrap(gain * (q if rows >= columns else q.T)).reshape(tensor.shape))

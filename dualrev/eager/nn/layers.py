@@ -59,9 +59,13 @@ class _Conv(Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.dilation = (F._tuple(x, self.n) for x in (kernel_size, stride, dilation))
         self.padding = padding if isinstance(padding, str) else F._tuple(padding, self.n)
-        self.weight = _empty(out_channels, in_channels // groups, *self.kernel_size, dtype=dtype)
+        self.output_padding = (0,) * self.n
+        self.weight = _empty(*self._channels(), *self.kernel_size, dtype=dtype)
         self.register_parameter("bias", _empty(out_channels, dtype=dtype) if bias else None)
         self.reset_parameters()
+
+    def _channels(self) -> tuple[int, int]:
+        return self.out_channels, self.in_channels // self.groups
 
     def reset_parameters(self) -> None:
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -77,6 +81,12 @@ class _Conv(Module):
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         if self.padding != (0,) * self.n:
             text += f", padding={self.padding}"
+        if self.dilation != (1,) * self.n:
+            text += f", dilation={self.dilation}"
+        if self.output_padding != (0,) * self.n:
+            text += f", output_padding={self.output_padding}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
         return text + ("" if self.bias is not None else ", bias=False")
 
 
@@ -94,6 +104,30 @@ class Conv3d(_Conv):
     """Convolution of (batch, channels, depth, height, width)."""
 
     n = 3
+
+
+class _Transposed(_Conv):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+                 output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1, device: Any = None, dtype: Any = None):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype=dtype)
+        self.output_padding = F._tuple(output_padding, self.n)
+
+    def _channels(self) -> tuple[int, int]:
+        return self.in_channels, self.out_channels // self.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[self.n]
+        return conv(x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+
+
+class ConvTranspose1d(_Transposed):
+    """The transpose of a convolution of (batch, channels, length)."""
+
+    n = 1
+
+
+class ConvTranspose2d(_Transposed):
+    """The transpose of a convolution of (batch, channels, height, width)."""
 
 
 class _BatchNorm(Module):
@@ -125,7 +159,7 @@ class _BatchNorm(Module):
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
 
 
 class BatchNorm1d(_BatchNorm):
@@ -136,6 +170,12 @@ class BatchNorm1d(_BatchNorm):
 
 class BatchNorm2d(_BatchNorm):
     """Normalization of the channels of (batch, channels, height, width)."""
+
+
+class BatchNorm3d(_BatchNorm):
+    """Normalization of the channels of (batch, channels, depth, height, width)."""
+
+    dims = (5,)
 
 
 class LayerNorm(Module):
@@ -154,7 +194,8 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+                f"bias={self.bias is not None}")
 
 
 class Embedding(Module):
@@ -175,90 +216,16 @@ class Embedding(Module):
                                                                                                      f"padding_idx={self.padding_idx}")
 
 
-class _Keeps(Module):
-    """A layer without parameters, whose arguments are those of a function."""
+class PReLU(Module):
+    """``x``, or a learned multiple of it where it is negative."""
 
-    names: tuple[str, ...] = ()
-    defaults: tuple[Any, ...] = ()
-
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None):
         super().__init__()
-        values = dict(zip(self.names, self.defaults, strict=True))
-        if len(args) > len(self.names) or set(kwargs) - set(self.names):
-            raise TypeError(f"{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
-        values.update(zip(self.names, args, strict=False))
-        values.update(kwargs)
-        for name, value in values.items():
-            setattr(self, name, value)
+        self.num_parameters = num_parameters
+        self.weight = Parameter(make.full((num_parameters,), init, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return getattr(F, self.function)(x, *[getattr(self, name) for name in self.names])
-
-    function = ""
+        return F.prelu(x, self.weight)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{n}={getattr(self, n)}" for n, d in zip(self.names, self.defaults, strict=True)
-                         if getattr(self, n) is not d and n != "training")
-
-
-def _keeps(class_name: str, function: str, *arguments: tuple[str, Any]) -> Any:
-    return type(class_name, (_Keeps,), {"function": function, "names": tuple([n for n, _ in arguments]), "__module__": __name__,
-                                        "defaults": tuple([d for _, d in arguments]),
-                                        "__doc__": f"``functional.{function}`` as a layer."})
-
-
-ReLU = _keeps("ReLU", "relu", ("inplace", False))
-ReLU6 = _keeps("ReLU6", "relu6", ("inplace", False))
-LeakyReLU = _keeps("LeakyReLU", "leaky_relu", ("negative_slope", 0.01), ("inplace", False))
-ELU = _keeps("ELU", "elu", ("alpha", 1.0), ("inplace", False))
-GELU = _keeps("GELU", "gelu", ("approximate", "none"))
-SiLU = _keeps("SiLU", "silu", ("inplace", False))
-Mish = _keeps("Mish", "mish")
-Sigmoid = _keeps("Sigmoid", "sigmoid")
-Tanh = _keeps("Tanh", "tanh")
-Softplus = _keeps("Softplus", "softplus", ("beta", 1.0))
-Softmax = _keeps("Softmax", "softmax", ("dim", -1))
-LogSoftmax = _keeps("LogSoftmax", "log_softmax", ("dim", -1))
-MaxPool2d = _keeps("MaxPool2d", "max_pool2d", ("kernel_size", 2), ("stride", None), ("padding", 0))
-AvgPool2d = _keeps("AvgPool2d", "avg_pool2d", ("kernel_size", 2), ("stride", None), ("padding", 0))
-AdaptiveAvgPool2d = _keeps("AdaptiveAvgPool2d", "adaptive_avg_pool2d", ("output_size", 1))
-
-
-class Identity(Module):
-    """Its input."""
-
-    def __init__(self, *_: Any, **__: Any):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Flatten(Module):
-    """All dimensions but the first as one."""
-
-    def __init__(self, start_dim: int = 1, end_dim: int = -1):
-        super().__init__()
-        self.start_dim, self.end_dim = start_dim, end_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(self.start_dim, self.end_dim)
-
-    def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
-
-class Dropout(Module):
-    """Entries set to zero at random, in training."""
-
-    def __init__(self, p: float = 0.5, inplace: bool = False):
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-        self.p, self.inplace = p, inplace
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}"
+        return f"num_parameters={self.num_parameters}"

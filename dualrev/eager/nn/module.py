@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import RemovableHandle
 from dualrev.eager.tensors import Tensor
+
+
+class IncompatibleKeys(NamedTuple):
+    """Which names ``load_state_dict`` did not find, and which it had no place for."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
 class Parameter(Tensor):
@@ -204,10 +216,10 @@ class Module:
         missing = [k for k in own if k not in state_dict]
         unexpected = [k for k in state_dict if k not in own]
         errors = []
-        if strict and unexpected:
-            errors.append("Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
         if strict and missing:
             errors.append("Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
+        if strict and unexpected:
+            errors.append("Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
         with no_grad():
             for key, x in own.items():
                 if key in state_dict:
@@ -215,13 +227,12 @@ class Module:
                     given = given if isinstance(given, Tensor) else tensor(given)
                     if given.shape != x.shape:
                         errors.append(f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, the "
-                                      "shape in "
-                                      f"current model is {x.shape}.")
+                                      f"shape in current model is {x.shape}.")
                     elif not errors:
                         x.copy_(given)
         if errors:
             raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
-        return missing, unexpected
+        return IncompatibleKeys(missing, unexpected)
 
     def train(self, mode: bool = True) -> Any:
         """Let layers behave as in training, or not."""

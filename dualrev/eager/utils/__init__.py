@@ -1,3 +1,4 @@
 """``torch.utils``."""
 
 from dualrev.eager.utils import checkpoint as checkpoint
+from dualrev.eager.utils import data as data

@@ -1,0 +1,86 @@
+"""``torch.nn.utils``: gradients that are clipped, parameters as one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev.eager.inplace import write
+from dualrev.eager.modes import no_grad
+from dualrev.eager.shapes import cat
+from dualrev.eager.tensors import Tensor, array_of, wrap
+
+
+def _grads(parameters: Any) -> list[Tensor]:
+    given: Iterable[Tensor] = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [p.grad for p in given if p.grad is not None]
+
+
+def _norm_of(arrays: list[Any], p: float) -> Any:
+    norms = jnp.stack([jnp.linalg.norm(jnp.ravel(g), p) for g in arrays])
+    return jnp.linalg.norm(norms, p)
+
+
+@jax.jit
+def _shrunk(arrays: list[Any], norm: Any, bound: Any) -> list[Any]:
+    factor = jnp.minimum(bound / (norm + 1e-6), 1.0)
+    return [(g * factor).astype(g.dtype) for g in arrays]
+
+
+_norm = jax.jit(_norm_of, static_argnums=1)
+
+
+def get_total_norm(tensors: Any, norm_type: float = 2.0) -> Tensor:
+    """The norm of all entries of some tensors."""
+    given = [array_of(t) for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
+    return wrap(_norm(given, float(norm_type)) if given else jnp.zeros(()))
+
+
+def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
+    """Shrink the gradients, all by one factor, so that their norm is at most ``max_norm``; returns what it was.
+
+    Raises:
+      RuntimeError: the norm is not finite, with ``error_if_nonfinite=True``.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> (x * x / 2).sum().backward()
+    >>> torch.nn.utils.clip_grad_norm_(x, 1.0)
+    tensor(5.)
+    >>> x.grad
+    tensor([0.6000, 0.8000])
+    """
+    grads = _grads(parameters)
+    total = get_total_norm(grads, norm_type)
+    if error_if_nonfinite and not jnp.isfinite(array_of(total)):
+        raise RuntimeError(f"The total norm of order {float(norm_type)} for gradients from `parameters` is non-finite, so it cannot be "
+                           "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
+                           "`error_if_nonfinite=False`")
+    if grads:
+        for g, array in zip(grads, _shrunk([array_of(g) for g in grads], array_of(total), max_norm), strict=True):
+            write(g, array)
+    return total
+
+
+def clip_grad_value_(parameters: Any, clip_value: float) -> None:
+    """Move the entries of the gradients into ``[-clip_value, clip_value]``."""
+    with no_grad():
+        for g in _grads(parameters):
+            g.clamp_(-clip_value, clip_value)
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All parameters as one vector."""
+    return cat([p.reshape(-1) for p in parameters])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Set the parameters to the parts of one vector."""
+    place = 0
+    for p in parameters:
+        n = p.numel()
+        write(p, array_of(vec)[place: place + n].reshape(p.shape))
+        place += n

@@ -1,0 +1,106 @@
+"""Functions of windows beyond convolution and pooling in the plane: transposed convolution, pooling of sequences, resizing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev.eager.dispatch import apply
+from dualrev.eager.nn import functional as F  # noqa: N812
+from dualrev.eager.operation import family
+from dualrev.eager.tensors import Tensor
+
+
+def _transposed_of(x: Any, w: Any, *rest: Any) -> Any:
+    # The transpose of a convolution is one of a dilated input with the kernel turned round, its channels exchanged.
+    *bias, stride, padding, extra, dilation, groups = rest
+    n = x.ndim - 2
+    letters = "DHW"[-n:]
+    pads = [(d * (k - 1) - p, d * (k - 1) - p + e) for k, p, e, d in zip(w.shape[2:], padding, extra, dilation, strict=True)]
+    w = jnp.flip(w, range(2, w.ndim)).reshape(groups, w.shape[0] // groups, *w.shape[1:])
+    w = jnp.swapaxes(w, 1, 2).reshape(-1, w.shape[1], *w.shape[3:])
+    out = lax.conv_general_dilated(x, w, (1,) * n, pads, lhs_dilation=stride, rhs_dilation=dilation, feature_group_count=groups,
+                                   dimension_numbers=("NC" + letters, "OI" + letters, "NC" + letters))
+    return out + bias[0].reshape(-1, *(1,) * n) if bias else out
+
+
+_transposed = family("Convolution", _transposed_of)
+
+
+def _transpose(n: int) -> Callable[..., Tensor]:
+    def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,  # noqa: A002
+             groups: int = 1, dilation: Any = 1) -> Tensor:
+        if input.ndim == n + 1:
+            return conv(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
+        if input.ndim != n + 2:
+            raise RuntimeError(f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to conv_transpose{n}d, but got input of "
+                               f"size: {list(input.shape)}")
+        if input.shape[1] != weight.shape[0]:
+            raise RuntimeError(f"Given transposed=1, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
+                               f"{weight.shape[0]} channels, but got {input.shape[1]} channels instead")
+        steps, extra, spread = F._tuple(stride, n), F._tuple(output_padding, n), F._tuple(dilation, n)
+        if any(e >= max(s, d) for e, s, d in zip(extra, steps, spread, strict=True)):
+            raise RuntimeError("output padding must be smaller than either stride or dilation, but got "
+                               f"output_padding={extra}, stride={steps}, dilation={spread}")
+        op = _transposed(steps, F._tuple(padding, n), extra, spread, groups)
+        return apply(op, (input, weight) if bias is None else (input, weight, bias))
+
+    conv.__name__ = f"conv_transpose{n}d"
+    conv.__doc__ = f"The transpose of a convolution over {n} dimension{'s' * (n > 1)}: a step for each input, not for each output."
+    return conv
+
+
+conv_transpose1d, conv_transpose2d, conv_transpose3d = _transpose(1), _transpose(2), _transpose(3)
+
+
+def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
+               ceil_mode: bool = False) -> Tensor:
+    """The largest entry of each window of a sequence."""
+    k = F._tuple(kernel_size, 1)
+    steps = k if stride is None else F._tuple(stride, 1)
+    return apply(F._max_pool(k, steps, F._tuple(padding, 1), "max", F._tuple(dilation, 1), ceil_mode), (input,))
+
+
+def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
+    """The mean of each window of a sequence."""
+    k = F._tuple(kernel_size, 1)
+    return apply(F._avg_pool(k, k if stride is None else F._tuple(stride, 1), F._tuple(padding, 1), "mean"), (input,))
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: int) -> Tensor:  # noqa: A002
+    """Means of windows of a sequence, so many that the output has a size."""
+    return apply(F._adaptive((output_size,)), (input,))
+
+
+def _nearest_of(x: Any, sizes: tuple[int, ...]) -> Any:
+    for i, size in enumerate(sizes):
+        dim = x.ndim - len(sizes) + i
+        x = jnp.take(x, jnp.arange(size) * x.shape[dim] // size, dim)
+    return x
+
+
+_nearest = family("UpsampleNearest", _nearest_of)
+
+
+def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> Tensor:  # noqa: A002
+    """The entries of (batch, channels, ...) repeated, so that it has a size."""
+    if mode != "nearest":
+        raise NotImplementedError(f"interpolate with mode='{mode}'\nonly 'nearest' is there; torch.lift takes jax.image.resize")
+    n = input.ndim - 2
+    if (size is None) == (scale_factor is None):
+        raise ValueError("only one of size or scale_factor should be defined" if size is not None
+                         else "either size or scale_factor should be defined")
+    if size is not None:
+        sizes = F._tuple(size, n)
+    else:
+        factors = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * n
+        sizes = tuple([int(s * f) for s, f in zip(input.shape[2:], factors, strict=True)])
+    return apply(_nearest(sizes), (input,))
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """The cosine of the angle between vectors along a dimension."""
+    return (x1 * x2).sum(dim) / (x1.norm(2, dim).clamp(min=eps) * x2.norm(2, dim).clamp(min=eps))
