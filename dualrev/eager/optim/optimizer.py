@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from dualrev.eager.dispatch import constant
 from dualrev.eager.inplace import write
@@ -137,7 +138,15 @@ class Optimizer:
             mine.update({k: v for k, v in given.items() if k != "params"})
         params = [p for g in self.param_groups for p in g["params"]]
         for i, state in state_dict["state"].items():
-            self.state[params[i]] = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+            mine = self.state[params[i]]
+            for name, value in state.items():
+                old = mine.get(name)
+                if isinstance(value, Tensor) and isinstance(old, Tensor) and old.shape == value.shape and old.dtype == value.dtype:
+                    write(old, jnp.copy(array_of(value)))  # a compiled step refers to this one
+                else:
+                    mine[name] = value.detach().clone() if isinstance(value, Tensor) else value
+            for name in [n for n in mine if n not in state]:
+                del mine[name]
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
