@@ -24,7 +24,7 @@ from dualrev.residuals import size
 WIDTH = 140
 
 LEGEND = (
-    "forward: one push for each input.  reverse: one pull for each output.  All at once, unless it says how many.",
+    "forward: one push for each input; nothing is stored.  reverse: one pull for each output.  All at once, unless it says how many.",
     "time: the whole Jacobian with the value, compiled and warm, median of up to 9 runs.  tape: what the reverse engine keeps.",
     "differ: the largest entry of a difference over that of the Jacobian, and each engine from jax's same mode.",
     "value: of a scalar; of anything larger the Euclidean norm, |f|.",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dualrev.problems import PROBLEMS, brusselator, mixture, network
+from dualrev.problems import PROBLEMS, brusselator, linear, mixture, network
 from dualrev.problems.sources import iris, text
 
 
@@ -50,6 +50,12 @@ def test_brusselator_rate_by_loops():
             reaction = u[i, j] ** 2 * v[i, j]
             np.testing.assert_allclose(rates["u"][i, j], 1 + reaction - 4.4 * u[i, j] + 0.1 * u_spread)
             np.testing.assert_allclose(rates["v"][i, j], 3.4 * u[i, j] - reaction + 0.1 * v_spread)
+
+
+def test_linear_model_by_hand():
+    gradient = jax.grad(linear.loss)(linear.model())
+    np.testing.assert_array_equal(gradient["w"], [-6, -3, -9])
+    assert gradient["b"] == -3
 
 
 def test_network_can_be_trained():

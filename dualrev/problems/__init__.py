@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dualrev.problems import brusselator, lstm, mixture, network
+from dualrev.problems import brusselator, linear, lstm, mixture, network
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Problem:
 
 
 PROBLEMS: tuple[Problem, ...] = (
+    Problem(
+        "linear model",
+        "half the squared error of y = w.x + b at one point, by w and b: for n inputs n pushes that keep nothing, or one pull from a tape",
+        "A. M. Legendre, Nouvelles méthodes pour la détermination des orbites des comètes (1805), appendix on least squares",
+        linear.loss,
+        linear.model,
+    ),
     Problem(
         "Gaussian mixture",
         "log-likelihood of three Gaussians with full covariances on Fisher's iris measurements, 150 flowers",
