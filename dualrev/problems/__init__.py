@@ -23,7 +23,7 @@ class Problem:
 PROBLEMS: tuple[Problem, ...] = (
     Problem(
         "linear model",
-        "half the squared error of y = w.x + b at one point, by w and b: for n inputs n pushes that keep nothing, or one pull from a tape",
+        "half the squared error of y = w.x + b at one point, by w and b: n pushes that store nothing, or one pull from a tape",
         "A. M. Legendre, Nouvelles méthodes pour la détermination des orbites des comètes (1805), appendix on least squares",
         linear.loss,
         linear.model,

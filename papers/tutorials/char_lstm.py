@@ -88,7 +88,8 @@ def main(arguments: list[str] | None = None) -> float:
     console, start = Console(), time.perf_counter()
     torch.manual_seed(0)
     text = options.text.read_text()
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]:.2f} nats"), TimeRemainingColumn())
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]:.2f} nats"),
+               TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=options.steps, loss=math.log(len(set(text))))
         model, letters, losses = train(text, options.steps, told=lambda loss: progress.update(task, advance=1, loss=loss))

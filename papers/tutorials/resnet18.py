@@ -3,8 +3,8 @@
     python papers/tutorials/resnet18.py
     python papers/tutorials/resnet18.py --weights resnet18.safetensors    # torchvision's, saved by safetensors.torch.save_file
 
-The image and the labels are random, as they are in the tutorial, and the loss, a sum of differences, has no least value: each step takes
-it further down.
+The image and the labels are random, as they are in the tutorial, and the loss, a sum of differences, has no least value: each step
+takes it further down.
 """
 
 from __future__ import annotations

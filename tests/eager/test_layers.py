@@ -168,7 +168,8 @@ def test_18_sets_of_examples_and_batches() -> None:
         seen = sorted(int(i) for _, ys in shuffled for i in ys)
         return [batches, [len(b) for b in mixed], mixed[1]["x"], mixed[1]["square"], mixed[2]["name"], [len(p) for p in parts],
                 sorted(int(p[i][1]) for p in parts for i in range(len(p))), seen, len(shuffled), rows[2],
-                len(data.ConcatDataset([rows, rows])), [b.tolist() for b in data.DataLoader(Stream(), 2)], data.ConcatDataset([rows, rows])[9],
+                len(data.ConcatDataset([rows, rows])), [b.tolist() for b in data.DataLoader(Stream(), 2)],
+                data.ConcatDataset([rows, rows])[9],
                 message(lambda: data.TensorDataset(x, y[:2]), AssertionError), message(lambda: data.DataLoader(rows, 0), ValueError),
                 message(lambda: data.random_split(rows, [1, 2]), ValueError)]
 
