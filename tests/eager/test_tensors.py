@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from against_torch import in_both, message
 
 from dualrev import eager as torch
+from dualrev.eager.layout import layered
+from dualrev.eager.models import BasicBlock
 
 
 def test_1_tensors_print_as_in_pytorch() -> None:
@@ -98,6 +101,31 @@ def test_4_pictures() -> None:
     assert [text[0] for _, text in picture.nodes] == ["leaf x", "ExpBackward0", "MulBackward0", "SumBackward0", "output"]
     assert picture.saved_bytes == 24 and "requires_grad" in picture.svg and "ExpBackward0" in picture.dot
     assert picture._repr_svg_().startswith("<svg")
+
+
+def test_4_a_picture_of_a_block_is_legible() -> None:
+    """Boxes as wide as their text, none over another, edges around them, leaves in a colour of their own, with names."""
+    nn = torch.nn
+    block = BasicBlock(2, 3, 2, nn.Sequential(nn.Conv2d(2, 3, 1, 2, bias=False), nn.BatchNorm2d(3)))
+    picture = torch.graph.draw(block(torch.ones(1, 2, 4, 4)), block)
+    svg = ElementTree.fromstring(picture.svg)
+    kinds = [e.tag.rpartition("}")[2] for e in svg]
+    boxes = [{k: float(e.get(k, 0)) for k in ("x", "y", "width", "height")} for e in svg.iter() if e.get("rx")]
+    colors = [e.get("fill") for e in svg.iter() if e.get("rx")]
+    assert len(boxes) == 19 and kinds.count("path") == 18 and len(set(colors)) == 3 and colors.count("#dff0d8") == 9
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert (a["x"] >= b["x"] + b["width"] or b["x"] >= a["x"] + a["width"] or a["y"] >= b["y"] + b["height"]
+                    or b["y"] >= a["y"] + a["height"])
+    for box, (_, text) in zip(boxes, picture.nodes, strict=True):
+        assert box["width"] >= 6.7 * max(map(len, text)) and box["height"] >= 12 * len(text) and box["x"] >= 0
+    words = "".join(svg.itertext())
+    for word in ("downsample.1.weight", "float32[3, 2, 3, 3]", "requires_grad", "ConvolutionBackward0", "saves", "saved for backward"):
+        assert word in words
+    sizes, edges = [(9.0, 5.0)] * 4, [(0, 1), (1, 2), (2, 3), (0, 3)]
+    places, routes, _ = layered(sizes, edges, lambda i: False)
+    assert [y for _, y in places] == sorted({y for _, y in places}) and len(routes[3]) == 4
+    assert all(abs(x - places[k][0]) > 4.5 for k, (x, _) in zip((1, 2), routes[3][1:3], strict=True))
 
 
 def test_errors_of_shapes_are_those_of_pytorch() -> None:
