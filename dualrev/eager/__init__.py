@@ -19,6 +19,7 @@ from dualrev.eager import autograd as autograd
 from dualrev.eager import choices as choices
 from dualrev.eager import copies as copies
 from dualrev.eager import creation as creation
+from dualrev.eager import func as func
 from dualrev.eager import graph as graph
 from dualrev.eager import indexing as indexing
 from dualrev.eager import models as models
@@ -55,6 +56,7 @@ from dualrev.eager.dtypes import int64 as int64
 from dualrev.eager.dtypes import long as long
 from dualrev.eager.dtypes import set_default_dtype as set_default_dtype
 from dualrev.eager.dtypes import uint8 as uint8
+from dualrev.eager.func import vmap as vmap
 from dualrev.eager.lifted import lift as lift
 from dualrev.eager.modes import enable_grad as enable_grad
 from dualrev.eager.modes import inference_mode as inference_mode

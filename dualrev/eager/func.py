@@ -1,0 +1,142 @@
+"""Where the imperative and the functional face meet: ``torch.func``, and functions of tensors as functions of arrays."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.tree_util import tree_map
+
+from dualrev import api, gradients
+from dualrev._jax import is_array_like
+from dualrev.eager.tensors import Tensor, array_of, wrap
+
+
+def lower(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors as one of jax arrays: for ``dualrev.grad``, ``jvp``, ``hessian`` and all, ``jax.vmap`` and ``jax.jit``.
+
+    Args:
+      fun: takes and returns pytrees of tensors; inside, backward may run too.
+
+    >>> import jax.numpy as jnp
+    >>> import dualrev as dr
+    >>> from dualrev import eager as torch
+    >>> def f(x):                                  # of tensors
+    ...     return (x.sin() ** 2).sum()
+    >>> dr.grad(torch.func.lower(f))(jnp.array([0.0, 0.5]))
+    Array([0.       , 0.8414709], dtype=float32)
+    """
+    @functools.wraps(fun)
+    def lowered(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map(_tensor, (args, kwargs))
+        return _arrays(fun(*args, **kwargs))
+
+    return lowered
+
+
+def _tensor(x: Any) -> Any:
+    return wrap(x) if is_array_like(x) and hasattr(x, "shape") else x
+
+
+def _tensors(tree: Any) -> Any:
+    return tree_map(lambda x: wrap(x) if isinstance(x, jax.Array) else x, tree)
+
+
+def _arrays(tree: Any) -> Any:
+    return tree_map(lambda x: array_of(x) if isinstance(x, Tensor) else x, tree)
+
+
+def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
+    """One of dualrev's functional transformations, on functions of tensors."""
+    def transformed(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False) -> Callable[..., Any]:
+        inner = transform(lower(func), argnums, has_aux)
+
+        @functools.wraps(func)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return _tensors(inner(*_arrays(args), **_arrays(kwargs)))
+
+        return call
+
+    transformed.__name__ = transformed.__qualname__ = transform.__name__
+    transformed.__doc__ = f"{words}  Its results are no part of the graph that backward walks; nest these functions instead."
+    return transformed
+
+
+grad = _of(gradients.grad, "The gradient of a scalar function of tensors.")
+jacrev = _of(gradients.jacrev, "The Jacobian of a function of tensors, row by row.")
+jacfwd = _of(gradients.jacfwd, "The Jacobian of a function of tensors, column by column.")
+hessian = _of(gradients.hessian, "The Hessian of a scalar function of tensors.")
+_value_and_grad = _of(gradients.value_and_grad, "")
+
+
+def grad_and_value(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The gradient of a scalar function of tensors, and its value."""
+    inner = _value_and_grad(func, argnums, has_aux)
+
+    @functools.wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = inner(*args, **kwargs)
+        return gradient, value
+
+    return call
+
+
+def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
+    """The value and the Jacobian times tangents."""
+    return tuple([_tensors(x) for x in api.jvp(lower(func), _arrays(tuple(primals)), _arrays(tuple(tangents)), has_aux)])
+
+
+def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """The value, and a function from cotangents to those of each primal."""
+    out, pull, *aux = api.vjp(lower(func), *_arrays(primals), has_aux=has_aux)
+
+    def pulled(*cotangents: Any) -> Any:
+        given = _arrays(cotangents if len(cotangents) > 1 else cotangents[0])
+        return _tensors(pull(given))
+
+    return (_tensors(out), pulled, *[_tensors(a) for a in aux])
+
+
+def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Callable[..., Any]:
+    """A function of one example as a function of many, along a dimension of each argument.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> torch.func.vmap(torch.func.grad(lambda x: (x ** 2).sum()))(x)
+    tensor([[2., 4.],
+            [6., 8.]])
+    """
+    mapped = jax.vmap(lower(func), in_dims, out_dims)
+
+    @functools.wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _tensors(mapped(*_arrays(args), **_arrays(kwargs)))
+
+    return call
+
+
+def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """Call a module with other parameters and buffers, by name, in place of its own.
+
+    Raises:
+      ValueError: it has no parameter or buffer of a name.
+    """
+    given = parameter_and_buffer_dicts
+    values: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {k: v for part in given for k, v in part.items()}
+    places = {f"{prefix}.{name}" if prefix else name: (place, name) for prefix, m in module.named_modules()
+              for place in (m._parameters, m._buffers) for name in place}
+    unknown = [name for name in values if name not in places]
+    if unknown:
+        raise ValueError(f"functional_call: the module has no parameter or buffer {', '.join(map(repr, unknown))}\n"
+                         f"it has {', '.join(places)}")
+    before = [(place, name, place[name]) for place, name in (places[key] for key in values)]
+    try:
+        for key, value in values.items():
+            place, name = places[key]
+            place[name] = value
+        return module(*(args if isinstance(args, tuple) else (args,)), **(kwargs or {}))
+    finally:
+        for place, name, value in before:
+            place[name] = value
