@@ -19,6 +19,7 @@ from dualrev.eager import autograd as autograd
 from dualrev.eager import choices as choices
 from dualrev.eager import copies as copies
 from dualrev.eager import creation as creation
+from dualrev.eager import cuda as cuda
 from dualrev.eager import func as func
 from dualrev.eager import graph as graph
 from dualrev.eager import indexing as indexing
@@ -35,6 +36,7 @@ from dualrev.eager import shapes as shapes
 from dualrev.eager import utils as utils
 from dualrev.eager import values as values
 from dualrev.eager.compiled import jit as jit
+from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.dtypes import bfloat16 as bfloat16
 from dualrev.eager.dtypes import bool as bool  # noqa: A004
 from dualrev.eager.dtypes import complex64 as complex64

@@ -11,6 +11,7 @@ from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, function, method, renamed
 from dualrev.eager.operation import Op, family
+from dualrev.eager.refusals import broadcast
 from dualrev.eager.tensors import Tensor
 
 # ------------------------------------------------------------------------------------------------------------- with choices
@@ -49,7 +50,14 @@ def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A
 
 
 alias("clip", clamp)
-_WHERE = Op("Where", lambda condition, x, y: jnp.where(condition, x, y))
+
+
+def _where_of(condition: Any, x: Any, y: Any) -> Any:
+    broadcast(x, y, condition)
+    return jnp.where(condition, x, y)
+
+
+_WHERE = Op("Where", _where_of)
 _FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(value, x.dtype), x))
 
 

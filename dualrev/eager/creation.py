@@ -15,7 +15,7 @@ from dualrev.eager.dtypes import jax_device, numpy_of
 from dualrev.eager.modes import mode
 from dualrev.eager.names import function
 from dualrev.eager.shapes import shape_of
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.tensors import Tensor, array_of, described, wrap
 
 
 def finished(array: Any, requires_grad: bool = False, device: Any = None) -> Tensor:
@@ -27,6 +27,8 @@ def finished(array: Any, requires_grad: bool = False, device: Any = None) -> Ten
     if mode.inference:
         t._inference = True
     if requires_grad:
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
+            raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients\n" + described(t))
         t.requires_grad_()
     return t
 
@@ -38,6 +40,17 @@ def _numbers(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [_numbers(x) for x in data]
     return data
+
+
+def _ragged(data: Any, dim: int) -> str | None:
+    """Where sequences that should have the same length have not."""
+    if not isinstance(data, (list, tuple)):
+        return None
+    for x in data:
+        n, first = (len(y) if isinstance(y, (list, tuple)) else 0 for y in (x, data[0]))
+        if n != first:
+            return f"expected sequence of length {first} at dim {dim + 1} (got {n})"
+    return next((found for x in data if (found := _ragged(x, dim + 1))), None)
 
 
 def _leaves(data: Any) -> list[Any]:
@@ -73,7 +86,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
         try:
             values = np.asarray(jax.tree_util.tree_map(np.asarray, data) if any(isinstance(x, jax.Array) for x in leaves) else data)
         except ValueError as error:
-            raise ValueError(f"expected sequence of equal length at each dim\n{error}") from None
+            raise ValueError(f"{_ragged(data, 0)}\n{error}") from None
         if values.dtype.kind in "SUMm":
             wrong = next(x for x in leaves if not isinstance(x, (int, float, complex)))
             raise TypeError(f"new(): invalid data type '{type(wrong).__name__}'\na tensor holds numbers and truth values")
@@ -105,6 +118,14 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     return finished(jnp.array(ndarray))
 
 
+def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
+    shape = shape_of(size)
+    for s in shape:
+        if s < 0:
+            raise RuntimeError(f"Trying to create tensor with negative dimension {s}: {list(shape)}")
+    return shape
+
+
 def _float(dtype: Any) -> Any:
     return dtypes.get_default_dtype().numpy if dtype is None else numpy_of(dtype)
 
@@ -112,13 +133,13 @@ def _float(dtype: Any) -> Any:
 @function
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros."""
-    return finished(jnp.zeros(shape_of(size), _float(dtype)), requires_grad, device)
+    return finished(jnp.zeros(_sizes(size), _float(dtype)), requires_grad, device)
 
 
 @function
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones."""
-    return finished(jnp.ones(shape_of(size), _float(dtype)), requires_grad, device)
+    return finished(jnp.ones(_sizes(size), _float(dtype)), requires_grad, device)
 
 
 @function
@@ -133,7 +154,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     if dtype is None:
         kind = jnp.asarray(fill_value).dtype
         dtype = dtypes.get_default_dtype().numpy if kind.kind == "f" else kind
-    return finished(jnp.full(shape_of((size,)), fill_value, numpy_of(dtype)), requires_grad, device)
+    return finished(jnp.full(_sizes((size,)), fill_value, numpy_of(dtype)), requires_grad, device)
 
 
 @function
@@ -143,12 +164,18 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
         start, end = 0, start
     if dtype is None:
         dtype = dtypes.get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else dtypes.int64
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) * step < 0:
+        raise RuntimeError(f"upper bound and lower bound inconsistent with step sign\nfrom {start} to {end} by {step}")
     return finished(jnp.arange(start, end, step, numpy_of(dtype)), requires_grad, device)
 
 
 @function
 def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """So many numbers from ``start`` to ``end``."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
     return finished(jnp.linspace(start, end, steps, dtype=_float(dtype)), requires_grad, device)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
+from dualrev.eager.modes import mode
 from dualrev.eager.names import both, dim_of, method
 from dualrev.eager.operation import family
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.refusals import first_outside
+from dualrev.eager.tensors import Tensor, array_of, described
 from dualrev.eager.views import view
 
 #: Stands in a static index for the operand that follows.
@@ -56,6 +58,10 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
                                  f"(got {type(part).__name__})")
             array = array_of(part) if isinstance(part, Tensor) else jnp.asarray(part)
             if array.dtype == bool:
+                if array.shape != shape[at: at + array.ndim]:
+                    d = next((d for d, n in enumerate(array.shape) if (*shape, -1)[min(at + d, ndim)] != n), 0)
+                    raise IndexError(f"The shape of the mask {list(array.shape)} at index {d} does not match the shape of the indexed "
+                                     f"tensor {list(shape)} at index {at + d}")
                 found = np.nonzero(np.asarray(array))
                 static.extend([_HERE] * len(found))
                 arrays.extend([jnp.asarray(f) for f in found])
@@ -63,6 +69,8 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
             elif array.dtype.kind not in "iu":
                 raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
             else:
+                if at < ndim and (wrong := first_outside(array, shape[at], -shape[at])) is not None:
+                    raise IndexError(f"index {wrong} is out of bounds for dimension {at} with size {shape[at]}")
                 static.append(_HERE)
                 arrays.append(array)
                 at += 1
@@ -104,7 +112,10 @@ def __getitem__(self: Tensor, index: Any) -> Tensor:  # noqa: N807
 @method
 def __setitem__(self: Tensor, index: Any, value: Any) -> None:  # noqa: N807
     x = array_of(self)
-    static, arrays, _ = _frozen(index, x.ndim, x.shape)
+    static, arrays, slices = _frozen(index, x.ndim, x.shape)
+    if slices and mode.grad and self._requires_grad and self._node is None and self._view is None:
+        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.\n" + described(self)
+                           + "; change it under torch.no_grad(), or change a .clone()")
     change(self, _set(static), (value, *arrays))
 
 
@@ -149,40 +160,56 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:  # noqa: A002
     return input[(slice(None),) * dim_of(dim, input.ndim) + (index,)]
 
 
+def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
+    """The dimension, if the indices along it are inside and have as many dimensions."""
+    d, places, shape = dim_of(dim, input.ndim), array_of(index), array_of(input).shape
+    if places.ndim != len(shape):
+        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor\n"
+                           f"the shapes are {list(places.shape)} and {list(shape)}")
+    wrong = first_outside(places, shape[d])
+    if wrong is not None:
+        raise RuntimeError(f"index {wrong} is out of bounds for dimension {d} with size {shape[d]}")
+    return d
+
+
 @both
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
     """The entries that indices along a dimension name."""
-    return apply(_gather(dim_of(dim, input.ndim)), (input, index))
+    return apply(_gather(_along(input, dim, index)), (input, index))
 
 
 @both
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
     """The slices that indices name."""
-    return apply(_index_select(dim_of(dim, input.ndim)), (input, index))
+    d = dim_of(dim, input.ndim)
+    wrong = first_outside(array_of(index), input.shape[d])
+    if wrong is not None:
+        raise IndexError(f"index out of range in self\nindex {wrong} along dimension {d}, which has size {input.shape[d]}")
+    return apply(_index_select(d), (input, index))
 
 
 @both
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:  # noqa: A002
     """A copy with values written where indices along a dimension say."""
-    return apply(_scatter(dim_of(dim, input.ndim)), (input, index, src))
+    return apply(_scatter(_along(input, dim, index)), (input, index, src))
 
 
 @both
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:  # noqa: A002
     """A copy with values added where indices along a dimension say."""
-    return apply(_scatter_add(dim_of(dim, input.ndim)), (input, index, src))
+    return apply(_scatter_add(_along(input, dim, index)), (input, index, src))
 
 
 @method
 def scatter_(self: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """As ``scatter``, in place."""
-    return change(self, _scatter(dim_of(dim, self.ndim)), (index, src))
+    return change(self, _scatter(_along(self, dim, index)), (index, src))
 
 
 @method
 def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """As ``scatter_add``, in place."""
-    return change(self, _scatter_add(dim_of(dim, self.ndim)), (index, src))
+    return change(self, _scatter_add(_along(self, dim, index)), (index, src))
 
 
 @method

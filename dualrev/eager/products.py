@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.dispatch import apply
 from dualrev.eager.names import both, function
 from dualrev.eager.operation import Op, family
+from dualrev.eager.refusals import same_dtype, square
 from dualrev.eager.tensors import Tensor
 
 
@@ -18,12 +20,16 @@ def _fits(name: str, a: Any, b: Any) -> None:
                            f"{'x'.join(map(str, b.shape))})\nthe last size of the first must be the first of the second, in {name}")
 
 
+_DTYPES = "expected m1 and m2 to have the same dtype, but got: {} != {}"
+
+
 def _mm_of(a: Any, b: Any) -> Any:
     if a.ndim != 2 or b.ndim != 2:
         raise RuntimeError(f"{'self' if a.ndim != 2 else 'mat2'} must be a matrix\nmm takes two matrices, not {a.ndim}-D and "
                            f"{b.ndim}-D; "
                            "torch.matmul takes more")
     _fits("mm", a, b)
+    same_dtype(a, b, _DTYPES)
     return jnp.matmul(a, b)
 
 
@@ -31,11 +37,30 @@ def _matmul_of(a: Any, b: Any) -> Any:
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
     if a.ndim >= 2 and b.ndim >= 2:
+        if max(a.ndim, b.ndim) > 2 and a.shape[-1] != b.shape[-2]:
+            expected = [*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-1]]
+            _bmm_refusal(expected, [*expected[:-1], b.shape[-2]], a, b)
         _fits("matmul", a, b)
     elif a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise RuntimeError(f"size mismatch, got input ({a.shape[-2] if a.ndim > 1 else b.shape[-1]}), mat "
                            f"({'x'.join(map(str, a.shape))}), vec ({b.shape[0]})")
+    same_dtype(a, b, _DTYPES)
     return jnp.matmul(a, b)
+
+
+def _bmm_refusal(expected: list[int], got: list[int], a: Any, b: Any) -> None:
+    raise RuntimeError(f"Expected size for first two dimensions of batch2 tensor to be: {expected} but got: {got}.\n"
+                       f"the shapes are {list(a.shape)} and {list(b.shape)}")
+
+
+def _bmm_of(a: Any, b: Any) -> Any:
+    for i, x in enumerate((a, b)):
+        if x.ndim != 3:
+            raise RuntimeError(f"batch{i + 1} must be a 3D tensor\nbmm takes two batches of matrices, not {a.ndim}-D and {b.ndim}-D; "
+                               "torch.matmul takes more")
+    if b.shape[:2] != (a.shape[0], a.shape[2]):
+        _bmm_refusal([a.shape[0], a.shape[2]], list(b.shape[:2]), a, b)
+    return _matmul_of(a, b)
 
 
 def _dot_of(a: Any, b: Any) -> Any:
@@ -49,6 +74,7 @@ def _dot_of(a: Any, b: Any) -> Any:
 
 
 MM, MV, DOT, BMM = Op("Mm", _mm_of), Op("Mv", _matmul_of), Op("Dot", _dot_of), Op("Bmm", _matmul_of)
+BATCHES = Op("Bmm", _bmm_of)
 ADDMM = Op("Addmm", lambda c, a, b: c + _mm_of(a, b))
 OUTER = Op("Outer", lambda a, b: jnp.outer(a, b))
 
@@ -83,7 +109,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:  # noqa: A002
 @both
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:  # noqa: A002
     """The products of two batches of matrices."""
-    return apply(BMM, (input, mat2))
+    return apply(BATCHES, (input, mat2))
 
 
 @both
@@ -107,11 +133,26 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
     return apply(ADDMM if alpha == beta == 1 else _addmm(beta, alpha), (input, mat1, mat2))
 
 
-_einsum = family("Einsum", lambda *a: jnp.einsum(a[-1], *a[:-1]))
+
+def _einsum_of(*args: Any) -> Any:
+    *arrays, equation = args
+    seen: dict[str, int] = {}
+    for i, (letters, x) in enumerate(zip(equation.partition("->")[0].replace(" ", "").split(","), arrays, strict=False)):
+        if "." in letters or len(letters) != x.ndim:
+            continue
+        for letter, size in zip(letters, x.shape, strict=True):
+            if seen.setdefault(letter, size) != size and 1 not in (seen[letter], size):
+                raise RuntimeError(f"einsum(): subscript {letter} has size {size} for operand {i} which does not broadcast with "
+                                   f"previously seen size {seen[letter]}\nthe shapes are {[list(a.shape) for a in arrays]}")
+    return jnp.einsum(equation, *arrays)
+
+
+_einsum = family("Einsum", _einsum_of)
 _trace = Op("Trace", jnp.trace)
-_inv, _det, _slogdet = Op("LinalgInvEx", jnp.linalg.inv), Op("LinalgDet", jnp.linalg.det), Op("LinalgSlogdet", jnp.linalg.slogdet,
-                                                                                              many=True)
-_cholesky = Op("LinalgCholeskyEx", jnp.linalg.cholesky)
+_inv = Op("LinalgInvEx", lambda a: jnp.linalg.inv(square(a, "linalg.inv")))
+_det = Op("LinalgDet", lambda a: jnp.linalg.det(square(a, "linalg.det")))
+_slogdet = Op("LinalgSlogdet", lambda a: jnp.linalg.slogdet(square(a, "linalg.slogdet")), many=True)
+_cholesky = Op("LinalgCholeskyEx", lambda a: jnp.linalg.cholesky(square(a, "linalg.cholesky")))
 _solve = Op("LinalgSolveEx", jnp.linalg.solve)
 _cross = family("LinalgCross", lambda a, b, dim: jnp.cross(a, b, axis=dim))
 _kron = Op("Kron", jnp.kron)

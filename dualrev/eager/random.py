@@ -11,12 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev.eager import dtypes
-from dualrev.eager.creation import _float, finished
+from dualrev.eager.creation import _float, _sizes, finished
 from dualrev.eager.dtypes import numpy_of
 from dualrev.eager.inplace import check_may_change, write
 from dualrev.eager.modes import mode
 from dualrev.eager.names import FUNCTIONS, function, method
-from dualrev.eager.shapes import shape_of
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
 # ------------------------------------------------------------------------------------------------------------------ random
@@ -104,13 +103,13 @@ def draw(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any, generator:
 @function
 def rand(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers from 0 to 1."""
-    return finished(draw("rand", shape_of(size), _float(dtype), generator=generator), requires_grad, device)
+    return finished(draw("rand", _sizes(size), _float(dtype), generator=generator), requires_grad, device)
 
 
 @function
 def randn(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers."""
-    return finished(draw("randn", shape_of(size), _float(dtype), generator=generator), requires_grad, device)
+    return finished(draw("randn", _sizes(size), _float(dtype), generator=generator), requires_grad, device)
 
 
 @function
@@ -118,7 +117,7 @@ def randint(low: int, high: Any, size: Any = None, *, generator: Any = None, dty
     """Random whole numbers from ``low`` up to, and without, ``high``."""
     if size is None:
         low, high, size = 0, low, high
-    return finished(draw("randint", shape_of((size,)), numpy_of(dtype or dtypes.int64), low, high, generator=generator), False, device)
+    return finished(draw("randint", _sizes((size,)), numpy_of(dtype or dtypes.int64), low, high, generator=generator), False, device)
 
 
 @function

@@ -41,7 +41,8 @@ _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
 _cumsum = family("Cumsum", lambda x, dim: jnp.cumsum(_integers(x), dim))
 _cumprod = family("Cumprod", lambda x, dim: jnp.cumprod(_integers(x), dim))
-_arg = family("Argmax", lambda x, dim, keep, largest: (jnp.argmax if largest else jnp.argmin)(x, dim, keepdims=keep))
+_arg = family("Argmax", lambda x, dim, keep, largest: (jnp.argmax if largest else jnp.argmin)(
+    x if dim is not None else _some(x, "argmax" if largest else "argmin", IndexError), dim, keepdims=keep))
 
 
 def _dtype(dtype: Any) -> Any:
@@ -116,7 +117,17 @@ def _extreme(x: Any, dim: int, keep: bool, largest: bool) -> Any:
 
 _max_dim = family("Max", lambda x, dim, keep: _extreme(x, dim, keep, True), many=True)
 _min_dim = family("Min", lambda x, dim, keep: _extreme(x, dim, keep, False), many=True)
-_MAX, _MIN = Op("Max:1", jnp.max), Op("Min:1", jnp.min)
+
+
+def _some(x: Any, name: str, kind: type[Exception] = RuntimeError, more: str = "") -> Any:
+    """The array, if it has entries to choose from."""
+    if x.size == 0:
+        raise kind(f"{name}(): Expected reduction dim to be specified for input.numel() == 0.{more}\nthe shape is {list(x.shape)}")
+    return x
+
+
+_MORE = " Specify the reduction dim with the 'dim' argument."
+_MAX, _MIN = Op("Max:1", lambda x: jnp.max(_some(x, "max", more=_MORE))), Op("Min:1", lambda x: jnp.min(_some(x, "min", more=_MORE)))
 
 
 @both
@@ -182,6 +193,9 @@ def cumprod(input: Tensor, dim: int) -> Tensor:  # noqa: A002
 
 
 def _norm_of(x: Any, p: Any, dim: Any, keep: bool) -> Any:
+    if x.dtype.kind in "biu":
+        raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+                           f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")
     if p == "fro":
         p = 2
     if p == 2:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dualrev.eager.dispatch import apply
 from dualrev.eager.names import alias, both, dim_of, function, method
 from dualrev.eager.operation import Op, family
+from dualrev.eager.refusals import expands, fitting
 from dualrev.eager.tensors import Tensor, array_of
 from dualrev.eager.views import view, views
 
@@ -37,6 +38,8 @@ def shape_of(sizes: tuple[Any, ...]) -> tuple[int, ...]:
 def _full_shape(sizes: tuple[Any, ...], array: Any) -> tuple[int, ...]:
     shape = shape_of(sizes)
     known = math.prod([s for s in shape if s >= 0])
+    if shape.count(-1) > 1:
+        raise RuntimeError(f"only one dimension can be inferred\nthe shape {list(shape)} leaves {shape.count(-1)} open")
     if shape.count(-1) == 1 and known and array.size % known == 0:
         return tuple([array.size // known if s == -1 else s for s in shape])
     if -1 in shape or known != array.size:
@@ -53,7 +56,7 @@ _squeeze = family("Squeeze", lambda x, dims: jnp.squeeze(x, dims))
 _unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
 _split = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
 _unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
-_cat = family("Cat", lambda *a: jnp.concatenate(a[:-1], a[-1]))
+_cat = family("Cat", lambda *a: jnp.concatenate(fitting(a[:-1], a[-1]), a[-1]))
 _stack = family("Stack", lambda *a: jnp.stack(a[:-1], a[-1]))
 _repeat = family("Repeat", lambda x, sizes: jnp.tile(x, sizes))
 _flip = family("Flip", lambda x, dims: jnp.flip(x, dims))
@@ -142,13 +145,22 @@ alias("swapaxes", transpose)
 @both
 def t(input: Tensor) -> Tensor:  # noqa: A002
     """The transpose of a matrix."""
+    if input.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D\n"
+                           "x.mT or x.transpose(a, b) exchange two of more")
     return input if input.ndim < 2 else view(_T, input)
 
 
 @both
 def permute(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
     """The dimensions in another order."""
-    return view(_permute(tuple([dim_of(d, input.ndim) for d in shape_of(dims)])), input)
+    order = tuple([dim_of(d, input.ndim) for d in shape_of(dims)])
+    if len(order) != input.ndim:
+        raise RuntimeError("permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
+                           f"ordering of dimensions i.e. input.dim() = {input.ndim} is not equal to len(dims) = {len(order)}")
+    if len(set(order)) != len(order):
+        raise RuntimeError("permute(): duplicate dims are not allowed.")
+    return view(_permute(order), input)
 
 
 @both
@@ -164,6 +176,7 @@ def expand(self: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of size 1 repeated without copying; -1 leaves a size as it is."""
     given = shape_of(sizes)
     old = (1,) * (len(given) - self.ndim) + tuple(self.shape)
+    expands(given, old, array_of(self))
     return view(_expand(tuple([o if s == -1 else s for s, o in zip(given, old, strict=True)])), self)
 
 
@@ -197,6 +210,9 @@ def split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:  
     if isinstance(split_size, int):
         bounds = tuple(range(split_size, n, split_size))
     else:
+        if sum(split_size) != n:
+            raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), "
+                               f"but got split_sizes={list(split_size)}")
         bounds = tuple([sum(split_size[: i + 1]) for i in range(len(split_size) - 1)])
     return views(_split(bounds, d), input)
 
@@ -225,7 +241,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors one after the other along a dimension."""
     tensors = list(tensors)
     if not tensors:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     return apply(_cat(dim_of(dim, tensors[0].ndim)), tensors)
 
 

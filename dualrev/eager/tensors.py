@@ -14,6 +14,7 @@ from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
 from dualrev.eager.node import Node, RemovableHandle
 from dualrev.eager.operation import Op
+from dualrev.eager.refusals import cpp
 
 
 class Storage:
@@ -166,8 +167,13 @@ class Tensor:
             if not isinstance(value, Tensor):
                 raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
             if value.shape != self.shape:
-                raise RuntimeError("assigned grad has data of a different size\n"
-                                   f"the tensor has {list(self.shape)}, the gradient {list(value.shape)}")
+                raise RuntimeError(f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of size "
+                                   f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size\n"
+                                   + described(self))
+            if value.dtype != self.dtype:
+                raise RuntimeError(f"attempting to assign a gradient with dtype '{cpp(array_of(value).dtype)}' to a tensor with "
+                                   f"grad_dtype '{dtypes.type_name(array_of(self).dtype)}'. The gradient must match the tensor's "
+                                   "grad_dtype (defaults to the tensor's dtype).\n" + described(self))
         self._grad = value
 
     @property

@@ -76,10 +76,19 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
 
 Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
 Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[attr-defined]
-Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
-Tensor.__int__ = lambda self: int(self.item())  # type: ignore[attr-defined]
-Tensor.__index__ = lambda self: int(self.item())  # type: ignore[attr-defined]
-Tensor.__complex__ = lambda self: complex(self.item())  # type: ignore[attr-defined]
+
+
+def _number(self: Tensor) -> Any:
+    n = array_of(self).size
+    if n != 1:
+        raise ValueError(f"only one element tensors can be converted to Python scalars\nthis one has {n}; .tolist() gives all")
+    return _known(self, "a Python number").item()
+
+
+Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[attr-defined]
+Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
+Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
+Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[attr-defined]
 
 
 def _truth(self: Tensor) -> bool:

@@ -31,6 +31,8 @@ class Sequential(Module):
         return len(self._modules)
 
     def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, int) and not -len(self) <= i < len(self):
+            raise IndexError(f"index {i} is out of range")
         found = list(self._modules.values())[i]
         return Sequential(*found) if isinstance(i, slice) else found
 
@@ -47,8 +49,7 @@ class ModuleList(Sequential):
         super().__init__(*modules)
 
     def __getitem__(self, i: Any) -> Any:
-        found = list(self._modules.values())[i]
-        return ModuleList(found) if isinstance(i, slice) else found
+        return ModuleList(list(self._modules.values())[i]) if isinstance(i, slice) else super().__getitem__(i)
 
     def __repr__(self) -> str:
         groups: list[list[Any]] = []  # first, last, text: equal neighbours are shown once

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev.eager.dispatch import apply
+from dualrev.eager.dtypes import type_name
 from dualrev.eager.nn.activations import celu as celu
 from dualrev.eager.nn.activations import elu as elu
 from dualrev.eager.nn.activations import gelu as gelu
@@ -35,6 +36,7 @@ from dualrev.eager.nn.activations import tanh as tanh
 from dualrev.eager.nn.activations import tanhshrink as tanhshrink
 from dualrev.eager.operation import Op, family
 from dualrev.eager.random import draw
+from dualrev.eager.refusals import first_outside, same_dtype
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
 _LINEAR = Op("Addmm", lambda x, w, b: jnp.matmul(x, w.T) + b)
@@ -47,6 +49,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x[-1] != w[1]:
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, x))} and {w[1]}x{w[0]})\n"
                            f"the layer takes {w[1]} features")
+    same_dtype(array_of(input), array_of(weight), "mat1 and mat2 must have the same dtype, but got {A} and {B}")
     return apply(_LINEAR_PLAIN, (input, weight)) if bias is None else apply(_LINEAR, (input, weight, bias))
 
 
@@ -77,6 +80,14 @@ def _convolve(n: int) -> Callable[..., Tensor]:
         if input.shape[1] != weight.shape[1] * groups:
             raise RuntimeError(f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
                                f"{weight.shape[1] * groups} channels, but got {input.shape[1]} channels instead")
+        same_dtype(array_of(input), array_of(weight if bias is None else bias), "Input type ({}) and " + (
+            "weight" if bias is None else "bias") + " type ({}) should be the same")
+        if not isinstance(padding, str):
+            sizes = [s + 2 * p for s, p in zip(input.shape[2:], _tuple(padding, n), strict=True)]
+            spans = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], _tuple(dilation, n), strict=True)]
+            if any(s < k for s, k in zip(sizes, spans, strict=True)):
+                raise RuntimeError(f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). Kernel size: "
+                                   f"({' x '.join(map(str, spans))}). Kernel size can't be greater than actual input size")
         pads = padding.upper() if isinstance(padding, str) else _tuple(padding, n)
         op = _conv(_tuple(stride, n), pads, _tuple(dilation, n), groups)
         return apply(op, (input, weight) if bias is None else (input, weight, bias))
@@ -86,63 +97,6 @@ def _convolve(n: int) -> Callable[..., Tensor]:
 
 
 conv1d, conv2d, conv3d = _convolve(1), _convolve(2), _convolve(3)
-
-
-def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str, dilation: Any = None, ceil: bool = False) -> Any:
-    lead = (1,) * (x.ndim - len(kernel))
-    pads = [(0, 0)] * len(lead) + [(p, p) for p in padding]
-    if kind == "max":
-        dilation = dilation or (1,) * len(kernel)
-        if ceil:
-            # Room for one more window, where one would begin inside what is there.
-            for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
-                n = x.shape[len(lead) + i]
-                left = (n + 2 * p - d * (k - 1) - 1) % s
-                more = s - left if left and (n + 2 * p - d * (k - 1) - 1) // s * s + s < n + p else 0
-                pads[len(lead) + i] = (p, p + more)
-        low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
-        return lax.reduce_window(x, jnp.asarray(low, x.dtype), lax.max, lead + kernel, lead + stride, pads,
-                                 window_dilation=None if dilation == (1,) * len(kernel) else lead + dilation)
-    total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, lead + kernel, lead + stride, pads)
-    size = 1
-    for k in kernel:
-        size *= k
-    return total / size
-
-
-_max_pool, _avg_pool = family("MaxPool2DWithIndices", _pool_of), family("AvgPool2D", _pool_of)
-
-
-def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
-               ceil_mode: bool = False) -> Tensor:
-    """The largest entry of each window."""
-    k = _tuple(kernel_size, 2)
-    steps = k if stride is None else _tuple(stride, 2)
-    return apply(_max_pool(k, steps, _tuple(padding, 2), "max", _tuple(dilation, 2), ceil_mode), (input,))
-
-
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
-    """The mean of each window."""
-    k = _tuple(kernel_size, 2)
-    return apply(_avg_pool(k, k if stride is None else _tuple(stride, 2), _tuple(padding, 2), "mean"), (input,))
-
-
-def _adaptive_of(x: Any, sizes: tuple[int, ...]) -> Any:
-    for d, size in enumerate(sizes):
-        dim = x.ndim - len(sizes) + d
-        n = x.shape[dim]
-        bounds = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
-        x = jnp.concatenate([jnp.mean(lax.slice_in_dim(x, a, b, axis=dim), dim, keepdims=True) for a, b in bounds], dim)
-    return x
-
-
-_adaptive = family("AdaptiveAvgPool2D", _adaptive_of)
-
-
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002
-    """Means of windows, so many that the output has a size."""
-    sizes = _tuple(output_size, 2) if not isinstance(output_size, int) else (output_size, output_size)
-    return apply(_adaptive(tuple([input.shape[i - 2] if s is None else s for i, s in enumerate(sizes)])), (input,))
 
 
 def _shaped(v: Any, x: Any) -> Any:
@@ -178,6 +132,10 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     from dualrev.eager.inplace import write
 
     affine = () if weight is None else (weight, bias)
+    for name, x in (("running_mean", running_mean), ("weight", weight)):
+        if x is not None and x.numel() != input.shape[1]:
+            raise RuntimeError(f"{name} should contain {input.shape[1]} elements not {x.numel()}\n"
+                               f"the input has shape {list(input.shape)}")
     if not training:
         return apply(_batch_norm_eval(eps), (input, running_mean, running_var, *affine))
     if input.numel() == input.shape[1]:
@@ -205,6 +163,10 @@ _layer_norm = family("NativeLayerNorm", _layer_norm_of)
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,  # noqa: A002
                eps: float = 1e-5) -> Tensor:
     """The last dimensions with mean 0 and variance 1."""
+    if tuple(input.shape[-len(normalized_shape):]) != tuple(normalized_shape):
+        wanted = ", ".join(map(str, normalized_shape))
+        raise RuntimeError(f"Given normalized_shape=[{wanted}], expected input with shape [*, {wanted}], but got input of "
+                           f"size{list(input.shape)}")
     return apply(_layer_norm(len(normalized_shape), eps), (input, *[x for x in (weight, bias) if x is not None]))
 
 
@@ -214,6 +176,13 @@ _embedding = family("Embedding", lambda w, index, padding: jnp.take(w, index, 0)
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
     """The rows of a table that indices name; that of ``padding_idx`` gets no gradient."""
+    index = array_of(input)
+    if index.dtype.kind not in "iu":
+        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
+                           f"torch.{type_name(index.dtype)}Tensor instead (while checking arguments for embedding)")
+    wrong = first_outside(index, weight.shape[0])
+    if wrong is not None:
+        raise IndexError(f"index out of range in self\nindex {wrong} of a table of {weight.shape[0]} rows")
     return apply(_embedding(padding_idx), (weight, input))
 
 
@@ -238,6 +207,9 @@ _pad = family("ConstantPadNd", lambda x, pads, value: jnp.pad(x, pads, constant_
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Ones where the classes are."""
+    if num_classes >= 0 and (wrong := first_outside(array_of(tensor), num_classes)) is not None:
+        raise RuntimeError(f"Class values must be {'smaller than num_classes' if wrong > 0 else 'non-negative'}.\n"
+                           f"there is {wrong}, and num_classes={num_classes}")
     return apply(_one_hot(int(tensor.max().item()) + 1 if num_classes < 0 else num_classes), (tensor,))
 
 
@@ -284,10 +256,13 @@ from dualrev.eager.nn.norms import group_norm as group_norm  # noqa: E402
 from dualrev.eager.nn.norms import instance_norm as instance_norm  # noqa: E402
 from dualrev.eager.nn.norms import rms_norm as rms_norm  # noqa: E402
 from dualrev.eager.nn.windows import adaptive_avg_pool1d as adaptive_avg_pool1d  # noqa: E402
+from dualrev.eager.nn.windows import adaptive_avg_pool2d as adaptive_avg_pool2d  # noqa: E402
 from dualrev.eager.nn.windows import avg_pool1d as avg_pool1d  # noqa: E402
+from dualrev.eager.nn.windows import avg_pool2d as avg_pool2d  # noqa: E402
 from dualrev.eager.nn.windows import conv_transpose1d as conv_transpose1d  # noqa: E402
 from dualrev.eager.nn.windows import conv_transpose2d as conv_transpose2d  # noqa: E402
 from dualrev.eager.nn.windows import conv_transpose3d as conv_transpose3d  # noqa: E402
 from dualrev.eager.nn.windows import cosine_similarity as cosine_similarity  # noqa: E402
 from dualrev.eager.nn.windows import interpolate as interpolate  # noqa: E402
 from dualrev.eager.nn.windows import max_pool1d as max_pool1d  # noqa: E402
+from dualrev.eager.nn.windows import max_pool2d as max_pool2d  # noqa: E402

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from dualrev.eager.dispatch import apply
+from dualrev.eager.dtypes import type_name
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.operation import family
 from dualrev.eager.pointwise import abs_of
+from dualrev.eager.refusals import broadcast, first_outside
 from dualrev.eager.tensors import Tensor, array_of
 
 
@@ -24,6 +27,7 @@ def _reduced(x: Any, reduction: str) -> Any:
 
 
 def _huber_of(x: Any, y: Any, reduction: str, delta: float, scale: float) -> Any:
+    broadcast(x, y)
     d = jnp.abs(x - y)
     return _reduced(jnp.where(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta)) / scale, reduction)
 
@@ -71,8 +75,13 @@ def _kl_of(x: Any, y: Any, reduction: str, log_target: bool) -> Any:
     return jnp.sum(each) / x.shape[0] if reduction == "batchmean" else _reduced(each, reduction)
 
 
-_mse = family("MseLoss", lambda x, y, reduction: _reduced(jnp.square(x - y), reduction))
-_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(x - y), reduction))
+def _difference(x: Any, y: Any) -> Any:
+    broadcast(x, y)
+    return x - y
+
+
+_mse = family("MseLoss", lambda x, y, reduction: _reduced(jnp.square(_difference(x, y)), reduction))
+_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(_difference(x, y)), reduction))
 _huber = family("SmoothL1Loss", _huber_of)
 _bce = family("BinaryCrossEntropy", lambda x, y, reduction: _reduced(
     -(y * jnp.maximum(jnp.log(x), -100) + (1 - y) * jnp.maximum(jnp.log1p(-x), -100)), reduction))
@@ -83,6 +92,19 @@ _nll, _soft, _kl = family("NllLoss", _nll_of), family("SoftCrossEntropy", _soft_
 def _same_shape(x: Tensor, y: Tensor, name: str) -> None:
     if x.shape != y.shape:
         raise ValueError(f"Target size ({y.shape}) must be the same as input size ({x.shape})\n{name} compares entry by entry")
+
+
+def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa: A002
+    """Refuse classes that are none, or not one for each example."""
+    classes, shape = array_of(target), array_of(input).shape
+    if classes.dtype not in (jnp.uint8, jax.dtypes.canonicalize_dtype(jnp.int64)):
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {type_name(classes.dtype)}\ntarget.long() converts it")
+    if len(shape) > 1 and classes.shape[:1] != shape[:1]:
+        raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({classes.shape[0]}).")
+    n = shape[1 if len(shape) > 1 else 0]
+    wrong = first_outside(classes, n, ignore=ignore)
+    if wrong is not None:
+        raise IndexError(f"Target {wrong} is out of bounds.\nthere are {n} classes, from 0 to {n - 1}")
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
@@ -107,7 +129,9 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
     """The cross entropy of probabilities."""
-    _same_shape(input, target, "binary_cross_entropy")
+    if input.shape != target.shape:
+        raise ValueError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
+                         "Please ensure they have the same size.")
     return apply(_bce(reduction), (input, target))
 
 
@@ -121,18 +145,19 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:  # noqa: A002
     """Minus the logarithms of the probabilities of the classes."""
+    _check_classes(input, target, ignore_index)
     return apply(_nll(reduction, ignore_index, 0.0), (input, target, *(() if weight is None else (weight,))))
 
 
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",  # noqa: A002
                   label_smoothing: float = 0.0) -> Tensor:
     """The cross entropy of logits, with classes or probabilities as target."""
-    logs = F.log_softmax(input, 1 if input.ndim > 1 else 0)
+    dim = 1 if input.ndim > 1 else 0
     more = () if weight is None else (weight,)
     if jnp.issubdtype(array_of(target).dtype, jnp.floating):
-        return apply(_soft(reduction, label_smoothing), (logs, target, *more))
-    if input.ndim > 1 and target.shape[:1] != input.shape[:1]:
-        raise ValueError(f"Expected input batch_size ({input.shape[0]}) to match target batch_size ({target.shape[0]}).")
+        return apply(_soft(reduction, label_smoothing), (F.log_softmax(input, dim), target, *more))
+    _check_classes(input, target, ignore_index)
+    logs = F.log_softmax(input, dim)
     return apply(_nll(reduction, ignore_index, label_smoothing), (logs, target, *more))
 
 

@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from dualrev.eager.optim.optimizer import Optimizer
+
 
 class LRScheduler:
     """Base class: a subclass gives the rates of an epoch from the first ones."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])

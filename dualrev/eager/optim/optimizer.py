@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev.eager.dispatch import constant
+from dualrev.eager.dtypes import type_name
 from dualrev.eager.inplace import write
 from dualrev.eager.modes import enable_grad, mode, no_grad
 from dualrev.eager.tensors import Tensor, array_of, wrap
@@ -26,8 +27,8 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got torch.Tensor\n"
-                            "put it into a list")
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
+                            f"torch.{type_name(array_of(params).dtype)}Tensor\nput it into a list")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         #: For each parameter, its state by name.

@@ -1,0 +1,65 @@
+"""GPUs, as far as tutorials ask for them: ``torch.cuda`` and ``torch.accelerator``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from dualrev.eager.dtypes import device, jax_device
+from dualrev.eager.random import manual_seed as manual_seed
+from dualrev.eager.random import manual_seed as manual_seed_all  # noqa: F401
+
+
+def _devices() -> list[Any]:
+    try:
+        return list(jax.devices("gpu"))
+    except RuntimeError:  # jax has none of this kind
+        return []
+
+
+def is_available() -> bool:
+    """Whether jax drives a GPU.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.ones(2, device="cuda" if torch.cuda.is_available() else "cpu")
+    """
+    return bool(_devices())
+
+
+def device_count() -> int:
+    """How many GPUs jax drives."""
+    return len(_devices())
+
+
+def current_device() -> int:
+    """The number of the GPU that ``"cuda"`` means."""
+    return jax_device("cuda").id
+
+
+def get_device_name(device: Any = None) -> str:
+    """What a GPU is called."""
+    return jax_device("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device).device_kind
+
+
+def synchronize(device: Any = None) -> None:
+    """Wait until everything asked for has been computed."""
+    for x in jax.live_arrays():
+        x.block_until_ready()
+
+
+def empty_cache() -> None:
+    """Nothing: for compatibility."""
+
+
+class accelerator:
+    """``torch.accelerator``: the GPU, if there is one."""
+
+    is_available = staticmethod(is_available)
+    device_count = staticmethod(device_count)
+    synchronize = staticmethod(synchronize)
+
+    @staticmethod
+    def current_accelerator(check_available: bool = False) -> device | None:
+        """The device to compute on, or None."""
+        return device("cuda") if is_available() else None
