@@ -21,6 +21,7 @@ from dualrev.eager import copies as copies
 from dualrev.eager import creation as creation
 from dualrev.eager import cuda as cuda
 from dualrev.eager import func as func
+from dualrev.eager import further as further
 from dualrev.eager import graph as graph
 from dualrev.eager import indexing as indexing
 from dualrev.eager import models as models
