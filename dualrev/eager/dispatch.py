@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from dualrev._jax import Tracer, source
 from dualrev.eager.modes import mode
-from dualrev.eager.node import node_class
-from dualrev.eager.operation import Op, Record
-from dualrev.eager.tensors import Storage, Tensor, described, refresh, view_array, wrap
+from dualrev.eager.node import next_number, node_class
+from dualrev.eager.operation import Op
+from dualrev.eager.tensors import Tensor, described, refresh, view_array, wrap
 
 #: PyTorch's refusal of tensors that were made under ``inference_mode``.
 INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in computation "
@@ -77,22 +77,17 @@ def _inferred(array: Any) -> Tensor:
 
 
 def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any:
-    """Run an operation on values, and write its node."""
-    out, kept = op.graded(mask)(*values)
-    found: Record = kept.record
-    if not op.many:
-        result = wrap(out)
-        if not found.active_outs[0]:
-            return result
-        results: Any = (result,)
-        outs: Sequence[Any] = (out,)
-    else:
-        results = tuple([wrap(x) for x in out])
-        outs = out
-        if not any(found.active_outs):
-            return results
+    """Run an operation on values, and write its node.
+
+    This runs for every operation of a program: objects are filled in place, for a call costs as much as five assignments.
+    """
+    found, arrays = (op._graded.get(mask) or op.graded(mask))(*values)
+    # Floating outputs only are part of the graph.
+    results = [wrap(x) for x in (arrays if len(arrays) == found.n_out else arrays[: found.n_out])]
+    if not found.moves:
+        return tuple(results) if op.many else results[0]
     saved = []
-    checks: list[tuple[int, Storage, int]] = []
+    checks: list[Any] = []
     for kind, where in found.sources:
         if kind == 0:
             saved.append(values[where])
@@ -100,22 +95,47 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
             if isinstance(t, Tensor):
                 if t._inference:
                     raise RuntimeError(INFERENCE + described(t))
-                checks.append((len(saved), t._counter, t._counter.version))
+                counter = t._counter
+                checks += (len(saved), counter, counter.version)
         elif kind == 1:
-            saved.append(outs[where])
-            checks.append((~len(saved), results[where]._counter, 0))
+            saved.append(arrays[where])
+            checks += (~len(saved), results[where]._storage, 0)
         else:
-            saved.append(kept.new[where])
-    edges = [None if not (isinstance(a, Tensor) and a._requires_grad) else (a if a._node is None else a._node, a._slot) for a in args]
-    node_type = op.node_type
-    if node_type is None:
-        node_type = op.node_type = node_class(op.name)
-    node = node_type(found, op.name, edges, saved, checks, source(), found.n_out)
-    if found.has_new:
-        node.inputs = values
-    for slot, (t, moves) in enumerate(zip(results, found.active_outs, strict=True)):
-        if moves:
-            t._node = node
-            t._slot = slot
-            t._requires_grad = True
-    return results if op.many else result
+            saved.append(arrays[found.n_out + where])
+    edges: list[Any] = [None] * len(args)
+    for i in found.positions:
+        a = args[i]
+        origin = a._node
+        edges[i] = (a, 0) if origin is None else (origin, a._slot)
+    node = _new(op.node_type or node_type(op))
+    node.record = found
+    node.op_name = op.name
+    node.edges = edges
+    node.saved = saved
+    node.checks = checks
+    node.source = source()
+    node.n_out = found.n_out
+    node.inputs = values if found.has_new else None
+    node.freed = None
+    node.hooked = False
+    node.number = next_number()
+    if not op.many:
+        result = results[0]
+        result._node = node
+        result._requires_grad = True
+        return result
+    for slot in found.moves:
+        t = results[slot]
+        t._node = node
+        t._slot = slot
+        t._requires_grad = True
+    return tuple(results)
+
+
+_new = object.__new__
+
+
+def node_type(op: Op) -> type[Any]:
+    """The class of an operation's nodes."""
+    op.node_type = node_class(op.name)
+    return op.node_type

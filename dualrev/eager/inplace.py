@@ -68,12 +68,13 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
     assert node is not None
     counter, record = t._counter, node.record
     # The value that it had before is kept where the pull reads it; from now on, what the pull reads of the result is its own value.
-    checks = []
-    for place, c, version in node.checks:
+    checks: list[Any] = []
+    before = iter(node.checks)
+    for place, c, version in zip(before, before, before, strict=True):
         if place < 0 and c is result._counter:
-            checks.append((place, counter, counter.version + 1))
+            checks += (place, counter, counter.version + 1)
         elif place < 0 or record is None or record.sources[place - 1] != (0, 0):
-            checks.append((place, c, version))
+            checks += (place, c, version)
     node.checks = checks
     write(t, new)
     if view is None:

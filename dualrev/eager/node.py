@@ -9,7 +9,8 @@ from typing import Any
 from dualrev._jax import line_of
 from dualrev.eager.operation import Record
 
-_count = itertools.count()
+#: Nodes are numbered as they are made.
+next_number = itertools.count().__next__
 
 
 class Node:
@@ -19,28 +20,32 @@ class Node:
     Nodes are numbered as they are made, so that walking from the highest number down meets each after all that depend on it.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "checks", "edges", "n_out", "number", "op_name", "record", "saved", "source")
+    __slots__ = ("__dict__", "__weakref__", "checks", "edges", "freed", "hooked", "inputs", "n_out", "number", "op_name", "record",
+                 "saved", "source")
 
     # What few nodes have stands in their __dict__.
-    #: Input values, where a second derivative has to compute residuals again.
-    inputs: Sequence[Any] | None = None
-    #: Which backward freed what it had saved.
-    freed: Any = None
     hooks: dict[int, Callable[..., Any]] | None = None
     prehooks: dict[int, Callable[..., Any]] | None = None
     #: For an output, the hooks of its tensor: ``{slot: {id: hook}}``.
     slot_hooks: dict[int, dict[int, Any]] | None = None
 
     def __init__(self, record: Record | None, op_name: str, edges: Sequence[Any], saved: Sequence[Any], checks: Sequence[Any],
-                 source: Any, n_out: int):
+                 source: Any, n_out: int, inputs: Sequence[Any] | None = None):
         self.record = record
         self.op_name = op_name
         self.edges = edges
         self.saved: Sequence[Any] | None = saved
+        #: Which versions what was saved must have: ``place, counter, version`` of each, one after the other.
         self.checks = checks
         self.source = source
         self.n_out = n_out
-        self.number = next(_count)
+        #: Input values, where a second derivative has to compute residuals again.
+        self.inputs = inputs
+        #: Which backward freed what it had saved.
+        self.freed: Any = None
+        #: Whether any of the hooks is there.
+        self.hooked = False
+        self.number = next_number()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -68,15 +73,24 @@ class Node:
 
     def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(grad_inputs, grad_outputs)`` after this node has run; what it returns, if anything, replaces grad_inputs."""
+        self.hooked = True
         if self.hooks is None:
             self.hooks = {}
         return RemovableHandle(self.hooks, hook)
 
     def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(grad_outputs)`` before this node runs; what it returns, if anything, replaces grad_outputs."""
+        self.hooked = True
         if self.prehooks is None:
             self.prehooks = {}
         return RemovableHandle(self.prehooks, hook)
+
+    def hooks_of(self, slot: int) -> dict[int, Any]:
+        """The hooks of an output's tensor, to add to."""
+        self.hooked = True
+        if self.slot_hooks is None:
+            self.slot_hooks = {}
+        return self.slot_hooks.setdefault(slot, {})
 
     def line(self) -> str:
         """The user's line that made it."""

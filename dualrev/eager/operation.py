@@ -1,7 +1,8 @@
 """An operation on tensors: a jax function, with an evaluation and pulls that are derived from the table of rules.
 
 Each is compiled once for each set of inputs that require grad; jax keeps one program for each set of shapes and dtypes.  The
-evaluation gives the outputs and a :class:`Saved`, which tells what else the pull reads and how the pull is to be called.
+evaluation gives a :class:`Record`, which tells what the pull reads and how it is to be called, and arrays: the outputs, and what
+else the pull reads.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from dualrev.settings import DEFAULT, under
 KEPT = 1024
 
 
-class Saved:
-    """Residuals that are neither inputs nor outputs, and the record of the program that computed them."""
+class Evaluated:
+    """What a compiled evaluation returns: outputs, residuals that are neither inputs nor outputs, and a record."""
 
-    __slots__ = ("new", "record")
+    __slots__ = ("arrays", "record")
 
-    def __init__(self, record: Record, new: Sequence[Any]):
+    def __init__(self, record: Record, arrays: Sequence[Any]):
         self.record = record
-        self.new = new
+        self.arrays = arrays
 
 
 # The record stands in the structure of what a compiled function returns: finding it costs nothing, whatever the shapes are.
-jax.tree_util.register_pytree_node(Saved, lambda saved: (saved.new, saved.record), Saved)
+# A caller gets it with the arrays as a pair, which is quicker made than an object.
+jax.tree_util.register_pytree_node(Evaluated, lambda found: (found.arrays, found.record), lambda record, arrays: (record, arrays))
 
 
 class Record:
@@ -43,15 +45,13 @@ class Record:
         "_pull_ops",
         "_pulls",
         "active",
-        "active_outs",
         "has_new",
-        "in_saved",
         "linearization",
+        "moves",
         "n_in",
         "n_out",
         "op",
         "out_avals",
-        "out_saved",
         "positions",
         "single",
         "sources",
@@ -66,7 +66,7 @@ class Record:
         self.linearization = linearization
         self.out_avals = linearization.out_avals
         #: Floating outputs are part of the graph, though the operation be flat: their gradient is zero, as PyTorch has it.
-        self.active_outs = tuple([is_differentiable(aval) for aval in self.out_avals])
+        self.moves = tuple([j for j, aval in enumerate(self.out_avals) if is_differentiable(aval)])
         self.n_out = len(self.out_avals)
         #: What the pull reads: 0, i is input i; 1, j is output j; 2, k is a residual of its own.
         kinds = {"in": 0, "out": 1, "new": 2}
@@ -81,9 +81,9 @@ class Record:
         self._pulls: dict[tuple[bool, ...], tuple[Callable[..., Any], tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
 
-    def evaluate(self, args: Sequence[Any]) -> tuple[Any, Saved]:
+    def evaluate(self, args: Sequence[Any]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
-        return (tuple(outs) if self.op.many else outs[0]), Saved(self, () if self.op.light else tuple(new))
+        return Evaluated(self, (*outs, *(() if self.op.light else new)))
 
     def _again(self, jaxpr: Any) -> Callable[..., Any]:
         """The pull as a function of the inputs and the cotangents, which computes residuals again."""
@@ -161,10 +161,10 @@ class Op:
         return f"Op({self.name})"
 
     def graded(self, mask: int) -> Callable[..., Any]:
-        """The compiled evaluation that also gives a :class:`Saved`; bit ``i`` of the mask tells whether input ``i`` is active."""
+        """The compiled evaluation that gives ``(record, arrays)``; bit ``i`` of the mask tells whether input ``i`` is active."""
         found = self._graded.get(mask)
         if found is None:
-            def evaluate(*args: Any) -> tuple[Any, Saved]:
+            def evaluate(*args: Any) -> Evaluated:
                 active = tuple([bool(mask >> i & 1) for i in range(len(args))])
                 return Record(self, [typeof(x) for x in args], active).evaluate(args)
 

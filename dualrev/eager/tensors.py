@@ -209,9 +209,7 @@ class Tensor:
             if self._hooks is None:
                 self._hooks = {}
             return RemovableHandle(self._hooks, hook)
-        if node.slot_hooks is None:
-            node.slot_hooks = {}
-        return RemovableHandle(node.slot_hooks.setdefault(self._slot, {}), hook)
+        return RemovableHandle(node.hooks_of(self._slot), hook)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Call ``hook(tensor)`` after a gradient has been added to ``.grad`` of this leaf."""
@@ -231,10 +229,8 @@ class Tensor:
         if node is None or self._retains:
             return
         self._retains = True
-        if node.slot_hooks is None:
-            node.slot_hooks = {}
         # Run last, whatever is registered later: see the backward pass.
-        node.slot_hooks.setdefault(self._slot, {})[-1] = weakref.ref(self)
+        node.hooks_of(self._slot)[-1] = weakref.ref(self)
 
     @property
     def retains_grad(self) -> bool:

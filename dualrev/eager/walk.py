@@ -124,9 +124,10 @@ class Walk:
         assert record is not None
         if saved is None:
             raise RuntimeError(FREED + _freed(node))
-        for place, counter, version in node.checks:
-            if counter.version != version:
-                raise RuntimeError(_modified(node, saved, place, counter, version))
+        checks = node.checks
+        for i in range(0, len(checks), 3):
+            if checks[i + 1].version != checks[i + 2]:
+                raise RuntimeError(_modified(node, saved, *checks[i: i + 3]))
         if not self.create:
             if mode.packs:
                 saved = unpack(saved)
