@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dualrev._jax import Tracer
 from dualrev.eager import dtypes
+from dualrev.eager.programs import replayed
 from dualrev.eager.tensors import Tensor, array_of, described, wrap
 from dualrev.eager.walk import Walk, accumulate
 
@@ -26,7 +27,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             raise RuntimeError("'inputs' argument to backward cannot be empty.\nleave it out to accumulate into all leaves")
         captured = capture(inputs)
     walk = Walk(create_graph if retain_graph is None else retain_graph, create_graph, captured)
-    found = walk.run(roots_of(outputs, given, create_graph))
+    found = walk.run(roots_of(outputs, given, create_graph), replayed)
     if inputs is None:
         for (leaf, _), ct in found.items():
             accumulate(leaf, ct, create_graph)
@@ -71,7 +72,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         if not t.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad\n" + described(t))
     walk = Walk(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))
-    found = walk.run(roots_of(outputs, given, create_graph))
+    found = walk.run(roots_of(outputs, given, create_graph), replayed)
     results = []
     for i, t in enumerate(inputs):
         ct = found.get(edge_of(t))

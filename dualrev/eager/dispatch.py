@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from dualrev._jax import Tracer, source
@@ -18,6 +20,11 @@ from dualrev.eager.tensors import Tensor, described, refresh, view_array, wrap
 INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in computation "
              "tracked by autograd. To work around this, you can make a clone to get a normal tensor and use it in autograd, or use "
              "`torch.no_grad()` instead of `torch.inference_mode()`.\n")
+
+# Operations of a program run one after the other: handing each to another thread takes longer than most of them, half of the time
+# for 64 x 64 entries.  PyTorch's run where they are called, too.  jax reads this when it starts its backend, or the environment.
+if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 _constants: dict[Any, Any] = {}
 
@@ -82,8 +89,8 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
     This runs for every operation of a program: objects are filled in place, for a call costs as much as five assignments.
     """
     found, arrays = (op._graded.get(mask) or op.graded(mask))(*values)
-    # Floating outputs only are part of the graph.
-    results = [wrap(x) for x in (arrays if len(arrays) == found.n_out else arrays[: found.n_out])]
+    n_out = found.n_out
+    results = [wrap(arrays[0])] if n_out == 1 else [wrap(x) for x in arrays[:n_out]]
     if not found.moves:
         return tuple(results) if op.many else results[0]
     saved = []
@@ -101,7 +108,7 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
             saved.append(arrays[where])
             checks += (~len(saved), results[where]._storage, 0)
         else:
-            saved.append(arrays[found.n_out + where])
+            saved.append(arrays[n_out + where])
     edges: list[Any] = [None] * len(args)
     for i in found.positions:
         a = args[i]
@@ -114,7 +121,7 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
     node.saved = saved
     node.checks = checks
     node.source = source()
-    node.n_out = found.n_out
+    node.n_out = n_out
     node.inputs = values if found.has_new else None
     node.freed = None
     node.hooked = False

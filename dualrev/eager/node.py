@@ -43,7 +43,7 @@ class Node:
         self.inputs = inputs
         #: Which backward freed what it had saved.
         self.freed: Any = None
-        #: Whether any of the hooks is there.
+        #: Whether any of the hooks is there, or one has packed what was saved.
         self.hooked = False
         self.number = next_number()
 

@@ -23,19 +23,14 @@ from dualrev.settings import DEFAULT, under
 KEPT = 1024
 
 
-class Evaluated:
-    """What a compiled evaluation returns: outputs, residuals that are neither inputs nor outputs, and a record."""
+class Evaluated(tuple[Any, ...]):
+    """What a compiled evaluation returns: ``(record, arrays)``, the outputs and the residuals that are neither inputs nor outputs."""
 
-    __slots__ = ("arrays", "record")
-
-    def __init__(self, record: Record, arrays: Sequence[Any]):
-        self.record = record
-        self.arrays = arrays
+    __slots__ = ()
 
 
 # The record stands in the structure of what a compiled function returns: finding it costs nothing, whatever the shapes are.
-# A caller gets it with the arrays as a pair, which is quicker made than an object.
-jax.tree_util.register_pytree_node(Evaluated, lambda found: (found.arrays, found.record), lambda record, arrays: (record, arrays))
+jax.tree_util.register_pytree_node(Evaluated, lambda pair: (pair[1], pair[0]), lambda record, arrays: Evaluated((record, arrays)))
 
 
 class Record:
@@ -83,7 +78,7 @@ class Record:
 
     def evaluate(self, args: Sequence[Any]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
-        return Evaluated(self, (*outs, *(() if self.op.light else new)))
+        return Evaluated((self, (*outs, *(() if self.op.light else new))))
 
     def _again(self, jaxpr: Any) -> Callable[..., Any]:
         """The pull as a function of the inputs and the cotangents, which computes residuals again."""

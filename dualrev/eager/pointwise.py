@@ -79,8 +79,11 @@ def true_divide(x: Any, y: Any) -> Any:
     return jnp.true_divide(x, y)
 
 
+_OPERANDS = (Tensor, *NUMBERS)
+
+
 def is_operand(x: Any) -> bool:
-    return isinstance(x, (Tensor, *NUMBERS)) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
+    return isinstance(x, _OPERANDS) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
 
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = dict(
@@ -221,9 +224,9 @@ _power_of = pow
 
 def _operator(op: Op, swap: bool = False) -> Callable[[Tensor, Any], Any]:
     def run(self: Tensor, other: Any) -> Any:
-        if not is_operand(other):
-            return NotImplemented
-        return apply(op, (other, self) if swap else (self, other))
+        if isinstance(other, _OPERANDS) or is_operand(other):
+            return apply(op, (other, self) if swap else (self, other))
+        return NotImplemented
 
     return run
 

@@ -46,6 +46,7 @@ def pack(node: Node) -> None:
             def packed(x: Any) -> Any:
                 return Packed(packer(wrap(x)), unpacker, x) if hasattr(x, "shape") else x
 
+            node.hooked = True
             node.saved = [packed(x) for x in node.saved]
             if node.inputs is not None:
                 node.inputs = [packed(x) for x in node.inputs]

@@ -299,7 +299,10 @@ def _restored(kind: type[Tensor], array: Any, requires_grad: bool) -> Tensor:
 def wrap(array: Any) -> Tensor:
     """A new tensor of an array."""
     t: Tensor = _new(Tensor)
-    t._storage = t._counter = Storage(array)
+    storage = t._storage = t._counter = _new(Storage)
+    storage.array = array
+    storage.version = 0
+    storage.changed = None
     t._requires_grad = False
     t._node = None
     t._slot = 0

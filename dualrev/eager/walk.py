@@ -44,16 +44,23 @@ class Walk:
         self.needed: set[Node] | None = None
         self.goals = {target for target, _ in captured or ()}
 
-    def run(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-        """Gradients at leaves, or at what is captured, by ``(target, slot)``, from ``((target, slot), gradient)``."""
+    def run(self, roots: Sequence[tuple[Any, Any]], program: Callable[..., dict[Any, Any] | None] | None = None) -> dict[Any, Any]:
+        """Gradients at leaves, or at what is captured, by ``(target, slot)``, from ``((target, slot), gradient)``.
+
+        ``program(self, roots)`` finds them too, or says None.
+        """
         before, mode.grad = mode.grad, self.create
         try:
-            found = self._run([(edge, conjugate(ct)) for edge, ct in roots])
+            roots = [(edge, conjugate(ct)) for edge, ct in roots]
+            found = None if program is None else program(self, roots)
+            if found is None:
+                found = self.through(roots)
             return {key: ct if ct is None else conjugate(ct) for key, ct in found.items()}
         finally:
             mode.grad = before
 
-    def _run(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    def through(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+        """The walk, node by node."""
         if self.captured is not None:
             self.needed = self._needed([target for (target, _), _ in roots])
         waiting: list[tuple[int, Node]] = []
@@ -96,7 +103,7 @@ class Walk:
             ct = arrived.pop(leaf)[0]
             if self.captured is None or (leaf, 0) in self.captured:
                 if leaf._hooks:
-                    ct = self._run_hooks(leaf._hooks, ct)
+                    ct = self.run_hooks(leaf._hooks, ct)
                 self.found[(leaf, 0)] = ct
         return self.found
 
@@ -161,7 +168,7 @@ class Walk:
         """A gradient from the user as it goes on."""
         return conjugate(array_of(ct) if isinstance(ct, Tensor) and not self.create else ct)
 
-    def _run_hooks(self, hooks: dict[int, Any], ct: Any) -> Any:
+    def run_hooks(self, hooks: dict[int, Any], ct: Any) -> Any:
         for key, hook in list(hooks.items()):
             if key >= 0 and ct is not None:
                 given = hook(self.tensor(ct))
@@ -173,7 +180,7 @@ class Walk:
     def _run_slot_hooks(self, node: Node, cts: list[Any]) -> None:
         assert node.slot_hooks is not None
         for slot, hooks in node.slot_hooks.items():
-            cts[slot] = self._run_hooks(hooks, cts[slot])
+            cts[slot] = self.run_hooks(hooks, cts[slot])
             retained = hooks.get(-1)
             t = retained() if retained is not None else None
             if t is not None and cts[slot] is not None:
