@@ -602,6 +602,37 @@ def _bound_primitive(name: str) -> Any:
 region_bound = _bound_primitive("region_bound")
 
 
+def _standing_in() -> Any:
+    """A primitive without operands for a value that a program turns out to need while it is traced."""
+    new = Primitive("standing_in")
+    new.def_abstract_eval(lambda *, aval, index: aval)
+    return new
+
+
+_standing_in_p = _standing_in()
+
+
+def current_trace() -> Any:
+    """The trace that operations go to now."""
+    return _trace_ctx.trace
+
+
+def stand_in(trace: Any, aval: Any, index: int) -> Any:
+    """A tracer of ``trace`` for a value that will be given later, under a number."""
+    with set_current_trace(trace):
+        return _standing_in_p.bind(aval=aval, index=index)
+
+
+def with_stand_ins(jaxpr: Any) -> tuple[Any, list[int]]:
+    """A closed jaxpr whose inputs are followed by what was a :func:`stand_in`, and their numbers."""
+    body = jaxpr.jaxpr
+    found = [eqn for eqn in body.eqns if eqn.primitive is _standing_in_p]
+    rest = [eqn for eqn in body.eqns if eqn.primitive is not _standing_in_p]
+    info = body.debug_info.with_unknown_names()
+    more = [*body.invars, *[eqn.outvars[0] for eqn in found]]
+    return ClosedJaxpr(body.replace(invars=more, eqns=rest, debug_info=info), jaxpr.consts), [eqn.params["index"] for eqn in found]
+
+
 def _run_compiled(function: Callable[..., Any], *args: Any, **params: Any) -> Any:
     return _compiled(function, tuple(params.items()))(*args)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,57 +12,154 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun
-from dualrev.eager.dispatch import constant
+from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun, with_stand_ins
+from dualrev.eager.inplace import write
 from dualrev.eager.modes import mode
 from dualrev.eager.tensors import Storage, Tensor, array_of, wrap
+from dualrev.eager.walk import accumulate
+from dualrev.eager.watching import Given, Leaf, Watcher, setting
 
-
-class Watcher:
-    """Learns what a step reads and writes: storages, gradients of leaves, numbers of optimizers."""
-
-    def __init__(self) -> None:
-        self.storages: dict[int, Storage] = {}
-        self.before: dict[int, Any] = {}
-        self.leaves: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self.numbers: dict[tuple[int, str], dict[str, Any]] = {}
-        self.given: dict[tuple[int, str], Any] = {}
-
-    def read(self, storage: Storage) -> None:
-        if id(storage) not in self.before:
-            self.storages[id(storage)] = storage
-            self.before[id(storage)] = storage.array
-
-    def write(self, storage: Storage) -> None:
-        self.read(storage)
-
-    def leaf(self, t: Tensor) -> None:
-        """A tensor whose ``.grad`` is about to be set."""
-        self.leaves.setdefault(id(t), (t, t._grad))
-
-    def number(self, group: dict[str, Any], name: str) -> Any:
-        self.numbers[(id(group), name)] = group
-        found = self.given.get((id(group), name))
-        return constant(group[name]) if found is None else found
+#: For how many sorts of arguments a step keeps programs, and how many for each.
+KEPT, KEPT_ALIKE = 64, 8
 
 
 class Program:
-    """A compiled step, with the state that it reads and writes."""
+    """A compiled step, with what it takes, and what becomes of its results."""
 
-    __slots__ = ("grads", "leaves", "results", "run", "written")
+    def __init__(self, step: Callable[..., Any], tree: Any, leaves: list[Any], moves: list[bool], arrays: list[Any]):
+        #: Whether the next call is to trace again.
+        self.once = False
+        watchers: list[Watcher] = []
 
-    grads: list[Any]
-    leaves: list[Any]
-    results: Any
-    run: Callable[..., Any]
-    written: list[int]
+        def traced(*values: Any) -> list[Any]:
+            watcher = Watcher()
+            watchers.append(watcher)
+            given = iter(values)
+            args = [_like(next(given), x) if m else x for x, m in zip(leaves, moves, strict=True)]
+            moving = [x for x, m in zip(args, moves, strict=True) if m]
+            with watcher:
+                in_args, kwargs = tree_unflatten(tree, args)
+                result = step(*in_args, **kwargs)
+            del in_args, kwargs
+            outs, self.out_tree = tree_flatten(result)
+            self.is_tensor = [isinstance(x, Tensor) for x in outs]
+            self.fixed = [None if is_t else x for x, is_t in zip(outs, self.is_tensor, strict=True)]
+            found = [array_of(x) for x in outs if isinstance(x, Tensor)]
+            del result, outs, args
+            return [*found, *self._effects(watcher, moving)]
 
+        try:
+            jaxpr, self.order = with_stand_ins(jax.make_jaxpr(traced)(*arrays))
+        finally:
+            for watcher in watchers:
+                watcher.restore()
+        self.inputs = watchers[0].inputs
+        self.leaves = list(watchers[0].leaves.values())
+        evaluate = jaxpr_as_fun(jaxpr)
+        n_args, order = len(arrays), self.order
+        changed = set(self.written)
+        self.changing = [k for k in order if k in changed]
+        self.staying = [k for k in order if k not in changed]
+
+        def run(changing: Any, staying: Any, arrays: Any) -> Any:
+            values = dict(zip((*self.changing, *self.staying), (*changing, *staying), strict=True))
+            return evaluate(*arrays, *[values[k] for k in order])
+
+        assert len(jaxpr.jaxpr.invars) == n_args + len(order)
+        self.run = jax.jit(run, donate_argnums=0)
+
+    def _effects(self, watcher: Watcher, moving: list[Any]) -> list[Any]:
+        """The values that a traced step has changed, after noting where they belong."""
+        inputs = watcher.inputs
+        #: Inputs that are replaced.
+        self.written = [k for k, x in enumerate(inputs) if isinstance(x, Given) and x.storage.array is not x.tracer]
+        #: Arguments that were changed in place.
+        self.moved = [k for k, t in enumerate(moving) if isinstance(t, Tensor) and t._storage.version]
+        #: Leaves whose gradient is a new one, and those that get None or another tensor.
+        self.grads: list[Leaf] = []
+        self.assigned: list[tuple[Leaf, Any]] = []
+        #: Arguments that got a gradient.
+        self.arg_grads: list[int] = []
+        states = {id(x.storage): x for x in inputs if isinstance(x, Given)}
+        places = {id(t): k for k, t in enumerate(moving)}
+        results = [inputs[k].storage.array for k in self.written]  # type: ignore[union-attr]
+        results += [moving[k]._storage.array for k in self.moved]
+        grads, arg_grads = [], []
+        for key, leaf in list(watcher.leaves.items()):
+            g = leaf.tensor._grad
+            if leaf.before is not None and id(leaf.before._storage) in states:
+                states[id(leaf.before._storage)].owner = leaf.tensor
+            if key in places:
+                del watcher.leaves[key]
+                if g is not None:
+                    self.arg_grads.append(places[key])
+                    arg_grads.append(g._storage.array)
+            elif g is None or id(g._storage) in states:
+                if g is not leaf.before:
+                    self.assigned.append((leaf, g))
+            else:
+                self.grads.append(leaf)
+                grads.append(array_of(g))
+        known = {id(leaf.tensor._grad._storage) for leaf in self.grads if leaf.tensor._grad is not None}
+        watcher.seen.clear()
+        kept = {id(s): s for s in [ref() for ref in watcher.made] if s is not None and isinstance(s.array, Tracer)}
+        #: Tensors that the step made and left somewhere.
+        self.kept = [weakref.ref(s) for key, s in kept.items() if key not in known and key not in states]
+        return [*results, *grads, *arg_grads, *[s.array for s in [ref() for ref in self.kept] if s is not None]]
+
+    def fits(self) -> bool:
+        """Whether what was true of tensors from outside when the step was traced still is."""
+        if self.once:
+            return False
+        for leaf in self.leaves:
+            if not leaf.is_same():
+                return False
+        for x in self.inputs:
+            if type(x) is Given and x.owner is None and not x.is_same():
+                return False
+        return True
+
+    def __call__(self, arrays: list[Any], moving: list[Any]) -> Any:
+        inputs = self.inputs
+        storages = [_storage(inputs[k]) for k in self.changing]
+        outs = self.run([_own(s) for s in storages], [_value(inputs[k]) for k in self.staying], arrays)
+        found = iter(outs)
+        results = [wrap(next(found)) if is_t else x for is_t, x in zip(self.is_tensor, self.fixed, strict=True)]
+        for k in self.written:
+            storage = _storage(inputs[k])
+            storage.array = next(found)
+            storage.version += 1
+        for k in self.moved:
+            write(moving[k], next(found))
+        for leaf in self.grads:
+            leaf.tensor._grad = wrap(next(found))
+        for k in self.arg_grads:
+            accumulate(moving[k], next(found), False)
+        for ref in self.kept:
+            x, kept = next(found), ref()
+            if kept is not None:
+                kept.array = x
+                kept.version += 1
+        for leaf, g in self.assigned:
+            leaf.tensor._grad = g
+        return tree_unflatten(self.out_tree, results)
+
+
+def _storage(x: Any) -> Storage:
+    """Where the value of an input is now."""
+    return x.storage if x.owner is None else x.owner._grad._storage
+
+
+def _value(x: Any) -> Any:
+    return _storage(x).array if type(x) is Given else setting(*x)
 
 def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     """Compile an imperative step, with its backward, optimizer, in-place changes and random draws, into one program.
 
-    The first call runs as it is written, to see what it reads; the second is traced; later ones run the program, in which
-    Python no longer takes part.  Tensors that are changed have the same numbers as without.
+    The first call traces the step, and runs the program; later calls run it again, and Python no longer takes part: what it decided
+    in the first is decided.  Tensors that are changed have the same numbers as without.  Arrays that the step replaces, parameters
+    and the state of optimizers, are given to the program to reuse.  It is traced anew for arguments of other shapes or dtypes, when
+    a gradient is there that was not, and when a tensor from outside has another storage or ``requires_grad``.
 
     Args:
       step: a function of tensors and other arguments; numbers, strings and the like are fixed in the program, and it is compiled
@@ -85,136 +183,35 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     >>> w
     tensor(3., requires_grad=True)
     """
-    programs: dict[Any, Program] = {}
-    known: dict[Any, Watcher] = {}
+    programs: dict[Any, list[Program]] = {}
 
     @functools.wraps(step)
     def call(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = tree_flatten((args, kwargs))
-        moves = [isinstance(x, Tensor) or (is_array_like(x) and hasattr(x, "shape")) for x in leaves]
-        arrays = [array_of(x) if isinstance(x, Tensor) else x for x, m in zip(leaves, moves, strict=True) if m]
-        key = (tree, tuple([None if m else x for x, m in zip(leaves, moves, strict=True)]),
-               tuple([(a.shape, str(a.dtype)) for a in arrays]), mode.grad, mode.inference)
-        if mode.watcher is not None or any(isinstance(a, Tracer) for a in arrays):
+        if mode.watcher is not None:
             return step(*args, **kwargs)
-        if key not in known:
-            known[key] = watcher = Watcher()
-            with _Watching(watcher):
-                result = step(*args, **kwargs)
-            passed = {id(x._storage) for x in leaves if isinstance(x, Tensor)}
-            for i in passed:
-                watcher.storages.pop(i, None)
-            return _detached(result)
-        program = programs.get(key)
-        if program is None:
-            program = programs[key] = _traced(step, tree, leaves, moves, arrays, known[key])
-        return program.run(arrays)
+        moves = [isinstance(x, Tensor) or (is_array_like(x) and hasattr(x, "shape")) for x in leaves]
+        moving = [x for x, m in zip(leaves, moves, strict=True) if m]
+        arrays = [array_of(x) if isinstance(x, Tensor) else x for x in moving]
+        for a in arrays:
+            if isinstance(a, Tracer):
+                return step(*args, **kwargs)
+        key = (tree, tuple([(x._requires_grad if isinstance(x, Tensor) else None) if m else (type(x), x)
+                            for x, m in zip(leaves, moves, strict=True)]),
+               tuple([(a.shape, a.dtype, getattr(a, "weak_type", False)) for a in arrays]), mode.grad, mode.inference)
+        known = programs.get(key, ())
+        for program in known:
+            if program.fits():
+                return program(arrays, moving)
+        program = Program(step, tree, leaves, moves, arrays)
+        # A step that made a tensor and left it somewhere may go another way when it finds it; once.
+        program.once = bool(program.kept) and not known
+        while len(programs) >= KEPT and key not in programs:
+            programs.pop(next(iter(programs)))
+        programs[key] = [program, *known][:KEPT_ALIKE]
+        return program(arrays, moving)
 
     return call
-
-
-def _detached(result: Any) -> Any:
-    leaves, tree = tree_flatten(result)
-    return tree_unflatten(tree, [x.detach() if isinstance(x, Tensor) else x for x in leaves])
-
-
-class _Watching:
-    def __init__(self, watcher: Watcher):
-        self.watcher = watcher
-
-    def __enter__(self) -> None:
-        self._before = mode.watcher, mode.special
-        mode.watcher, mode.special = self.watcher, True
-
-    def __exit__(self, *_: object) -> None:
-        mode.watcher, mode.special = self._before
-
-
-def _traced(step: Callable[..., Any], tree: Any, leaves: list[Any], moves: list[bool], arrays: list[Any], first: Watcher) -> Program:
-    """Trace the step, with what it is known to read as inputs; what turns out to be read besides is added, and it is traced again."""
-    state = {i: s for i, s in first.storages.items() if s.array is not None and not isinstance(s.array, Tracer)}
-    numbers = dict(first.numbers)
-    while True:
-        program, missing = _trace_once(step, tree, leaves, moves, arrays, list(state.values()), numbers)
-        if not missing:
-            return program
-        state.update(missing)
-
-
-def _trace_once(step: Callable[..., Any], tree: Any, leaves: list[Any], moves: list[bool], arrays: list[Any], state: list[Storage],
-                numbers: dict[tuple[int, str], dict[str, Any]]) -> tuple[Program, dict[int, Storage]]:
-    watcher = Watcher()
-    program = Program()
-    numbered = list(numbers.items())
-    missing: dict[int, Storage] = {}
-    originals = [s.array for s in state]
-
-    def traced(state_in: Any, numbers_in: Any, arrays_in: Any) -> Any:
-        for s, x in zip(state, state_in, strict=True):
-            s.array = x
-        watcher.given = {k: x for (k, _), x in zip(numbered, numbers_in, strict=True)}
-        values = iter(arrays_in)
-        args, kwargs = tree_unflatten(tree, [_like(next(values), x) if m else x for x, m in zip(leaves, moves, strict=True)])
-        with _Watching(watcher):
-            result = step(*args, **kwargs)
-        for i, x in watcher.before.items():
-            if not isinstance(x, Tracer):
-                missing[i] = watcher.storages[i]
-        outs, out_tree = tree_flatten(result)
-        tensors = [isinstance(x, Tensor) for x in outs]
-        program.results = (out_tree, tensors, [None if is_t else x for x, is_t in zip(outs, tensors, strict=True)])
-        program.written = [i for i, (s, x) in enumerate(zip(state, state_in, strict=True)) if s.array is not x]
-        program.leaves = [(t, t._grad, before) for t, before in watcher.leaves.values()]
-        program.grads = [g for _, g, _ in program.leaves if g is not None and isinstance(g._storage.array, Tracer)
-                         and not any(g._storage is s for s in state)]
-        return ([array_of(x) for x, is_t in zip(outs, tensors, strict=True) if is_t], [state[i].array for i in program.written],
-                [array_of(g) for g in program.grads])
-
-    try:
-        current = [constant(group[name]) for (_, name), group in numbered]
-        jaxpr = jax.make_jaxpr(traced)(originals, current, arrays)
-    finally:
-        for i, s in watcher.storages.items():
-            if not isinstance(watcher.before[i], Tracer):
-                s.array = watcher.before[i]
-        for s, x in zip(state, originals, strict=True):
-            s.array = x
-        for t, before in watcher.leaves.values():
-            t._grad = before
-    if not missing:
-        _complete(program, jaxpr, state, numbered)
-    return program, missing
-
-
-def _complete(program: Program, jaxpr: Any, state: list[Storage], numbered: list[Any]) -> None:
-    out_tree, tensors, fixed = program.results
-    written, grads, leaves = program.written, program.grads, program.leaves
-    kept = [i for i in range(len(state)) if i not in set(written)]
-    n_results, n_written = sum(tensors), len(written)
-    evaluate = jaxpr_as_fun(jaxpr)
-
-    def run(changing: Any, staying: Any, numbers: Any, arrays: Any) -> Any:
-        values: list[Any] = [None] * len(state)
-        for i, x in (*zip(written, changing, strict=True), *zip(kept, staying, strict=True)):
-            values[i] = x
-        return evaluate(*values, *numbers, *arrays)
-
-    compiled = jax.jit(run, donate_argnums=0)
-
-    def call(arrays: Any) -> Any:
-        changing = [_own(state[i]) for i in written]
-        outs = compiled(changing, [state[i].array for i in kept], [constant(group[name]) for (_, name), group in numbered], arrays)
-        for i, x in zip(written, outs[n_results: n_results + n_written], strict=True):
-            state[i].array = x
-            state[i].version += 1
-        for g, x in zip(grads, outs[n_results + n_written:], strict=True):
-            g._storage.array = x
-        for t, g, _ in leaves:
-            t._grad = g
-        values = iter(outs[:n_results])
-        return tree_unflatten(out_tree, [wrap(next(values)) if is_t else x for is_t, x in zip(tensors, fixed, strict=True)])
-
-    program.run = call
 
 
 #: How often an array is referred to that belongs to one storage alone, as seen from where it is counted.

@@ -18,7 +18,7 @@ def write(t: Tensor, array: Any) -> None:
     view = t._view
     storage = t._storage
     if mode.watcher is not None:
-        mode.watcher.write(storage)
+        mode.watcher.read(t)
     if view is not None:
         from dualrev.eager.views import put_op
 

@@ -55,7 +55,8 @@ class Generator:
     def key(self) -> Any:
         """A new key."""
         if self._state is None:
-            self._state = wrap(jax.random.PRNGKey(self._seed))
+            with jax.ensure_compile_time_eval():
+                self._state = wrap(jax.random.PRNGKey(self._seed))
         state, key = _split(array_of(self._state))
         write(self._state, state)
         return key

@@ -62,7 +62,7 @@ def apply_special(op: Op, args: Sequence[Any]) -> Any:
     if mode.watcher is not None:
         for a in args:
             if isinstance(a, Tensor):
-                mode.watcher.read(a._storage)
+                mode.watcher.read(a)
     if mode.dual_level:
         from dualrev.eager.forward_ad import push, tangent_of
 
@@ -73,6 +73,9 @@ def apply_special(op: Op, args: Sequence[Any]) -> Any:
         results = apply(op, args)
     finally:
         mode.special = True
+    if mode.watcher is not None:
+        for t in results if op.many else (results,):
+            mode.watcher.born(t._storage)
     if mode.packers:
         nodes = {t._node: None for t in (results if op.many else (results,)) if t._node is not None}
         for node in nodes:

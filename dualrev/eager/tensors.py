@@ -20,7 +20,7 @@ from dualrev.eager.refusals import cpp
 class Storage:
     """A value that tensors share, how often it was changed in place, and where the last time."""
 
-    __slots__ = ("array", "changed", "version")
+    __slots__ = ("__weakref__", "array", "changed", "version")
 
     def __init__(self, array: Any):
         self.array = array
@@ -159,6 +159,8 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient that backward has accumulated; None until one has reached this tensor."""
+        if mode.watcher is not None:
+            mode.watcher.leaf(self)
         return self._grad
 
     @grad.setter
@@ -174,6 +176,8 @@ class Tensor:
                 raise RuntimeError(f"attempting to assign a gradient with dtype '{cpp(array_of(value).dtype)}' to a tensor with "
                                    f"grad_dtype '{dtypes.type_name(array_of(self).dtype)}'. The gradient must match the tensor's "
                                    "grad_dtype (defaults to the tensor's dtype).\n" + described(self))
+        if mode.watcher is not None:
+            mode.watcher.leaf(self, replaced=True)
         self._grad = value
 
     @property
@@ -313,7 +317,7 @@ def wrap(array: Any) -> Tensor:
 def array_of(t: Tensor) -> Any:
     """The value of a tensor now."""
     if mode.watcher is not None:
-        mode.watcher.read(t._storage)
+        mode.watcher.read(t)
     view = t._view
     return t._storage.array if view is None else view_array(t, view)
 

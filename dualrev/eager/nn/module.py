@@ -247,8 +247,6 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters."""
         for p in self.parameters():
-            if mode.watcher is not None:
-                mode.watcher.leaf(p)
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:

@@ -58,9 +58,9 @@ class Optimizer:
         """Forget the gradients of all parameters, or fill them with zeros."""
         for group in self.param_groups:
             for p in group["params"]:
+                if mode.watcher is not None:
+                    mode.watcher.leaf(p, replaced=set_to_none)
                 if p._grad is not None:
-                    if mode.watcher is not None:
-                        mode.watcher.leaf(p)
                     p._grad = None if set_to_none else p._grad.detach().zero_()
 
     def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
@@ -87,12 +87,17 @@ class Optimizer:
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
+        if mode.watcher is not None:
+            for p in group["params"]:
+                mode.watcher.leaf(p)
         params = [p for p in group["params"] if p._grad is not None]
         if not params:
             return
         for p in params:
             if not self.state[p]:
-                self.state[p] = {name: wrap(x) for name, x in self.begin(array_of(p), group).items()}
+                # Known values, also while a step is being traced.
+                with jax.ensure_compile_time_eval():
+                    self.state[p] = {name: wrap(x) for name, x in self.begin(array_of(p), group).items()}
         fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
         fixed["decays"] = group.get("weight_decay", 0) != 0
         key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k,
