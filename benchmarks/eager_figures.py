@@ -129,7 +129,7 @@ def _seconds(run: Run, calls: int) -> float:
 def compare(name: str, ours: Run, theirs: Run, budget: float, goal: float | None, warm: int = 60) -> Figure:
     """Interleaved rounds for ``budget`` seconds, after as many calls as compile what comes again."""
     a, b = ours().numpy(force=True), theirs().numpy(force=True)
-    if not np.allclose(a, b, 1e-3, 1e-3 * max(1e-30, float(np.abs(b).max()))):
+    if not np.allclose(a, b, 1e-3, 1e-4):  # a loss may be the small sum of large terms
         raise AssertionError(f"{name}: results differ by {np.abs(a - b).max()}")
     for _ in range(warm):
         ours()

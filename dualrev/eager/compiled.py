@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun, with_stand_ins
+from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun, line_of, with_stand_ins
 from dualrev.eager.inplace import write
 from dualrev.eager.modes import mode
 from dualrev.eager.tensors import Storage, Tensor, array_of, wrap
@@ -102,10 +102,11 @@ class Program:
                 grads.append(array_of(g))
         known = {id(leaf.tensor._grad._storage) for leaf in self.grads if leaf.tensor._grad is not None}
         watcher.seen.clear()
-        kept = {id(s): s for s in [ref() for ref in watcher.made] if s is not None and isinstance(s.array, Tracer)}
-        #: Tensors that the step made and left somewhere.
-        self.kept = [weakref.ref(s) for key, s in kept.items() if key not in known and key not in states]
-        return [*results, *grads, *arg_grads, *[s.array for s in [ref() for ref in self.kept] if s is not None]]
+        kept = {id(s): (s, where) for s, where in [(ref(), where) for ref, where in watcher.made]
+                if s is not None and isinstance(s.array, Tracer) and id(s) not in known and id(s) not in states}
+        #: Tensors that the step made and left somewhere, and where it made them.
+        self.kept = [(weakref.ref(s), where) for s, where in kept.values()]
+        return [*results, *grads, *arg_grads, *[s.array for s, _ in kept.values()]]
 
     def fits(self) -> bool:
         """Whether what was true of tensors from outside when the step was traced still is."""
@@ -118,6 +119,17 @@ class Program:
             if type(x) is Given and x.owner is None and not x.is_same():
                 return False
         return True
+
+    def check(self, others: Sequence[Program]) -> None:
+        """Raise if the step reads what an earlier call left, and leaves another tensor in its place: programs would not see that."""
+        left = {id(ref()) for other in others for ref, _ in other.kept}
+        for x in self.inputs:
+            # Two references are those of this loop: the tensor is no longer where it was.
+            if self.kept and type(x) is Given and id(x.storage) in left and sys.getrefcount(x.storage) == 2:
+                made = ", ".join(dict.fromkeys([line_of(where) for _, where in self.kept]))
+                raise RuntimeError("a compiled step reads a tensor that an earlier call has left outside, and leaves a new one outside\n"
+                                   f"made at {made}; when the program runs, Python does not, so that nothing puts the new one in the old "
+                                   "one's place: change the old one in place, with copy_(), or take it as an argument and return it")
 
     def __call__(self, arrays: list[Any], moving: list[Any]) -> Any:
         inputs = self.inputs
@@ -135,7 +147,7 @@ class Program:
             leaf.tensor._grad = wrap(next(found))
         for k in self.arg_grads:
             accumulate(moving[k], next(found), False)
-        for ref in self.kept:
+        for ref, _ in self.kept:
             x, kept = next(found), ref()
             if kept is not None:
                 kept.array = x
@@ -206,6 +218,7 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
         program = Program(step, tree, leaves, moves, arrays)
         # A step that made a tensor and left it somewhere may go another way when it finds it; once.
         program.once = bool(program.kept) and not known
+        program.check(known)
         while len(programs) >= KEPT and key not in programs:
             programs.pop(next(iter(programs)))
         programs[key] = [program, *known][:KEPT_ALIKE]

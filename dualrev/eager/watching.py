@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from dualrev._jax import Tracer, current_trace, stand_in, typeof
+from dualrev._jax import Tracer, current_trace, source, stand_in, typeof
 from dualrev.eager.dispatch import constant
 from dualrev.eager.modes import mode
 from dualrev.eager.tensors import Storage, Tensor
@@ -58,7 +58,7 @@ class Watcher:
         self.seen: dict[int, Storage] = {}
         self.leaves: dict[int, Leaf] = {}
         self.numbers: dict[tuple[int, str], Any] = {}
-        self.made: list[weakref.ref[Storage]] = []
+        self.made: list[tuple[weakref.ref[Storage], Any]] = []
 
     def __enter__(self) -> Watcher:
         self._before = mode.watcher, mode.special
@@ -82,7 +82,7 @@ class Watcher:
 
     def born(self, storage: Storage) -> None:
         """A tensor was made: if it outlives the step, it gets its value from the program."""
-        self.made.append(weakref.ref(storage))
+        self.made.append((weakref.ref(storage), source()))
 
     def leaf(self, t: Tensor, replaced: bool = False) -> None:
         """The gradient of a tensor is about to be looked at, or replaced."""

@@ -1,0 +1,171 @@
+"""Number 20: compiled steps, and what becomes of the state that they read and write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dualrev import eager as torch
+from dualrev._jax import Tracer
+
+
+def model() -> tuple[Any, Any]:
+    w = torch.tensor([1.0, -2.0], requires_grad=True)
+    return w, torch.optim.SGD([w], lr=0.1, momentum=0.9)
+
+
+def test_the_first_call_traces_and_python_runs_once() -> None:
+    results = []
+    for compiled in (False, True):
+        w, optimizer = model()
+        runs: list[bool] = []
+
+        def step(x: Any, w: Any = w, optimizer: Any = optimizer, runs: Any = runs) -> Any:
+            optimizer.zero_grad()
+            loss = ((w * x - 6) ** 2).sum()
+            runs.append(isinstance(loss.jax, Tracer))
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = torch.jit(step) if compiled else step
+        losses = [run(torch.tensor([2.0, 1.0])).item() for _ in range(4)]
+        optimizer.param_groups[0]["lr"] = 0
+        losses.append(run(torch.tensor([2.0, 1.0])).item())
+        results.append((losses, w.tolist(), w.grad.tolist(), optimizer.state[w]["momentum_buffer"].tolist()))
+        assert runs == ([True] if compiled else [False] * 5)
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, 1e-6)
+
+
+def test_state_is_given_to_the_program_to_reuse() -> None:
+    w = torch.ones(1000)
+
+    @torch.jit
+    def step() -> None:
+        w.mul_(2)
+
+    step()
+    place = w.jax.unsafe_buffer_pointer()
+    step()
+    assert w.jax.unsafe_buffer_pointer() == place
+    kept, before = w.detach(), w.jax
+    step()
+    assert before[0] == 4 and w[0].item() == kept[0].item() == 8
+
+
+def test_gradients_from_outside() -> None:
+    w = torch.ones(2, requires_grad=True)
+    runs = []
+
+    @torch.jit
+    def accumulate(x: Any) -> Any:
+        runs.append(w.grad is None)
+        (w * x).sum().backward()
+
+    for k in range(1, 4):
+        accumulate(torch.ones(2))
+        assert w.grad.tolist() == [k, k]
+    assert runs == [True, False]
+    w.grad = torch.full((2,), 5.0)
+    accumulate(torch.ones(2))
+    assert w.grad.tolist() == [6, 6]
+    w.grad = None
+    accumulate(torch.ones(2))
+    assert w.grad.tolist() == [1, 1] and runs == [True, False]
+    first = w.grad
+    w.grad = None
+    accumulate(torch.ones(2) * 3)
+    assert first.tolist() == [1, 1] and w.grad.tolist() == [3, 3]
+
+
+def test_it_is_traced_anew_where_tensors_from_outside_differ() -> None:
+    w, b = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    runs = []
+
+    @torch.jit
+    def step(scale: Any) -> Any:
+        runs.append(1)
+        w.grad = b.grad = None
+        (w * b * scale).sum().backward()
+        return w * b
+
+    assert step(1).tolist() == step(1).tolist() == [1, 1] and len(runs) == 1
+    w.data = torch.full((2,), 3.0)
+    assert step(1).tolist() == [3, 3] and len(runs) == 2
+    b.requires_grad_(False)
+    step(1)
+    assert b.grad is None and w.grad.tolist() == [1, 1] and len(runs) == 3
+    step(2)
+    assert w.grad.tolist() == [2, 2] and len(runs) == 4
+    step(2)
+    assert len(runs) == 4
+
+
+def test_what_the_step_keeps_has_values() -> None:
+    w, log, memory = torch.ones(2), [], {}
+
+    @torch.jit
+    def step(x: Any) -> None:
+        if "h" not in memory:
+            memory["h"] = w * 0
+        y = memory["h"].add_(w * x)
+        log[:] = [y.sum()]
+
+    for k in range(4):
+        step(torch.full((2,), 1.0 + k))
+        assert log[0].item() == memory["h"].sum().item() == (k + 1) * (k + 2)
+
+
+def test_what_no_program_can_put_in_place_is_refused() -> None:
+    memory = {"h": torch.ones(2)}
+
+    @torch.jit
+    def step() -> None:
+        memory["h"] = memory["h"] * 2
+
+    step()
+    assert memory["h"].tolist() == [2, 2]
+    with pytest.raises(RuntimeError, match=r"leaves a new one outside\nmade at .*test_jit.py:\d+"):
+        step()
+
+
+def test_arguments_are_changed_in_place_and_get_gradients() -> None:
+    @torch.jit
+    def step(x: Any, y: Any) -> Any:
+        y.add_(1)
+        (x * x * y.sum()).sum().backward()
+
+    x, y = torch.ones(2, requires_grad=True), torch.zeros(2)
+    step(x, y)
+    step(x, y)
+    assert y.tolist() == [2, 2] and x.grad.tolist() == [12, 12]
+
+
+def test_a_step_that_fails_changes_nothing() -> None:
+    w, optimizer = model()
+
+    @torch.jit
+    def step() -> Any:
+        optimizer.zero_grad()
+        (w * w).sum().backward()
+        optimizer.step()
+        return float(w.sum())
+
+    with pytest.raises(RuntimeError, match=r"item\(\) needs the value of a tensor that is being traced, at .*test_jit.py:\d+"):
+        step()
+    assert w.tolist() == [1, -2] and w.grad is None
+    (w * w).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(w.tolist(), [0.8, -1.6], 1e-6)
+
+
+def test_random_numbers_and_bounds() -> None:
+    draws = []
+    for compiled in (False, True):
+        torch.manual_seed(3)
+        run = torch.jit(lambda: torch.rand(2)) if compiled else lambda: torch.rand(2)
+        draws.append([run().tolist() for _ in range(3)])
+    assert draws[0] == draws[1] and draws[0][0] != draws[0][1]

@@ -1,0 +1,144 @@
+"""Backward passes as programs: the numbers and errors of the walk, and caches with a bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from against_torch import message
+
+from dualrev import eager as torch
+from dualrev.eager import programs
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile a graph of up to 40 nodes when it comes for the second time."""
+    monkeypatch.setattr(programs, "SEEN", 2)
+    monkeypatch.setattr(programs, "_is_due", lambda key, n, is_due=programs._is_due: is_due(key, 0))
+    monkeypatch.setattr(programs, "_programs", {})
+    monkeypatch.setattr(programs, "_seen", {})
+
+
+def compiled() -> int:
+    return len(programs._programs)
+
+
+def shared(x: Any, w: Any) -> Any:
+    a, b = torch.tanh(x @ w).chunk(2, 1)
+    y = torch.nn.functional.layer_norm(a * b + a, (2,)) - x.norm()
+    y *= w.sum()
+    return (y.softmax(1) * x[:, :2]).sum()
+
+
+def test_a_program_has_the_numbers_of_the_walk(soon: None) -> None:
+    x = torch.tensor([[0.3, -1.0, 2.0, 0.7], [1.0, 0.2, -0.4, 0.9]], requires_grad=True)
+    w = (torch.arange(16.0).reshape(4, 4) * 0.7).sin().requires_grad_()
+    found = []
+    for _ in range(4):
+        x.grad = w.grad = None
+        shared(x, w).backward()
+        found.append((x.grad.tolist(), w.grad.tolist()))
+        assert compiled() == (len(found) >= 2)
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_some_gradients_only(soon: None) -> None:
+    x, w = torch.tensor([0.5, 2.0], requires_grad=True), torch.tensor([3.0, 1.0], requires_grad=True)
+    for _ in range(4):
+        h = x * w
+        y = (h.sin() * x).sum()
+        g, none, gx = torch.autograd.grad(y, (h, torch.ones(1, requires_grad=True), x), retain_graph=True, allow_unused=True)
+        assert none is None
+        np.testing.assert_allclose(g, x.detach() * h.detach().cos(), 1e-6)
+        np.testing.assert_allclose(gx, (g * w + h.sin()).detach(), 1e-6)
+        y.backward(inputs=[w])
+        assert x.grad is None
+    np.testing.assert_allclose(w.grad, 4 * (x * x * h.cos()).detach(), 1e-6)
+    assert compiled() == 2
+
+
+def test_what_needs_the_walk_is_walked(soon: None) -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    seen: list[Any] = []
+
+    def graph() -> tuple[Any, Any]:
+        h = x.exp()
+        return h, (h * x).sum()
+
+    for _ in range(3):
+        graph()[1].backward()
+    assert compiled() == 1
+    h, y = graph()
+    h.retain_grad()
+    y.backward()
+    assert h.grad.tolist() == [1.0, 2.0]
+    h, y = graph()
+    h.register_hook(lambda g: seen.append(g.tolist()))
+    y.backward()
+    assert seen == [[1.0, 2.0]]
+    handle = x.register_hook(lambda g: g * 0)
+    x.grad = None
+    graph()[1].backward()
+    assert x.grad.tolist() == [0.0, 0.0]
+    handle.remove()
+    h, y = graph()
+    g, = torch.autograd.grad(y, x, create_graph=True)
+    assert g.requires_grad
+    kept: list[Any] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or len(kept), lambda k: kept[k - 1] * 0):
+        y = graph()[1]
+    x.grad = None
+    y.backward()
+    assert x.grad.tolist() == [0.0, 0.0]
+    with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="SumBackward0.*nan"):
+        graph()[1].backward(torch.tensor(float("nan")))
+
+
+def test_errors_are_those_of_the_walk(soon: None) -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    for _ in range(3):
+        h = x.exp()
+        y = (h * x).sum()
+        y.backward(retain_graph=True)
+        y.backward()
+        with pytest.raises(RuntimeError, match=r"ExpBackward0|MulBackward0.*freed by the backward at .*test_programs.py"):
+            y.backward()
+        h = x.exp()
+        y = (h * x).sum()
+        h.zero_()
+        assert "modified by an inplace operation" in message(y.backward)
+    assert compiled() == 1
+    assert x.grad.tolist() == pytest.approx((6 * (1 + x.detach()) * x.detach().exp()).tolist())
+
+
+def test_nothing_is_kept_without_a_bound(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "KEPT", 2)
+    monkeypatch.setattr(programs, "COUNTED", 3)
+    x = torch.tensor(1.5, requires_grad=True)
+    for n in range(1, 6):
+        for _ in range(1 + n % 2):
+            y = x
+            for _ in range(n):
+                y = y * x
+            y.backward()
+            assert len(programs._seen) <= 3 and len(programs._programs) <= 2
+    assert compiled() == 2
+
+
+def test_large_graphs_are_walked(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "BYTES", 10)
+    x = torch.ones(4, requires_grad=True)
+    for _ in range(3):
+        (x * x).sum().backward()
+    assert list(programs._programs.values()) == [None]
+    monkeypatch.setattr(programs, "NODES", 1)
+    for _ in range(3):
+        (x * x * x).sum().backward()
+    assert compiled() == 1 and x.grad.tolist() == [15.0] * 4
+
+
+def test_operations_run_where_they_are_called() -> None:
+    assert jax.config.values["jax_cpu_enable_async_dispatch"] is False  # type: ignore[attr-defined]
