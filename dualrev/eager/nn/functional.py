@@ -34,6 +34,7 @@ from dualrev.eager.nn.activations import softplus as softplus
 from dualrev.eager.nn.activations import softsign as softsign
 from dualrev.eager.nn.activations import tanh as tanh
 from dualrev.eager.nn.activations import tanhshrink as tanhshrink
+from dualrev.eager.nn.convolution import is_small, small_of
 from dualrev.eager.operation import Op, family
 from dualrev.eager.random import draw
 from dualrev.eager.refusals import first_outside, same_dtype
@@ -67,6 +68,7 @@ def _conv_of(x: Any, w: Any, *rest: Any) -> Any:
 
 
 _conv = family("Convolution", _conv_of)
+_small_conv = family("Convolution", small_of, light=True)
 
 
 def _convolve(n: int) -> Callable[..., Tensor]:
@@ -89,7 +91,9 @@ def _convolve(n: int) -> Callable[..., Tensor]:
                 raise RuntimeError(f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). Kernel size: "
                                    f"({' x '.join(map(str, spans))}). Kernel size can't be greater than actual input size")
         pads = padding.upper() if isinstance(padding, str) else _tuple(padding, n)
-        op = _conv(_tuple(stride, n), pads, _tuple(dilation, n), groups)
+        steps, holes = _tuple(stride, n), _tuple(dilation, n)
+        small = is_small(tuple(input.shape[2:]), tuple(weight.shape[2:]), steps, pads, holes, groups)
+        op = (_small_conv if small else _conv)(steps, pads, holes, groups)
         return apply(op, (input, weight) if bias is None else (input, weight, bias))
 
     conv.__name__, conv.__doc__ = f"conv{n}d", f"Convolution over {n} dimension{'s' * (n > 1)} of (batch, channels, ...)."
