@@ -142,3 +142,20 @@ def test_large_graphs_are_walked(soon: None, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_operations_run_where_they_are_called() -> None:
     assert jax.config.values["jax_cpu_enable_async_dispatch"] is False  # type: ignore[attr-defined]
+
+
+SAVING: dict[str, tuple[Any, int]] = dict(
+    batch_norm=(lambda t, x: t.nn.functional.batch_norm(x, None, None, t.ones(6, requires_grad=True), t.zeros(6), True), 4 * 6 * 8 + 3 * 6),
+    layer_norm=(lambda t, x: t.nn.functional.layer_norm(x, (8,), t.ones(8, requires_grad=True), t.zeros(8)), 4 * 6 * 8 + 2 * 4 * 6 + 8),
+    softmax=(lambda t, x: x.softmax(-1), 4 * 6 * 8), log_softmax=(lambda t, x: x.log_softmax(-1), 4 * 6 * 8),
+    convolution=(lambda t, x: t.nn.functional.conv1d(x, t.ones(6, 6, 3, requires_grad=True), None, 1, 1), 4 * 6 * 8 + 6 * 6 * 3),
+)
+
+
+@pytest.mark.parametrize("name", SAVING)
+def test_what_layers_save(name: str) -> None:
+    """At most PyTorch's: the input with mean and 1 / deviation for each mean that is taken, the weight; or the result."""
+    make, entries = SAVING[name]
+    x = (torch.arange(4.0 * 6 * 8).reshape(4, 6, 8) * 0.7).sin().requires_grad_()
+    y = make(torch, x)
+    assert sum(a.nbytes for a in y.grad_fn.saved) <= 4 * entries

@@ -270,3 +270,17 @@ def test_tensor_functions_are_functions_for_jax_and_dualrev() -> None:
     np.testing.assert_allclose(dualrev.grad(f)(x), np.sin(2 * np.arange(3.0)), 1e-6)
     np.testing.assert_allclose(jax.vmap(g)(jnp.stack([x, x])), [3 * x ** 2] * 2)
     np.testing.assert_allclose(dualrev.jacobian(g)(x), np.diag(6 * np.arange(3.0)))
+
+
+def test_18_convolutions_with_few_places() -> None:
+    def program(t: Any) -> list[Any]:
+        x = (t.arange(2.0 * 3 * 4 * 3).reshape(2, 3, 4, 3) * 0.7).sin().requires_grad_()
+        w, b = (t.arange(36.0 * 3).reshape(4, 3, 3, 3) * 0.4).cos().requires_grad_(), t.ones(4, requires_grad=True)
+        results = []
+        for settings in (dict(padding=1), dict(stride=2, padding=(2, 1)), dict(dilation=(1, 2), padding=2, bias=None)):
+            y = t.nn.functional.conv2d(x, w, **dict(dict(bias=b), **settings))
+            first, = t.autograd.grad((y * y.detach().cos()).sum(), x, create_graph=True)
+            results += [y, first, *t.autograd.grad((first ** 2).sum(), w)]
+        return results
+
+    in_both(program, 2e-5)

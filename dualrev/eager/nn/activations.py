@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev._jax import softmax as softmax_of
 from dualrev.eager.dispatch import apply
 from dualrev.eager.names import dim_of, method
 from dualrev.eager.operation import Op, family
@@ -51,17 +52,13 @@ def _gelu_of(x: Any, approximate: str) -> Any:
 _gelu = family("Gelu", _gelu_of, light=True)
 
 
-def _softmax_of(x: Any, dim: int) -> Any:
-    powers = jnp.exp(x - lax.stop_gradient(jnp.max(x, dim, keepdims=True)))
-    return powers / jnp.sum(powers, dim, keepdims=True)
-
-
 def _log_softmax_of(x: Any, dim: int) -> Any:
     x = x - lax.stop_gradient(jnp.max(x, dim, keepdims=True))
     return x - jnp.log(jnp.sum(jnp.exp(x), dim, keepdims=True))
 
 
-_softmax, _log_softmax = family("Softmax", _softmax_of), family("LogSoftmax", _log_softmax_of)
+# The derivative of softmax is that of its custom rule, in terms of the result, which is then all that is saved.
+_softmax, _log_softmax = family("Softmax", softmax_of), family("LogSoftmax", _log_softmax_of, light=True)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002

@@ -125,7 +125,7 @@ def _batch_norm_fixed(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
     return out * _shaped(affine[0], x) + _shaped(affine[1], x) if affine else out
 
 
-_batch_norm = family("NativeBatchNorm", _batch_norm_of, many=True)
+_batch_norm = family("NativeBatchNorm", _batch_norm_of, many=True, light=True)
 _batch_norm_eval = family("NativeBatchNorm", _batch_norm_fixed)
 _towards = Op("Lerp", lambda old, new, momentum: (1 - momentum) * old + (momentum * new).astype(old.dtype))
 
@@ -161,7 +161,7 @@ def _layer_norm_of(x: Any, *rest: Any) -> Any:
     return out + affine[1] if len(affine) > 1 else out
 
 
-_layer_norm = family("NativeLayerNorm", _layer_norm_of)
+_layer_norm = family("NativeLayerNorm", _layer_norm_of, light=True)
 
 
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,  # noqa: A002
