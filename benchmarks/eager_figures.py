@@ -162,7 +162,8 @@ def figures(budget: float, chosen: set[str]) -> list[Figure]:
         if key in chosen:
             for compiled in (False, True):
                 label = f"{name}, {'eager.jit' if compiled else 'eager'}"
-                found.append(compare(label, make(eager, compiled), make(pytorch, False), budget, goal if compiled else None, 3 if compiled else warm))
+                pair = make(eager, compiled), make(pytorch, False)
+                found.append(compare(label, *pair, budget, goal if compiled else None, 3 if compiled else warm))
     return found
 
 

@@ -54,7 +54,8 @@ class Program:
             for watcher in watchers:
                 watcher.restore()
         self.inputs = watchers[0].inputs
-        self.leaves = list(watchers[0].leaves.values())
+        #: Tensors and gradients from outside.
+        self.outside: list[Any] = [*watchers[0].leaves.values(), *[x for x in self.inputs if isinstance(x, Given)]]
         evaluate = jaxpr_as_fun(jaxpr)
         n_args, order = len(arrays), self.order
         changed = set(self.written)
@@ -112,13 +113,7 @@ class Program:
         """Whether what was true of tensors from outside when the step was traced still is."""
         if self.once:
             return False
-        for leaf in self.leaves:
-            if not leaf.is_same():
-                return False
-        for x in self.inputs:
-            if type(x) is Given and x.owner is None and not x.is_same():
-                return False
-        return True
+        return all(x.is_same() for x in self.outside)
 
     def check(self, others: Sequence[Program]) -> None:
         """Raise if the step reads what an earlier call left, and leaves another tensor in its place: programs would not see that."""
@@ -127,9 +122,10 @@ class Program:
             # Two references are those of this loop: the tensor is no longer where it was.
             if self.kept and type(x) is Given and id(x.storage) in left and sys.getrefcount(x.storage) == 2:
                 made = ", ".join(dict.fromkeys([line_of(where) for _, where in self.kept]))
-                raise RuntimeError("a compiled step reads a tensor that an earlier call has left outside, and leaves a new one outside\n"
-                                   f"made at {made}; when the program runs, Python does not, so that nothing puts the new one in the old "
-                                   "one's place: change the old one in place, with copy_(), or take it as an argument and return it")
+                raise RuntimeError("a compiled step reads a tensor that an earlier call has left outside, and leaves a new one "
+                                   f"outside\nmade at {made}; when the program runs, Python does not, so that nothing puts the new one "
+                                   "in the old one's place: change the old one in place, with copy_(), or take it as an argument and "
+                                   "return it")
 
     def __call__(self, arrays: list[Any], moving: list[Any]) -> Any:
         inputs = self.inputs

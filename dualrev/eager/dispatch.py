@@ -37,7 +37,7 @@ def constant(value: Any) -> Any:
         found = jnp.asarray(value)
         if isinstance(found, Tracer):
             return value
-        if len(_constants) >= 4096:
+        if len(_constants) >= 1024:
             _constants.clear()
         _constants[key] = found
     return found

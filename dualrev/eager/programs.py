@@ -197,8 +197,8 @@ def _traced(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any, devic
     def backward(*args: Any) -> list[Any]:
         made: dict[int, Any] = {~i: _Leaf() for i in range(n_leaves)}
         for k, record, edges, at in plan:
-            made[k] = Node(record, record.op.name, [None if e is None else (made[e[0]], e[1]) for e in edges], [args[p] for p in at], (),
-                           None, record.n_out)
+            made[k] = Node(record, record.op.name, [None if e is None else (made[e[0]], e[1]) for e in edges], [args[p] for p in at],
+                           (), None, record.n_out)
         names = {x: k for k, x in made.items()}
         walk = _Tracing(None if goals is None else {(made[k], slot): i for i, (k, slot) in enumerate(goals)})
         found = walk.through([((made[k], slot), ct) for (k, slot), ct in zip(starts, args[n_saved:], strict=True)])

@@ -27,7 +27,7 @@ class Given:
 
     def is_same(self) -> bool:
         """Whether the tensor still has the storage."""
-        t = self.tensor()
+        t = self.tensor() if self.owner is None else None
         return t is None or (t._storage is self.storage and t._requires_grad == self.requires_grad)
 
 

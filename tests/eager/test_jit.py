@@ -105,7 +105,9 @@ def test_it_is_traced_anew_where_tensors_from_outside_differ() -> None:
 
 
 def test_what_the_step_keeps_has_values() -> None:
-    w, log, memory = torch.ones(2), [], {}
+    w = torch.ones(2)
+    log: list[Any] = []
+    memory: dict[str, Any] = {}
 
     @torch.jit
     def step(x: Any) -> None:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from dualrev.eager.modes import mode, no_grad
+from dualrev.eager.modes import no_grad
 from dualrev.eager.node import RemovableHandle
 from dualrev.eager.tensors import Tensor
 
