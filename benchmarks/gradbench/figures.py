@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dualrev
-from benchmarks.figures import largest_difference
+from benchmarks.timing import largest_difference
 from benchmarks.gradbench.workloads import WORKLOADS, Workload
 
 Run = Callable[[], Any]

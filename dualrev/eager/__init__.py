@@ -3,6 +3,9 @@
 Operations run as they are written and are recorded on tensors that require grad; ``backward()`` walks the record.  Each
 operation is a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
 
+Operations run where they are called, as PyTorch's do: importing this module turns off jax's asynchronous dispatch on CPUs, for the
+whole process, unless the environment sets ``JAX_CPU_ENABLE_ASYNC_DISPATCH`` or jax has started before.
+
 >>> from dualrev import eager as torch
 >>> x = torch.tensor([5.0], requires_grad=True)
 >>> y = (x ** 2).sum()

@@ -114,7 +114,12 @@ def replayed(walk: Walk, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any] | N
         program = _compiled(graph, roots, walk.captured)
     if program is None:
         return None
-    cts = program.run(*graph.saved, *[ct for _, ct in roots])
+    try:
+        cts = program.run(*graph.saved, *[ct for _, ct in roots])
+    except jax.errors.JaxRuntimeError:
+        # A compiler that does not know of barriers, or has no room for all at once; if it is neither, the walk raises it again.
+        _programs[key] = None
+        return None
     nodes, leaves = graph.nodes, graph.leaves
     if not walk.retain:
         where = walk.where
