@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 import dualrev
-from benchmarks.timing import largest_difference
 from benchmarks.gradbench.workloads import WORKLOADS, Workload
+from benchmarks.timing import largest_difference
 
 Run = Callable[[], Any]
 
