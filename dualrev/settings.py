@@ -35,7 +35,8 @@ class Options(TypedDict, total=False):
       to three times as long.
     - ``stack_cotangents`` ("auto"): where the cotangent of a loop constant is a sum of products over the steps, the factors are
       stacked and contracted once, after the loop.  ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and
-      all steps no more than the loop keeps anyway; True wherever possible; False never (see :mod:`dualrev.rules.over_time`).
+      all steps no more than the loop keeps anyway; True wherever possible; False never, which takes the least room, as all steps add
+      to one sum (see :mod:`dualrev.rules.over_time`).
     - ``loop_checkpoints`` (None): how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default as
       many as 64 MiB hold, at least 16 and at most 128 (see :mod:`dualrev.rules.checkpointed`).
     - ``max_steps`` (None): the most steps that a ``while_loop`` may take.  Its pull then reads residuals of all steps, for which

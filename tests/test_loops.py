@@ -437,6 +437,17 @@ def test_weights_are_not_carried(name: str, leaf: str) -> None:
     assert w[leaf].shape not in carried(f, w, True)
 
 
+def test_a_checkpointed_loop_adds_to_one_sum() -> None:
+    """Its steps need no room for another cotangent of the weights, beside the result."""
+    def f(w: Any, n: Any) -> Any:
+        return jnp.sum(lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, jnp.tanh(w @ c[1])), (0, jnp.ones(100)))[1])
+
+    w = draw(100, 100)
+    gradient = jax.jit(dr.grad(f, loop_checkpoints=3, stack_cotangents=False)).lower(w, 7).compile()
+    assert_close(gradient(w, 7), jax.grad(lambda w: jnp.sum(lax.fori_loop(0, 7, lambda _, h: jnp.tanh(w @ h), jnp.ones(100))))(w))
+    assert gradient.memory_analysis().temp_size_in_bytes < w.nbytes
+
+
 def repeated(use: Callable[[Any, Any], Any], times: int) -> Callable[[Any], Any]:
     def f(w: Any) -> Any:
         def step(h: Any, _: Any) -> Any:
