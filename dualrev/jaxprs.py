@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,15 @@ from dualrev._jax import (
     vary_over,
     varying,
 )
+
+#: What is counted for an axis of an exported program whose length is a symbol.
+SYMBOLIC_LENGTH = 1024
+
+
+def nbytes_of(aval: Any) -> int:
+    """Bytes of an array, or of an abstract one: what choices between programs go by."""
+    lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
+    return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from dualrev._jax import is_literal
+from dualrev.jaxprs import nbytes_of
 from dualrev.partition import Choice, Graph, held_eqns
 from dualrev.schedules import Schedule
 
@@ -131,15 +132,10 @@ def cheapest_cut(graph: Graph, n_out: int, wanted: set[Any]) -> set[Any]:
     inputs, outs = set(graph.invars), {v for v in graph.outvars[:n_out] if not is_literal(v)}
     costs = []
     for v in reached:
-        nbytes = _bytes_of(v.aval)
+        nbytes = max(nbytes_of(v.aval), 1)
         # Of two that cost the same, an input rather than a result, and of others the one nearer to the derivative.
         costs.append(0 if v in held else max(2 * nbytes - 1, 1) if v in inputs else 2 * nbytes if v in outs else 4 * nbytes)
     return {v for v in _separating(reached, costs, flows, source, sink) if v not in inputs}
-
-
-def _bytes_of(aval: Any) -> int:
-    dtype = getattr(aval, "dtype", None)
-    return max(int(getattr(aval, "size", 1)) * int(getattr(dtype, "itemsize", 8)), 1)
 
 
 def _separating(values: list[Any], costs: list[int], flows: list[tuple[int, int]], source: int, sink: int) -> set[Any]:

@@ -68,7 +68,7 @@ def contraction(times: Callable[[Any, Any], Any], t: Any, factor: Any) -> Any:
 
 
 def _alike(x: Any, y: Any) -> tuple[Any, Any]:
-    shape = np.broadcast_shapes(x.shape, y.shape)
+    shape = lax.broadcast_shapes(x.shape, y.shape)
 
     def spread(a: Any) -> Any:
         return a if a.shape == shape else lax.broadcast_in_dim(a, shape, tuple(range(len(shape) - a.ndim, len(shape))))

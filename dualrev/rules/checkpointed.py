@@ -242,6 +242,9 @@ def schedule_sizes(body: Body, length: int) -> tuple[int, int] | None:
     schedule = current.get().schedule
     if schedule == "all" or length == 0:
         return None
+    if not isinstance(length, int):
+        raise ValueError(f"schedule={schedule!r} needs the number of steps of a scan, which here is the symbol {length}; "
+                         "leave the schedule 'all', or give arrays of known length")
     if schedule == "sqrt":
         root = math.isqrt(length - 1) + 1
         return root, root

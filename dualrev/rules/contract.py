@@ -51,7 +51,7 @@ def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_c
     ct_side = (list(ct_other), [ct_batch[n] for n in batch_order])
     other_side = (other_free, [other_batch[n] for n in batch_order])
     ct_first, other_first = [*batch, *x_free, *contract], [*batch, *contract, *x_free]
-    keeps_ct = _displaced(other_first) > 0 and list(ct_other) == list(range(ct.ndim - len(ct_other), ct.ndim)) and ct.size > other.size
+    keeps_ct = _displaced(other_first) > 0 and list(ct_other) == list(range(ct.ndim - len(ct_other), ct.ndim)) and _larger(ct, other)
     if keeps_ct or _displaced(ct_first) <= _displaced(other_first):
         axes, operands, (left, right) = ct_first, (ct, other), (ct_side, other_side)
     else:
@@ -61,6 +61,11 @@ def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_c
     if _displaced(axes):
         result = lax.transpose(result, [axes.index(axis) for axis in range(x.ndim)])
     return cast_like(result, x)
+
+
+def _larger(x: Any, y: Any) -> bool:
+    """Whether ``x`` has more entries, where sizes are known (those of an exported program may be symbols)."""
+    return isinstance(x.size, int) and isinstance(y.size, int) and x.size > y.size
 
 
 def _displaced(axes: Axes) -> int:

@@ -167,7 +167,8 @@ def polynomial_program(ts: Any, x: Any, *coefficients: Any) -> Any:
         slope = horner(x, [times(c, k) for k, c in enumerate(coefficients)][1:])
         term = lax.mul(t_x, slope)
         t_out = term if t_out is None else lax.add(t_out, term)
-    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, np.broadcast_shapes(*[np.shape(a) for a in (x, *coefficients)]))
+    shape = lax.broadcast_shapes(*[np.shape(a) for a in (x, *coefficients)])
+    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, shape)
 
 
 if (polynomial := primitive("polynomial")) is not None:

@@ -20,7 +20,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from jax import lax
 
 from dualrev import errors, zeros
@@ -129,7 +128,7 @@ class ElementwiseRow(OpRow):
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
         terms = self.terms(site, residuals, tangents)
         if site.in_avals:
-            shape = np.broadcast_shapes(*[a.shape for a in site.in_avals])
+            shape = lax.broadcast_shapes(*[a.shape for a in site.in_avals])
             terms = [None if term is None else spread(term, shape) for term in terms]
             self.check_terms(site, terms, shape)
         elif tangents:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev import zeros
 from dualrev._jax import jaxpr_as_fun
 from dualrev.engines.staging import Linearization, cached
-from dualrev.jaxprs import split_invariant
+from dualrev.jaxprs import nbytes_of, split_invariant
 from dualrev.rules.over_time import Plan
 from dualrev.rules.table import Unknown
 from dualrev.settings import current
@@ -34,7 +33,7 @@ def spread(values: Sequence[Any], flags: Sequence[Any]) -> list[Any]:
 
 def size_of(values: Sequence[Any]) -> int:
     """Bytes of arrays, or of abstract ones."""
-    return sum(math.prod(a.shape) * a.dtype.itemsize for a in values)
+    return sum(map(nbytes_of, values))
 
 
 def moving_carry(derive: Callable[..., Any], jaxpr: Any, consts: Sequence[Any], carry: Sequence[Any],

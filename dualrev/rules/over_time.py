@@ -13,7 +13,6 @@ results from its stacked operands; linear operations on such a sum are done once
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax import is_literal, jaxpr_as_fun, primitive
-from dualrev.jaxprs import behind
+from dualrev.jaxprs import behind, nbytes_of
 from dualrev.partition import graph_of
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
@@ -226,7 +225,7 @@ class Plan:
             self._contraction(eqn)
             return
         terms = [self._term(x) for x in summands]
-        shrinks = eqn.primitive not in ADDITIONS and _size(summands[0].aval) < _size(eqn.outvars[0].aval)
+        shrinks = eqn.primitive not in ADDITIONS and nbytes_of(summands[0].aval) < nbytes_of(eqn.outvars[0].aval)
         if shrinks or any(isinstance(term, Later) for term in terms):
             operands = tuple([self._term(x) if x in summands else Fixed(x) for x in eqn.invars])
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
@@ -251,11 +250,7 @@ class Plan:
         moving = [x for x in eqn.invars if not self._is_fixed(x)]
         new = dict.fromkeys(x for x in moving if x not in self.has_stack and x not in self.new)
         (var,) = eqn.outvars
-        if self.weigh(sum(_size(v.aval) for v in new), _size(var.aval)):
+        if self.weigh(sum(nbytes_of(v.aval) for v in new), nbytes_of(var.aval)):
             self.new.update(new)
             operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
             self.later[var] = AfterLoop(functools.partial(rule.of, eqn.params), operands)
-
-
-def _size(aval: Any) -> int:
-    return math.prod(aval.shape) * aval.dtype.itemsize

@@ -6,7 +6,7 @@ is an input, an output or computed from loop constants alone is kept once, and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +35,14 @@ class Layout:
         return list(values[:i]), list(values[i:j]), list(values[j:])
 
 
+def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: dict[str, Any]) -> Any:
+    """``lax.scan``, for a length that is a symbol too, as in a program to be exported: that can only be one of the arrays'."""
+    if isinstance(settings["length"], int):
+        return lax.scan(step, init, xs, **settings)
+    counter = lax.iota("int32", settings["length"])
+    return lax.scan(lambda carry, x: step(carry, x[0]), init, (xs, counter), reverse=settings["reverse"], unroll=settings["unroll"])
+
+
 def _forward(primals: Sequence[Any], tangents: Sequence[Any],
              params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
     layout = Layout(params)
@@ -53,7 +61,7 @@ def _forward(primals: Sequence[Any], tangents: Sequence[Any],
         return (outs[: layout.n_carry], c_t), (outs[layout.n_carry:], only(ts[layout.n_carry:], on_ys))
 
     init_t = [zeros.instantiate(t, a) for t, a, moves in zip(init_t, avals, on_carry, strict=True) if moves]
-    (carry, carry_t), (ys, ys_t) = lax.scan(body, (init, init_t), (xs, only(xs_t, on_xs)), **layout.settings)
+    (carry, carry_t), (ys, ys_t) = _scan(body, (init, init_t), (xs, only(xs_t, on_xs)), layout.settings)
     return [*carry, *ys], [*spread(carry_t, on_carry), *spread(ys_t, on_ys)]
 
 
@@ -108,7 +116,7 @@ class ScanMap(LinearMap):
             return body.start_tangents(outs[:n_carry]), only(outs[n_carry:], on_ys)
 
         slices = only(xs_t, present), list(self.stacked), self.shifted()
-        carry, ys = lax.scan(step, body.start_tangents(init_t), slices, **dict(self.settings))
+        carry, ys = _scan(step, body.start_tangents(init_t), slices, dict(self.settings))
         return (*spread(carry, body.on_carry), *spread(ys, on_ys))
 
     def pull(self, *cotangents: Any) -> Tangents:
@@ -125,7 +133,7 @@ class ScanMap(LinearMap):
 
         settings["reverse"] = not settings["reverse"]
         start = body.start_tangents(carry_ct), pull.no_totals(), list(self.last)
-        (moved, totals, _), (xs_ct, new) = lax.scan(step, start, (ys_ct, list(self.stacked)), **settings)
+        (moved, totals, _), (xs_ct, new) = _scan(step, start, (ys_ct, list(self.stacked)), settings)
         consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
         init_ct = only(spread(moved, body.on_carry), body.on_init)
         return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
@@ -194,7 +202,7 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
         carry, ys, residual = body.step(consts, carry, x)
         return carry, (ys, [residual(source) for source in made])
 
-    carry, (ys, stacks) = lax.scan(step, list(init), list(xs), **settings)
+    carry, (ys, stacks) = _scan(step, list(init), list(xs), settings)
     found = dict(zip(made, stacks, strict=True))
     found |= {("in", n_inputs + i): x for i, x in enumerate(spread(xs, body.known_xs))}
     found |= {("out", n_carry + i): y for i, y in enumerate(spread(ys, body.linearization.known_outs[n_carry:]))}

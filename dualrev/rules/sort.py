@@ -24,7 +24,8 @@ def take_along(x: Any, indices: Any, axis: int, mode: Any = lax.GatherScatterMod
 def sort_with_permutation(*operands: Any, dimension: int, **params: Any) -> tuple[list[Any], Any]:
     """The sorted operands, and where along ``dimension`` each entry came from."""
     x = typeof(operands[0])
-    index = jnp.int32 if x.shape[dimension] < 2**31 else jnp.int64
+    long = isinstance(x.shape[dimension], int) and x.shape[dimension] >= 2**31
+    index = jnp.int64 if long else jnp.int32
     places = vary_as(lax.broadcasted_iota(index, x.shape, dimension, out_sharding=explicit_sharding(x)), x)
     *outs, permutation = lax.sort_p.bind(*operands, places, dimension=dimension, **params)
     return outs, permutation
