@@ -18,3 +18,4 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 # The suite compiles thousands of tiny programs; compiling dominates, running does not.
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # the compiler is told of no Python frames: our errors find theirs elsewhere

@@ -14,14 +14,17 @@ from jax import numpy as jnp
 from programs import Array, Program, check, programs
 
 import dualrev
+from dualrev._jax import JAX_VERSION
 
-SETTINGS = settings(max_examples=50, deadline=None, database=None,
+#: The newest jax compiles what the older one does from the same rules: a part of the programs is enough there.
+EXAMPLES = 50 if JAX_VERSION < (0, 11) else 15
+SETTINGS = settings(max_examples=EXAMPLES, deadline=None, database=None,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_random_programs(part: int) -> None:
-    """Two hundred of them, in four parts that can run side by side."""
+    """Two hundred of them on the oldest jax, in four parts that can run side by side."""
     compared = []
 
     @seed(part)
@@ -34,7 +37,7 @@ def test_random_programs(part: int) -> None:
     assert np.mean(compared) > 0.5, "too few programs have finite derivatives in jax"
 
 
-@settings(SETTINGS, max_examples=4, derandomize=True)
+@settings(SETTINGS, max_examples=3, derandomize=True)
 @given(programs(longest=4), st.integers(0, 100))
 def test_random_programs_without_jit(program: Program, which: int) -> None:
     program.order = 1
