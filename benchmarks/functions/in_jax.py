@@ -1,0 +1,144 @@
+"""Programs in jax alone: scans of several outputs, while loops, and what its own figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from benchmarks.functions import Program, alone, drawn
+from dualrev.problems import brusselator
+
+
+def _draw(rng: np.random.Generator, *shape: int) -> jax.Array:
+    return jnp.asarray(drawn(rng, *shape))
+
+
+# --------------------------------------------------------------------------------------------------------------- loops
+
+
+def recurrent_loss(layers: list[dict[str, jax.Array]]) -> jax.Array:
+    """Three recurrent layers, one above the other, over 100 steps of a batch of 16."""
+    xs = _draw(np.random.default_rng(1), 100, 16, 64) * 10
+
+    def step(states: Any, x: jax.Array) -> Any:
+        found = []
+        for layer, h in zip(layers, states, strict=True):
+            x = jnp.tanh(x @ layer["input"] + h @ layer["again"] + layer["bias"])
+            found.append(x)
+        return found, x
+
+    return jnp.mean(lax.scan(step, [jnp.zeros((16, 64), "float32")] * 3, xs)[1] ** 2)
+
+
+def recurrent_layers() -> list[dict[str, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [{"input": _draw(rng, 64, 64), "again": _draw(rng, 64, 64), "bias": jnp.zeros(64, "float32")} for _ in range(3)]
+
+
+def nested_loss(weights: jax.Array) -> jax.Array:
+    """A scan in a scan: 20 times 20 steps."""
+
+    def inner(h: jax.Array, x: jax.Array) -> Any:
+        return jnp.tanh(h @ weights + x), None
+
+    def outer(h: jax.Array, x: jax.Array) -> Any:
+        h, _ = lax.scan(inner, h, jnp.stack([x] * 20))
+        return h, h
+
+    xs = _draw(np.random.default_rng(1), 20, 16, 64) * 4
+    return jnp.mean(lax.scan(outer, jnp.zeros((16, 64), "float32"), xs)[1] ** 2)
+
+
+def repeated(steps: int, is_known: bool) -> Program:
+    """A state of 256 numbers that goes round, a number of times that a scan knows and a while loop does not."""
+
+    def step(weights: jax.Array, h: jax.Array) -> jax.Array:
+        return jnp.tanh(h @ weights) + 0.1 * h
+
+    def by_scan(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        weights, h, _ = inputs
+        return jnp.sum(lax.scan(lambda h, _: (step(weights, h), None), h, None, length=steps)[0])
+
+    def by_while(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        weights, h, n = inputs
+        return jnp.sum(lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, step(weights, c[1])), (0, h))[1])
+
+    def inputs() -> Any:
+        rng = np.random.default_rng(0)
+        return _draw(rng, 256, 256), _draw(rng, 256) * 16, jnp.int32(steps)
+
+    return Program(f"{steps:,} steps", by_scan if is_known else by_while, alone(inputs))
+
+
+# ------------------------------------------------------------------------------------------------------------- straight
+
+
+def brusselator_loss(state: dict[str, jax.Array]) -> jax.Array:
+    """Half the squared norm of the rate: its gradient is one pull of the rate."""
+    moving = brusselator.right_hand_side(state)
+    return 0.5 * (jnp.sum(moving["u"] ** 2) + jnp.sum(moving["v"] ** 2))
+
+
+def brusselator_rate(x: jax.Array) -> jax.Array:
+    """The rate of both substances, in one array."""
+    moving = brusselator.right_hand_side({"u": x[0], "v": x[1]})
+    return jnp.stack([moving["u"], moving["v"]])
+
+
+def dense_loss(weights: list[jax.Array]) -> jax.Array:
+    """Four layers, 256 wide, batch 128."""
+    x = _draw(np.random.default_rng(1), 128, 256)
+    for w in weights[:-1]:
+        x = jnp.tanh(x @ w)
+    return jnp.mean((x @ weights[-1]) ** 2)
+
+
+def dense_weights() -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [*(_draw(rng, 256, 256) for _ in range(3)), _draw(rng, 256, 10)]
+
+
+def ten_sines(x: jax.Array) -> jax.Array:
+    for _ in range(10):
+        x = jnp.sin(x)
+    return jnp.sum(x)
+
+
+def deep_loss(layers: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """An unrolled network."""
+    x = jnp.ones((8, 16))
+    for weights, bias in layers:
+        x = jnp.tanh(x @ weights + bias)
+    return jnp.sum(x**2)
+
+
+def deep_layers(depth: int = 200) -> list[tuple[jax.Array, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [(_draw(rng, 16, 16), jnp.zeros(16)) for _ in range(depth)]
+
+
+def small_network_loss(inputs: Any) -> jax.Array:
+    """Two layers, 64 wide, batch 32: the time is that of the library, not of the arithmetic."""
+    x, (w1, b1, w2, b2) = inputs
+    hidden = jnp.tanh(x @ w1 + b1)
+    return jnp.mean((hidden @ w2 + b2) ** 2)
+
+
+def small_network() -> Any:
+    rng = np.random.default_rng(0)
+    return _draw(rng, 32, 64), (_draw(rng, 64, 64), jnp.zeros(64), _draw(rng, 64, 64), jnp.zeros(64))
+
+
+def chain(length: int) -> Callable[[jax.Array], jax.Array]:
+    """``length`` operations, each on the result of the one before."""
+    def function(x: jax.Array) -> jax.Array:
+        for _ in range(length):
+            x = lax.sin(x)
+        return x
+
+    return function

@@ -1,0 +1,174 @@
+"""Physics, statistics and test functions of optimization, in an array namespace and in double precision where nothing is said."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from benchmarks.functions import Program, drawn
+
+# ------------------------------------------------------------------------------------------------------ test functions
+
+
+def rosenbrock_residuals(xp: Any, x: Any) -> Any:
+    return xp.concatenate([10.0 * (x[1:] - x[:-1] ** 2), 1.0 - x[:-1]])
+
+
+def rosenbrock_loss(xp: Any, x: Any) -> Any:
+    return xp.sum(rosenbrock_residuals(xp, x) ** 2)
+
+
+def _start(n: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1.5, 1.5, n)
+
+
+def rosenbrock(n: int) -> Program:
+    return Program(f"Rosenbrock, {n:,}", rosenbrock_loss, lambda: (_start(n),), portable=True)
+
+
+def rosenbrock_errors(n: int) -> Program:
+    return Program(f"Rosenbrock's residuals, {n}", rosenbrock_residuals, lambda: (_start(n),), portable=True)
+
+
+def log_sum_exp_loss(xp: Any, x: Any) -> Any:
+    return xp.logsumexp(x, 0)
+
+
+def log_sum_exp(n: int) -> Program:
+    return Program(f"log-sum-exp, {n:,}", log_sum_exp_loss, lambda: (4 * _start(n),), portable=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+def softmax_regression_loss(xp: Any, weights: Any, x: Any, labels: Any) -> Any:
+    """The negative log-likelihood of classes, with a penalty."""
+    scores = x @ weights
+    likelihood = xp.mean(scores[np.arange(scores.shape[0]), labels] - xp.logsumexp(scores, -1))
+    return 5e-4 * xp.sum(weights**2) - likelihood
+
+
+def softmax_regression(samples: int, features: int, classes: int) -> Program:
+    def draw() -> tuple[Any, ...]:
+        rng = np.random.default_rng(0)
+        return drawn(rng, features, classes, dtype="float64"), rng.normal(size=(samples, features)), rng.integers(0, classes, samples)
+
+    return Program(f"softmax regression, {samples} x {features}", softmax_regression_loss, draw, portable=True)
+
+
+def gaussian_process_loss(xp: Any, p: Any, x: Any, y: Any, one: Any) -> Any:
+    """The negative log marginal likelihood of y under a Gaussian kernel, ½ |L⁻¹ y|² + Σ log L_ii with L Lᵀ = K.
+
+    ``p``: the logarithms of each length scale, of the amplitude and of the noise.
+    """
+    scaled = x * xp.exp(-p[:-2])
+    squared = xp.sum((scaled[:, None, :] - scaled[None, :, :]) ** 2, axis=2)
+    kernel = xp.exp(2 * p[-2] - 0.5 * squared) + xp.exp(2 * p[-1]) * one
+    factor = xp.linalg.cholesky(kernel)
+    diagonal = xp.sum(factor * one, axis=1)
+    return 0.5 * xp.sum(xp.solve_lower(factor, y) ** 2) + xp.sum(xp.log(diagonal)) + 0.5 * y.shape[0] * math.log(2 * math.pi)
+
+
+def gaussian_process(points: int, features: int) -> Program:
+    def draw() -> tuple[Any, ...]:
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(points, features))
+        return np.array([0.1] * features + [0.2, -1.0]), x, np.sin(x.sum(axis=1)) + 0.1 * rng.normal(size=points), np.eye(points)
+
+    return Program(f"Gaussian process likelihood, {points} points", gaussian_process_loss, draw, portable=True)
+
+
+def kalman_loss(xp: Any, p: Any, seen: Any, start: Any, one: Any) -> Any:
+    """The negative log-likelihood of scalar observations under a linear system, by Kalman's filter."""
+    moves, noise = p["moves"], p["factor"] @ p["factor"].T + 0.1 * one
+    observes, variance = p["observes"], xp.exp(p["log_noise"])
+
+    def step(state: Any, y: Any) -> Any:
+        mean, covariance = state
+        mean, covariance = moves @ mean, moves @ covariance @ moves.T + noise
+        spread = covariance @ observes
+        total = xp.sum(observes * spread) + variance
+        error = y - xp.sum(observes * mean)
+        gain = spread / total
+        loss = 0.5 * (error**2 / total + xp.log(2 * math.pi * total))
+        return (mean + gain * error, covariance - gain[:, None] * spread[None, :]), loss
+
+    return xp.sum(xp.scan(step, (start, one), seen, seen.shape[0])[1])
+
+
+def kalman(steps: int, states: int) -> Program:
+    def draw() -> tuple[Any, ...]:
+        rng = np.random.default_rng(0)
+        p = {"moves": 0.9 * np.linalg.qr(rng.normal(size=(states, states)))[0], "factor": 0.3 * rng.normal(size=(states, states)),
+             "observes": rng.normal(size=states), "log_noise": np.array(-1.0)}
+        return p, rng.normal(size=steps), np.zeros(states), np.eye(states)
+
+    return Program(f"Kalman filter, {steps} steps", kalman_loss, draw, portable=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- physics
+
+
+def lennard_jones_energy(xp: Any, positions: Any, one: Any) -> Any:
+    """Σ 4 (r⁻¹² - r⁻⁶) over pairs; the distance of a particle from itself is taken as 1 and gives nothing."""
+    squared = xp.sum((positions[:, None, :] - positions[None, :, :]) ** 2, axis=2) + one
+    sixth = squared**-3
+    return 2.0 * xp.sum((sixth - 1.0) * sixth * (1.0 - one))
+
+
+def lennard_jones(side: int) -> Program:
+    """Particles about the corners of a cubic lattice."""
+
+    def draw() -> tuple[Any, ...]:
+        lattice = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        return 1.2 * lattice + 0.05 * np.random.default_rng(0).normal(size=lattice.shape), np.eye(side**3)
+
+    return Program(f"Lennard-Jones energy, {side**3} particles", lennard_jones_energy, draw, portable=True)
+
+
+def ode_loss(xp: Any, weights: Any, start: Any) -> Any:
+    """200 steps of the fourth-order Runge-Kutta method, with a network of two layers for the right-hand side."""
+
+    def rate(y: Any) -> Any:
+        return xp.tanh(y @ weights[0]) @ weights[1]
+
+    def step(y: Any, _: Any) -> Any:
+        k1 = rate(y)
+        k2 = rate(y + 0.005 * k1)
+        k3 = rate(y + 0.005 * k2)
+        k4 = rate(y + 0.01 * k3)
+        return y + 0.01 / 6 * (k1 + 2 * k2 + 2 * k3 + k4), None
+
+    return xp.sum(xp.scan(step, start, None, 200)[0] ** 2)
+
+
+def ode() -> Program:
+    """In single precision."""
+
+    def draw() -> tuple[Any, ...]:
+        rng = np.random.default_rng(0)
+        return [drawn(rng, 16, 64), drawn(rng, 64, 16)], drawn(np.random.default_rng(1), 8, 16)
+
+    return Program("ODE, 200 steps", ode_loss, draw, portable=True)
+
+# ----------------------------------------------------------------------------------------------------- single operations
+
+
+def ten_operations(xp: Any, x: Any) -> Any:
+    """A scalar function of ten operations."""
+    y = xp.sin(x) * x
+    z = xp.exp(-y) + xp.tanh(x)
+    return xp.log(z * z + 1.0) - y * z
+
+
+def sines(length: int) -> Program:
+    """``length`` operations, each on the result of the one before: the time is that of the library."""
+
+    def function(xp: Any, x: Any) -> Any:
+        for _ in range(length):
+            x = xp.sin(x)
+        return x
+
+    return Program(f"{length} sines", function, lambda: (np.asarray(0.7, "float32"),), portable=True)
