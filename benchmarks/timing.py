@@ -88,6 +88,29 @@ def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: 
     return Figure(group, name, ours_us, peer_us, ratio, (low, high), fastest, len(times), difference, goal)
 
 
+def _waited(run: Run, calls: int) -> float:
+    """Seconds of each call when its result is waited for."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        jax.block_until_ready(run())
+    return (time.perf_counter() - start) / calls
+
+
+def interleaved(runs: list[Run], budget: float) -> list[list[float]]:
+    """Seconds of each run in each round; who goes first changes from round to round."""
+    calls = [max(1, min(200, int(1e-3 / max(_waited(run, 3), 1e-7)))) for run in runs]
+    rounds: list[list[float]] = []
+    gc.collect()
+    gc.disable()
+    end = time.perf_counter() + budget
+    while len(rounds) < 5 or time.perf_counter() < end:
+        order = range(len(runs)) if len(rounds) % 2 else reversed(range(len(runs)))
+        found = {i: _waited(runs[i], calls[i]) for i in order}
+        rounds.append([found[i] for i in range(len(runs))])
+    gc.enable()
+    return rounds
+
+
 def checked(ours: Any, theirs: Any, tolerance: float = 2e-4) -> float:
     difference = largest_difference(ours, theirs)
     if not difference <= tolerance:

@@ -28,6 +28,10 @@ class Program:
     portable: bool = False
     #: What is asked for instead of the gradient, by a library with jax's calls, such as a Jacobian that is known to be sparse.
     derivative: Callable[[Any], Callable[..., Any]] | None = None
+    #: What jax finds in another way, where it cannot take the derivative in this one.
+    otherwise: Callable[[], Any] | None = None
+    #: Steps of its scan, which is a loop in Python where a library has none.
+    steps: int = 0
 
     def on(self, namespace: Any) -> Callable[..., Any]:
         """The function of the pytree and the data."""

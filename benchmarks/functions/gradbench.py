@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.functions import Program
@@ -18,7 +19,8 @@ from benchmarks.gradbench.problem import Problem
 from benchmarks.gradbench.workloads import WORKLOADS
 
 
-def program(name: str, problem: Problem, function: str | None, derivative: str, draw: Callable[[], tuple[Any, ...]]) -> Program:
+def program(name: str, problem: Problem, function: str | None, derivative: str, draw: Callable[[], tuple[Any, ...]],
+            otherwise: str | None = None) -> Program:
     @functools.cache
     def fixed() -> dict[int, Any]:
         return {i: x for i, x in enumerate(draw()) if i in problem.static} if problem.static else {}
@@ -37,7 +39,8 @@ def program(name: str, problem: Problem, function: str | None, derivative: str, 
 
     return Program(name, unavailable if function is None else filled(problem.functions[function](None)),
                    lambda: tuple([x for i, x in enumerate(draw()) if i not in problem.static]),
-                   derivative=lambda ad: filled(problem.functions[derivative](ad)))
+                   derivative=lambda ad: filled(problem.functions[derivative](ad)),
+                   otherwise=None if otherwise is None else lambda: problem.compiled(otherwise, jax)(*draw()))
 
 
 def problems(*workloads: str) -> tuple[Program, ...]:
@@ -46,6 +49,6 @@ def problems(*workloads: str) -> tuple[Program, ...]:
     return (
         program("hello", sums.HELLO, "square", "double", lambda: (np.asarray(3.0),)),
         *found,
-        program("particle rr", descent.PARTICLE, None, "rr", lambda: (np.asarray(0.5),)),
-        program("saddle rr", descent.SADDLE, None, "rr", lambda: (np.ones(2),)),
+        program("particle rr", descent.PARTICLE, None, "rr", lambda: (np.asarray(0.5),), "ff"),
+        program("saddle rr", descent.SADDLE, None, "rr", lambda: (np.ones(2),), "ff"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -29,7 +30,7 @@ def mlp(batch: int, *widths: int) -> Program:
     def draw() -> tuple[Any, ...]:
         rng, data = np.random.default_rng(0), np.random.default_rng(1)
         layers = [{"weights": drawn(rng, n, m), "bias": np.zeros(m, "float32")}
-                  for n, m in zip(widths[:-1], widths[1:], strict=True)]
+                  for n, m in itertools.pairwise(widths)]
         return layers, data.standard_normal((batch, widths[0])).astype("float32"), data.integers(0, widths[-1], batch)
 
     return Program(f"network {'-'.join(map(str, widths))}", mlp_loss, draw, portable=True)
@@ -165,4 +166,4 @@ def recurrent(kind: str, length: int, batch: int, features: int, hidden: int) ->
                    "bias": np.zeros(gates * hidden, "float32")}
         return weights, sequence(length, batch, features), np.zeros((batch, hidden), "float32")
 
-    return Program(f"{kind} {length} x {batch}, {features}-{hidden}", loss, draw, portable=True)
+    return Program(f"{kind} {length} x {batch}, {features}-{hidden}", loss, draw, portable=True, steps=length)

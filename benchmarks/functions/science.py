@@ -105,7 +105,7 @@ def kalman(steps: int, states: int) -> Program:
              "observes": rng.normal(size=states), "log_noise": np.array(-1.0)}
         return p, rng.normal(size=steps), np.zeros(states), np.eye(states)
 
-    return Program(f"Kalman filter, {steps} steps", kalman_loss, draw, portable=True)
+    return Program(f"Kalman filter, {steps} steps", kalman_loss, draw, portable=True, steps=steps)
 
 
 # ------------------------------------------------------------------------------------------------------------- physics
@@ -151,7 +151,7 @@ def ode() -> Program:
         rng = np.random.default_rng(0)
         return [drawn(rng, 16, 64), drawn(rng, 64, 16)], drawn(np.random.default_rng(1), 8, 16)
 
-    return Program("ODE, 200 steps", ode_loss, draw, portable=True)
+    return Program("ODE, 200 steps", ode_loss, draw, portable=True, steps=200)
 
 # ----------------------------------------------------------------------------------------------------- single operations
 

@@ -8,12 +8,8 @@ of the hand-written C++ are those of another machine when it was idle; ``--scale
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 from rich.console import Console
@@ -21,31 +17,7 @@ from rich.table import Table
 
 import dualrev
 from benchmarks.gradbench.workloads import WORKLOADS, Workload
-from benchmarks.timing import largest_difference
-
-Run = Callable[[], Any]
-
-
-def seconds(run: Run, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        jax.block_until_ready(run())
-    return (time.perf_counter() - start) / calls
-
-
-def interleaved(runs: list[Run], budget: float) -> list[list[float]]:
-    """Seconds of each run in each round; who goes first changes from round to round."""
-    calls = max(1, min(200, int(1e-3 / max(seconds(runs[-1], 3), 1e-7))))
-    rounds: list[list[float]] = []
-    gc.collect()
-    gc.disable()
-    end = time.perf_counter() + budget
-    while len(rounds) < 5 or time.perf_counter() < end:
-        order = range(len(runs)) if len(rounds) % 2 else reversed(range(len(runs)))
-        found = {i: seconds(runs[i], calls) for i in order}
-        rounds.append([found[i] for i in range(len(runs))])
-    gc.enable()
-    return rounds
+from benchmarks.timing import Run, interleaved, largest_difference
 
 
 def measured(workload: Workload, budget: float) -> list[list[float]]:

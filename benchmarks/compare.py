@@ -1,0 +1,243 @@
+"""All programs, calls and libraries once, in one process: ``python -m benchmarks.compare`` writes ``benchmarks/RESULTS.md`` and plots.
+
+Rounds of all libraries are interleaved, after their results were found equal; what stands in the tables are medians over rounds, and
+their quartiles.  The control, work in NumPy with no differentiation in it, runs in the same rounds: its spread is the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from benchmarks.counts import equations
+from benchmarks.functions import Program
+from benchmarks.libraries import COMPILING, LIBRARIES, DisagreementError, checked, control, reference, use_double
+from benchmarks.programs import HESSIANS, JACOBIANS, PROGRAMS, SIZES, growing
+from benchmarks.timing import Run, interleaved, temporary
+
+SCALARS = tuple(program for program in PROGRAMS if program.derivative is None)
+CALLS: dict[str, Sequence[Program]] = {
+    "gradient": PROGRAMS, "jvp": SCALARS, "hvp": SCALARS, "hessian": HESSIANS, "jacobian": JACOBIANS}
+FOLDER = pathlib.Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of a program's derivative in each library, round by round, of its function in jax, and of the control."""
+
+    program: str
+    seconds: dict[str, list[float]]
+    function: list[float]
+    control: list[float]
+    notes: tuple[str, ...]
+
+    def ratio(self, library: str, to: str) -> tuple[float, float, float]:
+        """The lower quartile, median and upper quartile of the ratio in each round."""
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(self.seconds[library], self.seconds[to], strict=True)], n=4)
+        return low, middle, high
+
+
+def row(program: Program, call: str, libraries: Iterable[str], budget: float) -> Row:
+    expected = reference(program, call)
+    runs: dict[str, Run] = {}
+    notes = []
+    for library in libraries:
+        try:
+            runs[library] = checked(library, program, call, expected)
+        except (NotImplementedError, DisagreementError) as why:
+            notes.append(str(why))
+    others = [control(1 << 16)]
+    try:
+        others.append(checked("jax", program, "value", reference(program, "value")))
+    except NotImplementedError as why:
+        notes.append(str(why))
+    columns = list(zip(*interleaved([*runs.values(), *others], budget), strict=True))
+    seconds = {library: list(column) for library, column in zip(runs, columns, strict=False)}
+    function = list(columns[len(runs) + 1]) if len(others) == 2 else []
+    return Row(program.name, seconds, function, list(columns[len(runs)]), tuple(notes))
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] + ["--:"] * (len(headings) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def times_table(rows: Sequence[Row], libraries: Sequence[str]) -> str:
+    """Milliseconds, with quartiles."""
+
+    def cell(seconds: list[float]) -> str:
+        if not seconds:
+            return ""
+        low, middle, high = (1e3 * q for q in statistics.quantiles(seconds, n=4))
+        return f"{middle:.3g} ({low:.3g}-{high:.3g})"
+
+    return markdown(["milliseconds", "function in jax", *libraries, "control"],
+                    ([r.program, cell(r.function), *[cell(r.seconds.get(name, [])) for name in libraries], cell(r.control)]
+                     for r in rows))
+
+
+def ratios_table(rows: Sequence[Row], libraries: Sequence[str], to: str) -> str:
+    def cell(r: Row, library: str) -> str:
+        if library not in r.seconds or to not in r.seconds:
+            return ""
+        low, middle, high = r.ratio(library, to)
+        return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+    def over_function(r: Row) -> str:
+        mine = r.seconds.get("dualrev")
+        return f"{statistics.median(a / b for a, b in zip(mine, r.function, strict=True)):.1f}" if mine and r.function else ""
+
+    others = [name for name in libraries if name != to]
+    return markdown([f"time over {to}'s", *others, "dualrev over function"],
+                    ([r.program, *[cell(r, name) for name in others], over_function(r)] for r in rows))
+
+
+def stages_table(programs: Iterable[Program], budget: float) -> str:
+    """Before the first result: ratios of time and counts, dualrev over jax."""
+    lines = []
+    for program in programs:
+        tracing: list[Run] = []
+        traced, room = [], []
+        for name in COMPILING:
+            library = LIBRARIES[name]
+            function, arguments = library.function(program, "gradient"), library.call_arguments(program, "gradient")
+
+            def trace(function: object = function, arguments: tuple[object, ...] = arguments) -> object:
+                return jax.jit(lambda *x: function(*x)).trace(*arguments)  # type: ignore[operator]
+
+            tracing.append(trace)
+            traced.append(trace())
+            room.append(temporary(traced[-1].lower().compile()))  # type: ignore[attr-defined]
+        times = interleaved(tracing, budget)
+        lowering = interleaved([t.lower for t in traced], budget)  # type: ignore[attr-defined]
+        lowered = [t.lower() for t in traced]  # type: ignore[attr-defined]
+        compiling = interleaved([x.compile for x in lowered], budget)
+        counts = [equations(t.jaxpr.jaxpr) for t in traced]  # type: ignore[attr-defined]
+        ratios = [f"{statistics.median(a / b for a, b in rounds):.2f}" for rounds in (times, lowering, compiling)]
+        lines.append([program.name, *ratios, f"{counts[0]} / {counts[1]}", f"{room[0]:,} / {room[1]:,}"])
+    return markdown(["dualrev over jax", "tracing", "lowering", "compiling", "equations", "temporary bytes"], lines)
+
+
+def growth_table(libraries: Iterable[str], sizes: Iterable[int], budget: float) -> str:
+    sizes = list(sizes)
+    lines = []
+    for library in libraries:
+        cells = []
+        for n in sizes:
+            try:
+                runs = [checked(library, growing(n), call, reference(growing(n), call)) for call in ("gradient", "value")]
+                cells.append(f"{statistics.median(a / b for a, b in interleaved(runs, budget)):.1f}")
+            except (NotImplementedError, DisagreementError):
+                cells.append("")
+        lines.append([library, *cells])
+    return markdown(["gradient over function, n =", *[f"{n:,}" for n in sizes]], lines)
+
+
+# ---------------------------------------------------------------------------------------------------------------- plot
+
+
+def plot(rows: Sequence[Row], libraries: Sequence[str], to: str, title: str, path: pathlib.Path) -> None:
+    import matplotlib
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.34 * len(rows)), layout="constrained")
+    places = np.arange(len(rows))
+    for k, library in enumerate(name for name in libraries if name != to):
+        measured = [(place, r.ratio(library, to)) for place, r in zip(places, rows, strict=True) if {library, to} <= r.seconds.keys()]
+        if measured:
+            at, found = np.array([place for place, _ in measured]), np.array([ratio for _, ratio in measured])
+            spread = np.stack([found[:, 1] - found[:, 0], found[:, 2] - found[:, 1]])
+            axes.errorbar(found[:, 1], at, xerr=spread, fmt="os^vD<>pXh"[k % 10], label=library, markersize=5, alpha=0.8)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set(xscale="log", yticks=places, yticklabels=[r.program for r in rows], xlabel=f"time over {to}'s, median and quartiles",
+             title=title)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine() -> str:
+    """The machine, how busy it was, and the versions."""
+    versions = []
+    for name in ("dualrev", "jax", "jaxlib", "torch", "autograd", "numpy"):
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{name} from its folder" if name == "dualrev" else f"no {name}")
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}. {processor()}, {cores} cores{load}; {platform.system()}, "
+            f"Python {platform.python_version()}, {', '.join(versions)}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", help="programs whose name starts so (default: all)")
+    parser.add_argument("--calls", nargs="+", choices=[*CALLS, "stages", "growth"], default=[*CALLS, "stages", "growth"])
+    parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES), metavar="LIBRARY")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time given to each row")
+    parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder of RESULTS.md and its plots")
+    options = parser.parse_args()
+    use_double()
+    jax.config.update("jax_platforms", "cpu")
+    console = Console(stderr=True)
+    text = ["# Results\n", f"Written by `python -m benchmarks.compare`. {machine()}\n", "Medians over interleaved rounds, quartiles in "
+            "brackets. Each program says its own precision: networks and the ODE single, the rest double. \"dualrev\" and \"jax\" are "
+            "compiled by `jax.jit`. A place is empty where a library cannot do it; the notes say why.\n"]
+
+    def chosen(programs: Iterable[Program]) -> list[Program]:
+        return [p for p in programs if not options.programs or p.name.startswith(tuple(options.programs))]
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    for call, programs in CALLS.items():
+        if call not in options.calls or not chosen(programs):
+            continue
+        rows = []
+        for program in chosen(programs):
+            console.print(f"{call}: {program.name}")
+            rows.append(row(program, call, options.libraries, options.seconds))
+        picture = f"RESULTS-{call}.png"
+        plot(rows, options.libraries, "jax", call, options.out / picture)
+        notes = sorted({note for r in rows for note in r.notes})
+        text += [f"## {call}\n", ratios_table(rows, options.libraries, "jax"), f"![{call}]({picture})\n",
+                 times_table(rows, options.libraries), *[f"- {note}" for note in notes], ""]
+    if "stages" in options.calls:
+        console.print("stages")
+        text += ["## Before the first result\n", stages_table(chosen(PROGRAMS), options.seconds / 3)]
+    if "growth" in options.calls:
+        console.print("growth")
+        text += ["## Growth\n", growth_table(options.libraries, SIZES, options.seconds / 3)]
+    (options.out / "RESULTS.md").write_text("\n".join(text), encoding="utf-8")
+    console.print(f"written: {options.out / 'RESULTS.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What the measurements share: results that libraries have to agree with, and a library as a parameter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from benchmarks.functions import Program
+from benchmarks.libraries import LIBRARIES, checked, reference, use_double
+
+# Processors only: what is compared runs there in every library.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+use_double()
+
+Expected = dict[str, list[np.ndarray]]
+
+
+def named(programs: Iterable[Program]) -> dict[str, Program]:
+    return {program.name: program for program in programs}
+
+
+def expected(call: str, programs: Iterable[Program]) -> Expected:
+    """What jax finds, once for all processes; a program that is differentiated inside has no value."""
+    found = {}
+    for program in programs:
+        try:
+            found[program.name] = reference(program, call)
+        except NotImplementedError:
+            continue
+    return found
+
+
+class Derivative:
+    """A call of each program by each library, which in set-up is checked against jax's result, and warm."""
+
+    call = "gradient"
+    programs: Mapping[str, Program] = MappingProxyType({})
+    param_names = ("program", "library")
+
+    def setup(self, found: Expected, program: str, library: str) -> None:
+        if program not in found:
+            raise NotImplementedError(f"{program} has no {self.call}")
+        self.run = checked(library, self.programs[program], self.call, found[program])
+
+
+def grid(programs: Mapping[str, Program], libraries: Iterable[str] = LIBRARIES) -> list[Any]:
+    return [list(programs), list(libraries)]
