@@ -13,8 +13,9 @@ import os
 import pathlib
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -106,27 +107,27 @@ def ratios_table(rows: Sequence[Row], libraries: Sequence[str], to: str) -> str:
                     ([r.program, *[cell(r, name) for name in others], over_function(r)] for r in rows))
 
 
+def tracing_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Run:
+    """A trace of a new function each time, which is in no cache."""
+    return lambda: jax.jit(lambda *x: function(*x)).trace(*arguments)
+
+
 def stages_table(programs: Iterable[Program], budget: float) -> str:
     """Before the first result: ratios of time and counts, dualrev over jax."""
     lines = []
     for program in programs:
-        tracing: list[Run] = []
-        traced, room = [], []
-        for name in COMPILING:
-            library = LIBRARIES[name]
-            function, arguments = library.function(program, "gradient"), library.call_arguments(program, "gradient")
-
-            def trace(function: object = function, arguments: tuple[object, ...] = arguments) -> object:
-                return jax.jit(lambda *x: function(*x)).trace(*arguments)  # type: ignore[operator]
-
-            tracing.append(trace)
-            traced.append(trace())
-            room.append(temporary(traced[-1].lower().compile()))  # type: ignore[attr-defined]
+        try:
+            tracing = [tracing_of(library.function(program, "gradient"), library.call_arguments(program, "gradient"))
+                       for library in COMPILING.values()]
+        except NotImplementedError:
+            continue
+        traced = [trace() for trace in tracing]
+        room = [temporary(t.lower().compile()) for t in traced]
         times = interleaved(tracing, budget)
-        lowering = interleaved([t.lower for t in traced], budget)  # type: ignore[attr-defined]
-        lowered = [t.lower() for t in traced]  # type: ignore[attr-defined]
+        lowering = interleaved([t.lower for t in traced], budget)
+        lowered = [t.lower() for t in traced]
         compiling = interleaved([x.compile for x in lowered], budget)
-        counts = [equations(t.jaxpr.jaxpr) for t in traced]  # type: ignore[attr-defined]
+        counts = [equations(t.jaxpr.jaxpr) for t in traced]
         ratios = [f"{statistics.median(a / b for a, b in rounds):.2f}" for rounds in (times, lowering, compiling)]
         lines.append([program.name, *ratios, f"{counts[0]} / {counts[1]}", f"{room[0]:,} / {room[1]:,}"])
     return markdown(["dualrev over jax", "tracing", "lowering", "compiling", "equations", "temporary bytes"], lines)

@@ -206,23 +206,24 @@ class Autograd(Library):
         return runs[call]
 
 
+#: Those that make programs for XLA.
+COMPILING = {library.name: library for library in (JaxLike("dualrev", "dualrev"), JaxLike("jax", "jax"))}
+
 LIBRARIES: dict[str, Library] = {library.name: library for library in (
-    JaxLike("dualrev", "dualrev"),
+    COMPILING["dualrev"],
     JaxLike("dualrev forward", "dualrev", engine="forward"),
     JaxLike("dualrev reverse", "dualrev", engine="reverse"),
     JaxLike("dualrev auto", "dualrev", engine="auto"),
     JaxLike("dualrev un-jitted", "dualrev", compiled=False),
     TorchLike("eager", "dualrev.eager"),
     TorchLike("eager.jit", "dualrev.eager", compiled=True),
-    JaxLike("jax", "jax"),
+    COMPILING["jax"],
     JaxLike("jax un-jitted", "jax", compiled=False),
     TorchLike("PyTorch", "torch"),
     Autograd("autograd", "autograd"),
 )}
 #: Those that run a program as Python, operation by operation.
 UNJITTED = ("dualrev un-jitted", "eager", "jax un-jitted", "PyTorch", "autograd")
-#: Those that make programs for XLA.
-COMPILING = ("dualrev", "jax")
 
 
 def reference(program: Program, call: str) -> list[np.ndarray]:

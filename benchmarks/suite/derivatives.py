@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from benchmarks.libraries import COMPILING, LIBRARIES, control
+from benchmarks.libraries import COMPILING, control
 from benchmarks.programs import HESSIANS, JACOBIANS, PROGRAMS
 from benchmarks.suite.common import Derivative, Expected, expected, grid, named
 from benchmarks.timing import temporary
@@ -100,7 +100,7 @@ class Temporary:
     unit = "bytes"
 
     def track_temporary_bytes(self, program: str, library: str, call: str) -> int:
-        found, adapter = named(PROGRAMS)[program], LIBRARIES[library]
+        found, adapter = named(PROGRAMS)[program], COMPILING[library]
         if call == "hvp" and found.derivative is not None:
             raise NotImplementedError(f"{program} has no hvp")
         return temporary(jax.jit(adapter.function(found, call)).lower(*adapter.call_arguments(found, call)).compile())

@@ -8,7 +8,7 @@ import jax
 
 import dualrev
 from benchmarks.counts import equations, tape_bytes
-from benchmarks.libraries import COMPILING, LIBRARIES
+from benchmarks.libraries import COMPILING
 from benchmarks.programs import PROGRAMS
 from benchmarks.suite.common import grid, named
 
@@ -21,7 +21,7 @@ class Stages:
     number, repeat, rounds, warmup_time = 1, (3, 10, 10.0), 1, 0.0
 
     def setup(self, program: str, library: str) -> None:
-        adapter, found = LIBRARIES[library], named(PROGRAMS)[program]
+        adapter, found = COMPILING[library], named(PROGRAMS)[program]
         self.arguments: Any = adapter.call_arguments(found, "gradient")
         self.gradient = adapter.function(found, "gradient")
         # What tracing any gradient for the first time sets up is not this program's.
