@@ -31,7 +31,7 @@ def by_hand(budget: float) -> list[Figure]:
     for size, program in zip(LSTM_SIZES, LOOPS, strict=False):
         inputs = program.make_inputs()
         ours = jax.jit(dr.grad(program.function)).lower(inputs).compile()
-        theirs = jax.jit(lstm_gradient(sequence(*size[:3]), size[3])).lower(inputs).compile()
+        theirs = jax.jit(lstm_gradient(jnp.asarray(sequence(*size[:3])), size[3])).lower(inputs).compile()
         label = f"{program.name} (room {temporary(ours) / temporary(theirs):.2f})"
         difference = checked(ours(inputs), theirs(inputs))
         figures.append(compare("scan over hand-written", label, partial(ours, inputs), partial(theirs, inputs), budget, 1.0,

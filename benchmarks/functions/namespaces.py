@@ -70,11 +70,13 @@ class Namespace:
 
 
 class JaxNamespace(Namespace):
-    array = staticmethod(jnp.asarray)
     sigmoid = staticmethod(jax.nn.sigmoid)
     relu = staticmethod(jax.nn.relu)
     gelu = staticmethod(jax.nn.gelu)
     softmax = staticmethod(jax.nn.softmax)
+
+    def array(self, x: np.ndarray) -> Any:
+        return jnp.asarray(x)
 
     def logsumexp(self, x: Any, axis: int) -> Any:
         return jax.nn.logsumexp(x, axis=axis)
