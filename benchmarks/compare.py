@@ -211,9 +211,9 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     console = Console(stderr=True)
     text = ["# Results\n", f"Written by `python -m benchmarks.compare`. {machine()}\n", "Medians over interleaved rounds, quartiles in "
-            "brackets; a control that spreads widely tells of a busy machine. Each program says its own precision: networks and the ODE "
-            "single, the rest double. \"dualrev\" and \"jax\" are compiled by `jax.jit`. A place is empty where a library cannot do it; "
-            "the notes say why.\n"]
+            "brackets; a control that spreads widely tells of a busy machine. Each program says its own precision: networks and the "
+            "ODE single, the rest double. \"dualrev\" and \"jax\" are compiled by `jax.jit`. A place is empty where a library cannot "
+            "do it; the notes say why.\n"]
 
     def chosen(programs: Iterable[Program]) -> list[Program]:
         return [p for p in programs if not options.programs or p.name.startswith(tuple(options.programs))]
