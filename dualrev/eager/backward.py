@@ -30,9 +30,10 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     found = walk.run(roots_of(outputs, given, create_graph), replayed)
     if inputs is None:
         for (leaf, _), ct in found.items():
-            accumulate(leaf, ct, create_graph)
+            if leaf._requires_grad:  # it may have been switched off since
+                accumulate(leaf, ct, create_graph)
     else:
-        for t in inputs:
+        for t in {id(t): t for t in inputs}.values():
             ct = found.get(edge_of(t))
             if ct is not None:
                 accumulate(t, ct, create_graph)

@@ -13,7 +13,8 @@ from dualrev._jax import is_differentiable, typeof
 from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode
 from dualrev.eager.operation import Op
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.views import path_op, put_op
 from dualrev.engines.staging import Pushforward, Wrapper
 from dualrev.settings import DEFAULT, under
 
@@ -62,6 +63,8 @@ def make_dual(tensor: Tensor, tangent: Tensor, *, level: int | None = None) -> T
                            f"supported. Tensor is of size {list(tensor.shape)} while the given forward gradient is of size "
                            f"{list(tangent.shape)}.\ntheir dtypes are {tensor.dtype!r} and {tangent.dtype!r}")
     dual = tensor.view(tensor.shape)
+    if tensor._view is None:
+        dual._view = None  # views of it come from it, with its tangent
     dual._tangent = (mode.dual_level, tangent)
     return dual
 
@@ -82,9 +85,39 @@ Tensor._replaced = _replaced  # type: ignore[attr-defined]
 
 def tangent_of(t: Any) -> Tensor | None:
     """The tangent of a tensor at the level that is open."""
-    if isinstance(t, Tensor) and t._tangent is not None and t._tangent[0] == mode.dual_level:
+    if not isinstance(t, Tensor):
+        return None
+    if t._tangent is not None and t._tangent[0] == mode.dual_level:
         return t._tangent[1]
+    view = t._view
+    if view is not None and (whole := tangent_of(view.base)) is not None:
+        return _quietly(path_op(view.path), whole)
     return None
+
+
+def changed(t: Tensor, tangent: Tensor | None) -> None:
+    """A tensor has got another value in place, with this tangent: what it is a view of has it too."""
+    level, view = mode.dual_level, t._view
+    if view is None or (t._tangent is not None and t._tangent[0] == level):
+        t._tangent = None if tangent is None else (level, tangent)
+        return
+    whole = tangent_of(view.base)
+    if whole is None and tangent is None:
+        return
+    if whole is None:
+        whole = wrap(jnp.zeros_like(array_of(view.base)))
+    part = wrap(jnp.zeros_like(array_of(t))) if tangent is None else tangent
+    view.base._tangent = (level, _quietly(put_op(view.path), whole, part))
+
+
+def _quietly(op: Op, *args: Tensor) -> Any:
+    """An operation on tangents, which have none themselves."""
+    level, special = mode.dual_level, mode.special
+    mode.dual_level, mode.special = 0, bool(mode.packers or mode.watcher)
+    try:
+        return apply(op, args)
+    finally:
+        mode.dual_level, mode.special = level, special
 
 
 def push_op(op: Op, active: tuple[bool, ...]) -> Op:

@@ -96,7 +96,7 @@ def _put_at(x: Any, value: Any, *rest: Any, adds: bool = False) -> Any:
     return at.add(value) if adds else at.set(value)
 
 
-_set = family("IndexPut", _put_at)
+_set, _set_slice = family("IndexPut", _put_at), family("CopySlices", _put_at)
 _add_at = family("IndexPut", lambda *a: _put_at(*a, adds=True))
 
 
@@ -116,7 +116,7 @@ def __setitem__(self: Tensor, index: Any, value: Any) -> None:  # noqa: N807
     if slices and mode.grad and self._requires_grad and self._node is None and self._view is None:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.\n" + described(self)
                            + "; change it under torch.no_grad(), or change a .clone()")
-    change(self, _set(static), (value, *arrays))
+    change(self, (_set_slice if slices else _set)(static), (value, *arrays))
 
 
 @method

@@ -20,8 +20,11 @@ def write(t: Tensor, array: Any) -> None:
     if mode.watcher is not None:
         mode.watcher.read(t)
     if view is not None:
-        from dualrev.eager.views import put_op
+        from dualrev.eager.views import overlaps, put_op
 
+        if any(op.name == "Expand" for op in view.path) and overlaps(view.path, storage.array.shape):
+            raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                               "location. Please clone() the tensor before performing the operation.\n" + described(t))
         array = put_op(view.path).plain(storage.array, array)
     storage.array = array
     counter = t._counter
@@ -37,7 +40,7 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
     """
     view = t._view
     records = mode.grad and (t.requires_grad or any(isinstance(x, Tensor) and x.requires_grad for x in others))
-    if records:
+    if records or (view is not None and view.made == "no_grad" and mode.grad and view.base.requires_grad):
         check_may_change(t)
     if t._inference and not mode.inference and records:
         raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
@@ -53,8 +56,10 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
                                f"{dtypes.type_name(old.dtype)}\n" + described(t))
         result = result.to(dtypes.of(old.dtype))
         new = array_of(result)
-    if t._tangent is not None or result._tangent is not None:
-        t._tangent = result._tangent
+    if mode.dual_level:
+        from dualrev.eager.forward_ad import changed, tangent_of
+
+        changed(t, tangent_of(result))
     if not result._requires_grad:
         forgets = records and t._requires_grad
         write(t, new)
@@ -95,6 +100,10 @@ class Cut(Node):
 
 def rebase(t: Tensor, node: Any, slot: int) -> None:
     """Let a tensor come from another node from now on."""
+    if t._retains and t._node is not None and t._node.slot_hooks is not None:
+        kept = t._node.slot_hooks[t._slot].pop(-1, None)  # the gradient of what the tensor is now
+        if kept is not None:
+            node.hooks_of(slot)[-1] = kept
     t._node, t._slot, t._requires_grad = node, slot, True
     t._generation += 1
 
@@ -108,8 +117,25 @@ def rebase_view(view: View, result: Tensor) -> None:
     rebase(base, merged._node, merged._slot)
 
 
+#: Why a change of a view cannot be recorded.
+_UNCLEAR = {
+    "no_grad": "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case "
+               "is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace "
+               "either both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want the "
+               "inplace to be tracked).",
+    "several": "Output {} of {} is a view and is being modified inplace. This view is the output of a function that returns "
+               "multiple views. Such functions do not allow the output views to be modified inplace. You should replace the inplace "
+               "operation by an out-of-place one.",
+}
+
+
 def check_may_change(t: Tensor) -> None:
     if t._view is not None:
+        made = t._view.made
+        if made is not None:
+            node = t.grad_fn
+            if made == "no_grad" or node is not None:
+                raise RuntimeError(_UNCLEAR[made].format(t._slot, "" if node is None else node.op_name) + "\n" + described(t))
         base = t._view.base
         if base._requires_grad and base._node is None:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place "

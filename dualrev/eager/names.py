@@ -109,6 +109,11 @@ def promoted(x: Any, y: Any) -> tuple[Any, Any]:
     return _fitted(x, y), _fitted(y, x)
 
 
+def _alike(kind: str, other: str) -> bool:
+    """Whether both are real floats, of which numpy calls narrow ones V, or both complex."""
+    return (kind == "c") == (other == "c") and other in "fcV"
+
+
 def _fitted(a: Any, b: Any) -> Any:
     """One operand, beside the other."""
     if not hasattr(a, "dtype"):
@@ -116,6 +121,6 @@ def _fitted(a: Any, b: Any) -> Any:
     kind, is_number = a.dtype.kind, isinstance(b, float) or (getattr(b, "weak_type", False) and b.dtype.kind == "f")
     if kind in "biu" and is_number:
         return a.astype(dtypes.get_default_dtype().numpy)
-    if kind in "fc" and getattr(b, "ndim", 0) > a.ndim == 0 and b.dtype.kind == kind and not getattr(a, "weak_type", False):
+    if kind in "fcV" and getattr(b, "ndim", 0) > a.ndim == 0 and not getattr(a, "weak_type", False) and _alike(kind, b.dtype.kind):
         return a.astype(b.dtype)
     return a

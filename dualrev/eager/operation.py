@@ -41,6 +41,7 @@ class Record:
         "_pulls",
         "active",
         "has_new",
+        "light",
         "linearization",
         "moves",
         "n_in",
@@ -66,8 +67,10 @@ class Record:
         #: What the pull reads: 0, i is input i; 1, j is output j; 2, k is a residual of its own.
         kinds = {"in": 0, "out": 1, "new": 2}
         self.sources = tuple([(kinds[kind], where) for kind, where in linearization.residual_sources])
-        if op.light:
-            self.sources = tuple([(0, i) for i in range(self.n_in)])
+        #: Whether the pull computes again what is neither an input nor saved.
+        self.light = op.light and any(kind != 0 for kind, _ in self.sources)
+        if self.light:
+            self.sources = tuple([(0, i) for i in self._read(avals)])
         #: Whether a residual depends smoothly on the inputs and is neither one nor an output: derivatives of the pull need the inputs.
         self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
         self.positions = tuple([i for i, moves in enumerate(active) if moves])
@@ -78,18 +81,33 @@ class Record:
 
     def evaluate(self, args: Sequence[Any]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
-        return Evaluated((self, (*outs, *(() if self.op.light else new))))
+        return Evaluated((self, (*outs, *(() if self.light else new))))
+
+    def _residuals(self, inputs: Sequence[Any]) -> list[Any]:
+        """What the pull reads, computed from the inputs."""
+        outs, new = self.linearization.evaluate(inputs)
+        pools = {"in": inputs, "out": outs, "new": new}
+        return [pools[kind][where] for kind, where in self.linearization.residual_sources]
+
+    def _read(self, avals: Sequence[Any]) -> list[int]:
+        """The inputs that residuals depend on."""
+        jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
+        needed = {id(x) for x in jaxpr.outvars}
+        for eqn in reversed(jaxpr.eqns):
+            if any(id(x) in needed for x in eqn.outvars):
+                needed.update(id(x) for x in eqn.invars)
+        return [i for i, x in enumerate(jaxpr.invars) if id(x) in needed]
 
     def _again(self, jaxpr: Any) -> Callable[..., Any]:
-        """The pull as a function of the inputs and the cotangents, which computes residuals again."""
+        """The pull as a function of inputs and the cotangents, which computes residuals again."""
         pull = jaxpr_as_fun(jaxpr)
-        residuals = self.linearization.residual_sources
+        avals = self.linearization.in_avals
+        given = [i for _, i in self.sources] if self.light else range(self.n_in)
 
         def again(*args: Any) -> Any:
-            inputs = args[: self.n_in]
-            outs, new = self.linearization.evaluate(inputs)
-            pools = {"in": inputs, "out": outs, "new": new}
-            return pull(*[pools[kind][where] for kind, where in residuals], *args[self.n_in:])
+            known = dict(zip(given, args, strict=False))
+            inputs = [known[i] if i in known else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(avals)]
+            return pull(*self._residuals(inputs), *args[len(given):])
 
         return again
 
@@ -112,7 +130,7 @@ class Record:
         if found is None:
             with errors.calling("backward"):
                 program = under(DEFAULT, self.linearization.program_of, "pull", mask)
-            pull = self._again(program.jaxpr) if self.op.light else jaxpr_as_fun(program.jaxpr)
+            pull = self._again(program.jaxpr) if self.light else jaxpr_as_fun(program.jaxpr)
             found = self._pulls[mask] = jax.jit(self._whole(pull, mask), inline=True), self.positions
             if len(mask) == 1:
                 self.single = found
@@ -126,7 +144,7 @@ class Record:
         found = self._pull_ops.get(mask)
         if found is None:
             jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
-            pull = self._again(jaxpr) if self.has_new or self.op.light else jaxpr_as_fun(jaxpr)
+            pull = self._again(jaxpr) if self.has_new or self.light else jaxpr_as_fun(jaxpr)
             found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True)
         return found
 
@@ -171,7 +189,7 @@ class Op:
 def family(name: str, fun: Callable[..., Any], many: bool = False, light: bool = False) -> Callable[..., Op]:
     """Operations that differ in static arguments: ``family(...)(*statics)`` is the one of ``fun(*arrays, *statics)``."""
 
-    @functools.lru_cache(maxsize=KEPT)
+    @functools.lru_cache(maxsize=KEPT, typed=True)
     def make(*statics: Any) -> Op:
         return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
 

@@ -120,7 +120,8 @@ def _two(name: str, op: Op) -> None:
 
 
 for _name, _two_of in _BINARY.items():
-    _two(_name, Op(_name.capitalize(), broadcasting(_two_of)))
+    # A quotient may be changed in place, as its pull divides again.
+    _two(_name, Op(_name.capitalize(), broadcasting(_two_of), light=_name == "div"))
 
 
 @both

@@ -31,9 +31,11 @@ class Storage:
 class View:
     """What makes a tensor a view: its base, and the operations that lead there from the base's value."""
 
-    __slots__ = ("array", "base", "generation", "path", "seen")
+    __slots__ = ("array", "base", "generation", "made", "path", "seen")
 
-    def __init__(self, base: Tensor, path: tuple[Op, ...], array: Any):
+    def __init__(self, base: Tensor, path: tuple[Op, ...], array: Any, made: str | None = None):
+        #: Why changes of it cannot be recorded, if so: it is one of several, or was made while nothing was recorded.
+        self.made = made
         self.base = base
         self.path = path
         self.array = array

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode
@@ -16,7 +19,7 @@ from dualrev.eager.tensors import Storage, Tensor, View, array_of, wrap
 def view(op: Op, t: Tensor) -> Tensor:
     """The result of an operation that picks and orders entries, as a view of the tensor."""
     result = apply(op, (t,))
-    share(result, t, (op,), result._storage.array)
+    share(result, t, (op,), result._storage.array, None if mode.grad else "no_grad")
     return result
 
 
@@ -24,7 +27,7 @@ def views(op: Op, t: Tensor) -> tuple[Tensor, ...]:
     """As :func:`view`, of an operation with several results."""
     results = apply(op, (t,))
     for i, result in enumerate(results):
-        share(result, t, (pick_op(op, i),), result._storage.array)
+        share(result, t, (pick_op(op, i),), result._storage.array, "several" if mode.grad else "no_grad")
     return results
 
 
@@ -33,14 +36,16 @@ def pick_op(op: Op, i: int) -> Op:
     return Op(op.name, lambda x: op.fun(x)[i])
 
 
-def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: Any) -> None:
+def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: Any, made: str | None = None) -> None:
     """Make ``result``, whose value is ``array``, a view of ``t``."""
     base = t
     if t._view is not None:
-        base, path = t._view.base, (*t._view.path, *path)
+        base, path, made = t._view.base, (*t._view.path, *path), made or t._view.made
     result._storage = t._storage
     result._counter = t._counter
-    result._view = View(base, path, array)
+    result._view = View(base, path, array, made)
+    if base._tangent is not None and base._tangent[0] == mode.dual_level:
+        result._tangent = None  # that of the base, as it is when it is asked for
 
 
 def detached(t: Tensor) -> Tensor:
@@ -83,6 +88,15 @@ def path_op(path: tuple[Op, ...]) -> Op:
         return x
 
     return Op("AsStrided", along)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def overlaps(path: tuple[Op, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a view of a base of this shape shows an entry of it more than once."""
+    n = math.prod(shape)
+    with jax.ensure_compile_time_eval():
+        places = np.asarray(path_op(path).fun(jnp.arange(n).reshape(shape))).ravel()
+    return places.size > n or np.unique(places).size < places.size
 
 
 @functools.lru_cache(maxsize=KEPT)

@@ -173,7 +173,7 @@ class Walk:
             if key >= 0 and ct is not None:
                 given = hook(self.tensor(ct))
                 if given is not None:
-                    _check_hook(ct, given)
+                    _check_hook(hook, ct, given)
                     ct = self.value(given)
         return ct
 
@@ -285,7 +285,7 @@ def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, ve
     where = node.record.sources[k][1]
     edge = (node, where) if is_out else node.edges[where]
     producer = edge[0] if edge is not None and isinstance(edge[0], Node) else None
-    which = f", which is output {edge[1]} of {producer.name()}," if producer is not None and edge is not None else ""
+    which = f", which is output {edge[1]} of {producer.op_name.partition(':')[0]}," if producer is not None and edge is not None else ""
     text = (f"one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[torch.{dtypes.type_name(array.dtype)}Tensor {list(array.shape)}]{which} is at version {counter.version}; expected "
             "version "
@@ -299,8 +299,13 @@ def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, ve
     return text + "; change a .clone() of it instead, or use the operation that is not in place"
 
 
-def _check_hook(ct: Any, given: Any) -> None:
+def _check_hook(hook: Any, ct: Any, given: Any) -> None:
+    name = getattr(hook, "__name__", type(hook).__name__)
     if not isinstance(given, Tensor):
         raise TypeError(f"expected Variable, but hook returned '{type(given).__name__}'\na hook returns a tensor or None")
     if tuple(given.shape) != tuple(ct.shape):
-        raise RuntimeError(f"hook has changed the size of value\nfrom {list(ct.shape)} to {list(given.shape)}")
+        raise RuntimeError(f"hook '{name}' has changed the size of value\nfrom {list(ct.shape)} to {list(given.shape)}")
+    was, got = (array_of(x).dtype if isinstance(x, Tensor) else x.dtype for x in (ct, given))
+    if was != got:
+        raise RuntimeError(f"hook '{name}' has changed the type of value (was torch.{dtypes.type_name(was)}Tensor got "
+                           f"torch.{dtypes.type_name(got)}Tensor)\nreturn it .to the dtype of what came")

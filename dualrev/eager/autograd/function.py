@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev._jax import source
+from dualrev.eager import dtypes
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import Node
+from dualrev.eager.operation import KEPT
 from dualrev.eager.tensors import Tensor, array_of, wrap
 from dualrev.eager.walk import FREED, joined
 
@@ -68,11 +70,13 @@ class Context:
 class FunctionNode(Node):
     """The node of a :class:`Function`."""
 
-    __slots__ = ("ctx", "function", "shapes")
+    __slots__ = ("ctx", "function", "shapes", "taken")
 
     ctx: Any
     function: Any
     shapes: list[Any]
+    #: Shape and dtype of each argument that gets a gradient.
+    taken: list[Any]
 
     def name(self) -> str:
         return self.op_name + "Backward"
@@ -97,8 +101,30 @@ class FunctionNode(Node):
                                f"{len(results)})\nbackward returns one for each argument of forward, None where there is none")
         if not walk.retain:
             ctx._freed = True
-        return [(i, walk.value(r)) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
+        return [(i, walk.value(self._fitted(i, r))) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
                 if r is not None and edge is not None]
+
+    def _fitted(self, i: int, given: Any) -> Any:
+        """A gradient with the shape of its input, summed if it is that of what the input was broadcast to."""
+        if not isinstance(given, Tensor):
+            raise RuntimeError(f"expected Variable or None (got {type(given).__name__})\nthe backward of {self.name()} returned it for "
+                               f"argument {i}; wrap it: torch.tensor(...)")
+        shape, dtype = self.taken[i]
+        got = tuple(given.shape)
+        if got != shape:
+            extra = len(got) - len(shape)
+            if extra < 0 or any(n not in (1, m) for n, m in zip(shape, got[extra:], strict=True)):
+                raise RuntimeError(f"Function {self.name()} returned an invalid gradient at index {i} - got {list(got)} but expected "
+                                   f"shape compatible with {list(shape)}\n" + (f"it ran forward at {self.line()}" if self.line() else ""))
+            wide = [d for d, m in enumerate(got) if d < extra or (shape[d - extra] == 1 and m != 1)]
+            given = given.sum(wide).reshape(shape)
+        return given if array_of(given).dtype == dtype else given.to(dtypes.of(dtype))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _node_type(name: str) -> type[FunctionNode]:
+    """The class of the nodes of functions of this name, for what PyTorch users see in ``type(y.grad_fn).__name__``."""
+    return type(f"{name}Backward", (FunctionNode,), {"__slots__": ()})
 
 
 class Function:
@@ -162,8 +188,9 @@ class Function:
     @classmethod
     def _record(cls, ctx: Context, args: Sequence[Any], moves: Sequence[bool], outs: list[Any]) -> list[Any]:
         edges = [((a, 0) if a._node is None else (a._node, a._slot)) if m else None for a, m in zip(args, moves, strict=True)]
-        node = FunctionNode(None, cls.__name__, edges, (), (), source(), len(outs))
+        node = _node_type(cls.__name__)(None, cls.__name__, edges, (), (), source(), len(outs))
         ctx._node, node.ctx, node.function = node, ctx, cls
+        node.taken = [(tuple(array_of(a).shape), array_of(a).dtype) if m else None for a, m in zip(args, moves, strict=True)]
         node.shapes = [(array_of(o).shape, array_of(o).dtype) if isinstance(o, Tensor) else ((), None) for o in outs]
         for slot, out in enumerate(outs):
             if isinstance(out, Tensor) and id(out) not in ctx._fixed and array_of(out).dtype.kind in "fcV":

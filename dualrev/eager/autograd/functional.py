@@ -76,19 +76,36 @@ def _packed(is_tuple: bool, values: Sequence[Any]) -> Any:
     return tuple(values) if is_tuple else values[0]
 
 
-def _pull(outs: list[Tensor], inputs: list[Tensor], vs: list[Any], create: bool) -> list[Tensor]:
+#: What strict mode refuses.
+_DEPENDS = ("Output {} of the user-provided function does not require gradients. The outputs must be computed in a differentiable manner "
+            "from the input when running in strict mode.")
+_UNUSED = "The output of the user-provided function is independent of input {}. This is not allowed in strict mode."
+_FLAT = ("While computing the hessian, found that the jacobian of the user-provided function with respect to input {} is independent of "
+         "the input. This is not allowed in strict mode. You should ensure that your function is twice differentiable and that the "
+         "jacobian depends on the inputs (this would be violated by a linear function for example).")
+
+
+def _check_strict(strict: bool, live: Sequence[bool], message: str = _DEPENDS) -> None:
+    """Refuse what does not depend on the inputs, if asked to."""
+    if strict and not all(live):
+        raise RuntimeError(message.format(list(live).index(False)))
+
+
+def _pull(outs: list[Tensor], inputs: list[Tensor], vs: list[Any], create: bool, strict: bool = False) -> list[Tensor]:
     live = [(o, v) for o, v in zip(outs, vs, strict=True) if o.requires_grad]
     if not live:
         return [wrap(jnp.zeros_like(array_of(x))) for x in inputs]
-    return list(grad([o for o, _ in live], inputs, [v for _, v in live], create_graph=create, retain_graph=True,
-                     allow_unused=True, materialize_grads=True))  # type: ignore[arg-type]
+    found = grad([o for o, _ in live], inputs, [v for _, v in live], True, create, True)
+    _check_strict(strict, [g is not None for g in found], _UNUSED)
+    return [wrap(jnp.zeros_like(array_of(x))) if g is None else g for g, x in zip(found, inputs, strict=True)]
 
 
 def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
     """``(func(inputs), v^T J)``."""
     is_tuple, xs = _start(inputs, create_graph)
     many, outs = _run(func, xs)
-    pulled = _pull(outs, xs, _weights(v, outs), create_graph)
+    _check_strict(strict, [o.requires_grad for o in outs])
+    pulled = _pull(outs, xs, _weights(v, outs), create_graph, strict)
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, pulled)
 
 
@@ -106,6 +123,8 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     with forward_ad.dual_level():
         many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)])
         tangents = [forward_ad.tangent_of(o) for o in outs]
+    if strict:  # which input is not used is seen in reverse
+        vjp(func, inputs, [wrap(jnp.ones_like(array_of(o))) for o in outs], strict=True)
     for o in outs:
         o._tangent = None
     moved = [wrap(jnp.zeros_like(array_of(o))) if t is None else t for o, t in zip(outs, tangents, strict=True)]
@@ -133,6 +152,11 @@ def jacobian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, 
     """
     is_tuple, xs = _start(inputs, create_graph)
     many, outs = _run(func, xs)
+    _check_strict(strict, [o.requires_grad for o in outs])
+    for i, out in enumerate(outs if strict else ()):
+        found = grad(out, xs, wrap(jnp.ones_like(array_of(out))), True, False, True)
+        _check_strict(True, [g is not None for g in found], f"Output {i} of the user-provided function is independent of input {{}}. "
+                                                            "This is not allowed in strict mode.")
     return _packed(many, [_packed(is_tuple, _rows(out, xs, create_graph)) for out in outs])
 
 
@@ -152,7 +176,9 @@ def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, s
     is_tuple, xs = _start(inputs, create_graph)
     _, outs = _run(func, xs)
     _check_scalar(outs, "hessian")
-    first = _pull(outs, xs, _weights(None, outs), True)
+    _check_strict(strict, [o.requires_grad for o in outs])
+    first = _pull(outs, xs, _weights(None, outs), True, strict)
+    _check_strict(strict, [g.requires_grad for g in first], _FLAT)
     return _packed(is_tuple, [_packed(is_tuple, [r.reshape(*g.shape, *x.shape) for r, x in zip(_rows(g, xs, create_graph), xs,
                                                                                                strict=True)])
                               for g in first])
@@ -163,7 +189,9 @@ def vhp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     is_tuple, xs = _start(inputs, create_graph)
     many, outs = _run(func, xs)
     _check_scalar(outs, "vhp")
-    first = _pull(outs, xs, _weights(None, outs), True)
+    _check_strict(strict, [o.requires_grad for o in outs])
+    first = _pull(outs, xs, _weights(None, outs), True, strict)
+    _check_strict(strict, [g.requires_grad for g in first], _FLAT)
     second = _pull(first, xs, _weights(v, xs), create_graph)
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, second)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from dualrev.eager.modes import mode
 from dualrev.eager.optim.optimizer import Optimizer
 
 
@@ -31,7 +32,14 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self) -> None:
-        """Go on to the next epoch."""
+        """Go on to the next epoch.
+
+        Raises:
+          RuntimeError: inside a step that is being compiled.
+        """
+        if mode.watcher is not None:
+            raise RuntimeError(f"{type(self).__name__}.step() inside a compiled step: when the program runs, Python does not, and the "
+                               "rate would stay as it is\ncall it outside, after the step: the program reads the rate at each call")
         self.last_epoch += 1
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = self.rate(base, self.last_epoch)
