@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun, line_of, with_stand_ins
+from dualrev.eager import dtypes
+from dualrev.eager.guards import Guards
 from dualrev.eager.inplace import write
 from dualrev.eager.modes import mode
-from dualrev.eager.tensors import Storage, Tensor, array_of, wrap
+from dualrev.eager.tensors import Storage, Tensor, array_of, described, wrap
 from dualrev.eager.walk import accumulate
 from dualrev.eager.watching import Given, Leaf, Watcher, setting
 
@@ -30,21 +32,25 @@ class Program:
         #: Whether the next call is to trace again.
         self.once = False
         watchers: list[Watcher] = []
+        guards = self.guards = Guards(step)
+        shared = _twins(leaves)
 
         def traced(*values: Any) -> list[Any]:
-            watcher = Watcher()
+            watcher = Watcher(guards)
             watchers.append(watcher)
             given = iter(values)
             args = [_like(next(given), x) if m else x for x, m in zip(leaves, moves, strict=True)]
+            args = [args[k] for k in shared]
             moving = [x for x, m in zip(args, moves, strict=True) if m]
             with watcher:
                 in_args, kwargs = tree_unflatten(tree, args)
                 result = step(*in_args, **kwargs)
             del in_args, kwargs
             outs, self.out_tree = tree_flatten(result)
-            self.is_tensor = [isinstance(x, Tensor) for x in outs]
-            self.fixed = [None if is_t else x for x, is_t in zip(outs, self.is_tensor, strict=True)]
-            found = [array_of(x) for x in outs if isinstance(x, Tensor)]
+            #: Of each result, what makes it of an array: a tensor, the array itself; None if it is fixed.
+            self.kinds = [wrap if isinstance(x, Tensor) else _itself if isinstance(x, Tracer) else None for x in outs]
+            self.fixed = [x if kind is None else None for x, kind in zip(outs, self.kinds, strict=True)]
+            found = [array_of(x) if isinstance(x, Tensor) else x for x, kind in zip(outs, self.kinds, strict=True) if kind is not None]
             del result, outs, args
             return [*found, *self._effects(watcher, moving)]
 
@@ -53,7 +59,12 @@ class Program:
         finally:
             for watcher in watchers:
                 watcher.restore()
+        watchers[0].check_rates()
         self.inputs = watchers[0].inputs
+        #: What the step itself has changed of what it was decided by.
+        self.changed = guards.changed()
+        #: Storages from outside that are read, and those that are written.
+        self.read = {id(x.storage): k for k, x in enumerate(self.inputs) if isinstance(x, Given) and x.owner is None}
         #: Tensors and gradients from outside.
         self.outside: list[Any] = [*watchers[0].leaves.values(), *[x for x in self.inputs if isinstance(x, Given)]]
         evaluate = jaxpr_as_fun(jaxpr)
@@ -113,10 +124,14 @@ class Program:
         """Whether what was true of tensors from outside when the step was traced still is."""
         if self.once:
             return False
-        return all(x.is_same() for x in self.outside)
+        return all(x.is_same() for x in self.outside) and self.guards.changed() is None
 
     def check(self, others: Sequence[Program]) -> None:
         """Raise if the step reads what an earlier call left, and leaves another tensor in its place: programs would not see that."""
+        if self.changed is not None and any(other.changed == self.changed for other in others):
+            raise RuntimeError(f"a compiled step changes {self.changed}, which it depends on\nwhen the program runs, Python does not, "
+                               "so that it would stay as it is; change it outside the step, or keep it in a tensor and change that in "
+                               "place")
         left = {id(ref()) for other in others for ref, _ in other.kept}
         for x in self.inputs:
             # Two references are those of this loop: the tensor is no longer where it was.
@@ -127,12 +142,34 @@ class Program:
                                    "in the old one's place: change the old one in place, with copy_(), or take it as an argument and "
                                    "return it")
 
+    def _refuse(self, moving: list[Any]) -> None:
+        """Raise where arguments are more than values: parts of a graph, or other names of what the step changes."""
+        for k in self.arg_grads:
+            node = moving[k].grad_fn
+            if node is not None:
+                raise RuntimeError(f"backward inside a compiled step has reached an argument that {node.name()} computed outside"
+                                   + (f", at {node.line()}" if node.line() else "") + "\na program goes back to its arguments and not "
+                                   "further; compute it inside the step, or pass it .detach()ed")
+        places: dict[int, Any] = {}
+        for k, t in enumerate(moving):
+            if not isinstance(t, Tensor):
+                continue
+            key = id(t._storage)
+            at = self.read.get(key)
+            other = places.setdefault(key, (k, t))
+            if (at is not None and (k in self.moved or at in self.written)) or (
+                    other[1] is not t and (k in self.moved or other[0] in self.moved)):
+                raise RuntimeError("a compiled step changes in place an argument that shares its values with "
+                                   + ("a tensor that it takes from outside" if at is not None else "another argument")
+                                   + f"\n{described(t)}; its program takes them as separate: pass a .clone(), or use one of them only")
+
     def __call__(self, arrays: list[Any], moving: list[Any]) -> Any:
         inputs = self.inputs
+        self._refuse(moving)
         storages = [_storage(inputs[k]) for k in self.changing]
         outs = self.run([_own(s) for s in storages], [_value(inputs[k]) for k in self.staying], arrays)
         found = iter(outs)
-        results = [wrap(next(found)) if is_t else x for is_t, x in zip(self.is_tensor, self.fixed, strict=True)]
+        results = [x if kind is None else kind(next(found)) for kind, x in zip(self.kinds, self.fixed, strict=True)]
         for k in self.written:
             storage = _storage(inputs[k])
             storage.array = next(found)
@@ -167,7 +204,10 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     The first call traces the step, and runs the program; later calls run it again, and Python no longer takes part: what it decided
     in the first is decided.  Tensors that are changed have the same numbers as without.  Arrays that the step replaces, parameters
     and the state of optimizers, are given to the program to reuse.  It is traced anew for arguments of other shapes or dtypes, when
-    a gradient is there that was not, and when a tensor from outside has another storage or ``requires_grad``.
+    a gradient is there that was not, and when a tensor from outside has another storage, hooks or ``requires_grad``; and when Python
+    might decide otherwise: numbers, strings, tensors and functions that the step and the functions it calls know by a name, attributes
+    and members of modules, ``train()`` and ``eval()``, settings of optimizers.  Other objects' attributes, and what is in lists and
+    dictionaries, are not looked at.
 
     Args:
       step: a function of tensors and other arguments; numbers, strings and the like are fixed in the program, and it is compiled
@@ -204,16 +244,17 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
         for a in arrays:
             if isinstance(a, Tracer):
                 return step(*args, **kwargs)
-        key = (tree, tuple([(x._requires_grad if isinstance(x, Tensor) else None) if m else (type(x), x)
-                            for x, m in zip(leaves, moves, strict=True)]),
-               tuple([(a.shape, a.dtype, getattr(a, "weak_type", False)) for a in arrays]), mode.grad, mode.inference)
+        kinds = tuple([(x._requires_grad if isinstance(x, Tensor) else None) if m else (type(x), repr(x) if type(x) is float else x)
+                       for x, m in zip(leaves, moves, strict=True)])
+        avals = tuple([(a.shape, a.dtype, getattr(a, "weak_type", False)) for a in arrays])
+        key = tree, kinds, avals, _twins(leaves), mode.grad, mode.inference, dtypes.get_default_dtype()
         known = programs.get(key, ())
         for program in known:
             if program.fits():
                 return program(arrays, moving)
         program = Program(step, tree, leaves, moves, arrays)
         # A step that made a tensor and left it somewhere may go another way when it finds it; once.
-        program.once = bool(program.kept) and not known
+        program.once = bool(program.kept or program.changed) and not known
         program.check(known)
         while len(programs) >= KEPT and key not in programs:
             programs.pop(next(iter(programs)))
@@ -231,6 +272,16 @@ def _own(storage: Storage) -> Any:
     """The value of a storage, to be given away: a copy where something else refers to it."""
     x = storage.array
     return x if sys.getrefcount(x) <= _ALONE else jnp.copy(x)
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _twins(leaves: list[Any]) -> tuple[int, ...]:
+    """For each argument, the place where it is first given."""
+    first: dict[int, int] = {}
+    return tuple([first.setdefault(id(x), k) if isinstance(x, Tensor) else k for k, x in enumerate(leaves)])
 
 
 def _like(x: Any, given: Any) -> Any:

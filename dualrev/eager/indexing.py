@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev._jax import Tracer, user_frame
 from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.modes import mode
@@ -62,6 +63,10 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
                     d = next((d for d, n in enumerate(array.shape) if (*shape, -1)[min(at + d, ndim)] != n), 0)
                     raise IndexError(f"The shape of the mask {list(array.shape)} at index {d} does not match the shape of the indexed "
                                      f"tensor {list(shape)} at index {at + d}")
+                if isinstance(array, Tracer):
+                    raise RuntimeError("an index that is a mask needs the value of a tensor that is being traced, at "
+                                       f"{user_frame()}\nhow many entries it picks is known when the compiled program runs, not while "
+                                       "it is compiled; use torch.where, or multiply by the mask")
                 found = np.nonzero(np.asarray(array))
                 static.extend([_HERE] * len(found))
                 arrays.extend([jnp.asarray(f) for f in found])

@@ -120,6 +120,15 @@ class AccumulateGrad:
         return f"<AccumulateGrad object at {hex(id(self.variable))}>"
 
 
+class _Changes:
+    """How often a module's attributes, members or hooks have been changed in this process."""
+
+    count = 0
+
+
+changes = _Changes()
+
+
 class RemovableHandle:
     """What registering a hook returns: ``remove()`` takes the hook away."""
 
@@ -129,10 +138,12 @@ class RemovableHandle:
         self._hooks = hooks
         self.id = next(self._ids)
         hooks[self.id] = hook
+        changes.count += 1
 
     def remove(self) -> None:
         """Take the hook away; a second time does nothing."""
         self._hooks.pop(self.id, None)
+        changes.count += 1
 
     def __enter__(self) -> RemovableHandle:
         return self

@@ -29,7 +29,9 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         self._seed = int(seed)
-        self._state = None
+        if self._state is not None:
+            with jax.ensure_compile_time_eval():
+                write(self._state, jax.random.PRNGKey(self._seed))  # a compiled step refers to this one
         return self
 
     def initial_seed(self) -> int:

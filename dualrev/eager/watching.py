@@ -7,6 +7,7 @@ from typing import Any
 
 from dualrev._jax import Tracer, current_trace, source, stand_in, typeof
 from dualrev.eager.dispatch import constant
+from dualrev.eager.guards import Guards
 from dualrev.eager.modes import mode
 from dualrev.eager.tensors import Storage, Tensor
 
@@ -34,30 +35,40 @@ class Given:
 class Leaf:
     """A tensor whose ``.grad`` a step reads or sets."""
 
-    __slots__ = ("before", "had_one", "read", "tensor")
+    __slots__ = ("before", "had_one", "hooks", "read", "tensor")
 
     def __init__(self, t: Tensor, read: bool):
         self.tensor = t
         self.before = t._grad
         self.had_one = t._grad is not None
+        self.hooks = hooks_of(t)
         #: Whether it was looked at before it was replaced.
         self.read = read
 
     def is_same(self) -> bool:
-        """Whether there is a gradient now if there was one."""
-        return not self.read or (self.tensor._grad is not None) == self.had_one
+        """Whether there is a gradient now if there was one, and the same hooks."""
+        t = self.tensor
+        return (not self.read or (t._grad is not None) == self.had_one) and hooks_of(t) == self.hooks
+
+
+def hooks_of(t: Tensor) -> Any:
+    """Which hooks a leaf has."""
+    return (tuple(t._hooks or ()), tuple(t._after_hooks or ())) if t._hooks or t._after_hooks else None
 
 
 class Watcher:
     """Gives a step, while it is traced, a tracer for each value from outside when it first reads it."""
 
-    def __init__(self) -> None:
+    def __init__(self, guards: Guards) -> None:
         self.trace = current_trace()
+        #: What Python decides by.
+        self.guards = guards
         #: What the program takes: a storage's value, or a setting ``(group of an optimizer, its name)``.
         self.inputs: list[Given | tuple[dict[str, Any], str]] = []
         self.seen: dict[int, Storage] = {}
         self.leaves: dict[int, Leaf] = {}
         self.numbers: dict[tuple[int, str], Any] = {}
+        self.rates: list[tuple[dict[str, Any], str, Any]] = []
         self.made: list[tuple[weakref.ref[Storage], Any]] = []
 
     def __enter__(self) -> Watcher:
@@ -95,7 +106,18 @@ class Watcher:
         if found is None:
             found = self.numbers[(id(group), name)] = stand_in(self.trace, typeof(setting(group, name)), len(self.inputs))
             self.inputs.append((group, name))
+            self.rates.append((group, name, group[name]))
         return found
+
+    def check_rates(self) -> None:
+        """Raise if the step has changed a setting itself, after putting it back."""
+        for group, name, before in self.rates:
+            now = group[name]
+            if now is not before and now != before:
+                group[name] = before
+                raise RuntimeError(f"a compiled step changes the setting {name!r} of an optimizer, from {before} to {now}\nwhen the "
+                                   "program runs, Python does not, so that it would stay as it is; change it outside: the program "
+                                   "reads it at each call")
 
     def restore(self) -> None:
         """Put back what tracers have replaced."""

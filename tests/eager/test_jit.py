@@ -156,7 +156,7 @@ def test_a_step_that_fails_changes_nothing() -> None:
         optimizer.step()
         return float(w.sum())
 
-    with pytest.raises(RuntimeError, match=r"item\(\) needs the value of a tensor that is being traced, at .*test_jit.py:\d+"):
+    with pytest.raises(RuntimeError, match=r"a Python number needs the value of a tensor that is being traced, at .*test_jit.py:\d+"):
         step()
     assert w.tolist() == [1, -2] and w.grad is None
     (w * w).sum().backward()
@@ -171,3 +171,122 @@ def test_random_numbers_and_bounds() -> None:
         run = torch.jit(lambda: torch.rand(2)) if compiled else lambda: torch.rand(2)
         draws.append([run().tolist() for _ in range(3)])
     assert draws[0] == draws[1] and draws[0][0] != draws[0][1]
+
+
+# ------------------------------------------------------------------------------------------ what Python would decide otherwise
+
+SCALE = 2.0
+
+
+def test_what_python_reads_is_noticed_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor, self.inner = 1.0, torch.nn.Dropout(0.0)
+            self.w = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x * self.factor * self.w + (0 if self.training else 100))
+
+    model, power = Scaled(), 1
+    step = torch.jit(lambda x: model(x) ** power * SCALE)
+    x = torch.ones(1)
+    assert step(x).item() == 2
+    model.factor = 3.0
+    assert step(x).item() == 6
+    model.eval()
+    assert step(x).item() == 206
+    model.train()
+    assert step(x).item() == 6
+    power = 2
+    assert step(x).item() == 18
+    monkeypatch.setitem(globals(), "SCALE", 1.0)
+    assert step(x).item() == 9
+    model.w = torch.nn.Parameter(torch.zeros(1))
+    assert step(x).item() == 0
+    handle = model.inner.register_forward_hook(lambda module, args, out: out + 5)
+    assert step(x).item() == 25
+    handle.remove()
+    assert step(x).item() == 0
+
+
+def test_hooks_and_settings_that_are_changed_later() -> None:
+    w = torch.ones(2, requires_grad=True)
+    optimizer = torch.optim.Adam([w], 0.1)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        (w * 3).sum().backward()
+        optimizer.step()
+
+    def run(train: Any) -> Any:
+        with torch.no_grad():
+            w.fill_(1.0)
+        optimizer.state.clear()
+        optimizer.param_groups[0]["betas"] = (0.9, 0.999)
+        train()
+        optimizer.param_groups[0]["betas"] = (0.0, 0.5)
+        handle = w.register_hook(lambda g: g * torch.tensor([1.0, -7.0]))
+        train()
+        handle.remove()
+        train()
+        return w.tolist()
+
+    assert run(torch.jit(train)) == pytest.approx(run(train))
+
+
+def test_numbers_are_seeded_again() -> None:
+    step = torch.jit(lambda: torch.rand(2))
+    torch.manual_seed(3)
+    a = [torch.rand(2).tolist(), torch.rand(2).tolist()]
+    for _ in range(2):
+        torch.manual_seed(3)
+        assert [step().tolist(), step().tolist()] == a
+
+
+def test_arguments_that_are_more_than_values() -> None:
+    b = torch.ones(2)
+    twice = torch.jit(lambda x, y: (x.mul_(2), y * 1)[1])
+    assert twice(b, b).tolist() == b.tolist() == [2.0, 2.0]
+    with pytest.raises(RuntimeError, match="shares its values with another argument"):
+        twice(b, b.detach())
+    with pytest.raises(RuntimeError, match="takes from outside"):
+        torch.jit(lambda x: (x.mul_(2), b * 1)[1])(b)
+    w = torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="MulBackward0 computed outside"):
+        torch.jit(lambda h: h.sum().backward())(w * 3)
+    assert twice(torch.ones(1), torch.ones(1)).item() == 1
+    assert torch.jit(lambda x: (x * 2).jax)(torch.ones(1)).tolist() == [2.0]
+    zeros = torch.jit(lambda x, k: x * k)
+    assert [str(zeros(torch.ones(1), k).item()) for k in (0.0, -0.0)] == ["0.0", "-0.0"]
+
+
+def test_what_a_step_may_not_change() -> None:
+    w = torch.ones(1, requires_grad=True)
+    optimizer = torch.optim.SGD([w], 0.5)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+    class Counting(torch.nn.Module):
+        calls = 0
+
+        def forward(self, x: Any) -> Any:
+            self.calls += 1
+            return x * self.calls
+
+    def decay() -> None:
+        w.grad = torch.ones(1)
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.5
+
+    with pytest.raises(RuntimeError, match="inside a compiled step"):
+        torch.jit(scheduler.step)()
+    with pytest.raises(RuntimeError, match=r"changes the setting 'lr' of an optimizer, from 0\.5 to 0\.25"):
+        torch.jit(decay)()
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert w.item() == 1
+    step = torch.jit(Counting())
+    assert step(w).item() == 1
+    with pytest.raises(RuntimeError, match="changes 'calls' of the module Counting"):
+        step(w)
+    with pytest.raises(RuntimeError, match="mask needs the value"):
+        torch.jit(lambda x: x[x > 0])(w)

@@ -115,7 +115,8 @@ class FunctionNode(Node):
             extra = len(got) - len(shape)
             if extra < 0 or any(n not in (1, m) for n, m in zip(shape, got[extra:], strict=True)):
                 raise RuntimeError(f"Function {self.name()} returned an invalid gradient at index {i} - got {list(got)} but expected "
-                                   f"shape compatible with {list(shape)}\n" + (f"it ran forward at {self.line()}" if self.line() else ""))
+                                   f"shape compatible with {list(shape)}"
+                                   + (f"\nit ran forward at {self.line()}" if self.line() else ""))
             wide = [d for d, m in enumerate(got) if d < extra or (shape[d - extra] == 1 and m != 1)]
             given = given.sum(wide).reshape(shape)
         return given if array_of(given).dtype == dtype else given.to(dtypes.of(dtype))

@@ -77,11 +77,11 @@ def _packed(is_tuple: bool, values: Sequence[Any]) -> Any:
 
 
 #: What strict mode refuses.
-_DEPENDS = ("Output {} of the user-provided function does not require gradients. The outputs must be computed in a differentiable manner "
-            "from the input when running in strict mode.")
+_DEPENDS = ("Output {} of the user-provided function does not require gradients. The outputs must be computed in a differentiable "
+            "manner from the input when running in strict mode.")
 _UNUSED = "The output of the user-provided function is independent of input {}. This is not allowed in strict mode."
-_FLAT = ("While computing the hessian, found that the jacobian of the user-provided function with respect to input {} is independent of "
-         "the input. This is not allowed in strict mode. You should ensure that your function is twice differentiable and that the "
+_FLAT = ("While computing the hessian, found that the jacobian of the user-provided function with respect to input {} is independent "
+         "of the input. This is not allowed in strict mode. You should ensure that your function is twice differentiable and that the "
          "jacobian depends on the inputs (this would be violated by a linear function for example).")
 
 

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from dualrev.eager.modes import no_grad
-from dualrev.eager.node import RemovableHandle
+from dualrev.eager.modes import mode, no_grad
+from dualrev.eager.node import RemovableHandle, changes
 from dualrev.eager.tensors import Tensor
 
 
@@ -64,6 +64,8 @@ class Module:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if mode.watcher is not None:
+            mode.watcher.guards.module(self)
         if not (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks):
             return self.forward(*args, **kwargs)
         for hook in list(self._forward_pre_hooks.values()):
@@ -87,6 +89,7 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         places = self.__dict__
+        changes.count += 1
         if "_parameters" not in places:
             if isinstance(value, (Parameter, Module)):
                 raise AttributeError(f"cannot assign {'parameters' if isinstance(value, Parameter) else 'module'} before "
@@ -112,6 +115,7 @@ class Module:
             object.__setattr__(self, name, value)
 
     def _forget(self, name: str) -> None:
+        changes.count += 1
         for place in (self.__dict__, self._parameters, self._buffers, self._modules):
             place.pop(name, None)
 
@@ -236,6 +240,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Any:
         """Let layers behave as in training, or not."""
+        changes.count += 1
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
@@ -276,6 +281,18 @@ class Module:
                 if x.grad is not None:
                     x._grad = x.grad.to(*target[0], **target[1])
         return self
+
+    def half(self) -> Any:
+        """In float16."""
+        from dualrev.eager import dtypes
+
+        return self.to(dtypes.float16)
+
+    def bfloat16(self) -> Any:
+        """In bfloat16."""
+        from dualrev.eager import dtypes
+
+        return self.to(dtypes.bfloat16)
 
     def double(self) -> Any:
         """In float64."""

@@ -81,6 +81,8 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if mode.watcher is not None:
+            mode.watcher.guards.optimizer(self, self.numbers)
         with no_grad():
             for group in self.param_groups:
                 self._step_group(group)
