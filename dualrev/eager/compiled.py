@@ -73,12 +73,12 @@ class Program:
         self.changing = [k for k in order if k in changed]
         self.staying = [k for k in order if k not in changed]
 
-        def run(changing: Any, staying: Any, arrays: Any) -> Any:
+        def run(changing: Any, spare: Any, staying: Any, arrays: Any) -> Any:
             values = dict(zip((*self.changing, *self.staying), (*changing, *staying), strict=True))
             return evaluate(*arrays, *[values[k] for k in order])
 
         assert len(jaxpr.jaxpr.invars) == n_args + len(order)
-        self.run = jax.jit(run, donate_argnums=0)
+        self.run = jax.jit(run, donate_argnums=(0, 1), keep_unused=True)
 
     def _effects(self, watcher: Watcher, moving: list[Any]) -> list[Any]:
         """The values that a traced step has changed, after noting where they belong."""
@@ -92,6 +92,8 @@ class Program:
         self.assigned: list[tuple[Leaf, Any]] = []
         #: Arguments that got a gradient.
         self.arg_grads: list[int] = []
+        #: Shape and dtype of each new gradient.
+        self.grad_avals: list[tuple[Any, Any]] = []
         states = {id(x.storage): x for x in inputs if isinstance(x, Given)}
         places = {id(t): k for k, t in enumerate(moving)}
         results = [inputs[k].storage.array for k in self.written]  # type: ignore[union-attr]
@@ -112,6 +114,7 @@ class Program:
             else:
                 self.grads.append(leaf)
                 grads.append(array_of(g))
+                self.grad_avals.append((grads[-1].shape, grads[-1].dtype))
         known = {id(leaf.tensor._grad._storage) for leaf in self.grads if leaf.tensor._grad is not None}
         watcher.seen.clear()
         kept = {id(s): (s, where) for s, where in [(ref(), where) for ref, where in watcher.made]
@@ -167,7 +170,9 @@ class Program:
         inputs = self.inputs
         self._refuse(moving)
         storages = [_storage(inputs[k]) for k in self.changing]
-        outs = self.run([_own(s) for s in storages], [_value(inputs[k]) for k in self.staying], arrays)
+        staying = [_value(inputs[k]) for k in self.staying]
+        spare = [_spare(leaf.tensor, *aval) for leaf, aval in zip(self.grads, self.grad_avals, strict=True)]
+        outs = self.run([_own(s) for s in storages], spare, staying, arrays)
         found = iter(outs)
         results = [x if kind is None else kind(next(found)) for kind, x in zip(self.kinds, self.fixed, strict=True)]
         for k in self.written:
@@ -272,6 +277,16 @@ def _own(storage: Storage) -> Any:
     """The value of a storage, to be given away: a copy where something else refers to it."""
     x = storage.array
     return x if sys.getrefcount(x) <= _ALONE else jnp.copy(x)
+
+
+def _spare(t: Tensor, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Memory for a gradient: that of the one which it replaces, unless something else refers to that; fresh pages take time."""
+    g = t._grad
+    if g is not None and g._view is None and sys.getrefcount(g) <= _ALONE and sys.getrefcount(g._storage) <= _ALONE:
+        x = g._storage.array
+        if sys.getrefcount(x) <= _ALONE and x.shape == shape and x.dtype == dtype:
+            return x
+    return jnp.empty(shape, dtype)
 
 
 def _itself(x: Any) -> Any:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 #: The most places that an output may have.
-PLACES = 16
+PLACES = 64
 
 
 def is_small(image: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int) -> bool:

@@ -97,9 +97,10 @@ class Optimizer:
             return
         for p in params:
             if not self.state[p]:
+                value = array_of(p)
                 # Known values, also while a step is being traced.
                 with jax.ensure_compile_time_eval():
-                    self.state[p] = {name: wrap(x) for name, x in self.begin(array_of(p), group).items()}
+                    self.state[p] = {name: wrap(x) for name, x in self.begin(value, group).items()}
         fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
         fixed["decays"] = group.get("weight_decay", 0) != 0
         key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k,
