@@ -290,3 +290,26 @@ def test_what_a_step_may_not_change() -> None:
         step(w)
     with pytest.raises(RuntimeError, match="mask needs the value"):
         torch.jit(lambda x: x[x > 0])(w)
+
+
+def test_gradients_that_somebody_keeps() -> None:
+    w = torch.ones(2, requires_grad=True)
+    kept: list[Any] = []
+    optimizer = torch.optim.SGD([w], 1.0, momentum=0.5)
+
+    @torch.jit
+    def step(x: Any) -> None:
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+
+    for k in range(4):
+        step(torch.ones(2) * k)
+        kept.append((w.grad, w.grad.detach(), w.grad.jax, w.grad[:1])[k])
+    step(torch.ones(2) * 9)
+    step(torch.ones(2) * 10)
+    assert [np.asarray(x).tolist() for x in kept] == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0]]
+    assert w.grad.tolist() == [10.0, 10.0]
+    alone = torch.jit(optimizer.step)  # which reads parameters for the first time
+    alone()
+    alone()
+    assert w.tolist() == [-24.0, -24.0]
