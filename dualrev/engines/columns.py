@@ -50,8 +50,8 @@ def push_all(push: Callable[[Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]
              tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """``(outs, tangents out)`` for tangents stacked along their first axis, of which None is zero; outs are computed once."""
 
-    if not tangents[0].shape[0]:  # no direction, of which a batch would be empty: values come from one that does not move
-        outs, moved = push([zeros_of(typeof(t).update(shape=t.shape[1:])) for t in tangents])
+    if not next(len(t) for t in tangents if t is not None):  # no direction: values come from one that does not move
+        outs, moved = push([None if t is None else zeros_of(typeof(t).update(shape=t.shape[1:])) for t in tangents])
         return list(outs), [None if t is None else lax.broadcast(t, (0,)) for t in moved]
 
     def both(*ts: Any) -> tuple[list[Any], list[Any]]:
