@@ -239,6 +239,7 @@ def branched(x: Any) -> Any:
 FUNCTIONS = [nested, compiled, twice, dropout, sorted_, spectrum, looped, branched]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("policy", [None, "auto", policies.dots_saveable], ids=named)
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_derivatives_are_those_without_a_checkpoint(f: Callable[..., Any], policy: Any) -> None:

@@ -335,6 +335,7 @@ def test_determinant_of_a_singular_matrix_has_a_gradient() -> None:
     close(value("det", "gradient", {"A": [1.0, 2.0, 2.0, 4.0], "ell": 2}), [4.0, -2.0, -2.0, 1.0], 1e-15)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("modes", ["rr", "ff", "fr", "rf"])
 def test_descent_in_all_four_pairs_of_modes(modes: str) -> None:
     # The optima that this search ends at, which every pair of modes has to find.

@@ -106,6 +106,7 @@ def explicit(matrix: Any, b: Any, scale: Any) -> Any:
     return jnp.sum(y[:3] ** 3) * y[3]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("solve", [None, lambda matvec, b: jax_gmres(matvec, b, tol=1e-13)[0]], ids=["default", "given"])
 def test_trees_closures_and_a_solver_of_the_users(solve: Any) -> None:
     f, every = linear(solve), (0, 1, 2)

@@ -57,6 +57,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
 FIRST_ORDER = ("gmres", "lstsq", "tensorsolve", "expm", "expm_frechet")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function(name: str) -> None:
     """Push, pull and, with exceptions, the second derivative."""
@@ -103,6 +104,7 @@ def exact(a: Any, m: Any = M) -> Any:
     return jnp.sum(m * jsl.expm(symmetric(a)))
 
 
+@pytest.mark.thorough
 def test_identity() -> None:
     """The gradient of the sum of exp(A), by A's eigenvectors, at the identity."""
     def f(a: Any) -> Any:
@@ -137,6 +139,7 @@ def test_what_local_cotangents_do_not_tell() -> None:
         close(dr.grad(lambda a, g=g: jnp.sum(m * spectral(g)(a)))(jnp.eye(2)), expected)
 
 
+@pytest.mark.thorough
 def test_repeated_eigenvalues_elsewhere() -> None:
     """Complex, low precision, two matrices, functions after, a linear map used again and under jit, unused eigenvectors."""
     z = jnp.eye(3) + 0j

@@ -113,6 +113,7 @@ def test_while_in_while() -> None:
     assert_close(jax.jit(dr.grad(f, loop_checkpoints=2))(WEIGHTS, START, 3), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"loop_checkpoints": 2}, {"max_steps": 8}], ids=str)
 def test_second_order(options: Any) -> None:
     n = 6
@@ -280,6 +281,7 @@ def rnn(w: Any, h: Any, reverse: bool = False) -> Any:
 SCHEDULES = ["sqrt", dr.Revolve(1), dr.Revolve(3), dr.Revolve(50), dr.Bytes(700), dr.Bytes(10**6)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_schedules_of_a_scan(schedule: Any, reverse: bool) -> None:
@@ -414,6 +416,7 @@ def test_sums_over_time(name: str, how: Any) -> None:
     assert_close(dr.grad(f, stack_cotangents=how)(w), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_over_time_of_second_order_and_in_batches(name: str) -> None:
     f, w = SUMS[name]

@@ -215,6 +215,7 @@ def without(x: Any, y: Any) -> Any:
     return nested(x, y, lambda _: contextlib.nullcontext())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("f", [nested, jax.jit(nested)], ids=["plain", "jit"])
 def test_nested_blocks(f: Any) -> None:
     gradient, hessian = jax.grad(without, (0, 1))(X, Y), jax.hessian(without, (0, 1))(X, Y)
@@ -242,6 +243,7 @@ def in_control_flow(body: Any) -> Callable[[Any], Any]:
     return f
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("body", [marked, dr.region("forward")(unmarked), dr.region("reverse")(unmarked)],
                          ids=["block", "forward", "reverse"])
 def test_inside_control_flow(body: Any) -> None:

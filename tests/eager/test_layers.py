@@ -49,6 +49,7 @@ def test_18_more_layers(name: str) -> None:
     in_both(program, 2e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "bias": False}],
                          ids=["one", "two layers both ways", "batch first"])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
