@@ -13,6 +13,8 @@ from benchmarks.counts import python_calls
 from benchmarks.functions import Program, science
 from benchmarks.libraries import LIBRARIES, DisagreementError, checked, reference
 
+pytestmark = pytest.mark.thorough
+
 SMALL = science.rosenbrock(8)
 
 

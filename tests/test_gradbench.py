@@ -19,6 +19,8 @@ import pytest
 from benchmarks.gradbench import ht
 from benchmarks.gradbench.server import PROBLEMS, answer, serve
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parent.parent
 rng = np.random.default_rng(0)
 
@@ -335,7 +337,6 @@ def test_determinant_of_a_singular_matrix_has_a_gradient() -> None:
     close(value("det", "gradient", {"A": [1.0, 2.0, 2.0, 4.0], "ell": 2}), [4.0, -2.0, -2.0, 1.0], 1e-15)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("modes", ["rr", "ff", "fr", "rf"])
 def test_descent_in_all_four_pairs_of_modes(modes: str) -> None:
     # The optima that this search ends at, which every pair of modes has to find.

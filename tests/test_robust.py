@@ -20,6 +20,8 @@ from jax import lax
 
 import dualrev
 
+pytestmark = pytest.mark.thorough
+
 N_LONG = 100_000
 
 
@@ -266,7 +268,6 @@ def assert_no_growth(before: tuple[int, ...], after: tuple[int, ...]) -> None:
     assert size < 30e6, f"{size / 1e6:.0f} MB more memory"
 
 
-@pytest.mark.thorough
 def test_ten_thousand_gradients_of_one_function() -> None:
     w = jnp.ones(3)
 
@@ -283,7 +284,6 @@ def test_ten_thousand_gradients_of_one_function() -> None:
     assert_no_growth(before, held())
 
 
-@pytest.mark.thorough
 def test_ten_thousand_gradients_of_new_functions() -> None:
     w = jnp.ones(3)
 
@@ -299,7 +299,6 @@ def test_ten_thousand_gradients_of_new_functions() -> None:
     assert_no_growth(before, held())
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("d", FACES, ids=ENGINES)
 def test_new_functions_that_are_compiled(d: Face) -> None:
     """Programs derived from a jaxpr go when it goes."""

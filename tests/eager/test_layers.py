@@ -11,6 +11,8 @@ from against_torch import fill, in_both, message
 
 from dualrev import eager as torch
 
+pytestmark = pytest.mark.thorough
+
 LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = dict(
     transposed=(lambda nn: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (1, 4, 3, 2)),
     transposed_dilated=(lambda nn: nn.ConvTranspose2d(2, 3, (2, 3), dilation=(1, 2), bias=False), (2, 2, 3, 3)),
@@ -49,7 +51,6 @@ def test_18_more_layers(name: str) -> None:
     in_both(program, 2e-5)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "bias": False}],
                          ids=["one", "two layers both ways", "batch first"])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])

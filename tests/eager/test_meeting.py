@@ -13,6 +13,8 @@ from against_torch import fill, in_both
 import dualrev
 from dualrev import eager as torch
 
+pytestmark = pytest.mark.thorough
+
 X = jnp.array([0.3, -0.8, 1.1])
 
 

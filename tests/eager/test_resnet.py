@@ -9,6 +9,8 @@ import pytest
 
 from dualrev import eager as torch
 
+pytestmark = pytest.mark.thorough
+
 
 def close(ours: Any, theirs: Any, tolerance: float, name: str) -> None:
     a, b = np.asarray(ours.detach().numpy(), np.float64), theirs.detach().numpy().astype(np.float64)

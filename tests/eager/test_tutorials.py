@@ -12,6 +12,8 @@ import pytest
 
 from dualrev import eager as torch
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = Path(__file__).parents[2] / "papers" / "tutorials"
 
 
