@@ -29,6 +29,7 @@ def window_products(x: Array) -> Array:
     return lax.reduce_window(x, np.float64(1), times, (3,), (2,), "SAME")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", ENGINES)
 def test_windows_in_reverse(engine: Any) -> None:
     def f(x: Array) -> Array:
@@ -106,6 +107,7 @@ def test_trees_pair_neighbours_in_order() -> None:
     assert flatten(np.arange(11)[None]) == [list(range(11))]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", ENGINES)
 def test_functions_applied_in_place(engine: Any) -> None:
     """In a place that is given twice, the function is applied twice; jax has no derivative of it at all."""
@@ -137,6 +139,7 @@ def test_batches_of_functions_applied_in_place() -> None:
     assert_same(whole, got)
 
 
+@pytest.mark.thorough
 def test_an_operation_goes_when_the_user_lets_it_go() -> None:
     def differentiate() -> weakref.ref[Any]:
         def operation(x: Array, y: Array) -> Array:

@@ -48,6 +48,7 @@ DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrap", ["plain", "jit inside", "jit outside"])
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_square_root(derivative: str, wrap: str) -> None:

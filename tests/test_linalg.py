@@ -117,6 +117,7 @@ def test_identity() -> None:
         close(gradient, np.e * np.ones((3, 3)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", REPEATED)
 def test_repeated_eigenvalues(name: str) -> None:
     """A matrix function is right in every way of differentiating it, in general directions."""
@@ -132,6 +133,7 @@ def test_repeated_eigenvalues(name: str) -> None:
     close(jax.vmap(dr.grad(loss, split_repeated=True))(jnp.stack([a, M])), jnp.stack([expected, jax.grad(exact)(M)]))
 
 
+@pytest.mark.thorough
 def test_what_local_cotangents_do_not_tell() -> None:
     """Functions whose cotangents of eigenvectors and eigenvalues are the same at the identity, and whose gradients are not."""
     m = jnp.array([[0.0, 1.0], [1.0, 0.0]])

@@ -93,6 +93,7 @@ STEPS: dict[str, tuple[Step, Any, Any]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", STEPS)
 def test_bodies(name: str) -> None:
     step, w, h = STEPS[name]

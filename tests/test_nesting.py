@@ -206,6 +206,7 @@ def test_constructs(construct: str, names: tuple[str, ...]) -> None:
     assert_close(compose(names, f)(0.7), truth(f, 2, 0.7))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("construct", [name for name in CONSTRUCTS if name != "python_branch"])
 @pytest.mark.parametrize("name", ["fwd", "rev"])
 def test_constructs_jitted_and_mapped(construct: str, name: str) -> None:

@@ -34,6 +34,7 @@ def test_random_programs(part: int) -> None:
     assert np.mean(compared) > 0.5, "too few programs have finite derivatives in jax"
 
 
+@pytest.mark.thorough
 @settings(SETTINGS, max_examples=3, derandomize=True)
 @given(programs(longest=4), st.integers(0, 100))
 def test_random_programs_without_jit(program: Program, which: int) -> None:

@@ -66,6 +66,7 @@ DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrap", ["plain", "jit inside", "jit outside"])
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("f", [decorated, block, python_loop], ids=["decorated", "block", "python_loop"])
