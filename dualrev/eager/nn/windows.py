@@ -91,19 +91,29 @@ def _windows_fit(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: An
 _max_pool, _avg_pool = family("MaxPool2DWithIndices", _pool_of), family("AvgPool2D", _pool_of)
 
 
+def _largest(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Tensor:
+    """The largest entry of each window over the last ``n`` dimensions."""
+    k, pads, holes = (F._tuple(value, n) for value in (kernel_size, padding, dilation))
+    steps = k if stride is None else F._tuple(stride, n)
+    _windows_fit(x, k, steps, pads, holes)
+    return apply(_max_pool(k, steps, pads, "max", holes, ceil_mode), (x,))
+
+
+def _means(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any) -> Tensor:
+    """The mean of each window over the last ``n`` dimensions."""
+    k = F._tuple(kernel_size, n)
+    return apply(_avg_pool(k, k if stride is None else F._tuple(stride, n), F._tuple(padding, n), "mean"), (x,))
+
+
 def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
                ceil_mode: bool = False) -> Tensor:
     """The largest entry of each window."""
-    k = F._tuple(kernel_size, 2)
-    steps = k if stride is None else F._tuple(stride, 2)
-    _windows_fit(input, k, steps, F._tuple(padding, 2), F._tuple(dilation, 2))
-    return apply(_max_pool(k, steps, F._tuple(padding, 2), "max", F._tuple(dilation, 2), ceil_mode), (input,))
+    return _largest(2, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
     """The mean of each window."""
-    k = F._tuple(kernel_size, 2)
-    return apply(_avg_pool(k, k if stride is None else F._tuple(stride, 2), F._tuple(padding, 2), "mean"), (input,))
+    return _means(2, input, kernel_size, stride, padding)
 
 
 def _adaptive_of(x: Any, sizes: tuple[int, ...]) -> Any:
@@ -127,16 +137,12 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:  # noqa: A00
 def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
                ceil_mode: bool = False) -> Tensor:
     """The largest entry of each window of a sequence."""
-    k = F._tuple(kernel_size, 1)
-    steps = k if stride is None else F._tuple(stride, 1)
-    _windows_fit(input, k, steps, F._tuple(padding, 1), F._tuple(dilation, 1))
-    return apply(_max_pool(k, steps, F._tuple(padding, 1), "max", F._tuple(dilation, 1), ceil_mode), (input,))
+    return _largest(1, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
     """The mean of each window of a sequence."""
-    k = F._tuple(kernel_size, 1)
-    return apply(_avg_pool(k, k if stride is None else F._tuple(stride, 1), F._tuple(padding, 1), "mean"), (input,))
+    return _means(1, input, kernel_size, stride, padding)
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: int) -> Tensor:  # noqa: A002
