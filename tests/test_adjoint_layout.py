@@ -30,6 +30,24 @@ def test_a_large_cotangent_is_contracted_as_it_lies() -> None:
     np.testing.assert_allclose(dr.grad(f)(w), jax.grad(f)(w), rtol=1e-12)
 
 
+def test_a_large_operand_is_contracted_as_it_lies() -> None:
+    """What is contracted along its first axes is transposed: of the cotangent and the other operand, the smaller."""
+    x = rng.normal(size=(100, 8))
+
+    def f(w: Any) -> Any:
+        return jnp.sum((x @ w) ** 2)
+
+    for outputs, expected in ((3, [(100, 3), (100, 8)]), (20, [(100, 8), (100, 20)])):
+        w = rng.normal(size=(8, outputs))
+        pulled = [e for e in equations(dr.grad(f), w) if str(e.primitive) == "dot_general"][-1]
+        assert [v.aval.shape for v in pulled.invars] == expected
+        np.testing.assert_allclose(dr.grad(f)(w), jax.grad(f)(w), rtol=1e-12)
+    y = rng.normal(size=(8, 100))
+    pulled = [e for e in equations(dr.grad(lambda w: jnp.sum(jnp.einsum("kn,ko->no", y, w) ** 2)), np.ones((8, 3)))
+              if str(e.primitive) == "dot_general"][-1]
+    assert [v.aval.shape for v in pulled.invars] == [(8, 100), (100, 3)], "both are contracted along the axis that they should be"
+
+
 def test_entries_that_are_largest_are_not_found_by_the_repeated_maximum() -> None:
     """``x - max x`` may be fused with what follows, if nothing else reads the maximum repeated along the axis."""
     x = rng.normal(size=(4, 6))

@@ -41,7 +41,8 @@ def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_c
     ``ct_x[b,i,k] = Σ_j ct[b,i,j]·other[b,j,k]``: a contraction over the free axes of ``other``.  It comes out as
     ``(b, i, k)`` or, with its operands exchanged, as ``(b, k, i)``, where ``b`` may be in any order and ``k`` is in the
     order of ``other``.  Of the two, that which lies as ``x`` does needs no transpose.  Where neither does, a right operand that is
-    contracted along its last axes has to be transposed as well: a large ``ct`` that would be is the left one.
+    contracted along its last axes has to be transposed as well: a large ``ct`` that would be is the left one.  So has a left operand
+    that is contracted along its first axes: where that is an ``other`` of more entries than ``ct``, it is the right one.
     """
     x_free = [axis for axis in range(x.ndim) if axis not in x_batch and axis not in x_contract]
     other_free = [axis for axis in range(other.ndim) if axis not in other_batch and axis not in other_contract]
@@ -52,7 +53,8 @@ def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_c
     other_side = (other_free, [other_batch[n] for n in batch_order])
     ct_first, other_first = [*batch, *x_free, *contract], [*batch, *contract, *x_free]
     keeps_ct = _displaced(other_first) > 0 and list(ct_other) == list(range(ct.ndim - len(ct_other), ct.ndim)) and _larger(ct, other)
-    if keeps_ct or _displaced(ct_first) <= _displaced(other_first):
+    keeps_other = bool(other_free) and max(other_free) < min(other_contract, default=0) and _larger(other, ct)
+    if keeps_ct or keeps_other or _displaced(ct_first) <= _displaced(other_first):
         axes, operands, (left, right) = ct_first, (ct, other), (ct_side, other_side)
     else:
         axes, operands, (left, right) = other_first, (other, ct), (other_side, ct_side)
