@@ -396,6 +396,19 @@ def tied(w: Any) -> Any:
     return jnp.sum(lax.scan(step, jnp.ones((3, 8)), jnp.asarray(np.random.default_rng(2).normal(size=(7, 8))))[0] ** 2)
 
 
+def diagonal(w: Any) -> Any:
+    """Weights enter entry by entry, and the state is what a step reads of the one before, keeps of itself and gives."""
+
+    def step(carry: Any, x: Any) -> Any:
+        h, c = carry
+        c = c * jnp.tanh(h * w["gate"] + w["bias"]) + x * w["in"][None]
+        h = jnp.sin(c) + w["gate"] * h
+        return (h, c), (h, h * jnp.sum(w["in"] * h))
+
+    h, scaled = lax.scan(step, (jnp.ones((2, 5)), jnp.ones((2, 5))), draw(9, 2, 5), reverse=True)[1]
+    return jnp.sum(h**2) + jnp.sum(jnp.cos(scaled))
+
+
 def draw(*shape: int) -> Any:
     return jnp.asarray(np.random.default_rng(len(shape)).normal(size=shape) / 3)
 
@@ -405,6 +418,7 @@ SUMS = {
     "lookup": (lookup, {"table": draw(8, 5), "rows": draw(9, 5)}),
     "convolution": (convolution, {"kernel": draw(2, 2, 3, 3)}),
     "tied": (tied, {"w": draw(8, 8)}),
+    "diagonal": (diagonal, {"gate": draw(2, 5), "bias": draw(2, 5), "in": draw(5)}),
 }
 
 
@@ -439,6 +453,15 @@ def test_weights_are_not_carried(name: str, leaf: str) -> None:
     f, w = SUMS[name]
     assert w[leaf].shape in carried(f, w, False)
     assert w[leaf].shape not in carried(f, w, True)
+
+
+def test_products_of_entries_are_summed_after_the_loop() -> None:
+    """One new stack takes the place of the carries of two weights; the state is stacked once, as a result and to be read."""
+    f, w = SUMS["diagonal"]
+    with_sums, without = carried(f, w, False), carried(f, w, True)
+    assert with_sums.count((2, 5)) > without.count((2, 5))
+    forward = next(eqn.outvars for eqn in jax.make_jaxpr(dr.grad(f))(w).jaxpr.eqns if eqn.primitive.name == "scan")
+    assert [v.aval.shape for v in forward].count((9, 2, 5)) == 4  # both results, c before the step, tanh
 
 
 def test_a_checkpointed_loop_adds_to_one_sum() -> None:

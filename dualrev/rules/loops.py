@@ -14,7 +14,7 @@ from dualrev import zeros
 from dualrev._jax import jaxpr_as_fun
 from dualrev.engines.staging import Linearization, cached
 from dualrev.jaxprs import nbytes_of, split_invariant
-from dualrev.rules.over_time import Plan
+from dualrev.rules.over_time import SMALL, Plan
 from dualrev.rules.table import Unknown
 from dualrev.settings import current
 
@@ -111,6 +111,21 @@ class Body:
     @functools.cached_property
     def known_xs(self) -> list[bool]:
         return [not (self.linearization.is_linear and moves) for moves in self.on_xs]
+
+    @functools.cached_property
+    def stacked_carries(self) -> list[tuple[tuple[str, int], int]]:
+        """Small carries that are residuals as a step finds them, and results as it leaves them: the source, and which output it is.
+
+        Their stack is that of the results but for its ends.  Copying a large one takes longer than stacking it once more.
+        """
+        known = iter(self.linearization.program.jaxpr.jaxpr.outvars)
+        outs: list[Any] = [next(known) if k else None for k in self.linearization.known_outs]
+        found = []
+        for kind, i in self.kept:
+            carry = outs[i - self.n_consts] if kind == "in" and i < self.n_consts + self.n_carry else None
+            if carry is not None and nbytes_of(carry.aval) <= SMALL:
+                found.extend([((kind, i), j) for j in range(self.n_carry, len(outs)) if outs[j] is carry][:1])
+        return found
 
     @property
     def carry_avals(self) -> Sequence[Any]:

@@ -65,6 +65,14 @@ def _forward(primals: Sequence[Any], tangents: Sequence[Any],
     return [*carry, *ys], [*spread(carry_t, on_carry), *spread(ys_t, on_ys)]
 
 
+def _shifted(stack: Any, value: Any, settings: dict[str, Any], at_start: bool) -> Any:
+    """The stack with a value put in at one end and that at the other left out."""
+    value = lax.broadcast_in_dim(value, (1, *value.shape), range(1, value.ndim + 1))
+    start = 0 if at_start else 1
+    both = lax.concatenate([value, stack] if at_start else [stack, value], 0)
+    return lax.slice_in_dim(both, start, start + settings["length"])
+
+
 class ScanMap(LinearMap):
     """The derivative of a scan: the body's linearization, with residuals kept once or stacked over the steps.
 
@@ -91,13 +99,9 @@ class ScanMap(LinearMap):
 
     def shifted(self) -> list[Any]:
         """For each step, what it finds at the next."""
-        settings, found = dict(self.settings), []
-        for x, last in zip(self.body.following(self.stacked), self.last, strict=True):
-            last = lax.broadcast_in_dim(last, (1, *last.shape), range(1, last.ndim + 1))
-            both = [last, x] if settings["reverse"] else [x, last]
-            start = 0 if settings["reverse"] else 1
-            found.append(lax.slice_in_dim(lax.concatenate(both, 0), start, start + settings["length"]))
-        return found
+        settings = dict(self.settings)
+        return [_shifted(x, last, settings, at_start=settings["reverse"])
+                for x, last in zip(self.body.following(self.stacked), self.last, strict=True)]
 
     def push(self, *tangents: Any) -> Tangents:
         body, n_carry = self.body, self.body.n_carry
@@ -195,8 +199,10 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
          settings: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """The known carries and results of a scan, and the residuals of its steps."""
     n_inputs, n_carry = body.n_consts + body.n_carry, body.n_carry
-    # Slices and stacked results have their stacks already.
-    made = [source for source in body.kept if source[0] == "new" or source[1] < (n_inputs if source[0] == "in" else n_carry)]
+    # Slices and stacked results have their stacks already; so has a carry that is stacked as a step leaves it, but for the first.
+    given = dict(body.stacked_carries)
+    made = [source for source in body.kept if source not in given and
+            (source[0] == "new" or source[1] < (n_inputs if source[0] == "in" else n_carry))]
 
     def step(carry: Any, x: Any) -> Any:
         carry, ys, residual = body.step(consts, carry, x)
@@ -206,6 +212,9 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
     found = dict(zip(made, stacks, strict=True))
     found |= {("in", n_inputs + i): x for i, x in enumerate(spread(xs, body.known_xs))}
     found |= {("out", n_carry + i): y for i, y in enumerate(spread(ys, body.linearization.known_outs[n_carry:]))}
+    carry_in = spread(init, body.known_carry)
+    found |= {source: _shifted(found["out", i], carry_in[source[1] - body.n_consts], settings, at_start=not settings["reverse"])
+              for source, i in given.items()}
     return carry, ys, [found[source] for source in body.kept]
 
 
