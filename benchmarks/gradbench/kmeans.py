@@ -22,6 +22,7 @@ def cost(centroids: jax.Array, points: jax.Array) -> jax.Array:
     # The last block is filled with zeros, which are as far from each centroid and add nothing.
     blocks = jnp.pad(right, ((0, -n % BLOCK), (0, 0))).reshape(-1, BLOCK, right.shape[1])
 
+    @jax.checkpoint  # a block's distances are found again sooner than all of them are written and read
     def add(total: jax.Array, block: jax.Array) -> Any:
         return total + jnp.sum(jnp.min(left @ block.T, axis=0)), None
 
