@@ -29,6 +29,7 @@ from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  
 from jax._src.dtypes import float0 as float0  # documented as jax.dtypes.float0; the tangent dtype of integers
 from jax._src.effects import remat_allowed_effects as _replayable  # the effects that may happen once more in a checkpoint
 from jax._src.interpreters import partial_eval as _partial_eval  # what a checkpoint policy may answer beside True and False
+from jax._src.interpreters.batching import BatchTrace as _BatchTrace  # the trace of vmap
 from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
 from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
 from jax.core import ShapedArray as ShapedArray  # the abstract value of an array
@@ -95,6 +96,11 @@ def is_concrete(values: Sequence[Any]) -> bool:
     while getattr(trace, "is_infinitesimal", False):
         trace = trace.parent
     return type(trace) is EvalTrace
+
+
+def is_batching() -> bool:
+    """Whether operations go to ``vmap`` now."""
+    return isinstance(_trace_ctx.trace, _BatchTrace)
 
 
 def first_member(x: Any) -> Any:
@@ -288,6 +294,14 @@ def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, i
         donated_invars=(False,) * len(in_like),
     )
     return jit_p.bind(*args, **params)
+
+
+@functools.cache
+def inlined() -> dict[str, Any]:
+    """The settings of a jit call that asks to be spliced into the program around it, and for nothing else."""
+    (eqn,) = jax.make_jaxpr(jax.jit(lambda x: x))(1.0).eqns
+    inline = eqn.params["inline"]
+    return dict(eqn.params, inline=True if isinstance(inline, bool) else type(inline).JAX_EARLY)
 
 
 def _unspecified() -> Any:

@@ -18,6 +18,8 @@ from dualrev._jax import (
     Tracer,
     bind_jit,
     has_explicit_layout,
+    inlined,
+    is_batching,
     is_differentiable,
     is_eager,
     is_inlined,
@@ -90,6 +92,8 @@ class Program:
                 self._compiled = jax.jit(program)
             return self._compiled(*args)
         if like is None:
+            if is_batching():  # vmap finds the program that it made of this one before
+                return bind_jit(inlined(), self.jaxpr, args, self.name, [None] * len(args), [None] * len(self.jaxpr.out_avals))
             if self._replay is None:
                 self._replay = replayer(self.jaxpr)
             return self._replay(*args)
