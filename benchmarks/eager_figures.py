@@ -7,13 +7,9 @@ the ratio of the fastest rounds beside it; gradients or losses were found equal 
 from __future__ import annotations
 
 import argparse
-import gc
 import pathlib
 import runpy
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,25 +17,9 @@ import torch as pytorch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import timing
+from benchmarks.timing import Figure, Run
 from dualrev import eager
-
-Run = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured ratio of the imperative face's time to PyTorch's."""
-
-    name: str
-    ours_us: float
-    theirs_us: float
-    ratio: float
-    quartiles: tuple[float, float]
-    fastest: float
-    rounds: int
-    #: The largest ratio that counts as reached.
-    goal: float | None
-
 
 # ---------------------------------------------------------------------------------------------------------------- programs
 
@@ -118,36 +98,14 @@ def resnet(t: Any, compiled: bool) -> Run:
 
 # --------------------------------------------------------------------------------------------------------------- measuring
 
-def _seconds(run: Run, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = run()
-    result.numpy(force=True)
-    return (time.perf_counter() - start) / calls
-
-
 def compare(name: str, ours: Run, theirs: Run, budget: float, goal: float | None, warm: int = 60) -> Figure:
-    """Interleaved rounds for ``budget`` seconds, after as many calls as compile what comes again."""
+    """After as many calls as compile what comes again, and with the collector at work: graphs of both are its business."""
     a, b = ours().numpy(force=True), theirs().numpy(force=True)
+    difference = float(np.abs(a - b).max())
     if not np.allclose(a, b, 1e-3, 1e-4):  # a loss may be the small sum of large terms
-        raise AssertionError(f"{name}: results differ by {np.abs(a - b).max()}")
-    for _ in range(warm):
-        ours()
-    _seconds(theirs, 3)
-    calls = max(1, min(200, int(5e-3 / max(_seconds(theirs, 3), 1e-7))))
-    times: list[tuple[float, float]] = []
-    gc.collect()
-    end = time.perf_counter() + budget
-    while len(times) < 5 or (time.perf_counter() < end and len(times) < 400):
-        if len(times) % 2:
-            first, second = _seconds(ours, calls), _seconds(theirs, calls)
-        else:
-            second, first = _seconds(theirs, calls), _seconds(ours, calls)
-        times.append((first, second))
-    ratios = [x / y for x, y in times]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return Figure(name, 1e6 * statistics.median(x for x, _ in times), 1e6 * statistics.median(y for _, y in times), middle, (low, high),
-                  min(x for x, _ in times) / min(y for _, y in times), len(times), goal)
+        raise AssertionError(f"{name}: results differ by {difference}")
+    return timing.compare("imperative face", name, ours, theirs, budget, goal, difference, warm=warm, a_round=5e-3,
+                          wait=lambda x: x.numpy(force=True), is_collected=True)
 
 
 def figures(budget: float, chosen: set[str]) -> list[Figure]:
@@ -171,13 +129,10 @@ def table(found: list[Figure]) -> Table:
     title = f"the imperative face against PyTorch {pytorch.__version__} ({pytorch.get_num_threads()} threads), CPU, float32"
     rows = Table(title=title)
     rows.add_column("program")
-    for heading in ("dualrev, µs", "PyTorch, µs", "ratio", "quartiles", "fastest", "goal", "rounds"):
+    for heading in ("dualrev, µs", "PyTorch, µs", *Figure.HEADINGS):
         rows.add_column(heading, justify="right")
     for f in found:
-        style = "white" if f.goal is None else "green" if f.ratio <= f.goal else "red"
-        rows.add_row(f.name, f"{f.ours_us:,.0f}", f"{f.theirs_us:,.0f}", f"[{style}]{f.ratio:.2f}",
-                     f"{f.quartiles[0]:.2f}-{f.quartiles[1]:.2f}", f"{f.fastest:.2f}", "" if f.goal is None else f"{f.goal}",
-                     f"{f.rounds}")
+        rows.add_row(f.name, *f.cells())
     return rows
 
 

@@ -154,13 +154,10 @@ def ratios(figures: list[Figure]) -> Table:
     table = Table(title=f"dualrev against its peers, jax {jax.__version__}, {jax.devices()[0].platform}, float32: ratios of time")
     table.add_column("what")
     table.add_column("program")
-    for heading in ("dualrev, µs", "peer, µs", "ratio", "quartiles", "fastest", "goal", "rounds", "difference"):
+    for heading in ("dualrev, µs", "peer, µs", *Figure.HEADINGS, "difference"):
         table.add_column(heading, justify="right")
     for f in figures:
-        style = "green" if f.ratio <= f.goal else "red"
-        table.add_row(f.group, f.name, f"{f.ours_us:,.0f}", f"{f.peer_us:,.0f}", f"[{style}]{f.ratio:.2f}",
-                      f"{f.quartiles[0]:.2f}-{f.quartiles[1]:.2f}", f"{f.fastest:.2f}", f"{f.goal}", f"{f.rounds}",
-                      f"{f.difference:.0e}")
+        table.add_row(f.group, f.name, *f.cells(), f"{f.difference:.0e}")
     return table
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 Run = Callable[[], Any]
+Measure = TypeVar("Measure")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,17 @@ class Figure:
     rounds: int
     difference: float
     #: The largest ratio that counts as reached.
-    goal: float
+    goal: float | None
+
+    #: What ``cells`` are, the two times apart: those say whose they are.
+    HEADINGS = ("ratio", "quartiles", "fastest", "goal", "rounds")
+
+    def cells(self) -> list[str]:
+        """A line of a table."""
+        style = "white" if self.goal is None else "green" if self.ratio <= self.goal else "red"
+        return [f"{self.ours_us:,.0f}", f"{self.peer_us:,.0f}", f"[{style}]{self.ratio:.2f}",
+                f"{self.quartiles[0]:.2f}-{self.quartiles[1]:.2f}", f"{self.fastest:.2f}", "" if self.goal is None else f"{self.goal}",
+                f"{self.rounds}"]
 
 
 def largest_difference(ours: Any, theirs: Any) -> float:
@@ -51,64 +62,68 @@ def largest_difference(ours: Any, theirs: Any) -> float:
     return worst
 
 
-def _seconds(run: Run, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = run()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / calls
+def rounds(measures: Sequence[Callable[[], Measure]], budget: float, is_collected: bool = False) -> list[list[Measure]]:
+    """What each measure gives in each round, for ``budget`` seconds; who goes first changes from round to round.
 
-
-def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: float, difference: float) -> Figure:
-    """Interleaved rounds for ``budget`` seconds; a round runs each of the two long enough for the clock."""
-    for run in (ours, theirs):
-        jax.block_until_ready(run())
-        jax.block_until_ready(run())
-    calls = max(1, min(200, int(2e-3 / max(_seconds(theirs, 3), 1e-7))))
-    times: list[tuple[float, float]] = []
+    The collector waits until the next twentieth round, unless what is measured has it at work as its users do.
+    """
+    found: list[list[Measure]] = []
     gc.collect()
-    gc.disable()
+    if not is_collected:
+        gc.disable()
     try:
         end = time.perf_counter() + budget
-        while len(times) < 3 or (time.perf_counter() < end and len(times) < 400):
-            # Alternate who goes first, so that neither always runs in the other's wake.
-            if len(times) % 2:
-                a, b = _seconds(ours, calls), _seconds(theirs, calls)
-            else:
-                b, a = _seconds(theirs, calls), _seconds(ours, calls)
-            times.append((a, b))
-            if len(times) % 20 == 0:
+        while len(found) < 5 or (time.perf_counter() < end and len(found) < 400):
+            # Nobody always runs in the other's wake.
+            order = range(len(measures)) if len(found) % 2 else reversed(range(len(measures)))
+            measured = {i: measures[i]() for i in order}
+            found.append([measured[i] for i in range(len(measures))])
+            if not is_collected and len(found) % 20 == 0:
                 gc.collect()
     finally:
         gc.enable()
-    ratios = [a / b for a, b in times]
-    low, ratio, high = statistics.quantiles(ratios, n=4)
+    return found
+
+
+def seconds(run: Run, calls: int, wait: Callable[[Any], Any] = jax.block_until_ready) -> float:
+    """Seconds of each of so many calls, the last of which is waited for."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = run()
+    wait(result)
+    return (time.perf_counter() - start) / calls
+
+
+def calls_in(a_round: float, run: Run, wait: Callable[[Any], Any] = jax.block_until_ready) -> int:
+    """How many calls are long enough for the clock."""
+    return max(1, min(200, int(a_round / max(seconds(run, 3, wait), 1e-7))))
+
+
+def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: float | None, difference: float, *, warm: int = 2,
+            a_round: float = 2e-3, wait: Callable[[Any], Any] = jax.block_until_ready, is_collected: bool = False) -> Figure:
+    """Interleaved rounds for ``budget`` seconds; a round runs each of the two as often."""
+    for run in (ours, theirs):
+        for _ in range(warm):
+            wait(run())
+    calls = calls_in(a_round, theirs, wait)
+    times = rounds([lambda: seconds(ours, calls, wait), lambda: seconds(theirs, calls, wait)], budget, is_collected)
+    low, ratio, high = statistics.quantiles([a / b for a, b in times], n=4)
     ours_us, peer_us = (1e6 * statistics.median(column) for column in zip(*times, strict=True))
     fastest = min(a for a, _ in times) / min(b for _, b in times)
     return Figure(group, name, ours_us, peer_us, ratio, (low, high), fastest, len(times), difference, goal)
 
 
-def _waited(run: Run, calls: int) -> float:
-    """Seconds of each call when its result is waited for."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        jax.block_until_ready(run())
-    return (time.perf_counter() - start) / calls
+def interleaved(runs: Sequence[Run], budget: float) -> list[list[float]]:
+    """Seconds of each run in each round, when each of its results is waited for."""
 
+    def measure(run: Run) -> Callable[[], float]:
+        def waited() -> Any:
+            return jax.block_until_ready(run())
 
-def interleaved(runs: list[Run], budget: float) -> list[list[float]]:
-    """Seconds of each run in each round; who goes first changes from round to round."""
-    calls = [max(1, min(200, int(1e-3 / max(_waited(run, 3), 1e-7)))) for run in runs]
-    rounds: list[list[float]] = []
-    gc.collect()
-    gc.disable()
-    end = time.perf_counter() + budget
-    while len(rounds) < 5 or time.perf_counter() < end:
-        order = range(len(runs)) if len(rounds) % 2 else reversed(range(len(runs)))
-        found = {i: _waited(runs[i], calls[i]) for i in order}
-        rounds.append([found[i] for i in range(len(runs))])
-    gc.enable()
-    return rounds
+        calls = calls_in(1e-3, waited)
+        return lambda: seconds(waited, calls)
+
+    return rounds([measure(run) for run in runs], budget)
 
 
 def checked(ours: Any, theirs: Any, tolerance: float = 2e-4) -> float:
