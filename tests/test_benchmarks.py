@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, guard
+from benchmarks import compare, guard, stages
 from benchmarks.counts import python_calls
 from benchmarks.functions import Program, science
 from benchmarks.libraries import LIBRARIES, DisagreementError, checked, reference
@@ -71,6 +71,21 @@ def test_missing_peer_is_left_out_with_a_note(monkeypatch):
     monkeypatch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(ImportError(f"no {name}")))
     with pytest.raises(NotImplementedError, match="PyTorch: no torch"):
         type(LIBRARIES["PyTorch"])("PyTorch", "torch").prepare(SMALL, "gradient")
+
+
+def test_stages_are_timed_of_a_new_program_each_time():
+    def gradient(x):
+        return jax.grad(lambda x: jax.numpy.sum(jax.numpy.sin(x) ** 2))(x)
+
+    found = [stages.seconds(gradient, (np.ones(3),)) for _ in range(4)]
+    for stage in zip(*found, strict=True):
+        assert min(stage) > 0.05 * max(stage[1:])  # what is found in a cache takes less than a hundredth
+
+
+def test_first_calls_are_ratios_and_counts():
+    found = stages.first_call(SMALL, 0.0)
+    assert len(found.ours) == len(found.theirs) == len(found.function) == 5
+    assert len(found.cells()) == len(stages.HEADINGS)
 
 
 def test_comparison_is_written(tmp_path, monkeypatch):
