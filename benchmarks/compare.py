@@ -28,7 +28,7 @@ from benchmarks.timing import Run, interleaved
 
 SCALARS = tuple(program for program in PROGRAMS if program.derivative is None)
 CALLS: dict[str, Sequence[Program]] = {
-    "gradient": PROGRAMS, "jvp": SCALARS, "hvp": SCALARS, "hessian": HESSIANS, "jacobian": JACOBIANS}
+    "gradient": PROGRAMS, "jvp": SCALARS, "hvp": SCALARS, "hessian": HESSIANS, "jacobian": JACOBIANS, "jacfwd": JACOBIANS}
 FOLDER = pathlib.Path(__file__).parent
 
 

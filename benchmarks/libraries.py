@@ -21,7 +21,7 @@ from benchmarks.functions import Program
 from benchmarks.functions.namespaces import JAX, AutogradNamespace, TorchNamespace
 
 Run = Callable[[], Any]
-CALLS = ("value", "gradient", "jvp", "jacobian", "hessian", "hvp")
+CALLS = ("value", "gradient", "jvp", "jacobian", "jacfwd", "hessian", "hvp")
 #: Forward mode finds a gradient by one push for each input: no more than so many.
 MOST_PUSHES = 512
 #: A loop in Python of more steps than this makes one program that takes minutes to compile.
@@ -111,10 +111,13 @@ class JaxLike(Library):
             find = ad.jacobian if ad is dualrev else ad.jacrev
             return find(f, **options)(p, *data)
 
+        def jacfwd(p: Any, *data: Any) -> Any:
+            return ad.jacfwd(f, **options)(p, *data)
+
         def hessian(p: Any, *data: Any) -> Any:
             return ad.hessian(f, **options)(p, *data)
 
-        return {"value": f, "gradient": grad, "jvp": jvp, "hvp": hvp, "jacobian": jacobian, "hessian": hessian}[call]
+        return {"value": f, "gradient": grad, "jvp": jvp, "hvp": hvp, "jacobian": jacobian, "jacfwd": jacfwd, "hessian": hessian}[call]
 
     def call_arguments(self, program: Program, call: str) -> tuple[Any, ...]:
         arguments = tuple(self.arguments(program))
@@ -168,7 +171,8 @@ class TorchLike(Library):
         runs: dict[str, Run] = {
             "value": value, "gradient": gradient, "hvp": hvp,
             "jvp": lambda: torch.func.jvp(of_leaves, tuple(leaves), tuple(along)),
-            "jacobian": lambda: torch.func.jacrev(of_leaves)(*leaves), "hessian": lambda: torch.func.hessian(of_leaves)(*leaves),
+            "jacobian": lambda: torch.func.jacrev(of_leaves)(*leaves), "jacfwd": lambda: torch.func.jacfwd(of_leaves)(*leaves),
+            "hessian": lambda: torch.func.hessian(of_leaves)(*leaves),
         }
         return torch.jit(runs[call]) if self.compiled else runs[call]
 
@@ -188,6 +192,8 @@ class Autograd(Library):
     def prepare(self, program: Program, call: str) -> Run:
         if program.derivative is not None:
             raise NotImplementedError(f"{program.name} is written in jax")
+        if call == "jacfwd":
+            raise NotImplementedError("autograd pushes one direction at a time")
         ad, f = self.module, program.on(self.namespace)
         p, *data = program.draw()
         v = direction(p)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.functions import Program, alone, drawn, in_jax, networks, science
-from benchmarks.functions.gradbench import problems
+from benchmarks.functions.gradbench import hand_distances, problems
 from benchmarks.functions.in_jax import chain, repeated
 from benchmarks.functions.networks import sequence
 from dualrev.problems import brusselator, lstm, mixture, network
@@ -53,6 +53,9 @@ HESSIANS = (
 JACOBIANS = (
     science.rosenbrock_errors(64),
     Program("Brusselator rate, 8 x 8", in_jax.brusselator_rate, lambda: (np.random.default_rng(0).uniform(size=(2, 8, 8)),)),
+    science.ode_flow(20),
+    networks.mlp_outputs(64, 256, 256, 10),
+    hand_distances(),
 )
 
 SIZES = tuple(2**k for k in range(4, 17, 3))

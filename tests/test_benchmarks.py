@@ -49,10 +49,12 @@ def test_guard_writes_then_passes_then_fails(tmp_path, monkeypatch):
     assert guard.main() == 1
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own use of it, for pushes
+@pytest.mark.parametrize(("call", "program"), [("gradient", SMALL), ("jacfwd", science.rosenbrock_errors(4))])
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_libraries_find_the_same_gradient(library):
+def test_libraries_find_the_same(library, call, program):
     try:
-        checked(library, SMALL, "gradient", reference(SMALL, "gradient"), warm=0)
+        checked(library, program, call, reference(program, call), warm=0)
     except NotImplementedError as why:
         pytest.skip(str(why))
 

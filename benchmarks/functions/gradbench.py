@@ -6,6 +6,7 @@ Of ``ba`` that is a sparse Jacobian, of ``ht`` one of few columns, of ``kmeans``
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -52,3 +53,8 @@ def problems(*workloads: str) -> tuple[Program, ...]:
         program("particle rr", descent.PARTICLE, None, "rr", lambda: (np.asarray(0.5),), "ff"),
         program("saddle rr", descent.SADDLE, None, "rr", lambda: (np.ones(2),), "ff"),
     )
+
+
+def hand_distances() -> Program:
+    """Where a small hand's points are off, by its 26 angles alone: no derivative of GradBench's, but the function itself."""
+    return dataclasses.replace(problems("ht small hand")[1], name="hand's distances, 26 angles", derivative=None)

@@ -18,22 +18,36 @@ def cross_entropy(xp: Any, scores: Any, labels: Any) -> Any:
     return xp.mean(xp.logsumexp(scores, -1) - scores[rows, labels])
 
 
-def mlp_loss(xp: Any, layers: Weights, x: Any, labels: Any) -> Any:
+def mlp_scores(xp: Any, x: Any, layers: Weights) -> Any:
     for layer in layers[:-1]:
         x = xp.tanh(x @ layer["weights"] + layer["bias"])
-    return cross_entropy(xp, x @ layers[-1]["weights"] + layers[-1]["bias"], labels)
+    return x @ layers[-1]["weights"] + layers[-1]["bias"]
+
+
+def mlp_loss(xp: Any, layers: Weights, x: Any, labels: Any) -> Any:
+    return cross_entropy(xp, mlp_scores(xp, x, layers), labels)
+
+
+def _layers(*widths: int) -> Weights:
+    rng = np.random.default_rng(0)
+    return [{"weights": drawn(rng, n, m), "bias": np.zeros(m, "float32")} for n, m in itertools.pairwise(widths)]
 
 
 def mlp(batch: int, *widths: int) -> Program:
     """The cross-entropy of layers; 784-512-10 is the size of handwritten digits."""
 
     def draw() -> tuple[Any, ...]:
-        rng, data = np.random.default_rng(0), np.random.default_rng(1)
-        layers = [{"weights": drawn(rng, n, m), "bias": np.zeros(m, "float32")}
-                  for n, m in itertools.pairwise(widths)]
-        return layers, data.standard_normal((batch, widths[0])).astype("float32"), data.integers(0, widths[-1], batch)
+        data = np.random.default_rng(1)
+        x = data.standard_normal((batch, widths[0])).astype("float32")
+        return _layers(*widths), x, data.integers(0, widths[-1], batch)
 
     return Program(f"network {'-'.join(map(str, widths))}", mlp_loss, draw, portable=True)
+
+
+def mlp_outputs(*widths: int) -> Program:
+    """The scores of one input, by that input."""
+    return Program(f"network's outputs, {'-'.join(map(str, widths))}", mlp_scores,
+                   lambda: (drawn(np.random.default_rng(1), 1, widths[0])[0], _layers(*widths)), portable=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- images

@@ -128,8 +128,8 @@ def lennard_jones(side: int) -> Program:
     return Program(f"Lennard-Jones energy, {side**3} particles", lennard_jones_energy, draw, portable=True)
 
 
-def ode_loss(xp: Any, weights: Any, start: Any) -> Any:
-    """200 steps of the fourth-order Runge-Kutta method, with a network of two layers for the right-hand side."""
+def ode_solution(xp: Any, start: Any, weights: Any, steps: int) -> Any:
+    """The fourth-order Runge-Kutta method, with a network of two layers for the right-hand side."""
 
     def rate(y: Any) -> Any:
         return xp.tanh(y @ weights[0]) @ weights[1]
@@ -141,17 +141,32 @@ def ode_loss(xp: Any, weights: Any, start: Any) -> Any:
         k4 = rate(y + 0.01 * k3)
         return y + 0.01 / 6 * (k1 + 2 * k2 + 2 * k3 + k4), None
 
-    return xp.sum(xp.scan(step, start, None, 200)[0] ** 2)
+    return xp.scan(step, start, None, steps)[0]
+
+
+def ode_loss(xp: Any, weights: Any, start: Any) -> Any:
+    return xp.sum(ode_solution(xp, start, weights, 200) ** 2)
+
+
+def _ode_weights() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [drawn(rng, 16, 64), drawn(rng, 64, 16)]
 
 
 def ode() -> Program:
-    """In single precision."""
+    """In single precision, by the weights."""
+    return Program("ODE, 200 steps", ode_loss, lambda: (_ode_weights(), drawn(np.random.default_rng(1), 8, 16)), portable=True,
+                   steps=200)
 
-    def draw() -> tuple[Any, ...]:
-        rng = np.random.default_rng(0)
-        return [drawn(rng, 16, 64), drawn(rng, 64, 16)], drawn(np.random.default_rng(1), 8, 16)
 
-    return Program("ODE, 200 steps", ode_loss, draw, portable=True, steps=200)
+def ode_flow(steps: int) -> Program:
+    """Where 16 numbers go, by where they start."""
+
+    def flow(xp: Any, start: Any, weights: Any) -> Any:
+        return ode_solution(xp, start, weights, steps)
+
+    return Program(f"ODE's solution, {steps} steps", flow, lambda: (drawn(np.random.default_rng(1), 16), _ode_weights()), portable=True,
+                   steps=steps)
 
 # ----------------------------------------------------------------------------------------------------- single operations
 

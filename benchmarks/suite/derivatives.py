@@ -65,6 +65,19 @@ class Jacobian(Derivative):
         self.run()
 
 
+class ForwardJacobian(Derivative):
+    """All columns at once, each a push."""
+
+    call, programs = "jacfwd", named(JACOBIANS)
+    params = grid(programs)
+
+    def setup_cache(self) -> Expected:
+        return expected("jacfwd", JACOBIANS)
+
+    def time_jacfwd(self, *_: object) -> None:
+        self.run()
+
+
 class Hessian(Derivative):
     call, programs = "hessian", named(HESSIANS)
     params = grid(programs)
