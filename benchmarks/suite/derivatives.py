@@ -6,16 +6,15 @@ import jax
 
 from benchmarks.libraries import COMPILING, control
 from benchmarks.programs import HESSIANS, JACOBIANS, PROGRAMS
-from benchmarks.suite.common import Derivative, Expected, expected, grid, named
+from benchmarks.suite.common import Derivative, Expected, Warm, expected, grid, named
 from benchmarks.timing import temporary
 
 
-class Control:
+class Control(Warm):
     """No differentiation, and no library of it: these times say how fast the machine was."""
 
     def setup(self) -> None:
-        self.run = control()
-        self.run()
+        self.ready("control", control)
 
     def time_numpy(self) -> None:
         self.run()

@@ -8,11 +8,11 @@ from benchmarks.counts import python_calls
 from benchmarks.functions import science
 from benchmarks.libraries import LIBRARIES, UNJITTED, checked, reference
 from benchmarks.programs import OPERATIONS, SIZES, growing
-from benchmarks.suite.common import Expected, expected
+from benchmarks.suite.common import Expected, Warm, expected
 from benchmarks.timing import interleaved
 
 
-class Overhead:
+class Overhead(Warm):
     """The gradient of a chain of operations on a number, where what is computed takes no time."""
 
     params = (list(OPERATIONS), list(UNJITTED))
@@ -24,7 +24,7 @@ class Overhead:
     def setup(self, found: Expected, operations: int, library: str) -> None:
         program = science.sines(operations)
         # The imperative face compiles what comes again and again.
-        self.run = checked(library, program, "gradient", found[program.name], warm=60)
+        self.ready((operations, library), lambda: checked(library, program, "gradient", found[program.name], warm=60))
 
     def time_gradient(self, *_: object) -> None:
         self.run()
