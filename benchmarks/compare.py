@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.functions import Program
-from benchmarks.libraries import LIBRARIES, DisagreementError, checked, control, reference, use_double
+from benchmarks.libraries import LIBRARIES, UNJITTED, DisagreementError, checked, control, reference, use_double
 from benchmarks.programs import HESSIANS, JACOBIANS, PROGRAMS, SIZES, growing
 from benchmarks.stages import HEADINGS, first_call
 from benchmarks.timing import Run, interleaved
@@ -135,25 +135,41 @@ def growth_table(libraries: Iterable[str], sizes: Iterable[int], budget: float) 
 
 
 def plot(rows: Sequence[Row], libraries: Sequence[str], to: str, title: str, path: pathlib.Path) -> None:
+    """Libraries that run operation by operation have an axis of their own: they are up to a thousand times as slow."""
     import matplotlib
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.34 * len(rows)), layout="constrained")
-    places = np.arange(len(rows))
-    for k, library in enumerate(name for name in libraries if name != to):
-        measured = [(place, r.ratio(library, to)) for place, r in zip(places, rows, strict=True) if {library, to} <= r.seconds.keys()]
-        if measured:
-            at, found = np.array([place for place, _ in measured]), np.array([ratio for _, ratio in measured])
-            spread = np.stack([found[:, 1] - found[:, 0], found[:, 2] - found[:, 1]])
-            axes.errorbar(found[:, 1], at, xerr=spread, fmt="os^vD<>pXh"[k % 10], label=library, markersize=5, alpha=0.8)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set(xscale="log", yticks=places, yticklabels=[r.program for r in rows], xlabel=f"time over {to}'s, median and quartiles",
-             title=title)
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    figure.savefig(path, dpi=120)
+    others = [name for name in libraries if name != to]
+    panels = {"compiled": [name for name in others if name not in UNJITTED],
+              "operation by operation": [name for name in others if name in UNJITTED]}
+    shown = [panel for panel, names in panels.items() if names] or ["compiled"]
+    figure, drawn = pyplot.subplots(1, len(shown), sharey=True, squeeze=False, figsize=(3 + 5 * len(shown), 2 + 0.5 * len(rows)),
+                                    layout="constrained")
+    for axes, panel in zip(drawn[0], shown, strict=True):
+        names = panels[panel]
+        for place in range(0, len(rows), 2):
+            axes.axhspan(place - 0.5, place + 0.5, color="black", alpha=0.05, linewidth=0)
+        for k, library in enumerate(names):
+            # One above the other, or those that take as long would hide each other.
+            offset = 0.8 * ((k + 0.5) / len(names) - 0.5)
+            measured = [(place + offset, *r.ratio(library, to)) for place, r in enumerate(rows) if {library, to} <= r.seconds.keys()]
+            if measured:
+                at, low, middle, high = np.array(measured).T
+                axes.errorbar(middle, at, xerr=(middle - low, high - middle), color=f"C{others.index(library)}",
+                              fmt="os^vD<"[k % 6], label=library, markersize=5)
+        axes.axvline(1.0, color="black", linewidth=0.8)
+        axes.set(xscale="log", yticks=range(len(rows)), yticklabels=[r.program for r in rows], xlabel=f"time over {to}'s", title=panel)
+        least, most = axes.get_xlim()
+        axes.set_xlim(min(least, 0.45), max(most, 2.2))
+        axes.xaxis.set_minor_locator(ticker.LogLocator(subs=(2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}" if most < 100 * least else "")
+        axes.grid(axis="x", which="both", alpha=0.2)
+    drawn[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle(f"{title}: medians and quartiles")
+    figure.legend(loc="outside lower center", ncols=3 * len(shown), frameon=False)
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 
@@ -177,8 +193,9 @@ def machine() -> str:
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} from its folder" if name == "dualrev" else f"no {name}")
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}. {processor()}, {cores} cores{load}; {platform.system()}, "
+    used = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}. {processor()}, run on {used} of {os.cpu_count()} cores{load}; "
+            f"{platform.system()} {platform.machine()}, "
             f"Python {platform.python_version()}, {', '.join(versions)}.")
 
 
@@ -201,6 +218,11 @@ def main() -> None:
     def chosen(programs: Iterable[Program]) -> list[Program]:
         return [p for p in programs if not options.programs or p.name.startswith(tuple(options.programs))]
 
+    def write(*lines: str) -> None:
+        """What is found by and by, so that a run that is stopped has not been in vain."""
+        text.extend(lines)
+        (options.out / "RESULTS.md").write_text("\n".join(text), encoding="utf-8")
+
     options.out.mkdir(parents=True, exist_ok=True)
     for call, programs in CALLS.items():
         if call not in options.calls or not chosen(programs):
@@ -212,18 +234,16 @@ def main() -> None:
         picture = f"RESULTS-{call}.png"
         plot(rows, options.libraries, "jax", call, options.out / picture)
         notes = sorted({note for r in rows for note in r.notes})
-        text += [f"## {call}\n", ratios_table(rows, options.libraries, "jax"), f"![{call}]({picture})\n",
-                 times_table(rows, options.libraries), *[f"- {note}" for note in notes], ""]
+        write(f"## {call}\n", ratios_table(rows, options.libraries, "jax"), f"![{call}]({picture})\n",
+              times_table(rows, options.libraries), *[f"- {note}" for note in notes], "")
     if "stages" in options.calls:
         console.print("stages")
-        text += ["## Before the first result\n", "Each stage of a new program, which no cache has seen: medians of the ratio of "
-                 "dualrev's gradient to jax's, and dualrev's time and jax's. The function has to be traced by both; that alone is the "
-                 "least that a ratio of tracing can be.\n",
-                 stages_table(chosen(PROGRAMS), options.seconds / 3)]
+        write("## Before the first result\n", "Each stage of a new program, which no cache has seen: medians of the ratio of dualrev's "
+              "gradient to jax's, and dualrev's time and jax's. The function has to be traced by both; that alone is the least that a "
+              "ratio of tracing can be.\n", stages_table(chosen(PROGRAMS), options.seconds / 3))
     if "growth" in options.calls:
         console.print("growth")
-        text += ["## Growth\n", growth_table(options.libraries, SIZES, options.seconds / 3)]
-    (options.out / "RESULTS.md").write_text("\n".join(text), encoding="utf-8")
+        write("## Growth\n", growth_table(options.libraries, SIZES, options.seconds / 3))
     console.print(f"written: {options.out / 'RESULTS.md'}")
 
 
