@@ -201,8 +201,13 @@ class Autograd(Library):
         def jvp() -> Any:
             return ad.make_jvp(lambda p: f(p, *data))(p)(v)
 
+        # Of vectors: autograd multiplies no dictionaries.
+        flatten = importlib.import_module("autograd.misc").flatten
+        x, unflatten = flatten(p)
+        along = flatten(v)[0]
+
         def hvp() -> Any:
-            return ad.hessian_vector_product(f)(p, *data, v)
+            return unflatten(ad.hessian_vector_product(lambda x: f(unflatten(x), *data))(x, along))
 
         runs: dict[str, Run] = {
             "value": lambda: f(p, *data), "gradient": lambda: ad.grad(f)(p, *data), "jvp": jvp, "hvp": hvp,
