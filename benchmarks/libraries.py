@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -263,12 +264,15 @@ def agree(name: str, found: list[np.ndarray], expected: list[np.ndarray]) -> flo
     return worst
 
 
-def checked(library: str, program: Program, call: str, expected: list[np.ndarray], warm: int = 3) -> Run:
-    """A warm run whose result is that of the others."""
+def checked(library: str, program: Program, call: str, expected: list[np.ndarray], warm: int = 3, at_most: float = 1.0) -> Run:
+    """A run whose result is that of the others, warm after so many calls, or as many as take ``at_most`` seconds."""
     run = LIBRARIES[library].prepare(program, call)
     agree(f"{library}, {call} of {program.name}", LIBRARIES[library].numbers(run()), expected)
+    end = time.perf_counter() + at_most
     for _ in range(warm):
         run()
+        if time.perf_counter() > end:
+            break
     return run
 
 

@@ -24,7 +24,7 @@ class Overhead(Warm):
     def setup(self, found: Expected, operations: int, library: str) -> None:
         program = science.sines(operations)
         # The imperative face compiles what comes again and again.
-        self.ready((operations, library), lambda: checked(library, program, "gradient", found[program.name], warm=60))
+        self.ready((operations, library), lambda: checked(library, program, "gradient", found[program.name], warm=60, at_most=30.0))
 
     def time_gradient(self, *_: object) -> None:
         self.run()
