@@ -209,11 +209,14 @@ def main() -> None:
     options = parser.parse_args()
     use_double()
     jax.config.update("jax_platforms", "cpu")
+    # As PyTorch does, and the imperative face where it is imported first: for all that share this process, in whichever order.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     console = Console(stderr=True)
     text = ["# Results\n", f"Written by `python -m benchmarks.compare`. {machine()}\n", "Medians over interleaved rounds, quartiles in "
             "brackets; a control that spreads widely tells of a busy machine. Each program says its own precision: networks and the "
-            "ODE single, the rest double. \"dualrev\" and \"jax\" are compiled by `jax.jit`. A place is empty where a library cannot "
-            "do it; the notes say why.\n"]
+            "ODE single, the rest double. \"dualrev\" and \"jax\" are compiled by `jax.jit`. Operations run "
+            "where they are called, jax's too, and every result is waited for. A place is empty where a library cannot do it; the "
+            "notes say why.\n"]
 
     def chosen(programs: Iterable[Program]) -> list[Program]:
         return [p for p in programs if not options.programs or p.name.startswith(tuple(options.programs))]

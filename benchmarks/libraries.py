@@ -175,7 +175,15 @@ class TorchLike(Library):
             "jacobian": lambda: torch.func.jacrev(of_leaves)(*leaves), "jacfwd": lambda: torch.func.jacfwd(of_leaves)(*leaves),
             "hessian": lambda: torch.func.hessian(of_leaves)(*leaves),
         }
-        return torch.jit(runs[call]) if self.compiled else runs[call]
+        run = torch.jit(runs[call]) if self.compiled else runs[call]
+        # The imperative face returns before jax has computed, if jax has been told to; to read the numbers is to wait for them.
+
+        def waited() -> Any:
+            result = run()
+            self.numbers(result)
+            return result
+
+        return waited
 
     def numbers(self, result: Any) -> list[np.ndarray]:
         # A tensor of the imperative face is no leaf that jax knows, but anything that is no container is one.

@@ -69,6 +69,14 @@ def test_a_wrong_result_is_not_timed():
         checked("dualrev", Program("twice", twice, lambda: (np.ones(3),)), "gradient", [np.ones(2)])
 
 
+def test_results_of_the_imperative_face_are_waited_for(monkeypatch):
+    library = LIBRARIES["eager.jit"]
+    waited: list[object] = []
+    monkeypatch.setattr(library, "numbers", waited.append)
+    library.prepare(SMALL, "gradient")()
+    assert len(waited) == 1
+
+
 def test_missing_peer_is_left_out_with_a_note(monkeypatch):
     monkeypatch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(ImportError(f"no {name}")))
     with pytest.raises(NotImplementedError, match="PyTorch: no torch"):
