@@ -464,6 +464,41 @@ def test_products_of_entries_are_summed_after_the_loop() -> None:
     assert [v.aval.shape for v in forward].count((9, 2, 5)) == 4  # both results, c before the step, tanh
 
 
+def oscillators(w: Any) -> Any:
+    """Arithmetic on a few numbers; what a step finds is a result as it is, and so is the first half of it."""
+
+    def step(carry: Any, x: Any) -> Any:
+        (p, q), count = carry
+        force = jnp.sin(p) * w["stiffness"] + x
+        return ((p + q * w["mass"], q - force * jnp.cos(w["mass"] * q)), count + 1), (p, q[:4])
+
+    ((p, q), count), (ps, qs) = lax.scan(step, ((w["start"], w["start"] ** 2), 0), draw(15, 16))
+    return jnp.sum(p * q) * count + jnp.sum(ps**3) + jnp.sum(qs)
+
+
+def test_small_carries_are_packed() -> None:
+    w = {"stiffness": draw(16), "mass": draw(1, 16)[0], "start": draw(1, 1, 16)[0, 0]}
+    expected = jax.grad(oscillators)(w)
+    assert_close(jax.jit(dr.grad(oscillators))(w), expected)
+    pulls = [eqn for eqn in jax.make_jaxpr(dr.grad(oscillators))(w).jaxpr.eqns if eqn.primitive.name == "scan"][1:]
+    carried_shapes = [v.aval.shape for v in pulls[0].outvars[: scan_layout(pulls[0].params)[1]]]
+    assert len(carried_shapes) == 1 and carried_shapes[0][0] >= 32, "two carries of sixteen entries are one of thirty-two"
+    t = jax.tree.map(jnp.cos, w)
+    assert_close(dr.jvp(dr.grad(oscillators), (w,), (t,))[1], jax.jvp(jax.grad(oscillators), (w,), (t,))[1])
+    assert_close(dr.grad(lambda w: dr.jvp(oscillators, (w,), (t,))[1])(w), jax.grad(lambda w: jax.jvp(oscillators, (w,), (t,))[1])(w))
+    batch = jax.tree.map(lambda x: jnp.stack([x, x + 0.1]), w)
+    assert_close(jax.vmap(dr.grad(oscillators))(batch), jax.vmap(jax.grad(oscillators))(batch))
+
+
+def test_a_result_that_is_the_carry_before_the_step_is_stacked_once() -> None:
+    def f(p: Any) -> Any:
+        return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c) * p, c), p, None, length=9)[1])
+
+    forward = next(eqn for eqn in jax.make_jaxpr(dr.grad(f))(draw(5)).jaxpr.eqns if eqn.primitive.name == "scan")
+    assert [v.aval.shape for v in forward.outvars].count((9, 5)) == 2  # the result, sin
+    assert_close(dr.grad(f)(draw(5)), jax.grad(f)(draw(5)))
+
+
 def test_a_checkpointed_loop_adds_to_one_sum() -> None:
     """Its steps need no room for another cotangent of the weights, beside the result."""
     def f(w: Any, n: Any) -> Any:

@@ -14,7 +14,8 @@ from dualrev import zeros
 from dualrev._jax import jaxpr_as_fun
 from dualrev.engines.staging import Linearization, cached
 from dualrev.jaxprs import nbytes_of, split_invariant
-from dualrev.rules.over_time import SMALL, Plan
+from dualrev.rules.over_time import Plan
+from dualrev.rules.packing import SMALL
 from dualrev.rules.table import Unknown
 from dualrev.settings import current
 
@@ -113,18 +114,26 @@ class Body:
         return [not (self.linearization.is_linear and moves) for moves in self.on_xs]
 
     @functools.cached_property
-    def stacked_carries(self) -> list[tuple[tuple[str, int], int]]:
-        """Small carries that are residuals as a step finds them, and results as it leaves them: the source, and which output it is.
+    def stacked_carries(self) -> dict[tuple[str, int], tuple[int, bool]]:
+        """Carries that are residuals as a step finds them, and results as well: which output has the stack, and is it a step behind.
 
-        Their stack is that of the results but for its ends.  Copying a large one takes longer than stacking it once more.
+        A result that is the carry as the step leaves it has the same stack but for its ends: putting that right takes longer than
+        stacking the carry once more, unless it is small.
         """
-        known = iter(self.linearization.program.jaxpr.jaxpr.outvars)
-        outs: list[Any] = [next(known) if k else None for k in self.linearization.known_outs]
-        found = []
+        jaxpr, linearization = self.linearization.program.jaxpr.jaxpr, self.linearization
+        n_in = self.n_consts + self.n_carry
+        ins: list[Any] = spread(jaxpr.invars[: sum(linearization.known)], linearization.known)
+        outs: list[Any] = spread(jaxpr.outvars[: sum(linearization.known_outs)], linearization.known_outs)
+        found: dict[tuple[str, int], tuple[int, bool]] = {}
         for kind, i in self.kept:
-            carry = outs[i - self.n_consts] if kind == "in" and i < self.n_consts + self.n_carry else None
-            if carry is not None and nbytes_of(carry.aval) <= SMALL:
-                found.extend([((kind, i), j) for j in range(self.n_carry, len(outs)) if outs[j] is carry][:1])
+            if kind != "in" or not self.n_consts <= i < n_in:
+                continue
+            for j in range(len(outs) - 1, self.n_carry - 1, -1):
+                if outs[j] is ins[i]:
+                    found[kind, i] = j, False
+                    break
+                if outs[j] is not None and outs[j] is outs[i - self.n_consts] and nbytes_of(outs[j].aval) <= SMALL:
+                    found[kind, i] = j, True
         return found
 
     @property

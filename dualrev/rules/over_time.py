@@ -23,6 +23,8 @@ from jax import lax
 from dualrev._jax import is_literal, jaxpr_as_fun, primitive
 from dualrev.jaxprs import behind, nbytes_of
 from dualrev.partition import graph_of
+from dualrev.policies import is_cheap
+from dualrev.rules.packing import SMALL
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
 
@@ -72,10 +74,6 @@ def _dynamic_update_slice(params: dict[str, Any], zero: Any, update: Any, *start
     axes = tuple(range(zero.ndim))
     numbers = lax.ScatterDimensionNumbers(tuple([axis + 1 for axis in axes]), (), axes)
     return lax.scatter_add(zero, indices, update, numbers, mode="clip")
-
-
-#: Bytes up to which a step that adds to a carry, or stacks one, spends its time on the call and not on the bytes, as measured on CPUs.
-SMALL = 1024
 
 
 class Sum(NamedTuple):
@@ -189,7 +187,11 @@ class Plan:
         chosen = set(sums)
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
-        self.step = jaxpr_as_fun(body.computing([*rest, *self.in_loop.values(), *self.new]))
+        step = body.computing([*rest, *self.in_loop.values(), *self.new])
+        self.step = jaxpr_as_fun(step)
+        #: Whether small carries are better off in one array: where a step computes entry by entry.  One that reads and writes next to
+        #: nothing is compiled to one call anyway.
+        self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and sum(map(nbytes_of, [*step.in_avals, *step.out_avals])) > SMALL
 
     def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """The outputs of a step: those that are not summed, those to add up, those to stack."""

@@ -19,6 +19,7 @@ from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.checkpointed import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.rules.control import call, splice
 from dualrev.rules.loops import Body, Pull, moving_carry, only, size_of, spread
+from dualrev.rules.packing import packed
 from dualrev.rules.table import Unknown
 
 
@@ -137,7 +138,9 @@ class ScanMap(LinearMap):
 
         settings["reverse"] = not settings["reverse"]
         start = body.start_tangents(carry_ct), pull.no_totals(), list(self.last)
-        (moved, totals, _), (xs_ct, new) = _scan(step, start, (ys_ct, list(self.stacked)), settings)
+        packed_step, packed_start, unpack = packed(step, start, pull.plan.packs_carries)
+        end, (xs_ct, new) = _scan(packed_step, packed_start, (ys_ct, list(self.stacked)), settings)
+        moved, totals, _ = unpack(end)
         consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
         init_ct = only(spread(moved, body.on_carry), body.on_init)
         return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
@@ -199,8 +202,8 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
          settings: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """The known carries and results of a scan, and the residuals of its steps."""
     n_inputs, n_carry = body.n_consts + body.n_carry, body.n_carry
-    # Slices and stacked results have their stacks already; so has a carry that is stacked as a step leaves it, but for the first.
-    given = dict(body.stacked_carries)
+    # Slices and stacked results have their stacks already; so has a carry that is a result, before the step or after it.
+    given = body.stacked_carries
     made = [source for source in body.kept if source not in given and
             (source[0] == "new" or source[1] < (n_inputs if source[0] == "in" else n_carry))]
 
@@ -213,8 +216,9 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
     found |= {("in", n_inputs + i): x for i, x in enumerate(spread(xs, body.known_xs))}
     found |= {("out", n_carry + i): y for i, y in enumerate(spread(ys, body.linearization.known_outs[n_carry:]))}
     carry_in = spread(init, body.known_carry)
-    found |= {source: _shifted(found["out", i], carry_in[source[1] - body.n_consts], settings, at_start=not settings["reverse"])
-              for source, i in given.items()}
+    for (kind, i), (j, is_behind) in given.items():
+        stack = found["out", j]
+        found[kind, i] = _shifted(stack, carry_in[i - body.n_consts], settings, not settings["reverse"]) if is_behind else stack
     return carry, ys, [found[source] for source in body.kept]
 
 
