@@ -17,6 +17,7 @@ from jax import lax
 
 import dualrev as dr
 from dualrev import errors, schedules
+from dualrev._jax import scan_layout
 
 RNG = np.random.default_rng(2024)
 WEIGHTS = jnp.asarray(RNG.normal(size=(4, 4)))
