@@ -34,21 +34,29 @@ FOLDER = pathlib.Path(__file__).parent
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of a program's derivative in each library, round by round, of its function in jax, and of the control."""
+    """Seconds of a program's derivative in each library, of its function in jax ("function") and of the control ("control").
+
+    A group's libraries were measured in the same rounds.  Compiled programs are a group of their own: after one that ran operation by
+    operation for a tenth of a second, the next finds its data in no cache and its threads asleep.
+    """
 
     program: str
-    seconds: dict[str, list[float]]
-    function: list[float]
-    control: list[float]
+    groups: tuple[dict[str, list[float]], ...]
     notes: tuple[str, ...]
 
-    def ratio(self, library: str, to: str) -> tuple[float, float, float]:
-        """The lower quartile, median and upper quartile of the ratio in each round."""
-        low, middle, high = statistics.quantiles([a / b for a, b in zip(self.seconds[library], self.seconds[to], strict=True)], n=4)
-        return low, middle, high
+    def seconds(self, name: str) -> list[float]:
+        return next((group[name] for group in self.groups if name in group), [])
+
+    def ratio(self, name: str, to: str) -> tuple[float, float, float] | None:
+        """The lower quartile, median and upper quartile of the ratio in each round; None where one of the two was not measured."""
+        for group in self.groups:
+            if name in group and to in group:
+                low, middle, high = statistics.quantiles([a / b for a, b in zip(group[name], group[to], strict=True)], n=4)
+                return low, middle, high
+        return None
 
 
-def row(program: Program, call: str, libraries: Iterable[str], budget: float) -> Row:
+def row(program: Program, call: str, libraries: Iterable[str], to: str, budget: float) -> Row:
     expected = reference(program, call)
     runs: dict[str, Run] = {}
     notes = []
@@ -57,15 +65,16 @@ def row(program: Program, call: str, libraries: Iterable[str], budget: float) ->
             runs[library] = checked(library, program, call, expected)
         except (NotImplementedError, DisagreementError) as why:
             notes.append(str(why))
-    others = [control(1 << 16)]
     try:
-        others.append(checked("jax", program, "value", reference(program, "value")))
+        runs["function"] = checked("jax", program, "value", reference(program, "value"))
     except NotImplementedError as why:
         notes.append(str(why))
-    columns = list(zip(*interleaved([*runs.values(), *others], budget), strict=True))
-    seconds = {library: list(column) for library, column in zip(runs, columns, strict=False)}
-    function = list(columns[len(runs) + 1]) if len(others) == 2 else []
-    return Row(program.name, seconds, function, list(columns[len(runs)]), tuple(notes))
+    runs["control"] = control(1 << 16)
+    groups = []
+    for names in ([name for name in runs if name not in UNJITTED], [name for name in runs if name in (*UNJITTED, to)]):
+        columns = zip(*interleaved([runs[name] for name in names], budget), strict=True)
+        groups.append(dict(zip(names, map(list, columns), strict=True)))
+    return Row(program.name, tuple(groups), tuple(notes))
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -86,24 +95,21 @@ def times_table(rows: Sequence[Row], libraries: Sequence[str]) -> str:
         return f"{middle:.3g} ({low:.3g}-{high:.3g})"
 
     return markdown(["milliseconds", "function in jax", *libraries, "control"],
-                    ([r.program, cell(r.function), *[cell(r.seconds.get(name, [])) for name in libraries], cell(r.control)]
-                     for r in rows))
+                    ([r.program, *[cell(r.seconds(name)) for name in ("function", *libraries, "control")]] for r in rows))
 
 
 def ratios_table(rows: Sequence[Row], libraries: Sequence[str], to: str) -> str:
     def cell(r: Row, library: str) -> str:
-        if library not in r.seconds or to not in r.seconds:
-            return ""
-        low, middle, high = r.ratio(library, to)
-        return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+        found = r.ratio(library, to)
+        return f"{found[1]:.2f} ({found[0]:.2f}-{found[2]:.2f})" if found else ""
 
     def over_function(r: Row) -> str:
-        mine = r.seconds.get("dualrev")
-        return f"{statistics.median(a / b for a, b in zip(mine, r.function, strict=True)):.1f}" if mine and r.function else ""
+        found = r.ratio("dualrev", "function")
+        return f"{found[1]:.1f}" if found else ""
 
     others = [name for name in libraries if name != to]
-    return markdown([f"time over {to}'s", *others, "dualrev over function"],
-                    ([r.program, *[cell(r, name) for name in others], over_function(r)] for r in rows))
+    cells = [[r.program, *[cell(r, name) for name in others], over_function(r)] for r in rows]
+    return markdown([f"time over {to}'s", *others, "dualrev over function"], [line for line in cells if any(line[1:])])
 
 
 def stages_table(programs: Iterable[Program], budget: float) -> str:
@@ -140,6 +146,7 @@ def plot(rows: Sequence[Row], libraries: Sequence[str], to: str, title: str, pat
     matplotlib.use("agg")
     from matplotlib import pyplot, ticker
 
+    rows = [r for r in rows if any(r.ratio(name, to) for name in libraries)]
     others = [name for name in libraries if name != to]
     panels = {"compiled": [name for name in others if name not in UNJITTED],
               "operation by operation": [name for name in others if name in UNJITTED]}
@@ -153,7 +160,7 @@ def plot(rows: Sequence[Row], libraries: Sequence[str], to: str, title: str, pat
         for k, library in enumerate(names):
             # One above the other, or those that take as long would hide each other.
             offset = 0.8 * ((k + 0.5) / len(names) - 0.5)
-            measured = [(place + offset, *r.ratio(library, to)) for place, r in enumerate(rows) if {library, to} <= r.seconds.keys()]
+            measured = [(place + offset, *found) for place, r in enumerate(rows) if (found := r.ratio(library, to))]
             if measured:
                 at, low, middle, high = np.array(measured).T
                 axes.errorbar(middle, at, xerr=(middle - low, high - middle), color=f"C{others.index(library)}",
@@ -204,7 +211,7 @@ def main() -> None:
     parser.add_argument("programs", nargs="*", help="programs whose name starts so (default: all)")
     parser.add_argument("--calls", nargs="+", choices=[*CALLS, "stages", "growth"], default=[*CALLS, "stages", "growth"])
     parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES), metavar="LIBRARY")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time given to each row")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for the compiled libraries of a row, and for the others")
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder of RESULTS.md and its plots")
     options = parser.parse_args()
     use_double()
@@ -233,7 +240,7 @@ def main() -> None:
         rows = []
         for program in chosen(programs):
             console.print(f"{call}: {program.name}")
-            rows.append(row(program, call, options.libraries, options.seconds))
+            rows.append(row(program, call, options.libraries, "jax", options.seconds))
         picture = f"RESULTS-{call}.png"
         plot(rows, options.libraries, "jax", call, options.out / picture)
         notes = sorted({note for r in rows for note in r.notes})

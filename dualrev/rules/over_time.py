@@ -169,7 +169,7 @@ class Plan:
         summed = behind(body.eqns, outs, operands=self._summands)
         least = self._least_carries(summed)
         #: How many sums each value enters.
-        self.uses = Counter(x for eqn in summed for x in self._summands(eqn) or eqn.invars if not is_literal(x)) + Counter(outs)
+        self.uses = Counter(x for x in [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)] if not is_literal(x))
         for eqn in summed:
             if not self._summands(eqn):
                 self._contraction(eqn, least)
@@ -238,7 +238,8 @@ class Plan:
         if is_literal(atom):
             return InLoop(atom)
         nbytes = nbytes_of(atom.aval)
-        if atom not in self.later and (atom in self.new or atom in self.has_stack) and nbytes <= least.get(atom, nbytes):
+        has_stack = atom in self.new or atom in self.has_stack
+        if has_stack and atom not in self.later and nbytes <= least.get(atom, nbytes) and self.weigh(0, nbytes):
             self.later[atom] = AfterLoop(_stack_sum, (Stacked(atom),))
         return Later(atom) if atom in self.later else InLoop(atom)
 
