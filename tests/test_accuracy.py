@@ -16,6 +16,8 @@ from mpmath import mp, mpf
 import dualrev as dr
 from dualrev import errors
 
+pytestmark = pytest.mark.thorough
+
 #: Ulps that need no peer: three roundings.  And what the order of a sum may add to a peer's.
 FLOOR, SLACK, ORDER = 1.5, 1.01, 1.0
 

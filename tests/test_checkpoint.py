@@ -18,6 +18,8 @@ from dualrev import policies
 from dualrev.errors import NonReplayableError
 from dualrev.partition import eqns_within
 
+pytestmark = pytest.mark.thorough
+
 DRAW = np.random.default_rng(0)
 W = jnp.asarray(DRAW.normal(size=(4, 4)) / 2)
 X = jnp.asarray(DRAW.normal(size=4))
@@ -239,7 +241,6 @@ def branched(x: Any) -> Any:
 FUNCTIONS = [nested, compiled, twice, dropout, sorted_, spectrum, looped, branched]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("policy", [None, "auto", policies.dots_saveable], ids=named)
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 def test_derivatives_are_those_without_a_checkpoint(f: Callable[..., Any], policy: Any) -> None:

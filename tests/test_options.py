@@ -13,6 +13,8 @@ from agreement import FACES, Face, assert_same
 
 import dualrev
 
+pytestmark = pytest.mark.thorough
+
 # ---------------------------------------------------------------------------------------------------------------- zero_wins
 
 
@@ -72,7 +74,6 @@ def test_infinities_and_nans_that_mean_something_survive(face: Face) -> None:
     assert np.isnan(mixed).all()
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("f", [lambda x: jnp.sum(jnp.sin(x) ** 2), lambda x: (x @ x) ** 2, lambda x: jnp.prod(jnp.cumsum(x) ** 2)])
 def test_second_derivatives_where_first_ones_vanish(f: Callable[..., Any]) -> None:
     """A product with a zero that wins nothing is a product: its own derivative is not lost."""
@@ -120,7 +121,6 @@ def contracted(w: Any) -> Any:
     return jnp.sum((jnp.ones((1000, 1), BF16) @ w.reshape(1, 1)).astype(jnp.float32))
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("face", FACES, ids=str)
 @pytest.mark.parametrize("f", [unrolled, looped, looped_compiled, looked_up, product, contracted], ids=lambda f: f.__name__)
 def test_cotangents_accumulate_in_a_wider_dtype(f: Callable[..., Any], face: Face) -> None:

@@ -19,7 +19,8 @@ SETTINGS = settings(max_examples=50, deadline=None, database=None,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.thorough) for part in (1, 2, 3))])
+@pytest.mark.thorough
+@pytest.mark.parametrize("part", range(4))
 def test_random_programs(part: int) -> None:
     """Two hundred of them, in four parts that can run side by side."""
     compared = []

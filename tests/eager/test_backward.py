@@ -12,6 +12,8 @@ from against_torch import in_both, message
 
 from dualrev import eager as torch
 
+pytestmark = pytest.mark.thorough
+
 
 def test_5_backward_with_a_gradient() -> None:
     def program(t: Any) -> list[Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from against_torch import in_both
 
+pytestmark = pytest.mark.thorough
+
 ANYWHERE = [-2.0, -1.0, -0.5, 0.0, 0.3, 1.0, 2.5, 3.0]
 INSIDE = [-0.9, -0.5, 0.2, 0.7]
 POSITIVE = [0.1, 0.5, 1.0, 4.0]

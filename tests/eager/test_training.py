@@ -17,6 +17,8 @@ from dualrev import eager as torch
 from dualrev.measure import flatten, measure
 from dualrev.problems import PROBLEMS
 
+pytestmark = pytest.mark.thorough
+
 OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = dict(
     sgd=lambda t, p: t.optim.SGD(p, lr=0.01), sgd_momentum=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, dampening=0.1,
                                                                                    weight_decay=0.01),
