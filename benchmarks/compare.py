@@ -42,7 +42,8 @@ class Row:
 
     program: str
     groups: tuple[dict[str, list[float]], ...]
-    notes: tuple[str, ...]
+    #: What was left out: of which library, and why.
+    notes: tuple[tuple[str, str], ...]
 
     def seconds(self, name: str) -> list[float]:
         return next((group[name] for group in self.groups if name in group), [])
@@ -64,11 +65,11 @@ def row(program: Program, call: str, libraries: Iterable[str], to: str, budget: 
         try:
             runs[library] = checked(library, program, call, expected)
         except (NotImplementedError, DisagreementError) as why:
-            notes.append(str(why))
+            notes.append((library, str(why)))
     try:
         runs["function"] = checked("jax", program, "value", reference(program, "value"))
     except NotImplementedError as why:
-        notes.append(str(why))
+        notes.append(("the function alone", str(why)))
     runs["control"] = control(1 << 16)
     groups = []
     for names in ([name for name in runs if name not in UNJITTED], [name for name in runs if name in (*UNJITTED, to)]):
@@ -243,9 +244,10 @@ def main() -> None:
             rows.append(row(program, call, options.libraries, "jax", options.seconds))
         picture = f"RESULTS-{call}.png"
         plot(rows, options.libraries, "jax", call, options.out / picture)
-        notes = sorted({note for r in rows for note in r.notes})
+        notes = [f"- {name}: {why} ({', '.join(r.program for r in rows if (name, why) in r.notes)})"
+                 for name, why in sorted({note for r in rows for note in r.notes})]
         write(f"## {call}\n", ratios_table(rows, options.libraries, "jax"), f"![{call}]({picture})\n",
-              times_table(rows, options.libraries), *[f"- {note}" for note in notes], "")
+              times_table(rows, options.libraries), *notes, "")
     if "stages" in options.calls:
         console.print("stages")
         write("## Before the first result\n", "Each stage of a new program, which no cache has seen: medians of the ratio of dualrev's "
