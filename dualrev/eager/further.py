@@ -8,9 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from dualrev.eager import pointwise, products  # noqa: F401  (what gets second names)
-from dualrev.eager.creation import tensor
 from dualrev.eager.dispatch import apply
-from dualrev.eager.names import FUNCTIONS, alias, both, dim_of, function, method, renamed
+from dualrev.eager.names import FUNCTIONS, alias, both, dim_of, function, renamed
 from dualrev.eager.operation import Op, family
 from dualrev.eager.shapes import cat
 from dualrev.eager.tensors import Tensor, array_of
@@ -133,15 +132,6 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:  # noqa: A002
 
 
 @function
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """The coordinates of a grid."""
-    given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
-    sizes = [t.numel() for t in given]
-    grids = [t.reshape(*[-1 if i == k else 1 for i in range(len(given))]).expand(*sizes) for k, t in enumerate(given)]
-    return tuple([g.transpose(0, 1) for g in grids] if indexing == "xy" and len(given) > 1 else grids)
-
-
-@function
 def atleast_1d(input: Tensor) -> Tensor:  # noqa: A002
     """With one dimension, if it has none."""
     return input.reshape(1) if input.ndim == 0 else input
@@ -167,12 +157,6 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 alias("row_stack", vstack)
-
-
-@method
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new leaf, of this one's dtype."""
-    return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
 
 Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[attr-defined]

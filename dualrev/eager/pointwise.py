@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from dualrev.eager import dtypes
+from dualrev.eager.arguments import taking
 from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, broadcasting, function, method, renamed, unary
 from dualrev.eager.operation import Op, family
+from dualrev.eager.refusals import broadcast, same_dtype
 from dualrev.eager.tensors import Tensor
 
 NUMBERS = (int, float, builtins.complex)
@@ -60,15 +62,36 @@ for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="ac
 
 
 _REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
-_COMPLEX = Op("Complex", lambda x, y: x + 1j * y)
 Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[attr-defined]
 Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[attr-defined]
 
 
+def _parts(x: Any, y: Any, cartesian: bool) -> Any:
+    if x.dtype not in (jnp.float32, jnp.float64) or y.dtype not in (jnp.float32, jnp.float64):
+        if "c" in x.dtype.kind + y.dtype.kind or x.dtype.kind in "biu" or y.dtype.kind in "biu":
+            raise RuntimeError(f"Expected both inputs to be Half, Float or Double tensors but got {dtypes.type_name(x.dtype)} and "
+                               f"{dtypes.type_name(y.dtype)}\nconvert them first: x.float()")
+    same_dtype(x, y, "Expected object of scalar type {A} but got scalar type {B} for second argument")
+    broadcast(x, y)
+    x, y = jnp.broadcast_arrays(x, y)
+    return jax.lax.complex(x, y) if cartesian else jax.lax.complex(x * jnp.cos(y), x * jnp.sin(y))
+
+
+_COMPLEX, _POLAR = Op("Complex", lambda x, y: _parts(x, y, True)), Op("Polar", lambda x, y: _parts(x, y, False))
+
+
 @function
+@taking("Tensor real, Tensor imag, *, Tensor out = None")
 def complex(real: Tensor, imag: Tensor) -> Tensor:  # noqa: A001
     """A complex tensor of two real ones."""
     return apply(_COMPLEX, (real, imag))
+
+
+@function
+@taking("Tensor abs, Tensor angle, *, Tensor out = None")
+def polar(abs: Tensor, angle: Tensor) -> Tensor:  # noqa: A002
+    """A complex tensor of its absolute values and angles."""
+    return apply(_POLAR, (abs, angle))
 
 
 # --------------------------------------------------------------------------------------------------------- two operands

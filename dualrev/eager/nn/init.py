@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev.eager.creation import eye
+from dualrev.eager.sequences import eye
 from dualrev.eager.modes import no_grad
 from dualrev.eager.random import randn
 from dualrev.eager.tensors import Tensor, array_of, wrap
