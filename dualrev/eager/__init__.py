@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualrev.eager import autograd as autograd
+from dualrev.eager import calling as calling
 from dualrev.eager import choices as choices
 from dualrev.eager import copies as copies
 from dualrev.eager import creation as creation
@@ -97,5 +98,6 @@ from dualrev.eager.tensors import Tensor as Tensor
 if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
+calling.complete()
 globals().update(_FUNCTIONS)
 relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

@@ -6,7 +6,10 @@ PyTorch refuses it: the type of each argument that was expected and of what came
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
+import keyword
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +93,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 class Parameter:
     """One argument of a signature."""
 
-    __slots__ = ("check", "keyword_only", "may_be_none", "name", "names", "needed", "type")
+    __slots__ = ("check", "default", "keyword_only", "may_be_none", "name", "names", "needed", "type")
 
     def __init__(self, text: str, keyword_only: bool):
         declared, _, default = text.partition(" = ")
@@ -98,6 +101,7 @@ class Parameter:
         self.type = kind.removesuffix("?")
         self.names = (self.name, *ALSO.get(self.name, ()))
         self.needed = not default
+        self.default = ast.literal_eval(default) if default else None
         self.may_be_none = default == "None" or kind.endswith("?")
         self.keyword_only = keyword_only
         self.check = _CHECKS[self.type]
@@ -205,10 +209,24 @@ def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., Any]], 
                 return fun(**checked(name, read(name, signatures, args, kwargs)))
 
         called = functools.wraps(fun)(called)
-        called.__dict__["signatures"] = signatures
+        called.__dict__["__signature__"] = listed(signatures, method)
         return called
 
     return decorate
+
+
+def listed(signatures: list[Signature], method: bool) -> inspect.Signature:
+    """The longest signature, as Python shows it."""
+    longest = max(signatures, key=lambda s: len(s.parameters))
+    kinds, none = inspect.Parameter, inspect.Parameter.empty
+    found = [kinds("self", kinds.POSITIONAL_OR_KEYWORD)] if method else []
+    optional = False
+    for p in longest.parameters:
+        optional = not p.keyword_only and (optional or not p.needed)
+        default = p.default if not p.needed or optional or p.keyword_only else none
+        name = f"{p.name}_" if keyword.iskeyword(p.name) else p.name
+        found.append(kinds(name, kinds.KEYWORD_ONLY if p.keyword_only else kinds.POSITIONAL_OR_KEYWORD, default=default))
+    return inspect.Signature(found)
 
 
 def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:

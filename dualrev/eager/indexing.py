@@ -230,8 +230,9 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
-def nonzero(input: Tensor) -> Tensor:  # noqa: A002
-    """The indices of entries that are not zero."""
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:  # noqa: A002
+    """The indices of entries that are not zero, in rows; or, ``as_tuple``, a tensor for each dimension."""
     from dualrev.eager.tensors import wrap
 
-    return wrap(jnp.stack([jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))], 1))
+    found = [jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))]
+    return tuple([wrap(i) for i in found]) if as_tuple else wrap(jnp.stack(found, 1))

@@ -81,14 +81,14 @@ _COMPLEX, _POLAR = Op("Complex", lambda x, y: _parts(x, y, True)), Op("Polar", l
 
 
 @function
-@taking("Tensor real, Tensor imag, *, Tensor out = None")
+@taking("Tensor real, Tensor imag")
 def complex(real: Tensor, imag: Tensor) -> Tensor:  # noqa: A001
     """A complex tensor of two real ones."""
     return apply(_COMPLEX, (real, imag))
 
 
 @function
-@taking("Tensor abs, Tensor angle, *, Tensor out = None")
+@taking("Tensor abs, Tensor angle")
 def polar(abs: Tensor, angle: Tensor) -> Tensor:  # noqa: A002
     """A complex tensor of its absolute values and angles."""
     return apply(_POLAR, (abs, angle))
