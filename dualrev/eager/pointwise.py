@@ -55,10 +55,27 @@ def floating(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return of
 
 
+#: The operations that others are made of, by name.
+OPS: dict[str, Op] = {"round": Op("Round", _UNARY.pop("round"))}
 for _name, _fun in _UNARY.items():
     unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _floats else _fun))
 for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan").items():
     alias(_new, getattr(Tensor, _old))
+
+
+_ROUND = family("Round", lambda x, n: jnp.round(x * 10.0 ** n) / 10.0 ** n if n > 0 else jnp.round(x / 10.0 ** -n) * 10.0 ** -n)
+
+
+@both
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:  # noqa: A001, A002
+    """round of each entry, to so many decimals."""
+    return apply(OPS["round"] if decimals == 0 else _ROUND(decimals), (input,))
+
+
+@method
+def round_(self: Tensor, *, decimals: int = 0) -> Tensor:
+    """round of each entry, to so many decimals, in place."""
+    return change(self, OPS["round"] if decimals == 0 else _ROUND(decimals), ())
 
 
 _REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
@@ -117,7 +134,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = dict(
     bitwise_or=jnp.bitwise_or, bitwise_xor=jnp.bitwise_xor,
 )
 ADD, SUB = Op("Add", broadcasting(jnp.add)), Op("Sub", broadcasting(jnp.subtract))
-OPS: dict[str, Op] = {"add": ADD, "sub": SUB}
+OPS.update(add=ADD, sub=SUB)
 add_scaled = family("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
 
 
@@ -246,13 +263,21 @@ _power_of = pow
 
 # --------------------------------------------------------------------------------------------------------------- operators
 
-def _operator(op: Op, swap: bool = False) -> Callable[[Tensor, Any], Any]:
+def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
     def run(self: Tensor, other: Any) -> Any:
         if isinstance(other, _OPERANDS) or is_operand(other):
-            return apply(op, (other, self) if swap else (self, other))
+            return apply(op, (self, other))
         return NotImplemented
 
     return run
+
+
+def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
+    """The operator for a tensor on the right: it comes first in the graph, as PyTorch has it."""
+    op = OPS[name]
+    if name in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"):
+        return _operator(op)
+    return _operator(Op("Rsub:1" if name == "sub" else op.name, lambda x, y: op.fun(y, x)))
 
 
 def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
@@ -264,13 +289,13 @@ def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
 
 for _name, _symbol in dict(add="add", sub="sub", mul="mul", div="truediv", floor_divide="floordiv", remainder="mod").items():
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
-    setattr(Tensor, f"__r{_symbol}__", _operator(OPS[_name], swap=True))
+    setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
     setattr(Tensor, f"__i{_symbol}__", _in_place(OPS[_name]))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _operator(OPS[_name]))
 for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor").items():
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
-    setattr(Tensor, f"__r{_symbol}__", _operator(OPS[_name], swap=True))
+    setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
 Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
 Tensor.__neg__ = lambda self: self.neg()  # type: ignore[operator]
 Tensor.__pos__ = lambda self: self  # type: ignore[operator]

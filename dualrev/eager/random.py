@@ -14,6 +14,7 @@ from dualrev.eager import dtypes
 from dualrev.eager.arguments import OUT, taking
 from dualrev.eager.creation import LIKE, dtype_for, finished, like
 from dualrev.eager.inplace import write
+from dualrev.eager.modes import mode
 from dualrev.eager.names import function
 from dualrev.eager.refusals import cpp
 from dualrev.eager.tensors import Tensor, array_of, wrap
@@ -57,16 +58,22 @@ class Generator:
 
     def _begun(self) -> Tensor:
         if self._state is None:
-            self._state = wrap(jax.random.PRNGKey(self._seed))
+            with jax.ensure_compile_time_eval():
+                self._state = wrap(jax.random.PRNGKey(self._seed))
         return self._state
 
     def key(self) -> Any:
-        """A new key."""
-        if self._state is None:
-            with jax.ensure_compile_time_eval():
-                self._state = wrap(jax.random.PRNGKey(self._seed))
-        state, key = _split(array_of(self._state))
-        write(self._state, state)
+        """A new key; under ``vmap``, one for all examples or for each, as it says."""
+        for randomness, _ in mode.examples:
+            if randomness == "error":
+                raise RuntimeError("vmap: called random operation while in randomness error mode. Please either use the 'same' or "
+                                   "'different' randomness flags on vmap or perform the randomness operation out of vmap")
+        kept = self._begun()
+        state, key = _split(array_of(kept))
+        write(kept, state)
+        for randomness, example in mode.examples:
+            if randomness == "different" and example is not None:
+                key = jax.random.fold_in(key, example)
         return key
 
 
