@@ -200,8 +200,8 @@ def kron(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     return apply(_kron, (input, other))
 
 
-def _norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002, N803
-    return A.norm(2 if ord is None else ord, dim, keepdim, dtype=dtype)
+def _norm(input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    return input.norm(2 if ord is None else ord, dim, keepdim, dtype=dtype)
 
 
 def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002

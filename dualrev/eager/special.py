@@ -43,12 +43,10 @@ def saved_of(node: Node, name: str) -> Any:
       AttributeError: the node has not saved it.
     """
     from dualrev.eager.tensors import Tensor, wrap
+    from dualrev.eager.walk import FREED
 
     if node.freed is not None or node.saved is None:
-        raise RuntimeError("Trying to backward through the graph a second time (or directly access saved tensors after they have "
-                           "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
-                           "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or if "
-                           "you need to access saved tensors after calling backward.")
+        raise RuntimeError(FREED)
     wanted = (1, 0) if name == "_saved_result" else (0, int(name in ("_saved_other", "_saved_exponent")))
     if node.record is None or wanted not in node.record.sources:
         raise AttributeError(f"{node.name()} has not saved {name}\nit reads other values: an operation here saves what its pull reads")

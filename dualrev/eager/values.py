@@ -132,11 +132,11 @@ _put = family("ToCopy", lambda x, target: jax.device_put(x, target))
 
 @method
 def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
-       memory_format: Any = None, other: Any = None) -> Tensor:
+       memory_format: Any = None, tensor: Any = None) -> Tensor:
     """Another dtype or device, or those of another tensor; the tensor itself if it has both already."""
     flags = [a for a in args if isinstance(a, bool)]
     copy = copy or (len(flags) > 1 and flags[1])
-    for a in args if other is None else (*args, other):
+    for a in args if tensor is None else (*args, tensor):
         if isinstance(a, (dtypes.dtype, type)):
             dtype = a
         elif isinstance(a, (str, dtypes.device)):

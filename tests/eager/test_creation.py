@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from against_torch import in_both
+from against_torch import in_both, message
 
 from dualrev import eager as torch
 
@@ -143,3 +143,151 @@ def test_what_is_made(line: int) -> None:
         return [made, [kind_of(x) for x in made]]
 
     in_both(program)
+
+
+@pytest.mark.parametrize("line", range(len(KINDS.strip().splitlines())))
+def test_of_which_kind_it_is(line: int) -> None:
+    in_both(lambda t: [kind_of(run(t, call)) for call in calls(KINDS.strip().splitlines()[line])])
+
+
+@pytest.mark.parametrize("line", range(len(REFUSED.strip().splitlines())))
+def test_what_is_refused(line: int) -> None:
+    refused = in_both(lambda t: [refusal(t, call) for call in calls(REFUSED.strip().splitlines()[line])])
+    assert all(kind.endswith("Error") for kind, _ in refused)
+
+
+#: Operations by the names of their arguments: PyTorch's, and numpy's that it takes too; ``x`` is 2 by 3, ``y`` too.
+NAMED = """
+t.sum(input=x, dim=0, keepdim=True, dtype=t.float32); t.sum(x, axis=1, keepdims=True); x.sum(axis=0); x.mean(axis=(0, 1), keepdims=True)
+t.max(x, dim=1, keepdim=True); t.max(x, other=y); t.min(input=x, axis=0); x.max(other=y); t.argmax(x, axis=1); x.prod(axis=1)
+t.var(x, dim=1, correction=0, keepdim=True); t.std(x, axis=0); t.logsumexp(x, axis=1); t.cumsum(x, axis=1); x.cumsum(0, dtype=t.float32)
+t.cumprod(input=x, dim=0, dtype=t.float32); t.all(x > 0, axis=0); t.amax(x, axis=0, keepdims=True); t.count_nonzero(x, dim=0)
+t.add(input=x, other=y, alpha=2); t.sub(x, other=y); t.mul(input=x, other=y); t.div(x, other=y, rounding_mode="floor"); t.pow(x, exponent=2)
+t.maximum(input=x, other=y); t.atan2(input=x, other=y); t.fmax(input=x, other=y); t.copysign(x, other=y); t.heaviside(x.detach(), values=y)
+t.addcmul(x, tensor1=x, tensor2=y, value=2); t.addcdiv(input=x, tensor1=x, tensor2=y); x.clone().addcmul_(tensor1=x, tensor2=y)
+t.matmul(input=x, other=y.T); t.mm(input=x, mat2=y.T); t.mv(x, vec=y[0]); t.dot(input=x[0], tensor=y[0]); t.outer(x[0], vec2=y[0])
+t.addmm(input=x[:, :2], mat1=x, mat2=y.T, beta=2, alpha=3); t.cross(x, y); t.cross(input=x, other=y, dim=1); t.inner(input=x, other=y)
+t.where(condition=x > 0, input=x, other=y); t.where(x > 0); t.nonzero(x, as_tuple=True); t.clamp(input=x, min=0, max=1); t.lerp(x, end=y, weight=.5)
+t.reshape(input=x, shape=(3, 2)); x.reshape(shape=(6,)); x.view(size=(3, 2)); t.permute(input=x, dims=(1, 0)); x.permute(dims=(1, 0))
+t.flip(input=x, dims=(0, 1)); x.flip(dims=(1,)); t.tile(input=x, dims=(2,)); x.repeat(repeats=(2, 1)); x[:1].expand(size=(4, 3))
+t.transpose(input=x, dim0=0, dim1=1); t.swapaxes(x, axis0=0, axis1=1); t.unsqueeze(input=x, dim=0); t.squeeze(input=x[None], dim=0)
+t.cat(tensors=[x, y], dim=1); t.concatenate([x, y], axis=1); t.stack(tensors=[x, y], dim=-1); t.split(tensor=x, split_size_or_sections=2, dim=1)
+x.split(split_size=1); t.chunk(input=x, chunks=2, dim=0); t.gather(input=x, dim=0, index=i, sparse_grad=False); x.scatter(dim=0, index=i, value=2.)
+t.index_select(input=x, dim=1, index=i[0]); x.clone().index_add_(dim=1, index=i[0, :2], source=x[:, :2], alpha=2); x.scatter(0, i, src=y)
+t.diff(input=x, n=1, dim=1, prepend=x[:, :1]); t.round(x, decimals=1); t.nansum(x, dim=1, keepdim=True); t.norm(x, p=2, dim=1, dtype=t.float32)
+t.repeat_interleave(x, repeats=t.tensor([1, 2]), dim=0, output_size=3); t.repeat_interleave(x, t.tensor([2])); t.topk(input=x, k=2, dim=1)
+t.sort(input=x, dim=0, descending=True, stable=True); t.argsort(x, dim=1, stable=True); t.atleast_2d(x[0], y[0]); t.atleast_3d(x)
+t.linalg.solve(A=x @ x.T, B=y, left=True); t.linalg.solve(x @ x.T, y.T, left=False); t.linalg.det(A=x @ x.T); t.linalg.norm(input=x, dim=1)
+t.linalg.cholesky(x @ x.T, upper=True); t.linalg.vector_norm(x, ord=1, dim=0); t.linalg.slogdet(A=x @ x.T).logabsdet; t.linalg.inv(A=x @ x.T)
+2 - x; 3 / y; x.to(t.zeros(1), non_blocking=False, copy=True); x.float(memory_format=t.preserve_format); t.nn.functional.softmax(input=x, dim=1)
+"""
+
+
+def of_named(t: Any, call: str) -> Any:
+    x = t.tensor([[0.5, -1.25, 2.0], [1.5, 0.25, -0.75]], requires_grad=True)
+    y, i = t.tensor([[1.0, 2.0, -0.5], [0.75, -1.5, 3.0]]), t.tensor([[0, 1, 0], [1, 1, 0]])
+    out = eval(call, {"t": t, "x": x, "y": y, "i": i})  # noqa: S307  (the calls stand above)
+    outs = list(out) if isinstance(out, (tuple, list)) else [out]
+    moving = [o for o in outs if o.requires_grad]
+    return [outs, [t.autograd.grad(sum((o * o).sum() for o in moving), x)[0]] if moving else []]
+
+
+@pytest.mark.parametrize("line", range(len(NAMED.strip().splitlines())))
+def test_operations_by_the_names_of_their_arguments(line: int) -> None:
+    in_both(lambda t: [of_named(t, call) for call in calls(NAMED.strip().splitlines()[line])])
+
+
+def test_results_are_written_into_out() -> None:
+    def program(t: Any) -> list[Any]:
+        x = t.tensor([[0.5, -1.0], [2.0, 3.0]])
+        into, empty, wide = t.zeros(2, 2), t.empty(0), t.zeros(2, 2, dtype=t.float32)
+        made = t.sin(x, out=into)
+        shown = [made is into, into, t.add(x, x, out=empty), empty, t.matmul(x, x, out=wide), t.sum(x, dim=0, out=t.empty(2))]
+        values, indices = t.empty(2), t.empty(2, dtype=t.int64)
+        found = t.max(x, 1, out=(values, indices))
+        shown += [found.values is values, values, indices, t.exp(x, out=None), t.arange(4., out=t.empty(4)).sum()]
+        base = t.zeros(2, 2)
+        t.cos(x[0], out=base[1])
+        with t.no_grad():
+            leaf = t.zeros(2, requires_grad=True)
+            t.neg(x[0], out=leaf)
+        return [*shown, base, leaf]
+
+    in_both(program)
+
+    def refused(t: Any) -> list[Any]:
+        x, moving = t.ones(2), t.ones(2, requires_grad=True)
+        return [message(lambda: t.sin(moving, out=t.empty(2))), message(lambda: t.sin(x, out=t.empty(2, dtype=t.int32))),
+                message(lambda: t.sin(x, out=3), TypeError), message(lambda: t.relu(x, out=x), TypeError),
+                message(lambda: t.sum("a"), TypeError), message(lambda: t.sin(2.0), TypeError)]
+
+    in_both(refused)
+    with pytest.raises(RuntimeError, match=r"out= has shape \[3\], and the result has shape \[2\]"):
+        torch.sin(torch.ones(2), out=torch.ones(3))
+
+
+def test_draws_do_not_move_with_what_they_are_drawn_from() -> None:
+    def program(t: Any) -> list[Any]:
+        w = t.full((3,), 0.5, requires_grad=True)
+        shown = []
+        for draw in (t.bernoulli, t.poisson, lambda p: t.normal(p, 1.0), lambda p: t.normal(0.0, p), lambda p: (2 * p).normal_(),
+                     lambda p: (2 * p).uniform_(), lambda p: (2 * p).bernoulli_(0.5), lambda p: (2 * p).exponential_()):
+            drawn = draw(w)
+            shown += [drawn.requires_grad, t.autograd.grad(drawn.sum(), w, allow_unused=True)[0]]
+        return [0.0 if g is None else g for g in shown]
+
+    in_both(program)
+
+
+def test_what_is_drawn_has_its_distribution() -> None:
+    g = torch.Generator().manual_seed(0)
+    n = 20000
+    for fill, mean, std in ((lambda x: x.normal_(1, 2, generator=g), 1, 2), (lambda x: x.uniform_(-1, 3, generator=g), 1, 4 / 12 ** 0.5),
+                            (lambda x: x.exponential_(2, generator=g), 0.5, 0.5), (lambda x: x.bernoulli_(0.3, generator=g), 0.3, 0.21 ** 0.5),
+                            (lambda x: x.geometric_(0.25, generator=g), 4, 12 ** 0.5), (lambda x: x.random_(2, 5, generator=g), 3, (2 / 3) ** 0.5),
+                            (lambda x: x.log_normal_(0, 0.5, generator=g).log_(), 0, 0.5), (lambda x: x.cauchy_(2, 3, generator=g).sub_(2).div_(3).atan_(), 0, np.pi / 12 ** 0.5),
+                            (lambda x: torch.poisson(x.fill_(4), generator=g), 4, 2)):
+        drawn = fill(torch.empty(n)).numpy()
+        assert drawn.mean() == pytest.approx(mean, abs=5 * std / n ** 0.5) and drawn.std() == pytest.approx(std, rel=0.06)
+    weights = torch.tensor([1.0, 0.0, 3.0])
+    many = torch.multinomial(weights, n, replacement=True, generator=g).numpy()
+    assert np.bincount(many, minlength=3) / n == pytest.approx([0.25, 0, 0.75], abs=0.02)
+    twice = torch.multinomial(weights.expand(n, 3), 2, generator=g).numpy()
+    assert set(map(tuple, twice)) == {(0, 2), (2, 0)} and np.mean(twice[:, 0] == 2) == pytest.approx(0.75, abs=0.02)
+    first = torch.randn(3, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(first, torch.randn(3, generator=torch.Generator().manual_seed(5)))
+
+
+def test_where_tensors_are_made() -> None:
+    def program(t: Any) -> list[Any]:
+        with t.device("cpu") as here:
+            a = t.zeros(2)
+        before = str(t.get_default_device())
+        t.set_default_device("cpu")
+        shown = [str(here), str(a.device), before, str(t.get_default_device()), str(t.ones(1).device), str(t.Generator().device)]
+        t.set_default_device(None)
+        return [*shown, repr(t.strided), repr(t.preserve_format), isinstance(t.LongTensor([1]), t.LongTensor),
+                isinstance(t.ones(1), t.LongTensor), message(lambda: t.device("foo"))[:9]]
+
+    in_both(program)
+    with pytest.raises(RuntimeError, match=r"layout=torch.sparse_coo is not offered"):
+        torch.zeros(2, layout=torch.sparse_coo)
+
+
+def test_random_numbers_under_vmap() -> None:
+    def program(t: Any) -> list[Any]:
+        def noisy(x: Any) -> Any:
+            return x + t.rand(())
+
+        x = t.zeros(4)
+        spread = [len(set(t.func.vmap(noisy, randomness=how)(x).tolist())) for how in ("same", "different")]
+        return [*spread, message(lambda: t.func.vmap(noisy)(x)), message(lambda: t.func.vmap(noisy, randomness="no")(x))]
+
+    assert in_both(program)[:2] == [1, 4]
+
+
+def test_what_is_called_shows_its_arguments() -> None:
+    import inspect
+
+    assert list(inspect.signature(torch.zeros).parameters) == ["size", "out", "dtype", "layout", "device", "pin_memory", "requires_grad"]
+    assert str(inspect.signature(torch.sum)).replace("'", "").endswith("keepdim: bool = False, *, dtype: Any = None, out=None) -> Tensor")
