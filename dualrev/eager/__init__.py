@@ -67,8 +67,8 @@ from dualrev.eager.dtypes import float as float  # noqa: A004
 from dualrev.eager.dtypes import float16 as float16
 from dualrev.eager.dtypes import float32 as float32
 from dualrev.eager.dtypes import float64 as float64
-from dualrev.eager.dtypes import get_default_dtype as get_default_dtype
 from dualrev.eager.dtypes import get_default_device as get_default_device
+from dualrev.eager.dtypes import get_default_dtype as get_default_dtype
 from dualrev.eager.dtypes import half as half
 from dualrev.eager.dtypes import int as int  # noqa: A004
 from dualrev.eager.dtypes import int8 as int8

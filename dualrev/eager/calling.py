@@ -17,23 +17,25 @@ from dualrev.eager.outputs import all_into
 from dualrev.eager.tensors import Tensor
 
 #: What sizes and dimensions that may be given one by one are called, if they are given as one.
-TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "repeat": "repeats", "view": "size"}
+TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "repeat": "repeats",
+            "view": "size"}
 #: Names of single functions.
 OWN = {
     "swapaxes": {"axis0": "dim0", "axis1": "dim1"},
     "split": {"tensor": "input", "split_size_or_sections": "split_size"},
 }
 #: The functions that write their result into ``out``, if they are asked to; those that make tensors read it themselves.
-WITH_OUT = frozenset(
-    "abs absolute acos acosh add addcdiv addcmul addmm all amax amin angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh "
-    "argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clip complex concat "
-    "concatenate copysign cos cosh cross cumprod cumsum deg2rad diag digamma div divide dot eq erf erfc erfinv exp exp2 expm1 fix floor "
-    "floor_divide fmax fmin fmod frac gather ge ger greater greater_equal gt heaviside hstack hypot index_select inner inverse "
-    "isneginf kron le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or "
-    "logical_xor logsumexp lt masked_select matmul matrix_power max maximum mean min minimum mm mul multiply mv nan_to_num nanmean "
-    "nansum ne neg negative nonzero norm not_equal outer polar pow prod rad2deg reciprocal remainder round row_stack rsqrt scatter "
-    "scatter_add sgn sigmoid sign sin sinh sort sqrt square stack std sub subtract sum tan tanh topk tril triu true_divide trunc "
-    "var vstack where xlogy".split())
+WITH_OUT = frozenset("""
+    abs absolute acos acosh add addcdiv addcmul addmm all amax amin angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh
+    argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clip complex
+    concat concatenate copysign cos cosh cross cumprod cumsum deg2rad diag digamma div divide dot eq erf erfc erfinv exp exp2
+    expm1 fix floor floor_divide fmax fmin fmod frac gather ge ger greater greater_equal gt heaviside hstack hypot index_select
+    inner inverse isneginf kron le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
+    logical_or logical_xor logsumexp lt masked_select matmul matrix_power max maximum mean min minimum mm mul multiply mv
+    nan_to_num nanmean nansum ne neg negative nonzero norm not_equal outer polar pow prod rad2deg reciprocal remainder round
+    row_stack rsqrt scatter scatter_add sgn sigmoid sign sin sinh sort sqrt square stack std sub subtract sum tan tanh topk tril
+    triu true_divide trunc var vstack where xlogy
+""".split())  # noqa: SIM905  (a list of a hundred names is read as words)
 
 
 def _other_names(name: str, parameters: dict[str, inspect.Parameter]) -> dict[str, str]:

@@ -277,9 +277,10 @@ def _of_others(make: Any, name: str) -> None:
     def of_dtype(self: Tensor, size: Any, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
         return make(size, **like(self, dtype, device), **rest)
 
-    doc = f"As ``{name}``, with the {{}} of {{}} tensor."
-    function(taking(f"Tensor input{value}, *, {LIKE}")(renamed(of_shape, f"{name}_like", doc.format("shape and dtype", "a"))))
-    method(taking(f"tuple of ints size{value}, *, {OPTIONS}", method=True)(renamed(of_dtype, f"new_{name}", doc.format("dtype", "this"))))
+    renamed(of_shape, f"{name}_like", f"As ``{name}``, with the shape and dtype of a tensor.")
+    renamed(of_dtype, f"new_{name}", f"As ``{name}``, with the dtype of this tensor.")
+    function(taking(f"Tensor input{value}, *, {LIKE}")(of_shape))
+    method(taking(f"tuple of ints size{value}, *, {OPTIONS}", method=True)(of_dtype))
 
 
 for _make in (zeros, ones, empty, full):

@@ -17,7 +17,7 @@ from dualrev.eager.arguments import OPTIONS, taking
 from dualrev.eager.creation import finished
 from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
-from dualrev.eager.names import both, broadcasting, function, method
+from dualrev.eager.names import both, function, method
 from dualrev.eager.operation import Op, family
 from dualrev.eager.outputs import all_into
 from dualrev.eager.random import Generator, default_generator, draw, floating, randn, whole
@@ -38,8 +38,12 @@ def _holds(condition: Any, error: str) -> None:
         raise RuntimeError(error)
 
 
+def _spread(x: Any, z: Any) -> Any:
+    return jnp.broadcast_to(jnp.asarray(x).astype(z.dtype), z.shape)
+
+
 # What is drawn does not depend smoothly on its distribution: the gradient is zero, as PyTorch has it.
-_NORMAL = Op("Normal", lambda mean, std, z: lax.stop_gradient(broadcasting(jnp.add)(mean, broadcasting(jnp.multiply)(std, z))))
+_NORMAL = Op("Normal", lambda mean, std, z: lax.stop_gradient(_spread(mean, z) + _spread(std, z) * z))
 _BERNOULLI = Op("Bernoulli", lambda p, u: lax.stop_gradient((u < p).astype(p.dtype)))
 _POISSON = Op("Poisson", lambda rate, drawn: lax.stop_gradient(drawn.astype(rate.dtype)))
 

@@ -64,7 +64,8 @@ def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
 
     transformed.__name__ = transformed.__qualname__ = transform.__name__
     transformed.__doc__ = (f"{words}  Its results are no part of the graph that backward walks; nest these functions "
-                           "instead.  ``chunk_size`` and ``randomness`` change nothing: nothing is cut, and all rows share what is drawn.")
+                           "instead.  ``chunk_size`` and ``randomness`` change nothing: nothing is cut, and all rows share what is "
+                           "drawn.")
     return transformed
 
 
@@ -94,7 +95,8 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
       NotImplementedError: ``strict``.
     """
     if strict:
-        raise NotImplementedError("torch.func.jvp: strict=True is not offered\nan output that does not depend on the primals gets zeros")
+        raise NotImplementedError("torch.func.jvp: strict=True is not offered\nan output that does not depend on the primals gets "
+                                  "zeros")
     return tuple([_tensors(x) for x in api.jvp(lower(func), _arrays(tuple(primals)), _arrays(tuple(tangents)), has_aux)])
 
 
@@ -170,7 +172,8 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = ()
                          f"it has {', '.join(places)}")
     missing = [name for name in places if name not in values]
     if strict and missing:
-        raise RuntimeError(f"Missing key(s): {', '.join(map(repr, missing))}.\ngive all parameters and buffers, or leave out strict=True")
+        raise RuntimeError(f"Missing key(s): {', '.join(map(repr, missing))}.\ngive all parameters and buffers, or leave out "
+                           "strict=True")
     before = [(place, name, place[name]) for place, name in (places[key] for key in values)]
     try:
         for key, value in values.items():

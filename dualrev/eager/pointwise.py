@@ -84,10 +84,9 @@ Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary pa
 
 
 def _parts(x: Any, y: Any, cartesian: bool) -> Any:
-    if x.dtype not in (jnp.float32, jnp.float64) or y.dtype not in (jnp.float32, jnp.float64):
-        if "c" in x.dtype.kind + y.dtype.kind or x.dtype.kind in "biu" or y.dtype.kind in "biu":
-            raise RuntimeError(f"Expected both inputs to be Half, Float or Double tensors but got {dtypes.type_name(x.dtype)} and "
-                               f"{dtypes.type_name(y.dtype)}\nconvert them first: x.float()")
+    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (x, y)):
+        raise RuntimeError(f"Expected both inputs to be Half, Float or Double tensors but got {dtypes.type_name(x.dtype)} and "
+                           f"{dtypes.type_name(y.dtype)}\nconvert them first: x.float()")
     same_dtype(x, y, "Expected object of scalar type {A} but got scalar type {B} for second argument")
     broadcast(x, y)
     x, y = jnp.broadcast_arrays(x, y)

@@ -208,12 +208,12 @@ def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False
     return x.norm(ord, dim, keepdim, dtype=dtype)
 
 
-def _cholesky_of(A: Tensor, *, upper: bool = False) -> Tensor:  # noqa: N803
+def _cholesky_of(A: Tensor, *, upper: bool = False) -> Tensor:
     factor = apply(_cholesky, (A,))
     return factor.mH if upper else factor
 
 
-def _solved(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:  # noqa: N803
+def _solved(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     return apply(_solve, (A, B)) if left else apply(_solve, (A.mT, B.mT)).mT
 
 

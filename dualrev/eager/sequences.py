@@ -186,7 +186,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 @function
 @taking("Tensor x, int N = None, bool increasing = False")
-def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:  # noqa: N803
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The powers of each entry of a vector, in columns."""
     from dualrev.eager.shapes import stack
 

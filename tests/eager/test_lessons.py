@@ -27,7 +27,7 @@ def test_a_polynomial_by_hand_on_tensors() -> None:
         b, c, d = (t.full((), v, device=device, dtype=dtype) for v in (0.1, 0.2, -0.3))
         a.copy_(t.tensor(0.4))
         shown = []
-        for step in range(5):
+        for _ in range(5):
             y_pred = a + b * x + c * x ** 2 + d * x ** 3
             loss = (y_pred - y).pow(2).sum().item()
             shown.append(loss)
@@ -54,7 +54,7 @@ def test_a_polynomial_with_autograd() -> None:
                     w.fill_(0.3 * k - 0.4)
             a, b, c, d = weights
             first, losses = None, []
-            for step in range(6):
+            for _ in range(6):
                 y_pred = a + b * x + c * x ** 2 + d * x ** 3
                 loss = (y_pred - y).pow(2).sum()
                 if first is None:
@@ -92,7 +92,7 @@ def test_a_polynomial_with_a_function_of_its_own() -> None:
         d = t.full((), 0.3, dtype=t.float, requires_grad=True)
         losses = []
         for _ in range(5):
-            P3 = LegendrePolynomial3.apply  # noqa: N806
+            P3 = LegendrePolynomial3.apply
             y_pred = a + b * P3(c + d * x)
             loss = (y_pred - y).pow(2).sum()
             losses.append(loss.item())
@@ -187,7 +187,7 @@ def test_first_steps_with_autograd() -> None:
     def program(t: Any) -> list[Any]:
         a = t.tensor([2., 3.], requires_grad=True)
         b = t.tensor([6., 4.], requires_grad=True)
-        Q = 3 * a ** 3 - b ** 2  # noqa: N806
+        Q = 3 * a ** 3 - b ** 2
         external_grad = t.tensor([1., 1.])
         Q.backward(gradient=external_grad)
         shown = [9 * a ** 2 == a.grad, -2 * b == b.grad]
@@ -224,7 +224,7 @@ def test_first_steps_with_autograd() -> None:
 @pytest.mark.thorough  # its layers and losses are compared one by one in test_layers.py
 def test_a_network_for_images() -> None:
     def program(t: Any) -> list[Any]:
-        nn, F = t.nn, t.nn.functional  # noqa: N806
+        nn, F = t.nn, t.nn.functional
 
         class Net(nn.Module):
             def __init__(self) -> None:
@@ -403,13 +403,13 @@ def test_hooks_on_saved_tensors() -> None:
 
 def test_jacobians_and_hessians_with_func() -> None:
     def program(t: Any) -> list[Any]:
-        F = t.nn.functional  # noqa: N806
+        F = t.nn.functional
         from_func = t.func
 
         def predict(weight: Any, bias: Any, x: Any) -> Any:
             return F.linear(x, weight, bias).tanh()
 
-        D = 4  # noqa: N806
+        D = 4
         weight, bias, x = t.sin(t.arange(16.)).reshape(D, D), t.arange(4.) / 3, t.cos(t.arange(4.))
         xp = x.clone().requires_grad_()
         unit_vectors = t.eye(D)

@@ -16,7 +16,6 @@ from dualrev.eager.inplace import write
 from dualrev.eager.modes import enable_grad, mode, no_grad
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
-
 #: What chooses among PyTorch's implementations of an optimizer, which give the same numbers.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable")
 
