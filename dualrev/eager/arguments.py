@@ -125,20 +125,26 @@ class Signature:
         found: dict[str, Any] = {}
         left = len(kwargs)
         if n > self.positions and not self.variadic:
-            return self._too_many(name, n) if says else None
+            if says:
+                raise self._too_many(name, n)
+            return None
         at = 0
         for i, p in enumerate(self.parameters):
             by_name = at >= n
             if by_name:
                 key = next((k for k in p.names if k in kwargs), None) if left else None
                 if key is None:
-                    if p.needed:
-                        return self._missing(name, i) if says else None
-                    continue
+                    if not p.needed:
+                        continue
+                    if says:
+                        raise self._missing(name, i)
+                    return None
                 value, left = kwargs[key], left - 1
             else:
                 if p.keyword_only:
-                    return self._too_many(name, n) if says else None
+                    if says:
+                        raise self._too_many(name, n)
+                    return None
                 value = args[at]
             if (value is None and p.may_be_none) or p.check(value):
                 found[p.name] = value
@@ -146,7 +152,7 @@ class Signature:
                 found[p.name], at = args, n
                 continue
             elif says and n > self.positions:
-                return self._too_many(name, n)
+                raise self._too_many(name, n)
             elif says:
                 where = "" if by_name else f" (position {at + 1})"
                 raise TypeError(f"{name}(): argument '{p.name}'{where} must be {p.type}, not {type(value).__name__}\n"
@@ -154,25 +160,27 @@ class Signature:
             else:
                 return None
             at += not by_name
-        return found if not left else self._not_taken(name, args, kwargs) if says else None
+        if left and says:
+            raise self._not_taken(name, args, kwargs)
+        return None if left else found
 
-    def _too_many(self, name: str, n: int) -> None:
+    def _too_many(self, name: str, n: int) -> TypeError:
         few = f"from {self.least} to {self.positions}" if self.least != self.positions else str(self.positions)
-        raise TypeError(f"{name}() takes {few} positional argument{'s' if self.positions > 1 else ''} but {n} were given\n"
-                        f"{name} takes ({self.text})")
+        return TypeError(f"{name}() takes {few} positional argument{'s' if self.positions > 1 else ''} but {n} were given\n"
+                         f"{name} takes ({self.text})")
 
-    def _missing(self, name: str, i: int) -> None:
+    def _missing(self, name: str, i: int) -> TypeError:
         lack = [f'"{p.name}"' for p in self.parameters[i:] if p.needed]
-        raise TypeError(f"{name}() missing {len(lack)} required positional argument{'s' if len(lack) == 1 else ''}: {', '.join(lack)}\n"
-                        f"{name} takes ({self.text})")
+        return TypeError(f"{name}() missing {len(lack)} required positional argument{'s' if len(lack) == 1 else ''}: "
+                         f"{', '.join(lack)}\n{name} takes ({self.text})")
 
-    def _not_taken(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _not_taken(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
         known = {k for p in self.parameters for k in p.names}
         for key in kwargs:
             if key not in known:
-                raise TypeError(f"{name}() got an unexpected keyword argument '{key}'\n{name} takes ({self.text})")
+                return TypeError(f"{name}() got an unexpected keyword argument '{key}'\n{name} takes ({self.text})")
         twice = next(k for p in self.parameters[: max(len(args), 1)] for k in p.names if k in kwargs)
-        raise TypeError(f"{name}() got multiple values for argument '{twice}'")
+        return TypeError(f"{name}() got multiple values for argument '{twice}'")
 
 
 def read(name: str, signatures: list[Signature], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -224,7 +224,8 @@ def test_first_steps_with_autograd() -> None:
 @pytest.mark.thorough  # its layers and losses are compared one by one in test_layers.py
 def test_a_network_for_images() -> None:
     def program(t: Any) -> list[Any]:
-        nn, F = t.nn, t.nn.functional
+        nn: Any = t.nn
+        F = t.nn.functional
 
         class Net(nn.Module):
             def __init__(self) -> None:
