@@ -197,9 +197,8 @@ def zeros(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, 
     """Zeros.
 
     >>> from dualrev import eager as torch
-    >>> torch.zeros(2, 3), torch.zeros(size=(2,), dtype=torch.int32)
-    (tensor([[0., 0., 0.],
-            [0., 0., 0.]]), tensor([0, 0], dtype=torch.int32))
+    >>> torch.zeros(2), torch.zeros(size=(3,), dtype=torch.bool)
+    (tensor([0., 0.]), tensor([False, False, False]))
     """
     return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "zeros")
 
