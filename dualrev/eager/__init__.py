@@ -19,14 +19,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualrev.eager import autograd as autograd
+from dualrev.eager import calling as calling
 from dualrev.eager import choices as choices
 from dualrev.eager import copies as copies
 from dualrev.eager import creation as creation
 from dualrev.eager import cuda as cuda
+from dualrev.eager import distributions as distributions
 from dualrev.eager import func as func
 from dualrev.eager import further as further
 from dualrev.eager import graph as graph
 from dualrev.eager import indexing as indexing
+from dualrev.eager import legacy as legacy
 from dualrev.eager import models as models
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
@@ -35,14 +38,26 @@ from dualrev.eager import printing as printing
 from dualrev.eager import products as products
 from dualrev.eager import random as random
 from dualrev.eager import reductions as reductions
+from dualrev.eager import sequences as sequences
 from dualrev.eager import serialization as serialization
 from dualrev.eager import shapes as shapes
 from dualrev.eager import utils as utils
 from dualrev.eager import values as values
+from dualrev.eager.arguments import channels_last as channels_last
+from dualrev.eager.arguments import channels_last_3d as channels_last_3d
+from dualrev.eager.arguments import contiguous_format as contiguous_format
+from dualrev.eager.arguments import layout as layout
+from dualrev.eager.arguments import memory_format as memory_format
+from dualrev.eager.arguments import preserve_format as preserve_format
+from dualrev.eager.arguments import sparse_coo as sparse_coo
+from dualrev.eager.arguments import sparse_csr as sparse_csr
+from dualrev.eager.arguments import strided as strided
 from dualrev.eager.compiled import jit as jit
 from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.dtypes import bfloat16 as bfloat16
 from dualrev.eager.dtypes import bool as bool  # noqa: A004
+from dualrev.eager.dtypes import cdouble as cdouble
+from dualrev.eager.dtypes import cfloat as cfloat
 from dualrev.eager.dtypes import complex64 as complex64
 from dualrev.eager.dtypes import complex128 as complex128
 from dualrev.eager.dtypes import device as device
@@ -52,6 +67,7 @@ from dualrev.eager.dtypes import float as float  # noqa: A004
 from dualrev.eager.dtypes import float16 as float16
 from dualrev.eager.dtypes import float32 as float32
 from dualrev.eager.dtypes import float64 as float64
+from dualrev.eager.dtypes import get_default_device as get_default_device
 from dualrev.eager.dtypes import get_default_dtype as get_default_dtype
 from dualrev.eager.dtypes import half as half
 from dualrev.eager.dtypes import int as int  # noqa: A004
@@ -60,7 +76,9 @@ from dualrev.eager.dtypes import int16 as int16
 from dualrev.eager.dtypes import int32 as int32
 from dualrev.eager.dtypes import int64 as int64
 from dualrev.eager.dtypes import long as long
+from dualrev.eager.dtypes import set_default_device as set_default_device
 from dualrev.eager.dtypes import set_default_dtype as set_default_dtype
+from dualrev.eager.dtypes import short as short
 from dualrev.eager.dtypes import uint8 as uint8
 from dualrev.eager.func import vmap as vmap
 from dualrev.eager.lifted import lift as lift
@@ -80,5 +98,6 @@ from dualrev.eager.tensors import Tensor as Tensor
 if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
+calling.complete()
 globals().update(_FUNCTIONS)
 relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

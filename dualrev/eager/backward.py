@@ -40,14 +40,15 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
 
 
 def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-         allow_unused: bool | None = None, is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Tensor | None,
-                                                                                                                     ...]:
+         only_inputs: bool = True, allow_unused: bool | None = None, is_grads_batched: bool = False,
+         materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
     """The derivative of the outputs, weighted with ``grad_outputs``, by each of the inputs; ``.grad`` stays as it is.
 
     Args:
       outputs, inputs: a tensor or several.
       grad_outputs: weights for the outputs, as ``gradient`` of ``backward``.
       retain_graph, create_graph: as of ``backward``.
+      only_inputs: accepted for compatibility, as PyTorch has it.
       allow_unused: give None for an input that the outputs do not depend on, instead of raising.
       is_grads_batched: the first axis of ``grad_outputs`` counts several weights, and that of each result their gradients.
       materialize_grads: give zeros instead of None.

@@ -62,8 +62,10 @@ _FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(valu
 
 
 @function
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:  # noqa: A002
-    """``input`` where the condition holds, ``other`` elsewhere."""
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:  # noqa: A002
+    """``input`` where the condition holds, ``other`` elsewhere; alone, the places where it holds."""
+    if input is None and other is None:
+        return condition.nonzero(as_tuple=True)
     return apply(_WHERE, (condition, input, other))
 
 
@@ -98,16 +100,16 @@ _ADDCDIV = family("Addcdiv", lambda x, a, b, value: x + value * a / b)
 
 
 @both
-def addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
-    """``input + value * a * b``."""
-    return apply(_ADDCMUL(value), (input, a, b))
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
+    """``input + value * tensor1 * tensor2``."""
+    return apply(_ADDCMUL(value), (input, tensor1, tensor2))
 
 
 @both
-def addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
-    """``input + value * a / b``."""
-    return apply(_ADDCDIV(value), (input, a, b))
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
+    """``input + value * tensor1 / tensor2``."""
+    return apply(_ADDCDIV(value), (input, tensor1, tensor2))
 
 
-method(renamed(lambda self, a, b, *, value=1: change(self, _ADDCMUL(value), (a, b)), "addcmul_", "In place."))
-method(renamed(lambda self, a, b, *, value=1: change(self, _ADDCDIV(value), (a, b)), "addcdiv_", "In place."))
+method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCMUL(value), (tensor1, tensor2)), "addcmul_", "In place."))
+method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCDIV(value), (tensor1, tensor2)), "addcdiv_", "In place."))

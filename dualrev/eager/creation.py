@@ -1,4 +1,4 @@
-"""Making tensors, and taking values out of them."""
+"""Making tensors: of data, filled with a number, and of the shape of others."""
 
 from __future__ import annotations
 
@@ -11,27 +11,49 @@ import numpy as np
 
 from dualrev._jax import Tracer, source
 from dualrev.eager import dtypes
+from dualrev.eager.arguments import OPTIONS, OUT, taking
 from dualrev.eager.dtypes import jax_device, numpy_of
 from dualrev.eager.modes import mode
-from dualrev.eager.names import function
-from dualrev.eager.shapes import shape_of
+from dualrev.eager.names import FUNCTIONS, function, method, renamed
+from dualrev.eager.outputs import into
 from dualrev.eager.tensors import Tensor, array_of, described, wrap
 
 
-def finished(array: Any, requires_grad: bool = False, device: Any = None) -> Tensor:
-    """A new leaf."""
+def finished(array: Any, requires_grad: bool = False, device: Any = None, out: Tensor | None = None, name: str = "") -> Tensor:
+    """A new leaf; or ``out``, with the array written into it."""
+    device = dtypes.default_device() if device is None else device
     if device is not None and not isinstance(array, Tracer):
         array = jax.device_put(array, jax_device(device))
-    t = wrap(array)
-    t._made = source()
-    if mode.inference:
-        t._inference = True
+    if out is not None:
+        t = into(out, array, f"aten::{name}")
+    else:
+        t = wrap(array)
+        t._made = source()
+        if mode.inference:
+            t._inference = True
     if requires_grad:
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients\n" + described(t))
         t.requires_grad_()
     return t
 
+
+def dtype_for(dtype: Any, out: Tensor | None, otherwise: Any = None) -> Any:
+    """The array dtype that is asked for: ``dtype``, or that of ``out``, or else this one: the default float.
+
+    Raises:
+      RuntimeError: the first two are not the same.
+    """
+    if out is None:
+        return numpy_of(dtype if dtype is not None else dtypes.get_default_dtype() if otherwise is None else otherwise)
+    found = array_of(out).dtype
+    if dtype is not None and numpy_of(dtype) != found:
+        raise RuntimeError(f"dtype {dtypes.type_name(numpy_of(dtype))} does not match dtype of out parameter "
+                           f"({dtypes.type_name(found)})\nleave out dtype=, or give an out= of this dtype")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------------ of data
 
 def _numbers(data: Any) -> Any:
     """Nested sequences with tensors among them as sequences of arrays."""
@@ -57,24 +79,12 @@ def _leaves(data: Any) -> list[Any]:
     return list(itertools.chain.from_iterable(map(_leaves, data))) if isinstance(data, (list, tuple)) else [data]
 
 
-@function
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new leaf with a copy of the data.
-
-    Args:
-      data: a number, nested sequences of numbers, or an array.
-      dtype: the default float for Python floats, and what the data has otherwise.
-      device: "cpu" or "cuda".
-      requires_grad: whether operations on it are recorded.
+def array_from(data: Any, dtype: Any) -> Any:
+    """A new array of data, with the dtype that PyTorch infers where none is asked for.
 
     Raises:
       ValueError: the sequences are ragged.
-      RuntimeError: it is to require grad and is not of floating point.
-
-    >>> from dualrev import eager as torch
-    >>> torch.tensor([[1, 2], [3, 4.5]], requires_grad=True)
-    tensor([[1.0000, 2.0000],
-            [3.0000, 4.5000]], requires_grad=True)
+      TypeError, RuntimeError: what is in them is no number.
     """
     data = _numbers(data)
     leaves = _leaves(data)
@@ -97,17 +107,67 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
         elif values.dtype.kind == "c" and not any(isinstance(x, (np.ndarray, np.generic)) for x in leaves):
             values = values.astype(np.complex64)
         array = jnp.asarray(values, None if dtype is None else numpy_of(dtype))
-    if dtype is not None:
-        array = array.astype(numpy_of(dtype))
-    return finished(array, requires_grad, device)
+    return array if dtype is None else array.astype(numpy_of(dtype))
 
 
 @function
-def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """The data as a tensor: a tensor of the same dtype stays itself."""
-    if isinstance(data, Tensor) and (dtype is None or data.dtype == dtype):
+@taking("Any data, *, torch.dtype dtype = None, torch.device device = None, bool pin_memory = False, bool requires_grad = False")
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new leaf with a copy of the data.
+
+    Args:
+      data: a number, nested sequences of numbers, or an array.
+      dtype: the default float for Python floats, and what the data has otherwise.
+      device: "cpu" or "cuda".
+      requires_grad: whether operations on it are recorded.
+
+    Raises:
+      ValueError: the sequences are ragged.
+      RuntimeError: it is to require grad and is not of floating point.
+
+    >>> from dualrev import eager as torch
+    >>> torch.tensor([[1, 2], [3, 4.5]], requires_grad=True)
+    tensor([[1.0000, 2.0000],
+            [3.0000, 4.5000]], requires_grad=True)
+    """
+    return finished(array_from(data, dtype), requires_grad, device)
+
+
+def _same(data: Any, dtype: Any, device: Any) -> Tensor | None:
+    """The tensor itself, if it is one of this dtype and on this device."""
+    if isinstance(data, Tensor) and (dtype is None or array_of(data).dtype == numpy_of(dtype)) and (
+            device is None or isinstance(array_of(data), Tracer) or jax_device(device) in array_of(data).devices()):
         return data
-    return tensor(data, dtype=dtype, device=device)
+    return None
+
+
+@function
+@taking("Any data, *, torch.dtype dtype = None, torch.device device = None")
+def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """The data as a tensor: a tensor of the same dtype and device stays itself."""
+    same = _same(data, dtype, device)
+    if same is not None:
+        return same
+    return data.to(device, dtype) if isinstance(data, Tensor) else finished(array_from(data, dtype), False, device)
+
+
+@function
+@taking("Any obj, *, torch.dtype dtype = None, torch.device device = None, bool copy = None, bool requires_grad = False")
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+    """The data as a tensor: one of the same dtype and device stays itself, unless ``copy``.
+
+    Raises:
+      ValueError: ``copy`` is false, and the dtype or device would be another.
+    """
+    same = _same(obj, dtype, device)
+    if same is not None and not copy:
+        return same
+    if copy is False and not isinstance(obj, np.ndarray):
+        raise ValueError("can't alias tensor with dtype or device of its own, or a sequence\nleave out copy=False")
+    found = obj.to(device, dtype, copy=True) if isinstance(obj, Tensor) else finished(array_from(obj, dtype), False, device)
+    if not requires_grad and isinstance(obj, Tensor):
+        return found.detach()
+    return found.requires_grad_(requires_grad)
 
 
 @function
@@ -118,68 +178,110 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     return finished(jnp.array(ndarray))
 
 
-def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
-    shape = shape_of(size)
-    for s in shape:
-        if s < 0:
-            raise RuntimeError(f"Trying to create tensor with negative dimension {s}: {list(shape)}")
-    return shape
+@method
+@taking("Any data, *, torch.dtype dtype = None, torch.layout layout = None, torch.device device = None, bool pin_memory = False, "
+        "bool requires_grad = False", method=True)
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new leaf, of this one's dtype."""
+    return finished(array_from(data, dtype or self.dtype), requires_grad, device)
 
 
-def _float(dtype: Any) -> Any:
-    return dtypes.get_default_dtype().numpy if dtype is None else numpy_of(dtype)
+# ---------------------------------------------------------------------------------------------- filled with a number
 
-
-@function
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros."""
-    return finished(jnp.zeros(_sizes(size), _float(dtype)), requires_grad, device)
+_SIZE = f"tuple of ints size, *, {OUT}"
 
 
 @function
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+@taking(_SIZE)
+def zeros(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros.
+
+    >>> from dualrev import eager as torch
+    >>> torch.zeros(2), torch.zeros(size=(3,), dtype=torch.bool)
+    (tensor([0., 0.]), tensor([False, False, False]))
+    """
+    return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "zeros")
+
+
+@function
+@taking(_SIZE)
+def ones(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones."""
-    return finished(jnp.ones(_sizes(size), _float(dtype)), requires_grad, device)
+    return finished(jnp.ones(size, dtype_for(dtype, out)), requires_grad, device, out, "ones")
 
 
 @function
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+@taking(f"tuple of ints size, *, torch.memory_format memory_format = None, {OUT}")
+def empty(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros: what is not set has a value too."""
-    return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
+    return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "empty")
 
 
 @function
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+@taking(f"tuple of ints size, tuple of ints stride, *, {OPTIONS}")
+def empty_strided(size: Any, stride: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """As ``empty``: arrays of jax choose their order in memory."""
+    if len(size) != len(stride):
+        raise RuntimeError(f"mismatch in length of strides and shape\nthe shape is {list(size)}, the strides are {list(stride)}")
+    return empty(size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@function
+@taking(f"tuple of ints size, tuple of ints physical_layout, *, {OPTIONS}")
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """As ``empty``: arrays of jax choose their order in memory."""
+    if sorted(physical_layout) != list(range(len(size))):
+        raise RuntimeError(f"Number of dimensions in size does not match the length of the physical_layout; {list(physical_layout)} is "
+                           f"no order of {len(size)} dimensions")
+    return empty(size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def _kind_of(fill_value: Any) -> Any:
+    if isinstance(fill_value, Tensor):
+        return array_of(fill_value).dtype
+    kind = np.asarray(fill_value).dtype.kind
+    return {"b": dtypes.bool, "f": dtypes.get_default_dtype(), "c": dtypes.complex64}.get(kind, dtypes.int64)
+
+
+@function
+@taking(f"tuple of ints size, Number fill_value, *, {OUT}")
+def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One number everywhere."""
-    if dtype is None:
-        kind = jnp.asarray(fill_value).dtype
-        dtype = dtypes.get_default_dtype().numpy if kind.kind == "f" else kind
-    return finished(jnp.full(_sizes((size,)), fill_value, numpy_of(dtype)), requires_grad, device)
+    value = array_of(fill_value) if isinstance(fill_value, Tensor) else fill_value
+    kind = dtype_for(dtype, out, _kind_of(fill_value))
+    return finished(jnp.full(size, jnp.asarray(value).astype(kind), kind), requires_grad, device, out, "full")
 
 
-@function
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Equal steps from ``start`` up to, and without, ``end``."""
-    if end is None:
-        start, end = 0, start
-    if dtype is None:
-        dtype = dtypes.get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else dtypes.int64
-    if step == 0:
-        raise RuntimeError("step must be nonzero")
-    if (end - start) * step < 0:
-        raise RuntimeError(f"upper bound and lower bound inconsistent with step sign\nfrom {start} to {end} by {step}")
-    return finished(jnp.arange(start, end, step, numpy_of(dtype)), requires_grad, device)
+# ----------------------------------------------------------------------------------------- of the shape or dtype of others
+
+#: The arguments that functions of the shape of a tensor end with.
+LIKE = f"torch.memory_format memory_format = None, {OPTIONS}"
 
 
-@function
-def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """So many numbers from ``start`` to ``end``."""
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
-    return finished(jnp.linspace(start, end, steps, dtype=_float(dtype)), requires_grad, device)
+def like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:  # noqa: A002
+    """The dtype and device of a tensor, where others are not asked for."""
+    array = array_of(input)
+    if device is None and not isinstance(array, Tracer) and jax.devices()[0] not in array.devices():
+        device = dtypes.device_of(array)
+    return {"dtype": dtype or input.dtype, "device": device}
 
 
-@function
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones on the diagonal."""
-    return finished(jnp.eye(n, m, dtype=_float(dtype)), requires_grad, device)
+def _of_others(make: Any, name: str) -> None:
+    """Two functions beside one that makes tensors: of the shape of a tensor, and the method of its dtype."""
+    value = ", Number fill_value" if name == "full" else ""
+
+    def of_shape(input: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:  # noqa: A002
+        return make(input.shape, **like(input, dtype, device), **rest)
+
+    def of_dtype(self: Tensor, size: Any, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
+        return make(size, **like(self, dtype, device), **rest)
+
+    renamed(of_shape, f"{name}_like", f"As ``{name}``, with the shape and dtype of a tensor.")
+    renamed(of_dtype, f"new_{name}", f"As ``{name}``, with the dtype of this tensor.")
+    function(taking(f"Tensor input{value}, *, {LIKE}")(of_shape))
+    method(taking(f"tuple of ints size{value}, *, {OPTIONS}", method=True)(of_dtype))
+
+
+for _make in (zeros, ones, empty, full):
+    _of_others(_make, _make.__name__)
+zeros_like = FUNCTIONS["zeros_like"]

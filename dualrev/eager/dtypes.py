@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import threading
 from typing import Any
 
 import jax
@@ -108,10 +109,19 @@ def numpy_of(d: Any) -> Any:
     return given
 
 
-class device:
-    """Where a tensor lies: ``cpu`` or ``cuda``."""
+class _Chosen(threading.local):
+    """Where this thread makes tensors."""
 
-    __slots__ = ("index", "type")
+    device: Any = None
+
+
+_chosen = _Chosen()
+
+
+class device:
+    """Where a tensor lies: ``cpu`` or ``cuda``; in a ``with`` block, where tensors are made."""
+
+    __slots__ = ("_before", "index", "type")
 
     index: Any
     type: Any
@@ -119,6 +129,8 @@ class device:
     def __init__(self, type: Any = "cpu", index: Any = None):  # noqa: A002
         if isinstance(type, device):
             given, index = type.type, type.index
+        elif isinstance(type, builtins.int) and not isinstance(type, builtins.bool):
+            given, index = "cuda", type
         else:
             given = str(type)
         name, _, number = given.partition(":")
@@ -126,6 +138,16 @@ class device:
             raise RuntimeError(f"Expected one of cpu, cuda device type at start of device string: {name}")
         self.type = name
         self.index = index if not number else np.int64(number).item()
+
+    def __enter__(self) -> device:
+        before = getattr(self, "_before", ())
+        jax_device(self)
+        self._before: Any = (*before, _chosen.device)
+        _chosen.device = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        *self._before, _chosen.device = self._before
 
     def __eq__(self, other: object) -> Any:
         other = device(other) if isinstance(other, str) else other
@@ -139,6 +161,31 @@ class device:
 
     def __repr__(self) -> str:
         return f"device(type='{self.type}'" + ("" if self.index is None else f", index={self.index}") + ")"
+
+
+def default_device() -> Any:
+    """Where tensors are made if nothing is said: what was chosen, or None, where jax makes its arrays."""
+    return _chosen.device
+
+
+def set_default_device(device: Any) -> None:
+    """Choose where tensors are made from now on; None is where jax makes its arrays.
+
+    >>> from dualrev import eager as torch
+    >>> torch.set_default_device("cpu")
+    >>> torch.get_default_device()
+    device(type='cpu')
+    >>> torch.set_default_device(None)
+    """
+    if device is not None:
+        jax_device(device)
+    _chosen.device = None if device is None else globals()["device"](device)
+
+
+def get_default_device() -> Any:
+    """Where tensors are made if nothing is said."""
+    chosen = _chosen.device
+    return device("cpu" if jax.devices()[0].platform == "cpu" else "cuda") if chosen is None else chosen
 
 
 def jax_device(d: Any) -> Any:

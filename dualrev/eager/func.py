@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.tree_util import tree_map
 
 from dualrev import api, gradients
 from dualrev._jax import is_array_like
+from dualrev.eager.modes import mode
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
@@ -50,7 +52,8 @@ def _arrays(tree: Any) -> Any:
 
 def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
     """One of dualrev's functional transformations, on functions of tensors."""
-    def transformed(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False) -> Callable[..., Any]:
+    def transformed(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, chunk_size: int | None = None,
+                    randomness: str = "error") -> Callable[..., Any]:
         inner = transform(lower(func), argnums, has_aux)
 
         @functools.wraps(func)
@@ -60,7 +63,9 @@ def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
         return call
 
     transformed.__name__ = transformed.__qualname__ = transform.__name__
-    transformed.__doc__ = f"{words}  Its results are no part of the graph that backward walks; nest these functions instead."
+    transformed.__doc__ = (f"{words}  Its results are no part of the graph that backward walks; nest these functions "
+                           "instead.  ``chunk_size`` and ``randomness`` change nothing: nothing is cut, and all rows share what is "
+                           "drawn.")
     return transformed
 
 
@@ -83,8 +88,15 @@ def grad_and_value(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = F
     return call
 
 
-def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
-    """The value and the Jacobian times tangents."""
+def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
+    """The value and the Jacobian times tangents.
+
+    Raises:
+      NotImplementedError: ``strict``.
+    """
+    if strict:
+        raise NotImplementedError("torch.func.jvp: strict=True is not offered\nan output that does not depend on the primals gets "
+                                  "zeros")
     return tuple([_tensors(x) for x in api.jvp(lower(func), _arrays(tuple(primals)), _arrays(tuple(tangents)), has_aux)])
 
 
@@ -99,8 +111,19 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     return (_tensors(out), pulled, *[_tensors(a) for a in aux])
 
 
-def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Callable[..., Any]:
+def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *,
+         chunk_size: int | None = None) -> Callable[..., Any]:
     """A function of one example as a function of many, along a dimension of each argument.
+
+    Args:
+      func: takes and returns pytrees of tensors.
+      in_dims: the dimension of the examples in each argument; None, where all examples share it.
+      out_dims: where the examples stand in each result.
+      randomness: "error" refuses random numbers inside; "same" draws them once for all examples, "different" for each.
+      chunk_size: nothing, for compatibility: all examples run at once.
+
+    Raises:
+      RuntimeError: random numbers are drawn inside, and ``randomness`` is "error".
 
     >>> from dualrev import eager as torch
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -108,20 +131,36 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0) -> Calla
     tensor([[2., 4.],
             [6., 8.]])
     """
-    mapped = jax.vmap(lower(func), in_dims, out_dims)
+    if randomness not in ("error", "same", "different"):
+        raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
+    inner = lower(func)
+
+    def of_one(example: Any, args: Any, kwargs: Any) -> Any:
+        before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            mode.examples = before
 
     @functools.wraps(func)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return _tensors(mapped(*_arrays(args), **_arrays(kwargs)))
+        given, named = _arrays(args), _arrays(kwargs)
+        dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+        sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
+        if randomness != "different" or not sizes:
+            return _tensors(jax.vmap(of_one, (None, dims, 0), out_dims)(None, given, named))
+        return _tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(jnp.arange(sizes[0]), given, named))
 
     return call
 
 
-def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = (), kwargs: Any = None) -> Any:
+def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = (), kwargs: Any = None, *, tie_weights: bool = True,
+                    strict: bool = False) -> Any:
     """Call a module with other parameters and buffers, by name, in place of its own.
 
     Raises:
       ValueError: it has no parameter or buffer of a name.
+      RuntimeError: ``strict``, and not all of its own are given.
     """
     given = parameter_and_buffer_dicts
     values: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {k: v for part in given for k, v in part.items()}
@@ -131,6 +170,10 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = ()
     if unknown:
         raise ValueError(f"functional_call: the module has no parameter or buffer {', '.join(map(repr, unknown))}\n"
                          f"it has {', '.join(places)}")
+    missing = [name for name in places if name not in values]
+    if strict and missing:
+        raise RuntimeError(f"Missing key(s): {', '.join(map(repr, missing))}.\ngive all parameters and buffers, or leave out "
+                           "strict=True")
     before = [(place, name, place[name]) for place, name in (places[key] for key in values)]
     try:
         for key, value in values.items():

@@ -8,9 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from dualrev.eager import pointwise, products  # noqa: F401  (what gets second names)
-from dualrev.eager.creation import tensor
 from dualrev.eager.dispatch import apply
-from dualrev.eager.names import FUNCTIONS, alias, both, dim_of, function, method, renamed
+from dualrev.eager.names import FUNCTIONS, alias, both, dim_of, dims_of, function, renamed
 from dualrev.eager.operation import Op, family
 from dualrev.eager.shapes import cat
 from dualrev.eager.tensors import Tensor, array_of
@@ -22,7 +21,10 @@ for _name, _old in dict(greater="gt", greater_equal="ge", less="lt", less_equal=
 
 def _pairs(name: str, fun: Callable[[Any, Any], Any], op_name: str) -> None:
     op = Op(op_name, fun)
-    both(renamed(lambda x, y: apply(op, (x, y)), name, f"{name} of two tensors."))
+    if name == "heaviside":
+        both(renamed(lambda input, values: apply(op, (input, values)), name, f"{name} of two tensors."))  # noqa: A006
+    else:
+        both(renamed(lambda input, other: apply(op, (input, other)), name, f"{name} of two tensors."))  # noqa: A006
 
 
 _pairs("inner", jnp.inner, "Inner")
@@ -38,6 +40,12 @@ _tile = family("Repeat", lambda x, dims: jnp.tile(x, dims))
 _rot = family("Rot90", lambda x, k, dims: jnp.rot90(x, k, dims))
 _nansum = family("Nansum", lambda x, dim, keep: jnp.nansum(x, dim, keepdims=keep))
 _nanmean = family("Nanmean", lambda x, dim, keep: jnp.nanmean(x, dim, keepdims=keep))
+
+
+def _as(input: Tensor, dtype: Any) -> Tensor:  # noqa: A002
+    return input if dtype is None else input.to(dtype)
+
+
 _power = family("LinalgMatrixPower", lambda x, n: jnp.linalg.matrix_power(x, n))
 _close = family("Isclose", lambda a, b, *how: jnp.isclose(a, b, *how))
 
@@ -55,9 +63,11 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
 
 
 @both
-def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:  # noqa: A002
-    """Differences of neighbours along a dimension."""
-    return apply(_diff(n, dim_of(dim, input.ndim)), (input,))
+def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:  # noqa: A002
+    """Differences of neighbours along a dimension, before and after which others may be put."""
+    d = dim_of(dim, input.ndim)
+    parts = [x for x in (prepend, input, append) if x is not None]
+    return apply(_diff(n, d), (input if len(parts) == 1 else cat(parts, d),))
 
 
 @both
@@ -85,15 +95,15 @@ def flipud(input: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
-def nansum(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:  # noqa: A002
+def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
     """The sum of the entries that are numbers."""
-    return apply(_nansum(dim, keepdim), (input,))
+    return apply(_nansum(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
 
 
 @both
-def nanmean(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:  # noqa: A002
+def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
     """The mean of the entries that are numbers."""
-    return apply(_nanmean(dim, keepdim), (input,))
+    return apply(_nanmean(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
 
 
 @both
@@ -132,47 +142,37 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:  # noqa: A002
     return (input - other).norm(p)
 
 
-@function
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """The coordinates of a grid."""
-    given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
-    sizes = [t.numel() for t in given]
-    grids = [t.reshape(*[-1 if i == k else 1 for i in range(len(given))]).expand(*sizes) for k, t in enumerate(given)]
-    return tuple([g.transpose(0, 1) for g in grids] if indexing == "xy" and len(given) > 1 else grids)
+def _each(name: str, doc: str, fun: Callable[[Tensor], Tensor]) -> None:
+    def of_each(*tensors: Any) -> Any:
+        given = tensors[0] if len(tensors) == 1 else tensors
+        return tuple([fun(x) for x in given]) if isinstance(given, (tuple, list)) else fun(given)
+
+    function(renamed(of_each, name, doc))
 
 
-@function
-def atleast_1d(input: Tensor) -> Tensor:  # noqa: A002
-    """With one dimension, if it has none."""
-    return input.reshape(1) if input.ndim == 0 else input
+def _deeper(x: Tensor) -> Tensor:
+    return x.reshape(1, 1, 1) if x.ndim == 0 else x.reshape(1, -1, 1) if x.ndim == 1 else x.unsqueeze(2) if x.ndim == 2 else x
 
 
-@function
-def atleast_2d(input: Tensor) -> Tensor:  # noqa: A002
-    """With two dimensions at least."""
-    return input if input.ndim > 1 else input.reshape(1, -1)
+_each("atleast_1d", "With one dimension, if it has none.", lambda x: x.reshape(1) if x.ndim == 0 else x)
+_each("atleast_2d", "With two dimensions at least.", lambda x: x if x.ndim > 1 else x.reshape(1, -1))
+_each("atleast_3d", "With three dimensions at least.", _deeper)
 
 
 @function
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors side by side."""
-    given = [atleast_1d(t) for t in tensors]
+    given = [FUNCTIONS["atleast_1d"](t) for t in tensors]
     return cat(given, 0 if given[0].ndim == 1 else 1)
 
 
 @function
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors one below the other."""
-    return cat([atleast_2d(t) for t in tensors], 0)
+    return cat([FUNCTIONS["atleast_2d"](t) for t in tensors], 0)
 
 
 alias("row_stack", vstack)
-
-
-@method
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new leaf, of this one's dtype."""
-    return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
 
 Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[attr-defined]

@@ -178,7 +178,7 @@ def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
 
 
 @both
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:  # noqa: A002
     """The entries that indices along a dimension name."""
     return apply(_gather(_along(input, dim, index)), (input, index))
 
@@ -193,10 +193,19 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
     return apply(_index_select(d), (input, index))
 
 
+def _to_write(src: Any, value: Any, reduce: str | None) -> Any:
+    """What is scattered, a tensor or a number."""
+    if reduce is not None:
+        raise NotImplementedError(f"scatter(): reduce={reduce!r} is not offered\nscatter_add adds")
+    if (src is None) == (value is None):
+        raise TypeError("scatter(): give src=, a tensor, or value=, a number, and not both")
+    return value if src is None else src
+
+
 @both
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:  # noqa: A002
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:  # noqa: A002
     """A copy with values written where indices along a dimension say."""
-    return apply(_scatter(_along(input, dim, index)), (input, index, src))
+    return apply(_scatter(_along(input, dim, index)), (input, index, _to_write(src, value, reduce)))
 
 
 @both
@@ -206,9 +215,9 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor: 
 
 
 @method
-def scatter_(self: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+def scatter_(self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
     """As ``scatter``, in place."""
-    return change(self, _scatter(_along(self, dim, index)), (index, src))
+    return change(self, _scatter(_along(self, dim, index)), (index, _to_write(src, value, reduce)))
 
 
 @method
@@ -218,9 +227,9 @@ def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 @method
-def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """Add slices where indices say, in place."""
-    return change(self, _index_add(dim_of(dim, self.ndim)), (index, source))
+def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+    """Add slices, times ``alpha``, where indices say, in place."""
+    return change(self, _index_add(dim_of(dim, self.ndim)), (index, source if alpha == 1 else source * alpha))
 
 
 @both
@@ -230,8 +239,9 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
-def nonzero(input: Tensor) -> Tensor:  # noqa: A002
-    """The indices of entries that are not zero."""
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:  # noqa: A002
+    """The indices of entries that are not zero, in rows; or, ``as_tuple``, a tensor for each dimension."""
     from dualrev.eager.tensors import wrap
 
-    return wrap(jnp.stack([jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))], 1))
+    found = [jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))]
+    return tuple([wrap(i) for i in found]) if as_tuple else wrap(jnp.stack(found, 1))

@@ -51,7 +51,7 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
     if new.shape != old.shape:
         raise RuntimeError(f"output with shape {list(old.shape)} doesn't match the broadcast shape {list(new.shape)}\n" + described(t))
     if new.dtype != old.dtype:
-        if _kind(new.dtype) > _kind(old.dtype):
+        if narrows(new.dtype, old.dtype):
             raise RuntimeError(f"result type {dtypes.type_name(new.dtype)} can't be cast to the desired output type "
                                f"{dtypes.type_name(old.dtype)}\n" + described(t))
         result = result.to(dtypes.of(old.dtype))
@@ -144,6 +144,11 @@ def check_may_change(t: Tensor) -> None:
     elif t._requires_grad and t._node is None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\n" + described(t)
                            + "; change it under torch.no_grad() or through .data, or use the operation that is not in place")
+
+
+def narrows(new: Any, old: Any) -> bool:
+    """Whether values of a dtype do not fit into one of another kind."""
+    return _kind(new) > _kind(old)
 
 
 def _kind(dtype: Any) -> int:

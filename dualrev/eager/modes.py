@@ -25,6 +25,8 @@ class _Mode(threading.local):
     dual_level = 0
     #: What learns which storages are read and written, while a whole step is being compiled.
     watcher: Any = None
+    #: For each ``vmap`` around: what it says of random numbers, and the number of the example.
+    examples: tuple[tuple[str, Any], ...] = ()
     #: Whether operations are more than evaluated and recorded: any of the last three is set.
     special = False
 

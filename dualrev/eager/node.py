@@ -56,6 +56,13 @@ class Node:
         """The name that PyTorch gives: ``AddBackward0``."""
         return type(self).__name__
 
+    def __getattr__(self, name: str) -> Any:
+        from dualrev.eager.special import saved_of
+
+        if name in ("_saved_self", "_saved_other", "_saved_exponent", "_saved_result"):
+            return saved_of(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __repr__(self) -> str:
         return f"<{self.name()} object at {hex(id(self))}>"
 

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from dualrev.eager import dtypes
+from dualrev.eager.arguments import taking
 from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.names import alias, both, broadcasting, function, method, renamed, unary
 from dualrev.eager.operation import Op, family
+from dualrev.eager.refusals import broadcast, same_dtype
 from dualrev.eager.tensors import Tensor
 
 NUMBERS = (int, float, builtins.complex)
@@ -53,22 +55,59 @@ def floating(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return of
 
 
+#: The operations that others are made of, by name.
+OPS: dict[str, Op] = {"round": Op("Round", _UNARY.pop("round"))}
 for _name, _fun in _UNARY.items():
     unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _floats else _fun))
 for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan").items():
     alias(_new, getattr(Tensor, _old))
 
 
+_ROUND = family("Round", lambda x, n: jnp.round(x * 10.0 ** n) / 10.0 ** n if n > 0 else jnp.round(x / 10.0 ** -n) * 10.0 ** -n)
+
+
+@both
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:  # noqa: A001, A002
+    """round of each entry, to so many decimals."""
+    return apply(OPS["round"] if decimals == 0 else _ROUND(decimals), (input,))
+
+
+@method
+def round_(self: Tensor, *, decimals: int = 0) -> Tensor:
+    """round of each entry, to so many decimals, in place."""
+    return change(self, OPS["round"] if decimals == 0 else _ROUND(decimals), ())
+
+
 _REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
-_COMPLEX = Op("Complex", lambda x, y: x + 1j * y)
 Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[attr-defined]
 Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[attr-defined]
 
 
+def _parts(x: Any, y: Any, cartesian: bool) -> Any:
+    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (x, y)):
+        raise RuntimeError(f"Expected both inputs to be Half, Float or Double tensors but got {dtypes.type_name(x.dtype)} and "
+                           f"{dtypes.type_name(y.dtype)}\nconvert them first: x.float()")
+    same_dtype(x, y, "Expected object of scalar type {A} but got scalar type {B} for second argument")
+    broadcast(x, y)
+    x, y = jnp.broadcast_arrays(x, y)
+    return jax.lax.complex(x, y) if cartesian else jax.lax.complex(x * jnp.cos(y), x * jnp.sin(y))
+
+
+_COMPLEX, _POLAR = Op("Complex", lambda x, y: _parts(x, y, True)), Op("Polar", lambda x, y: _parts(x, y, False))
+
+
 @function
+@taking("Tensor real, Tensor imag")
 def complex(real: Tensor, imag: Tensor) -> Tensor:  # noqa: A001
     """A complex tensor of two real ones."""
     return apply(_COMPLEX, (real, imag))
+
+
+@function
+@taking("Tensor abs, Tensor angle")
+def polar(abs: Tensor, angle: Tensor) -> Tensor:  # noqa: A002
+    """A complex tensor of its absolute values and angles."""
+    return apply(_POLAR, (abs, angle))
 
 
 # --------------------------------------------------------------------------------------------------------- two operands
@@ -94,7 +133,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = dict(
     bitwise_or=jnp.bitwise_or, bitwise_xor=jnp.bitwise_xor,
 )
 ADD, SUB = Op("Add", broadcasting(jnp.add)), Op("Sub", broadcasting(jnp.subtract))
-OPS: dict[str, Op] = {"add": ADD, "sub": SUB}
+OPS.update(add=ADD, sub=SUB)
 add_scaled = family("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
 
 
@@ -223,13 +262,21 @@ _power_of = pow
 
 # --------------------------------------------------------------------------------------------------------------- operators
 
-def _operator(op: Op, swap: bool = False) -> Callable[[Tensor, Any], Any]:
+def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
     def run(self: Tensor, other: Any) -> Any:
         if isinstance(other, _OPERANDS) or is_operand(other):
-            return apply(op, (other, self) if swap else (self, other))
+            return apply(op, (self, other))
         return NotImplemented
 
     return run
+
+
+def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
+    """The operator for a tensor on the right: it comes first in the graph, as PyTorch has it."""
+    op = OPS[name]
+    if name in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"):
+        return _operator(op)
+    return _operator(Op("Rsub:1" if name == "sub" else op.name, lambda x, y: op.fun(y, x)))
 
 
 def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
@@ -241,13 +288,13 @@ def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
 
 for _name, _symbol in dict(add="add", sub="sub", mul="mul", div="truediv", floor_divide="floordiv", remainder="mod").items():
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
-    setattr(Tensor, f"__r{_symbol}__", _operator(OPS[_name], swap=True))
+    setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
     setattr(Tensor, f"__i{_symbol}__", _in_place(OPS[_name]))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _operator(OPS[_name]))
 for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor").items():
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
-    setattr(Tensor, f"__r{_symbol}__", _operator(OPS[_name], swap=True))
+    setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
 Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
 Tensor.__neg__ = lambda self: self.neg()  # type: ignore[operator]
 Tensor.__pos__ = lambda self: self  # type: ignore[operator]

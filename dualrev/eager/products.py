@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 import jax.numpy as jnp
@@ -184,8 +185,12 @@ def det(input: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
-def cross(input: Tensor, other: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
-    """The vector product."""
+def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:  # noqa: A002
+    """The vector product along a dimension of three, by default the first that there is."""
+    if dim is None:
+        dim = next((d for d, n in enumerate(input.shape) if n == 3), None)
+        if dim is None:
+            raise RuntimeError(f"no dimension of size 3 in input\nthe shape is {list(input.shape)}")
     return apply(_cross(dim), (input, other))
 
 
@@ -195,18 +200,34 @@ def kron(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     return apply(_kron, (input, other))
 
 
-def _norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A002
-    return x.norm(2 if ord is None else ord, dim, keepdim)
+def _norm(input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    return input.norm(2 if ord is None else ord, dim, keepdim, dtype=dtype)
+
+
+def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    return x.norm(ord, dim, keepdim, dtype=dtype)
+
+
+def _cholesky_of(A: Tensor, *, upper: bool = False) -> Tensor:
+    factor = apply(_cholesky, (A,))
+    return factor.mH if upper else factor
+
+
+def _solved(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
+    return apply(_solve, (A, B)) if left else apply(_solve, (A.mT, B.mT)).mT
+
+
+_slogdet_of = namedtuple("_slogdet_of", ["sign", "logabsdet"])
 
 
 class linalg:
     """Linear algebra under PyTorch's names."""
 
-    inv = staticmethod(inverse)
-    det = staticmethod(det)
+    inv = staticmethod(lambda A: apply(_inv, (A,)))
+    det = staticmethod(lambda A: apply(_det, (A,)))
     norm = staticmethod(_norm)
-    vector_norm = norm
-    slogdet = staticmethod(lambda x: apply(_slogdet, (x,)))
-    cholesky = staticmethod(lambda x: apply(_cholesky, (x,)))
-    solve = staticmethod(lambda a, b: apply(_solve, (a, b)))
+    vector_norm = staticmethod(_vector_norm)
+    slogdet = staticmethod(lambda A: _slogdet_of(*apply(_slogdet, (A,))))
+    cholesky = staticmethod(_cholesky_of)
+    solve = staticmethod(_solved)
     matmul = staticmethod(matmul)

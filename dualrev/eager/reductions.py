@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dualrev.eager import dtypes
 from dualrev.eager.dispatch import apply
-from dualrev.eager.names import both, dim_of, dims_of, function
+from dualrev.eager.names import both, dim_of, dims_of
 from dualrev.eager.operation import Op, family
 from dualrev.eager.pointwise import abs_of
 from dualrev.eager.tensors import Tensor, array_of
@@ -39,8 +39,8 @@ _std = family("Std", lambda x, dim, keep, correction: jnp.std(x, dim, ddof=corre
 _logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
-_cumsum = family("Cumsum", lambda x, dim: jnp.cumsum(_integers(x), dim))
-_cumprod = family("Cumprod", lambda x, dim: jnp.cumprod(_integers(x), dim))
+_cumsum = family("Cumsum", lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim))
+_cumprod = family("Cumprod", lambda x, dim, dtype: jnp.cumprod(_float(_integers(x), dtype), dim))
 _arg = family("Argmax", lambda x, dim, keep, largest: (jnp.argmax if largest else jnp.argmin)(
     x if dim is not None else _some(x, "argmax" if largest else "argmin", IndexError), dim, keepdims=keep))
 
@@ -131,20 +131,20 @@ _MAX, _MIN = Op("Max:1", lambda x: jnp.max(_some(x, "max", more=_MORE))), Op("Mi
 
 
 @both
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:  # noqa: A001, A002
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:  # noqa: A001, A002
     """The largest entry; with ``dim``, ``(values, indices)`` along it; with a tensor, the larger of each pair."""
-    if isinstance(dim, Tensor):
-        return input.maximum(dim)
+    if isinstance(dim, Tensor) or other is not None:
+        return input.maximum(dim if other is None else other)
     if dim is None:
         return apply(_MAX, (input,))
     return values_indices(*apply(_max_dim(dim_of(dim, input.ndim), keepdim), (input,)))
 
 
 @both
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:  # noqa: A001, A002
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:  # noqa: A001, A002
     """The smallest entry; with ``dim``, ``(values, indices)`` along it; with a tensor, the smaller of each pair."""
-    if isinstance(dim, Tensor):
-        return input.minimum(dim)
+    if isinstance(dim, Tensor) or other is not None:
+        return input.minimum(dim if other is None else other)
     if dim is None:
         return apply(_MIN, (input,))
     return values_indices(*apply(_min_dim(dim_of(dim, input.ndim), keepdim), (input,)))
@@ -181,15 +181,15 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noq
 
 
 @both
-def cumsum(input: Tensor, dim: int) -> Tensor:  # noqa: A002
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:  # noqa: A002
     """Sums of the entries so far."""
-    return apply(_cumsum(dim_of(dim, input.ndim)), (input,))
+    return apply(_cumsum(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
 @both
-def cumprod(input: Tensor, dim: int) -> Tensor:  # noqa: A002
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:  # noqa: A002
     """Products of the entries so far."""
-    return apply(_cumprod(dim_of(dim, input.ndim)), (input,))
+    return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
 def _norm_of(x: Any, p: Any, dim: Any, keep: bool) -> Any:
@@ -216,9 +216,9 @@ _norm = family("LinalgVectorNorm", _norm_of)
 
 
 @both
-def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A002
+def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
     """The p-norm of all entries together, or along dimensions."""
-    return apply(_norm(p, dims_of(dim, input.ndim), keepdim), (input,))
+    return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim), (input if dtype is None else input.to(dtype),))
 
 
 _sort = family("Sort", lambda x, dim, descending, stable: _sorted(x, dim, descending), many=True)
@@ -236,7 +236,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 
 
 @both
-def argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Tensor:  # noqa: A002
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:  # noqa: A002
     """The order of the entries."""
     return sort(input, dim, descending).indices
 
@@ -263,9 +263,7 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
     return bool(jnp.allclose(array_of(input), array_of(other), rtol, atol, equal_nan))
 
 
-@function
-def count_nonzero(input: Tensor) -> Tensor:  # noqa: A002
-    """How many entries are not zero."""
-    return input.ne(0).sum()
-
-
+@both
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
+    """How many entries are not zero, of all or along dimensions."""
+    return input.ne(0).sum(dim)

@@ -66,6 +66,7 @@ _triu = family("Triu", lambda x, k: jnp.triu(x, k))
 _diag = family("Diag", lambda x, k: jnp.diag(x, k))
 _diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b))
 _unfold = family("RepeatInterleave", lambda x, n, dim: jnp.repeat(x, n, dim))
+_taken = family("RepeatInterleave", lambda x, places, dim: jnp.take(x, jnp.asarray(places, jnp.int32), dim))
 _cast = family("ToCopy", lambda x, dtype: x.astype(dtype))
 CLONE = Op("Clone", lambda x: jnp.copy(x))
 
@@ -269,8 +270,19 @@ def repeat(self: Tensor, *sizes: Any) -> Tensor:
 
 
 @both
-def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:  # noqa: A002
-    """Each entry several times."""
+def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:  # noqa: A002
+    """Each entry several times; as often as a tensor says for each, with ``output_size`` of them in all."""
+    if isinstance(repeats, Tensor) and repeats.numel() == 1:
+        repeats = repeats.item()
+    if isinstance(repeats, Tensor):
+        times = tuple(repeats.tolist())
+        size = input.numel() if dim is None else input.shape[dim_of(dim, input.ndim)]
+        if len(times) != size:
+            raise RuntimeError("repeats must have the same size as input along dim, but got repeats.size(0) = "
+                               f"{len(times)} and input.size({0 if dim is None else dim}) = {size}")
+        places = [i for i, n in enumerate(times) for _ in range(n)]
+        flat = input.reshape(-1) if dim is None else input
+        return apply(_taken(tuple(places), 0 if dim is None else dim_of(dim, input.ndim)), (flat,))
     return apply(_unfold(repeats, dim), (input,))
 
 

@@ -35,6 +35,30 @@ def unpack(saved: Sequence[Any]) -> Sequence[Any]:
     return [array_of(x.unpack(x.packed)) if type(x) is Packed else x for x in saved]
 
 
+def saved_of(node: Node, name: str) -> Any:
+    """What a node has saved under PyTorch's name: an input, ``_saved_self`` or ``_saved_other``, or its result.
+
+    Raises:
+      RuntimeError: it was freed.
+      AttributeError: the node has not saved it.
+    """
+    from dualrev.eager.tensors import Tensor, wrap
+    from dualrev.eager.walk import FREED
+
+    if node.freed is not None or node.saved is None:
+        raise RuntimeError(FREED)
+    wanted = (1, 0) if name == "_saved_result" else (0, int(name in ("_saved_other", "_saved_exponent")))
+    if node.record is None or wanted not in node.record.sources:
+        raise AttributeError(f"{node.name()} has not saved {name}\nit reads other values: an operation here saves what its pull reads")
+    edge = node.edges[wanted[1]] if wanted[0] == 0 else (node, 0)
+    if edge is not None and isinstance(edge[0], Tensor):
+        return edge[0]
+    found = wrap(unpack(node.saved)[node.record.sources.index(wanted)])
+    if edge is not None:
+        found._node, found._slot, found._requires_grad = edge[0], edge[1], True
+    return found
+
+
 def pack(node: Node) -> None:
     """Let the innermost hooks pack what a node has saved."""
     from dualrev.eager.tensors import wrap

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, source
+from dualrev._jax import source
 from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
 from dualrev.eager.node import Node, RemovableHandle
@@ -47,7 +47,9 @@ class Tensor:
     """An array that remembers how it was computed, with PyTorch's semantics.
 
     Args:
-      data: nested sequences of numbers, an array or a tensor; floats by default (see :func:`tensor` for inferred dtypes).
+      data: nested sequences of numbers or an array, which become the default float, or a tensor, which keeps its dtype; or the
+        sizes of a tensor of zeros, as PyTorch has it: ``Tensor(2, 3)``.  :func:`tensor` infers dtypes.
+      requires_grad: whether operations on it are recorded.
 
     >>> from dualrev import eager as torch
     >>> x = torch.tensor([5.0], requires_grad=True)
@@ -120,11 +122,11 @@ class Tensor:
 
         def __getattr__(self, name: str) -> Any: ...
 
-    def __init__(self, data: Any = (), requires_grad: bool = False):
-        array = data if isinstance(data, Tracer) else jnp.asarray(array_of(data) if isinstance(data, Tensor) else data)
-        if not jnp.issubdtype(array.dtype, jnp.inexact) and type(self) is Tensor:
-            array = array.astype(dtypes.get_default_dtype().numpy)
-        _fill(self, array)
+    def __init__(self, *args: Any, **kwargs: Any):
+        from dualrev.eager.legacy import array_for
+
+        requires_grad = kwargs.pop("requires_grad", False)
+        _fill(self, array_for(args, kwargs))
         self._made = source()
         if requires_grad:
             self.requires_grad_()

@@ -131,9 +131,12 @@ _put = family("ToCopy", lambda x, target: jax.device_put(x, target))
 
 
 @method
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
-    """Another dtype or device; the tensor itself if it has both already."""
-    for a in args:
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
+       memory_format: Any = None, tensor: Any = None) -> Tensor:
+    """Another dtype or device, or those of another tensor; the tensor itself if it has both already."""
+    flags = [a for a in args if isinstance(a, bool)]
+    copy = copy or (len(flags) > 1 and flags[1])
+    for a in args if tensor is None else (*args, tensor):
         if isinstance(a, (dtypes.dtype, type)):
             dtype = a
         elif isinstance(a, (str, dtypes.device)):
@@ -152,7 +155,7 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
 
 
 def _to(name: str, dtype: Any) -> None:
-    setattr(Tensor, name, lambda self: self.to(dtype))
+    setattr(Tensor, name, lambda self, memory_format=None: self.to(dtype))
 
 
 for _name in ("double", "half", "bfloat16", "long", "short"):
@@ -160,5 +163,10 @@ for _name in ("double", "half", "bfloat16", "long", "short"):
 for _name, _dtype in dict(float=dtypes.float32, int=dtypes.int32, bool=dtypes.bool).items():
     _to(_name, _dtype)
 Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[attr-defined]
-Tensor.cpu = lambda self: self.to("cpu")  # type: ignore[attr-defined]
-Tensor.cuda = lambda self, device=None: self.to("cuda" if device is None else f"cuda:{device}")  # type: ignore[attr-defined]
+Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[attr-defined]
+
+
+@method
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+    """On a GPU."""
+    return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)

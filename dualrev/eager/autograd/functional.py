@@ -20,7 +20,7 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
     """``grad`` for several weights at once: without a graph of its own, in one walk."""
     if create:
         n = next(g for g in given if g is not None).shape[0]
-        rows = [grad(outputs, inputs, [None if g is None else g[i] for g in given], True, True, allow_unused, False, materialize)
+        rows = [grad(outputs, inputs, [None if g is None else g[i] for g in given], True, True, True, allow_unused, False, materialize)
                 for i in range(n)]
         return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
     captured = capture(inputs)
@@ -95,7 +95,7 @@ def _pull(outs: list[Tensor], inputs: list[Tensor], vs: list[Any], create: bool,
     live = [(o, v) for o, v in zip(outs, vs, strict=True) if o.requires_grad]
     if not live:
         return [wrap(jnp.zeros_like(array_of(x))) for x in inputs]
-    found = grad([o for o, _ in live], inputs, [v for _, v in live], True, create, True)
+    found = grad([o for o, _ in live], inputs, [v for _, v in live], True, create, allow_unused=True)
     _check_strict(strict, [g is not None for g in found], _UNUSED)
     return [wrap(jnp.zeros_like(array_of(x))) if g is None else g for g, x in zip(found, inputs, strict=True)]
 
@@ -154,7 +154,7 @@ def jacobian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, 
     many, outs = _run(func, xs)
     _check_strict(strict, [o.requires_grad for o in outs])
     for i, out in enumerate(outs if strict else ()):
-        found = grad(out, xs, wrap(jnp.ones_like(array_of(out))), True, False, True)
+        found = grad(out, xs, wrap(jnp.ones_like(array_of(out))), True, False, allow_unused=True)
         _check_strict(True, [g is not None for g in found], f"Output {i} of the user-provided function is independent of input {{}}. "
                                                             "This is not allowed in strict mode.")
     return _packed(many, [_packed(is_tuple, _rows(out, xs, create_graph)) for out in outs])
@@ -165,8 +165,11 @@ def _check_scalar(outs: list[Tensor], call: str) -> None:
         raise RuntimeError(f"The Tensor returned by the function given to {call} should contain a single element")
 
 
-def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False) -> Any:
+def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+            outer_jacobian_strategy: str = "reverse-mode") -> Any:
     """The Hessian of a function with a single value, for each pair of inputs.
+
+    ``vectorize`` and ``outer_jacobian_strategy`` change nothing but how long PyTorch takes.
 
     >>> from dualrev import eager as torch
     >>> torch.autograd.functional.hessian(lambda x: (x ** 3).sum(), torch.tensor([1.0, 2.0]))

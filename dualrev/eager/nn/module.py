@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from dualrev.eager.creation import tensor
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import RemovableHandle, changes
 from dualrev.eager.tensors import Tensor
@@ -32,8 +33,9 @@ class Parameter(Tensor):
     tensor([1.], requires_grad=True)
     """
 
-    def __init__(self, data: Any = (), requires_grad: bool = True):
-        super().__init__(data, requires_grad)
+    def __init__(self, data: Any = None, requires_grad: bool = True):
+        super().__init__(Tensor(()) if data is None else data if isinstance(data, Tensor) else tensor(data),
+                         requires_grad=requires_grad)
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + Tensor.__repr__(self)
@@ -214,8 +216,6 @@ class Module:
         Raises:
           RuntimeError: names are missing or unexpected (unless ``strict=False``), or a shape differs.
         """
-        from dualrev.eager.creation import tensor
-
         own = self.state_dict()
         missing = [k for k in own if k not in state_dict]
         unexpected = [k for k in state_dict if k not in own]

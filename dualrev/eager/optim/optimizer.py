@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,27 @@ from dualrev.eager.inplace import write
 from dualrev.eager.modes import enable_grad, mode, no_grad
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
+#: What chooses among PyTorch's implementations of an optimizer, which give the same numbers.
+IMPLEMENTATIONS = ("foreach", "fused", "capturable")
+
+
+def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that takes PyTorch's names of implementations, too: here all parameters are updated by one program.
+
+    Raises:
+      NotImplementedError: steps are to be differentiated.
+    """
+    @functools.wraps(init)
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in IMPLEMENTATIONS:
+            kwargs.pop(name, None)
+        if kwargs.pop("differentiable", False):
+            raise NotImplementedError(f"{type(self).__name__}: differentiable=True is not offered\nsteps of optax through "
+                                      "dualrev.grad are differentiated")
+        init(self, *args, **kwargs)
+
+    return begin
+
 
 class Optimizer:
     """Base class: a subclass gives ``defaults``, ``begin`` and ``update``.
@@ -24,6 +46,11 @@ class Optimizer:
 
     #: Settings that may change at each step without compiling anew.
     numbers: tuple[str, ...] = ("lr", "weight_decay")
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.startswith("dualrev."):
+            cls.__init__ = _of_any_implementation(vars(cls)["__init__"])  # type: ignore[method-assign]
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor):

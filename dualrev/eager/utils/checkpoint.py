@@ -12,6 +12,7 @@ from dualrev.eager.tensors import Tensor, array_of, wrap
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None, preserve_rng_state: bool = True,
+               context_fn: Any = None, determinism_check: str = "default", debug: bool = False, early_stop: bool = True,
                **kwargs: Any) -> Any:
     """Call a function, of which backward computes again what it needs, instead of keeping it.
 
@@ -19,13 +20,19 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
       function: the same operations must run when it is called again.
       use_reentrant: accepted for compatibility.
       preserve_rng_state: whether the same random numbers are drawn again.
+      determinism_check, early_stop: accepted for compatibility: how many values are saved again is always checked.
+
+    Raises:
+      NotImplementedError: ``debug`` or ``context_fn`` is given.
 
     >>> from dualrev import eager as torch
     >>> from dualrev.eager.utils.checkpoint import checkpoint
     >>> x = torch.tensor(2.0, requires_grad=True)
     >>> checkpoint(lambda x: x.exp().sin(), x).backward()
     """
-    seed = None if default_generator._state is None or not preserve_rng_state else array_of(default_generator._state)
+    if debug or context_fn is not None:
+        raise NotImplementedError("torch.utils.checkpoint: debug=True and context_fn= are not offered")
+    seed = array_of(default_generator._begun()) if preserve_rng_state else None
     again: list[Any] = []
     count = [0]
 
