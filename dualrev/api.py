@@ -17,9 +17,10 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import checks, errors, sweeps, zeros
 from dualrev._jax import ShapedArray, Tracer, is_array_like, typeof
-from dualrev.derivatives import Linearized, LinearTranspose, Pullback, Structure, push_flat
+from dualrev.derivatives import LinearTranspose, Pullback, Structure, push_flat
 from dualrev.engines import forward, reverse
 from dualrev.linear_maps import LinearMap, Tape
+from dualrev.maps import Linearized
 from dualrev.residuals import Origins
 from dualrev.rules.table import Unknown, aval_of
 from dualrev.settings import Options, Request, using
@@ -201,7 +202,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
       options: see :class:`~dualrev.settings.Options`.
 
     Returns:
-      ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.derivatives.Linearized` with ``J(*tangents)``, ``J @ v``,
+      ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.maps.Linearized` with ``J(*tangents)``, ``J @ v``,
       ``J.T @ u``, ``J.shape``, ``J.residual_bytes``, ``J.residuals()``.  It is a pytree and may leave ``jit``.
 
     Raises:

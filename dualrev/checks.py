@@ -227,6 +227,16 @@ def _short(aval: Any) -> str:
     return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
 
 
+def spelled(tree: Any, avals: Sequence[Any]) -> str:
+    """A structure with the types of its leaves, as people write them: ``{'w': float32[3], 'b': float32[]}``."""
+    text = str(tree)
+    text = text[len("PyTreeDef("):-1] if text.startswith("PyTreeDef(") else text
+    parts = text.split("*")
+    if len(parts) != len(avals) + 1:  # a node of the user's whose text has stars of its own
+        return f"{text} of {', '.join(map(_short, avals))}"
+    return "".join([part for pair in zip(parts, [*map(_short, avals), ""], strict=True) for part in pair])
+
+
 def check_engine(engine: Any, allowed: tuple[str | None, ...], call: str) -> None:
     if engine not in allowed:
         names = ", ".join(repr(a) for a in allowed if a is not None)

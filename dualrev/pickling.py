@@ -1,0 +1,114 @@
+"""Linear maps as bytes: operations by their names, arrays as they are.
+
+A compiled function is written as the tape of its operations.  What holds a program that is more than that (the body of a loop, a branch,
+a rule that a user attached) cannot be written, and is named.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+from dualrev._jax import Primitive, ShapedArray, Tracer, explicit_sharding, line_of, primitive, varying
+from dualrev.derivatives import Structure
+from dualrev.engines.staging import StagedMap
+from dualrev.linear_maps import LinearMap, Tape
+from dualrev.rules.table import Row, Site, row_of, rows
+from dualrev.settings import Settings, settings_of, using
+
+
+def packed(linear_map: LinearMap, structure: Structure) -> tuple[bytes, bytes]:
+    """The bytes of a flat map, and of the structure around it.
+
+    Raises:
+      pickle.PicklingError: a part cannot be written; the message names it, and the user's line.
+    """
+    return _written(linear_map, structure), _written(structure, structure)
+
+
+def rebuilt(of: Any, flat: bytes, structure: bytes) -> Any:
+    return of(pickle.loads(flat), pickle.loads(structure))
+
+
+def _written(what: Any, structure: Structure) -> bytes:
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer, protocol=5)
+    try:
+        pickler.dump(what)
+    except Exception as error:  # whatever a part of someone else's raises when it is asked to be written
+        raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {pickler.part} cannot be written ({error}). Pickle the "
+                                   "matrix, J.dense(), or the function's arguments, and linearize again where they are read.") from error
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler that knows what maps hold; ``part`` is what it met last, in words."""
+
+    part = "its structure"
+
+    def reducer_override(self, x: Any) -> Any:
+        if isinstance(x, Tape):
+            return _tape, ([_Entry(*entry, source) for entry, source in zip(x.entries, x.sources, strict=True)], x.n_slots, x.in_slots,
+                           x.out_slots, x.wide)
+        if isinstance(x, _Entry):
+            line = line_of(x.source) if x.source is not None else ""
+            self.part = f"the operation '{x.linear_map.name}'{line and f' at {line}'}"
+            return tuple, ((x.linear_map, x.in_slots, x.out_slots),)
+        if isinstance(x, StagedMap):
+            return _itself, (x.tape(),)
+        if isinstance(x, Tracer):
+            raise TypeError("a traced value has no number yet: pickle the map outside the traced function")
+        if isinstance(x, Settings):
+            return settings_of, tuple(x)
+        if isinstance(x, ShapedArray):
+            return self._aval(x)
+        if isinstance(x, Primitive):
+            return self._primitive(x)
+        if isinstance(x, Row):
+            if rows.get(x.primitive) is not x:
+                raise TypeError(f"its rule, {x.where}, is not the one of the table" if hasattr(x, "where") else "its rule is not in the table")
+            return _row, (x.primitive,)
+        if isinstance(x, Site):
+            return _site, (x.row, x.active, x.params, x.in_avals, x.out_avals, x.settings)
+        return NotImplemented
+
+    @staticmethod
+    def _aval(aval: Any) -> Any:
+        if explicit_sharding(aval) is not None or varying(aval):
+            raise TypeError("an array that is spread over a mesh of devices")
+        return _aval, (aval.shape, aval.dtype, aval.weak_type)
+
+    @staticmethod
+    def _primitive(p: Any) -> Any:
+        if primitive(p.name) is not p:
+            raise TypeError(f"the primitive '{p}' is not one of jax's own, and has no name by which it could be found again")
+        return primitive, (p.name,)
+
+
+class _Entry:
+    __slots__ = ("in_slots", "linear_map", "out_slots", "source")
+
+    def __init__(self, linear_map: LinearMap, in_slots: Any, out_slots: Any, source: Any):
+        self.linear_map, self.in_slots, self.out_slots, self.source = linear_map, in_slots, out_slots, source
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _tape(entries: Any, *others: Any) -> Tape:
+    return Tape(entries, *others)
+
+
+def _aval(shape: Any, dtype: Any, weak_type: bool) -> Any:
+    return ShapedArray(shape, dtype, weak_type=weak_type)
+
+
+def _row(p: Any) -> Row:
+    return row_of(p, "pickled")
+
+
+def _site(row: Any, active: Any, params: Any, in_avals: Any, out_avals: Any, settings: Settings) -> Site:
+    with using(settings):
+        return Site(row, active, params, in_avals, out_avals, None)
