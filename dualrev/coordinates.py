@@ -52,9 +52,9 @@ def check_complex_linear(linear_map: LinearMap, s: Structure, call: str) -> None
     given = [jnp.asarray(part.reshape(a.shape) if is_complex([a]) else np.zeros(a.shape), a.dtype)
              for part, a in zip(_cut(vector, differentiable(s.in_avals)), differentiable(s.in_avals), strict=True)]
     straight = _joined(_push(linear_map, s, given), dtype_of(s))
-    turned = _joined(_push(linear_map, s, [t * 1j if is_complex([t]) else t for t in given]), dtype_of(s))
+    turned = _joined(_push(linear_map, s, [_turned(t) if is_complex([t]) else t for t in given]), dtype_of(s))
     scale = float(jnp.max(jnp.abs(straight), initial=0)) + float(jnp.max(jnp.abs(turned), initial=0))
-    if float(jnp.max(jnp.abs(turned - 1j * straight), initial=0)) > 1e3 * float(jnp.finfo(straight.dtype).eps) * scale:
+    if float(jnp.max(jnp.abs(lax.sub(turned, _turned(straight))), initial=0)) > 1e3 * float(jnp.finfo(straight.dtype).eps) * scale:
         raise ValueError(f"{call}: the linear map {s} is linear over the real numbers only, and has no complex matrix, as the function is not "
                          "holomorphic. Write the function as one of real and imaginary parts, or apply the map as it is: J @ v, J.T @ u.")
 
@@ -85,7 +85,7 @@ def push_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
     if not jnp.iscomplexobj(x) or all(is_complex([a]) for a in avals):
         return moved
     imaginary = [jnp.zeros_like(part) if is_complex([a]) else jnp.imag(part) for part, a in zip(parts, avals, strict=True)]
-    return moved + 1j * _joined(_moved("push", linear_map, s, _as(imaginary, avals)), dtype_of(s))
+    return _with_imaginary(moved, _joined(_moved("push", linear_map, s, _as(imaginary, avals)), dtype_of(s)))
 
 
 def pull_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
@@ -98,9 +98,9 @@ def pull_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
     first = [part if is_complex([a]) else _real(part) for part, a in zip(parts, avals, strict=True)]
     moved = _moved("pull", linear_map, s, _as(first, avals))
     if (jnp.iscomplexobj(x) or is_complex(avals)) and not all(is_complex([a]) for a in ins):
-        second = [-1j * part if is_complex([a]) else jnp.imag(part) for part, a in zip(parts, avals, strict=True)]
+        second = [lax.neg(_turned(part)) if is_complex([a]) else jnp.imag(part) for part, a in zip(parts, avals, strict=True)]
         turned = _moved("pull", linear_map, s, _as(second, avals))
-        moved = [x if is_complex([a]) else x + 1j * y for x, y, a in zip(moved, turned, ins, strict=True)]
+        moved = [x if is_complex([a]) else _with_imaginary(x, y) for x, y, a in zip(moved, turned, ins, strict=True)]
     return _joined(moved, dtype_of(s))
 
 
@@ -152,6 +152,17 @@ def _cut(x: Any, avals: Sequence[Any]) -> list[Any]:
         parts.append(x[start: start + aval.size].reshape(aval.shape))
         start += aval.size
     return parts
+
+
+def _turned(x: Any) -> Any:
+    """``i x``, complex whatever ``x`` is."""
+    return lax.complex(lax.neg(jnp.imag(x)), jnp.real(x))
+
+
+def _with_imaginary(x: Any, y: Any) -> Any:
+    """``x + i y``."""
+    y = _turned(y)
+    return lax.add(lax.convert_element_type(x, y.dtype), y)
 
 
 def _real(x: Any) -> Any:

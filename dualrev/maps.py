@@ -147,6 +147,9 @@ class Operator(ABC):
 
     # ----------------------------------------------------------------------------------------------------------------- copies
 
+    @abstractmethod
+    def __copy__(self) -> Any: ...
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         leaves, tree = jax.tree_util.tree_flatten(self)
         copied: dict[int, Any] = {}
@@ -261,6 +264,9 @@ class Linearized(Operator):
         self.check_complex_linear(call)
         return coordinates.check_vector(x, self.shape[axis], call, self.structure)
 
+    def __copy__(self) -> Linearized:
+        return Linearized(self.tape, self.structure, self.origins)
+
     def __reduce__(self) -> Any:
         return pickling.rebuilt, (Linearized, *pickling.packed(self.tape, self.structure))
 
@@ -319,6 +325,9 @@ class Transposed(Operator):
 
     def rmatvec(self, x: Any) -> np.ndarray:
         return np.conj(self.T.matvec(np.conj(x)))
+
+    def __copy__(self) -> Transposed:
+        return Transposed(self.T)
 
     def __reduce__(self) -> Any:
         return Transposed, (self.T,)

@@ -10,9 +10,12 @@ import io
 import pickle
 from typing import Any
 
+import numpy as np
+
 from dualrev._jax import Primitive, ShapedArray, Tracer, explicit_sharding, line_of, primitive, varying
 from dualrev.derivatives import Structure
 from dualrev.engines.staging import StagedMap
+from dualrev.linear_algebra import MadeOfMaps
 from dualrev.linear_maps import LinearMap, Tape
 from dualrev.rules.table import Row, Site, row_of, rows
 from dualrev.settings import Settings, settings_of, using
@@ -33,32 +36,52 @@ def rebuilt(of: Any, flat: bytes, structure: bytes) -> Any:
 
 def _written(what: Any, structure: Structure) -> bytes:
     buffer = io.BytesIO()
-    pickler = _Pickler(buffer, protocol=5)
     try:
-        pickler.dump(what)
+        _Pickler(buffer, protocol=5).dump(what)
     except Exception as error:  # whatever a part of someone else's raises when it is asked to be written
-        raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {pickler.part} cannot be written ({error}). Pickle the "
+        part = "its structure" if what is structure else _culprit(what)
+        raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {part} cannot be written ({error}). Pickle the "
                                    "matrix, J.dense(), or the function's arguments, and linearize again where they are read.") from error
     return buffer.getvalue()
 
 
-class _Pickler(pickle.Pickler):
-    """A pickler that knows what maps hold; ``part`` is what it met last, in words."""
+def _is_written(what: Any) -> bool:
+    try:
+        _Pickler(io.BytesIO(), protocol=5).dump(what)
+    except Exception:  # as above
+        return False
+    return True
 
-    part = "its structure"
+
+def _culprit(linear_map: Any, line: str = "") -> str:
+    """The innermost operation that cannot be written, in words."""
+    if isinstance(linear_map, StagedMap):
+        linear_map = linear_map.tape()
+    if isinstance(linear_map, Tape):
+        parts = [(part, (line_of(source) if source is not None else "") or line)
+                 for (part, _, _), source in zip(linear_map.entries, linear_map.sources, strict=True)]
+    elif isinstance(linear_map, MadeOfMaps):
+        parts = [(part, line) for part in linear_map.inner_maps()]
+    else:
+        parts = []
+    for part, where in parts:
+        if not _is_written(part):
+            return _culprit(part, where)
+    return f"the operation '{linear_map.name}'{line and f' at {line}'}"
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler that knows what maps hold."""
 
     def reducer_override(self, x: Any) -> Any:
         if isinstance(x, Tape):
-            return _tape, ([_Entry(*entry, source) for entry, source in zip(x.entries, x.sources, strict=True)], x.n_slots, x.in_slots,
-                           x.out_slots, x.wide)
-        if isinstance(x, _Entry):
-            line = line_of(x.source) if x.source is not None else ""
-            self.part = f"the operation '{x.linear_map.name}'{line and f' at {line}'}"
-            return tuple, ((x.linear_map, x.in_slots, x.out_slots),)
+            return Tape, (x.entries, x.n_slots, x.in_slots, x.out_slots, x.wide)
         if isinstance(x, StagedMap):
             return _itself, (x.tape(),)
         if isinstance(x, Tracer):
             raise TypeError("a traced value has no number yet: pickle the map outside the traced function")
+        if isinstance(x, (np.ndarray, int, float, complex)) and hasattr(x, "dtype") and type(x).__module__.startswith("jax."):
+            return np.array, (np.asarray(x, x.dtype),)  # a constant of a traced program, in a class of jax's own
         if isinstance(x, Settings):
             return settings_of, tuple(x)
         if isinstance(x, ShapedArray):
@@ -67,7 +90,7 @@ class _Pickler(pickle.Pickler):
             return self._primitive(x)
         if isinstance(x, Row):
             if rows.get(x.primitive) is not x:
-                raise TypeError(f"its rule, {x.where}, is not the one of the table" if hasattr(x, "where") else "its rule is not in the table")
+                raise TypeError(f"the rule for '{x.primitive}' that it uses is not the one of the table")
             return _row, (x.primitive,)
         if isinstance(x, Site):
             return _site, (x.row, x.active, x.params, x.in_avals, x.out_avals, x.settings)
@@ -86,19 +109,8 @@ class _Pickler(pickle.Pickler):
         return primitive, (p.name,)
 
 
-class _Entry:
-    __slots__ = ("in_slots", "linear_map", "out_slots", "source")
-
-    def __init__(self, linear_map: LinearMap, in_slots: Any, out_slots: Any, source: Any):
-        self.linear_map, self.in_slots, self.out_slots, self.source = linear_map, in_slots, out_slots, source
-
-
 def _itself(x: Any) -> Any:
     return x
-
-
-def _tape(entries: Any, *others: Any) -> Tape:
-    return Tape(entries, *others)
 
 
 def _aval(shape: Any, dtype: Any, weak_type: bool) -> Any:
