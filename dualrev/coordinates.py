@@ -1,7 +1,7 @@
 """A linear map in flat coordinates: its matrix, and its products with vectors, for libraries that know nothing of pytrees.
 
 The coordinates are the entries of the differentiable leaves, in the order of the trees.  The matrix is complex where an input or
-output is, and then the map must be linear over the complex numbers in its complex inputs, as the derivative of a holomorphic function is.
+output is; in its complex inputs the map must be linear over the complex numbers, as the derivative of a holomorphic function is.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def check_complex_linear(linear_map: LinearMap, s: Structure, call: str) -> None
     if not is_complex(s.in_avals):
         return
     if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(linear_map)):
-        raise TypeError(f"{call} of the linear map {s}, which has complex inputs, inside a traced program, where it cannot be told whether "
-                        "the map is linear over the complex numbers: call J.dense(holomorphic=True) if it is.")
+        raise TypeError(f"{call} of the linear map {s}, which has complex inputs, inside a traced program, where it cannot be "
+                        "told whether the map is linear over the complex numbers: J.dense and J.to_lineax take holomorphic=True.")
     random = np.random.default_rng(0)
     vector = random.standard_normal(s.shape[1]) + 1j * random.standard_normal(s.shape[1])
     # Real inputs stay real, as a complex matrix need only act on them so.
@@ -55,8 +55,9 @@ def check_complex_linear(linear_map: LinearMap, s: Structure, call: str) -> None
     turned = _joined(_push(linear_map, s, [_turned(t) if is_complex([t]) else t for t in given]), dtype_of(s))
     scale = float(jnp.max(jnp.abs(straight), initial=0)) + float(jnp.max(jnp.abs(turned), initial=0))
     if float(jnp.max(jnp.abs(lax.sub(turned, _turned(straight))), initial=0)) > 1e3 * float(jnp.finfo(straight.dtype).eps) * scale:
-        raise ValueError(f"{call}: the linear map {s} is linear over the real numbers only, and has no complex matrix, as the function is not "
-                         "holomorphic. Write the function as one of real and imaginary parts, or apply the map as it is: J @ v, J.T @ u.")
+        raise ValueError(f"{call}: the linear map {s} is linear over the real numbers only, and has no complex matrix, as the function "
+                         "is not holomorphic. Write the function as one of real and imaginary parts, or apply the map as it is: J @ v, "
+                         "J.T @ u.")
 
 
 def dense(linear_map: LinearMap, s: Structure) -> jax.Array:
@@ -105,8 +106,10 @@ def pull_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
 
 
 def _push(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[Any]:
+    moves = [flag for flag, a in zip(s.active, s.in_avals, strict=True) if is_differentiable(a)]
     with using(s.settings):
-        found = zip(linear_map.push(*tangents), s.out_avals, strict=True)
+        moved = linear_map.push(*[t for t, flag in zip(tangents, moves, strict=True) if flag])
+        found = zip(moved, s.out_avals, strict=True)
         return [zeros.fit(t, a) for t, a in found if is_differentiable(a)]
 
 
@@ -142,7 +145,8 @@ def check_vector(x: Any, n: Any, call: str, s: Structure) -> Any:
     """A vector of ``n`` numbers, or a column of them, as a vector."""
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if x.shape not in ((n,), (n, 1)):
-        raise ValueError(f"{call} of the linear map {s}, {s.shape[0]} x {s.shape[1]}, takes a vector of {n} numbers; got shape {x.shape}")
+        raise ValueError(f"{call} of the linear map {s}, {s.shape[0]} x {s.shape[1]}, takes a vector of {n} numbers; got one of shape "
+                         f"{x.shape}")
     return x.reshape(n)
 
 

@@ -1,7 +1,7 @@
 """Linear maps as bytes: operations by their names, arrays as they are.
 
-A compiled function is written as the tape of its operations.  What holds a program that is more than that (the body of a loop, a branch,
-a rule that a user attached) cannot be written, and is named.
+A compiled function is written as the tape of its operations.  What holds a program that is more than that (the body of a loop, a
+branch, a rule that a user attached) cannot be written, and is named.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def _written(what: Any, structure: Structure) -> bytes:
         _Pickler(buffer, protocol=5).dump(what)
     except Exception as error:  # whatever a part of someone else's raises when it is asked to be written
         part = "its structure" if what is structure else _culprit(what)
-        raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {part} cannot be written ({error}). Pickle the "
-                                   "matrix, J.dense(), or the function's arguments, and linearize again where they are read.") from error
+        raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {part} cannot be written ({error}). "
+                                   "Pickle the matrix, J.dense(), or the function's arguments, and linearize again there.") from error
     return buffer.getvalue()
 
 

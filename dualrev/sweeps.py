@@ -43,7 +43,7 @@ def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: 
     if is_eager(()):
         chunks = [several(shifted(positions(min(chunk_size, n - start)), start)) for start in range(0, n, chunk_size)]
         return [jnp.concatenate(parts) for parts in zip(*chunks, strict=True)]
-    return list(lax.map(lambda i: list(move(*[b[0] for b in basis_vectors(avals, i[None])])), jnp.arange(n, dtype=np.int32),
+    return list(lax.map(lambda i: list(move(*[b[0] for b in basis_vectors(avals, i[None])])), positions(n),
                         batch_size=chunk_size))
 
 

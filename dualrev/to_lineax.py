@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial, tree_map, tree_unflatten
+from jax.tree_util import Partial, tree_flatten, tree_map, tree_unflatten
 
 from dualrev.derivatives import Structure, single
 
@@ -39,18 +39,20 @@ def _structure(tree: Any, avals: Any, s: Structure) -> Any:
 def operator_class() -> Any:
     """The operator's class: lineax's operator of a function, with a transpose that is known."""
     try:
+        import equinox
         import lineax
     except ImportError as error:
         raise ImportError("to_lineax needs the library lineax, which is not installed: pip install lineax") from error
 
     class MapOperator(lineax.FunctionLinearOperator):  # type: ignore[misc]  # inherits how lineax reads tags
         transposed_fn: Callable[[Any], Any]
-        output_structure: Any
+        output_structure: Any = equinox.field(static=True)
 
         def __init__(self, fn: Any, transposed_fn: Any, ins: Any, outs: Any, tags: Any):
             super().__init__(fn, ins, tags, closure_convert=False)
             self.transposed_fn = transposed_fn
-            self.output_structure = Partial(lambda: outs)
+            leaves, tree = tree_flatten(outs)
+            self.output_structure = tuple(leaves), tree
 
         def transpose(self) -> Any:
             if lineax.is_symmetric(self):
@@ -58,7 +60,8 @@ def operator_class() -> Any:
             return MapOperator(self.transposed_fn, self.fn, self.out_structure(), self.in_structure(), lineax.transpose_tags(self.tags))
 
         def out_structure(self) -> Any:
-            return self.output_structure()
+            leaves, tree = self.output_structure
+            return tree_unflatten(tree, leaves)
 
     @lineax.conj.register(MapOperator)
     def _(operator: Any) -> Any:

@@ -6,7 +6,7 @@ A complex input has unit tangents along both axes, as its derivative need only b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
 
 def positions(n: Any) -> Any:
     """``0, ..., n - 1``; an operation of the program where ``n`` is a symbol, whose value only a later call tells."""
-    return lax.iota(np.int32, n) if is_symbolic_dim(n) else np.arange(n, dtype=np.int32)
+    return lax.iota(np.int32, cast(Any, n)) if is_symbolic_dim(n) else np.arange(n, dtype=np.int32)
 
 
 def shifted(indices: Any, by: Any) -> Any:
