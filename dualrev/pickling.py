@@ -17,7 +17,7 @@ from dualrev.derivatives import Structure
 from dualrev.engines.staging import StagedMap
 from dualrev.linear_algebra import MadeOfMaps
 from dualrev.linear_maps import LinearMap, Tape
-from dualrev.rules.table import Row, Site, row_of, rows
+from dualrev.rules.table import Row, Site, row_of
 from dualrev.settings import Settings, settings_of, using
 
 
@@ -89,9 +89,7 @@ class _Pickler(pickle.Pickler):
         if isinstance(x, Primitive):
             return self._primitive(x)
         if isinstance(x, Row):
-            if rows.get(x.primitive) is not x:
-                raise TypeError(f"the rule for '{x.primitive}' that it uses is not the one of the table")
-            return _row, (x.primitive,)
+            return _row, (x.primitive, _name_in(row_of(x.primitive, "pickled"), x))
         if isinstance(x, Site):
             return _site, (x.row, x.active, x.params, x.in_avals, x.out_avals, x.settings)
         return NotImplemented
@@ -117,8 +115,19 @@ def _aval(shape: Any, dtype: Any, weak_type: bool) -> Any:
     return ShapedArray(shape, dtype, weak_type=weak_type)
 
 
-def _row(p: Any) -> Row:
-    return row_of(p, "pickled")
+def _name_in(found: Row, row: Row) -> str:
+    """The attribute by which a row of the table holds another that it chooses; empty for itself."""
+    if found is row:
+        return ""
+    for name, value in vars(found).items():
+        if value is row:
+            return name
+    raise TypeError(f"the rule for '{row.primitive}' that it uses is not the one of the table")
+
+
+def _row(p: Any, name: str) -> Row:
+    found = row_of(p, "pickled")
+    return getattr(found, name) if name else found
 
 
 def _site(row: Any, active: Any, params: Any, in_avals: Any, out_avals: Any, settings: Settings) -> Site:
