@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from agreement import ENGINES, assert_close
 from jax import lax
+from scipy.sparse import linalg
 
 import dualrev as dr
 
@@ -285,7 +286,6 @@ def test_constant_inputs() -> None:
 
 
 def test_scipy() -> None:
-    linalg = pytest.importorskip("scipy.sparse.linalg", reason="SciPy comes with scikit-learn, in the extra 'test'")
     random = np.random.default_rng(0)
     B = random.standard_normal((8, 6)) + 1j * random.standard_normal((8, 6))
     z, b = random.standard_normal(6) + 0.5j, random.standard_normal(8) + 0j
