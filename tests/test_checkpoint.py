@@ -372,5 +372,5 @@ def test_static_arguments_by_name() -> None:
 
 def test_concrete() -> None:
     assert_close(dualrev.grad(dualrev.checkpoint(jnp.sin, concrete=False))(0.5), np.cos(0.5))
-    with pytest.raises(NotImplementedError, match="concrete=True is not supported.*static_argnames"):
+    with pytest.raises(NotImplementedError, match=r"concrete=True is not supported.*static_argnames"):
         dualrev.checkpoint(concrete=True)(jnp.sin)
