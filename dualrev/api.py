@@ -17,9 +17,10 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import checks, errors, sweeps, zeros
 from dualrev._jax import ShapedArray, Tracer, is_array_like, typeof
-from dualrev.derivatives import Linearized, LinearTranspose, Pullback, Structure, push_flat
+from dualrev.derivatives import LinearTranspose, Pullback, Structure, push_flat
 from dualrev.engines import forward, reverse
 from dualrev.linear_maps import LinearMap, Tape
+from dualrev.maps import Linearized
 from dualrev.residuals import Origins
 from dualrev.rules.table import Unknown, aval_of
 from dualrev.settings import Options, Request, using
@@ -80,11 +81,14 @@ def prepare(fun: Callable[..., Any], args: tuple[Any, ...], has_aux: bool, reque
     return FlatCall(fun, in_tree, has_aux, through), checks.as_arrays(flat)
 
 
-def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request: Request,
-                   chunk_size: int | None = None) -> tuple[list[Any], LinearMap, Structure]:
+def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request: Request, chunk_size: int | None = None,
+                   in_nzs: Any = None) -> tuple[list[Any], LinearMap, Structure]:
     """Everything the function returned, and the linear map of its outputs, by either engine."""
     avals = [typeof(x) for x in flat]
     active = request.flags(call.in_tree, avals)
+    if in_nzs is not None:
+        moving = checks.spread_flags(in_nzs, call.in_tree, errors.user_call.get(), "in_nzs")
+        active = [flag if moves else False for flag, moves in zip(active, moving, strict=True)]
     linear_map: LinearMap
     if engine == "reverse":
         results, tape = reverse.linearize(call, flat, active, is_whole=True)
@@ -145,8 +149,8 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
         return (out, out_tangent, aux) if has_aux else (out, out_tangent)
 
 
-def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (),
-        engine: Engine = "reverse", **options: Unpack[Options]) -> Any:
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (), saveable_args: Any = True,
+        in_nzs: Any = None, engine: Engine = "reverse", **options: Unpack[Options]) -> Any:
     r"""Evaluate a function and return the function that pulls cotangents back: the vector-Jacobian product.
 
     :math:`u \mapsto \partial f(x)^{\mathsf T} u`.
@@ -156,6 +160,8 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
       primals: the arguments :math:`x`.
       has_aux: whether ``fun`` returns ``(out, aux)``.
       reduce_axes: accepted for compatibility; must be empty.
+      saveable_args: accepted for compatibility with jax 0.12; must be True, as a pull that waits for its arguments is not offered.
+      in_nzs: a bool, or a tree of bools that is a prefix of the primals: where False, an input is held constant (its cotangent is 0).
       engine: ``"reverse"`` writes a tape, one pull costs a small multiple of ``fun``; ``"forward"`` pushes a basis of the
         inputs, keeps the Jacobian, and each pull is a contraction with it.
       options: see :class:`~dualrev.settings.Options`.
@@ -178,16 +184,19 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
     checks.check_engine(engine, ("forward", "reverse"), "vjp")
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to vjp is deprecated")
+    if not all(x is True for x in jax.tree_util.tree_leaves(saveable_args)):
+        raise NotImplementedError(f"vjp: saveable_args must be True for every argument; got {saveable_args!r}. To keep an argument "
+                                  "from being stored, differentiate dr.checkpoint of the function.")
     request = Request.of("vjp", options)
     with errors.calling("vjp"), using(request.settings):
         call, flat = prepare(fun, primals, has_aux, request, "primals")
-        results, linear_map, structure = linearize_flat(call, flat, engine, request)
+        results, linear_map, structure = linearize_flat(call, flat, engine, request, None, in_nzs)
         out, aux = call.finish(results)
         pull = Pullback(linear_map, structure, Origins(flat, results[: call.n_out], structure))
         return (out, pull, aux) if has_aux else (out, pull)
 
 
-def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, engine: Engine = "reverse",
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_nzs: Any = None, engine: Engine = "reverse",
               **options: Unpack[Options]) -> Any:
     r"""Evaluate a function and return its derivative there as a linear map.
 
@@ -197,12 +206,14 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
       fun: function of arrays, or of pytrees of them.
       primals: the arguments :math:`x`.
       has_aux: whether ``fun`` returns ``(out, aux)``.
+      in_nzs: a bool, or a tree of bools that is a prefix of the primals: where False, an input is held constant.
       engine: ``"reverse"`` keeps a tape; ``"forward"`` keeps the Jacobian, found by pushes of a basis.
       options: see :class:`~dualrev.settings.Options`.
 
     Returns:
-      ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.derivatives.Linearized` with ``J(*tangents)``, ``J @ v``,
-      ``J.T @ u``, ``J.shape``, ``J.residual_bytes``, ``J.residuals()``.  It is a pytree and may leave ``jit``.
+      ``(out, J)``, and ``aux`` where ``has_aux``: a :class:`~dualrev.maps.Linearized` with ``J(*tangents)``, ``J @ v``,
+      ``J.T @ u``, ``J @ K``, ``2 * J + K``, ``J.dense()``, ``J.shape``,
+      ``J.residual_bytes``, ``J.residuals()``.  It is a pytree and may leave ``jit``.
 
     Raises:
       TypeError, ValueError: primals that are not arrays; later, tangents that do not fit.
@@ -219,7 +230,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, eng
     request = Request.of("linearize", options)
     with errors.calling("linearize"), using(request.settings):
         call, flat = prepare(fun, primals, has_aux, request, "primals")
-        results, linear_map, structure = linearize_flat(call, flat, engine, request)
+        results, linear_map, structure = linearize_flat(call, flat, engine, request, None, in_nzs)
         out, aux = call.finish(results)
         J = Linearized(linear_map, structure, Origins(flat, results[: call.n_out], structure))
         return (out, J, aux) if has_aux else (out, J)

@@ -191,7 +191,8 @@ def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: st
     if given != tree:
         raise (TypeError if what == "tangent" else ValueError)(
             f"unexpected tree structure of the {what} given to {call}, which has the structure of the {of}s: "
-            f"expected {tree}, got {given}"
+            f"expected {tree}, got {given} (expected {spelled(tree, [tangent_aval(a) for a in avals])}, got "
+            f"{spelled(given, [typeof(x) if is_array_like(x) else None for x in flat])})"
         )
     for (path, t), aval in zip(tree_flatten_with_path(values)[0], avals, strict=True):
         if not is_array_like(t):
@@ -224,7 +225,29 @@ def _is_host(x: Any) -> bool:
 
 
 def _short(aval: Any) -> str:
+    if aval is None:
+        return "(not an array)"
     return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
+
+
+def spelled(tree: Any, avals: Sequence[Any]) -> str:
+    """A structure with the types of its leaves, as people write them: ``{'w': float32[3], 'b': float32[]}``."""
+    text = str(tree)
+    text = text[len("PyTreeDef("):-1] if text.startswith("PyTreeDef(") else text
+    parts = text.split("*")
+    if len(parts) != len(avals) + 1:  # a node of the user's whose text has stars of its own
+        return f"{text} of {', '.join(map(_short, avals))}"
+    return "".join([part for pair in zip(parts, [*map(_short, avals), ""], strict=True) for part in pair])
+
+
+def spread_flags(flags: Any, tree: Any, call: str, name: str) -> list[bool]:
+    """A bool for each leaf, from a prefix of the structure; containers are matched by how many children they have."""
+    if isinstance(flags, (bool, np.bool_)):
+        return [bool(flags)] * tree.num_leaves
+    kinds, children = tree_flatten(flags, is_leaf=lambda x: x is not flags)[0], tree.children()
+    if flags is None or len(kinds) != len(children) or (len(kinds) == 1 and kinds[0] is flags):
+        raise ValueError(f"{call}: {name} must be a bool, or a tree of bools that is a prefix of the primals, {tree}; got {flags!r}")
+    return [flag for part, child in zip(kinds, children, strict=True) for flag in spread_flags(part, child, call, name)]
 
 
 def check_engine(engine: Any, allowed: tuple[str | None, ...], call: str) -> None:

@@ -9,12 +9,14 @@ from typing import Any, Literal, Unpack
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.errors import InconclusiveDimensionOperation
 from jax.tree_util import tree_leaves, tree_unflatten
 
 from dualrev import api, checks, errors, sweeps, zeros
 from dualrev._jax import convert_to, is_differentiable, is_eager, tangent_aval, typeof
 from dualrev.checks import Argnums
-from dualrev.derivatives import DenseMap, pull_flat
+from dualrev.dense import DenseMap
+from dualrev.derivatives import pull_flat
 from dualrev.settings import Options, Request, using
 
 Engine = Literal["forward", "reverse"]
@@ -213,7 +215,7 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
                 results, linear_map, s = api.linearize_flat(call, flat, "forward" if engine == "forward" else "reverse",
                                                             request, chunk_size)
                 outs = results[: call.n_out]
-                push_is_cheaper = s.shape[1] <= s.shape[0] and all(_is_real(x) for x in flat)
+                push_is_cheaper = _has_fewer_inputs(s.shape) and all(_is_real(x) for x in flat)
                 if direction == "push" or (direction == "auto" and push_is_cheaper):
                     blocks = _push_blocks(linear_map, s, chunk_size)
                 else:
@@ -228,6 +230,15 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
             return (jacobian, aux) if has_aux else jacobian
 
     return jacobian_f
+
+
+def _has_fewer_inputs(shape: tuple[Any, Any]) -> bool:
+    """Whether there are no more inputs than outputs; symbols that do not tell count as inputs that are more."""
+    m, n = shape
+    try:
+        return bool(n <= m)
+    except InconclusiveDimensionOperation:
+        return False
 
 
 def _is_real(x: Any) -> bool:

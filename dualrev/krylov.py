@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 #: Dimension of the space in which a cycle looks for the solution, and how many cycles there are at most.
 RESTART, CYCLES = 40, 100
@@ -28,7 +29,7 @@ def gmres(matvec: Callable[[Any], Any], b: Any) -> Any:
 
     Source: [Saad & Schultz 1986, alg. 4].
     """
-    n, m = b.size, min(b.size, RESTART)
+    n, m = b.size, RESTART if is_symbolic_dim(b.size) else min(b.size, RESTART)
     eps = jnp.finfo(b.dtype).eps
     size = jnp.linalg.norm(b)
 

@@ -144,6 +144,8 @@ def _separating(values: list[Any], costs: list[int], flows: list[tuple[int, int]
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
+    if not values:  # nothing needs to be stored, as for a linear function
+        return set()
     n = 2 * len(values) + 2
     scale = min(1.0, LARGEST / max(sum(costs), 1))
     edges = [(2 * i, 2 * i + 1) for i in range(len(values))] + [(a % n, b % n) for a, b in flows]

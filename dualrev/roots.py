@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.tree_util import tree_flatten, tree_structure, tree_unflatten
 
 from dualrev import checks, errors, zeros
 from dualrev._jax import SymbolicZero, Tracer, bind_custom_jvp, bind_linear_solve, is_differentiable, tangent_aval, typeof
 from dualrev.calls import Function, Traced, split_arguments
-from dualrev.derivatives import DenseMap
+from dualrev.dense import DenseMap
 from dualrev.engines import forward, reverse
 from dualrev.krylov import gmres
 from dualrev.linear_maps import LinearMap
@@ -168,7 +169,8 @@ class _Problem:
             return _parts(self.residuals(_joined(parts, self.avals), operands))
 
         derivative = self.derivative(in_parts, _parts(x))
-        if sum(part.size for part in _parts(x)) > DENSE:
+        n = sum(part.size for part in _parts(x))
+        if is_symbolic_dim(n) or n > DENSE:  # a number that is not known may be large
             return _joined(_solve_flat(derivative, _by_gmres, _parts(b)), self.avals)
         avals = [typeof(part) for part in _parts(x)]
         if not any(a.size for a in avals):
@@ -237,12 +239,12 @@ def _matrix(dense: DenseMap) -> Any:
     rows = [jnp.concatenate([block.reshape(-1, aval.size) for block, aval in zip(row, dense.in_avals, strict=True)], axis=1)
             for row in dense.real]
     joint = jnp.concatenate(rows)
-    return joint.astype(jnp.promote_types(joint.dtype, jnp.float32))
+    return joint.astype(zeros.common_dtype(joint.dtype, jnp.float32))
 
 
 def _raveled(xs: Sequence[Any]) -> Any:
     joint = jnp.concatenate([x.ravel() for x in xs])
-    return joint.astype(jnp.promote_types(joint.dtype, jnp.float32))
+    return joint.astype(zeros.common_dtype(joint.dtype, jnp.float32))
 
 
 def _unraveled(vector: Any, like: Sequence[Any]) -> list[Any]:

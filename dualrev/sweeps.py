@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from dualrev._jax import is_differentiable, is_eager, tangent_aval, typeof
-from dualrev.derivatives import DenseMap
+from dualrev.dense import DenseMap
 from dualrev.engines import forward
-from dualrev.engines.columns import basis_vectors, push_all
+from dualrev.engines.columns import basis_vectors, positions, push_all, shifted
 from dualrev.linear_maps import LinearMap
 from dualrev.settings import widened
 from dualrev.zeros import fit
@@ -24,8 +24,9 @@ def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: 
     """``move`` applied to each basis vector of the given spaces, stacked along a new first axis.
 
     ``chunk_size`` bounds how many are in memory at once; ``move_all`` applies it to stacked vectors, where that is not left to vmap.
+    Sizes may be symbols.
     """
-    n = sum(aval.size for aval in avals)
+    n: Any = sum(aval.size for aval in avals)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
 
@@ -33,20 +34,33 @@ def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: 
         moves = move_all or jax.vmap(lambda *t: list(move(*t)))
         return list(moves(*basis_vectors(avals, indices)))
 
-    if chunk_size is None or chunk_size >= n:
-        return several(np.arange(n, dtype=np.int32))
+    if chunk_size is None:
+        return several(positions(n))
+    if is_symbolic_dim(n):
+        return _padded_chunks(several, n, chunk_size)
+    if chunk_size >= n:
+        return several(positions(n))
     if is_eager(()):
-        chunks = [several(np.arange(start, min(start + chunk_size, n), dtype=np.int32)) for start in range(0, n, chunk_size)]
+        chunks = [several(shifted(positions(min(chunk_size, n - start)), start)) for start in range(0, n, chunk_size)]
         return [jnp.concatenate(parts) for parts in zip(*chunks, strict=True)]
-    return list(lax.map(lambda i: list(move(*[b[0] for b in basis_vectors(avals, i[None])])), jnp.arange(n, dtype=np.int32),
+    return list(lax.map(lambda i: list(move(*[b[0] for b in basis_vectors(avals, i[None])])), positions(n),
                         batch_size=chunk_size))
+
+
+def _padded_chunks(several: Callable[[Any], list[Any]], n: Any, chunk_size: int) -> list[Any]:
+    """As :func:`sweep` for ``n`` that is a symbol: chunks of one size, the last of which goes on with zero vectors."""
+    n_chunks = (n + (chunk_size - 1)) // chunk_size
+    starts = lax.iota(jnp.int32, n_chunks) * chunk_size
+    stacked = lax.map(lambda start: several(lax.add(lax.iota(jnp.int32, chunk_size), lax.broadcast(start, (chunk_size,)))), starts)
+    return [lax.slice_in_dim(lax.reshape(x, (n_chunks * chunk_size, *x.shape[2:])), 0, n) for x in stacked]
 
 
 def columns(stacked: Sequence[Any], in_avals: Sequence[Any], out_avals: Sequence[Any]) -> list[list[Any]]:
     """Blocks ``[output][input]`` of shape (output, input) from pushes stacked along their first axis."""
     blocks = []
     for pushed, out_aval in zip(stacked, out_avals, strict=True):
-        row, offset = [], 0
+        row: list[Any] = []
+        offset: Any = 0
         for aval in in_avals:
             part = lax.slice_in_dim(pushed, offset, offset + aval.size)
             moved = lax.transpose(part, (*range(1, part.ndim), 0))
@@ -58,7 +72,8 @@ def columns(stacked: Sequence[Any], in_avals: Sequence[Any], out_avals: Sequence
 
 def rows(stacked: Sequence[Any], in_avals: Sequence[Any], out_avals: Sequence[Any]) -> list[list[Any]]:
     """Blocks ``[output][input]`` of shape (output, input) from pulls stacked along their first axis."""
-    blocks, offset = [], 0
+    blocks: list[list[Any]] = []
+    offset: Any = 0
     for out_aval in out_avals:
         blocks.append([lax.reshape(lax.slice_in_dim(pulled, offset, offset + out_aval.size), (*out_aval.shape, *aval.shape))
                        for pulled, aval in zip(stacked, in_avals, strict=True)])

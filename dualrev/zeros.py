@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -54,6 +55,12 @@ def fit(t: Any, aval: Any) -> Any:
 def cast(t: Any, dtype: Any) -> Any:
     """A tangent in another dtype."""
     return t if t.dtype == dtype else lax.convert_element_type(t, dtype)
+
+
+def common_dtype(x: Any, y: Any) -> Any:
+    """The dtype that holds the values of both, whatever jax is told of promotion that nobody asked for."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(x, y)
 
 
 def add(x: Any, y: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import FACES, Face, assert_same
+from agreement import FACES, Face, assert_close, assert_same
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -331,3 +332,45 @@ def test_decorator_and_arguments() -> None:
         dualrev.checkpoint(jnp.sin, policy="dots")  # type: ignore[call-overload]
     with pytest.raises(AttributeError, match="no_such_policy"):
         _ = policies.no_such_policy
+
+
+def test_static_arguments_by_name() -> None:
+    """A name is static by keyword, by position and under jit, and the function is traced once for each value."""
+    traced: list[str] = []
+
+    @functools.partial(dualrev.checkpoint, static_argnames=("kind", "power"))
+    def f(x: Any, kind: str = "sin", *, power: int = 1) -> Any:
+        """A wave."""
+        traced.append(kind)
+        wave = jnp.sin(x) if kind == "sin" else jnp.cos(x)
+        for _ in range(power):
+            wave = wave * x
+        return wave
+
+    assert f.__name__ == "f"
+    assert f.__doc__ == "A wave."
+    x = 0.7
+    expected = np.cos(x) * x**2 + 2 * x * np.sin(x)
+    for call in (lambda x: f(x, power=2), lambda x: f(x, "sin", power=2), lambda x: f(x, kind="sin", power=2)):
+        assert_close(dualrev.grad(call)(x), expected)
+        assert_close(dualrev.grad(jax.jit(call))(x), expected)
+        assert_close(jax.grad(call)(x), expected)
+        assert "remat" in str(jax.make_jaxpr(call)(x))
+    assert_close(dualrev.grad(lambda x: f(x, "cos"))(x), np.cos(x) - x * np.sin(x))
+    assert len(traced) == 4
+    both = dualrev.checkpoint(lambda x, n, kind: x**n if kind else x, static_argnums=1, static_argnames="kind")
+    assert_close(dualrev.grad(both)(x, 3, True), 3 * x**2)
+    anything = dualrev.checkpoint(lambda x, **options: x * len(options["kind"]), static_argnames="kind", policy="auto")
+    assert_close(dualrev.grad(anything)(x, kind="four"), 4.0)
+    with pytest.raises(ValueError, match="'knd', which is not an argument of f; its arguments are x, kind, power"):
+        dualrev.checkpoint(f, static_argnames="knd")
+    with pytest.raises(ValueError, match=r"static argument 'kind' must be hashable; got \['sin'\] of type list"):
+        f(x, kind=["sin"])
+    with pytest.raises(TypeError, match="static_argnames must be a string or several"):
+        dualrev.checkpoint(f, static_argnames=(1,))  # type: ignore[arg-type]
+
+
+def test_concrete() -> None:
+    assert_close(dualrev.grad(dualrev.checkpoint(jnp.sin, concrete=False))(0.5), np.cos(0.5))
+    with pytest.raises(NotImplementedError, match=r"concrete=True is not supported.*static_argnames"):
+        dualrev.checkpoint(concrete=True)(jnp.sin)

@@ -6,37 +6,51 @@ A complex input has unit tangents along both axes, as its derivative need only b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from dualrev._jax import convert_to, first_member, typeof, vary_as
-from dualrev.derivatives import DenseMap
+from dualrev.dense import DenseMap
 from dualrev.zeros import zeros_of
 
 
 def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
     """Rows ``indices`` of the standard basis of the product of the given spaces: one array ``(k, *shape)`` for each space."""
-    blocks, offset = [], 0
+    blocks: list[Any] = []
+    offset: Any = 0
     for aval in avals:
-        hot = lax.eq(lax.broadcast_in_dim(indices - offset, (*indices.shape, aval.size), (0,)),
+        hot = lax.eq(lax.broadcast_in_dim(shifted(indices, -offset), (*indices.shape, aval.size), (0,)),
                      lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
         blocks.append(vary_as(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)), aval))
         offset += aval.size
     return blocks
 
 
-def count(aval: Any) -> int:
-    """How many unit tangents an input has."""
-    return int(aval.size) * (2 if _is_complex(aval) else 1)
+def positions(n: Any) -> Any:
+    """``0, ..., n - 1``; an operation of the program where ``n`` is a symbol, whose value only a later call tells."""
+    return lax.iota(np.int32, cast(Any, n)) if is_symbolic_dim(n) else np.arange(n, dtype=np.int32)
+
+
+def shifted(indices: Any, by: Any) -> Any:
+    """``indices + by``, where ``by`` may be a symbol."""
+    if not is_symbolic_dim(by):
+        return indices + by
+    return lax.add(indices, lax.broadcast(lax.convert_element_type(jnp.asarray(by), indices.dtype), indices.shape))
+
+
+def count(aval: Any) -> Any:
+    """How many unit tangents an input has: an int, or a symbol."""
+    return aval.size * (2 if _is_complex(aval) else 1)
 
 
 def units(aval: Any) -> Any:
     """The unit tangents of an input, along a new first axis."""
-    (units,) = basis_vectors([aval], np.arange(aval.size, dtype=np.int32))
+    (units,) = basis_vectors([aval], positions(aval.size))
     return lax.concatenate([units, units * 1j], 0) if _is_complex(aval) else units
 
 
@@ -50,7 +64,7 @@ def push_all(push: Callable[[Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]
              tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """``(outs, tangents out)`` for tangents stacked along their first axis, of which None is zero; outs are computed once."""
 
-    if not next(len(t) for t in tangents if t is not None):  # no direction: values come from one that does not move
+    if next(t.shape[0] for t in tangents if t is not None) == 0:  # no direction: values come from one that does not move
         outs, moved = push([None if t is None else zeros_of(typeof(t).update(shape=t.shape[1:])) for t in tangents])
         return list(outs), [None if t is None else lax.broadcast(t, (0,)) for t in moved]
 

@@ -17,7 +17,7 @@ import jax
 from jax import lax
 
 from dualrev._jax import SymbolicZero, is_eager, jaxpr_as_fun, program_primitive, stage, tangent_aval, typeof
-from dualrev.derivatives import DenseMap
+from dualrev.dense import DenseMap
 from dualrev.engines import columns
 from dualrev.engines.staging import cached, linearization_of, pushforward_of
 from dualrev.linear_maps import LinearMap, Tangents
