@@ -177,6 +177,25 @@ def is_custom_root(operation: Any) -> bool:
     return isinstance(operation, getattr(solves, "CustomRoot", ()))
 
 
+#: Functions of jax that are programs and whose programs have no derivative, or another than the function: name -> file.
+_LIBRARY_FUNCTIONS = {"_sqrtm": "jax/_src/scipy/linalg.py", "eigh_tridiagonal": "jax/_src/scipy/linalg.py"}
+
+
+def library_function(params: dict[str, Any]) -> str | None:
+    """Which of :data:`_LIBRARY_FUNCTIONS` a ``jit`` call runs: its program has that name, and was traced from jax's own file."""
+    name = params["name"]
+    if name not in _LIBRARY_FUNCTIONS:
+        return None
+    info = params["jaxpr"].jaxpr.debug_info
+    file = (info.func_filename or "").replace("\\", "/") if info is not None else ""
+    return name if file.endswith(_LIBRARY_FUNCTIONS[name]) else None
+
+
+def matrix_primitive(name: str, function: Callable[..., Any]) -> Any:
+    """A primitive of our own: ``function`` of arrays whose last two axes are matrices, with the type of the last for its result."""
+    return _front_batched(name, function, lambda *avals: avals[-1].update(weak_type=False))
+
+
 def is_literal(atom: Any) -> bool:
     """Whether an operand of an equation is a number that stands in the program."""
     return hasattr(atom, "val")
@@ -530,11 +549,16 @@ def binds_functions(primitive: Any) -> bool:
 
 def entrywise_primitive(name: str, function: Callable[..., Any]) -> Any:
     """A primitive of our own: ``function`` of arrays of one shape, entry by entry, with the dtype of the first for its result."""
+    return _front_batched(name, function, lambda x, *_, **__: x.update(weak_type=False))
+
+
+def _front_batched(name: str, function: Callable[..., Any], abstract: Callable[..., Any]) -> Any:
+    """A primitive of our own that takes batches as axes in front."""
     from jax.interpreters import batching, mlir  # how a primitive is told of vmap, and of the compiler
 
     new = Primitive(name)
     new.def_impl(functools.partial(_run_compiled, function))
-    new.def_abstract_eval(lambda x, *_, **__: x.update(weak_type=False))
+    new.def_abstract_eval(abstract)
     mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=False))
 
     def batch(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:
