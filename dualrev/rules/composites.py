@@ -27,7 +27,7 @@ from dualrev._jax import jaxpr_as_fun, jit_p, library_function, matrix_primitive
 from dualrev.engines.staging import cached
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.forms import ElementwiseRow, KindRow, LinearRow
-from dualrev.rules.matrices import H, T, cast, columns, diagonal, mm, real, triangular
+from dualrev.rules.matrices import H, T, cast, diagonal, mm, real, triangular
 from dualrev.rules.programs import PushforwardRow, pushforward
 from dualrev.rules.table import Row, register, rows
 
@@ -79,12 +79,10 @@ def batch_axes(jaxpr: Any, operand: int, until: str, core: Callable[[Any], set[i
                 inner = eqn.params["jaxpr"].jaxpr
                 pairs = zip(inner.invars, eqn.invars, strict=True)
                 given = {v: axes[atom] for v, atom in pairs if not hasattr(atom, "val") and atom in axes}
-                for v, kept in zip(eqn.outvars, follow(inner, given), strict=True):
-                    if kept is not None:
-                        axes[v] = kept
-            elif isinstance(rows.get(eqn.primitive), (ElementwiseRow, KindRow)) or name in _ENTRYWISE:
-                if len(source) == eqn.outvars[0].aval.ndim:
-                    axes[eqn.outvars[0]] = source
+                axes.update({v: kept for v, kept in zip(eqn.outvars, follow(inner, given), strict=True) if kept is not None})
+            elif len(source) == eqn.outvars[0].aval.ndim and (
+                    isinstance(rows.get(eqn.primitive), (ElementwiseRow, KindRow)) or name in _ENTRYWISE):
+                axes[eqn.outvars[0]] = source
         return [axes.get(v) for v in body.outvars]
 
     operand_var = jaxpr.jaxpr.invars[operand]

@@ -220,8 +220,8 @@ class SchurRow(PushforwardRow):
                                        "differentiated.", "Ask for the complex one, output='complex'.")
         if bool(schur_is_open(T)):
             raise errors.no_derivative(self.primitive, "The Schur form of a matrix with eigenvalues that coincide, to rounding, is not "
-                                       "unique, and has no derivative.", "Perturb the matrix, or use a function of it that has a rule of "
-                                       "its own (jax.scipy.linalg.sqrtm, expm, eigh of a Hermitian matrix, ...) in place of funm.")
+                                       "unique, and has no derivative.", "Perturb the matrix, or use a function of it that has a rule "
+                                       "of its own (jax.scipy.linalg.sqrtm, expm, eigh of a Hermitian matrix, ...) in place of funm.")
 
 
 register(SchurRow())
