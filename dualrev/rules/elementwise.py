@@ -35,7 +35,7 @@ from jax import lax
 from dualrev._jax import add_any_p, entrywise_primitive, primitive
 from dualrev.linear_maps import LinearMap
 from dualrev.rules.contract import cast_like
-from dualrev.rules.forms import BilinearRow, ElementwiseRow, KindRow, by_kind, elementwise, gather_up, linear, over, spread
+from dualrev.rules.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
 from dualrev.rules.programs import PushforwardRow, pushforward
 from dualrev.rules.table import Row, ZeroRow, register, rows
 
@@ -210,8 +210,11 @@ def asks_for_accuracy(params: dict[str, Any]) -> bool:
 
 
 def decay(x: Any, factor: float) -> Any:
-    """``exp(-factor |x|)``, of real numbers."""
-    return lax.exp(times(lax.abs(x), -factor))
+    """``exp(-factor |x|)``; for complex numbers, with ``x`` or ``-x``, whichever has the positive real part, in place of ``|x|``."""
+    if not is_complex(x):
+        return lax.exp(times(lax.abs(x), -factor))
+    is_left = lax.lt(lax.real(x), lax.full_like(lax.real(x), 0))
+    return lax.exp(times(lax.select(is_left, lax.neg(x), x), -factor))
 
 
 def logistic_partial(x: Any) -> Any:
@@ -221,13 +224,12 @@ def logistic_partial(x: Any) -> Any:
 
 
 def tails(primitive: Any, plain: Callable[..., Any], accurate: Callable[..., Any]) -> None:
-    """State a partial that reads the value, and one for real numbers that reads the operand where an accuracy is asked for.
+    """State a partial that reads the value, and one that reads the operand where an accuracy is asked for.
 
     The former cancels in the tails, where the value is within rounding of 1; the latter takes an exponential, and keeps the operand
     for the pull, which nothing else may need.
     """
-    row = ElementwiseRow(primitive, plain)
-    register(KindRow(primitive, ByParameterRow(row, ElementwiseRow(primitive, accurate), asks_for_accuracy), row))
+    register(ByParameterRow(ElementwiseRow(primitive, plain), ElementwiseRow(primitive, accurate), asks_for_accuracy))
 
 
 tails(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1), out)), logistic_partial)
