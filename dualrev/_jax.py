@@ -22,6 +22,7 @@ from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; 
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
+from jax._src.core import primal_dtype_to_tangent_dtype as _primal_dtype_to_tangent_dtype  # extended dtypes have their own
 from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
 from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (None inside a bind since 0.11)
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
@@ -123,6 +124,24 @@ def tangent_aval(aval: Any) -> Any:
 
 
 _DIFFERENTIABLE: dict[Any, bool] = {}
+
+
+def tangent_dtype(dtype: Any) -> Any:
+    """The dtype of tangents of values of a dtype."""
+    return _primal_dtype_to_tangent_dtype(dtype)
+
+
+def is_extended(dtype: Any) -> bool:
+    """Whether a dtype is one that somebody defined, of which zero and the sum are what it says."""
+    return jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+
+
+def extended_zeros(aval: Any) -> Any:
+    return jax.lax.broadcast(aval.dtype._rules.zero(aval.dtype), aval.shape)
+
+
+def extended_sum(x: Any, y: Any) -> Any:
+    return x.dtype._rules.add(x.dtype, x, y)
 
 
 def is_differentiable(aval: Any) -> bool:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax._src.dtypes import ExtendedDType  # the base class of such dtypes has no public name
 from jax.scipy.linalg import eigh_tridiagonal, expm_frechet, funm, sqrtm
 from mpmath import mp, mpf
 
@@ -315,3 +316,71 @@ def test_windows_reduced_by_an_operation_of_ones_own() -> None:
     J = np.array([[np.prod(np.delete(1 + x[i: i + 3], j - i)) if i <= j < i + 3 else 0 for j in range(4)] for i in range(2)])
     for derivative in (dr.jacfwd(f), dr.jacrev(f), jax.jit(dr.jacfwd(f))):
         np.testing.assert_allclose(derivative(x), J, rtol=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------------- extended dtypes
+
+
+class LargestRules:
+    """A float whose cotangents add up to the largest of them: the scales of a quantized network are kept so."""
+
+    allow_conversion = True
+
+    @staticmethod
+    def physical_element_aval(dtype: Any) -> Any:
+        return jax.core.ShapedArray((), np.dtype("float32"))
+
+    @staticmethod
+    def tangent_dtype(dtype: Any) -> Any:
+        return dtype
+
+    @staticmethod
+    def add(dtype: Any, x: Any, y: Any) -> Any:
+        return lax.convert_element_type(lax.max(*(lax.convert_element_type(a, f32) for a in (x, y))), dtype)
+
+    @staticmethod
+    def zero(dtype: Any) -> Any:
+        return lax.convert_element_type(np.array(-np.inf, f32), dtype)
+
+
+class LargestType(jax.dtypes.extended):  # type: ignore[misc]  (jax gives it no type)
+    pass
+
+
+class Largest(ExtendedDType):
+    """The dtype."""
+
+    name, type, itemsize, _rules = "largest", LargestType, 4, LargestRules
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Largest
+
+    def __hash__(self) -> int:
+        return hash(Largest)
+
+
+@jax.custom_vjp
+def scaled(x: Any, scale: Any) -> Any:
+    return x * lax.convert_element_type(scale, f32)
+
+
+# The cotangent of the scale is the size of what it scales: a measurement, not a derivative.
+scaled.defvjp(lambda x, scale: (scaled(x, scale), (x, scale)),
+              lambda kept, ct: (ct * lax.convert_element_type(kept[1], f32), lax.convert_element_type(abs(kept[0]), Largest())))
+
+
+def test_conversions_to_dtypes_that_somebody_defined() -> None:
+    def there_and_back(x: Any) -> Any:
+        return 3 * lax.convert_element_type(lax.convert_element_type(x, Largest()), f32)
+
+    def measured(scale: Any) -> Any:
+        scale = lax.convert_element_type(scale, Largest())
+        return sum(scaled(f32(x), scale) for x in (1.0, -5.0, 2.0))
+
+    # Arrays of such a dtype exist inside compiled functions alone.
+    assert jax.jit(dr.grad(there_and_back))(f32(2)) == 3
+    assert jax.jit(lambda x: dr.jvp(there_and_back, (x,), (f32(2),)))(f32(2))[1] == 6
+    assert jax.jit(dr.grad(measured))(f32(2)) == jax.jit(jax.grad(measured))(f32(2)) == 5
