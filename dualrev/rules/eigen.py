@@ -217,7 +217,8 @@ class SchurRow(PushforwardRow):
         ((T, _),) = residuals
         if self.has_blocks(T):
             raise errors.no_derivative(self.primitive, "The real Schur form of a matrix with complex eigenvalues is not "
-                                       "differentiated.", "Ask for the complex one, output='complex', or convert the matrix to complex first.")
+                                       "differentiated.", "Ask for the complex one, output='complex', or convert the matrix to complex "
+                                       "first.")
         if bool(schur_is_open(T)):
             raise errors.no_derivative(self.primitive, "The Schur form of a matrix with eigenvalues that coincide, to rounding, is not "
                                        "unique, and has no derivative.", "Perturb the matrix, or use a function of it that has a rule "

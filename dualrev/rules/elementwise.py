@@ -105,6 +105,7 @@ class ByParameterRow(Row):
 
     def __init__(self, plain: Row, special: Row, is_special: Callable[[dict[str, Any]], bool]):
         super().__init__(plain.primitive)
+        self.form = plain.form
         self.plain = plain
         self.special = special
         self.is_special = is_special
