@@ -269,7 +269,8 @@ def atan2_partials(x: Any, y: Any) -> tuple[Any, Any]:
     large, small = lax.select(is_steep, x, y), lax.select(is_steep, y, x)
     q, one = lax.div(small, large), lax.full_like(x, 1)
     scale = one_plus_square(q)
-    return tuple([lax.div(lax.div(lax.select(mask, q, one), scale), large) for mask in (is_steep, lax.bitwise_not(is_steep))])
+    by_x, by_y = (lax.div(lax.div(top, scale), large) for top in (lax.select(is_steep, q, one), lax.select(is_steep, one, q)))
+    return by_x, by_y
 
 
 elementwise(lax.atan2_p, lambda x, y: atan2_partials(x, y)[0], lambda x, y: lax.neg(atan2_partials(x, y)[1]))
