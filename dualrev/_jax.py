@@ -22,6 +22,7 @@ from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; 
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
+from jax._src.core import primal_dtype_to_tangent_dtype as _primal_dtype_to_tangent_dtype  # extended dtypes have their own
 from jax._src.core import to_concrete_value as to_concrete_value  # so that Python control flow works on our tracers
 from jax._src.core import trace_ctx as _trace_ctx  # .trace: the current trace (None inside a bind since 0.11)
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
@@ -125,6 +126,24 @@ def tangent_aval(aval: Any) -> Any:
 _DIFFERENTIABLE: dict[Any, bool] = {}
 
 
+def tangent_dtype(dtype: Any) -> Any:
+    """The dtype of tangents of values of a dtype."""
+    return _primal_dtype_to_tangent_dtype(dtype)
+
+
+def is_extended(dtype: Any) -> bool:
+    """Whether a dtype is one that somebody defined, of which zero and the sum are what it says."""
+    return jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+
+
+def extended_zeros(aval: Any) -> Any:
+    return jax.lax.broadcast(aval.dtype._rules.zero(aval.dtype), aval.shape)
+
+
+def extended_sum(x: Any, y: Any) -> Any:
+    return x.dtype._rules.add(x.dtype, x, y)
+
+
 def is_differentiable(aval: Any) -> bool:
     """Whether values of ``aval`` have tangents other than float0."""
     dtype = getattr(aval, "dtype", None)
@@ -175,6 +194,25 @@ def is_custom_root(operation: Any) -> bool:
     from jax._src.lax.control_flow import solves
 
     return isinstance(operation, getattr(solves, "CustomRoot", ()))
+
+
+#: Functions of jax that are programs and whose programs have no derivative, or another than the function: name -> file.
+_LIBRARY_FUNCTIONS = {"_sqrtm": "jax/_src/scipy/linalg.py", "eigh_tridiagonal": "jax/_src/scipy/linalg.py"}
+
+
+def library_function(params: dict[str, Any]) -> str | None:
+    """Which of :data:`_LIBRARY_FUNCTIONS` a ``jit`` call runs: its program has that name, and was traced from jax's own file."""
+    name = params["name"]
+    if name not in _LIBRARY_FUNCTIONS:
+        return None
+    info = params["jaxpr"].jaxpr.debug_info
+    file = (info.func_filename or "").replace("\\", "/") if info is not None else ""
+    return name if file.endswith(_LIBRARY_FUNCTIONS[name]) else None
+
+
+def matrix_primitive(name: str, function: Callable[..., Any]) -> Any:
+    """A primitive of our own: ``function`` of arrays whose last two axes are matrices, with the type of the last for its result."""
+    return _front_batched(name, function, lambda *avals: avals[-1].update(weak_type=False))
 
 
 def is_literal(atom: Any) -> bool:
@@ -530,11 +568,16 @@ def binds_functions(primitive: Any) -> bool:
 
 def entrywise_primitive(name: str, function: Callable[..., Any]) -> Any:
     """A primitive of our own: ``function`` of arrays of one shape, entry by entry, with the dtype of the first for its result."""
+    return _front_batched(name, function, lambda x, *_, **__: x.update(weak_type=False))
+
+
+def _front_batched(name: str, function: Callable[..., Any], abstract: Callable[..., Any]) -> Any:
+    """A primitive of our own that takes batches as axes in front."""
     from jax.interpreters import batching, mlir  # how a primitive is told of vmap, and of the compiler
 
     new = Primitive(name)
     new.def_impl(functools.partial(_run_compiled, function))
-    new.def_abstract_eval(lambda x, *_, **__: x.update(weak_type=False))
+    new.def_abstract_eval(abstract)
     mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=False))
 
     def batch(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:

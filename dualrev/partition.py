@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dualrev._jax import ClosedJaxpr, Jaxpr, Var, has_explicit_layout, is_literal, jit_p, name_p, remat_p
+from dualrev._jax import ClosedJaxpr, Jaxpr, Var, has_explicit_layout, is_literal, jit_p, library_function, name_p, remat_p
 from dualrev.jaxprs import behind
 
 
@@ -41,7 +41,8 @@ class Graph:
 def _called(eqn: Any, checkpoints: bool) -> Any | None:
     """The program of a call that may be spliced in: one with no settings of its own, and not to be kept apart by a barrier."""
     if eqn.primitive is jit_p:
-        return None if has_explicit_layout(eqn.params) else eqn.params["jaxpr"]
+        is_whole = has_explicit_layout(eqn.params) or library_function(eqn.params) is not None
+        return None if is_whole else eqn.params["jaxpr"]
     if checkpoints and eqn.primitive is remat_p:
         return None if eqn.params["differentiated"] else eqn.params["jaxpr"]
     return None

@@ -61,6 +61,7 @@ def contraction(times: Callable[[Any, Any], Any], t: Any, factor: Any) -> Any:
                              lax.mul(lax.full_like(main, np.inf), signs))
         return lax.select(_is_zero(lax.add(lax.abs(count), lax.abs(bad))), main, extreme)
 
+    t, factor = _array(t, factor), _array(factor, t)
     if jnp.iscomplexobj(t) or jnp.iscomplexobj(factor):  # infinities of complex numbers have no sign to count
         return times(t, factor)
     finite = lax.bitwise_and(_all(_is_finite(t)), _all(_is_finite(factor)))
@@ -68,12 +69,18 @@ def contraction(times: Callable[[Any, Any], Any], t: Any, factor: Any) -> Any:
 
 
 def _alike(x: Any, y: Any) -> tuple[Any, Any]:
+    x, y = _array(x, y), _array(y, x)
     shape = lax.broadcast_shapes(x.shape, y.shape)
 
     def spread(a: Any) -> Any:
         return a if a.shape == shape else lax.broadcast_in_dim(a, shape, tuple(range(len(shape) - a.ndim, len(shape))))
 
     return spread(x), spread(y)
+
+
+def _array(x: Any, like: Any) -> Any:
+    """``x`` as an array: a number that stands in a program has neither a shape nor, in some releases, a dtype."""
+    return x if hasattr(x, "shape") else lax.full((), x, like.dtype)
 
 
 def _is_zero(x: Any) -> Any:

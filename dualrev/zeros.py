@@ -16,9 +16,12 @@ from jax import lax
 from dualrev._jax import (
     convert_to,
     explicit_sharding,
+    extended_sum,
+    extended_zeros,
     float0,
     in_mesh_context,
     is_eager,
+    is_extended,
     key_implementation,
     on_own_mesh,
     tangent_aval,
@@ -31,6 +34,8 @@ def zeros_of(aval: Any) -> jax.Array | np.ndarray:
     """The zero array of a tangent's abstract value."""
     if aval.dtype == float0:
         return np.zeros(aval.shape, float0)
+    if is_extended(aval.dtype):
+        return extended_zeros(aval)
     return vary_as(convert_to(lax.full(aval.shape, 0, aval.dtype, sharding=explicit_sharding(aval)), aval), aval)
 
 
@@ -69,6 +74,8 @@ def add(x: Any, y: Any) -> Any:
         return y
     if y is None:
         return x
+    if is_extended(x.dtype):
+        return extended_sum(x, y)
     summed = _add if is_eager((x, y)) else lax.add
     return on_own_mesh(summed, (x, y)) if in_mesh_context() else summed(x, y)
 

@@ -84,7 +84,7 @@ def tridiagonal_oracle(x: Any, lower: bool) -> Any:
     return (vectors, d, e, taus) if lower else (vectors[::-1, ::-1], d[::-1], e[::-1], taus[::-1])
 
 
-ELSEWHERE = {"schur": "test_linalg.py", "ratio": "test_linalg.py"}
+ELSEWHERE = {"schur": "test_linalg.py", "ratio": "test_linalg.py", "sylvester": "test_values.py", "square_root": "test_values.py"}
 
 geqrf, geqp3 = bind("geqrf"), bind("geqp3", use_magma=None)
 

@@ -9,6 +9,8 @@ from cases import ALL, RC, Case, bind, bools, case, constant, fixed, ints, norma
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+ELSEWHERE = dict.fromkeys(("to_edtype", "from_edtype"), "test_values.py")
+
 CASES: list[Case] = [
     # same entries
     case("reshape", lambda x: lax.reshape(x, (2, 6)), normal(3, 4), dtypes=ALL),

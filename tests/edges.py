@@ -62,7 +62,7 @@ EDGES = [
     Edge("integer_pow", "x² at 0", lambda x: x ** 2, (0.0,), (0.0,)),
     Edge("integer_pow", "x⁻¹ at 0", lambda x: lax.integer_pow(x, -1), (0.0,), (-inf,)),
     Edge("pow", "x**0 at x = 0, whole exponent", lambda x: lax.pow(x, jnp.asarray(0)), (0.0,), (0.0,)),
-    Edge("pow", "x**0.0 at x = 0", lambda x: power(x, 0.0), (0.0,), (nan,)),
+    Edge("pow", "x**0.0 at x = 0", lambda x: power(x, 0.0), (0.0,), (0.0,), nan),
     Edge("pow", "x**1.0 at x = 0", lambda x: power(x, 1.0), (0.0,), (1.0,)),
     Edge("pow", "x**0.5 at x = 0", lambda x: power(x, 0.5), (0.0,), (inf,)),
     Edge("pow", "0**y at y = 2, by y", lambda y: power(0.0, y), (2.0,), (0.0,)),

@@ -15,6 +15,7 @@ from dualrev import errors, zeros
 from dualrev._jax import discharge, jit_p, primitive
 from dualrev.engines.staging import cached, linearization_of, wrapper_of
 from dualrev.linear_maps import LinearMap, Tangents
+from dualrev.rules import composites
 from dualrev.rules.control import RunRow, call, splice
 from dualrev.rules.table import Unknown, register
 
@@ -38,7 +39,7 @@ def without_references(params: dict[str, Any]) -> Any:
 
 
 # The derivative of a compiled function is a compiled function.
-register(RunRow(jit_p, lambda params: params["jaxpr"], wrapper_of))
+register(RunRow(jit_p, composites.program_of, wrapper_of))
 # Since 0.12 a call of a program by the program around it is an operation as others are; before, engines are asked directly.
 runs("eval_jaxpr", program_of)
 runs("composite", program_of)

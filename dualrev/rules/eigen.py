@@ -179,8 +179,13 @@ def schur_saves(x: Any, **params: Any) -> tuple[Any, Any]:
     return ([T, Z] if params["compute_schur_vectors"] else [T]), (T, Z)
 
 
+def schur_is_open(T: Any) -> Any:
+    """Whether two eigenvalues on the diagonal of ``T`` coincide: which vectors span their space is then left open."""
+    return jnp.any(close(diagonal(T)) & ~np.eye(T.shape[-1], dtype=bool))
+
+
 class SchurRow(PushforwardRow):
-    """Real matrices must have real eigenvalues."""
+    """Real matrices must have real eigenvalues, and no two eigenvalues may coincide: an error where values are known, otherwise NaN."""
 
     may_refuse = True
 
@@ -189,6 +194,9 @@ class SchurRow(PushforwardRow):
 
     def is_singular(self, residuals: Tangents) -> bool:
         ((T, _),) = residuals
+        return self.has_blocks(T) or bool(schur_is_open(T))
+
+    def has_blocks(self, T: Any) -> bool:
         return T.dtype.kind != "c" and bool(jnp.any(jnp.tril(T, -1)))
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
@@ -206,9 +214,15 @@ class SchurRow(PushforwardRow):
         return outs, linear_map, active_outs
 
     def refuse(self, residuals: Tangents) -> None:
-        if self.is_singular(residuals):
+        ((T, _),) = residuals
+        if self.has_blocks(T):
             raise errors.no_derivative(self.primitive, "The real Schur form of a matrix with complex eigenvalues is not "
-                                       "differentiated.", "Ask for the complex one, output='complex'.")
+                                       "differentiated.", "Ask for the complex one, output='complex', or convert the matrix to complex "
+                                       "first.")
+        if bool(schur_is_open(T)):
+            raise errors.no_derivative(self.primitive, "The Schur form of a matrix with eigenvalues that coincide, to rounding, is not "
+                                       "unique, and has no derivative.", "Perturb the matrix, or use a function of it that has a rule "
+                                       "of its own (jax.scipy.linalg.sqrtm, expm, eigh of a Hermitian matrix, ...) in place of funm.")
 
 
 register(SchurRow())

@@ -7,8 +7,8 @@ Subgradients are jax's values, in both modes:
 - ``max`` and ``min`` at a tie give 1/2 to each operand; NaN gives 0;
 - ``clamp`` at a bound gives 0 to the operand and to the bound; where the bounds cross, the upper bound wins;
 - ``rem`` is ``x - y trunc(x/y)`` with the quotient held fixed, at its jumps too;
-- ``pow`` with an integer exponent 0 has derivative 0, at base 0 too; with a float exponent the formula stands as it is, so that
-  base 0 and exponent 0 give NaN; by the exponent, base 0 gives 0 times ``out``;
+- ``pow`` with an exponent 0 has derivative 0 by the base, at base 0 too, so that whole powers have the derivatives of polynomials at
+  every order (with a float exponent jax has NaN there); by the exponent, base 0 gives 0 times ``out``;
 - ``sqrt``, ``cbrt`` and ``rsqrt`` at 0 are infinite; ``nextafter`` moves with its first operand.
 
 Complex operands: the partials are those of holomorphic functions; ``abs``, ``sign``, ``real``, ``imag`` and ``conj``, which are
@@ -16,13 +16,16 @@ not, are stated by what they do to a tangent.
 
 A partial reads ``out`` where that costs less than the operand, and a quotient is written with :func:`over` where the product
 with a reciprocal would round twice.
+
+Range: where a derivative is representable, what it is computed from neither overflows nor underflows.  Half precision has so little
+range that partials are computed in single precision (:func:`single`).
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,6 +54,11 @@ def maybe(name: str, *partials: Any) -> None:
     found = primitive(name)
     if found is not None:
         elementwise(found, *partials)
+
+
+def single(x: Any) -> Any:
+    """``x``, in single precision where it is float16, of which a square overflows at 256 and a derivative is small from there on."""
+    return lax.convert_element_type(x, np.float32) if x.dtype == np.float16 else x
 
 
 def one_minus_square(x: Any) -> Any:
@@ -92,20 +100,25 @@ elementwise(lax.sub_p, 1, -1)
 elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 
-class WideningRow(Row):
-    """A product that may be asked for in a dtype of its own, to which both operands are converted first."""
+class ByParameterRow(Row):
+    """One row for the usual parameters, another for those that ``is_special``."""
 
-    def __init__(self, plain: Row, widening: Row):
+    def __init__(self, plain: Row, special: Row, is_special: Callable[[dict[str, Any]], bool]):
         super().__init__(plain.primitive)
+        self.form = plain.form
         self.plain = plain
-        self.widening = widening
+        self.special = special
+        self.is_special = is_special
+
+    def row(self, params: dict[str, Any]) -> Row:
+        return self.special if self.is_special(params) else self.plain
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return (self.plain if params["out_dtype"] is None else self.widening).jvp(primals, tangents, params)
+        return self.row(params).jvp(primals, tangents, params)
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return (self.plain if params["out_dtype"] is None else self.widening).linearize(primals, active, params, is_linear)
+        return self.row(params).linearize(primals, active, params, is_linear)
 
 
 def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
@@ -114,9 +127,12 @@ def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
 
 
 if "out_dtype" in inspect.signature(lax.mul).parameters:
-    register(WideningRow(rows[lax.mul_p], BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)))))
-# d(x/y)/dy = -(x/y)/y: no power of y that could overflow.
-elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.neg(lax.div(out, y)))
+    # A product may be asked for in a dtype of its own, to which both operands are converted first.
+    widening = BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)))
+    register(ByParameterRow(rows[lax.mul_p], widening, lambda params: params["out_dtype"] is not None))
+# d(x/y)/dy = -(x/y)/y: no power of y that could overflow.  The sign stands between the quotients, because the compiler makes
+# x/(y·y) of (x/y)/y.
+elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.div(lax.neg(out), y))
 # x - out is y times the quotient exactly, so that rounding finds the whole number that jax recomputes from x/y.
 elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))))
 elementwise(lax.square_p, lambda x: times(x, 2))
@@ -128,7 +144,7 @@ elementwise(gap_p := entrywise_primitive("gap", gap), lambda x, *, outside: time
 def integer_pow_partial(x: Any, *, y: int) -> Any:
     if y == 0:
         return lax.full_like(x, 0)
-    return lax.full_like(x, 1) if y == 1 else times(x if y == 2 else power(x, y - 1), y)
+    return lax.full_like(x, 1) if y == 1 else times(x if y == 2 else power(single(x), y - 1), y)
 
 
 elementwise(lax.integer_pow_p, integer_pow_partial)
@@ -140,7 +156,12 @@ def pow_by_base(x: Any, y: Any) -> Any:
         is_zero = lax.eq(y, number(y, 0))
         safe = lax.select(is_zero, lax.full_like(y, 1), y)
         return lax.mul(lax.convert_element_type(y, x.dtype), lax.pow(x, lax.sub(safe, number(y, 1))))
-    return lax.mul(y, lax.pow(x, lax.sub(y, number(y, 1))))
+    # At base 0 and exponent 0 it is taken at base 1, so that 0 · x⁻¹ is never formed: whole exponents come to 0 at some order.
+    shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
+    is_flat = lax.bitwise_and(lax.eq(x, number(x, 0)), lax.eq(y, number(y, 0)))
+    base = spread(x, shape)
+    base = lax.select(is_flat, lax.full_like(base, 1), base)
+    return lax.mul(y, lax.pow(base, lax.sub(y, number(y, 1))))
 
 
 def pow_by_exponent(x: Any, _: Any, *, out: Any) -> Any:
@@ -179,11 +200,40 @@ if (polynomial := primitive("polynomial")) is not None:
 elementwise(lax.exp_p, lambda _, *, out: out)
 elementwise(lax.exp2_p, lambda _, *, out: times(out, math.log(2)))
 # Not out + 1, which is 0 where exp(x) is small and still counts.
-elementwise(lax.expm1_p, lambda x: lax.exp(x))
+elementwise(lax.expm1_p, lambda x, *, accuracy: lax.exp(x, accuracy=accuracy))
 elementwise(lax.log_p, over(lambda x: x))
 maybe("log2", over(lambda x: times(x, math.log(2))))
 elementwise(lax.log1p_p, over(lambda x: lax.add(x, number(x, 1))))
-elementwise(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1), out)))
+
+
+def asks_for_accuracy(params: dict[str, Any]) -> bool:
+    return params["accuracy"] not in (None, lax.AccuracyMode.DEFAULT)
+
+
+def decay(x: Any, factor: float) -> Any:
+    """``exp(-factor |x|)``; for complex numbers, with ``x`` or ``-x``, whichever has the positive real part, in place of ``|x|``."""
+    if not is_complex(x):
+        return lax.exp(times(lax.abs(x), -factor))
+    is_left = lax.lt(lax.real(x), lax.full_like(lax.real(x), 0))
+    return lax.exp(times(lax.select(is_left, lax.neg(x), x), -factor))
+
+
+def logistic_partial(x: Any) -> Any:
+    """``e/(1 + e)²`` with ``e = exp(-|x|)``: it loses nothing where the value is near 1."""
+    e = decay(x, 1)
+    return lax.div(e, lax.square(lax.add(e, number(x, 1))))
+
+
+def tails(primitive: Any, plain: Callable[..., Any], accurate: Callable[..., Any]) -> None:
+    """State a partial that reads the value, and one that reads the operand where an accuracy is asked for.
+
+    The former cancels in the tails, where the value is within rounding of 1; the latter takes an exponential, and keeps the operand
+    for the pull, which nothing else may need.
+    """
+    register(ByParameterRow(ElementwiseRow(primitive, plain), ElementwiseRow(primitive, accurate), asks_for_accuracy))
+
+
+tails(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1), out)), logistic_partial)
 
 # ------------------------------------------------------------------------------------------------------------------ roots
 
@@ -194,8 +244,8 @@ elementwise(lax.cbrt_p, over(lambda _, *, out: times(lax.square(out), 3)))
 
 # --------------------------------------------------------------------------------------------------------- trigonometry
 
-elementwise(lax.sin_p, lambda x: lax.cos(x))
-elementwise(lax.cos_p, lambda x: lax.neg(lax.sin(x)))
+elementwise(lax.sin_p, lambda x, *, accuracy: lax.cos(x, accuracy=accuracy))
+elementwise(lax.cos_p, lambda x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
 elementwise(lax.tan_p, lambda _, *, out: one_plus_square(out))
 
 
@@ -208,20 +258,36 @@ def asin_partial(x: Any) -> Any:
 
 elementwise(lax.asin_p, asin_partial)
 elementwise(lax.acos_p, lambda x: lax.neg(asin_partial(x)))
-elementwise(lax.atan_p, over(one_plus_square))
+elementwise(lax.atan_p, over(lambda x: one_plus_square(single(x))))
 
 
-def atan2_partial(numerator: Any, x: Any, y: Any) -> Any:
-    return lax.div(numerator, lax.add(lax.square(x), lax.square(y)))
+def atan2_partials(x: Any, y: Any) -> tuple[Any, Any]:
+    """``y/(x² + y²)`` and ``x/(x² + y²)``: with the quotient ``q`` of the smaller by the larger, ``(1 or q)/(1 + q²)/larger``."""
+    shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
+    x, y = spread(single(x), shape), spread(single(y), shape)
+    is_steep = lax.gt(lax.abs(x), lax.abs(y))
+    large, small = lax.select(is_steep, x, y), lax.select(is_steep, y, x)
+    q, one = lax.div(small, large), lax.full_like(x, 1)
+    scale = one_plus_square(q)
+    by_x, by_y = (lax.div(lax.div(top, scale), large) for top in (lax.select(is_steep, q, one), lax.select(is_steep, one, q)))
+    return by_x, by_y
 
 
-elementwise(lax.atan2_p, lambda x, y: atan2_partial(y, x, y), lambda x, y: atan2_partial(lax.neg(x), x, y))
+elementwise(lax.atan2_p, lambda x, y: atan2_partials(x, y)[0], lambda x, y: lax.neg(atan2_partials(x, y)[1]))
 
 # ------------------------------------------------------------------------------------------------------------- hyperbolic
 
 elementwise(lax.sinh_p, lambda x: lax.cosh(x))
 elementwise(lax.cosh_p, lambda x: lax.sinh(x))
-elementwise(lax.tanh_p, lambda _, *, out: one_minus_square(out))
+
+
+def tanh_partial(x: Any) -> Any:
+    """``4e/(1 + e)²`` with ``e = exp(-2|x|)``."""
+    e = decay(x, 2)
+    return lax.div(times(e, 4), lax.square(lax.add(e, number(x, 1))))
+
+
+tails(lax.tanh_p, lambda _, *, out: one_minus_square(out), tanh_partial)
 
 
 def asinh_partial(x: Any) -> Any:

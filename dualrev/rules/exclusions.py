@@ -23,8 +23,6 @@ EXCLUDED = {
     "masked_swap": _KERNEL,
     "get_global": _KERNEL,
     "mpmd_map": "a Pallas kernel over several programs at once, of which the public interface is not settled",
-    "to_edtype": "extended dtypes other than random keys are internal to jax",
-    "from_edtype": "extended dtypes other than random keys are internal to jax",
 }
 
 #: Operations that never look for a row: engines are asked about them directly.

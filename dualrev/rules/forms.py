@@ -20,6 +20,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from jax import lax
 
 from dualrev import errors, zeros
@@ -110,7 +111,10 @@ class ElementwiseRow(OpRow):
                 keywords = partial.keywords(site.params)
                 if partial.reads_out:
                     keywords["out"] = residuals[-1]
-                terms.append(combiner(self.is_over[i], site.settings)(t, partial.function(*operands, **keywords)))
+                factor = partial.function(*operands, **keywords)
+                # A factor of float16 numbers may come in single precision.
+                moved = zeros.cast(t, factor.dtype) if t.dtype == np.float16 and factor.dtype == np.float32 else t
+                terms.append(zeros.cast(combiner(self.is_over[i], site.settings)(moved, factor), t.dtype))
             elif partial == 1:
                 terms.append(t)
             elif partial == -1:
@@ -234,7 +238,9 @@ class BilinearRow(OpRow):
         return i not in self.partner or active[self.partner[i]]
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
-        return tuple([x for i, x in enumerate(primals) if self.is_read(i, active)])
+        # A number that stands in the program has no shape, which adjoints ask for.
+        return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)
+                      for i, x in enumerate(primals) if self.is_read(i, active)])
 
     def operands(self, site: Site, residuals: Tangents) -> list[Any]:
         """Values of what is read, None for the rest."""

@@ -2,7 +2,7 @@
 
 Entries that an operation leaves out have cotangent zero; where it repeats an entry, the cotangents are summed.  A conversion to
 an integer dtype ends the derivative, one from an integer has none, and one between float dtypes is the identity, with the
-cotangent converted back.
+cotangent converted back.  Extended dtypes, which somebody defined, say themselves what zero and the sum of two tangents are.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, cotangent_sharding, is_differentiable, primitive, resharded
-from dualrev.rules.forms import alongside, elementwise, linear, linear_together
+from dualrev._jax import convert_to, cotangent_sharding, is_differentiable, primitive, resharded, tangent_dtype
+from dualrev.linear_maps import LinearMap
+from dualrev.rules.forms import LinearRow, alongside, elementwise, linear, linear_together
+from dualrev.rules.programs import PushforwardRow
+from dualrev.rules.table import Row, aval_of, register
 
 # --------------------------------------------------------------------------------------------------------- same entries
 
@@ -116,6 +119,34 @@ def convert_back(ct: Any, x: Any) -> Any:
 
 linear(lax.convert_element_type_p, convert_back)
 linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: lax.reduce_precision(ct, exponent_bits, mantissa_bits))
+
+
+class ExtendedRow(Row):
+    """A conversion to or from a dtype that somebody defined: tangents of that dtype are converted as values are."""
+
+    def __init__(self, found: Any, plain: PushforwardRow):
+        super().__init__(found)
+        #: Tangents of a dtype that has others for its tangents.
+        self.plain = plain
+        self.linear = LinearRow(found, (lambda ct, x: lax.convert_element_type(ct, x.dtype),), together=False, fixed=())
+
+    def _row(self, primals: Sequence[Any], params: dict[str, Any]) -> Row:
+        extended = params.get("edtype", aval_of(primals[0]).dtype)
+        return self.linear if tangent_dtype(extended) == extended else self.plain
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        return self._row(primals, params).jvp(primals, tangents, params)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        return self._row(primals, params).linearize(primals, active, params, is_linear)
+
+
+for found, plain in (
+    (primitive("to_edtype"), lambda t, _, *, edtype: lax.convert_element_type(t, tangent_dtype(edtype))),
+    (primitive("from_edtype"), lambda t, _, *, dtype: lax.convert_element_type(t, tangent_dtype(dtype))),
+):
+    register(ExtendedRow(found, PushforwardRow(found, plain, None, False)))
 
 # Tangents need neither the copy, the name nor what the compiler is told.
 for name in ("copy", "name", "stage", "xla_metadata_value"):
