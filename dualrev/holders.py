@@ -132,7 +132,7 @@ class Search:
             return
         if not self.is_protected(function.__globals__.get("__name__") or ""):
             if defaults:
-                self.tuple(defaults, (path, ".__defaults__"), (_attribute, function, "__defaults__"), depth)
+                self.in_tuple(defaults, (path, ".__defaults__"), (_attribute, function, "__defaults__"), depth)
             for key, value in list((keywords or {}).items()):
                 self.look(value, (path, f".__kwdefaults__[{key!r}]"), (_item, keywords, key), depth + 1)
             for name, cell in zip(function.__code__.co_freevars, cells or (), strict=False):
@@ -164,7 +164,7 @@ class Search:
         if not self.is_found(value.__func__, path, slot, value, type(value)):
             self.look(value.__func__, path, _NOWHERE, depth)
 
-    def property(self, value: property, path: Path, slot: Slot, depth: int) -> None:
+    def in_property(self, value: property, path: Path, slot: Slot, depth: int) -> None:
         for function in (value.fget, value.fset, value.fdel):
             self.look(function, path, _NOWHERE, depth)
 
@@ -182,7 +182,7 @@ class Search:
         if reason is not None:
             self.left[spelled(path)] = reason
 
-    def tuple(self, value: tuple[Any, ...], path: Path, slot: Slot, depth: int) -> None:
+    def in_tuple(self, value: tuple[Any, ...], path: Path, slot: Slot, depth: int) -> None:
         """A tuple is replaced as a whole, by one that has the new objects."""
         names: list[str] = []
         if depth == DEPTH:
@@ -193,7 +193,7 @@ class Search:
             self.places.append(Place(name, self.module, spelled(path), value, new, read, write if i == 0 else _ignore))
 
     def rebuilt(self, value: tuple[Any, ...], path: Path, names: list[str], depth: int) -> tuple[Any, ...]:
-        items = []
+        items: list[Any] = []
         for i, item in enumerate(value):
             if id(item) in self.targets:
                 name, item = self.targets[id(item)]
@@ -210,7 +210,7 @@ class Search:
         if self.is_new(value, depth):
             self.look(value.func, (path, ".func"), (_partial_state, value, 0), depth)
             if value.args:
-                self.tuple(value.args, (path, ".args"), (_partial_state, value, 1), depth)
+                self.in_tuple(value.args, (path, ".args"), (_partial_state, value, 1), depth)
             for key, item in list(value.keywords.items()):
                 self.look(item, (path, f".keywords[{key!r}]"), (_item, value.keywords, key), depth + 1)
 
@@ -223,8 +223,8 @@ class Search:
 
 #: For each type, how to look at an object of it; None for those that hold nothing.
 _WAYS: dict[type, Callable[[Search, Any, Path, Slot, int], None] | None] = {
-    FunctionType: Search.function, dict: Search.mapping, list: Search.sequence, tuple: Search.tuple, set: Search.unchangeable,
-    frozenset: Search.unchangeable, staticmethod: Search.method, classmethod: Search.method, property: Search.property,
+    FunctionType: Search.function, dict: Search.mapping, list: Search.sequence, tuple: Search.in_tuple, set: Search.unchangeable,
+    frozenset: Search.unchangeable, staticmethod: Search.method, classmethod: Search.method, property: Search.in_property,
     functools.partialmethod: Search.partial_method, dataclasses.Field: Search.field}
 
 

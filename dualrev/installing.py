@@ -12,7 +12,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType, ModuleType
+from types import FrameType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple, Unpack
 
 import jax
@@ -129,14 +129,18 @@ def _within(module: str, prefixes: Sequence[str]) -> bool:
 class Report(Mapping[str, tuple[str, ...]]):
     """What a block put in place of jax's transforms, and where: a mapping from each transform's name to the places.
 
-    ``print(report)`` shows it by module.  ``report.places`` are all places; ``report.left`` is a mapping from each place that could
-    not be changed to the reason.
+    ``print(report)`` shows it by module.  Modules that are imported in the block are added when it ends.  ``report.places`` are all
+    places; ``report.left`` is a mapping from each place that could not be changed to the reason.
     """
 
     def __init__(self, choice: Choice, found: Iterable[tuple[str, str]], left: Mapping[str, str]):
         self._choice = choice
-        self._found = sorted(set(found), key=lambda item: (item[1], item[0]))
+        self._found: list[tuple[str, str]] = []
         self.left = dict(left)
+        self._add(found)
+
+    def _add(self, found: Iterable[tuple[str, str]]) -> None:
+        self._found = sorted({*self._found, *found}, key=lambda item: (item[1], item[0]))
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -207,7 +211,7 @@ def _asking(name: str) -> Choice | None:
 
 def _caller() -> str:
     """The module that calls a stand-in, directly or by way of jax (``jax.vmap(functools.partial(jax.jvp, f))(...)``)."""
-    frame = sys._getframe(3)
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
         if not _within(name, ("jax", "dualrev", "functools", "contextlib")):
@@ -275,6 +279,7 @@ def _leave(report: Report) -> None:
             search.modules(list(sys.modules.items()), deep=are_held_deeper(functions, PAIRS.values()))
             for place in search.places:
                 place.replace()
+            report._add([(place.name, place.where) for place in search.places])
         _tell_jax()
 
 
