@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
@@ -242,6 +242,22 @@ def are_held_deeper(values: tuple[Any, ...], by: Iterable[Any]) -> bool:
     return gc.get_freeze_count() > 0 or any(
         id(holder) not in known and type(holder) is not FrameType for holder in gc.get_referrers(*values))
 
+
+def objects_holding(targets: Mapping[int, Any], is_protected: Callable[[str], bool]) -> Iterator[tuple[Any, str, Any]]:
+    """``(object, attribute, value)`` for objects of classes written in Python that hold one of the targets, given by id."""
+    known = {id(_namespace(module)) for module in list(sys.modules.values())}
+    holders = [holder for holder in gc.get_referrers(*targets.values()) if id(holder) not in known]
+    dicts = {id(holder) for holder in holders if type(holder) is dict}
+    owners = gc.get_referrers(*[holder for holder in holders if type(holder) is dict]) if dicts else []
+    for holder in [*holders, *[owner for owner in owners if id(_namespace(owner)) in dicts]]:
+        cls = type(holder)
+        if cls.__flags__ & _HEAP_TYPE and not issubclass(cls, (type, ModuleType, dict)) and not is_protected(cls.__module__):
+            for attribute, value in list((_namespace(holder) or {}).items()):
+                if id(value) in targets:
+                    yield holder, attribute, value
+
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made while the program ran
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), BuiltinFunctionType})
 
