@@ -11,31 +11,18 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import FrameType, MappingProxyType, ModuleType
-from typing import Any, NamedTuple, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType, ModuleType
+from typing import Any, Unpack
 
 import jax
 
-from dualrev import api, gradients
 from dualrev._jax import JVPTracer, is_inside_jax
 from dualrev.engines.forward import Dual
 from dualrev.engines.reverse import Taped
 from dualrev.holders import Place, Search, are_held_deeper, objects_holding
-from dualrev.settings import Options, Request
-
-#: dualrev's transforms, under jax's names.
-TRANSFORMS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (
-        api.jvp, api.vjp, api.linearize, api.linear_transpose, gradients.grad, gradients.value_and_grad, gradients.jacfwd,
-        gradients.jacrev, gradients.jacobian, gradients.hessian)}
-
-#: jax's transforms, by name.
-ORIGINALS: Mapping[str, Callable[..., Any]] = MappingProxyType({name: getattr(jax, name) for name in TRANSFORMS})
-
-#: What jax has and dualrev has not.
-MISSING = ("fwd_and_bwd",)
-
+from dualrev.settings import Options
+from dualrev.transforms import MISSING, ORIGINALS, TRANSFORMS, Choice, Report, within
 
 def _stand_in(name: str) -> Callable[..., Any]:
     original, ours = ORIGINALS[name], TRANSFORMS[name]
@@ -79,114 +66,6 @@ PAIRS["JVPTracer"] = JVPTracer, _tracer_stand_in()
 # ----------------------------------------------------------------------------------------------------------- open blocks
 
 
-class Choice(NamedTuple):
-    """What a block asks for."""
-
-    transforms: tuple[str, ...]
-    modules: tuple[str, ...] | None
-    skip: tuple[str, ...]
-    options: Mapping[str, Any]
-
-    @staticmethod
-    def of(transforms: Any, modules: Any, skip: Any, options: Any) -> Choice:
-        names = tuple(TRANSFORMS) if transforms is None else _names(transforms, "transforms")
-        for name in names:
-            if name not in TRANSFORMS:
-                raise ValueError(f"installed: transforms must be among {', '.join(TRANSFORMS)}; got {name!r}")
-        Request.of("installed", options)
-        return Choice(names, None if modules is None else _names(modules, "modules"), _names(skip, "skip"), options)
-
-    def covers(self, name: str, module: str) -> bool:
-        if _within(module, self.skip):
-            return False
-        return name == "JVPTracer" or (name in self.transforms and (self.modules is None or _within(module, self.modules)))
-
-    def key(self) -> Any:
-        """Equal for choices under which programs are traced alike."""
-        try:
-            options = frozenset(self.options.items())
-        except TypeError:  # an option that has no hash
-            return self
-        return frozenset(self.transforms), self.modules, self.skip, options
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-def _names(given: Any, what: str) -> tuple[str, ...]:
-    items = (given,) if isinstance(given, (str, ModuleType)) else given
-    if not isinstance(items, Iterable):
-        raise TypeError(f"installed: {what} must be a name or a sequence of names; got {given!r}")
-    names = tuple([x.__name__ if isinstance(x, ModuleType) else x for x in items])
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"installed: {what} must be names; got {name!r} of type {type(name).__name__}")
-    return names
-
-
-def _within(module: str, prefixes: Sequence[str]) -> bool:
-    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-class Report(Mapping[str, tuple[str, ...]]):
-    """What a block put in place of jax's transforms, and where: a mapping from each transform's name to the places.
-
-    ``print(report)`` shows it by module.  Modules that are imported in the block are added when it ends.  ``report.places`` are all
-    places; ``report.left`` is a mapping from each place that could not be changed to the reason.
-    """
-
-    def __init__(self, choice: Choice, found: Iterable[tuple[str, str]], left: Mapping[str, str]):
-        self._choice = choice
-        self._found: list[tuple[str, str]] = []
-        self.left = dict(left)
-        self._add(found)
-
-    def _add(self, found: Iterable[tuple[str, str]]) -> None:
-        self._found = sorted({*self._found, *found}, key=lambda item: (not _within(item[1], ("jax",)), item[1], item[0]))
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """The options with which dualrev's transforms are called."""
-        return self._choice.options
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Where something was replaced: ``module.name``, and further inside it."""
-        return tuple(dict.fromkeys(place for _, place in self._found))
-
-    def __getitem__(self, name: str) -> tuple[str, ...]:
-        places = tuple([place for found, place in self._found if found == name])
-        if not places:
-            raise KeyError(name)
-        return places
-
-    def __iter__(self) -> Iterator[str]:
-        found = {name for name, _ in self._found}
-        return iter([name for name in PAIRS if name in found])
-
-    def __len__(self) -> int:
-        return len({name for name, _ in self._found})
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __str__(self) -> str:
-        lines = [f"dualrev's transforms stand in {len(self._found)} places:"]
-        by_module: dict[str, list[str]] = {}
-        for name, place in self._found:
-            module, _, held = place.rpartition(".") if "[" not in place else ("", "", place)
-            by_module.setdefault(module or held, []).append(name if held == name or not module else f"{held} ({name})")
-        lines += [f"  {module}: {', '.join(names)}" for module, names in by_module.items()]
-        if self.left:
-            lines += ["left as they are:", *[f"  {place}: {why}" for place, why in self.left.items()]]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-
 _lock = threading.RLock()
 #: The reports of the blocks that are open, the last opened at the end.
 _open: tuple[Report, ...] = ()
@@ -217,7 +96,7 @@ def _caller() -> str:
     frame: FrameType | None = sys._getframe(3)
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
-        if not _within(name, ("jax", "dualrev", "functools", "contextlib")):
+        if not within(name, ("jax", "dualrev", "functools", "contextlib")):
             return name
         frame = frame.f_back
     return "__main__"
@@ -225,7 +104,7 @@ def _caller() -> str:
 
 def _is_kept(module: str) -> bool:
     """Whether a module keeps jax's transforms, whatever is asked for: jax's own workings, and this package."""
-    return is_inside_jax(module) or _within(module, ("dualrev",))
+    return is_inside_jax(module) or within(module, ("dualrev",))
 
 
 @functools.cache
@@ -244,9 +123,9 @@ def _enter(choice: Choice) -> Report:
     with _lock:
         wanted = {name: PAIRS[name] for name in (*choice.transforms, "JVPTracer")}
         search = Search({id(old): (name, new) for name, (old, new) in wanted.items()},
-                        lambda module: _is_kept(module) or _within(module, choice.skip), _remark(wanted))
+                        lambda module: _is_kept(module) or within(module, choice.skip), _remark(wanted))
         search.modules(list(sys.modules.items()))
-        left = {place: why for place, why in search.left.items() if not _within(place, ("jax",))}
+        left = {place: why for place, why in search.left.items() if not within(place, ("jax",))}
         left |= _left_in_jax(choice) | _left_in_objects(choice)
         done: list[Place] = []
         for place in search.places:

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import jax
 
-from dualrev.installing import TRANSFORMS, installed
+from dualrev.installing import installed
+from dualrev.transforms import TRANSFORMS
 
 
 class UsageError(Exception):

@@ -22,7 +22,7 @@ ORACLE = PACKAGE / "oracle.py"
 PRIVATE = PACKAGE / "_jax.py"
 #: ``dualrev.installed`` puts dualrev's transforms in place of jax's, so it looks jax's up, by names that stand in a table; it keeps
 #: them to put them back, and for calls of the user's outside a block.  It names none, and differentiates with none.
-ALLOWED = {PACKAGE / "installing.py": {"jax.*"}}
+ALLOWED = {PACKAGE / name: {"jax.*"} for name in ("installing.py", "transforms.py")}
 
 DIFFERENTIATION = {"jvp", "vjp", "grad", "value_and_grad", "linearize", "linear_transpose", "jacfwd", "jacrev", "jacobian",
                    "hessian",
