@@ -24,6 +24,7 @@ from dualrev.holders import Place, Search, are_held_deeper, objects_holding
 from dualrev.settings import Options
 from dualrev.transforms import MISSING, ORIGINALS, TRANSFORMS, Choice, Report, within
 
+
 def _stand_in(name: str) -> Callable[..., Any]:
     original, ours = ORIGINALS[name], TRANSFORMS[name]
     # jax's jacobian pulls, whatever the sizes; functions whose rules are only good for that rely on it.
