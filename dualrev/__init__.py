@@ -5,6 +5,7 @@ from dualrev.api import jvp, linear_transpose, linearize, vjp
 from dualrev.checkpointing import checkpoint
 from dualrev.custom import rule
 from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
+from dualrev.installing import install, installed, uninstall
 from dualrev.regions import region
 from dualrev.roots import implicit
 from dualrev.rules import families as _families  # noqa: F401  (fills the table)
@@ -19,6 +20,8 @@ __all__ = [
     "hessian",
     "hvp",
     "implicit",
+    "install",
+    "installed",
     "jacfwd",
     "jacobian",
     "jacrev",
@@ -29,6 +32,7 @@ __all__ = [
     "region",
     "rule",
     "testing",
+    "uninstall",
     "value_and_grad",
     "vjp",
 ]

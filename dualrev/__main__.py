@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev import report
+from dualrev import report, running
 from dualrev.measure import Flat, UnfitFunctionError, flatten, measure, stored
 from dualrev.problems import PROBLEMS
 
@@ -33,6 +33,7 @@ examples:
   python -m dualrev path/to/model.py:loss --args "init(), jnp.eye(4)" of a file; its own names may stand in --args
   python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
   python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"        what reverse mode stores: bytes, operation, line
+  python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
 
 Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
 exit status: 0; 1 if the engines or jax disagree; 2 if the function or its arguments do not fit.
@@ -205,9 +206,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["run"]:
+        try:
+            return running.run(words[1:])
+        except running.UsageError as error:
+            print(f"dualrev: error: {error}", file=sys.stderr)
+            return 2
     err = report.console(stderr=True)
     try:
-        options = parser().parse_args(arguments)
+        options = parser().parse_args(words)
         if options.function is None and options.args is not None:
             raise InputError("--args belongs to a function; type module:function before it")
         jax.config.update("jax_enable_x64", True)

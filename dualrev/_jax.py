@@ -47,6 +47,7 @@ from jax.extend.core.primitives import cond_p as cond_p
 from jax.extend.core.primitives import jit_p as jit_p
 from jax.extend.core.primitives import scan_p as scan_p
 from jax.extend.core.primitives import while_p as while_p
+from jax.interpreters.ad import JVPTracer as JVPTracer  # libraries ask with isinstance whether a value is being pushed
 
 # Frames of these folders and files are not the user's; what stands in dualrev.problems is, and so is a user's own rule.
 for _name in ("eager", "engines", "rules", *(file.name for file in pathlib.Path(__file__).parent.glob("*.py"))):
@@ -213,6 +214,11 @@ def library_function(params: dict[str, Any]) -> str | None:
 def matrix_primitive(name: str, function: Callable[..., Any]) -> Any:
     """A primitive of our own: ``function`` of arrays whose last two axes are matrices, with the type of the last for its result."""
     return _front_batched(name, function, lambda *avals: avals[-1].update(weak_type=False))
+
+
+def is_inside_jax(module: str) -> bool:
+    """Whether a module is part of jax's own workings, as opposed to what jax shows."""
+    return module.split(".")[0] == "jaxlib" or module == "jax._src" or module.startswith("jax._src.")
 
 
 def is_literal(atom: Any) -> bool:

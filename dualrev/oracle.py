@@ -12,17 +12,22 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from dualrev.transforms import ORIGINALS
+
 Function = Callable[..., Any]
+
+#: jax's own, also where ``dualrev.installed`` has put others in their place.
+_jvp, _vjp = ORIGINALS["jvp"], ORIGINALS["vjp"]
 
 
 def push(function: Function, tangents: tuple[Any, ...]) -> Function:
     """J·v, by ``jax.jvp``."""
-    return lambda *primals: jax.jvp(function, primals, tangents)[1]
+    return lambda *primals: _jvp(function, primals, tangents)[1]
 
 
 def pull(function: Function, cotangents: Any) -> Function:
     """Jᵀ·u, by ``jax.vjp``: one cotangent for each primal."""
-    return lambda *primals: jax.vjp(function, *primals)[1](cotangents)
+    return lambda *primals: _vjp(function, *primals)[1](cotangents)
 
 
 def lines(function: Function, mode: Literal["forward", "reverse"]) -> Function:
@@ -38,8 +43,8 @@ def lines(function: Function, mode: Literal["forward", "reverse"]) -> Function:
             return ravel_pytree(function(*unravel(x)))[0]
 
         if mode == "forward":
-            return jax.vmap(lambda i: jax.jvp(flat, (x,), (_basis(i, x),))[1])(numbers)
-        out, pull = jax.vjp(flat, x)
+            return jax.vmap(lambda i: _jvp(flat, (x,), (_basis(i, x),))[1])(numbers)
+        out, pull = _vjp(flat, x)
         return jax.vmap(lambda i: pull(_basis(i, out))[0])(numbers)
 
     return run

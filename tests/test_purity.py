@@ -20,6 +20,9 @@ import dualrev
 PACKAGE = pathlib.Path(dualrev.__file__).parent
 ORACLE = PACKAGE / "oracle.py"
 PRIVATE = PACKAGE / "_jax.py"
+#: ``dualrev.installed`` puts dualrev's transforms in place of jax's, so it looks jax's up, by names that stand in a table; it keeps
+#: them to put them back, and for calls of the user's outside a block.  It names none, and differentiates with none.
+ALLOWED = {PACKAGE / name: {"jax.*"} for name in ("installing.py", "transforms.py")}
 
 DIFFERENTIATION = {"jvp", "vjp", "grad", "value_and_grad", "linearize", "linear_transpose", "jacfwd", "jacrev", "jacobian",
                    "hessian",
@@ -31,7 +34,8 @@ REGISTRIES = {"primitive_jvps", "primitive_transposes", "primitive_linearization
               "jvp_jaxpr",
               "JVPTrace", "LinearizeTrace", "deflinear", "defjvp_zero", "vjp_trace"}
 #: What _jax.py may read of jax's machinery: the primitives that carry a user's rules, and their zeros.
-READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero"}
+#: Of the class of jax's pushed values, whether a value is an instance, which libraries ask.
+READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero", "JVPTracer"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
 
 
@@ -96,7 +100,8 @@ def violations(source: str, private: bool = False) -> list[str]:
 
 @pytest.mark.parametrize("path", [p for p in sources() if p != ORACLE], ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_differentiation_by_jax(path: pathlib.Path) -> None:
-    assert violations(path.read_text(), private=path == PRIVATE) == []
+    found = violations(path.read_text(), private=path == PRIVATE)
+    assert [name for name in found if name.split(": ")[1] not in ALLOWED.get(path, ())] == []
 
 
 @pytest.mark.parametrize("source", [

@@ -74,6 +74,11 @@ class ForwardTrace(Trace):
                 tangents.append(None)
         return primals, tangents, moves
 
+    @property
+    def main(self) -> Any:
+        """What tells the derivatives of nested calls apart, for libraries that look (Equinox's ``filter_jvp``)."""
+        return self
+
     def stage_value(self, val: Any) -> Any:
         return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
 

@@ -118,6 +118,11 @@ class TapeTrace(Trace):
         self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
         return results
 
+    @property
+    def main(self) -> Any:
+        """What tells the derivatives of nested calls apart, for libraries that look (Equinox's ``filter_jvp``)."""
+        return self
+
     def stage_value(self, val: Any) -> Any:
         return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
 
