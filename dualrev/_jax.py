@@ -18,6 +18,7 @@ from jax._src import source_info_util as _source_info_util
 from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
+from jax._src.ad_util import Zero as Zero  # what jax puts in place of a None that a backward function returns
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
@@ -339,11 +340,45 @@ def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]]
 
 
 def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-    """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``."""
+    """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``.
+
+    A None that the user returned arrives as a zero of a class of jax's own, and is None again.
+    """
     result = bwd.call_wrapped(*residuals, *cotangents)
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], (list, tuple)):
         result = result[0]
-    return list(result)
+    return [None if is_symbolic_zero(ct) else ct for ct in result]
+
+
+def is_symbolic_zero(x: Any) -> bool:
+    """Whether ``x`` is one of jax's two kinds of zero that are no arrays."""
+    return type(x) is Zero or type(x) is SymbolicZero
+
+
+def defined_at(fun: Any) -> str:
+    """``name at file:line`` of the user's function that a wrapped function calls."""
+    return str(fun.debug_info.func_src_info)
+
+
+class _Moving(_partial_eval.DynamicJaxprTracer):
+    """Stands for a tangent of unknown value among the contents of a tracer.
+
+    ``jax.closure_convert`` looks there for what may be differentiated, and knows the classes of jax's own tracers only: it takes a
+    value that is being traced for one that may be.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, aval: Any):
+        Tracer.__init__(self, None, aval)
+
+    def _short_repr(self) -> str:
+        return "a tangent or cotangent"
+
+
+def contents(aval: Any, **values: Any) -> list[tuple[str, Any]]:
+    """What a tracer of ours answers when jax asks what it holds."""
+    return [*values.items(), ("derivative", _Moving(aval))]
 
 
 def forget(fun: Any) -> None:

@@ -203,13 +203,13 @@ def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: st
             where = f" at {what}{keystr(path)}" if path else ""
             if what == "cotangent":
                 raise ValueError(
-                    f"unexpected JAX type (e.g. shape/dtype) for argument to {_VJP} function{where}: got {_short(got)}, but "
-                    f"expected {_short(expected)} because the corresponding output of the differentiated function had JAX type "
-                    f"{_short(aval)}"
+                    f"unexpected JAX type (e.g. shape/dtype) for argument to {_VJP} function{where}: got {errors.short(got)}, but "
+                    f"expected {errors.short(expected)} because the corresponding output of the differentiated function had JAX type "
+                    f"{errors.short(aval)}"
                 )
             raise ValueError(
                 f"linearized function called on tangent values inconsistent with the original primal values{where}: got tangent "
-                f"aval {_short(got)} for primal aval {_short(aval)} but expected {_short(expected)}"
+                f"aval {errors.short(got)} for primal aval {errors.short(aval)} but expected {errors.short(expected)}"
             )
     return as_arrays(flat)
 
@@ -221,10 +221,6 @@ def as_arrays(flat: Sequence[Any]) -> list[Any]:
 
 def _is_host(x: Any) -> bool:
     return isinstance(x, (int, float, complex, np.generic)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biufc")
-
-
-def _short(aval: Any) -> str:
-    return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
 
 
 def check_engine(engine: Any, allowed: tuple[str | None, ...], call: str) -> None:

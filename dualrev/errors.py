@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from dualrev._jax import user_frame
+from dualrev._jax import float0, user_frame
 from dualrev.rules.exclusions import EXCLUDED
 
 #: The name of the public function that is running, for messages raised far below it.
@@ -34,6 +34,19 @@ class LoopTooLongError(DualrevError, RuntimeError):
 
 class RuleError(DualrevError, TypeError):
     """A rule returned something that does not fit the operation it belongs to."""
+
+
+class CustomRuleError(RuleError, ValueError):
+    """A rule that a user attached to a function, with jax's decorators, returned something that does not fit the function."""
+
+
+class DoesNotFit(Exception):  # noqa: N818  (a signal)
+    """What a rule returned has another type than it should; who knows the rule says which."""
+
+    def __init__(self, given: Any, expected: Any):
+        super().__init__()
+        self.given = given
+        self.expected = expected
 
 
 class NoDerivativeError(DualrevError, ValueError, NotImplementedError):
@@ -74,6 +87,52 @@ def check_finished(unfinished: Any, max_steps: int) -> None:
             f"A lax.while_loop went on after max_steps={max_steps} steps, while it was differentiated. Give a larger max_steps, or "
             "look for a condition that never becomes false: a comparison with NaN is one."
         )
+
+
+#: For each function of a rule: how jax calls it, and what it should return.
+_RULES = {
+    "fwd": ("forward function", "custom_vjp", "Return the pair (out, residuals), where out is what the function returns."),
+    "bwd": ("backward function", "custom_vjp", "Return a tuple with one cotangent for each argument, with the argument's structure, "
+            "shapes and dtypes; None stands for an argument, or a part of one, whose cotangent is zero."),
+    "jvp": ("JVP rule", "custom_jvp", "Return the pair (out, tangent of out), where the tangent has the structure, shapes and dtypes of "
+            "out (float0 for integers); jnp.zeros_like(out) where it is zero."),
+}
+
+
+def rule_refused(kind: str, fun: str, rule: str, error: Exception) -> CustomRuleError:
+    what, decorator, advice = _RULES[kind]
+    return CustomRuleError(f"{error}\n{user_call.get()} called the {what} {rule}, which is attached to the {decorator} function {fun}. "
+                           f"{advice}")
+
+
+def rule_does_not_fit(kind: str, fun: str, rule: str, found: DoesNotFit) -> CustomRuleError:
+    what, decorator, advice = _RULES[kind]
+    part, of = ("tangent", "output") if kind == "jvp" else ("cotangent", "argument")
+    return CustomRuleError(
+        f"the {what} {rule}, which is attached to the {decorator} function {fun}, returned a {part} of type {short(found.given)} for an "
+        f"{of} whose {part}s have the type {short(found.expected)} ({user_call.get()} asked for it{at_user_frame()}). {advice}"
+    )
+
+
+def short(aval: Any) -> str:
+    """A type as people write it: ``float32[2,3]``."""
+    return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
+
+
+def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
+    return RuleError(
+        f"{user_call.get()}{at_user_frame()}: the derivative program {program} takes a value of type {short(expected)} and was given one "
+        f"of type {short(given)}. A rule whose tangent or cotangent this is returned another dtype or shape than that of its operation: "
+        "convert what it returns, for example with ct.astype(x.dtype)."
+    )
+
+
+def bwd_not_transposed(fun: str, bwd: str, error: Exception) -> NonLinearError:
+    return NonLinearError(
+        f"{user_call.get()} pushes tangents{at_user_frame()} through the custom_vjp function {fun}, which states how cotangents are "
+        f"pulled only. Its push is the transpose of its backward function {bwd}, and that could not be transposed: {error}\n"
+        "Pass custom_vjp_jvp='differentiate_primal' to push through the function itself, or use reverse mode (grad, vjp, jacrev)."
+    )
 
 
 def groups_are_not_tracked() -> NotImplementedError:

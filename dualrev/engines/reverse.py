@@ -18,6 +18,7 @@ from dualrev._jax import (
     Trace,
     Tracer,
     abstract_outputs,
+    contents,
     ensure_no_leaks,
     forget,
     process,
@@ -51,6 +52,9 @@ class Taped(Tracer):
 
     def get_referent(self) -> Any:
         return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
+
+    def _contents(self) -> list[tuple[str, Any]]:
+        return contents(self.aval, primal=self.primal, slot=self.slot)
 
     def _short_repr(self) -> str:
         value = f"a linear {self.aval}" if type(self.primal) is Unknown else self.primal
@@ -211,7 +215,7 @@ class TapeTrace(Trace):
             with set_current_trace(self):
                 return list(fun.call_wrapped(*tracers))
         with set_current_trace(self.parent):
-            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, jvp, primals, [s is not None for s in slots],
+            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, fun, jvp, primals, [s is not None for s in slots],
                                                   symbolic_zeros)
         return self.record(outs, linear_map, active_outs, slots)
 
@@ -232,7 +236,7 @@ class TapeTrace(Trace):
                     return list(fun.call_wrapped(*tracers))
                 self.is_in_forward = True
                 try:
-                    outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, tracers, active, symbolic_zeros)
+                    outs, linear_map = custom.call_fwd(fun, fwd, bwd, out_trees, tracers, active, symbolic_zeros)
                 finally:
                     self.is_in_forward = False
                 if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
@@ -243,7 +247,7 @@ class TapeTrace(Trace):
             pusher: LinearMap | None = None
             if self.settings.custom_vjp_jvp == "differentiate_primal":
                 _, pusher = under(self.settings, linearize, lambda *args: custom.call_once_more(fun, args), primals, active)
-            outs, linear_map = under(self.settings, custom.call_fwd, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            outs, linear_map = under(self.settings, custom.call_fwd, fun, fwd, bwd, out_trees, primals, active, symbolic_zeros)
             linear_map.pusher = pusher
         return self.record(outs, linear_map, custom.differentiable(outs), slots)
 
