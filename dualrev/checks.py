@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves_with_path
 
 from dualrev import errors
-from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, is_reference, tangent_aval, typeof
+from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, is_reference, is_symbolic_zero, tangent_aval, typeof
 
 Argnums = int | Sequence[int]
 
@@ -185,15 +185,17 @@ def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[An
 
 
 def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: str) -> list[Any]:
-    """Flat tangents (cotangents) for values of ``avals``; anything that does not fit is named."""
+    """Flat tangents (cotangents) for values of ``avals``, None for jax's symbolic zeros; anything that does not fit is named."""
     call = errors.user_call.get()
-    flat, given = tree_flatten(values)
+    flat, given = tree_flatten(values, is_leaf=is_symbolic_zero)
     if given != tree:
         raise (TypeError if what == "tangent" else ValueError)(
             f"unexpected tree structure of the {what} given to {call}, which has the structure of the {of}s: "
             f"expected {tree}, got {given}"
         )
-    for (path, t), aval in zip(tree_flatten_with_path(values)[0], avals, strict=True):
+    for (path, t), aval in zip(tree_flatten_with_path(values, is_leaf=is_symbolic_zero)[0], avals, strict=True):
+        if is_symbolic_zero(t):  # what a program that was written for jax may hand on
+            continue
         if not is_array_like(t):
             raise TypeError(f"{call}: {what}{keystr(path)} is not an array but {t!r} of type {type(t).__name__}")
         expected, got = tangent_aval(aval), typeof(t)
@@ -211,7 +213,7 @@ def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: st
                 f"linearized function called on tangent values inconsistent with the original primal values{where}: got tangent "
                 f"aval {errors.short(got)} for primal aval {errors.short(aval)} but expected {errors.short(expected)}"
             )
-    return as_arrays(flat)
+    return as_arrays([None if is_symbolic_zero(t) else t for t in flat])
 
 
 def as_arrays(flat: Sequence[Any]) -> list[Any]:

@@ -16,8 +16,19 @@ from dualrev.rules.exclusions import EXCLUDED
 user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
 
 
+#: Stands in a message for the name of the public function that is running when the error is raised.
+CALL = "{the call}"
+
+
 class DualrevError(Exception):
-    """Base class of errors that only dualrev raises."""
+    """Base class of errors that only dualrev raises.
+
+    A linearization that is kept meets an error once and raises it in later calls: it keeps the ``template``.
+    """
+
+    def __init__(self, template: str):
+        super().__init__(template.replace(CALL, user_call.get()))
+        self.template = template
 
 
 class MissingRuleError(DualrevError, NotImplementedError):
@@ -70,7 +81,7 @@ def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
     name = str(primitive)
     why = f" It is left out on purpose: {EXCLUDED[name]}." if name in EXCLUDED else ""
     return MissingRuleError(
-        f"Differentiation rule for '{name}' not implemented: {user_call.get()}, in {mode} mode, met the primitive '{name}'"
+        f"Differentiation rule for '{name}' not implemented: {CALL}, in {mode} mode, met the primitive '{name}'"
         f"{at_user_frame()}, and the rule table has no row for it.{why} State its derivative once, for both modes and every order:\n\n"
         f"    import dualrev\n"
         f"    dualrev.rule({name}_p, partials=[lambda x, *, out: ...])      # entry by entry: one partial for each operand\n"
@@ -94,23 +105,22 @@ _RULES = {
     "fwd": ("forward function", "custom_vjp", "Return the pair (out, residuals), where out is what the function returns."),
     "bwd": ("backward function", "custom_vjp", "Return a tuple with one cotangent for each argument, with the argument's structure, "
             "shapes and dtypes; None stands for an argument, or a part of one, whose cotangent is zero."),
-    "jvp": ("JVP rule", "custom_jvp", "Return the pair (out, tangent of out), where the tangent has the structure, shapes and dtypes of "
-            "out (float0 for integers); jnp.zeros_like(out) where it is zero."),
+    "jvp": ("JVP rule", "custom_jvp", "Return the pair (out, tangent of out), where the tangent has the structure, shapes and dtypes "
+            "of out (float0 for integers); jnp.zeros_like(out) where it is zero."),
 }
 
 
 def rule_refused(kind: str, fun: str, rule: str, error: Exception) -> CustomRuleError:
     what, decorator, advice = _RULES[kind]
-    return CustomRuleError(f"{error}\n{user_call.get()} called the {what} {rule}, which is attached to the {decorator} function {fun}. "
-                           f"{advice}")
+    return CustomRuleError(f"{error}\n{CALL} called the {what} {rule}, which is attached to the {decorator} function {fun}. {advice}")
 
 
 def rule_does_not_fit(kind: str, fun: str, rule: str, found: DoesNotFit) -> CustomRuleError:
     what, decorator, advice = _RULES[kind]
     part, of = ("tangent", "output") if kind == "jvp" else ("cotangent", "argument")
     return CustomRuleError(
-        f"the {what} {rule}, which is attached to the {decorator} function {fun}, returned a {part} of type {short(found.given)} for an "
-        f"{of} whose {part}s have the type {short(found.expected)} ({user_call.get()} asked for it{at_user_frame()}). {advice}"
+        f"the {what} {rule}, which is attached to the {decorator} function {fun}, returned a {part} of type {short(found.given)} for "
+        f"an {of} whose {part}s have the type {short(found.expected)} ({CALL} asked for it{at_user_frame()}). {advice}"
     )
 
 
@@ -121,17 +131,18 @@ def short(aval: Any) -> str:
 
 def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
     return RuleError(
-        f"{user_call.get()}{at_user_frame()}: the derivative program {program} takes a value of type {short(expected)} and was given one "
-        f"of type {short(given)}. A rule whose tangent or cotangent this is returned another dtype or shape than that of its operation: "
-        "convert what it returns, for example with ct.astype(x.dtype)."
+        f"{CALL}{at_user_frame()}: the derivative program {program} takes a value of type {short(expected)} and was given one of type "
+        f"{short(given)}. The rule that this tangent or cotangent comes from returned another dtype or shape than that of its "
+        "operation: convert what it returns, for example with ct.astype(x.dtype)."
     )
 
 
-def bwd_not_transposed(fun: str, bwd: str, error: Exception) -> NonLinearError:
+def bwd_not_transposed(fun: str, bwd: str, error: DualrevError) -> NonLinearError:
     return NonLinearError(
-        f"{user_call.get()} pushes tangents{at_user_frame()} through the custom_vjp function {fun}, which states how cotangents are "
-        f"pulled only. Its push is the transpose of its backward function {bwd}, and that could not be transposed: {error}\n"
-        "Pass custom_vjp_jvp='differentiate_primal' to push through the function itself, or use reverse mode (grad, vjp, jacrev)."
+        f"{CALL} pushes tangents{at_user_frame()} through the custom_vjp function {fun}, which states only how cotangents are pulled. "
+        f"Its push is the transpose of its backward function {bwd}, and that could not be transposed: {error.template}\n"
+        "Pass custom_vjp_jvp='differentiate_primal' to push through the function itself, or use reverse mode alone (grad, vjp, jacrev, "
+        "hessian with engine='reverse')."
     )
 
 
@@ -154,18 +165,18 @@ def devices_differ(what: str, aval: Any, axes: list[Any]) -> NonLinearError:
 
 def not_linear(primitive: Any) -> NonLinearError:
     return NonLinearError(
-        f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {user_call.get()} needs a linear "
+        f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {CALL} needs a linear "
         f"function, and '{primitive}'{at_user_frame()} is not linear in its operands."
     )
 
 
 def no_derivative(primitive: Any, why: str, what_to_do: str) -> NoDerivativeError:
-    return NoDerivativeError(f"{why} {user_call.get()} met '{primitive}'{at_user_frame()}. {what_to_do}")
+    return NoDerivativeError(f"{why} {CALL} met '{primitive}'{at_user_frame()}. {what_to_do}")
 
 
 def depends_on_basis() -> NoDerivativeError:
     return NoDerivativeError(
-        f"{user_call.get()}: eigenvalues or singular values coincide, and the function depends on which basis of their eigenvectors "
+        f"{CALL}: eigenvalues or singular values coincide, and the function depends on which basis of their eigenvectors "
         "(singular vectors) was chosen: it has no derivative here. Functions that do not depend on it, such as those of V f(w) Vᴴ, "
         "have one; otherwise perturb the matrix, or differentiate eigenvalues alone."
     )
@@ -173,7 +184,7 @@ def depends_on_basis() -> NoDerivativeError:
 
 def defective() -> NoDerivativeError:
     return NoDerivativeError(
-        f"{user_call.get()} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
+        f"{CALL} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
         "space, and at least one eigenvalue moves with a root of the perturbation, so that it has no derivative. Perturb the matrix, "
         "or use a function of it that needs no eigenvectors (jax.scipy.linalg.expm, jax.numpy.linalg.matrix_power, det, ...)."
     )
@@ -189,7 +200,7 @@ def cannot_be_replayed(effects: list[str], primitive: Any, line: str) -> NonRepl
 
 def singular_residual(solver: str, residual: str) -> NoDerivativeError:
     return NoDerivativeError(
-        f"{user_call.get()}: the derivative of the residual {residual} by what {solver} returned is singular, to working precision, so "
+        f"{CALL}: the derivative of the residual {residual} by what {solver} returned is singular, to working precision, so "
         "that the solution is no differentiable function of the arguments there: it may be a multiple root, or one of many. State a "
         "residual that determines the solution."
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualrev import errors
 from dualrev._jax import (
     ClosedJaxpr,
     JaxprEqnContext,
@@ -27,6 +28,25 @@ def nbytes_of(aval: Any) -> int:
     """Bytes of an array, or of an abstract one: what choices between programs go by."""
     lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
+
+
+def check_operands(jaxpr: Any, args: Sequence[Any], name: str) -> None:
+    """Operands of a program have the types that it was traced for; a compiled one would read the bits of others as if they did."""
+    for aval, x in zip(jaxpr.in_avals, args, strict=True):
+        given = typeof(x)
+        if given.dtype != aval.dtype or given.shape != aval.shape:
+            raise errors.operand_does_not_fit(name, given, aval)
+
+
+def runner(jaxpr: Any, name: str) -> Callable[..., list[Any]]:
+    """A function that evaluates a closed jaxpr on operands of its types, and refuses others."""
+    run = jaxpr_as_fun(jaxpr)
+
+    def checked(*args: Any) -> list[Any]:
+        check_operands(jaxpr, args, name)
+        return list(run(*args))
+
+    return checked
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:

@@ -19,7 +19,6 @@ from dualrev._jax import (
     Tracer,
     call_bwd,
     defined_at,
-    float0,
     forget,
     is_differentiable,
     is_symbolic_zero,
@@ -49,8 +48,8 @@ def _from_rule(t: Any, aval: Any) -> Any:
     given, expected = typeof(t), tangent_aval(aval)
     if given.dtype == expected.dtype:
         return t if isinstance(t, (jax.Array, Tracer)) else lax.convert_element_type(t, expected.dtype)
-    loses_information = _is_a(given, np.complexfloating) and not _is_a(expected, np.complexfloating)
-    if given.dtype == float0 or _is_a(given, jax.dtypes.extended) or loses_information:
+    is_number = _is_a(given, np.number)
+    if not is_number or (_is_a(given, np.complexfloating) and not _is_a(expected, np.complexfloating)):
         raise errors.DoesNotFit(given, expected)
     # A number in another format is still that number: rules in mixed precision, or that return a Python int, mean what they say.
     return lax.convert_element_type(t, expected.dtype)

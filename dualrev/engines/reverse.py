@@ -162,7 +162,7 @@ class TapeTrace(Trace):
                     raise
                 # What nothing linear depends on may be as it likes; a cotangent that arrives here raises.
                 outs = [Unknown(a) for a in abstract_outputs(primitive, [aval_of(x) for x in primals], params)]
-                linear_map, active_outs = NonLinearMap(len(outs), type(error), str(error)), [True] * len(outs)
+                linear_map, active_outs = NonLinearMap(len(outs), type(error), error.template), [True] * len(outs)
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
@@ -215,8 +215,8 @@ class TapeTrace(Trace):
             with set_current_trace(self):
                 return list(fun.call_wrapped(*tracers))
         with set_current_trace(self.parent):
-            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, fun, jvp, primals, [s is not None for s in slots],
-                                                  symbolic_zeros)
+            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, fun, jvp, primals,
+                                                  [s is not None for s in slots], symbolic_zeros)
         return self.record(outs, linear_map, active_outs, slots)
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,

@@ -30,7 +30,7 @@ from dualrev._jax import (
 )
 from dualrev.engines import forward, reverse
 from dualrev.engines.splitting import singular_ops
-from dualrev.jaxprs import replayer
+from dualrev.jaxprs import check_operands, replayer, runner
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, rows
 from dualrev.settings import DEFAULT, current
@@ -83,7 +83,7 @@ class Program:
         like = self.wrapper.like
         if self.wrapper.is_plain and is_eager(args):
             if self._compiled is None:
-                run = jaxpr_as_fun(self.jaxpr)
+                run = runner(self.jaxpr, self.name)
 
                 def program(*args: Any) -> list[Any]:
                     return run(*args)
@@ -91,6 +91,7 @@ class Program:
                 program.__name__ = self.name
                 self._compiled = jax.jit(program)
             return self._compiled(*args)
+        check_operands(self.jaxpr, args, self.name)
         if like is None:
             if is_batching():  # vmap finds the program that it made of this one before
                 return bind_jit(inlined(), self.jaxpr, args, self.name, [None] * len(args), [None] * len(self.jaxpr.out_avals))
