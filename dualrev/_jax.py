@@ -114,6 +114,16 @@ def first_member(x: Any) -> Any:
         return jax.lax.index_in_dim(value, 0, axis, keepdims=False)
 
 
+def is_same_for_all(x: Any) -> bool:
+    """Inside a function under ``vmap``: whether ``x`` is the same for all members."""
+    return _trace_ctx.trace.to_batch_info(x)[1] is None
+
+
+def in_front(x: Any, n: int) -> Any:
+    """``n`` times ``x``, along a new first axis."""
+    return jax.lax.broadcast(x, (n,))
+
+
 def typeof(x: Any) -> Any:
     return jax.typeof(x)
 

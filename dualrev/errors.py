@@ -137,6 +137,18 @@ def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
     )
 
 
+def vmap_rule_does_not_fit(expected: Any, out: Any, batched: Any) -> RuleError:
+    return RuleError(f"{CALL}{at_user_frame()}: the vmap rule of a custom_vmap function returns the pair (out, out_batched), both with the "
+                     f"structure of what the function returns, {expected}; it returned {out} and {batched}.")
+
+
+def jvp_not_linear(fun: str, jvp: str, error: DualrevError) -> NonLinearError:
+    return NonLinearError(
+        f"{CALL} needs the transpose of the JVP rule {jvp}, which is attached to the custom_jvp function {fun}, and the tangent that it "
+        f"returns is not a linear function of the tangents that it is given: {error.template}"
+    )
+
+
 def bwd_not_transposed(fun: str, bwd: str, error: DualrevError) -> NonLinearError:
     return NonLinearError(
         f"{CALL} pushes tangents{at_user_frame()} through the custom_vjp function {fun}, which states only how cotangents are pulled. "

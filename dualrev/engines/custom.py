@@ -106,7 +106,10 @@ def linearize_push(push: Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any
 def linearize_jvp(fun: Any, jvp: Any, primals: Sequence[Any], active: Sequence[bool],
                   symbolic_zeros: bool) -> tuple[list[Any], LinearMap, list[bool]]:
     """Outputs and linear map of a user's JVP rule."""
-    return linearize_push(lambda xs, ts: call_jvp(fun, jvp, xs, ts, symbolic_zeros), primals, active)
+    try:
+        return linearize_push(lambda xs, ts: call_jvp(fun, jvp, xs, ts, symbolic_zeros), primals, active)
+    except errors.NonLinearError as error:
+        raise errors.jvp_not_linear(defined_at(fun), defined_at(jvp), error) from error
 
 
 def call_once_more(fun: Any, args: Sequence[Any]) -> list[Any]:

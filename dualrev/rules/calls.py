@@ -42,8 +42,6 @@ register(RunRow(jit_p, lambda params: params["jaxpr"], wrapper_of))
 # Since 0.12 a call of a program by the program around it is an operation as others are; before, engines are asked directly.
 runs("eval_jaxpr", program_of)
 runs("composite", program_of)
-# The user's rule for vmap holds where vmap meets the function itself; its derivative is batched as any program is.
-runs("custom_vmap_call", lambda params: params["call"])
 # The forward function of a custom_vjp whose residuals nobody may need: primal outputs and residuals.
 runs("remat_opt", lambda params: params["fwd_jaxpr"])
 runs("xla_metadata_call", program_of)
