@@ -20,6 +20,7 @@ from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
 from jax._src.ad_util import Zero as Zero  # what jax puts in place of a None that a backward function returns
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
+from jax._src.api_util import InternalFloatingPointError as _Invalid  # what jax_debug_nans raises before jit has looked closer
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
@@ -186,6 +187,19 @@ def is_custom_root(operation: Any) -> bool:
     from jax._src.lax.control_flow import solves
 
     return isinstance(operation, getattr(solves, "CustomRoot", ()))
+
+
+#: What ``jax_debug_nans`` and ``jax_debug_infs`` raise.
+INVALID_VALUE: tuple[type[Exception], ...] = (FloatingPointError, _Invalid)
+
+
+def is_invalid(x: Any) -> bool:
+    """Whether an array holds what ``jax_debug_nans`` or ``jax_debug_infs`` objects to."""
+    if not isinstance(x, jax.Array) or isinstance(x, Tracer) or not jax.dtypes.issubdtype(x.dtype, np.inexact):
+        return False
+    values = np.asarray(x)
+    values = values if values.dtype.kind in "fc" else values.astype(np.float32)
+    return bool((jax.config.jax_debug_nans and np.isnan(values).any()) or (jax.config.jax_debug_infs and np.isinf(values).any()))
 
 
 def is_literal(atom: Any) -> bool:

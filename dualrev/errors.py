@@ -68,6 +68,13 @@ class MutableReferenceError(DualrevError, TypeError):
     """A mutable reference is used in a way that has no derivative."""
 
 
+class InvalidValueError(DualrevError, FloatingPointError):
+    """``jax_debug_nans`` or ``jax_debug_infs`` found an invalid value in a tangent or cotangent."""
+
+    #: The operation, the user's line, and what jax says.
+    found: tuple[str, str, str] = ("", "", "")
+
+
 class NonReplayableError(DualrevError, NotImplementedError):
     """A checkpointed function has an effect that must not happen twice."""
 
@@ -137,15 +144,28 @@ def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
     )
 
 
+def invalid_value(what: str, primitive: Any, line: str, error: Exception) -> InvalidValueError:
+    """An error that names the operation and the user's line: the innermost ones that are known."""
+    name, said = str(primitive), str(error).split(". Because", 1)[0]
+    if isinstance(error, InvalidValueError):
+        if error.found[1]:
+            return error
+        name, _, said = error.found
+    raised = InvalidValueError(f"invalid value: {CALL} {what} '{name}'{line and f' at {line}'} (jax_debug_nans or jax_debug_infs is "
+                               f"set; jax says: {said})")
+    raised.found = name, line, said
+    return raised
+
+
 def vmap_rule_does_not_fit(expected: Any, out: Any, batched: Any) -> RuleError:
-    return RuleError(f"{CALL}{at_user_frame()}: the vmap rule of a custom_vmap function returns the pair (out, out_batched), both with the "
-                     f"structure of what the function returns, {expected}; it returned {out} and {batched}.")
+    return RuleError(f"{CALL}{at_user_frame()}: the vmap rule of a custom_vmap function returns the pair (out, out_batched), both with "
+                     f"the structure of what the function returns, {expected}; it returned {out} and {batched}.")
 
 
 def jvp_not_linear(fun: str, jvp: str, error: DualrevError) -> NonLinearError:
     return NonLinearError(
-        f"{CALL} needs the transpose of the JVP rule {jvp}, which is attached to the custom_jvp function {fun}, and the tangent that it "
-        f"returns is not a linear function of the tangents that it is given: {error.template}"
+        f"{CALL} needs the transpose of the JVP rule {jvp}, which is attached to the custom_jvp function {fun}, and the tangent that "
+        f"it returns is not a linear function of the tangents that it is given: {error.template}"
     )
 
 

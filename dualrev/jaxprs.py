@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from dualrev import errors
@@ -13,8 +14,10 @@ from dualrev._jax import (
     ClosedJaxpr,
     JaxprEqnContext,
     binds_functions,
+    is_invalid,
     is_literal,
     jaxpr_as_fun,
+    jit_p,
     typeof,
     vary_over,
     varying,
@@ -47,6 +50,22 @@ def runner(jaxpr: Any, name: str) -> Callable[..., list[Any]]:
         return list(run(*args))
 
     return checked
+
+
+def first_invalid(jaxpr: Any, args: Sequence[Any]) -> Any | None:
+    """The first equation of a closed jaxpr, or of one that it calls, with a result that ``jax_debug_nans`` objects to."""
+    body = jaxpr.jaxpr
+    env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
+    for eqn in body.eqns:
+        values = [atom.val if is_literal(atom) else env[atom] for atom in eqn.invars]
+        with jax.debug_nans(False), jax.debug_infs(False):
+            out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+        outs = out if eqn.primitive.multiple_results else [out]
+        if any(map(is_invalid, outs)):
+            inner = eqn.params.get("jaxpr")
+            return (first_invalid(inner, values) if isinstance(inner, ClosedJaxpr) and eqn.primitive is jit_p else None) or eqn
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return None
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
