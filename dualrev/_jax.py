@@ -199,7 +199,7 @@ def is_invalid(x: Any) -> bool:
         return False
     values = np.asarray(x)
     values = values if values.dtype.kind in "fc" else values.astype(np.float32)
-    return bool((jax.config.jax_debug_nans and np.isnan(values).any()) or (jax.config.jax_debug_infs and np.isinf(values).any()))
+    return bool((jax.debug_nans.value and np.isnan(values).any()) or (jax.debug_infs.value and np.isinf(values).any()))
 
 
 def is_literal(atom: Any) -> bool:
@@ -380,7 +380,7 @@ def is_symbolic_zero(x: Any) -> bool:
 
 
 def defined_at(fun: Any) -> str:
-    """``name at file:line`` of the user's function that a wrapped function calls."""
+    """``name at file:line`` of the user's function that a wrapped function calls, or that a jaxpr was traced from."""
     return str(fun.debug_info.func_src_info)
 
 
@@ -394,7 +394,7 @@ class _Moving(_partial_eval.DynamicJaxprTracer):
     __slots__ = ()
 
     def __init__(self, aval: Any):
-        Tracer.__init__(self, None, aval)
+        self.aval = aval
 
     def _short_repr(self) -> str:
         return "a tangent or cotangent"

@@ -157,6 +157,12 @@ def invalid_value(what: str, primitive: Any, line: str, error: Exception) -> Inv
     return raised
 
 
+def transpose_does_not_fit(fun: str, found: DoesNotFit) -> RuleError:
+    return RuleError(f"{CALL}{at_user_frame()}: the transpose that linear_call was given for the function {fun} returned a value of "
+                     f"type {short(found.given)} for an argument of type {short(found.expected)}. Return one value for each linear "
+                     "argument, of its shape and dtype.")
+
+
 def vmap_rule_does_not_fit(expected: Any, out: Any, batched: Any) -> RuleError:
     return RuleError(f"{CALL}{at_user_frame()}: the vmap rule of a custom_vmap function returns the pair (out, out_batched), both with "
                      f"the structure of what the function returns, {expected}; it returned {out} and {batched}.")

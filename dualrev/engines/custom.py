@@ -41,7 +41,7 @@ def _to_rule(t: Any, aval: Any, symbolic_zeros: bool) -> Any:
     return SymbolicZero(tangent_aval(aval)) if symbolic_zeros else zeros.zeros_of(tangent_aval(aval))
 
 
-def _from_rule(t: Any, aval: Any) -> Any:
+def from_rule(t: Any, aval: Any) -> Any:
     """A tangent or cotangent that a user's rule returned for a value of ``aval``, as an array; None where it is zero."""
     if t is None or is_symbolic_zero(t) or not is_differentiable(aval):
         return None
@@ -77,7 +77,7 @@ def call_jvp(fun: Any, jvp: Any, primals: Sequence[Any], tangents: Sequence[Any]
     half = len(results) // 2
     outs = results[:half]
     try:
-        return outs, [_from_rule(t, typeof(x)) for x, t in zip(outs, results[half:], strict=True)]
+        return outs, [from_rule(t, typeof(x)) for x, t in zip(outs, results[half:], strict=True)]
     except errors.DoesNotFit as found:
         raise errors.rule_does_not_fit("jvp", defined_at(fun), defined_at(jvp), found) from None
 
@@ -144,7 +144,7 @@ class AdjointMap(LinearMap):
         given = [_to_rule(ct, aval, self.symbolic_zeros) for ct, aval in zip(cotangents, self.out_avals, strict=True)]
         cts = call_rule("bwd", self.fun, self.bwd, call_bwd, self.bwd, self.residuals, given)
         try:
-            return tuple([_from_rule(ct, aval) for ct, aval, moves in zip(cts, self.in_avals, self.active, strict=True) if moves])
+            return tuple([from_rule(ct, aval) for ct, aval, moves in zip(cts, self.in_avals, self.active, strict=True) if moves])
         except errors.DoesNotFit as found:
             raise errors.rule_does_not_fit("bwd", self.fun, defined_at(self.bwd), found) from None
 

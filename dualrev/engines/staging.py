@@ -323,7 +323,8 @@ class Pushforward:
             eqn = first_invalid(self.program.jaxpr, args) if is_eager(args) else None
             if eqn is None:
                 raise
-            raise errors.invalid_value("pushed tangents through", eqn.primitive, line_of(eqn.source_info) or user_frame(), error) from error
+            line = line_of(eqn.source_info) or user_frame()
+            raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
         moving = iter(results[self.n_out:])
         return list(results[: self.n_out]), [next(moving) if moves else None for moves in self.active_outs]
 

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 
 from dualrev import errors, zeros
-from dualrev._jax import discharge, jit_p, primitive
+from dualrev._jax import defined_at, discharge, jit_p, primitive, typeof
+from dualrev.engines.custom import from_rule
 from dualrev.engines.staging import cached, linearization_of, wrapper_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.control import RunRow, call, splice
@@ -78,6 +79,14 @@ class LinearCallMap(LinearMap):
         there_and_back = dict(params, callee=transpose, num_callee_consts=len(consts),
                               transpose_thunk=lambda: (params["callee"], self.fixed[:n_consts]))
         cts = _linear_call.bind(*consts, *self.fixed[n_consts: n_consts + n_res], *filled, **there_and_back)
+        avals = params["callee"].in_avals[n_consts + n_res:]
+        try:
+            for ct, aval in zip(cts, avals, strict=True):
+                if typeof(ct).shape != aval.shape:
+                    raise errors.DoesNotFit(typeof(ct), aval)
+            cts = [from_rule(ct, aval) for ct, aval in zip(cts, avals, strict=True)]
+        except errors.DoesNotFit as found:
+            raise errors.transpose_does_not_fit(defined_at(params["callee"].jaxpr), found) from None
         return tuple([ct for ct, moves in zip(cts, self.active, strict=True) if moves])
 
 
