@@ -168,8 +168,17 @@ def line_of(source: Any) -> str:
 
 
 def user_frame() -> str:
-    """``file:line (function)`` of the user's code that runs now."""
-    return line_of(source())
+    """``file:line (function)`` of the user's code that the program came from, or else of what runs now.
+
+    What jax traces for a library's compiled function knows lines from there on only.
+    """
+    found = line_of(source())
+    frame = None if found else sys._getframe(1)
+    while frame is not None:
+        if _source_info_util.is_user_filename(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"
+        frame = frame.f_back
+    return found
 
 
 def stage(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Any:
