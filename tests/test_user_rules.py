@@ -14,6 +14,7 @@ from jax._src.ad_util import Zero
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero, linear_call
 from jax.experimental.ode import odeint
+from jax.extend.core import jaxpr_as_fun
 
 import dualrev as dr
 from dualrev.errors import CustomRuleError, InvalidValueError, NonLinearError, RuleError
@@ -23,7 +24,8 @@ X = np.array([0.5, 1.5])
 
 
 def close(got: Any, expected: Any, rtol: float = 1e-12) -> None:
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    structures: list[Any] = [jax.tree.structure(got), jax.tree.structure(expected)]
+    assert structures[0] == structures[1]
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert jnp.shape(a) == jnp.shape(b)
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=1e-13)
@@ -154,7 +156,7 @@ FORMATS = [(np.float32, 3), (np.float32, np.int32(3)), (np.float32, np.uint32(3)
 def test_a_number_in_another_format_is_that_number(dtype: Any, value: Any) -> None:
     f, x = thrice(value), jnp.asarray(X, dtype)
     tolerance = 4 * float(jnp.finfo(dtype).eps)
-    options = dict(holomorphic=True) if dtype is np.complex64 else {}
+    options: Any = dict(holomorphic=True) if dtype is np.complex64 else {}
     gradient = dr.grad(lambda w: f(jnp.sin(w)), **options)
     jitted = jax.jit(dr.jacrev(lambda w: jax.jit(f)(jnp.sin(w)), **options))
     for got in (jax.vmap(gradient)(x), jax.vmap(jitted)(x), gradient(x[0])[None]):
@@ -272,7 +274,7 @@ def test_a_tangent_that_is_a_constant() -> None:
 
 
 def test_the_value_of_a_function_may_be_a_literal_of_a_program() -> None:
-    program = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(lambda x: (3.0, np.float32(2)))(1.0))
+    program = jaxpr_as_fun(jax.make_jaxpr(lambda x: (3.0, np.float32(2)))(1.0))
     for k, value in enumerate((3.0, 2.0)):
         close(dr.value_and_grad(lambda x, k=k: program(x)[k])(1.0), (value, 0.0))
 
