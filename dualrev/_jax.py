@@ -18,7 +18,9 @@ from jax._src import source_info_util as _source_info_util
 from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
+from jax._src.ad_util import Zero as Zero  # what jax puts in place of a None that a backward function returns
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
+from jax._src.api_util import InternalFloatingPointError as _Invalid  # what jax_debug_nans raises before jit has looked closer
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.core import ensure_no_leaks as ensure_no_leaks  # ends a trace; reports leaks where jax is asked to check
@@ -115,6 +117,16 @@ def first_member(x: Any) -> Any:
         return jax.lax.index_in_dim(value, 0, axis, keepdims=False)
 
 
+def is_same_for_all(x: Any) -> bool:
+    """Inside a function under ``vmap``: whether ``x`` is the same for all members."""
+    return _trace_ctx.trace.to_batch_info(x)[1] is None
+
+
+def in_front(x: Any, n: int) -> Any:
+    """``n`` times ``x``, along a new first axis."""
+    return jax.lax.broadcast(x, (n,))
+
+
 def typeof(x: Any) -> Any:
     return jax.typeof(x)
 
@@ -176,8 +188,17 @@ def line_of(source: Any) -> str:
 
 
 def user_frame() -> str:
-    """``file:line (function)`` of the user's code that runs now."""
-    return line_of(source())
+    """``file:line (function)`` of the user's code that the program came from, or else of what runs now.
+
+    What jax traces for a library's compiled function knows lines from there on only.
+    """
+    found = line_of(source())
+    frame = None if found else sys._getframe(1)
+    while frame is not None:
+        if _source_info_util.is_user_filename(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"
+        frame = frame.f_back
+    return found
 
 
 def stage(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Any:
@@ -219,6 +240,19 @@ def matrix_primitive(name: str, function: Callable[..., Any]) -> Any:
 def is_inside_jax(module: str) -> bool:
     """Whether a module is part of jax's own workings, as opposed to what jax shows."""
     return module.split(".")[0] == "jaxlib" or module == "jax._src" or module.startswith("jax._src.")
+
+
+#: What ``jax_debug_nans`` and ``jax_debug_infs`` raise.
+INVALID_VALUE: tuple[type[Exception], ...] = (FloatingPointError, _Invalid)
+
+
+def is_invalid(x: Any) -> bool:
+    """Whether an array holds what ``jax_debug_nans`` or ``jax_debug_infs`` objects to."""
+    if not isinstance(x, jax.Array) or isinstance(x, Tracer) or not jax.dtypes.issubdtype(x.dtype, np.inexact):
+        return False
+    values = np.asarray(x)
+    values = values if values.dtype.kind in "fc" else values.astype(np.float32)
+    return bool((jax.debug_nans.value and np.isnan(values).any()) or (jax.debug_infs.value and np.isinf(values).any()))
 
 
 def is_literal(atom: Any) -> bool:
@@ -383,11 +417,45 @@ def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]]
 
 
 def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-    """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``."""
+    """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``.
+
+    A None that the user returned arrives as a zero of a class of jax's own, and is None again.
+    """
     result = bwd.call_wrapped(*residuals, *cotangents)
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], (list, tuple)):
         result = result[0]
-    return list(result)
+    return [None if is_symbolic_zero(ct) else ct for ct in result]
+
+
+def is_symbolic_zero(x: Any) -> bool:
+    """Whether ``x`` is one of jax's two kinds of zero that are no arrays."""
+    return type(x) is Zero or type(x) is SymbolicZero
+
+
+def defined_at(fun: Any) -> str:
+    """``name at file:line`` of the user's function that a wrapped function calls, or that a jaxpr was traced from."""
+    return str(fun.debug_info.func_src_info)
+
+
+class _Moving(_partial_eval.DynamicJaxprTracer):
+    """Stands for a tangent of unknown value among the contents of a tracer.
+
+    ``jax.closure_convert`` looks there for what may be differentiated, and knows the classes of jax's own tracers only: it takes a
+    value that is being traced for one that may be.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, aval: Any):
+        self.aval = aval
+
+    def _short_repr(self) -> str:
+        return "a tangent or cotangent"
+
+
+def contents(aval: Any, **values: Any) -> list[tuple[str, Any]]:
+    """What a tracer of ours answers when jax asks what it holds."""
+    return [*values.items(), ("derivative", _Moving(aval))]
 
 
 def forget(fun: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves_with_path
 
 from dualrev import errors
-from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, is_reference, tangent_aval, typeof
+from dualrev._jax import JAX_VERSION, Tracer, float0, is_array_like, is_reference, is_symbolic_zero, tangent_aval, typeof
 
 Argnums = int | Sequence[int]
 
@@ -185,16 +185,18 @@ def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[An
 
 
 def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: str) -> list[Any]:
-    """Flat tangents (cotangents) for values of ``avals``; anything that does not fit is named."""
+    """Flat tangents (cotangents) for values of ``avals``, None for jax's symbolic zeros; anything that does not fit is named."""
     call = errors.user_call.get()
-    flat, given = tree_flatten(values)
+    flat, given = tree_flatten(values, is_leaf=is_symbolic_zero)
     if given != tree:
         raise (TypeError if what == "tangent" else ValueError)(
             f"unexpected tree structure of the {what} given to {call}, which has the structure of the {of}s: "
             f"expected {tree}, got {given} (expected {spelled(tree, [tangent_aval(a) for a in avals])}, got "
             f"{spelled(given, [typeof(x) if is_array_like(x) else None for x in flat])})"
         )
-    for (path, t), aval in zip(tree_flatten_with_path(values)[0], avals, strict=True):
+    for (path, t), aval in zip(tree_flatten_with_path(values, is_leaf=is_symbolic_zero)[0], avals, strict=True):
+        if is_symbolic_zero(t):  # what a program that was written for jax may hand on
+            continue
         if not is_array_like(t):
             raise TypeError(f"{call}: {what}{keystr(path)} is not an array but {t!r} of type {type(t).__name__}")
         expected, got = tangent_aval(aval), typeof(t)
@@ -204,15 +206,15 @@ def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: st
             where = f" at {what}{keystr(path)}" if path else ""
             if what == "cotangent":
                 raise ValueError(
-                    f"unexpected JAX type (e.g. shape/dtype) for argument to {_VJP} function{where}: got {_short(got)}, but "
-                    f"expected {_short(expected)} because the corresponding output of the differentiated function had JAX type "
-                    f"{_short(aval)}"
+                    f"unexpected JAX type (e.g. shape/dtype) for argument to {_VJP} function{where}: got {errors.short(got)}, but "
+                    f"expected {errors.short(expected)} because the corresponding output of the differentiated function had JAX type "
+                    f"{errors.short(aval)}"
                 )
             raise ValueError(
                 f"linearized function called on tangent values inconsistent with the original primal values{where}: got tangent "
-                f"aval {_short(got)} for primal aval {_short(aval)} but expected {_short(expected)}"
+                f"aval {errors.short(got)} for primal aval {errors.short(aval)} but expected {errors.short(expected)}"
             )
-    return as_arrays(flat)
+    return as_arrays([None if is_symbolic_zero(t) else t for t in flat])
 
 
 def as_arrays(flat: Sequence[Any]) -> list[Any]:
@@ -224,20 +226,14 @@ def _is_host(x: Any) -> bool:
     return isinstance(x, (int, float, complex, np.generic)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biufc")
 
 
-def _short(aval: Any) -> str:
-    if aval is None:
-        return "(not an array)"
-    return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
-
-
 def spelled(tree: Any, avals: Sequence[Any]) -> str:
     """A structure with the types of its leaves, as people write them: ``{'w': float32[3], 'b': float32[]}``."""
     text = str(tree)
     text = text[len("PyTreeDef("):-1] if text.startswith("PyTreeDef(") else text
     parts = text.split("*")
     if len(parts) != len(avals) + 1:  # a node of the user's whose text has stars of its own
-        return f"{text} of {', '.join(map(_short, avals))}"
-    return "".join([part for pair in zip(parts, [*map(_short, avals), ""], strict=True) for part in pair])
+        return f"{text} of {', '.join(map(errors.short, avals))}"
+    return "".join([part for pair in zip(parts, [*map(errors.short, avals), ""], strict=True) for part in pair])
 
 
 def spread_flags(flags: Any, tree: Any, call: str, name: str) -> list[bool]:

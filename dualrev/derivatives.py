@@ -77,14 +77,16 @@ def _size(aval: Any) -> int:
 
 def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[Any]:
     """Flat tangents of all inputs to flat tangents of all outputs, with arrays for zeros."""
-    moving = [zeros.drop_float0(vary_as(t, a)) for t, a, moves in zip(tangents, s.in_avals, s.active, strict=True) if moves]
+    moving = [None if t is None else zeros.drop_float0(vary_as(t, a))
+              for t, a, moves in zip(tangents, s.in_avals, s.active, strict=True) if moves]
     results = linear_map.push(*moving)
     return [zeros.fit(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
 
 
 def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) -> list[Any]:
     """Flat cotangents of all outputs to flat cotangents of all inputs, with arrays for zeros."""
-    given = [vary_as(ct, aval) if is_differentiable(aval) else None for ct, aval in zip(cotangents, s.out_avals, strict=True)]
+    given = [vary_as(ct, aval) if ct is not None and is_differentiable(aval) else None
+             for ct, aval in zip(cotangents, s.out_avals, strict=True)]
     results = iter(linear_map.pull(*given))
     cts = [next(results) if moves else None for moves in s.active]
     return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.ct_avals, strict=True)]

@@ -9,15 +9,26 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from dualrev._jax import user_frame
+from dualrev._jax import float0, user_frame
 from dualrev.rules.exclusions import EXCLUDED
 
 #: The name of the public function that is running, for messages raised far below it.
 user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
 
 
+#: Stands in a message for the name of the public function that is running when the error is raised.
+CALL = "{the call}"
+
+
 class DualrevError(Exception):
-    """Base class of errors that only dualrev raises."""
+    """Base class of errors that only dualrev raises.
+
+    A linearization that is kept meets an error once and raises it in later calls: it keeps the ``template``.
+    """
+
+    def __init__(self, template: str):
+        super().__init__(template.replace(CALL, user_call.get()))
+        self.template = template
 
 
 class MissingRuleError(DualrevError, NotImplementedError):
@@ -36,12 +47,32 @@ class RuleError(DualrevError, TypeError):
     """A rule returned something that does not fit the operation it belongs to."""
 
 
+class CustomRuleError(RuleError, ValueError):
+    """A rule that a user attached to a function, with jax's decorators, returned something that does not fit the function."""
+
+
+class DoesNotFit(Exception):  # noqa: N818  (a signal)
+    """What a rule returned has another type than it should; who knows the rule says which."""
+
+    def __init__(self, given: Any, expected: Any):
+        super().__init__()
+        self.given = given
+        self.expected = expected
+
+
 class NoDerivativeError(DualrevError, ValueError, NotImplementedError):
     """An operation has no derivative that could be found, or none at this point."""
 
 
 class MutableReferenceError(DualrevError, TypeError):
     """A mutable reference is used in a way that has no derivative."""
+
+
+class InvalidValueError(DualrevError, FloatingPointError):
+    """``jax_debug_nans`` or ``jax_debug_infs`` found an invalid value in a tangent or cotangent."""
+
+    #: The operation, the user's line, and what jax says.
+    found: tuple[str, str, str] = ("", "", "")
 
 
 class NonReplayableError(DualrevError, NotImplementedError):
@@ -57,7 +88,7 @@ def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
     name = str(primitive)
     why = f" It is left out on purpose: {EXCLUDED[name]}." if name in EXCLUDED else ""
     return MissingRuleError(
-        f"Differentiation rule for '{name}' not implemented: {user_call.get()}, in {mode} mode, met the primitive '{name}'"
+        f"Differentiation rule for '{name}' not implemented: {CALL}, in {mode} mode, met the primitive '{name}'"
         f"{at_user_frame()}, and the rule table has no row for it.{why} State its derivative once, for both modes and every order:\n\n"
         f"    import dualrev\n"
         f"    dualrev.rule({name}_p, partials=[lambda x, *, out: ...])      # entry by entry: one partial for each operand\n"
@@ -74,6 +105,85 @@ def check_finished(unfinished: Any, max_steps: int) -> None:
             f"A lax.while_loop went on after max_steps={max_steps} steps, while it was differentiated. Give a larger max_steps, or "
             "look for a condition that never becomes false: a comparison with NaN is one."
         )
+
+
+#: For each function of a rule: how jax calls it, and what it should return.
+_RULES = {
+    "fwd": ("forward function", "custom_vjp", "Return the pair (out, residuals), where out is what the function returns."),
+    "bwd": ("backward function", "custom_vjp", "Return a tuple with one cotangent for each argument, with the argument's structure, "
+            "shapes and dtypes; None stands for an argument, or a part of one, whose cotangent is zero."),
+    "jvp": ("JVP rule", "custom_jvp", "Return the pair (out, tangent of out), where the tangent has the structure, shapes and dtypes "
+            "of out (float0 for integers); jnp.zeros_like(out) where it is zero."),
+}
+
+
+def rule_refused(kind: str, fun: str, rule: str, error: Exception) -> CustomRuleError:
+    what, decorator, advice = _RULES[kind]
+    return CustomRuleError(f"{error}\n{CALL} called the {what} {rule}, which is attached to the {decorator} function {fun}. {advice}")
+
+
+def rule_does_not_fit(kind: str, fun: str, rule: str, found: DoesNotFit) -> CustomRuleError:
+    what, decorator, advice = _RULES[kind]
+    part, of = ("tangent", "output") if kind == "jvp" else ("cotangent", "argument")
+    return CustomRuleError(
+        f"the {what} {rule}, which is attached to the {decorator} function {fun}, returned a {part} of type {short(found.given)} for "
+        f"an {of} whose {part}s have the type {short(found.expected)} ({CALL} asked for it{at_user_frame()}). {advice}"
+    )
+
+
+def short(aval: Any) -> str:
+    """A type as people write it: ``float32[2,3]``."""
+    if aval is None:
+        return "(not an array)"
+    return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
+
+
+def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
+    return RuleError(
+        f"{CALL}{at_user_frame()}: the derivative program {program} takes a value of type {short(expected)} and was given one of type "
+        f"{short(given)}. The rule that this tangent or cotangent comes from returned another dtype or shape than that of its "
+        "operation: convert what it returns, for example with ct.astype(x.dtype)."
+    )
+
+
+def invalid_value(what: str, primitive: Any, line: str, error: Exception) -> InvalidValueError:
+    """An error that names the operation and the user's line: the innermost ones that are known."""
+    name, said = str(primitive), str(error).split(". Because", 1)[0]
+    if isinstance(error, InvalidValueError):
+        if error.found[1]:
+            return error
+        name, _, said = error.found
+    raised = InvalidValueError(f"invalid value: {CALL} {what} '{name}'{line and f' at {line}'} (jax_debug_nans or jax_debug_infs is "
+                               f"set; jax says: {said})")
+    raised.found = name, line, said
+    return raised
+
+
+def transpose_does_not_fit(fun: str, found: DoesNotFit) -> RuleError:
+    return RuleError(f"{CALL}{at_user_frame()}: the transpose that linear_call was given for the function {fun} returned a value of "
+                     f"type {short(found.given)} for an argument of type {short(found.expected)}. Return one value for each linear "
+                     "argument, of its shape and dtype.")
+
+
+def vmap_rule_does_not_fit(expected: Any, out: Any, batched: Any) -> RuleError:
+    return RuleError(f"{CALL}{at_user_frame()}: the vmap rule of a custom_vmap function returns the pair (out, out_batched), both with "
+                     f"the structure of what the function returns, {expected}; it returned {out} and {batched}.")
+
+
+def jvp_not_linear(fun: str, jvp: str, error: DualrevError) -> NonLinearError:
+    return NonLinearError(
+        f"{CALL} needs the transpose of the JVP rule {jvp}, which is attached to the custom_jvp function {fun}, and the tangent that "
+        f"it returns is not a linear function of the tangents that it is given: {error.template}"
+    )
+
+
+def bwd_not_transposed(fun: str, bwd: str, error: DualrevError) -> NonLinearError:
+    return NonLinearError(
+        f"{CALL} pushes tangents{at_user_frame()} through the custom_vjp function {fun}, which states only how cotangents are pulled. "
+        f"Its push is the transpose of its backward function {bwd}, and that could not be transposed: {error.template}\n"
+        "Pass custom_vjp_jvp='differentiate_primal' to push through the function itself, or use reverse mode alone (grad, vjp, jacrev, "
+        "hessian with engine='reverse')."
+    )
 
 
 def groups_are_not_tracked() -> NotImplementedError:
@@ -95,18 +205,18 @@ def devices_differ(what: str, aval: Any, axes: list[Any]) -> NonLinearError:
 
 def not_linear(primitive: Any) -> NonLinearError:
     return NonLinearError(
-        f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {user_call.get()} needs a linear "
+        f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {CALL} needs a linear "
         f"function, and '{primitive}'{at_user_frame()} is not linear in its operands."
     )
 
 
 def no_derivative(primitive: Any, why: str, what_to_do: str) -> NoDerivativeError:
-    return NoDerivativeError(f"{why} {user_call.get()} met '{primitive}'{at_user_frame()}. {what_to_do}")
+    return NoDerivativeError(f"{why} {CALL} met '{primitive}'{at_user_frame()}. {what_to_do}")
 
 
 def depends_on_basis() -> NoDerivativeError:
     return NoDerivativeError(
-        f"{user_call.get()}: eigenvalues or singular values coincide, and the function depends on which basis of their eigenvectors "
+        f"{CALL}: eigenvalues or singular values coincide, and the function depends on which basis of their eigenvectors "
         "(singular vectors) was chosen: it has no derivative here. Functions that do not depend on it, such as those of V f(w) Vᴴ, "
         "have one; otherwise perturb the matrix, or differentiate eigenvalues alone."
     )
@@ -114,7 +224,7 @@ def depends_on_basis() -> NoDerivativeError:
 
 def defective() -> NoDerivativeError:
     return NoDerivativeError(
-        f"{user_call.get()} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
+        f"{CALL} met the eigenvalues of a matrix that is defective: to working precision its eigenvectors do not span the "
         "space, and at least one eigenvalue moves with a root of the perturbation, so that it has no derivative. Perturb the matrix, "
         "or use a function of it that needs no eigenvectors (jax.scipy.linalg.expm, jax.numpy.linalg.matrix_power, det, ...)."
     )
@@ -130,7 +240,7 @@ def cannot_be_replayed(effects: list[str], primitive: Any, line: str) -> NonRepl
 
 def singular_residual(solver: str, residual: str) -> NoDerivativeError:
     return NoDerivativeError(
-        f"{user_call.get()}: the derivative of the residual {residual} by what {solver} returned is singular, to working precision, so "
+        f"{CALL}: the derivative of the residual {residual} by what {solver} returned is singular, to working precision, so "
         "that the solution is no differentiable function of the arguments there: it may be a multiple root, or one of many. State a "
         "residual that determines the solution."
     )

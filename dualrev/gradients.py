@@ -140,8 +140,9 @@ _ones: dict[Any, Any] = {}
 
 def _one_like(out: Any) -> Any:
     """The scalar 1 in the type of a function's value."""
-    if not isinstance(out, jax.Array):
-        return jnp.asarray(type(out)(1))
+    if not isinstance(out, jax.Array):  # a number of Python or NumPy, or a literal of a program of jax's
+        aval = typeof(out)
+        return convert_to(lax.full((), 1, aval.dtype), aval)
     if not is_eager((out,)):
         return lax.full_like(out, 1)
     key = (out.dtype, out.weak_type, out.sharding)

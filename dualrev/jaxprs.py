@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from dualrev import errors
 from dualrev._jax import (
     ClosedJaxpr,
     JaxprEqnContext,
     binds_functions,
+    is_invalid,
     is_literal,
     jaxpr_as_fun,
+    jit_p,
     typeof,
     vary_over,
     varying,
@@ -27,6 +31,41 @@ def nbytes_of(aval: Any) -> int:
     """Bytes of an array, or of an abstract one: what choices between programs go by."""
     lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
+
+
+def check_operands(jaxpr: Any, args: Sequence[Any], name: str) -> None:
+    """Operands of a program have the types that it was traced for; a compiled one would read the bits of others as if they did."""
+    for aval, x in zip(jaxpr.in_avals, args, strict=True):
+        given = typeof(x)
+        if given.dtype != aval.dtype or given.shape != aval.shape:
+            raise errors.operand_does_not_fit(name, given, aval)
+
+
+def runner(jaxpr: Any, name: str) -> Callable[..., list[Any]]:
+    """A function that evaluates a closed jaxpr on operands of its types, and refuses others."""
+    run = jaxpr_as_fun(jaxpr)
+
+    def checked(*args: Any) -> list[Any]:
+        check_operands(jaxpr, args, name)
+        return list(run(*args))
+
+    return checked
+
+
+def first_invalid(jaxpr: Any, args: Sequence[Any]) -> Any | None:
+    """The first equation of a closed jaxpr, or of one that it calls, with a result that ``jax_debug_nans`` objects to."""
+    body = jaxpr.jaxpr
+    env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
+    for eqn in body.eqns:
+        values = [atom.val if is_literal(atom) else env[atom] for atom in eqn.invars]
+        with jax.debug_nans(False), jax.debug_infs(False):
+            out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+        outs = out if eqn.primitive.multiple_results else [out]
+        if any(map(is_invalid, outs)):
+            inner = eqn.params.get("jaxpr")
+            return (first_invalid(inner, values) if isinstance(inner, ClosedJaxpr) and eqn.primitive is jit_p else None) or eqn
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return None
 
 
 def replayer(jaxpr: Any) -> Callable[..., list[Any]]:

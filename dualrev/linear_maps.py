@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 
-from dualrev import zeros
-from dualrev._jax import in_mesh_context, on_own_mesh
+from dualrev import errors, zeros
+from dualrev._jax import INVALID_VALUE, in_mesh_context, line_of, on_own_mesh
 
 Tangents = tuple[Any, ...]
 
@@ -35,6 +35,10 @@ class LinearMap(ABC):
     @abstractmethod
     def pull(self, *cotangents: Any) -> Tangents:
         """Jᵀ·u: one cotangent for each output, one result for each active input."""
+
+    def unstaged(self) -> LinearMap | None:
+        """The same map one operation at a time, of one that runs as a compiled program; None where there is no such thing."""
+        return None
 
 
 class Tape(LinearMap):
@@ -73,10 +77,13 @@ class Tape(LinearMap):
         on_mesh = in_mesh_context()
         for source, t in zip(self.in_slots, tangents, strict=True):
             env[source] = t
-        for linear_map, ins, outs in self.entries:
+        for k, (linear_map, ins, outs) in enumerate(self.entries):
             moving = tuple([env[slot] for slot in ins])
             if any(t is not None for t in moving):
-                pushed = on_own_mesh(linear_map.push, moving) if on_mesh else linear_map.push(*moving)
+                try:
+                    pushed = on_own_mesh(linear_map.push, moving) if on_mesh else linear_map.push(*moving)
+                except INVALID_VALUE as error:
+                    raise self._located("push", k, moving, error) from error
                 for slot, t in zip(outs, pushed, strict=True):
                     if slot is not None:
                         env[slot] = t
@@ -89,7 +96,8 @@ class Tape(LinearMap):
         for slot, ct in zip(self.out_slots, cotangents, strict=True):
             if slot is not None and ct is not None:
                 env[slot] = add(env[slot], ct if slot not in wide else zeros.cast(ct, wide[slot]))
-        for linear_map, ins, outs in reversed(self.entries):
+        for k in range(len(self.entries) - 1, -1, -1):
+            linear_map, ins, outs = self.entries[k]
             arrived = []
             moving = False
             for slot in outs:
@@ -99,13 +107,28 @@ class Tape(LinearMap):
                     moving = moving or ct is not None
                 arrived.append(ct)
             if moving:
-                pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull(*arrived)
+                try:
+                    pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull(*arrived)
+                except INVALID_VALUE as error:
+                    raise self._located("pull", k, arrived, error) from error
                 for slot, ct in zip(ins, pulled, strict=True):
                     if ct is not None:
                         if slot in wide:
                             ct = zeros.cast(ct, wide[slot])
                         env[slot] = ct if env[slot] is None else add(env[slot], ct)
         return tuple([env[slot] for slot in self.in_slots])
+
+    def _located(self, direction: str, k: int, moving: Sequence[Any], error: Exception) -> Exception:
+        """What to raise where ``jax_debug_nans`` objects to a push or pull of an entry: which operation it was, and where."""
+        linear_map, source = self.entries[k][0], self.sources[k]
+        inner = linear_map.unstaged()
+        if inner is not None:
+            try:
+                getattr(inner, direction)(*moving)
+            except INVALID_VALUE as found:
+                error = found
+        what = "pushed tangents through" if direction == "push" else "pulled cotangents through"
+        return errors.invalid_value(what, linear_map.name, line_of(source) if source else "", error)
 
     def pruned(self) -> Tape:
         """The same map without the entries that no output depends on."""

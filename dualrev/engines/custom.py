@@ -10,9 +10,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax import lax
 
 from dualrev import errors, zeros
-from dualrev._jax import SymbolicZero, call_bwd, forget, is_differentiable, tangent_aval, typeof
+from dualrev._jax import (
+    SymbolicZero,
+    Tracer,
+    call_bwd,
+    defined_at,
+    forget,
+    is_differentiable,
+    is_symbolic_zero,
+    tangent_aval,
+    typeof,
+)
 from dualrev.engines import reverse
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.settings import CustomVjpJvp, current
@@ -29,16 +41,45 @@ def _to_rule(t: Any, aval: Any, symbolic_zeros: bool) -> Any:
     return SymbolicZero(tangent_aval(aval)) if symbolic_zeros else zeros.zeros_of(tangent_aval(aval))
 
 
-def _from_rule(t: Any) -> Any:
-    return None if type(t) is SymbolicZero else zeros.drop_float0(t)
+def from_rule(t: Any, aval: Any) -> Any:
+    """A tangent or cotangent that a user's rule returned for a value of ``aval``, as an array; None where it is zero."""
+    if t is None or is_symbolic_zero(t) or not is_differentiable(aval):
+        return None
+    given, expected = typeof(t), tangent_aval(aval)
+    if given.dtype == expected.dtype:
+        return t if isinstance(t, (jax.Array, Tracer)) else lax.convert_element_type(t, expected.dtype)
+    is_number = _is_a(given, np.number)
+    if not is_number or (_is_a(given, np.complexfloating) and not _is_a(expected, np.complexfloating)):
+        raise errors.DoesNotFit(given, expected)
+    # A number in another format is still that number: rules in mixed precision, or that return a Python int, mean what they say.
+    return lax.convert_element_type(t, expected.dtype)
 
 
-def call_jvp(jvp: Any, primals: Sequence[Any], tangents: Sequence[Any], symbolic_zeros: bool) -> tuple[list[Any], list[Any]]:
+def _is_a(aval: Any, kind: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(aval.dtype, kind))
+
+
+def call_rule(kind: str, fun: str, rule: Any, call: Callable[..., Any], *args: Any) -> Any:
+    """Call a user's rule; where jax finds that what it returns does not fit, the error says where the rule stands."""
+    try:
+        return call(*args)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith("Custom ") and not isinstance(error, errors.CustomRuleError):
+            raise errors.rule_refused(kind, fun, defined_at(rule), error) from error
+        raise
+
+
+def call_jvp(fun: Any, jvp: Any, primals: Sequence[Any], tangents: Sequence[Any],
+             symbolic_zeros: bool) -> tuple[list[Any], list[Any]]:
     """``(outs, tangents out)`` from a user's JVP rule."""
     given = [_to_rule(t, typeof(x), symbolic_zeros) for x, t in zip(primals, tangents, strict=True)]
-    results = list(jvp.call_wrapped(*primals, *given))
+    results = list(call_rule("jvp", defined_at(fun), jvp, jvp.call_wrapped, *primals, *given))
     half = len(results) // 2
-    return results[:half], [_from_rule(t) for t in results[half:]]
+    outs = results[:half]
+    try:
+        return outs, [from_rule(t, typeof(x)) for x, t in zip(outs, results[half:], strict=True)]
+    except errors.DoesNotFit as found:
+        raise errors.rule_does_not_fit("jvp", defined_at(fun), defined_at(jvp), found) from None
 
 
 def linearize_push(push: Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]], primals: Sequence[Any],
@@ -62,10 +103,13 @@ def linearize_push(push: Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any
     return outs, tape, [slot is not None for slot in tape.out_slots]
 
 
-def linearize_jvp(jvp: Any, primals: Sequence[Any], active: Sequence[bool],
+def linearize_jvp(fun: Any, jvp: Any, primals: Sequence[Any], active: Sequence[bool],
                   symbolic_zeros: bool) -> tuple[list[Any], LinearMap, list[bool]]:
     """Outputs and linear map of a user's JVP rule."""
-    return linearize_push(lambda xs, ts: call_jvp(jvp, xs, ts, symbolic_zeros), primals, active)
+    try:
+        return linearize_push(lambda xs, ts: call_jvp(fun, jvp, xs, ts, symbolic_zeros), primals, active)
+    except errors.NonLinearError as error:
+        raise errors.jvp_not_linear(defined_at(fun), defined_at(jvp), error) from error
 
 
 def call_once_more(fun: Any, args: Sequence[Any]) -> list[Any]:
@@ -78,16 +122,18 @@ def call_once_more(fun: Any, args: Sequence[Any]) -> list[Any]:
 class AdjointMap(LinearMap):
     """The linear map of a user's VJP rule: residuals and the backward function."""
 
-    __slots__ = ("active", "bwd", "in_avals", "out_avals", "policy", "pusher", "residuals", "symbolic_zeros")
+    __slots__ = ("active", "bwd", "fun", "in_avals", "out_avals", "policy", "pusher", "residuals", "symbolic_zeros")
 
     name = "custom_vjp_call"
 
-    def __init__(self, residuals: Sequence[Any], bwd: Any, active: tuple[bool, ...], in_avals: tuple[Any, ...],
+    def __init__(self, residuals: Sequence[Any], fun: str, bwd: Any, active: tuple[bool, ...], in_avals: tuple[Any, ...],
                  out_avals: tuple[Any, ...], symbolic_zeros: bool, policy: CustomVjpJvp):
         self.residuals = residuals
         self.policy = policy
         #: What pushes, where it is not the transpose of the backward function.
         self.pusher: LinearMap | None = None
+        #: Where the function is defined, for messages.
+        self.fun = fun
         self.bwd = bwd
         self.active = active
         self.in_avals = in_avals
@@ -96,8 +142,11 @@ class AdjointMap(LinearMap):
 
     def pull(self, *cotangents: Any) -> Tangents:
         given = [_to_rule(ct, aval, self.symbolic_zeros) for ct, aval in zip(cotangents, self.out_avals, strict=True)]
-        cts = call_bwd(self.bwd, self.residuals, given)
-        return tuple([_from_rule(ct) for ct, moves in zip(cts, self.active, strict=True) if moves])
+        cts = call_rule("bwd", self.fun, self.bwd, call_bwd, self.bwd, self.residuals, given)
+        try:
+            return tuple([from_rule(ct, aval) for ct, aval, moves in zip(cts, self.in_avals, self.active, strict=True) if moves])
+        except errors.DoesNotFit as found:
+            raise errors.rule_does_not_fit("bwd", self.fun, defined_at(self.bwd), found) from None
 
     def push(self, *tangents: Any) -> Tangents:
         if self.policy == "error":
@@ -114,14 +163,18 @@ class AdjointMap(LinearMap):
             avals = [aval for aval, moves in zip(self.in_avals, self.active, strict=True) if moves]
             return [zeros.instantiate(ct, aval) for ct, aval in zip(pulled, avals, strict=True)]
 
-        tape = reverse.transpose(pull, [tangent_aval(self.out_avals[i]) for i in moving])
-        found = dict(zip(moving, tape.pull(*tangents), strict=True))
+        try:
+            tape = reverse.transpose(pull, [tangent_aval(self.out_avals[i]) for i in moving])
+            pushed = tape.pull(*tangents)
+        except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
+            raise errors.bwd_not_transposed(self.fun, defined_at(self.bwd), error) from error
+        found = dict(zip(moving, pushed, strict=True))
         return tuple([found.get(i) for i in range(len(self.out_avals))])
 
 
 jax.tree_util.register_pytree_node(
     AdjointMap,
-    lambda m: ((m.residuals, m.pusher), (m.bwd, m.active, m.in_avals, m.out_avals, m.symbolic_zeros, m.policy)),
+    lambda m: ((m.residuals, m.pusher), (m.fun, m.bwd, m.active, m.in_avals, m.out_avals, m.symbolic_zeros, m.policy)),
     lambda aux, children: _restored(AdjointMap(children[0], *aux), children[1]),
 )
 
@@ -131,15 +184,16 @@ def _restored(linear_map: AdjointMap, pusher: LinearMap | None) -> AdjointMap:
     return linear_map
 
 
-def call_fwd(fwd: Any, bwd: Any, out_trees: Any, primals: Sequence[Any], active: Sequence[bool],
+def call_fwd(fun: Any, fwd: Any, bwd: Any, out_trees: Any, primals: Sequence[Any], active: Sequence[bool],
              symbolic_zeros: bool) -> tuple[list[Any], AdjointMap]:
     """Outputs and linear map of a user's VJP rule; inputs that are residuals are not copied."""
     flags = [part for x, moves in zip(primals, active, strict=True) for part in (x, bool(moves))]
-    results = list(fwd.call_wrapped(*flags))
+    results = list(call_rule("fwd", defined_at(fun), fwd, fwd.call_wrapped, *flags))
     _, residual_tree, forwarded = out_trees()
     n_new = residual_tree.num_leaves - sum(source is not None for source in forwarded)
     new, outs = iter(results[:n_new]), results[n_new:]
     residuals = [next(new) if source is None else primals[source] for source in forwarded]
     in_avals = tuple([typeof(x) for x in primals])
     out_avals = tuple([typeof(x) for x in outs])
-    return outs, AdjointMap(residuals, bwd, tuple(active), in_avals, out_avals, symbolic_zeros, current.get().custom_vjp_jvp)
+    return outs, AdjointMap(residuals, defined_at(fun), bwd, tuple(active), in_avals, out_avals, symbolic_zeros,
+                            current.get().custom_vjp_jvp)

@@ -13,6 +13,7 @@ from dualrev import errors, zeros
 from dualrev._jax import (
     Trace,
     Tracer,
+    contents,
     ensure_no_leaks,
     is_differentiable,
     process,
@@ -43,6 +44,9 @@ class Dual(Tracer):
 
     def get_referent(self) -> Any:
         return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
+
+    def _contents(self) -> list[tuple[str, Any]]:
+        return contents(self.aval, primal=self.primal, tangent=self.tangent)
 
     def _short_repr(self) -> str:
         return f"Dual({self.primal}, tangent={self.tangent})"
@@ -122,7 +126,7 @@ class ForwardTrace(Trace):
         if not moves:
             return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
         with set_current_trace(self.parent):
-            outs, tangents_out = under(self.settings, custom.call_jvp, jvp, primals, tangents, symbolic_zeros)
+            outs, tangents_out = under(self.settings, custom.call_jvp, fun, jvp, primals, tangents, symbolic_zeros)
         return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
@@ -140,7 +144,7 @@ class ForwardTrace(Trace):
                 return list(fun.call_wrapped(*tracers))
         active = [t is not None for t in tangents]
         with set_current_trace(self.parent):
-            outs, linear_map = under(self.settings, custom.call_fwd, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            outs, linear_map = under(self.settings, custom.call_fwd, fun, fwd, bwd, out_trees, primals, active, symbolic_zeros)
             tangents_out = under(self.settings, linear_map.push, *[t for t in tangents if t is not None])
         return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
 

@@ -18,6 +18,7 @@ from dualrev._jax import (
     Trace,
     Tracer,
     abstract_outputs,
+    contents,
     ensure_no_leaks,
     forget,
     process,
@@ -51,6 +52,9 @@ class Taped(Tracer):
 
     def get_referent(self) -> Any:
         return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
+
+    def _contents(self) -> list[tuple[str, Any]]:
+        return contents(self.aval, primal=self.primal, slot=self.slot)
 
     def _short_repr(self) -> str:
         value = f"a linear {self.aval}" if type(self.primal) is Unknown else self.primal
@@ -163,7 +167,7 @@ class TapeTrace(Trace):
                     raise
                 # What nothing linear depends on may be as it likes; a cotangent that arrives here raises.
                 outs = [Unknown(a) for a in abstract_outputs(primitive, [aval_of(x) for x in primals], params)]
-                linear_map, active_outs = NonLinearMap(len(outs), type(error), str(error)), [True] * len(outs)
+                linear_map, active_outs = NonLinearMap(len(outs), type(error), error.template), [True] * len(outs)
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
@@ -216,8 +220,8 @@ class TapeTrace(Trace):
             with set_current_trace(self):
                 return list(fun.call_wrapped(*tracers))
         with set_current_trace(self.parent):
-            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, jvp, primals, [s is not None for s in slots],
-                                                  symbolic_zeros)
+            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, fun, jvp, primals,
+                                                  [s is not None for s in slots], symbolic_zeros)
         return self.record(outs, linear_map, active_outs, slots)
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
@@ -237,7 +241,7 @@ class TapeTrace(Trace):
                     return list(fun.call_wrapped(*tracers))
                 self.is_in_forward = True
                 try:
-                    outs, linear_map = custom.call_fwd(fwd, bwd, out_trees, tracers, active, symbolic_zeros)
+                    outs, linear_map = custom.call_fwd(fun, fwd, bwd, out_trees, tracers, active, symbolic_zeros)
                 finally:
                     self.is_in_forward = False
                 if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
@@ -248,7 +252,7 @@ class TapeTrace(Trace):
             pusher: LinearMap | None = None
             if self.settings.custom_vjp_jvp == "differentiate_primal":
                 _, pusher = under(self.settings, linearize, lambda *args: custom.call_once_more(fun, args), primals, active)
-            outs, linear_map = under(self.settings, custom.call_fwd, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            outs, linear_map = under(self.settings, custom.call_fwd, fun, fwd, bwd, out_trees, primals, active, symbolic_zeros)
             linear_map.pusher = pusher
         return self.record(outs, linear_map, custom.differentiable(outs), slots)
 

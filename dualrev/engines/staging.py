@@ -14,7 +14,9 @@ from typing import Any
 
 import jax
 
+from dualrev import errors
 from dualrev._jax import (
+    INVALID_VALUE,
     Tracer,
     bind_jit,
     has_explicit_layout,
@@ -25,12 +27,14 @@ from dualrev._jax import (
     is_inlined,
     jaxpr_as_fun,
     jaxpr_out_avals,
+    line_of,
     stage,
     tangent_aval,
+    user_frame,
 )
 from dualrev.engines import forward, reverse
 from dualrev.engines.splitting import singular_ops
-from dualrev.jaxprs import replayer
+from dualrev.jaxprs import check_operands, first_invalid, replayer, runner
 from dualrev.linear_maps import LinearMap, Tangents, Tape
 from dualrev.rules.table import Unknown, aval_of, rows
 from dualrev.settings import DEFAULT, current
@@ -83,7 +87,7 @@ class Program:
         like = self.wrapper.like
         if self.wrapper.is_plain and is_eager(args):
             if self._compiled is None:
-                run = jaxpr_as_fun(self.jaxpr)
+                run = runner(self.jaxpr, self.name)
 
                 def program(*args: Any) -> list[Any]:
                     return run(*args)
@@ -91,6 +95,7 @@ class Program:
                 program.__name__ = self.name
                 self._compiled = jax.jit(program)
             return self._compiled(*args)
+        check_operands(self.jaxpr, args, self.name)
         if like is None:
             if is_batching():  # vmap finds the program that it made of this one before
                 return bind_jit(inlined(), self.jaxpr, args, self.name, [None] * len(args), [None] * len(self.jaxpr.out_avals))
@@ -264,6 +269,9 @@ class StagedMap(LinearMap):
     def tape(self) -> Any:
         return self.linearization.tape(self.residuals)
 
+    def unstaged(self) -> Any:
+        return self.tape()
+
     def push(self, *tangents: Any) -> Tangents:
         return self.linearization.move("push", self.residuals, tangents)
 
@@ -308,7 +316,15 @@ class Pushforward:
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
     def __call__(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        results = self.program([*primals, *[t for t in tangents if t is not None]])
+        args = [*primals, *[t for t in tangents if t is not None]]
+        try:
+            results = self.program(args)
+        except INVALID_VALUE as error:
+            eqn = first_invalid(self.program.jaxpr, args) if is_eager(args) else None
+            if eqn is None:
+                raise
+            line = line_of(eqn.source_info) or user_frame()
+            raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
         moving = iter(results[self.n_out:])
         return list(results[: self.n_out]), [next(moving) if moves else None for moves in self.active_outs]
 

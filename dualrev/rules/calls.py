@@ -12,7 +12,8 @@ from typing import Any
 import jax
 
 from dualrev import errors, zeros
-from dualrev._jax import discharge, jit_p, primitive
+from dualrev._jax import defined_at, discharge, jit_p, primitive, typeof
+from dualrev.engines.custom import from_rule
 from dualrev.engines.staging import cached, linearization_of, wrapper_of
 from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules import composites
@@ -43,8 +44,6 @@ register(RunRow(jit_p, composites.program_of, wrapper_of))
 # Since 0.12 a call of a program by the program around it is an operation as others are; before, engines are asked directly.
 runs("eval_jaxpr", program_of)
 runs("composite", program_of)
-# The user's rule for vmap holds where vmap meets the function itself; its derivative is batched as any program is.
-runs("custom_vmap_call", lambda params: params["call"])
 # The forward function of a custom_vjp whose residuals nobody may need: primal outputs and residuals.
 runs("remat_opt", lambda params: params["fwd_jaxpr"])
 runs("xla_metadata_call", program_of)
@@ -81,6 +80,14 @@ class LinearCallMap(LinearMap):
         there_and_back = dict(params, callee=transpose, num_callee_consts=len(consts),
                               transpose_thunk=lambda: (params["callee"], self.fixed[:n_consts]))
         cts = _linear_call.bind(*consts, *self.fixed[n_consts: n_consts + n_res], *filled, **there_and_back)
+        avals = params["callee"].in_avals[n_consts + n_res:]
+        try:
+            for ct, aval in zip(cts, avals, strict=True):
+                if typeof(ct).shape != aval.shape:
+                    raise errors.DoesNotFit(typeof(ct), aval)
+            cts = [from_rule(ct, aval) for ct, aval in zip(cts, avals, strict=True)]
+        except errors.DoesNotFit as found:
+            raise errors.transpose_does_not_fit(defined_at(params["callee"].jaxpr), found) from None
         return tuple([ct for ct, moves in zip(cts, self.active, strict=True) if moves])
 
 

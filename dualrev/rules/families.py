@@ -10,6 +10,7 @@ from dualrev.rules import combine as combine
 from dualrev.rules import contract as contract
 from dualrev.rules import control as control
 from dualrev.rules import conv as conv
+from dualrev.rules import custom_vmap as custom_vmap
 from dualrev.rules import eigen as eigen
 from dualrev.rules import elementwise as elementwise
 from dualrev.rules import fft as fft

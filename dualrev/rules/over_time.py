@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax import is_literal, jaxpr_as_fun, primitive
-from dualrev.jaxprs import behind, nbytes_of
+from dualrev._jax import is_literal, primitive
+from dualrev.jaxprs import behind, nbytes_of, runner
 from dualrev.partition import graph_of
 from dualrev.policies import is_cheap
 from dualrev.rules.packing import SMALL
@@ -188,7 +188,7 @@ class Plan:
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
         step = body.computing([*rest, *self.in_loop.values(), *self.new])
-        self.step = jaxpr_as_fun(step)
+        self.step = runner(step, "pull_scan")
         #: Whether small carries are better off in one array: where a step computes entry by entry.  One that reads and writes next to
         #: nothing is compiled to one call anyway.
         self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and sum(map(nbytes_of, [*step.in_avals, *step.out_avals])) > SMALL

@@ -122,8 +122,15 @@ class Plan:
             apart, moving = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], moving))
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
+        return self.linearization.move(direction, self._residuals(held, read), tuple(moving))
+
+    def _residuals(self, held: Sequence[Any], read: Sequence[Any]) -> list[Any]:
         pools_of = {"held": held, "again": self.again(read)}
-        return self.linearization.move(direction, [pools_of[kind][i] for kind, i in self.parts.where], tuple(moving))
+        return [pools_of[kind][i] for kind, i in self.parts.where]
+
+    def residuals(self, held: Sequence[Any]) -> list[Any]:
+        """All residuals of the tape, from what is held."""
+        return self._residuals(held, [held[i] for i in self.parts.reads])
 
 
 class RematMap(LinearMap):
@@ -146,6 +153,9 @@ class RematMap(LinearMap):
         for (kind, i), x in zip(self.plan.parts.held, self.held, strict=True):
             found.append((x, str(makers[i].primitive), line_of(makers[i].source_info)) if kind == "saved" else (x, self.name, ""))
         return found
+
+    def unstaged(self) -> Any:
+        return self.plan.linearization.tape(self.plan.residuals(self.held))
 
     def push(self, *tangents: Any) -> tuple[Any, ...]:
         return self.plan.move("push", self.held, tangents)
