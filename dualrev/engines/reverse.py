@@ -265,8 +265,7 @@ class NonLinearMap(LinearMap):
         self.message = message
 
     def push(self, *tangents: Any) -> Tangents:
-        # Nothing linear may depend on it: that is for a pull to find out.
-        return (None,) * self.n_out
+        raise self.error(self.message)
 
     def pull(self, *cotangents: Any) -> Tangents:
         raise self.error(self.message)
