@@ -19,7 +19,6 @@ from jax._src import source_info_util as _source_info_util
 from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
-from jax._src.ad_util import Zero as RegisteredZero  # jax.interpreters.ad.Zero: zeros that reach rules registered with jax
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
@@ -772,11 +771,18 @@ def host_array_primitives() -> tuple[Any, Any]:
     return multihost_utils.host_local_array_to_global_array_p, multihost_utils.global_array_to_host_local_array_p
 
 
-def pallas_call_p() -> Any:
-    """The primitive of Pallas kernels, for programs that have one: importing its module takes time."""
+def kernel_primitives() -> tuple[Any, Any, Any]:
+    """The call of a Pallas kernel, and its masked reads and writes, for programs that have one: importing their module takes time."""
     from jax._src.pallas.pallas_call import pallas_call_p
+    from jax._src.pallas.primitives import load_p, swap_p
 
-    return pallas_call_p
+    return pallas_call_p, load_p, swap_p
+
+
+def open_and_closed(jaxpr: Any) -> tuple[Any, Any]:
+    """A jaxpr without constants in both forms, which are two classes in 0.10: kernels are held open."""
+    body = getattr(jaxpr, "jaxpr", jaxpr)
+    return body, jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(body, ())
 
 
 @functools.cache

@@ -91,7 +91,8 @@ def text() -> str:
         if row.form in ("flat", "no derivative"):
             modes, tested, dtypes = row.form if row.form == "flat" else "an error that says why", "", ""
         else:
-            modes = "push, pull" if not cases or any(case.reverse for case in cases) else "push"
+            pulls = any(case.reverse for case in cases) if cases else row.form != "a kernel"
+            modes = "push, pull" if pulls else "push"
             tested = str(order(cases)) if cases else f"[tests]({'../../tests/' + ELSEWHERE[name]})"
             dtypes = kinds(cases)
         file = row.where.split(":")[0]

@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 from jax._src.interpreters.ad import fancy_transposes, primitive_linearizations  # they have no public name
 from jax.extend.core import Primitive
+from jax.extend.core.primitives import scan_p
 from jax.interpreters import ad, batching, mlir
 
 import dualrev as dr
@@ -236,7 +237,7 @@ def _write(xs: Any, x: Any, i: Any) -> Any:
 
 def _write_jvp(primals: Any, tangents: Any) -> Any:
     (xs, x, i), (t, u, _) = primals, tangents
-    filled = [jnp.zeros(z.aval.shape, z.aval.dtype) if type(z) is ad.Zero else z for z in (t, u)]
+    filled = [ad.instantiate_zeros(t), ad.instantiate_zeros(u)]
     return write_p.bind(xs, x, i), write_p.bind(*filled, i)
 
 
@@ -253,8 +254,8 @@ def _batched(*args: Any, axes: Any) -> Any:
 
 def _batched_jvp(primals: Any, tangents: Any, *, axes: Any) -> Any:
     size = next(x.shape[0] for x, a in zip(primals, axes, strict=True) if a is not None)
-    moving = [ad.Zero(jax.core.ShapedArray(t.aval.shape[1:], t.aval.dtype)) if type(t) is ad.Zero and a is not None else t
-              for t, a in zip(tangents, axes, strict=True)]
+    moving = [ad.Zero(jax.core.ShapedArray(x.shape[1:], x.dtype).to_tangent_aval()) if type(t) is ad.Zero and a is not None else t
+              for x, t, a in zip(primals, tangents, axes, strict=True)]
     axes_t = tuple([None if type(t) is ad.Zero else a for t, a in zip(tangents, axes, strict=True)])
     return jax.vmap(_write_jvp, in_axes=(axes, axes_t), axis_size=size)(primals, tuple(moving))
 
@@ -350,6 +351,7 @@ def test_the_distribution_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         dr.grad(lambda x: bare_p.bind(x).sum())(X)
 
 
+wrong_p = define("own_wrong", lambda x: x)
 WRONG: dict[str, tuple[Any, Any, str]] = {
     "shape": (lambda p, t: (p[0], jnp.ones(2)), None, r"registered JVP of 'own_wrong'.*tangent of output 0 of type float64\[2\]; expected fl"
               r"oat64\[3\]"),
@@ -358,7 +360,6 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
                          r"registered transpose of 'own_wrong'.*cotangent of operand 0 of type float32\[3\]; expected float64\[3\]"),
     "transposed count": (lambda p, t: (p[0], wrong_p.bind(*t)), lambda ct, x: (ct, ct), "returns 2 cotangents; expected 1"),
 }
-wrong_p = define("own_wrong", lambda x: x)
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -400,14 +401,14 @@ def test_a_rule_may_be_registered_later() -> None:
 
 def test_the_rules_of_jax_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor what a library registers for a primitive of jax's."""
-    for primitive in (lax.sin_p, lax.dot_general_p, jax.extend.core.primitives.scan_p):
+    for primitive in (lax.sin_p, lax.dot_general_p, scan_p):
         assert str(owner_of(primitive)).startswith("jax")
         monkeypatch.setitem(ad.primitive_jvps, primitive, lambda *_, **__: pytest.fail("a rule of jax's was called"))
         assert foreign_rules(primitive) is None
     from jax._src.lax.lax import from_edtype_p
 
     monkeypatch.setitem(ad.primitive_jvps, from_edtype_p, lambda *_, **__: pytest.fail("a rule of jax's was called"))
-    with pytest.raises(errors.MissingRuleError, match="left out on purpose.*The primitive is jax's own"):
+    with pytest.raises(errors.MissingRuleError, match=r"left out on purpose.*The primitive is jax's own"):
         row_of(from_edtype_p, "forward")
     assert not any(isinstance(row, ForeignRow) for row in rows.values())
 
