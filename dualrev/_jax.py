@@ -19,6 +19,7 @@ from jax._src import source_info_util as _source_info_util
 from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
+from jax._src.ad_util import Zero as Zero  # jax.interpreters.ad.Zero: zeros that reach rules which libraries registered
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax._src.core import EvalTrace as EvalTrace  # the trace of un-jitted evaluation: its values are concrete
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under

@@ -79,7 +79,8 @@ def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
         owner = " The primitive is jax's own."
     elif module is not None:
         owner = f" The primitive is {whose(primitive)}; no derivative is registered for it with jax."
-        register = f"    # or jax.interpreters.ad.primitive_jvps[{name}_p] = ...        # with jax, which dualrev reads for primitives not jax's own\n"
+        register = (f"    # or jax.interpreters.ad.primitive_jvps[{name}_p] = ...       "
+                    "# with jax: dualrev reads it, as the primitive is not jax's\n")
     return MissingRuleError(
         f"Differentiation rule for '{name}' not implemented: {user_call.get()}, in {mode} mode, met the primitive '{name}'"
         f"{at_user_frame()}, and the rule table has no row for it.{why}{owner} State its derivative once, for both modes and every "

@@ -321,8 +321,8 @@ ad.primitive_jvps[outer_p] = lambda primals, tangents: (outer_p.bind(*primals), 
 def test_a_jvp_without_a_transpose() -> None:
     agree(dr.jvp(half_p.bind, (X,), (X,)), (0.5 * X, 0.5 * X))
     agree(dr.linearize(half_p.bind, X)[1](X), 0.5 * X)
-    with pytest.raises(errors.MissingRuleError, match=r"Transpose rule .* for 'own_half' not implemented: grad met 'own_half' of \S*test"
-                       r"_foreign.*applied to a tangent.*primitive_transposes\[own_half_p\].*forward mode"):
+    with pytest.raises(errors.MissingRuleError, match=r"Transpose rule .* for 'own_half' not implemented: grad met 'own_half' of \S*"
+                       r"test_foreign.*applied to a tangent.*primitive_transposes\[own_half_p\].*forward mode"):
         dr.grad(lambda x: half_p.bind(x).sum())(X)
     with pytest.raises(NotImplementedError, match="own_half"):
         jax.grad(lambda x: half_p.bind(x).sum())(X)
@@ -330,7 +330,7 @@ def test_a_jvp_without_a_transpose() -> None:
 
 def test_a_transpose_without_a_jvp() -> None:
     for call in (dr.grad, dr.jacfwd):
-        with pytest.raises(errors.MissingRuleError, match="only a transpose is registered.*deflinear2"):
+        with pytest.raises(errors.MissingRuleError, match=r"only a transpose is registered.*deflinear2"):
             call(lambda x: only_transposed_p.bind(x).sum())(X)
     agree(dr.linear_transpose(only_transposed_p.bind, X)(X)[0], 2 * X)
 
@@ -353,8 +353,8 @@ def test_the_distribution_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 wrong_p = define("own_wrong", lambda x: x)
 WRONG: dict[str, tuple[Any, Any, str]] = {
-    "shape": (lambda p, t: (p[0], jnp.ones(2)), None, r"registered JVP of 'own_wrong'.*tangent of output 0 of type float64\[2\]; expected fl"
-              r"oat64\[3\]"),
+    "shape": (lambda p, t: (p[0], jnp.ones(2)), None, r"registered JVP of 'own_wrong'.*tangent of output 0 of type float64\[2\]; "
+              r"expected float64\[3\]"),
     "dtype": (lambda p, t: (p[0], t[0].astype("float32")), None, r"tangent of output 0 of type float32\[3\]; expected float64\[3\]"),
     "transposed dtype": (lambda p, t: (p[0], wrong_p.bind(*t)), lambda ct, x: (ct.astype("float32"),),
                          r"registered transpose of 'own_wrong'.*cotangent of operand 0 of type float32\[3\]; expected float64\[3\]"),

@@ -12,7 +12,6 @@ import pytest
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton
 
 import dualrev as dr
 from dualrev.errors import NoDerivativeError
@@ -155,16 +154,11 @@ def test_masked_reads_and_writes() -> None:
     agree(dr.jacfwd(call(kernel))(X), jax.jacfwd(function)(X))
 
 
-@pytest.mark.parametrize(("platform", "settings"), [("tpu", pltpu.CompilerParams()), ("cuda", triton.CompilerParams())],
-                         ids=["tpu", "cuda"])
-def test_the_pushed_kernel_compiles_for_accelerators(platform: str, settings: Any) -> None:
+def test_the_pushed_kernel_compiles_for_an_accelerator() -> None:
     block = pl.BlockSpec((8, 128), lambda i: (i, 0))
-    f = pl.pallas_call(branches, grid=(2,), in_specs=[block], out_specs=block, out_shape=jax.ShapeDtypeStruct((16, 128), jnp.float32),
-                       compiler_params=settings)
-    checks = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]  # stored programs may not call it; this one is not
-    pushed = jax.jit(lambda x: dr.jvp(f, (x,), (x,)))
-    exported = jax.export.export(pushed, platforms=[platform], disabled_checks=checks)(jnp.ones((16, 128), jnp.float32))
-    assert "custom_call" in exported.mlir_module()
+    f = pl.pallas_call(branches, grid=(2,), in_specs=[block], out_specs=block, out_shape=jax.ShapeDtypeStruct((16, 128), jnp.float32))
+    exported = jax.export.export(jax.jit(lambda x: dr.jvp(f, (x,), (x,))), platforms=["tpu"])(jnp.ones((16, 128), jnp.float32))
+    assert "tpu_custom_call" in exported.mlir_module()
 
 
 @pytest.mark.parametrize("call_", [dr.grad, dr.jacrev, dr.hessian], ids=lambda f: f.__name__)

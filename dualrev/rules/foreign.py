@@ -17,8 +17,8 @@ import numpy as np
 from dualrev import errors, zeros
 from dualrev._jax import (
     ForeignRules,
-    RegisteredZero,
     SymbolicZero,
+    Zero,
     abstract_outputs,
     cotangent_aval,
     foreign_rules,
@@ -69,7 +69,7 @@ class ForeignRow(Row):
         given = tuple([_to_rule(t, tangent_aval(typeof(x))) for x, t in zip(primals, tangents, strict=True)])
         jvp, linearization = self.rules.jvp, self.rules.linearization
         if linearization is not None and (may_linearize or jvp is None):
-            nonzero = [type(t) is not RegisteredZero for t in given]
+            nonzero = [type(t) is not Zero for t in given]
             # Since 0.11 residuals that are a tree follow those that are a list.
             outs, _, *residuals, linearized = linearization(True, nonzero, *primals, **params)
             moved = linearized(*residuals, *given)
@@ -82,8 +82,9 @@ class ForeignRow(Row):
         if len(outs) != len(moved):
             raise errors.RuleError(f"the registered JVP of {errors.whose(self.primitive)} returns {len(outs)} outputs and {len(moved)} "
                                    "tangents; expected one tangent for each output, jax.interpreters.ad.Zero where it is zero")
-        return outs, [self._checked("JVP", "tangent of output", i, t, tangent_aval(typeof(out))) if is_differentiable(typeof(out)) else None
-                      for i, (out, t) in enumerate(zip(outs, moved, strict=True))]
+        avals = [typeof(out) for out in outs]
+        return outs, [self._checked("JVP", "tangent of output", i, t, tangent_aval(aval)) if is_differentiable(aval) else None
+                      for i, (aval, t) in enumerate(zip(avals, moved, strict=True))]
 
     def transposed(self, use: LinearUse, operands: Sequence[Any], cotangents: Tangents) -> list[Any]:
         """The cotangents of all operands, by the registered transpose."""
@@ -97,18 +98,18 @@ class ForeignRow(Row):
         elif self.rules.transpose is not None:
             given = [x if a is None else self.rules.undefined(a) for x, a in zip(operands, linear, strict=True)]
             result = self.rules.transpose(cts, *given, **use.params)
-            pulled = [None] * len(given) if result is RegisteredZero else list(result)
+            pulled = [None] * len(given) if result is Zero else list(result)
         else:
             raise errors.no_registered_transpose(self.primitive)
         if len(pulled) != len(given):
-            raise errors.RuleError(f"the registered transpose of {errors.whose(self.primitive)} returns {len(pulled)} cotangents; expected "
-                                   f"{len(given)}, one for each operand, and None for those that are no UndefinedPrimal")
+            raise errors.RuleError(f"the registered transpose of {errors.whose(self.primitive)} returns {len(pulled)} cotangents; "
+                                   f"expected {len(given)}, one for each operand, and None for those that are no UndefinedPrimal")
         return [None if a is None else self._checked("transpose", "cotangent of operand", i, ct, a)
                 for i, (ct, a) in enumerate(zip(pulled, linear, strict=True))]
 
     def _checked(self, rule: str, what: str, i: int, t: Any, aval: Any) -> Any:
         """A tangent or cotangent from a rule, None where it is zero."""
-        if t is None or t is RegisteredZero or isinstance(t, (RegisteredZero, SymbolicZero)):
+        if t is None or t is Zero or isinstance(t, (Zero, SymbolicZero)):
             return None
         t = zeros.drop_float0(t)
         if t is not None and ((found := typeof(t)).shape != aval.shape or found.dtype != aval.dtype):
@@ -120,7 +121,7 @@ class ForeignRow(Row):
 def _to_rule(t: Any, aval: Any) -> Any:
     """A tangent or cotangent as a registered rule expects it: a jax array, or a symbolic zero with its abstract value."""
     if t is None:
-        return RegisteredZero(aval)
+        return Zero(aval)
     return jnp.asarray(t) if isinstance(t, (np.ndarray, np.generic)) else t
 
 

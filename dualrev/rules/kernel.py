@@ -26,8 +26,9 @@ _RULE = "@dualrev.rule (partials, a pushforward or an adjoint), `jax.custom_jvp`
 
 
 class KernelRow(RefusingRow):
-    """``pallas_call``, whose operands are bounds of the grid, prefetched scalars, and arrays; its kernel takes references to the scalars,
-    the arrays, the results and scratch memory.
+    """``pallas_call``, whose operands are bounds of the grid, prefetched scalars, and arrays.
+
+    Its kernel takes references to the scalars, the arrays, the results and scratch memory.
     """
 
     form = "a kernel"
@@ -35,7 +36,8 @@ class KernelRow(RefusingRow):
     def error(self) -> Exception:
         return errors.no_derivative(
             self.primitive, "A kernel's derivative is found in forward mode alone; it has no transpose.",
-            f"Use forward mode (engine='forward', jvp, jacfwd), or state the derivative of the function that calls the kernel with {_RULE}.")
+            "Use forward mode (engine='forward', jvp, jacfwd), or state the derivative of the function that calls the kernel with "
+            f"{_RULE}.")
 
     def unsupported(self, what: str) -> Exception:
         return errors.no_derivative(self.primitive, f"A kernel's derivative is not found for a kernel {what}.",
