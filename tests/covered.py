@@ -104,10 +104,10 @@ def text() -> str:
             lines.append(f"| `{name}` | {file} | asked of the engines | push, pull | | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
-              "has no row of its own: [foreign.py](foreign.py) is the row of all of them. Forward mode calls the registered JVP; reverse "
-              "mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the registered "
-              "transposes of the linear operations in it. A row stated with `dualrev.rule` comes first. What jax registered is "
-              "never read ([tests](../../tests/test_foreign.py))."]
+              "has no row of its own: [foreign.py](foreign.py) is the row of all of them. Forward mode calls the registered JVP; "
+              "reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
+              "registered transposes of the linear operations in it. A row stated with `dualrev.rule` comes first. What jax registered "
+              "is never read ([tests](../../tests/test_foreign.py))."]
     lines += ["", "## At kinks, poles and limits", "", "Both modes give these values; jax's are the same where nothing is said.", "",
               "| operation | at | derivative | jax |", "|---|---|---|---|"]
     for edge in EDGES:

@@ -148,7 +148,6 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
 JAX_PROGRAMS = {**PROGRAMS, "linearization": lambda x: jnp.tanh(x) * x}
 
 AROUND: dict[str, Callable[[Any], Any]] = {
-    "plain": lambda f: f,
     "jit": jax.jit,
     "scan": lambda f: lambda x: lax.scan(lambda c, w: (f(c) * 0.1 * w, c), x, jnp.array([1.0, 2.0]))[0],
     "cond": lambda f: lambda x: lax.cond(x[0] > 0, f, jnp.sin, x),
@@ -183,18 +182,21 @@ def test_every_way_to_register_in_every_mode(name: str) -> None:
     agree(derivatives(dr, f), derivatives(jax, g))
 
 
+def together(programs: dict[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    return lambda x: 0.1 * sum(programs[name](x) for name in ("defjvp", "deflinear2", "through itself", "linearization"))
+
+
 @pytest.mark.parametrize("around", AROUND)
-def test_inside_programs_and_eagerly(around: str) -> None:
-    def both(d: Any, programs: dict[str, Any]) -> Any:
-        def f(x: Any) -> Any:
-            return 0.1 * sum(programs[name](x) for name in ("defjvp", "deflinear2", "through itself", "linearization"))
+def test_inside_programs(around: str) -> None:
+    f, g = (total(AROUND[around](together(programs))) for programs in (PROGRAMS, JAX_PROGRAMS))
+    # jax pulls through no while loop.
+    expected = (jax.jacfwd(g), jax.jacfwd(jax.jacfwd(g))) if around == "while" else (jax.grad(g), jax.hessian(g))
+    agree(*(jax.jit(lambda x, fs=fs: [f(x) for f in fs])(X) for fs in ((dr.grad(f), dr.hessian(f)), expected)))
 
-        h = total(AROUND[around](f))
-        if around == "while" and d is jax:  # jax pulls through no while loop
-            return d.jacfwd(h)(X), d.jacfwd(d.jacfwd(h))(X)
-        return d.grad(h)(X), d.hessian(h)(X)
 
-    agree(both(dr, PROGRAMS), both(jax, JAX_PROGRAMS))
+def test_eagerly() -> None:
+    f, g = total(together(PROGRAMS)), jax.jit(total(together(JAX_PROGRAMS)))
+    agree((dr.grad(f)(X), dr.jvp(f, (X,), (X,))), (jax.grad(g)(X), jax.jvp(g, (X,), (X,))))
 
 
 @pytest.mark.parametrize("engine", ["forward", "reverse"])
@@ -299,9 +301,9 @@ def test_a_primitive_whose_vmap_is_another() -> None:
         return jnp.sum(out**2)
 
     def batch(d: Any) -> Any:
-        xs, i = jnp.stack([X, 2 * X]), jnp.array([1, 2])
-        return (jax.vmap(d.grad(f))(xs, i), jax.vmap(d.hessian(f))(xs, i), d.grad(lambda xs: jax.vmap(f)(xs, i).sum())(xs),
-                d.jvp(lambda xs: jax.vmap(f)(xs, i), (xs,), (xs,)))
+        return jax.jit(lambda xs, i: (
+            jax.vmap(d.grad(f))(xs, i), jax.vmap(d.hessian(f))(xs, i), d.grad(lambda xs: jax.vmap(f)(xs, i).sum())(xs),
+            d.jvp(lambda xs: jax.vmap(f)(xs, i), (xs,), (xs,))))(jnp.stack([X, 2 * X]), jnp.array([1, 2]))
 
     agree(batch(dr), batch(jax))
 
