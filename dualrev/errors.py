@@ -6,10 +6,12 @@ user made (``grad``, ``jvp``, ...), whatever engine runs underneath.
 
 from __future__ import annotations
 
+import functools
 from contextvars import ContextVar
+from importlib import metadata
 from typing import Any
 
-from dualrev._jax import float0, user_frame
+from dualrev._jax import float0, is_of_jax, owner_of, user_frame
 from dualrev.rules.exclusions import EXCLUDED
 
 #: The name of the public function that is running, for messages raised far below it.
@@ -84,18 +86,61 @@ def at_user_frame() -> str:
     return f" at {frame}" if frame else ""
 
 
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    """Which installed distributions a top-level module comes from."""
+    return {module: sorted(set(names)) for module, names in metadata.packages_distributions().items()}
+
+
+def whose(primitive: Any) -> str:
+    """``'name' of module (distribution and version)``, as far as that can be told."""
+    module = owner_of(primitive)
+    if module is None:
+        return f"'{primitive}'"
+    given = ", ".join(f"{name} {metadata.version(name)}" for name in _distributions().get(module.split(".")[0], []))
+    return f"'{primitive}' of {module}{given and f' ({given})'}"
+
+
 def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
     name = str(primitive)
     why = f" It is left out on purpose: {EXCLUDED[name]}." if name in EXCLUDED else ""
+    module = owner_of(primitive)
+    owner = register = ""
+    if module is not None and is_of_jax(module):
+        owner = " The primitive is jax's own."
+    elif module is not None:
+        owner = f" The primitive is {whose(primitive)}; no derivative is registered for it with jax."
+        register = (f"    # or jax.interpreters.ad.primitive_jvps[{name}_p] = ...       "
+                    "# with jax: dualrev reads it, as the primitive is not jax's\n")
     return MissingRuleError(
         f"Differentiation rule for '{name}' not implemented: {CALL}, in {mode} mode, met the primitive '{name}'"
-        f"{at_user_frame()}, and the rule table has no row for it.{why} State its derivative once, for both modes and every order:\n\n"
+        f"{at_user_frame()}, and the rule table has no row for it.{why}{owner} State its derivative once, for both modes and every "
+        f"order:\n\n"
         f"    import dualrev\n"
         f"    dualrev.rule({name}_p, partials=[lambda x, *, out: ...])      # entry by entry: one partial for each operand\n"
         f"    # or dualrev.rule({name}_p, pushforward=lambda t, x: ...)     # J·v as a program; its adjoint is derived\n"
         f"    # or dualrev.rule({name}_p, adjoint=lambda ct, x: ...)        # a linear operation: its adjoint alone\n"
-        f"    # or @dualrev.rule(partials=[...]) above the function that uses it\n\n"
+        f"    # or @dualrev.rule(partials=[...]) above the function that uses it\n{register}\n"
         "In dualrev itself, the row belongs in dualrev/rules/, in the file of the family that the primitive belongs to."
+    )
+
+
+def no_registered_jvp(primitive: Any) -> MissingRuleError:
+    name = str(primitive)
+    return MissingRuleError(
+        f"Differentiation rule for '{name}' not implemented: {CALL} met {whose(primitive)}{at_user_frame()}, for which only "
+        f"a transpose is registered with jax. Register its JVP too (jax.interpreters.ad.primitive_jvps[{name}_p], or "
+        f"jax.interpreters.ad.deflinear2, which registers both), or state dualrev.rule({name}_p, adjoint=...)."
+    )
+
+
+def no_registered_transpose(primitive: Any) -> MissingRuleError:
+    name = str(primitive)
+    return MissingRuleError(
+        f"Transpose rule (for reverse-mode differentiation) for '{name}' not implemented: {CALL} met {whose(primitive)}"
+        f"{at_user_frame()} applied to a tangent, in a JVP rule. A JVP is registered with jax for it, and no transpose, so that only "
+        f"forward mode can use it. Register the transpose (jax.interpreters.ad.primitive_transposes[{name}_p]), state "
+        f"dualrev.rule({name}_p, adjoint=...), or use forward mode (engine='forward', jvp, jacfwd)."
     )
 
 

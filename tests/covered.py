@@ -21,6 +21,7 @@ from jax._src.interpreters import ad
 from jax.experimental import multihost_utils, pallas  # noqa: F401  (likewise)
 
 import dualrev.rules.families  # noqa: F401  (fills the table)
+from dualrev._jax import foreign_rules
 from dualrev.rules import table
 from dualrev.rules.exclusions import BY_ENGINES, EXCLUDED
 
@@ -33,7 +34,8 @@ def registry() -> dict[str, set[str]]:
     for name, direction in (("primitive_jvps", "push"), ("primitive_linearizations", "push"), ("primitive_transposes", "pull"),
                             ("fancy_transposes", "pull")):
         for primitive in getattr(ad, name):
-            if "[" not in str(primitive):  # jax makes such ones while it differentiates: vjp_node[jit]
+            # jax makes some while it differentiates: vjp_node[jit].
+            if foreign_rules(primitive) is None and "[" not in str(primitive):
                 found[str(primitive)].add(direction)
     return dict(found)
 
@@ -90,7 +92,8 @@ def text() -> str:
         if row.form in ("flat", "no derivative"):
             modes, tested, dtypes = row.form if row.form == "flat" else "an error that says why", "", ""
         else:
-            modes = "push, pull" if not cases or any(case.reverse for case in cases) else "push"
+            pulls = any(case.reverse for case in cases) if cases else row.form != "a kernel"
+            modes = "push, pull" if pulls else "push"
             tested = str(order(cases)) if cases else f"[tests]({'../../tests/' + ELSEWHERE[name]})"
             dtypes = kinds(cases)
         file = row.where.split(":")[0]
@@ -99,6 +102,12 @@ def text() -> str:
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))
             lines.append(f"| `{name}` | {file} | asked of the engines | push, pull | | | {in_jax} |")
+    lines += ["", "## Primitives of other libraries", "",
+              "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
+              "has no row of its own: [foreign.py](foreign.py) is the row of all of them. Forward mode calls the registered JVP; "
+              "reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
+              "registered transposes of the linear operations in it. A row stated with `dualrev.rule` comes first. What jax registered "
+              "is never read ([tests](../../tests/test_foreign.py))."]
     lines += ["", "## At kinks, poles and limits", "", "Both modes give these values; jax's are the same where nothing is said.", "",
               "| operation | at | derivative | jax |", "|---|---|---|---|"]
     for edge in EDGES:

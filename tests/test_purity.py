@@ -16,6 +16,9 @@ import pytest
 from jax import lax
 
 import dualrev
+from dualrev._jax import foreign_rules, is_of_jax, owner_of
+from dualrev.rules.foreign import ForeignRow
+from dualrev.rules.table import OpRow, row_of, rows
 
 PACKAGE = pathlib.Path(dualrev.__file__).parent
 ORACLE = PACKAGE / "oracle.py"
@@ -36,6 +39,12 @@ REGISTRIES = {"primitive_jvps", "primitive_transposes", "primitive_linearization
 #: What _jax.py may read of jax's machinery: the primitives that carry a user's rules, and their zeros.
 #: Of the class of jax's pushed values, whether a value is an instance, which libraries ask.
 READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero", "JVPTracer"}
+#: Where one function of _jax.py may read more: the rules that another library registered with jax for a primitive of its own, which
+#: are a user's rules as those of jax.custom_jvp are, and what such rules take for operands.  It gives nothing for a primitive that jax
+#: defined, whoever registered a rule for it, and the one file that may ask it is asked only for primitives that have no row.
+READS_FOREIGN_RULES, ASKS_FOR_FOREIGN_RULES = "foreign_rules", "rules/foreign.py"
+FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
+    "primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes", "UndefinedPrimal", "ValAccum")}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
 
 
@@ -92,8 +101,11 @@ def differentiates(name: str) -> bool:
 
 def violations(source: str, private: bool = False) -> list[str]:
     found = []
-    for name, line in names_used(ast.parse(source)):
-        if differentiates(name) or (not private and within(name, HIDDEN)):
+    tree = ast.parse(source)
+    readers = [node for node in tree.body if private and isinstance(node, ast.FunctionDef) and node.name == READS_FOREIGN_RULES]
+    for name, line in names_used(tree):
+        is_read = name.removesuffix(".get") in FOREIGN and any(node.lineno <= line <= (node.end_lineno or 0) for node in readers)
+        if (differentiates(name) and not is_read) or (not private and within(name, HIDDEN)):
             found.append(f"line {line}: {name}")
     return found
 
@@ -137,6 +149,31 @@ def test_the_search_finds(source: str) -> None:
 ])
 def test_the_search_does_not_find(source: str) -> None:
     assert not violations(source)
+
+
+READS = "    from jax._src.interpreters.ad import primitive_jvps\n    return primitive_jvps.get(primitive)\n"
+
+
+def test_registered_rules_are_read_by_one_function_for_one_file() -> None:
+    assert not violations(f"def foreign_rules(primitive):\n{READS}", private=True)
+    assert violations(f"def foreign_rules(primitive):\n{READS}")
+    assert violations(f"def rules(primitive):\n{READS}", private=True)
+    assert violations(f"def foreign_rules(primitive):\n{READS.replace('primitive_jvps', 'backward_pass')}", private=True)
+    asking = [str(p.relative_to(PACKAGE)) for p in sources() if p != PRIVATE and READS_FOREIGN_RULES in p.read_text()]
+    assert asking == [ASKS_FOR_FOREIGN_RULES]
+
+
+def test_rules_are_read_of_primitives_that_neither_jax_nor_the_table_defines() -> None:
+    from jax._src.interpreters.ad import primitive_jvps, primitive_transposes
+
+    known = {**primitive_jvps, **primitive_transposes}
+    assert len(known) > 200
+    for primitive in known:
+        if is_of_jax(str(owner_of(primitive))):
+            assert foreign_rules(primitive) is None
+    assert all(is_of_jax(str(owner_of(p))) for p in known if p in rows)
+    assert not [p for p in rows if isinstance(rows[p], ForeignRow)]
+    assert isinstance(row_of(lax.sin_p, "forward"), OpRow)
 
 
 def test_private_names_are_imported_in_one_place() -> None:

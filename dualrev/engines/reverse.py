@@ -21,6 +21,7 @@ from dualrev._jax import (
     contents,
     ensure_no_leaks,
     forget,
+    is_differentiable,
     process,
     rebind_shard_map,
     region_bound,
@@ -167,7 +168,8 @@ class TapeTrace(Trace):
                     raise
                 # What nothing linear depends on may be as it likes; a cotangent that arrives here raises.
                 outs = [Unknown(a) for a in abstract_outputs(primitive, [aval_of(x) for x in primals], params)]
-                linear_map, active_outs = NonLinearMap(len(outs), type(error), error.template), [True] * len(outs)
+                has_tangents = any(is_differentiable(out.aval) for out in outs)
+                linear_map, active_outs = NonLinearMap(len(outs), has_tangents, type(error), error.template), [True] * len(outs)
         results = self.record(outs, linear_map, active_outs, slots)
         return results if primitive.multiple_results else results[0]
 
@@ -264,17 +266,19 @@ def _many(results: Any) -> Sequence[Any]:
 class NonLinearMap(LinearMap):
     """Stands on the tape of a linear program for an operation that is not linear."""
 
-    __slots__ = ("error", "message", "n_out")
+    __slots__ = ("error", "has_tangents", "message", "n_out")
 
     name = "not linear"
 
-    def __init__(self, n_out: int, error: type[Exception], message: str):
+    def __init__(self, n_out: int, has_tangents: bool, error: type[Exception], message: str):
         self.n_out = n_out
+        self.has_tangents = has_tangents
         self.error = error
         self.message = message
 
     def push(self, *tangents: Any) -> Tangents:
-        # Nothing linear may depend on it: that is for a pull to find out.
+        if self.has_tangents:
+            raise self.error(self.message)
         return (None,) * self.n_out
 
     def pull(self, *cotangents: Any) -> Tangents:
@@ -282,7 +286,7 @@ class NonLinearMap(LinearMap):
 
 
 jax.tree_util.register_pytree_node(
-    NonLinearMap, lambda m: ((), (m.n_out, m.error, m.message)), lambda aux, _: NonLinearMap(*aux)
+    NonLinearMap, lambda m: ((), (m.n_out, m.has_tangents, m.error, m.message)), lambda aux, _: NonLinearMap(*aux)
 )
 
 

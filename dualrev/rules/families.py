@@ -15,6 +15,7 @@ from dualrev.rules import eigen as eigen
 from dualrev.rules import elementwise as elementwise
 from dualrev.rules import fft as fft
 from dualrev.rules import flat as flat
+from dualrev.rules import foreign as foreign
 from dualrev.rules import high as high
 from dualrev.rules import householder as householder
 from dualrev.rules import index as index

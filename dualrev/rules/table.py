@@ -26,6 +26,9 @@ rows: dict[Any, Row] = {}
 #: Families whose operations exist only once a module of jax has been imported: that module -> the family's files.
 optional: dict[str, tuple[str, ...]] = {}
 
+#: Where the rows of primitives come from that neither the table nor an optional family has.
+others: list[Callable[[Any], Row | None]] = []
+
 #: Compiled pushes and pulls that one row keeps; the oldest goes first.
 SITES_PER_ROW = 1024
 
@@ -92,11 +95,11 @@ def register(row: Row) -> None:
 
 
 def row_of(primitive: Any, mode: str) -> Row:
-    """The row of a primitive, which may belong to an optional family that nothing has needed so far."""
+    """The row of a primitive, which may belong to an optional family that nothing has needed so far, or to another library."""
     row = rows.get(primitive)
     if row is None:
         load_optional()
-        row = rows.get(primitive)
+        row = rows.get(primitive) or next(filter(None, (find(primitive) for find in others)), None)
         if row is None:
             raise errors.missing_rule(primitive, mode)
     return row
