@@ -292,7 +292,7 @@ def _real_part(x: Any) -> Any:
 
 
 def _contract(block: Any, t: Any, axes: tuple[int, ...]) -> Any:
-    dtype = jnp.promote_types(block.dtype, t.dtype)
+    dtype = zeros.promoted(block.dtype, t.dtype)
     dims = ((axes, tuple(range(t.ndim))), ((), ()))
 
     def times(t: Any, block: Any) -> Any:

@@ -6,9 +6,11 @@ convention holds: zeros are arrays, and what belongs to an integer or boolean va
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy
 import numpy as np
 from jax import lax
 
@@ -54,6 +56,12 @@ def fit(t: Any, aval: Any) -> Any:
 def cast(t: Any, dtype: Any) -> Any:
     """A tangent in another dtype."""
     return t if t.dtype == dtype else lax.convert_element_type(t, dtype)
+
+
+def promoted(*dtypes: Any) -> Any:
+    """The dtype that jax promotes these to by its standard table, whatever ``jax_numpy_dtype_promotion`` is."""
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jax.numpy.promote_types, dtypes)
 
 
 def add(x: Any, y: Any) -> Any:

@@ -220,7 +220,7 @@ CASES: list[Case] = [
     case("bitcast_convert_type", lambda x: (lax.bitcast_convert_type(x, "int64"), x * x), normal(5)),
     case("bitcast_convert_type", lambda x: x * lax.bitcast_convert_type(lax.bitcast_convert_type(x, "int64"), "float64"), normal(5),
          label="there and back"),
-    *[case(name, lambda x, fun=fun: x * fun(x, 0, "int32").astype(x.dtype), tied(4, 3)) for name, fun in
+    *[case(name, lambda x, fun=fun: x * fun(x, 0, "int32").astype(x.dtype)[None], tied(4, 3)) for name, fun in
       (("argmax", lax.argmax), ("argmin", lax.argmin))],
     case("iota", lambda x: x * lax.iota(x.dtype, 4), normal(4)),
     case("reduce_and", lambda x: jnp.where((x > 0).all(0), x * x, x), normal(4, 3)),

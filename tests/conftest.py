@@ -20,7 +20,8 @@ os.environ["XLA_FLAGS"] = " ".join(flags)
 import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_dtype_promotion", "standard")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite compiles thousands of tiny programs; compiling dominates, running does not.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_traceback_in_locations_limit", 0)  # the compiler is told of no Python frames: our errors find theirs elsewhere

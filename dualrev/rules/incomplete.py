@@ -154,7 +154,8 @@ def gamma_series(a: Any, x: Any, log_x: Any, order: int) -> Any:
     factorials = np.array([(-1) ** k / math.factorial(k) for k in n])
     m = n.astype(x.dtype)
     a_, x_ = column(a, x)
-    terms = jnp.power(x_, m) * factorials.astype(x.dtype)
+    m, factorials = lax.broadcast(m, a.shape), lax.broadcast(factorials.astype(x.dtype), a.shape)
+    terms = jnp.power(x_, m) * factorials
     L = log_x - lax.digamma(a + 1)
     T = 1 + jnp.sum(terms * a_ / (a_ + m), -1)
     T1 = jnp.sum(terms * m / jnp.square(a_ + m), -1)
