@@ -83,8 +83,8 @@ CASES: list[Case] = [
     case("convert_element_type", lambda i, x: x * lax.convert_element_type(i, "float64"), ints(0, 9, 3), normal(3),
          label="from integer"),
     case("convert_element_type", lambda x: x * lax.convert_element_type(x > 0, "float64"), normal(5), label="from boolean"),
-    case("convert_element_type", lambda x: jnp.asarray(lax.real(x), "float64") * x.astype("complex128").real, normal(3), dtypes=("complex64",),
-         label="real part"),
+    case("convert_element_type", lambda x: jnp.asarray(lax.real(x), "float64").astype("complex128") * x.astype("complex128"), normal(3),
+         dtypes=("complex64",), label="real part"),
     case("reduce_precision", lambda x: lax.reduce_precision(x, 8, 7) * x, normal(3, 2), rtol=1e-2, order=1),
     case("reduce_precision", lambda x: lax.reduce_precision(x, 11, 52), normal(3), label="same precision"),
 

@@ -16,6 +16,7 @@ from jax import lax
 from jax.interpreters import mlir
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from releases import here
 from test_rules import Dualrev, Problem, leading
 
 import dualrev as dr
@@ -522,7 +523,7 @@ def ragged(x: Any, y: Any, from_: Any, send: Any, to: Any, receive: Any, *, axis
 
 mlir.register_lowering(primitive("pbroadcast"), mlir.lower_fun(broadcast, multiple_results=False), platform="cpu")
 mlir.register_lowering(primitive("ragged_all_to_all"), mlir.lower_fun(ragged, multiple_results=False), platform="cpu")
-if primitive("pbroadcast_dynamic") is not None:
+if here("pbroadcast_dynamic"):
     mlir.register_lowering(primitive("pbroadcast_dynamic"), mlir.lower_fun(
         lambda x, source, *, axis_name: broadcast(x, axis_name=axis_name, source=source), multiple_results=False), platform="cpu")
 
@@ -538,8 +539,8 @@ def test_pbroadcast(check_vma: bool) -> None:
     assert_same(jax.jit(derivatives(dr, built_in, 2))(X, W), expected)
     with pytest.raises(TypeError, match="scalar fill_value"):
         jax.jit(jax.grad(built_in))(X, W)
-    dynamic = primitive("pbroadcast_dynamic")
-    if dynamic is not None:
+    if here("pbroadcast_dynamic"):
+        dynamic: Any = primitive("pbroadcast_dynamic")
         chosen = loss(lambda x: dynamic.bind(x, lax.pcast(jnp.int32(2), "a", to="varying"), axis_name="a"))
         assert_same(jax.jit(derivatives(dr, chosen, 1))(X, W), {k: expected[k] for k in ("out", "push", "grad")})
 

@@ -86,7 +86,7 @@ def inner_scan(w: Any, i: Any, h: Any) -> Any:
 STEPS: dict[str, tuple[Step, Any, Any]] = {
     "keys and branches": (two_carries, WEIGHTS, (jax.random.key(3), START, START + 1)),
     "a scan inside": (inner_scan, WEIGHTS, START),
-    "complex": (tanh_step, WEIGHTS + 0.3j, START - 0.2j),
+    "complex": (tanh_step, WEIGHTS.astype(complex) + 0.3j, START.astype(complex) - 0.2j),
     "single precision": (tanh_step, WEIGHTS.astype("float32"), START.astype("float32")),
     "an unused constant": (lambda w, i, h: jnp.sin(h), WEIGHTS, START),
     "a carry that stands still": (lambda w, i, h: (h[0], jnp.sin(h[1] @ w) * h[0]), WEIGHTS, (START, START)),

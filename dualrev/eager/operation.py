@@ -153,7 +153,8 @@ class Record:
 def promoting(fun: Callable[..., Any]) -> Callable[..., Any]:
     """The function with jax's own promotion of shapes and dtypes, which is PyTorch's but for what operations convert themselves.
 
-    Tensors broadcast by definition.  A user who makes jax strict asks that of functions of arrays, not of tensors.
+    Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
+    tensors.
     """
     @functools.wraps(fun)
     def promotes(*args: Any) -> Any:

@@ -143,8 +143,9 @@ class Checkpoints(NamedTuple):
         """With the state in a free slot or, if there is none, in that of the state that is needed least."""
         is_full = self.count == self.size
         given_up = jnp.where(is_full, schedules.discard(self.starts, start, table), self.count)
-        shifts = is_full & (jnp.arange(self.size, dtype="int32") >= given_up)
-        is_last = jnp.arange(self.size, dtype="int32") == jnp.where(is_full, jnp.where(given_up < self.size, self.size - 1, -1), self.count)
+        order = jnp.arange(self.size, dtype="int32")
+        shifts = is_full & (order >= given_up)
+        is_last = order == jnp.where(is_full, jnp.where(given_up < self.size, self.size - 1, -1), self.count)
         place = jnp.where(given_up < self.size, self.places[jnp.minimum(given_up, self.size - 1)], self.size)
         starts = jnp.where(is_last, start, jnp.where(shifts, jnp.roll(self.starts, -1), self.starts))
         places = jnp.where(is_last, place, jnp.where(shifts, jnp.roll(self.places, -1), self.places))
