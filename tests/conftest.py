@@ -6,8 +6,11 @@ What is compared with jax at length has the mark ``thorough`` and runs with ``--
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.metadata
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +50,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left)
+
+
+#: Compiled programs are dropped when a process holds more than this, so that two workers and what tests start stay below 4 GB.
+MOST_BYTES = 1_200_000_000
+
+
+def held_bytes() -> int:
+    """What the process holds in memory, where Linux says it; else 0."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    with open("/proc/self/statm") as pages:
+        return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    if held_bytes() > MOST_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ Step = Callable[[Any, Any, Any], Any]
 
 
 def tanh_step(w: Any, i: Any, h: Any) -> Any:
-    return jnp.tanh(h @ w) + 0.3 * jnp.cos(i + h)
+    return jnp.tanh(h @ w) + 0.3 * jnp.cos(jnp.asarray(i, h.dtype) + h)
 
 
 def while_of(step: Step) -> Callable[..., Any]:
