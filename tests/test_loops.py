@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import promoting
 from checkpoint_schedules import Forward, Revolve
 from jax import lax
 
@@ -362,11 +363,12 @@ def test_schedules_that_cannot_be() -> None:
 # ---------------------------------------------------------------------------------- sums over time, taken after the loop
 
 
+@promoting()
 def recurrent(w: Any) -> Any:
     xs = jnp.asarray(np.random.default_rng(1).normal(size=(12, 2, 5)))
 
     def step(h: Any, x: Any) -> Any:
-        h = jnp.tanh(x @ w["in"] + h @ w["again"] + w["bias"])
+        h = jnp.tanh(x @ w["in"] + h @ w["again"] + w["bias"][None])
         return h, h
 
     return jnp.sum(lax.scan(step, jnp.zeros((2, 6)), xs)[1] ** 2)
@@ -404,7 +406,7 @@ def diagonal(w: Any) -> Any:
         h, c = carry
         c = c * jnp.tanh(h * w["gate"] + w["bias"]) + x * w["in"][None]
         h = jnp.sin(c) + w["gate"] * h
-        return (h, c), (h, h * jnp.sum(w["in"] * h))
+        return (h, c), (h, h * jnp.sum(w["in"][None] * h))
 
     h, scaled = lax.scan(step, (jnp.ones((2, 5)), jnp.ones((2, 5))), draw(9, 2, 5), reverse=True)[1]
     return jnp.sum(h**2) + jnp.sum(jnp.cos(scaled))

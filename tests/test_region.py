@@ -162,13 +162,13 @@ Z = jnp.array([0.3 + 0.4j, 1 - 0.5j, -0.2 + 1j])
 
 
 def mixed(z: Any, n: Any) -> dict[str, Any]:
-    return {"y": z * jnp.exp(1j * z) / n + jnp.conj(z) ** 2, "r": jnp.abs(z), "i": n + 1}
+    return {"y": z * jnp.exp(1j * z) / n.astype(complex) + jnp.conj(z) ** 2, "r": jnp.abs(z), "i": n + 1}
 
 
 def mixed_loss(f: Any) -> Callable[[Any], Any]:
     def loss(z: Any) -> Any:
         out = f(z * z, jnp.arange(1, 4))
-        return jnp.sum(jnp.real(out["y"]) * jnp.imag(out["y"])) + jnp.sum(out["r"] * out["i"])
+        return jnp.sum(jnp.real(out["y"]) * jnp.imag(out["y"])) + jnp.sum(out["r"] * out["i"].astype(float))
 
     return loss
 
@@ -187,7 +187,7 @@ def test_complex_values_integers_and_trees(mode: Any) -> None:
         assert_close(dr.jvp(mixed_loss(f), (Z,), (Z + 1,)), jax.jvp(mixed_loss(mixed), (Z,), (Z + 1,)))
 
         def second(d: Any, g: Any) -> Any:
-            return d.jacrev(lambda x: d.grad(mixed_loss(g))(x + 0j).real)(Z.real)
+            return d.jacrev(lambda x: d.grad(mixed_loss(g))(x.astype(complex)).real)(Z.real)
 
         assert_close(second(dr, f), second(jax, mixed))
 
