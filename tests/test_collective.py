@@ -22,6 +22,8 @@ from test_rules import Dualrev, Problem, leading
 import dualrev as dr
 from dualrev._jax import primitive
 
+pytestmark = pytest.mark.promotes  # programs on shards multiply a matrix by a vector, entry by entry
+
 A, B = 4, 2
 mesh = jax.make_mesh((A, B), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 X = jnp.asarray(np.random.default_rng(0).standard_normal((8, 4)))
@@ -412,6 +414,7 @@ def test_where_it_stands(where: Callable[..., dict[str, Callable[..., Any]]], ch
 SKIPPED = {"random_gamma": "jax asks that keys vary as the other operand does"}
 
 
+@pytest.mark.thorough
 def test_every_rule_under_types_of_devices() -> None:
     """What a rule makes (zeros, masks, indices) is typed as its operands are."""
     for case in leading(CASES):
@@ -487,6 +490,7 @@ def test_vmap_beyond_jax() -> None:
     assert_close(jax.vmap(dr.grad(swap), axis_name="i")(Y), jax.grad(lambda y: jnp.sum(jnp.transpose(y**2, (1, 2, 0)) * y))(Y))
 
 
+@pytest.mark.thorough
 def test_pmap() -> None:
     x = Y.reshape(8, 8)
 
@@ -545,6 +549,7 @@ def test_pbroadcast(check_vma: bool) -> None:
         assert_same(jax.jit(derivatives(dr, chosen, 1))(X, W), {k: expected[k] for k in ("out", "push", "grad")})
 
 
+@pytest.mark.thorough
 def test_ragged_all_to_all() -> None:
     # Device d sends SIZES[d, e] rows to e; nothing overlaps, and some slices are empty.
     sizes = np.array([[1, 0, 2, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 2]])
@@ -583,6 +588,7 @@ def test_branches_that_differ_between_devices() -> None:
     assert_close(jax.jit(dr.grad(as_told))(W), right)
 
 
+@pytest.mark.thorough
 def test_groups_without_types() -> None:
     f = on_mesh(lambda x: lax.pmax(x, "a", axis_index_groups=GROUPS) * lax.pcast(1.0, "a", to="varying"), P("a"), P("a"), True)
     with pytest.raises(NotImplementedError, match="check_vma=False"):

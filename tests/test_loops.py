@@ -425,6 +425,7 @@ SUMS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["auto", True, False])
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_over_time(name: str, how: Any) -> None:

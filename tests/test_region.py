@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import promoting
 from jax import lax
 
 import dualrev as dr
@@ -196,6 +197,7 @@ X = jnp.array([0.3, 1.0, 2.0])
 Y = jnp.array([0.1, -0.4, 0.7])
 
 
+@promoting()
 def nested(x: Any, y: Any, region: Any = dr.region) -> Any:
     a, z = x * 2, jnp.exp(1j * y)
     with region("forward"):
@@ -282,6 +284,7 @@ def test_rules_inside_hold() -> None:
         assert_close(jax.jit(dr.grad(jax.jit(g)))(X), jnp.full(3, 350.0))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 def test_named_axes_and_linear_functions(mode: Any) -> None:
     def share(x: Any) -> Any:
