@@ -236,15 +236,14 @@ def _by_gmres(matvec: Callable[..., Any], b: Sequence[Any]) -> list[Any]:
 
 
 def _matrix(dense: DenseMap) -> Any:
-    rows = [jnp.concatenate([block.reshape(-1, aval.size) for block, aval in zip(row, dense.in_avals, strict=True)], axis=1)
-            for row in dense.real]
-    joint = jnp.concatenate(rows)
-    return joint.astype(zeros.common_dtype(joint.dtype, jnp.float32))
+    dtype = zeros.common_dtype(jnp.float32, *[block.dtype for row in dense.real for block in row])
+    return jnp.concatenate([jnp.concatenate([block.reshape(-1, aval.size).astype(dtype)
+                                             for block, aval in zip(row, dense.in_avals, strict=True)], axis=1) for row in dense.real])
 
 
 def _raveled(xs: Sequence[Any]) -> Any:
-    joint = jnp.concatenate([x.ravel() for x in xs])
-    return joint.astype(zeros.common_dtype(joint.dtype, jnp.float32))
+    dtype = zeros.common_dtype(jnp.float32, *[x.dtype for x in xs])
+    return jnp.concatenate([x.ravel().astype(dtype) for x in xs])
 
 
 def _unraveled(vector: Any, like: Sequence[Any]) -> list[Any]:

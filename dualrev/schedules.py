@@ -98,13 +98,13 @@ def cost(steps: Any, slots: Any, table: Any) -> Any:
     """``t(steps, slots)``, in single precision: costs are compared, not counted."""
     r = repetitions(steps, slots, table)
     saved = table[slots + 1, (r - 1).clip(0)].astype("float32")
-    return (r > 0) * (r.astype("float32") * steps.astype("float32") - saved)
+    return (r > 0).astype("float32") * (r.astype("float32") * steps.astype("float32") - saved)
 
 
 def split(steps: Any, slots: Any, table: Any) -> Any:
     """How far to advance before the next state is kept, for at least two steps and at least two slots."""
     r = repetitions(steps, slots, table)
-    reached = (r > 1) * table[slots, (r - 2).clip(0)]
+    reached = (r > 1).astype(table.dtype) * table[slots, (r - 2).clip(0)]
     return (steps - table[slots - 1, r]).clip(reached).clip(1, steps - 1)
 
 
@@ -122,7 +122,7 @@ def discard(starts: Any, step: Any, table: Any) -> Any:
     behind = jnp.concatenate([jnp.cumsum(gained[::-1])[::-1], jnp.zeros(1, jnp.float32)])  # of segments i + 1 and later
     merged = cost(lengths[:-1] + lengths[1:], slots, table)  # of segments i and i + 1 as one
     totals = before[:-1] + merged + behind[1:]  # for giving up point i + 1
-    return 1 + jnp.argmin(totals)
+    return 1 + jnp.argmin(totals).astype(starts.dtype)
 
 
 def positions(steps: int, slots: int) -> list[int]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from dualrev._jax import is_differentiable
 from dualrev.schedules import Schedule, check_schedule
+from dualrev.zeros import common_dtype
 
 CustomVjpJvp = Literal["transpose", "differentiate_primal", "error"]
 StackCotangents = Literal["auto", True, False]
@@ -185,7 +186,7 @@ class Request(NamedTuple):
         dtypes = _spread_dtypes(self.cotangent_dtype, tree)
         flags: list[Any] = []
         for aval, m, dtype in zip(avals, moves, dtypes, strict=True):
-            wide = jnp.promote_types(aval.dtype, dtype) if m and dtype is not None else None
+            wide = common_dtype(aval.dtype, dtype) if m and dtype is not None else None
             flags.append(Wide(wide) if wide is not None and wide != aval.dtype else m)
         return flags
 

@@ -136,8 +136,8 @@ def _wide(x: Any) -> Any:
 
 
 def _differences(fun: Any, points: Sequence[Any], ts: Sequence[Any], step: float) -> list[Any]:
-    ahead = fun(*[x + jnp.asarray(step, x.real.dtype) * t for x, t in zip(points, ts, strict=True)])
-    behind = fun(*[x - jnp.asarray(step, x.real.dtype) * t for x, t in zip(points, ts, strict=True)])
+    ahead = fun(*[x + jnp.asarray(step, x.dtype) * t for x, t in zip(points, ts, strict=True)])
+    behind = fun(*[x - jnp.asarray(step, x.dtype) * t for x, t in zip(points, ts, strict=True)])
     return [(_wide(a) - _wide(b)) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
 
 

@@ -6,6 +6,7 @@ convention holds: zeros are arrays, and what belongs to an integer or boolean va
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -62,10 +63,10 @@ def cast(t: Any, dtype: Any) -> Any:
     return t if t.dtype == dtype else lax.convert_element_type(t, dtype)
 
 
-def common_dtype(x: Any, y: Any) -> Any:
-    """The dtype that holds the values of both, whatever jax is told of promotion that nobody asked for."""
+def common_dtype(*dtypes: Any) -> Any:
+    """The dtype that jax promotes these to by its standard table, whatever ``jax_numpy_dtype_promotion`` is."""
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.promote_types(x, y)
+        return functools.reduce(jnp.promote_types, dtypes)
 
 
 def add(x: Any, y: Any) -> Any:

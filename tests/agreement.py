@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,6 +20,13 @@ TRANSFORMATIONS = ("jvp", "vjp", "linearize", "linear_transpose", "grad", "value
 
 #: Relative and absolute tolerance of results that were computed in a dtype.
 TOLERANCES = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-5, "complex64": 2e-5, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+@contextlib.contextmanager
+def promoting() -> Iterator[None]:
+    """jax's own promotion of shapes and dtypes, for formulas of tests: the suite refuses it everywhere else (``conftest.py``)."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 class Face:

@@ -20,7 +20,7 @@ def adjoint(x: Any) -> Any:
 
 def positive(x: Any) -> Any:
     """A positive definite matrix."""
-    return x @ adjoint(x) + jnp.eye(x.shape[-1], dtype=x.dtype)
+    return x @ adjoint(x) + jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
 
 
 def upper(*shape: int) -> Maker:

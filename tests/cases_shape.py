@@ -71,7 +71,7 @@ CASES: list[Case] = [
     case("select_n", lambda i, x: lax.select_n(i, x), ints(0, 1, 3), normal(3), label="one"),
     case("select_n", lambda x, y: lax.select_n(x > 0, x * y, y), normal(0), normal(0), label="empty"),
     case("select_n", lambda x: jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1.0)), 0.0), normal(6), label="where twice"),
-    case("select_n", lambda p, x: lax.select_n(p, jnp.int32(1) + jnp.zeros(3, "int32"), jnp.zeros(3, "int32")) * x, bools(3), normal(3),
+    case("select_n", lambda p, x: lax.select_n(p, jnp.ones(3, "int32"), jnp.zeros(3, "int32")).astype(x.dtype) * x, bools(3), normal(3),
          label="integers"),
 
     # dtypes
@@ -85,8 +85,8 @@ CASES: list[Case] = [
     case("convert_element_type", lambda i, x: x * lax.convert_element_type(i, "float64"), ints(0, 9, 3), normal(3),
          label="from integer"),
     case("convert_element_type", lambda x: x * lax.convert_element_type(x > 0, "float64"), normal(5), label="from boolean"),
-    case("convert_element_type", lambda x: jnp.asarray(lax.real(x), "float64") * x, normal(3), dtypes=("complex64",),
-         label="real part"),
+    case("convert_element_type", lambda x: jnp.asarray(lax.real(x), "float64").astype("complex128") * x.astype("complex128"), normal(3),
+         dtypes=("complex64",), label="real part"),
     case("reduce_precision", lambda x: lax.reduce_precision(x, 8, 7) * x, normal(3, 2), rtol=1e-2, order=1),
     case("reduce_precision", lambda x: lax.reduce_precision(x, 11, 52), normal(3), label="same precision"),
 

@@ -1,17 +1,23 @@
-"""Settings for every test: 64-bit arithmetic on 8 virtual CPU devices, and little time spent optimizing programs that run once."""
+"""Settings for every test: strict promotion, 64-bit arithmetic on 8 virtual CPU devices, and little time spent optimizing programs
+that run once.
+
+What is compared with jax at length has the mark ``thorough`` and runs with ``--thorough``.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.metadata
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-IS_NEWEST = not importlib.metadata.version("jax").startswith("0.10.")
-
 flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
-if not IS_NEWEST:
+if importlib.metadata.version("jax").startswith("0.10."):
     # Half of the compiler's time for a tiny program. Later versions neither need the flag nor know it.
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,19 +26,60 @@ os.environ["XLA_FLAGS"] = " ".join(flags)
 import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_dtype_promotion", "standard")
+# The package promotes nothing implicitly.  A test whose own formulas need it says so: agreement.promoting(), or the mark `promotes`.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite compiles thousands of tiny programs; compiling dominates, running does not.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_traceback_in_locations_limit", 0)  # the compiler is told of no Python frames: our errors find theirs elsewhere
 
 
 def pytest_addoption(parser: Any) -> None:
-    parser.addoption("--thorough", action="store_true", help="on a newer jax, also run what says more of dualrev than of jax")
+    parser.addoption("--thorough", action="store_true", help="run everything: also what compares at length (the mark 'thorough')")
+    parser.addoption("--check-leaks", action="store_true", help="fail where a tracer outlives its trace (jax_check_tracer_leaks)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--check-leaks"):
+        jax.config.update("jax_check_tracer_leaks", True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On the oldest jax everything runs; on a newer one every row and every feature, but not every line of the table."""
-    if IS_NEWEST and not config.getoption("--thorough"):
+    """Without ``--thorough``, what has that mark is deselected, and counted as such."""
+    if not config.getoption("--thorough"):
         left = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left)
+
+
+#: Compiled programs are dropped when a process holds more than this, so that two workers and what tests start stay below 4 GB.
+MOST_BYTES = 1_200_000_000
+
+
+def held_bytes() -> int:
+    """What the process holds in memory, where Linux says it; else 0."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    with open("/proc/self/statm") as pages:
+        return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    if held_bytes() > MOST_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc: what was freed goes back to the system
+            trim(0)
+
+
+@pytest.fixture(autouse=True)
+def promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """jax's own promotion for tests with the mark ``promotes``."""
+    if request.node.get_closest_marker("promotes"):
+        from agreement import promoting
+
+        with promoting():
+            yield
+    else:
+        yield

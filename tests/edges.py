@@ -40,7 +40,7 @@ def power(x: Any, y: Any) -> Any:
 
 EDGES = [
     Edge("abs", "|x| at 0", jnp.abs, (0.0,), (1.0,)),
-    Edge("abs", "|x + 0i| at 0, complex", lambda x: jnp.abs(x + 0j), (0.0,), (0.0,)),
+    Edge("abs", "|x + 0i| at 0, complex", lambda x: jnp.abs(x.astype(complex)), (0.0,), (0.0,)),
     Edge("sign", "sign(x) at 0", jnp.sign, (0.0,), (0.0,)),
     Edge("max", "max(x, y) at a tie", lax.max, (1.0, 1.0), (0.5, 0.5)),
     Edge("max", "max(x, y) at y = nan", lax.max, (1.0, nan), (0.0, 0.0)),

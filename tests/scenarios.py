@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from agreement import promoting
 from jax import lax
 
 Scenario = Callable[[Any], Any]
@@ -70,6 +71,7 @@ def jvp_has_aux(d: Any) -> Any:
 
 
 @scenario
+@promoting()
 def jvp_integer_input(d: Any) -> Any:
     return d.jvp(lambda i, x: (i + 1, x * i), (np.arange(3), VEC), (none0(3), VEC))
 
@@ -195,6 +197,7 @@ def vjp_function_under_jit_and_vmap(d: Any) -> Any:
 
 
 @scenario
+@promoting()
 def vjp_mixed_dtypes(d: Any) -> Any:
     x, y = np.float16(2), np.ones(2, np.float32)
     out, pull = d.vjp(lambda x, y: x * y, x, y)

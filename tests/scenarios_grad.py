@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from agreement import promoting
 from jax import lax
 from scenarios import MAT, VEC, Point, product, scenario
 
@@ -62,6 +63,7 @@ def grad_of_aux_of_grad(d: Any) -> Any:
 
 
 @scenario
+@promoting()
 def grad_allow_int(d: Any) -> Any:
     f = d.grad(lambda x, i, b: x[i] + 0.0 * b, argnums=(0, 1, 2), allow_int=True)
     return f(VEC, 1, True), jax.jit(f)(VEC, 1, True), d.grad(lambda x: jnp.sum(x + 0.0), allow_int=True)(np.ones((2, 4), int))
@@ -204,6 +206,7 @@ def jacobians_have_aux(d: Any) -> Any:
 
 
 @scenario
+@promoting()
 def jacobians_of_mixed_dtypes(d: Any) -> Any:
     args = (np.ones(1, "float16"), np.full(1, 3, "float32"))
     return [j(lambda a: (a[0], a[1], a[0] + a[1]))(args) for j in (d.jacfwd, d.jacrev)]
@@ -220,6 +223,7 @@ def jacobians_holomorphic(d: Any) -> Any:
 
 
 @scenario
+@promoting()
 def jacobian_real_to_complex(d: Any) -> Any:
     return d.jacfwd(lambda x: x * (1 + 2j))(VEC)
 
@@ -235,6 +239,7 @@ def jacobian_integer_output(d: Any) -> Any:
 
 
 @scenario
+@promoting()
 def jacobian_allow_int(d: Any) -> Any:
     return d.jacrev(lambda x: x * 1.5, allow_int=True)(jnp.arange(3))
 

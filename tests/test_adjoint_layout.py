@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import dualrev as dr
 
@@ -48,6 +49,7 @@ def test_a_large_operand_is_contracted_as_it_lies() -> None:
     assert [v.aval.shape for v in pulled.invars] == [(8, 100), (100, 3)], "both are contracted along the axis that they should be"
 
 
+@pytest.mark.thorough
 def test_entries_that_are_largest_are_not_found_by_the_repeated_maximum() -> None:
     """``x - max x`` may be fused with what follows, if nothing else reads the maximum repeated along the axis."""
     x = rng.normal(size=(4, 6))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from agreement import FACES, Face, assert_same
 from jax import lax
+from releases import here
 
 import dualrev
 from dualrev._jax import primitive
@@ -45,7 +46,7 @@ def by_eval_jaxpr(x: Any) -> Any:
 
 
 def known_calls() -> set[str]:
-    return {name for name in ("call", "closed_call") if primitive(name) is not None}
+    return set(filter(here, ("call", "closed_call")))
 
 
 def by_call_through_jit(x: Any) -> Any:
@@ -192,9 +193,8 @@ def test_foreign_calls_have_no_derivative(face: Face) -> None:
         jax.make_jaxpr(face.grad(lambda x: jnp.sum(called(x))))(X)
 
 
+@pytest.mark.skipif(not here("xla_metadata_call"), reason="since 0.12")
 def test_metadata_call() -> None:
-    if primitive("xla_metadata_call") is None:
-        pytest.skip("this release of jax has no calls with metadata")
     from jax.experimental import xla_metadata
 
     f = xla_metadata.xla_metadata_call(plain, tag="x")  # type: ignore[attr-defined] # since 0.12

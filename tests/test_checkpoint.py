@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import FACES, Face, assert_close, assert_same
+from agreement import FACES, Face, assert_close, assert_same, promoting
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -226,6 +226,7 @@ def sorted_(x: Any) -> Any:
     return (jnp.sin(x)[jnp.argsort(x)] * jnp.exp(x)) @ W
 
 
+@promoting()
 def spectrum(x: Any) -> Any:
     z = jnp.fft.fft(jnp.exp(1j * x) * x)
     return z * jnp.conj(W @ z)

@@ -16,10 +16,13 @@ from jax import lax
 from jax.interpreters import mlir
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from releases import here
 from test_rules import Dualrev, Problem, leading
 
 import dualrev as dr
 from dualrev._jax import primitive
+
+pytestmark = pytest.mark.promotes  # programs on shards multiply a matrix by a vector, entry by entry
 
 A, B = 4, 2
 mesh = jax.make_mesh((A, B), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
@@ -411,6 +414,7 @@ def test_where_it_stands(where: Callable[..., dict[str, Callable[..., Any]]], ch
 SKIPPED = {"random_gamma": "jax asks that keys vary as the other operand does"}
 
 
+@pytest.mark.thorough
 def test_every_rule_under_types_of_devices() -> None:
     """What a rule makes (zeros, masks, indices) is typed as its operands are."""
     for case in leading(CASES):
@@ -486,6 +490,7 @@ def test_vmap_beyond_jax() -> None:
     assert_close(jax.vmap(dr.grad(swap), axis_name="i")(Y), jax.grad(lambda y: jnp.sum(jnp.transpose(y**2, (1, 2, 0)) * y))(Y))
 
 
+@pytest.mark.thorough
 def test_pmap() -> None:
     x = Y.reshape(8, 8)
 
@@ -522,7 +527,7 @@ def ragged(x: Any, y: Any, from_: Any, send: Any, to: Any, receive: Any, *, axis
 
 mlir.register_lowering(primitive("pbroadcast"), mlir.lower_fun(broadcast, multiple_results=False), platform="cpu")
 mlir.register_lowering(primitive("ragged_all_to_all"), mlir.lower_fun(ragged, multiple_results=False), platform="cpu")
-if primitive("pbroadcast_dynamic") is not None:
+if here("pbroadcast_dynamic"):
     mlir.register_lowering(primitive("pbroadcast_dynamic"), mlir.lower_fun(
         lambda x, source, *, axis_name: broadcast(x, axis_name=axis_name, source=source), multiple_results=False), platform="cpu")
 
@@ -538,12 +543,13 @@ def test_pbroadcast(check_vma: bool) -> None:
     assert_same(jax.jit(derivatives(dr, built_in, 2))(X, W), expected)
     with pytest.raises(TypeError, match="scalar fill_value"):
         jax.jit(jax.grad(built_in))(X, W)
-    dynamic = primitive("pbroadcast_dynamic")
-    if dynamic is not None:
+    if here("pbroadcast_dynamic"):
+        dynamic: Any = primitive("pbroadcast_dynamic")
         chosen = loss(lambda x: dynamic.bind(x, lax.pcast(jnp.int32(2), "a", to="varying"), axis_name="a"))
         assert_same(jax.jit(derivatives(dr, chosen, 1))(X, W), {k: expected[k] for k in ("out", "push", "grad")})
 
 
+@pytest.mark.thorough
 def test_ragged_all_to_all() -> None:
     # Device d sends SIZES[d, e] rows to e; nothing overlaps, and some slices are empty.
     sizes = np.array([[1, 0, 2, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 2]])
@@ -582,6 +588,7 @@ def test_branches_that_differ_between_devices() -> None:
     assert_close(jax.jit(dr.grad(as_told))(W), right)
 
 
+@pytest.mark.thorough
 def test_groups_without_types() -> None:
     f = on_mesh(lambda x: lax.pmax(x, "a", axis_index_groups=GROUPS) * lax.pcast(1.0, "a", to="varying"), P("a"), P("a"), True)
     with pytest.raises(NotImplementedError, match="check_vma=False"):

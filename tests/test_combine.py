@@ -76,6 +76,7 @@ def test_jit_vmap_and_closed_over_constants() -> None:
     assert_same(jax.vmap(jax.jit(dr.grad(f, engine="forward")))(xs), expected)
 
 
+@pytest.mark.thorough
 def test_many_entries_take_few_operations() -> None:
     """A level of the tree is one application of the operation, and overlapping windows share theirs."""
     def f(x: Array) -> Array:
@@ -154,6 +155,7 @@ def test_an_operation_goes_when_the_user_lets_it_go() -> None:
     assert reference() is None
 
 
+@pytest.mark.thorough
 def test_ragged_contractions_of_every_kind() -> None:
     """Gradients of gradients of ``ragged_dot``, of which jax has no adjoint."""
     x, y = jnp.asarray(X.reshape(4, 3)), jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 2)))

@@ -5,14 +5,23 @@ from __future__ import annotations
 import jax
 import pytest
 from covered import FILE, registry, rows, text, uncovered
+from releases import SINCE, UNTIL, here
 
+from dualrev._jax import primitive
 from dualrev.rules.exclusions import EXCLUDED
+from dualrev.rules.table import load_optional
 
 
 def test_every_primitive_that_jax_differentiates_is_covered() -> None:
     assert len(registry()) > 200
     assert not uncovered(), ("jax has a differentiation rule for these, and the table has no row and no reason not to "
                              f"(dualrev/rules/exclusions.py): {uncovered()}")
+
+
+@pytest.mark.parametrize("name", sorted({**SINCE, **UNTIL}))
+def test_primitives_of_some_releases(name: str) -> None:
+    load_optional()
+    assert here(name) == (primitive(name) is not None), f"tests/releases.py is wrong about {name!r} in jax {jax.__version__}"
 
 
 def test_exclusions_are_few_and_have_reasons() -> None:

@@ -131,7 +131,7 @@ def test_exactly_one_statement() -> None:
 @pytest.mark.parametrize(("modes", "words"), [(["fwd"], r"forward mode \(push\), order 1, input args\[0\]\[2\]"),
                                               (["rev"], r"reverse mode \(pull\), order 1, input args\[0\]\[2\]")])
 def test_check_rule_says_what_is_wrong(modes: list[str], words: str) -> None:
-    f = dr.rule(lambda x: x**2, partials=[lambda x: 2 * x + (x < -1)])
+    f = dr.rule(lambda x: x**2, partials=[lambda x: 2 * x + (x < -1).astype(x.dtype)])
     with pytest.raises(DerivativeError, match=words):
         check_rule(f, X, modes=modes)
 

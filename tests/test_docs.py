@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import pytest
+from agreement import promoting
 
 import dualrev
 
@@ -21,7 +22,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 def single_precision() -> Iterator[None]:
     """Examples show what a user sees who has configured nothing."""
     jax.config.update("jax_enable_x64", False)
-    yield
+    with promoting():
+        yield
     jax.config.update("jax_enable_x64", True)
 
 

@@ -28,6 +28,7 @@ def test_edge(edge: Edge) -> None:
             np.testing.assert_array_equal(got, expected, err_msg=engine)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("edge", EDGES, ids=identify)
 def test_value_in_jax(edge: Edge) -> None:
     point = [jnp.asarray(x, "float64") for x in edge.point]

@@ -290,6 +290,7 @@ def test_an_escaped_tracer(name: str, face: Face) -> None:
     assert face.grad(lambda x: x * x)(3.0) == 6.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("face", FACES, ids=ENGINES)
 def test_the_leak_checker_sees_leaks_and_only_leaks(face: Face) -> None:
     def clean(x: Any) -> Any:

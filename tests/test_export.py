@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_symbolic_length(name: str) -> None:
     f = FUNCTIONS[name]

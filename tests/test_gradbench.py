@@ -19,7 +19,7 @@ import pytest
 from benchmarks.gradbench import ht
 from benchmarks.gradbench.server import PROBLEMS, answer, serve
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.promotes]
 
 ROOT = Path(__file__).parent.parent
 rng = np.random.default_rng(0)

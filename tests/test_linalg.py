@@ -37,6 +37,11 @@ def central(f: Callable[[Any], Any], x: Any, t: Any, h: float = 1e-5) -> Any:
     return jax.tree_util.tree_map(lambda p, m: (p - m) / (2 * h), f(x + h * t), f(x - h * t))
 
 
+def columns(V: Any, factors: Any) -> Any:
+    """Each column multiplied by a factor, real or complex."""
+    return V * factors.astype(V.dtype)[None]
+
+
 def symmetric(x: Any) -> Any:
     return (x + jnp.conj(x).T) / 2
 
@@ -92,7 +97,7 @@ def spectral(g: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``V g(w) Vᴴ``."""
     def function(a: Any) -> Any:
         w, V = jnp.linalg.eigh(a)
-        return (V * g(w)) @ jnp.conj(V).T
+        return columns(V, g(w)) @ jnp.conj(V).T
     return function
 
 
@@ -109,7 +114,7 @@ def test_identity() -> None:
     """The gradient of the sum of exp(A), by A's eigenvectors, at the identity."""
     def f(a: Any) -> Any:
         V, w = linalg.eigh(a)
-        return jnp.sum((V * jnp.exp(w)) @ V.T)
+        return jnp.sum(columns(V, jnp.exp(w)) @ V.T)
 
     assert np.isnan(jax.grad(f)(I3)).all()
     for gradient in (dr.grad(f)(I3), dr.grad(f, engine="forward")(I3), dr.grad(jax.jit(f))(I3),
@@ -144,7 +149,7 @@ def test_what_local_cotangents_do_not_tell() -> None:
 @pytest.mark.thorough
 def test_repeated_eigenvalues_elsewhere() -> None:
     """Complex, low precision, two matrices, functions after, a linear map used again and under jit, unused eigenvectors."""
-    z = jnp.eye(3) + 0j
+    z = jnp.eye(3, dtype=complex)
     close(dr.grad(lambda a: jnp.sum(Z * spectral(jnp.exp)(a)).real)(z), jax.grad(lambda a: jnp.sum(Z * jsl.expm(symmetric(a))).real)(z))
     close(dr.grad(lambda a: loss(a, M.astype("float32")))(I3.astype("float32")), jax.grad(exact)(I3).astype("float32"), 1e-5)
     both = dr.grad(lambda x, y: jnp.sum(M * spectral(jnp.exp)(x) @ spectral(jnp.square)(y)), (0, 1))(I3, 2 * I3)
@@ -196,12 +201,12 @@ def test_depends_on_basis() -> None:
 
 def odd(x: Any) -> Any:
     U, s, Vh = jnp.linalg.svd(x, full_matrices=False)
-    return (U * jnp.sin(s)) @ Vh
+    return columns(U, jnp.sin(s)) @ Vh
 
 
 def even(x: Any) -> Any:
     U, s, _ = jnp.linalg.svd(x, full_matrices=False)
-    return (U * (1 - jnp.cos(s))) @ jnp.conj(U).T
+    return columns(U, 1 - jnp.cos(s)) @ jnp.conj(U).T
 
 
 def outside(x: Any) -> Any:
@@ -214,10 +219,10 @@ LEFT = jnp.linalg.qr(W, mode="complete")[0][:, :3]
 UNITARY = jnp.linalg.qr(Z)[0]
 SINGULAR = {
     "identity": (I3, odd), "repeated": (LEFT @ jnp.diag(jnp.array([2.0, 2.0, 1.0])) @ ROTATION, even),
-    "complex": (UNITARY @ jnp.diag(jnp.array([2.0, 2.0, 1.0])) @ ROTATION, odd),
+    "complex": (UNITARY @ jnp.diag(jnp.array([2.0, 2.0, 1.0 + 0j])) @ ROTATION.astype(complex), odd),
     "zero": (0 * I3, odd), "rank 1": (LEFT @ jnp.diag(jnp.array([2.0, 0.0, 0.0])) @ ROTATION, even),
     "rank 1, wide": ((LEFT @ jnp.diag(jnp.array([2.0, 0.0, 0.0])) @ ROTATION).T, odd),
-    "complex, rank 1": (UNITARY @ jnp.diag(jnp.array([2.0, 0.0, 0.0])) @ ROTATION, odd),
+    "complex, rank 1": (UNITARY @ jnp.diag(jnp.array([2.0, 0.0, 0.0 + 0j])) @ ROTATION.astype(complex), odd),
     "full matrices": (LEFT @ jnp.diag(jnp.array([2.0, 2.0, 1.0])) @ ROTATION, outside),
 }
 
@@ -265,7 +270,7 @@ def test_subsets() -> None:
 
     def singular(x: Any, **kwargs: Any) -> Any:
         U, s, Vh = linalg.svd(x, full_matrices=False, **kwargs)
-        return jnp.sum(T[:2, :2] * ((U[:, :2] * s[:2]).T @ W @ Vh[:2].T))
+        return jnp.sum(T[:2, :2] * (columns(U[:, :2], s[:2]).T @ W @ Vh[:2].T))
 
     close(dr.grad(some)(A), jax.grad(of_all)(A))
     close(dr.grad(some, engine="forward")(A), jax.grad(of_all)(A))
@@ -280,7 +285,7 @@ def test_semisimple_eigenvalues() -> None:
     """A general matrix whose eigenvectors span the space though eigenvalues coincide."""
     def function(a: Any) -> Any:
         w, V = jnp.linalg.eig(a)
-        return jnp.sum(M * ((V * jnp.exp(w)) @ jnp.linalg.inv(V)).real)
+        return jnp.sum(M * (columns(V, jnp.exp(w)) @ jnp.linalg.inv(V)).real)
 
     a = A @ jnp.diag(jnp.array([1.0, 1.0, 2.0])) @ jnp.linalg.inv(A)
     close(dr.grad(function)(a), jax.grad(lambda a: jnp.sum(M * jsl.expm(a)))(a))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import promoting
 from checkpoint_schedules import Forward, Revolve
 from jax import lax
 
@@ -26,7 +27,7 @@ Step = Callable[[Any, Any, Any], Any]
 
 
 def tanh_step(w: Any, i: Any, h: Any) -> Any:
-    return jnp.tanh(h @ w) + 0.3 * jnp.cos(i + h)
+    return jnp.tanh(h @ w) + 0.3 * jnp.cos(jnp.asarray(i, h.dtype) + h)
 
 
 def while_of(step: Step) -> Callable[..., Any]:
@@ -86,7 +87,7 @@ def inner_scan(w: Any, i: Any, h: Any) -> Any:
 STEPS: dict[str, tuple[Step, Any, Any]] = {
     "keys and branches": (two_carries, WEIGHTS, (jax.random.key(3), START, START + 1)),
     "a scan inside": (inner_scan, WEIGHTS, START),
-    "complex": (tanh_step, WEIGHTS + 0.3j, START - 0.2j),
+    "complex": (tanh_step, WEIGHTS.astype(complex) + 0.3j, START.astype(complex) - 0.2j),
     "single precision": (tanh_step, WEIGHTS.astype("float32"), START.astype("float32")),
     "an unused constant": (lambda w, i, h: jnp.sin(h), WEIGHTS, START),
     "a carry that stands still": (lambda w, i, h: (h[0], jnp.sin(h[1] @ w) * h[0]), WEIGHTS, (START, START)),
@@ -362,11 +363,12 @@ def test_schedules_that_cannot_be() -> None:
 # ---------------------------------------------------------------------------------- sums over time, taken after the loop
 
 
+@promoting()
 def recurrent(w: Any) -> Any:
     xs = jnp.asarray(np.random.default_rng(1).normal(size=(12, 2, 5)))
 
     def step(h: Any, x: Any) -> Any:
-        h = jnp.tanh(x @ w["in"] + h @ w["again"] + w["bias"])
+        h = jnp.tanh(x @ w["in"] + h @ w["again"] + w["bias"][None])
         return h, h
 
     return jnp.sum(lax.scan(step, jnp.zeros((2, 6)), xs)[1] ** 2)
@@ -404,7 +406,7 @@ def diagonal(w: Any) -> Any:
         h, c = carry
         c = c * jnp.tanh(h * w["gate"] + w["bias"]) + x * w["in"][None]
         h = jnp.sin(c) + w["gate"] * h
-        return (h, c), (h, h * jnp.sum(w["in"] * h))
+        return (h, c), (h, h * jnp.sum(w["in"][None] * h))
 
     h, scaled = lax.scan(step, (jnp.ones((2, 5)), jnp.ones((2, 5))), draw(9, 2, 5), reverse=True)[1]
     return jnp.sum(h**2) + jnp.sum(jnp.cos(scaled))
@@ -423,6 +425,7 @@ SUMS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["auto", True, False])
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_over_time(name: str, how: Any) -> None:

@@ -63,6 +63,7 @@ def test_second_derivatives(names: tuple[str, ...]) -> None:
     assert_close(compose(names, tower)(0.7), truth(tower, 2, 0.7))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("names", list(itertools.product(BASIC, repeat=3)), ids="/".join)
 def test_third_derivatives(names: tuple[str, ...]) -> None:
     assert_close(compose(names, tower)(0.7), truth(tower, 3, 0.7))

@@ -178,6 +178,7 @@ def test_custom_rules_of_integers(d: Face) -> None:
     assert moved[1].dtype == jax.dtypes.float0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("d", FACES, ids=ENGINES)
 def test_libraries_of_jax_that_carry_custom_rules(d: Face) -> None:
     x = jnp.array([0.3, -0.7, 2.0])
@@ -186,6 +187,7 @@ def test_libraries_of_jax_that_carry_custom_rules(d: Face) -> None:
         assert_close(d.grad(lambda x, f=f: jnp.sum(f(x) * x))(x), jax.grad(lambda x, f=f: jnp.sum(f(x) * x))(x))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("d", FACES, ids=ENGINES)
 @pytest.mark.parametrize("policy", ["everything_saveable", "nothing_saveable", "dots_saveable", None])
 def test_checkpoint_policies(d: Face, policy: str | None) -> None:

@@ -53,7 +53,7 @@ def test_zero_wins(f: Callable[..., Any], x: Any, expected: Any, face: Face) -> 
         assert not np.isfinite(jax.grad(f)(x)).all()
     for gradient in (face.grad(f, zero_wins=True), jax.jit(face.grad(f, zero_wins=True))):
         np.testing.assert_array_equal(gradient(x), expected)
-    batch = jnp.stack([jnp.asarray(x), jnp.asarray(x) + 2.0 + jnp.arange(jnp.size(x)).reshape(jnp.shape(x))])
+    batch = jnp.stack([jnp.asarray(x, float), jnp.asarray(x, float) + 2.0 + jnp.arange(float(jnp.size(x))).reshape(jnp.shape(x))])
     np.testing.assert_allclose(jax.vmap(face.grad(f, zero_wins=True))(batch)[1], jax.grad(f)(batch[1]), rtol=1e-12, atol=1e-12)
 
 
@@ -169,7 +169,7 @@ class Model:
     @staticmethod
     def loss(p: Any) -> Any:
         assert p["s"] == "name" and p["none"] is None
-        return jnp.sum(p["f"](p["w"])) * p["n"] * p["scale"] * p["on"][0]
+        return jnp.sum(p["f"](p["w"])) * p["n"] * p["scale"] * jnp.where(p["on"][0], 1.0, 0.0)
 
 
 @pytest.mark.parametrize("face", FACES, ids=str)

@@ -19,6 +19,7 @@ SETTINGS = settings(max_examples=50, deadline=None, database=None,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
 
+@pytest.mark.promotes
 @pytest.mark.thorough
 @pytest.mark.parametrize("part", range(4))
 def test_random_programs(part: int) -> None:
@@ -35,6 +36,7 @@ def test_random_programs(part: int) -> None:
     assert np.mean(compared) > 0.5, "too few programs have finite derivatives in jax"
 
 
+@pytest.mark.promotes
 @pytest.mark.thorough
 @settings(SETTINGS, max_examples=3, derandomize=True)
 @given(programs(longest=4), st.integers(0, 100))

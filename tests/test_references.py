@@ -75,6 +75,7 @@ def test_gradient(f: Callable[..., Any], face: Face) -> None:
     assert_same(jax.jit(face.grad(f))(X), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("f", [written_and_read, in_loop], ids=lambda f: f.__name__)
 def test_second_order_and_vmap(f: Callable[..., Any]) -> None:
     batch = jnp.stack([X, 2 * X])

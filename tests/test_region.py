@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import promoting
 from jax import lax
 
 import dualrev as dr
@@ -162,13 +163,13 @@ Z = jnp.array([0.3 + 0.4j, 1 - 0.5j, -0.2 + 1j])
 
 
 def mixed(z: Any, n: Any) -> dict[str, Any]:
-    return {"y": z * jnp.exp(1j * z) / n + jnp.conj(z) ** 2, "r": jnp.abs(z), "i": n + 1}
+    return {"y": z * jnp.exp(1j * z) / n.astype(complex) + jnp.conj(z) ** 2, "r": jnp.abs(z), "i": n + 1}
 
 
 def mixed_loss(f: Any) -> Callable[[Any], Any]:
     def loss(z: Any) -> Any:
         out = f(z * z, jnp.arange(1, 4))
-        return jnp.sum(jnp.real(out["y"]) * jnp.imag(out["y"])) + jnp.sum(out["r"] * out["i"])
+        return jnp.sum(jnp.real(out["y"]) * jnp.imag(out["y"])) + jnp.sum(out["r"] * out["i"].astype(float))
 
     return loss
 
@@ -187,7 +188,7 @@ def test_complex_values_integers_and_trees(mode: Any) -> None:
         assert_close(dr.jvp(mixed_loss(f), (Z,), (Z + 1,)), jax.jvp(mixed_loss(mixed), (Z,), (Z + 1,)))
 
         def second(d: Any, g: Any) -> Any:
-            return d.jacrev(lambda x: d.grad(mixed_loss(g))(x + 0j).real)(Z.real)
+            return d.jacrev(lambda x: d.grad(mixed_loss(g))(x.astype(complex)).real)(Z.real)
 
         assert_close(second(dr, f), second(jax, mixed))
 
@@ -196,6 +197,7 @@ X = jnp.array([0.3, 1.0, 2.0])
 Y = jnp.array([0.1, -0.4, 0.7])
 
 
+@promoting()
 def nested(x: Any, y: Any, region: Any = dr.region) -> Any:
     a, z = x * 2, jnp.exp(1j * y)
     with region("forward"):
@@ -282,6 +284,7 @@ def test_rules_inside_hold() -> None:
         assert_close(jax.jit(dr.grad(jax.jit(g)))(X), jnp.full(3, 350.0))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 def test_named_axes_and_linear_functions(mode: Any) -> None:
     def share(x: Any) -> Any:

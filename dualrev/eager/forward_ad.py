@@ -133,7 +133,7 @@ def push_op(op: Op, active: tuple[bool, ...]) -> Op:
             outs, tangents = pushforward(flat[:n], [next(given) if a else None for a in active])
             return [*outs, *[jnp.zeros_like(x) if t is None else t for x, t in zip(outs, tangents, strict=True)]]
 
-        found = op._pushes[active] = Op(op.name, push, many=True)
+        found = op._pushes[active] = Op(op.name, push, many=True, promotes=False)
     return found
 
 

@@ -44,7 +44,7 @@ def lift(fun: Callable[..., Any], name: str | None = None) -> Callable[..., Any]
             outs, out_trees[_key(arrays)] = tree_flatten(fun(*args, **kwargs))
             return outs
 
-        return Op(label, flat, many=True), out_trees
+        return Op(label, flat, many=True, promotes=False), out_trees
 
     @functools.wraps(fun)
     def lifted(*args: Any, **kwargs: Any) -> Any:

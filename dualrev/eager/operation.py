@@ -145,20 +145,37 @@ class Record:
         if found is None:
             jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
             pull = self._again(jaxpr) if self.has_new or self.light else jaxpr_as_fun(jaxpr)
-            found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True)
+            found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True,
+                                              promotes=False)
         return found
+
+
+def promoting(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with jax's own promotion of shapes and dtypes, which is PyTorch's but for what operations convert themselves.
+
+    Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
+    tensors.
+    """
+    @functools.wraps(fun)
+    def promotes(*args: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return fun(*args)
+
+    return promotes
 
 
 class Op:
     """An operation: its name in PyTorch, and a jax function of arrays.
 
+    ``promotes``: operands broadcast and are promoted as tensors are; not so in a user's own function, nor in what is derived.
     ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
     ``light``: its inputs are all that is saved; what else the pull reads is cheap to compute again.
     """
 
     __slots__ = ("_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
 
-    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False):
+    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False, promotes: bool = True):
+        fun = promoting(fun) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
         self.node_type: type[Any] | None = None

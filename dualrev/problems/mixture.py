@@ -29,9 +29,9 @@ def log_likelihood(parameters: Parameters) -> jax.Array:
     diagonal = np.arange(d)
     q = jnp.zeros((components, d, d), means.dtype)
     q = q.at[:, rows, columns].set(parameters["below_diagonal"]).at[:, diagonal, diagonal].set(jnp.exp(log_diagonal))
-    whitened = jnp.einsum("kij,nkj->nki", q, flowers[:, None, :] - means)
+    whitened = jnp.einsum("kij,nkj->nki", q, flowers[:, None, :] - means[None])
     log_weights = jax.nn.log_softmax(parameters["weights"])
-    log_terms = log_weights + jnp.sum(log_diagonal, axis=1) - 0.5 * jnp.sum(whitened**2, axis=2)
+    log_terms = (log_weights + jnp.sum(log_diagonal, axis=1))[None] - 0.5 * jnp.sum(whitened**2, axis=2)
     return jnp.sum(jax.nn.logsumexp(log_terms, axis=1)) - 0.5 * len(flowers) * d * math.log(2 * math.pi)
 
 

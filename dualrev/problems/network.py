@@ -21,8 +21,8 @@ def loss(layers: Layers) -> jax.Array:
     measured, species = iris()
     x = jnp.asarray((measured - measured.mean(axis=0)) / measured.std(axis=0))
     hidden, output = layers
-    x = jnp.tanh(x @ hidden["weights"] + hidden["bias"])
-    log_p = jax.nn.log_softmax(x @ output["weights"] + output["bias"])
+    x = jnp.tanh(x @ hidden["weights"] + hidden["bias"][None])
+    log_p = jax.nn.log_softmax(x @ output["weights"] + output["bias"][None])
     return -jnp.mean(jnp.take_along_axis(log_p, jnp.asarray(species)[:, None], axis=1))
 
 

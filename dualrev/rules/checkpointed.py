@@ -137,14 +137,15 @@ class Checkpoints(NamedTuple):
         i = jnp.minimum(self.count, self.size - 1)
         place = jnp.where(is_free, self.places[i], self.size)
         starts = self.starts.at[i].set(jnp.where(is_free, start, self.starts[i]))
-        return Checkpoints(_write(self.slots, state, place), starts, self.places, self.count + is_free)
+        return Checkpoints(_write(self.slots, state, place), starts, self.places, self.count + is_free.astype(self.count.dtype))
 
     def replace(self, state: Sequence[Any], start: Any, table: Any) -> Checkpoints:
         """With the state in a free slot or, if there is none, in that of the state that is needed least."""
         is_full = self.count == self.size
         given_up = jnp.where(is_full, schedules.discard(self.starts, start, table), self.count)
-        shifts = is_full & (jnp.arange(self.size) >= given_up)
-        is_last = jnp.arange(self.size) == jnp.where(is_full, jnp.where(given_up < self.size, self.size - 1, -1), self.count)
+        order = jnp.arange(self.size, dtype="int32")
+        shifts = is_full & (order >= given_up)
+        is_last = order == jnp.where(is_full, jnp.where(given_up < self.size, self.size - 1, -1), self.count)
         place = jnp.where(given_up < self.size, self.places[jnp.minimum(given_up, self.size - 1)], self.size)
         starts = jnp.where(is_last, start, jnp.where(shifts, jnp.roll(self.starts, -1), self.starts))
         places = jnp.where(is_last, place, jnp.where(shifts, jnp.roll(self.places, -1), self.places))
@@ -155,7 +156,7 @@ class Checkpoints(NamedTuple):
 
     def without(self, start: Any) -> Checkpoints:
         """Without the last state, if it is that before block ``start``."""
-        return self._replace(count=self.count - (self.starts[self.count - 1] == start))
+        return self._replace(count=self.count - (self.starts[self.count - 1] == start).astype(self.count.dtype))
 
 
 def sizes(body: Body) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from dualrev.linear_maps import LinearMap, Tangents
 from dualrev.rules.matrices import H, across, cast, diagonal, down, epsilon, eye_like, keep, mm, solve, triangular, tril
 from dualrev.rules.programs import PushforwardRow
 from dualrev.rules.ratio import Mode
-from dualrev.rules.spectral import SpectralRow, by_gaps, difference, pairs, rounding
+from dualrev.rules.spectral import SpectralRow, by_gaps, difference, off_diagonal, pairs, rounding
 from dualrev.rules.table import OpMap, register
 
 
@@ -105,7 +105,7 @@ def is_defective(saved: Any) -> Any:
 
 
 def eig_has_poles(saved: Any) -> Any:
-    return jnp.any(close(saved[0]) & ~np.eye(saved[0].shape[-1], dtype=bool)) | is_defective(saved)
+    return jnp.any(off_diagonal(close(saved[0]))) | is_defective(saved)
 
 
 class EigRow(SpectralRow):

@@ -64,7 +64,7 @@ def reflector(x: Any, i: Any) -> tuple[Any, Any]:
     size = jnp.sum(jnp.square(jnp.real(rest)) + jnp.square(jnp.imag(rest))) + jnp.square(jnp.imag(alpha))
     is_done = size == 0  # then the root, of 0 or not, is taken elsewhere, so that no derivative of it is formed
     norm = jnp.sqrt(jnp.where(is_done, 1, size + jnp.square(jnp.real(alpha))))
-    beta = jnp.where(jnp.real(alpha) >= 0, -norm, norm)
+    beta = jnp.where(jnp.real(alpha) >= 0, -norm, norm).astype(x.dtype)
     tau = jnp.where(is_done, 0, (beta - alpha) / beta)
     v = jnp.where(is_done, 0, rest / jnp.where(is_done, 1, alpha - beta))
     return jnp.where(index == i, 1, v), tau

@@ -151,10 +151,10 @@ def gamma_series(a: Any, x: Any, log_x: Any, order: int) -> Any:
     ``L = log(x) - ψ(a+1)``.
     """
     n = np.arange(1, 19)
-    factorials = np.array([(-1) ** k / math.factorial(k) for k in n])
-    m = n.astype(x.dtype)
+    signed = np.array([(-1) ** k / math.factorial(k) for k in n])
     a_, x_ = column(a, x)
-    terms = jnp.power(x_, m) * factorials.astype(x.dtype)
+    m, factorials = (lax.broadcast(row.astype(x.dtype), a.shape) for row in (n, signed))
+    terms = jnp.power(x_, m) * factorials
     L = log_x - lax.digamma(a + 1)
     T = 1 + jnp.sum(terms * a_ / (a_ + m), -1)
     T1 = jnp.sum(terms * m / jnp.square(a_ + m), -1)

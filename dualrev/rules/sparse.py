@@ -132,7 +132,7 @@ def places(indices: Any, shape: Sequence[int]) -> Any:
         if not n_sparse or not n_entries:
             return lax.full_like(counted, 0)
         bounds = jnp.asarray(shape[-n_sparse:], indices.dtype)
-        outside = (indices >= bounds).any(-1)
+        outside = (indices >= bounds[None]).any(-1)
         *columns, order = lax.sort((*[lax.select(outside, lax.full_like(outside, bound, indices.dtype), indices[:, k])
                                       for k, bound in enumerate(shape[-n_sparse:])], counted), num_keys=n_sparse)
         steps = [lax.ne(c[1:], c[:-1]) for c in columns]

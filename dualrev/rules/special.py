@@ -104,7 +104,7 @@ def zeta_by_order(s: Any, q: Any) -> Any:
     q = jnp.where(inside, q, 1)
     terms = 16
     q_, s_ = column(q, s)
-    base = q_ + np.arange(terms).astype(q.dtype)
+    base = q_ + lax.broadcast(np.arange(terms).astype(q.dtype), q.shape)
     w = q + terms
     # Times w, so that nothing underflows before the sum does.
     head = -jnp.sum(jnp.log(base) * jnp.power(base, 1 - s_) * (w[..., None] / base), -1)

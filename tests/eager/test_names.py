@@ -25,6 +25,7 @@ def test_the_page_of_names_is_current() -> None:
         pytest.fail(f"{PAGE.name} was stale; it has been written again")
 
 
+@pytest.mark.thorough
 def test_further_functions_and_second_names() -> None:
     def program(t: Any) -> list[Any]:
         x, y = t.tensor([[0.5, -1.0], [2.0, 3.0]], requires_grad=True), t.tensor([[1.0, 0.3], [-2.0, 2.0]])

@@ -101,5 +101,5 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Ten
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     with no_grad():
         q, r = jnp.linalg.qr(array_of(randn(max(rows, columns), min(rows, columns), dtype=tensor.dtype, generator=generator)))
-        q = q * jnp.sign(jnp.diag(r))
+        q = q * jnp.sign(jnp.diag(r))[None]
         return tensor.copy_(wrap(gain * (q if rows >= columns else q.T)).reshape(tensor.shape))

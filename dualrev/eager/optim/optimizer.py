@@ -14,6 +14,7 @@ from dualrev.eager.dispatch import constant
 from dualrev.eager.dtypes import type_name
 from dualrev.eager.inplace import write
 from dualrev.eager.modes import enable_grad, mode, no_grad
+from dualrev.eager.operation import promoting
 from dualrev.eager.tensors import Tensor, array_of, wrap
 
 #: What chooses among PyTorch's implementations of an optimizer, which give the same numbers.
@@ -139,7 +140,7 @@ class Optimizer:
                 results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
 
-            program = self._programs[key] = jax.jit(run, inline=True)
+            program = self._programs[key] = jax.jit(promoting(run), inline=True)
         states = [self.state[p] for p in params]
         number = constant_of if mode.watcher is None else mode.watcher.number
         numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
