@@ -89,7 +89,9 @@ def metropolis_adjusted_langevin() -> Any:
 @use.program
 def riemannian_hamiltonian() -> Any:
     """Its kinetic energy is differentiated by position and momentum: the metric is a Hessian-like function."""
-    return step(lambda: blackjax.rmhmc(log_density, 0.05, lambda p: jnp.diag(1.0 + jnp.concatenate([p["x"] ** 2, jnp.exp(p["s"])[None]])), 2), 1)
+    return step(
+        lambda: blackjax.rmhmc(log_density, 0.05, lambda p: jnp.diag(1.0 + jnp.concatenate([p["x"] ** 2, jnp.exp(p["s"])[None]])), 2), 1
+    )
 
 
 @use.program

@@ -25,7 +25,9 @@ Y0 = np.array([1.0, 0.2])
 def solve(theta: Any, solver: Any = None, steps: int = 16, **options: Any) -> Any:
     """The pendulum from 0 to 1, adaptive steps unless the options say otherwise."""
     options = {"stepsize_controller": diffrax.PIDController(rtol=1e-5, atol=1e-6), "max_steps": steps, "dt0": 0.2} | options
-    return diffrax.diffeqsolve(diffrax.ODETerm(oscillator), solver or diffrax.Tsit5(), 0.0, 1.0, y0=jnp.asarray(Y0), args=theta, **options)
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(oscillator), solver or diffrax.Tsit5(), 0.0, 1.0, y0=jnp.asarray(Y0), args=theta, **options
+    )
 
 
 def final(**options: Any) -> Any:
@@ -55,7 +57,9 @@ def backsolve() -> Any:
 @use("grad")
 def constant_steps_and_saved_times() -> Any:
     def fun(theta: Any) -> Any:
-        solution = solve(theta, diffrax.Heun(), stepsize_controller=diffrax.ConstantStepSize(), saveat=diffrax.SaveAt(ts=jnp.linspace(0, 1, 4)))
+        solution = solve(
+            theta, diffrax.Heun(), stepsize_controller=diffrax.ConstantStepSize(), saveat=diffrax.SaveAt(ts=jnp.linspace(0, 1, 4))
+        )
         return jnp.sum(jnp.sin(solution.ys))
 
     return fun, (THETA,)
@@ -88,9 +92,18 @@ def steady_state() -> Any:
 
     def fun(theta: Any) -> Any:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, theta: theta[0] - y - theta[1] * y**3), diffrax.Tsit5(), 0.0, jnp.inf, dt0=0.2, y0=jnp.asarray(0.1),
-            args=theta, max_steps=None, stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-10),
-            event=diffrax.Event(diffrax.steady_state_event(rtol=1e-8, atol=1e-10)), adjoint=diffrax.ImplicitAdjoint())
+            diffrax.ODETerm(lambda t, y, theta: theta[0] - y - theta[1] * y**3),
+            diffrax.Tsit5(),
+            0.0,
+            jnp.inf,
+            dt0=0.2,
+            y0=jnp.asarray(0.1),
+            args=theta,
+            max_steps=None,
+            stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-10),
+            event=diffrax.Event(diffrax.steady_state_event(rtol=1e-8, atol=1e-10)),
+            adjoint=diffrax.ImplicitAdjoint(),
+        )
         return solution.ys[0]
 
     assert optx
@@ -114,8 +127,16 @@ def stochastic_equation() -> Any:
     def fun(theta: Any) -> Any:
         path = diffrax.VirtualBrownianTree(0.0, 1.0, tol=0.05, shape=(2,), key=jax.random.key(1))
         noise = diffrax.ControlTerm(lambda t, y, theta: jnp.diag(theta * jnp.cos(y)), path)
-        solution = diffrax.diffeqsolve(diffrax.MultiTerm(diffrax.ODETerm(oscillator), noise), diffrax.Heun(), 0.0, 1.0, dt0=0.25, args=theta,
-                                       y0=jnp.asarray(Y0), max_steps=8)
+        solution = diffrax.diffeqsolve(
+            diffrax.MultiTerm(diffrax.ODETerm(oscillator), noise),
+            diffrax.Heun(),
+            0.0,
+            1.0,
+            dt0=0.25,
+            args=theta,
+            y0=jnp.asarray(Y0),
+            max_steps=8,
+        )
         return jnp.sum(solution.ys**2)
 
     return fun, (THETA,)
@@ -125,7 +146,9 @@ def stochastic_equation() -> Any:
 def stochastic_equation_with_levy_area() -> Any:
     def fun(theta: Any) -> Any:
         path = diffrax.VirtualBrownianTree(0.0, 1.0, tol=0.05, shape=(), key=jax.random.key(2), levy_area=diffrax.SpaceTimeLevyArea)
-        terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, theta: -theta[0] * y), diffrax.ControlTerm(lambda t, y, theta: theta[1], path))
+        terms = diffrax.MultiTerm(
+            diffrax.ODETerm(lambda t, y, theta: -theta[0] * y), diffrax.ControlTerm(lambda t, y, theta: theta[1], path)
+        )
         return diffrax.diffeqsolve(terms, diffrax.ShARK(), 0.0, 1.0, dt0=0.25, y0=jnp.asarray(1.0), args=theta, max_steps=8).ys[0] ** 2
 
     return fun, (THETA,)
@@ -137,7 +160,9 @@ def neural_controlled_equation() -> Any:
         ts = jnp.linspace(0.0, 1.0, 5)
         control = diffrax.CubicInterpolation(ts, diffrax.backward_hermite_coefficients(ts, jnp.stack([ts, jnp.sin(5 * ts)], 1)))
         term = diffrax.ControlTerm(lambda t, y, theta: jnp.tanh(jnp.outer(y, theta)), control).to_ode()
-        return jnp.sum(diffrax.diffeqsolve(term, diffrax.Midpoint(), 0.0, 1.0, dt0=0.25, y0=jnp.asarray(Y0), args=theta, max_steps=8).ys ** 2)
+        return jnp.sum(
+            diffrax.diffeqsolve(term, diffrax.Midpoint(), 0.0, 1.0, dt0=0.25, y0=jnp.asarray(Y0), args=theta, max_steps=8).ys ** 2
+        )
 
     return fun, (THETA,)
 

@@ -22,9 +22,20 @@ VALUES = np.array([0.2, 0.5, 0.9])
 def log_densities() -> Any:
     def fun(p: Any) -> Any:
         a, b, c = p
-        families = [distrax.Normal(a, b), distrax.Beta(a, b), distrax.Gamma(a, b), distrax.Laplace(a, b), distrax.Logistic(a, b),
-                    distrax.Gumbel(a, b), distrax.VonMises(a, b), distrax.LogStddevNormal(a, b), distrax.Uniform(a - 1, b)]
-        return sum(jnp.sum(family.log_prob(VALUES)) for family in families) + jnp.sum(distrax.Bernoulli(logits=c).log_prob(np.array([0, 1])))
+        families = [
+            distrax.Normal(a, b),
+            distrax.Beta(a, b),
+            distrax.Gamma(a, b),
+            distrax.Laplace(a, b),
+            distrax.Logistic(a, b),
+            distrax.Gumbel(a, b),
+            distrax.VonMises(a, b),
+            distrax.LogStddevNormal(a, b),
+            distrax.Uniform(a - 1, b),
+        ]
+        return sum(jnp.sum(family.log_prob(VALUES)) for family in families) + jnp.sum(
+            distrax.Bernoulli(logits=c).log_prob(np.array([0, 1]))
+        )
 
     return fun, (P,)
 
@@ -33,10 +44,14 @@ def log_densities() -> Any:
 def log_densities_of_vectors() -> Any:
     def fun(p: Any) -> Any:
         q = jnp.exp(p)
-        return (distrax.Dirichlet(q).log_prob(VALUES / VALUES.sum()) + distrax.MultivariateNormalDiag(p, q).log_prob(VALUES)
-                + distrax.MultivariateNormalTri(p, jnp.diag(q) + 0.1 * jnp.tril(jnp.outer(p, p))).log_prob(VALUES)
-                + distrax.MultivariateNormalFullCovariance(p, jnp.outer(p, p) + jnp.diag(q)).log_prob(VALUES)
-                + jnp.sum(distrax.Categorical(logits=p).log_prob(np.array([0, 2]))) + distrax.Categorical(logits=p).entropy())
+        return (
+            distrax.Dirichlet(q).log_prob(VALUES / VALUES.sum())
+            + distrax.MultivariateNormalDiag(p, q).log_prob(VALUES)
+            + distrax.MultivariateNormalTri(p, jnp.diag(q) + 0.1 * jnp.tril(jnp.outer(p, p))).log_prob(VALUES)
+            + distrax.MultivariateNormalFullCovariance(p, jnp.outer(p, p) + jnp.diag(q)).log_prob(VALUES)
+            + jnp.sum(distrax.Categorical(logits=p).log_prob(np.array([0, 2])))
+            + distrax.Categorical(logits=p).entropy()
+        )
 
     return fun, (P,)
 
@@ -45,8 +60,10 @@ def log_densities_of_vectors() -> Any:
 def reparameterized_samples() -> Any:
     def fun(p: Any) -> Any:
         a, b, _ = p
-        return sum(jnp.sum(d.sample(seed=key, sample_shape=3) ** 2) for d in (
-            distrax.Normal(a, b), distrax.Gamma(a, b), distrax.Beta(a, b), distrax.Laplace(a, b), distrax.Logistic(a, b)))
+        return sum(
+            jnp.sum(d.sample(seed=key, sample_shape=3) ** 2)
+            for d in (distrax.Normal(a, b), distrax.Gamma(a, b), distrax.Beta(a, b), distrax.Laplace(a, b), distrax.Logistic(a, b))
+        )
 
     return fun, (P,)
 
@@ -56,8 +73,12 @@ def divergences_and_mixtures() -> Any:
     def fun(p: Any) -> Any:
         a, b, c = p
         mixture = distrax.MixtureSameFamily(distrax.Categorical(logits=p), distrax.Normal(p, jnp.exp(p)))
-        return (distrax.Normal(a, b).kl_divergence(distrax.Normal(b, c)) + distrax.Beta(a, b).kl_divergence(distrax.Beta(b, c))
-                + distrax.Categorical(logits=p).kl_divergence(distrax.Categorical(logits=p[::-1])) + jnp.sum(mixture.log_prob(VALUES)))
+        return (
+            distrax.Normal(a, b).kl_divergence(distrax.Normal(b, c))
+            + distrax.Beta(a, b).kl_divergence(distrax.Beta(b, c))
+            + distrax.Categorical(logits=p).kl_divergence(distrax.Categorical(logits=p[::-1]))
+            + jnp.sum(mixture.log_prob(VALUES))
+        )
 
     return fun, (P,)
 
@@ -76,8 +97,10 @@ def bijectors_and_their_determinants() -> Any:
 @use("grad", "jvp")
 def spline_flow() -> Any:
     def fun(params: Any) -> Any:
-        flow = distrax.Transformed(distrax.Independent(distrax.Normal(jnp.zeros(2), jnp.ones(2)), 1),
-                                   distrax.Block(distrax.RationalQuadraticSpline(params, -3.0, 3.0), 1))
+        flow = distrax.Transformed(
+            distrax.Independent(distrax.Normal(jnp.zeros(2), jnp.ones(2)), 1),
+            distrax.Block(distrax.RationalQuadraticSpline(params, -3.0, 3.0), 1),
+        )
         return jnp.sum(flow.log_prob(np.array([[0.3, -1.2], [1.1, 0.4]])))
 
     return fun, (np.sin(np.arange(26.0)).reshape(2, 13),)
@@ -86,8 +109,9 @@ def spline_flow() -> Any:
 @use("grad")
 def masked_coupling() -> Any:
     def fun(w: Any) -> Any:
-        coupling = distrax.MaskedCoupling(jnp.array([True, False, True]), lambda x: jnp.tanh(w @ x),
-                                          lambda s: distrax.ScalarAffine(s, log_scale=0.5 * s))
+        coupling = distrax.MaskedCoupling(
+            jnp.array([True, False, True]), lambda x: jnp.tanh(w @ x), lambda s: distrax.ScalarAffine(s, log_scale=0.5 * s)
+        )
         x, log_determinant = coupling.inverse_and_log_det(jnp.asarray(VALUES))
         return jnp.sum(x**2) + log_determinant
 
@@ -109,8 +133,17 @@ def densities_of_tensorflow_probability() -> Any:
 
     def fun(p: Any) -> Any:
         a, b, c = p
-        return sum(jnp.sum(d.log_prob(VALUES)) for d in (tfd.StudentT(a + 2, b, c), tfd.Kumaraswamy(a, b), tfd.SinhArcsinh(a, b, c, 1.0),
-                                                       tfd.TruncatedNormal(a, b, 0.0, 2.0), tfd.InverseGaussian(a, b), tfd.Weibull(a, b)))
+        return sum(
+            jnp.sum(d.log_prob(VALUES))
+            for d in (
+                tfd.StudentT(a + 2, b, c),
+                tfd.Kumaraswamy(a, b),
+                tfd.SinhArcsinh(a, b, c, 1.0),
+                tfd.TruncatedNormal(a, b, 0.0, 2.0),
+                tfd.InverseGaussian(a, b),
+                tfd.Weibull(a, b),
+            )
+        )
 
     return fun, (P,)
 
@@ -121,10 +154,13 @@ def kalman_filter_of_tensorflow_probability() -> Any:
 
     def fun(p: Any) -> Any:
         model = tfd.LinearGaussianStateSpaceModel(
-            num_timesteps=3, transition_matrix=jnp.array([[1.0, 0.1], [0.0, 0.9]]) * p[0],
-            transition_noise=tfd.MultivariateNormalDiag(jnp.zeros(2), p[1] * jnp.ones(2)), observation_matrix=jnp.array([[1.0, 0.0]]),
+            num_timesteps=3,
+            transition_matrix=jnp.array([[1.0, 0.1], [0.0, 0.9]]) * p[0],
+            transition_noise=tfd.MultivariateNormalDiag(jnp.zeros(2), p[1] * jnp.ones(2)),
+            observation_matrix=jnp.array([[1.0, 0.0]]),
             observation_noise=tfd.MultivariateNormalDiag(jnp.zeros(1), p[2:]),
-            initial_state_prior=tfd.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2)))
+            initial_state_prior=tfd.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2)),
+        )
         return model.log_prob(jnp.asarray(VALUES)[:, None])
 
     return fun, (P,)

@@ -49,9 +49,16 @@ def tensor_products() -> Any:
 @use("grad", "jvp")
 def gates_norms_and_activations() -> Any:
     def fun(x: Any) -> Any:
-        gated = e3nn.gate(e3nn.IrrepsArray("0e + 0e + 1o", jnp.concatenate([x, x[:, :2]], 1)), even_act=jax.nn.gelu, even_gate_act=jax.nn.sigmoid)
+        gated = e3nn.gate(
+            e3nn.IrrepsArray("0e + 0e + 1o", jnp.concatenate([x, x[:, :2]], 1)), even_act=jax.nn.gelu, even_gate_act=jax.nn.sigmoid
+        )
         vectors = e3nn.IrrepsArray("1o", x)
-        return total(gated) + total(e3nn.norm(vectors)) + total(e3nn.norm_activation(vectors, [jnp.tanh])) + total(e3nn.cross(vectors, vectors[::-1]))
+        return (
+            total(gated)
+            + total(e3nn.norm(vectors))
+            + total(e3nn.norm_activation(vectors, [jnp.tanh]))
+            + total(e3nn.cross(vectors, vectors[::-1]))
+        )
 
     return fun, (XYZ,)
 
@@ -89,7 +96,11 @@ def rotations() -> Any:
     def fun(angles: Any) -> Any:
         rotated = e3nn.IrrepsArray("0e + 1o + 2e", jnp.arange(9.0)).transform_by_angles(*angles)
         quaternion = e3nn.angles_to_quaternion(*angles)
-        return total(rotated) + total(e3nn.quaternion_to_matrix(quaternion)) + total(e3nn.matrix_to_axis_angle(e3nn.angles_to_matrix(*angles))[0])
+        return (
+            total(rotated)
+            + total(e3nn.quaternion_to_matrix(quaternion))
+            + total(e3nn.matrix_to_axis_angle(e3nn.angles_to_matrix(*angles))[0])
+        )
 
     return fun, (np.array([0.3, 0.8, -0.4]),)
 
@@ -106,7 +117,9 @@ def signals_on_the_sphere() -> Any:
 @use.program
 def equivariant_gradient() -> Any:
     """The library's own gradient, which gives irreps; it calls jax's."""
-    return lambda: e3nn.grad(lambda x: e3nn.norm(e3nn.spherical_harmonics("1o", x, False)))(e3nn.IrrepsArray("1o", jnp.asarray(XYZ[0]))).array
+    return lambda: (
+        e3nn.grad(lambda x: e3nn.norm(e3nn.spherical_harmonics("1o", x, False)))(e3nn.IrrepsArray("1o", jnp.asarray(XYZ[0]))).array
+    )
 
 
 @use.program

@@ -35,10 +35,17 @@ def mlp() -> Any:
 @use("grad", "jvp")
 def convolution_norm_and_dropout() -> Any:
     keys = jax.random.split(key, 3)
-    model = eqx.nn.Sequential([
-        eqx.nn.Conv1d(2, 4, 3, key=keys[0]), eqx.nn.GroupNorm(2, 4), eqx.nn.Lambda(jax.nn.gelu), eqx.nn.Dropout(0.5),
-        eqx.nn.AvgPool1d(2, stride=2), eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(12, 3, key=keys[1]),
-    ])
+    model = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv1d(2, 4, 3, key=keys[0]),
+            eqx.nn.GroupNorm(2, 4),
+            eqx.nn.Lambda(jax.nn.gelu),
+            eqx.nn.Dropout(0.5),
+            eqx.nn.AvgPool1d(2, stride=2),
+            eqx.nn.Lambda(jnp.ravel),
+            eqx.nn.Linear(12, 3, key=keys[1]),
+        ]
+    )
     params, static = split(model)
     return lambda params, x: jnp.sum(eqx.combine(params, static)(x, key=keys[2]) ** 2), (params, np.sin(np.arange(16.0)).reshape(2, 8))
 
@@ -206,7 +213,9 @@ def filter_jit_of_filter_value_and_grad() -> Any:
 @use.program
 def filter_vmap_of_filter_grad() -> Any:
     model = eqx.filter_vmap(lambda k: eqx.nn.Linear(3, 1, key=k))(jax.random.split(key, 2))
-    return lambda: eqx.filter_vmap(eqx.filter_grad(lambda m, x: m(x)[0] ** 2), in_axes=(eqx.if_array(0), None))(model, jnp.asarray(X[0]))
+    return lambda: eqx.filter_vmap(eqx.filter_grad(lambda m, x: m(x)[0] ** 2), in_axes=(eqx.if_array(0), None))(
+        model, jnp.asarray(X[0])
+    )
 
 
 @use.program
@@ -234,7 +243,11 @@ def filter_vjp_of_a_model() -> Any:
 @use.program
 def filter_hessian_and_jacobians() -> Any:
     x = jnp.asarray(X[0])
-    return lambda: (eqx.filter_hessian(lambda x: jnp.sum(jnp.sin(x) ** 3))(x), eqx.filter_jacfwd(jnp.cos)(x), eqx.filter_jacrev(jnp.tanh)(x))
+    return lambda: (
+        eqx.filter_hessian(lambda x: jnp.sum(jnp.sin(x) ** 3))(x),
+        eqx.filter_jacfwd(jnp.cos)(x),
+        eqx.filter_jacrev(jnp.tanh)(x),
+    )
 
 
 @use.program

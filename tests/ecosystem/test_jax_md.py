@@ -46,8 +46,9 @@ def morse_by_its_parameters() -> Any:
 @use("grad", "jvp")
 def lennard_jones_with_a_neighbour_list() -> Any:
     displacement, _ = periodic()
-    neighbours, function = energy.lennard_jones_neighbor_list(displacement, BOX, r_onset=1.2, r_cutoff=1.6, dr_threshold=0.1,
-                                                              disable_cell_list=True)
+    neighbours, function = energy.lennard_jones_neighbor_list(
+        displacement, BOX, r_onset=1.2, r_cutoff=1.6, dr_threshold=0.1, disable_cell_list=True
+    )
     listed = neighbours.allocate(jnp.asarray(R))
     return lambda r: function(r, neighbor=listed), (R,)
 

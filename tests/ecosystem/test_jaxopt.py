@@ -27,7 +27,7 @@ def lbfgs_implicit() -> Any:
     return lambda a: jnp.sum(jaxopt.LBFGS(ridge, tol=1e-13, maxiter=60).run(jnp.asarray(W0), a).params ** 2), (np.array(0.3),)
 
 
-@use("grad", "hvp")
+@use("grad", "vmap")
 def gradient_descent_implicit() -> Any:
     solver = jaxopt.GradientDescent(ridge, tol=1e-14, maxiter=2000, stepsize=0.3, acceleration=False)
     return lambda a: jnp.sum(solver.run(jnp.asarray(W0), a).params ** 3), (np.array(0.3),)
@@ -46,14 +46,17 @@ def bfgs_implicit() -> Any:
 
 @use("grad", "vmap")
 def lasso_by_proximal_gradient() -> Any:
-    solver = jaxopt.ProximalGradient(lambda w, y: 0.5 * jnp.mean((X @ w - y) ** 2), jaxopt.prox.prox_lasso, tol=1e-14, maxiter=2000, stepsize=0.3)
+    solver = jaxopt.ProximalGradient(
+        lambda w, y: 0.5 * jnp.mean((X @ w - y) ** 2), jaxopt.prox.prox_lasso, tol=1e-14, maxiter=2000, stepsize=0.3
+    )
     return lambda a: jnp.sum(solver.run(jnp.asarray(W0), hyperparams_prox=a, y=Y).params ** 2), (np.array(0.02),)
 
 
 @use("grad")
 def simplex_by_projected_gradient() -> Any:
-    solver = jaxopt.ProjectedGradient(lambda w, y: 0.5 * jnp.mean((X @ w - y) ** 2), jaxopt.projection.projection_simplex, tol=1e-14,
-                                      maxiter=2000, stepsize=0.3)
+    solver = jaxopt.ProjectedGradient(
+        lambda w, y: 0.5 * jnp.mean((X @ w - y) ** 2), jaxopt.projection.projection_simplex, tol=1e-14, maxiter=2000, stepsize=0.3
+    )
     return lambda y: jnp.sum(solver.run(jnp.ones(3) / 3, hyperparams_proj=1.0, y=y).params ** 2), (Y,)
 
 
@@ -71,7 +74,10 @@ def anderson() -> Any:
 
 @use("grad", "vmap")
 def bisection() -> Any:
-    return lambda a: jaxopt.Bisection(lambda x, a: x**3 + x - a, 0.0, 3.0, tol=1e-14, maxiter=60, check_bracket=False).run(1.0, a).params, (np.array(2.3),)
+    return (
+        lambda a: jaxopt.Bisection(lambda x, a: x**3 + x - a, 0.0, 3.0, tol=1e-14, maxiter=60, check_bracket=False).run(1.0, a).params,
+        (np.array(2.3),),
+    )
 
 
 @use("grad")
@@ -83,8 +89,12 @@ def levenberg_marquardt() -> Any:
 @use("grad")
 def equality_constrained_quadratic_program() -> Any:
     def fun(c: Any) -> Any:
-        return jnp.sum(jaxopt.EqualityConstrainedQP().run(params_obj=(jnp.diag(jnp.array([2.0, 1.0, 3.0])), c),
-                                                         params_eq=(jnp.ones((1, 3)), jnp.ones(1))).params.primal ** 2)
+        return jnp.sum(
+            jaxopt.EqualityConstrainedQP()
+            .run(params_obj=(jnp.diag(jnp.array([2.0, 1.0, 3.0])), c), params_eq=(jnp.ones((1, 3)), jnp.ones(1)))
+            .params.primal
+            ** 2
+        )
 
     return fun, (POINT,)
 
@@ -92,9 +102,17 @@ def equality_constrained_quadratic_program() -> Any:
 @use("jacrev", "jacfwd")
 def projections_and_proximal_operators() -> Any:
     def fun(x: Any) -> Any:
-        return jnp.stack([jaxopt.projection.projection_simplex(x), jaxopt.projection.projection_l2_ball(x, 0.5),
-                          jaxopt.projection.projection_l1_ball(x, 0.8), jaxopt.projection.projection_box(x, (-0.2, 1.0)),
-                          jaxopt.prox.prox_lasso(x, 0.3), jaxopt.prox.prox_elastic_net(x, (0.2, 0.4)), jaxopt.prox.prox_ridge(x, 0.3)])
+        return jnp.stack(
+            [
+                jaxopt.projection.projection_simplex(x),
+                jaxopt.projection.projection_l2_ball(x, 0.5),
+                jaxopt.projection.projection_l1_ball(x, 0.8),
+                jaxopt.projection.projection_box(x, (-0.2, 1.0)),
+                jaxopt.prox.prox_lasso(x, 0.3),
+                jaxopt.prox.prox_elastic_net(x, (0.2, 0.4)),
+                jaxopt.prox.prox_ridge(x, 0.3),
+            ]
+        )
 
     return fun, (POINT,)
 
@@ -103,7 +121,9 @@ def projections_and_proximal_operators() -> Any:
 def isotonic_and_transport_projections() -> Any:
     def fun(x: Any) -> Any:
         transport = jaxopt.projection.projection_transport(jnp.outer(x, x), (jnp.ones(3) / 3, jnp.ones(3) / 3))
-        return jnp.sum(transport**2) + jnp.sum(jaxopt.projection.kl_projection_transport(jnp.outer(x, x), (jnp.ones(3) / 3, jnp.ones(3) / 3)) ** 2)
+        return jnp.sum(transport**2) + jnp.sum(
+            jaxopt.projection.kl_projection_transport(jnp.outer(x, x), (jnp.ones(3) / 3, jnp.ones(3) / 3)) ** 2
+        )
 
     return fun, (POINT,)
 
@@ -112,8 +132,12 @@ def isotonic_and_transport_projections() -> Any:
 def losses() -> Any:
     def fun(x: Any) -> Any:
         loss = jaxopt.loss
-        return (jnp.sum(jax.vmap(loss.multiclass_logistic_loss)(jnp.array([0, 2, 1]), jnp.outer(x, x)))
-                + jnp.sum(jax.vmap(loss.huber_loss)(jnp.ones(3), x)) + loss.binary_logistic_loss(1, x[0]) + jnp.sum(loss.binary_sparsemax_loss(1, x[1])))
+        return (
+            jnp.sum(jax.vmap(loss.multiclass_logistic_loss)(jnp.array([0, 2, 1]), jnp.outer(x, x)))
+            + jnp.sum(jax.vmap(loss.huber_loss)(jnp.ones(3), x))
+            + loss.binary_logistic_loss(1, x[0])
+            + jnp.sum(loss.binary_sparsemax_loss(1, x[1]))
+        )
 
     return fun, (POINT,)
 

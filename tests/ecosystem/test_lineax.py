@@ -182,7 +182,12 @@ def by_the_matrix_only_with_transposed_solve() -> Any:
 def jacobian_operator_under_installed() -> Any:
     def run() -> Any:
         operator = lx.JacobianLinearOperator(lambda x, _: jnp.tanh(A @ x) + x, jnp.asarray(DIAGONAL))
-        return operator.as_matrix(), operator.mv(jnp.asarray(B)), operator.T.mv(jnp.asarray(B)), lx.linear_solve(operator, jnp.asarray(B)).value
+        return (
+            operator.as_matrix(),
+            operator.mv(jnp.asarray(B)),
+            operator.T.mv(jnp.asarray(B)),
+            lx.linear_solve(operator, jnp.asarray(B)).value,
+        )
 
     return run
 

@@ -15,15 +15,18 @@ mjx = library("mujoco.mjx", "mujoco-mjx")
 use = Uses()
 
 PENDULUM = """
-<mujoco><option timestep="0.01" iterations="1" ls_iterations="4"><flag eulerdamp="disable" contact="disable"/></option>
+<mujoco><option timestep="0.01" iterations="1" ls_iterations="4">
+<flag eulerdamp="disable" contact="disable"/></option>
 <worldbody><body><joint name="a" type="hinge" axis="0 1 0" damping="0.1"/><geom type="capsule" size="0.05" fromto="0 0 0 0 0 -0.5"/>
-<body pos="0 0 -0.5"><joint name="b" type="hinge" axis="0 1 0"/><geom type="capsule" size="0.05" fromto="0 0 0 0 0 -0.4"/></body></body></worldbody>
+<body pos="0 0 -0.5"><joint name="b" type="hinge" axis="0 1 0"/>
+<geom type="capsule" size="0.05" fromto="0 0 0 0 0 -0.4"/></body></body></worldbody>
 <actuator><motor joint="a"/><position joint="b" kp="2"/></actuator></mujoco>
 """
 
 BALL = """
 <mujoco><option timestep="0.005" iterations="2" ls_iterations="4"/>
-<worldbody><geom type="plane" size="5 5 0.1"/><body pos="0 0 0.099"><freejoint/><geom type="sphere" size="0.1"/></body></worldbody></mujoco>
+<worldbody><geom type="plane" size="5 5 0.1"/>
+<body pos="0 0 0.099"><freejoint/><geom type="sphere" size="0.1"/></body></worldbody></mujoco>
 """
 
 
@@ -63,7 +66,10 @@ def linearized_dynamics() -> Any:
 @use("grad", "hvp", "vmap")
 def forward_kinematics() -> Any:
     m, d = model(PENDULUM)
-    return lambda q: jnp.sum(mjx.kinematics(m, d.replace(qpos=q)).xpos[2] ** 2) + jnp.sum(mjx.kinematics(m, d.replace(qpos=q)).xmat ** 3), (np.array([0.4, -0.7]),)
+    return (
+        lambda q: jnp.sum(mjx.kinematics(m, d.replace(qpos=q)).xpos[2] ** 2) + jnp.sum(mjx.kinematics(m, d.replace(qpos=q)).xmat ** 3),
+        (np.array([0.4, -0.7]),),
+    )
 
 
 @use("grad", "jvp")

@@ -83,10 +83,27 @@ def potential_of_a_time_series_in_scan() -> Any:
 def densities() -> Any:
     def fun(p: Any) -> Any:
         a, b, c = p
-        families = [dist.Gamma(a, b), dist.Beta(a, b), dist.StudentT(a + 2, b, c), dist.VonMises(a, b), dist.Weibull(a, b), dist.Kumaraswamy(a, b),
-                    dist.InverseGamma(a, b), dist.TruncatedNormal(a, b, low=0.0), dist.AsymmetricLaplace(a, b, c), dist.Cauchy(a, b)]
-        discrete = [dist.Poisson(a), dist.BetaBinomial(a, b, total_count=7), dist.ZeroInflatedPoisson(0.3, a), dist.NegativeBinomial2(a, b)]
-        return sum(jnp.sum(d.log_prob(np.array([0.2, 0.5, 0.9]))) for d in families) + sum(jnp.sum(d.log_prob(COUNTS)) for d in discrete)
+        families = [
+            dist.Gamma(a, b),
+            dist.Beta(a, b),
+            dist.StudentT(a + 2, b, c),
+            dist.VonMises(a, b),
+            dist.Weibull(a, b),
+            dist.Kumaraswamy(a, b),
+            dist.InverseGamma(a, b),
+            dist.TruncatedNormal(a, b, low=0.0),
+            dist.AsymmetricLaplace(a, b, c),
+            dist.Cauchy(a, b),
+        ]
+        discrete = [
+            dist.Poisson(a),
+            dist.BetaBinomial(a, b, total_count=7),
+            dist.ZeroInflatedPoisson(0.3, a),
+            dist.NegativeBinomial2(a, b),
+        ]
+        return sum(jnp.sum(d.log_prob(np.array([0.2, 0.5, 0.9]))) for d in families) + sum(
+            jnp.sum(d.log_prob(COUNTS)) for d in discrete
+        )
 
     return fun, (np.array([0.7, 1.3, 0.4]),)
 
@@ -96,8 +113,12 @@ def densities_of_matrices() -> Any:
     def fun(p: Any) -> Any:
         factor = dist.transforms.CorrCholeskyTransform()(jnp.sin(p))
         scale = jnp.exp(p)[:, None] * factor
-        return (dist.LKJCholesky(3, 1.5).log_prob(factor) + dist.MultivariateNormal(p, scale_tril=scale).log_prob(p[::-1])
-                + dist.Wishart(5.0, scale_tril=scale).log_prob(jnp.eye(3) + 0.2) + dist.LowRankMultivariateNormal(p, scale[:, :1], jnp.exp(p)).log_prob(p**2))
+        return (
+            dist.LKJCholesky(3, 1.5).log_prob(factor)
+            + dist.MultivariateNormal(p, scale_tril=scale).log_prob(p[::-1])
+            + dist.Wishart(5.0, scale_tril=scale).log_prob(jnp.eye(3) + 0.2)
+            + dist.LowRankMultivariateNormal(p, scale[:, :1], jnp.exp(p)).log_prob(p**2)
+        )
 
     return fun, (np.array([0.3, -0.5, 0.2]),)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -22,10 +23,19 @@ POINT = np.array([0.9, -0.4, 1.7, 0.2])
 @use("grad", "hvp", "vmap", "eager")
 def losses_of_classification() -> Any:
     def fun(x: Any) -> Any:
-        return sum(jnp.sum(loss) for loss in (
-            optax.softmax_cross_entropy(x, ONE_HOT), optax.softmax_cross_entropy_with_integer_labels(x, LABELS),
-            optax.safe_softmax_cross_entropy(x, ONE_HOT), optax.sigmoid_binary_cross_entropy(x, ONE_HOT), optax.sigmoid_focal_loss(x, ONE_HOT),
-            optax.poly_loss_cross_entropy(x, ONE_HOT), optax.multiclass_hinge_loss(x, LABELS), optax.multiclass_perceptron_loss(x, LABELS)))
+        return sum(
+            jnp.sum(loss)
+            for loss in (
+                optax.softmax_cross_entropy(x, ONE_HOT),
+                optax.softmax_cross_entropy_with_integer_labels(x, LABELS),
+                optax.safe_softmax_cross_entropy(x, ONE_HOT),
+                optax.sigmoid_binary_cross_entropy(x, ONE_HOT),
+                optax.sigmoid_focal_loss(x, ONE_HOT),
+                optax.losses.poly_loss_cross_entropy(x, ONE_HOT),
+                optax.losses.multiclass_hinge_loss(x, LABELS),
+                optax.losses.multiclass_perceptron_loss(x, LABELS),
+            )
+        )
 
     return fun, (LOGITS,)
 
@@ -34,23 +44,40 @@ def losses_of_classification() -> Any:
 def losses_of_regression_and_of_distributions() -> Any:
     def fun(x: Any) -> Any:
         p = jax.nn.softmax(x)
-        return sum(jnp.sum(loss) for loss in (
-            optax.l2_loss(x, ONE_HOT), optax.huber_loss(x, ONE_HOT), optax.log_cosh(x, ONE_HOT), optax.cosine_distance(x, ONE_HOT + 0.1),
-            optax.kl_divergence(jnp.log(p), ONE_HOT), optax.convex_kl_divergence(jnp.log(p), ONE_HOT), optax.dice_loss(x, ONE_HOT),
-            optax.triplet_margin_loss(x, x + 0.1 * ONE_HOT, x[::-1]), optax.ntxent(x, LABELS)))
+        return sum(
+            jnp.sum(loss)
+            for loss in (
+                optax.l2_loss(x, ONE_HOT),
+                optax.huber_loss(x, ONE_HOT),
+                optax.log_cosh(x, ONE_HOT),
+                optax.cosine_distance(x, ONE_HOT + 0.1),
+                optax.kl_divergence(jnp.log(p), ONE_HOT),
+                optax.losses.generalized_kl_divergence(jnp.log(p), ONE_HOT),
+                optax.losses.dice_loss(x, ONE_HOT),
+                optax.losses.triplet_margin_loss(x, x + 0.1 * ONE_HOT, x[::-1]),
+                optax.losses.ntxent(x, LABELS),
+            )
+        )
 
     return fun, (LOGITS,)
 
 
 @use("grad", "vmap")
 def sparsemax_loss() -> Any:
-    return lambda x: jnp.sum(optax.losses.multiclass_sparsemax_loss(x, LABELS)) + jnp.sum(optax.losses.sparsemax_loss(x[:, 0], LABELS > 0)), (LOGITS,)
+    return (
+        lambda x: (
+            jnp.sum(optax.losses.multiclass_sparsemax_loss(x, LABELS)) + jnp.sum(optax.losses.sparsemax_loss(x[:, 0], LABELS > 0))
+        ),
+        (LOGITS,),
+    )
 
 
 @use("grad", "jvp")
 def ctc_loss() -> Any:
     logits = random.randn(2, 5, 4)
-    return lambda x: jnp.sum(optax.ctc_loss(x, np.zeros((2, 5)), np.array([[1, 2], [3, 3]]), np.array([[0.0, 0.0], [0.0, 1.0]]))), (logits,)
+    return lambda x: jnp.sum(optax.ctc_loss(x, np.zeros((2, 5)), np.array([[1, 2], [3, 3]]), np.array([[0.0, 0.0], [0.0, 1.0]]))), (
+        logits,
+    )
 
 
 @use("grad", "vmap")
@@ -63,9 +90,20 @@ def fenchel_young_loss() -> Any:
 def projections() -> Any:
     def fun(x: Any) -> Any:
         p = optax.projections
-        return jnp.stack([p.projection_simplex(x), p.projection_l1_ball(x, 1.2), p.projection_l2_ball(x, 0.7), p.projection_linf_ball(x, 0.5),
-                          p.projection_l1_sphere(x, 1.1), p.projection_l2_sphere(x, 0.7), p.projection_box(x, -0.3, 1.0),
-                          p.projection_halfspace(x, jnp.ones(4), 0.6), p.projection_hyperplane(x, jnp.arange(4.0), 0.6), p.projection_non_negative(x)])
+        return jnp.stack(
+            [
+                p.projection_simplex(x),
+                p.projection_l1_ball(x, 1.2),
+                p.projection_l2_ball(x, 0.7),
+                p.projection_linf_ball(x, 0.5),
+                p.projection_l1_sphere(x, 1.1),
+                p.projection_l2_sphere(x, 0.7),
+                p.projection_box(x, -0.3, 1.0),
+                p.projection_halfspace(x, jnp.ones(4), 0.6),
+                p.projection_hyperplane(x, jnp.arange(4.0), 0.6),
+                p.projection_non_negative(x),
+            ]
+        )
 
     return fun, (POINT,)
 
@@ -104,8 +142,17 @@ def second_order_diagonals() -> Any:
         return jnp.mean((jnp.tanh(inputs @ params) - targets) ** 2)
 
     params, x, y = jnp.asarray(LOGITS[0]), jnp.asarray(LOGITS), jnp.asarray(LABELS, jnp.float64)
-    return lambda: (optax.second_order.hvp(loss, jnp.ones(3), params, x, y), optax.second_order.hessian_diag(loss, params, x, y),
-                    optax.second_order.fisher_diag(loss, params, x, y))
+
+    def run() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # what optax 0.2.9 leaves out, and people have
+            return (
+                optax.second_order.hvp(loss, jnp.ones(3), params, x, y),
+                optax.second_order.hessian_diag(loss, params, x, y),
+                optax.second_order.fisher_diag(loss, params, x, y),
+            )
+
+    return run
 
 
 @use.program

@@ -35,7 +35,9 @@ def residuals(y: Any, ys: Any) -> Any:
 
 
 def root(solver: Any, **options: Any) -> Any:
-    return lambda theta: jnp.sum(optx.root_find(equation, solver, jnp.full(2, 0.6), theta, max_steps=64, **options).value ** 2), (THETA,)
+    return lambda theta: jnp.sum(optx.root_find(equation, solver, jnp.full(2, 0.6), theta, max_steps=64, **options).value ** 2), (
+        THETA,
+    )
 
 
 def minimum(solver: Any, **options: Any) -> Any:
@@ -105,8 +107,11 @@ def optax_minimiser() -> Any:
 
 @use("grad", "eager")
 def gradient_descent_through_the_iterations() -> Any:
-    return lambda theta: jnp.sum(optx.minimise(bowl, optx.GradientDescent(0.1, 1e-6, 1e-6), jnp.zeros(2), theta, max_steps=64,
-                                               adjoint=optx.RecursiveCheckpointAdjoint()).value), (THETA,)
+    return lambda theta: jnp.sum(
+        optx.minimise(
+            bowl, optx.GradientDescent(0.1, 1e-6, 1e-6), jnp.zeros(2), theta, max_steps=64, adjoint=optx.RecursiveCheckpointAdjoint()
+        ).value
+    ), (THETA,)
 
 
 @use("grad", "jvp", "hvp")

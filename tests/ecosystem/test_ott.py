@@ -1,4 +1,4 @@
-"""OTT: Sinkhorn by implicit differentiation, unrolled and by Danskin's theorem; divergences, barycenters, Gromov-Wasserstein, soft sorting."""
+"""OTT: Sinkhorn by implicit differentiation, unrolled and by Danskin's theorem; divergences, Gromov-Wasserstein, soft sorting."""
 
 from __future__ import annotations
 
@@ -51,13 +51,25 @@ def plan_unrolled() -> Any:
 @use("grad")
 def plan_unrolled_with_momentum_in_kernel_mode() -> Any:
     acceleration = library("ott.solvers.linear.acceleration", "ott-jax")
-    return lambda x: matched(x, implicit_diff=None, lse_mode=False, max_iterations=20, min_iterations=20, inner_iterations=5,
-                             momentum=acceleration.Momentum(value=1.2)), (X,)
+    return lambda x: matched(
+        x,
+        implicit_diff=None,
+        lse_mode=False,
+        max_iterations=20,
+        min_iterations=20,
+        inner_iterations=5,
+        momentum=acceleration.Momentum(value=1.2),
+    ), (X,)
 
 
 @use("grad", "hvp")
 def second_order_of_the_unrolled_cost() -> Any:
-    return lambda x: solved(x, implicit_diff=None, use_danskin=False, max_iterations=10, min_iterations=10, inner_iterations=5).reg_ot_cost, (X,)
+    return (
+        lambda x: (
+            solved(x, implicit_diff=None, use_danskin=False, max_iterations=10, min_iterations=10, inner_iterations=5).reg_ot_cost
+        ),
+        (X,),
+    )
 
 
 @use("grad")
@@ -68,7 +80,11 @@ def by_the_weights() -> Any:
 @use("grad")
 def other_costs() -> Any:
     def fun(x: Any) -> Any:
-        return solved(x, cost=costs.PNormP(1.5)).reg_ot_cost + solved(x, cost=costs.Cosine()).reg_ot_cost + solved(x, cost=costs.SqPNorm(1.7)).reg_ot_cost
+        return (
+            solved(x, cost=costs.PNormP(1.5)).reg_ot_cost
+            + solved(x, cost=costs.Cosine()).reg_ot_cost
+            + solved(x, cost=costs.SqPNorm(1.7)).reg_ot_cost
+        )
 
     return fun, (X,)
 
@@ -78,7 +94,9 @@ def sinkhorn_divergence() -> Any:
     divergence = library("ott.tools.sinkhorn_divergence", "ott-jax")
 
     def fun(x: Any) -> Any:
-        return divergence.sinkhorn_divergence(pointcloud.PointCloud, x, jnp.asarray(Y), epsilon=0.5, solve_kwargs={"threshold": 1e-9})[0]
+        return divergence.sinkhorn_divergence(pointcloud.PointCloud, x, jnp.asarray(Y), epsilon=0.5, solve_kwargs={"threshold": 1e-9})[
+            0
+        ]
 
     return fun, (X,)
 
@@ -98,7 +116,10 @@ def gaussians_by_bures_distance() -> Any:
 
     def fun(x: Any) -> Any:
         bures = costs.Bures(2)
-        return bures(jnp.concatenate([x[0], (x[:2] @ x[:2].T + jnp.eye(2)).ravel()]), jnp.concatenate([x[1], (x[2:] @ x[2:].T + jnp.eye(2)).ravel()]))
+        return bures(
+            jnp.concatenate([x[0], (x[:2] @ x[:2].T + jnp.eye(2)).ravel()]),
+            jnp.concatenate([x[1], (x[2:] @ x[2:].T + jnp.eye(2)).ravel()]),
+        )
 
     return fun, (X,)
 
@@ -110,8 +131,9 @@ def gromov_wasserstein() -> Any:
 
     def fun(x: Any) -> Any:
         problem = quadratic_problem.QuadraticProblem(pointcloud.PointCloud(x), pointcloud.PointCloud(jnp.asarray(Y)))
-        solver = gromov.GromovWasserstein(sinkhorn.Sinkhorn(threshold=1e-6, max_iterations=50, implicit_diff=None), epsilon=1.0, max_iterations=2,
-                                          min_iterations=2)
+        solver = gromov.GromovWasserstein(
+            sinkhorn.Sinkhorn(threshold=1e-6, max_iterations=50, implicit_diff=None), epsilon=1.0, max_iterations=2, min_iterations=2
+        )
         return solver(problem).reg_gw_cost
 
     return fun, (X,)
@@ -123,8 +145,12 @@ def soft_sort_and_ranks() -> Any:
 
     def fun(x: Any) -> Any:
         # threshold out of reach: the number of iterations is fixed, so that both libraries stop at the same one
-        return jnp.concatenate([soft_sort.sort(x, epsilon=0.1, implicit_diff=None, max_iterations=20, min_iterations=20),
-                                soft_sort.ranks(x, epsilon=0.1, implicit_diff=None, max_iterations=20, min_iterations=20)])
+        return jnp.concatenate(
+            [
+                soft_sort.sort(x, epsilon=0.1, implicit_diff=None, max_iterations=20, min_iterations=20),
+                soft_sort.ranks(x, epsilon=0.1, implicit_diff=None, max_iterations=20, min_iterations=20),
+            ]
+        )
 
     return fun, (np.array([0.3, -0.5, 1.2, 0.4]),)
 

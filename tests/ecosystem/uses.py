@@ -42,10 +42,38 @@ from dualrev.engines import forward, reverse
 #: Relative to the largest entry of a leaf; a leaf far smaller than the others is told apart from zero to SMALL of the largest.
 RTOL, SMALL = 1e-10, 1e-13
 
+#: For results in float32, and for the few uses whose library computes in float32 whatever it is given.
+SINGLE = 1e-5
+
 #: Libraries that warn, at import or when called: not our warnings to mend.
-LIBRARIES = ("absl", "blackjax", "brax", "diffrax", "distrax", "e3nn_jax", "equinox", "fastprogress", "flax", "haiku", "jax_md",
-             "jaxopt", "jaxtyping", "jraph", "lineax", "ml_collections", "mujoco", "numpyro", "optax", "optimistix", "orbax", "ott",
-             "scipy", "tensorflow_probability", "tf_keras", "tinygp")
+LIBRARIES = (
+    "absl",
+    "blackjax",
+    "brax",
+    "diffrax",
+    "distrax",
+    "e3nn_jax",
+    "equinox",
+    "fastprogress",
+    "flax",
+    "haiku",
+    "jax_md",
+    "jaxopt",
+    "jaxtyping",
+    "jraph",
+    "lineax",
+    "ml_collections",
+    "mujoco",
+    "numpyro",
+    "optax",
+    "optimistix",
+    "orbax",
+    "ott",
+    "scipy",
+    "tensorflow_probability",
+    "tf_keras",
+    "tinygp",
+)
 
 
 @contextlib.contextmanager
@@ -77,13 +105,13 @@ class Uses:
         self.derivatives: list[Any] = []
         self.programs: list[Any] = []
 
-    def __call__(self, *checks: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    def __call__(self, *checks: str, rtol: float = RTOL) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
         unknown = set(checks) - set(DERIVATIVES) - {"eager"}
         if unknown:
             raise ValueError(f"no such check: {sorted(unknown)}")
 
         def collect(build: Callable[[], Any]) -> Callable[[], Any]:
-            self.derivatives.append(pytest.param(build, checks, id=build.__name__))
+            self.derivatives.append(pytest.param(build, checks, rtol, id=build.__name__))
             return build
 
         return collect
@@ -93,9 +121,9 @@ class Uses:
         return build
 
     def derivatives_test(self) -> Any:
-        @pytest.mark.parametrize(("build", "checks"), self.derivatives)
-        def test(build: Any, checks: Any) -> None:
-            compare(build, checks)
+        @pytest.mark.parametrize(("build", "checks", "rtol"), self.derivatives)
+        def test(build: Any, checks: Any, rtol: float) -> None:
+            compare(build, checks, rtol)
 
         return test
 
@@ -107,16 +135,18 @@ class Uses:
         return test
 
 
-def compare(build: Callable[[], Any], checks: tuple[str, ...]) -> None:
+def compare(build: Callable[[], Any], checks: tuple[str, ...], rtol: float = RTOL) -> None:
     """Every derivative that ``checks`` names, by dualrev and by jax."""
     fun, args = build()
     names = [name for name in checks if name != "eager"]
     expected = results(jax, fun, names, args)
     got = results(dr, fun, names, args)
     for name in names:
-        assert_agree(got[name], expected[name], name)
+        assert_agree(got[name], expected[name], name, rtol)
     if "eager" in checks:
-        assert_agree(dr.value_and_grad(fun)(*args), expected["grad"] if "grad" in names else jax.value_and_grad(fun)(*args), "eager")
+        assert_agree(
+            dr.value_and_grad(fun)(*args), expected["grad"] if "grad" in names else jax.value_and_grad(fun)(*args), "eager", rtol
+        )
 
 
 def results(ad: Any, fun: Callable[..., Any], names: list[str], args: tuple[Any, ...]) -> dict[str, Any]:
@@ -191,7 +221,7 @@ def counted(function: Callable[..., Any], runs: list[str]) -> Callable[..., Any]
     return run
 
 
-def assert_agree(got: Any, expected: Any, what: str) -> None:
+def assert_agree(got: Any, expected: Any, what: str, rtol: float = RTOL) -> None:
     """Equal structures, shapes and dtypes; equal values to rounding; and values that say something: finite, not all zero."""
     got_leaves, got_tree = tree_flatten(got)
     paths, tree = tree_flatten_with_path(expected)
@@ -211,8 +241,8 @@ def assert_agree(got: Any, expected: Any, what: str) -> None:
             continue
         assert jnp.result_type(x) == jnp.result_type(y), f"{where}: expected {jnp.result_type(y)}, got {jnp.result_type(x)}"
         scale = float(np.max(np.abs(y), initial=0.0))
-        rtol = 1e-4 if jnp.result_type(y).itemsize <= 4 and is_number(y) else RTOL
-        np.testing.assert_allclose(x, y, rtol=0, atol=rtol * scale + SMALL * largest, err_msg=where)
+        relative = max(rtol, SINGLE) if jnp.result_type(y).itemsize <= 4 else rtol
+        np.testing.assert_allclose(x, y, rtol=0, atol=relative * scale + SMALL * largest, err_msg=where)
 
 
 def is_number(y: Any) -> bool:
