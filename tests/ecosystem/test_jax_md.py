@@ -60,9 +60,7 @@ def stillinger_weber() -> Any:
 
 @use("grad")
 def behler_parrinello_network() -> Any:
-    init, function = energy.behler_parrinello(periodic()[0], hidden_sizes=(4,))
-    params = jax.tree.map(lambda x: x.astype(jnp.float64), init(jax.random.key(0), jnp.asarray(R)))
-    return lambda both: function(both[0], both[1]), ((params, R),)
+    return energy.behler_parrinello(periodic()[0], key=jax.random.key(0), mlp_sizes=(4,)), (R,)
 
 
 @use("grad", "hvp")

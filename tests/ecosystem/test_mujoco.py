@@ -46,13 +46,13 @@ def rollout(m: Any, d: Any, steps: int) -> Any:
     return fun
 
 
-@use("grad", "jvp")
+@use("grad")
 def steps_of_a_double_pendulum() -> Any:
     m, d = model(PENDULUM)
-    return rollout(m, d, 3), ({"qpos": np.array([0.4, -0.7]), "qvel": np.array([0.1, 0.5]), "ctrl": np.array([0.3, -0.2])},)
+    return rollout(m, d, 2), ({"qpos": np.array([0.4, -0.7]), "qvel": np.array([0.1, 0.5]), "ctrl": np.array([0.3, -0.2])},)
 
 
-@use("jacfwd", "jacrev")
+@use("jacfwd")
 def linearized_dynamics() -> Any:
     m, d = model(PENDULUM)
 
@@ -72,7 +72,7 @@ def forward_kinematics() -> Any:
     )
 
 
-@use("grad", "jvp")
+@use("vjp")
 def a_ball_in_contact() -> Any:
     m, d = model(BALL)
 

@@ -82,6 +82,8 @@ def as_libraries_expect() -> Iterator[None]:
     with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for library in LIBRARIES:
             warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
+        # Libraries write float64 numbers into float32 arrays; jax tells them, in its own name.
+        warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
         yield
 
 
