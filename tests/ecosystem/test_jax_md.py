@@ -66,8 +66,8 @@ def behler_parrinello_network() -> Any:
 @use("grad", "hvp")
 def loss_on_forces() -> Any:
     """Training on forces: second order in the positions, first in the parameters."""
-    force = quantity.force(lambda r, sigma: energy.lennard_jones_pair(periodic()[0], sigma=sigma)(r))
-    return lambda sigma: jnp.mean((force(jnp.asarray(R), sigma) - 0.1) ** 2), (np.array(1.05),)
+    force = quantity.force(lambda r, alpha: energy.morse_pair(periodic()[0], sigma=1.1, alpha=alpha)(r))
+    return lambda alpha: jnp.mean((force(jnp.asarray(R), alpha) - 0.1) ** 2), (np.array(4.0),)
 
 
 @use("grad")

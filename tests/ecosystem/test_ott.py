@@ -43,7 +43,7 @@ def plan_by_implicit_differentiation() -> Any:
     return lambda x: matched(x, implicit_diff=implicit.ImplicitDiff()), (X,)
 
 
-@use("grad", "jvp")
+@use("grad", "eager")
 def plan_unrolled() -> Any:
     return lambda x: matched(x, implicit_diff=None, max_iterations=20, inner_iterations=5, min_iterations=20), (X,)
 
@@ -139,7 +139,7 @@ def gromov_wasserstein() -> Any:
     return fun, (X,)
 
 
-@use("vjp", "jvp")
+@use("vjp", "jacrev")
 def soft_sort_and_ranks() -> Any:
     soft_sort = library("ott.tools.soft_sort", "ott-jax")
 
