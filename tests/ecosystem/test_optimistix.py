@@ -35,7 +35,7 @@ def residuals(y: Any, ys: Any) -> Any:
 
 
 def root(solver: Any, **options: Any) -> Any:
-    return lambda theta: jnp.sum(optx.root_find(equation, solver, jnp.full(2, 0.6), theta, max_steps=64, **options).value ** 2), (
+    return lambda theta: jnp.sum(optx.root_find(equation, solver, jnp.full(2, 0.6), theta, max_steps=400, **options).value ** 2), (
         THETA,
     )
 
@@ -109,7 +109,7 @@ def optax_minimiser() -> Any:
 def gradient_descent_through_the_iterations() -> Any:
     return lambda theta: jnp.sum(
         optx.minimise(
-            bowl, optx.GradientDescent(0.1, 1e-6, 1e-6), jnp.zeros(2), theta, max_steps=64, adjoint=optx.RecursiveCheckpointAdjoint()
+            bowl, optx.GradientDescent(0.3, 1e-3, 1e-3), jnp.zeros(2), theta, max_steps=64, adjoint=optx.RecursiveCheckpointAdjoint()
         ).value
     ), (THETA,)
 
