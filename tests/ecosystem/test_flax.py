@@ -13,6 +13,8 @@ flax = library("flax")
 nn = library("flax.linen", "flax")
 nnx = library("flax.nnx", "flax")
 optax = library("optax")
+Module: Any = nn.Module
+NNXModule: Any = nnx.Module
 
 use = Uses()
 key = jax.random.key(0)
@@ -40,7 +42,7 @@ def linen_mlp() -> Any:
 
 @use("grad", "jvp")
 def linen_convolution_and_batch_norm() -> Any:
-    class Net(nn.Module):
+    class Net(Module):
         @nn.compact
         def __call__(self, x: Any, train: bool) -> Any:
             x = nn.Conv(3, (3, 3), **FLOAT64)(x)
@@ -59,12 +61,12 @@ def linen_attention() -> Any:
 
 @use("grad", "hvp")
 def linen_scan_over_layers_with_remat() -> Any:
-    class Layer(nn.Module):
+    class Layer(Module):
         @nn.compact
         def __call__(self, x: Any, _: Any) -> Any:
             return x + jnp.tanh(nn.Dense(3, **FLOAT64)(x)), None
 
-    class Net(nn.Module):
+    class Net(Module):
         @nn.compact
         def __call__(self, x: Any) -> Any:
             return nn.scan(nn.remat(Layer, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True}, length=2)()(
@@ -164,7 +166,7 @@ def nnx_grad_with_auxiliary_output() -> Any:
 @use.program
 def nnx_custom_vjp() -> Any:
     def run() -> Any:
-        class Scale(nnx.Module):
+        class Scale(NNXModule):
             def __init__(self) -> None:
                 self.a, self.b = nnx.Param(jnp.asarray(2.0)), nnx.Param(jnp.asarray(3.0))
 
@@ -211,7 +213,7 @@ def linen_training_state() -> Any:
 
 @use.program
 def linen_lifted_value_and_grad() -> Any:
-    class Net(nn.Module):
+    class Net(Module):
         @nn.compact
         def __call__(self, x: Any) -> Any:
             out, pull = nn.vjp(lambda m, x: m(x), nn.Dense(2, **FLOAT64), x)

@@ -11,6 +11,7 @@ from uses import Uses, library
 
 tinygp = library("tinygp")
 kernels = tinygp.kernels
+Kernel: Any = kernels.Kernel
 
 use = Uses()
 T = np.array([0.0, 0.4, 1.1, 1.5, 2.3])
@@ -77,7 +78,7 @@ def warped_inputs() -> Any:
 def kernel_of_derivative_observations() -> Any:
     """A kernel that differentiates its base kernel: three orders in all."""
 
-    class Derivative(kernels.Kernel):
+    class Derivative(Kernel):
         kernel: Any
 
         def evaluate(self, a: Any, b: Any) -> Any:

@@ -202,7 +202,7 @@ def compare_installed(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch)
     """A whole program as it stands, then with dualrev's transforms in place of jax's."""
     expected = build()()
     jax.clear_caches()  # what jax compiled must not answer for dualrev
-    runs = []
+    runs: list[str] = []
     for module, name in ((forward, "push_through"), (reverse, "linearize")):
         monkeypatch.setattr(module, name, counted(getattr(module, name), runs))
     with dr.installed():
@@ -225,6 +225,8 @@ def counted(function: Callable[..., Any], runs: list[str]) -> Callable[..., Any]
 
 def assert_agree(got: Any, expected: Any, what: str, rtol: float = RTOL) -> None:
     """Equal structures, shapes and dtypes; equal values to rounding; and values that say something: finite, not all zero."""
+    got_tree: Any
+    tree: Any
     got_leaves, got_tree = tree_flatten(got)
     paths, tree = tree_flatten_with_path(expected)
     assert got_tree == tree, f"{what}: expected the structure {tree}, got {got_tree}"
