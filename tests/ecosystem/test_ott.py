@@ -110,7 +110,7 @@ def unbalanced_cost() -> Any:
     return fun, (X,)
 
 
-@use("grad", "jvp")
+@use("grad", "eager")
 def gaussians_by_bures_distance() -> Any:
     """Its cost holds the library's own matrix square root, with the library's own rule."""
 
