@@ -57,7 +57,8 @@ FUNCTIONS = [by_composite, by_custom_vmap, by_sequential_vmap, by_eval_jaxpr, by
 
 
 @pytest.mark.parametrize("face", FACES, ids=str)
-@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("f", [pytest.param(f, marks=pytest.mark.thorough if f is by_composite else (), id=f.__name__)
+                               for f in FUNCTIONS])
 def test_derivatives_are_those_of_the_program(f: Callable[..., Any], face: Face) -> None:
     def total(g: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x: jnp.sum(g(x) ** 2)

@@ -307,12 +307,14 @@ def test_sharded(name: str, check_vma: bool) -> None:
 
 
 @pytest.mark.parametrize(("name", "check_vma"), [("psum", True), ("pmax", False)])
+@pytest.mark.thorough
 def test_unjitted(name: str, check_vma: bool) -> None:
     sharded, _ = losses(PROGRAMS[name], check_vma)
     got = derivatives(dr, sharded, 1)(X, W)
     assert_same(got, {what: expected_of(name)[what] for what in got})
 
 
+@pytest.mark.thorough
 def test_unjitted_control_flow_reads_what_is_the_same_everywhere() -> None:
     def local(x: Any, w: Any) -> Any:
         return jnp.sin(x * w) * lax.psum(jnp.sum(x), "a") if w[0] < 9 else x

@@ -146,6 +146,7 @@ def test_check_grads_finds_a_wrong_second_derivative() -> None:
         check_grads(square, (0.7,), order=2)
 
 
+@pytest.mark.promotes
 def test_check_grads_of_trees_complex_numbers_and_integers() -> None:
     def f(tree: dict[str, Any], n: Any) -> dict[str, Any]:
         return {"a": jnp.sin(tree["z"]) * jnp.abs(tree["z"]) ** 2, "n": n + 1}

@@ -89,7 +89,7 @@ def with_scratch(x_ref: Any, out_ref: Any, scratch_ref: Any) -> None:
 
 
 def prefetched(order_ref: Any, x_ref: Any, out_ref: Any) -> None:
-    out_ref[...] = x_ref[...] ** 2 * order_ref[pl.program_id(0)]
+    out_ref[...] = x_ref[...] ** 2 * order_ref[pl.program_id(0)].astype(x_ref.dtype)
 
 
 PREFETCH = pltpu.PrefetchScalarGridSpec(num_scalar_prefetch=1, grid=(2,), in_specs=[pl.BlockSpec((4,), lambda i, order: (order[i],))],
@@ -115,13 +115,13 @@ def test_pushes_of_first_and_second_order(name: str) -> None:
 
 
 def several(x_ref: Any, y_ref: Any, n_ref: Any, out_ref: Any, count_ref: Any) -> None:
-    out_ref[...] = x_ref[...] * y_ref[...] + n_ref[...]
+    out_ref[...] = x_ref[...] * y_ref[...] + n_ref[...].astype(out_ref.dtype)
     count_ref[...] = n_ref[...] + 1
 
 
 def test_several_operands_and_results() -> None:
     f = call(several, 3, out_specs=[BLOCK, BLOCK], out_shape=[SHAPE, jax.ShapeDtypeStruct((8,), N.dtype)])
-    agree(dr.jvp(lambda x, y: f(x, y, N)[0], (X, Y), (Y, X)), (X * Y + N, Y * Y + X * X))
+    agree(dr.jvp(lambda x, y: f(x, y, N)[0], (X, Y), (Y, X)), (X * Y + N.astype(X.dtype), Y * Y + X * X))
     agree(dr.jvp(lambda y: f(X, y, N), (Y,), (X,), zero_wins=True)[1][0], X * X)
     agree(dr.grad(lambda x: jnp.sum(f(x, Y, N)[0]), engine="forward")(X), Y)
     batch = jnp.stack([X, 2 * X])

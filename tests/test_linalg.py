@@ -172,6 +172,7 @@ def test_repeated_eigenvalues_elsewhere() -> None:
     close(jax.jit(dr.grad(projection))(low), gradient)
 
 
+@pytest.mark.thorough
 def test_second_derivative_of_repeated_eigenvalues() -> None:
     """Symmetric functions of eigenvalues have a Hessian; of eigenvectors there is none that is silently wrong."""
     def f(a: Any) -> Any:
@@ -227,7 +228,7 @@ SINGULAR = {
 }
 
 
-@pytest.mark.parametrize("name", SINGULAR)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "repeated" else pytest.mark.thorough) for name in SINGULAR])
 def test_repeated_singular_values(name: str) -> None:
     """Also where they are zero, and with full matrices, which jax does not differentiate."""
     x, function = SINGULAR[name]
@@ -258,6 +259,7 @@ def test_polar_factor_of_a_singular_matrix() -> None:
         dr.grad(f)(ROTATION @ jnp.diag(jnp.array([2.0, 0.0, 0.0])))
 
 
+@pytest.mark.thorough
 def test_subsets() -> None:
     """Some eigenvectors move towards all others.  jax has no derivative, and on a CPU no value either."""
     def some(a: Any) -> Any:
@@ -281,6 +283,7 @@ def test_subsets() -> None:
 # ----------------------------------------------------------------------------------------- beyond jax: general eigenvalues
 
 
+@pytest.mark.thorough
 def test_semisimple_eigenvalues() -> None:
     """A general matrix whose eigenvectors span the space though eigenvalues coincide."""
     def function(a: Any) -> Any:
@@ -320,6 +323,7 @@ def test_defective(a: Any) -> None:
     (lambda a: jsl.solve_sylvester(a, A, M), T),
     (lambda a: jnp.linalg.qr(a, mode="raw"), W),
 ], ids=["schur", "complex schur", "schur of complex", "hessenberg", "solve_sylvester", "raw qr"])
+@pytest.mark.thorough
 def test_no_rule_in_jax(f: Callable[..., Any], x: Any) -> None:
     t = jnp.asarray(np.random.default_rng(3).standard_normal(x.shape)).astype(x.dtype)
     expected = central(f, x, t)

@@ -49,7 +49,8 @@ Z = lax.complex(X, X[::-1])
 C = dr.linearize(of_complex, Z)[1]
 C_ = np.exp((A + 1j * A[::-1]) @ np.asarray(Z))[:, None] * (A + 1j * A[::-1])
 R = dr.linearize(to_complex, X)[1]
-R_ = np.exp(X + 1j * X * X[0])[:, None] * (np.eye(3) * (1 + 1j * X[0]) + 1j * np.outer(X, [1, 0, 0]))
+X_ = np.asarray(X)
+R_ = np.exp(X_ + 1j * X_ * X_[0])[:, None] * (np.eye(3) * (1 + 1j * X_[0]) + 1j * np.outer(X_, [1, 0, 0]))
 
 ALGEBRA: dict[str, tuple[Callable[[], Any], Any]] = {
     "2 J": (lambda: 2 * J, 2 * J_),

@@ -480,6 +480,7 @@ def oscillators(w: Any) -> Any:
     return jnp.sum(p * q) * count + jnp.sum(ps**3) + jnp.sum(qs)
 
 
+@pytest.mark.thorough
 def test_small_carries_are_packed() -> None:
     w = {"stiffness": draw(16), "mass": draw(1, 16)[0], "start": draw(1, 1, 16)[0, 0]}
     expected = jax.grad(oscillators)(w)

@@ -179,6 +179,7 @@ def test_memory(model, capsys, monkeypatch):
     assert all(word in out for word in ("model:loss", "kept by", "sin", "integer_pow", "input [0]"))
 
 
+@pytest.mark.thorough
 def test_memory_of_the_shipped_problems(capsys):
     assert main(["--memory"]) == 0
     out = capsys.readouterr().out
@@ -395,6 +396,7 @@ def test_size(n, text):
 # ------------------------------------------------------------------------------------------------------------ as a program
 
 
+@pytest.mark.thorough
 def test_as_a_program(tmp_path):
     """The main job, as typed: every shipped problem in full by both engines, equal to jax in float64."""
     environment = {**os.environ, "PYTHONPATH": str(Path(dualrev.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}

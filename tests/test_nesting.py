@@ -82,6 +82,7 @@ def test_third_derivatives_with_jit(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", list(itertools.product(BASIC, repeat=2)), ids="/".join)
+@pytest.mark.thorough
 def test_with_vmap(names: tuple[str, ...]) -> None:
     xs = jnp.linspace(0.1, 0.9, 3)
     expected = jax.vmap(jax.grad(jax.grad(tower)))(xs)

@@ -122,6 +122,7 @@ BY_ROWS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", [*SHARDED, *BY_ROWS])
+@pytest.mark.thorough
 def test_explicit_shardings(name: str, typed: Any) -> None:
     f, x = (SHARDED[name], typed(X, "a", "b")) if name in SHARDED else (BY_ROWS[name], typed(X, "a", None))
     expected, got = jax.jit(derivatives(jax, f))(x), jax.jit(derivatives(dr, f))(x)

@@ -175,6 +175,7 @@ def mixed_loss(f: Any) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.thorough
 def test_complex_values_integers_and_trees(mode: Any) -> None:
     def in_block(z: Any, n: Any) -> Any:
         with dr.region(mode):

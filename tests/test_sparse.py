@@ -53,7 +53,8 @@ def test_loading_again_changes_nothing() -> None:
     assert rows == before
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [pytest.param(form, marks=() if form is FORMATS[0] else pytest.mark.thorough, id=form.__name__)
+                                  for form in FORMATS])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_gradient_of_a_sparse_matrix(form: Any, engine: Any) -> None:
     """A sparse matrix of cotangents, with float0 for its indices: the dense cotangent where there are entries."""
@@ -86,6 +87,7 @@ def with_data(A: Any, f: Callable[[Any], Array]) -> Callable[[Array], Array]:
 
 @pytest.mark.parametrize("form", [sparse.BCOO, sparse.BCSR], ids=lambda form: form.__name__)
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.thorough
 def test_jacobians_and_hessians(form: Any, engine: Any) -> None:
     A = form.fromdense(jnp.asarray(MATRIX))
     f = with_data(A, lambda A: jnp.sin(A @ VECTOR))
@@ -96,6 +98,7 @@ def test_jacobians_and_hessians(form: Any, engine: Any) -> None:
 
 
 @pytest.mark.parametrize("form", [sparse.COO, sparse.CSR], ids=lambda form: form.__name__)
+@pytest.mark.thorough
 def test_jacobians_of_matrices_that_jax_cannot_batch(form: Any) -> None:
     A = form.fromdense(jnp.asarray(MATRIX))
     row, column = np.nonzero(MATRIX)
@@ -114,6 +117,7 @@ def test_jacobians_of_matrices_that_jax_cannot_batch(form: Any) -> None:
     assert_same(dr.jacrev(lambda x: transposed @ x)(VECTOR), jnp.asarray(MATRIX))
 
 
+@pytest.mark.thorough
 def test_batches() -> None:
     """Batched matrices, and ``vmap`` of a gradient over data, over vectors, and over both."""
     A = sparse.BCOO.fromdense(jnp.asarray(np.stack([MATRIX, 2 * MATRIX])), n_batch=1)
@@ -175,6 +179,7 @@ def test_nothing_is_made_dense(how: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- beyond jax
 
 
+@pytest.mark.thorough
 def test_products_of_sparse_matrices_in_reverse() -> None:
     A, B = (sparse.BCOO.fromdense(jnp.asarray(M)) for M in (MATRIX, MATRIX.T))
 
@@ -202,6 +207,7 @@ def test_counting_the_entries_takes_concrete_indices() -> None:
         jax.jit(lambda A: dr.grad(lambda A: jnp.sum(A.sum_duplicates().data), allow_int=True)(A).data)(A)
 
 
+@pytest.mark.thorough
 def test_sparsified_functions() -> None:
     A = sparse.BCOO.fromdense(jnp.asarray(MATRIX))
 
@@ -222,6 +228,7 @@ def test_transposes_of_products() -> None:
         assert_same(got, MATRIX.T @ jnp.arange(4.0))
 
 
+@pytest.mark.thorough
 def test_sparse_solve() -> None:
     M = sparse.CSR.fromdense(jnp.asarray(MATRIX[:, :4] + 3 * np.eye(4)))
     row, column = np.nonzero(np.asarray(M.todense()))

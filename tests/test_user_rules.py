@@ -251,6 +251,7 @@ TANGENTS = {"zero": lambda t: 0.0, "an array": lambda t: np.zeros(()), "moving":
 
 @pytest.mark.parametrize("name", TANGENTS)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+@pytest.mark.thorough
 def test_tangents_that_are_numbers(name: str, wrap: Callable[..., Any]) -> None:
     f = jax.custom_jvp(lambda x: 3.0 * x)
     f.defjvp(lambda primals, tangents: (3.0 * primals[0], TANGENTS[name](tangents[0])))
@@ -293,6 +294,7 @@ key_vjp.defvjp(lambda key, x: ((key, scaled(key, x)), key), lambda key, g: (np.z
 
 
 @pytest.mark.parametrize("f", [key_jvp, key_vjp], ids=["custom_jvp", "custom_vjp"])
+@pytest.mark.thorough
 def test_rules_of_functions_with_random_keys(f: Any) -> None:
     key, keys = jax.random.key(0), jax.random.split(jax.random.key(1), 2)
     u, us = scaled(key, 1.0), [float(scaled(k, 1.0)) for k in keys]

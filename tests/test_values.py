@@ -293,6 +293,7 @@ def test_zero_wins_over_literals(call: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"])
+@pytest.mark.thorough
 def test_small_floats_are_moved(dtype: str) -> None:
     x = jnp.asarray([1, 2, 4], dtype)
     index = np.array([0, 0, 2])

@@ -17,6 +17,7 @@ import dualrev as dr
 @pytest.mark.parametrize("window", [window_max, window_min])
 @pytest.mark.parametrize(("label", "shape", "frame"), HARD_FRAMES, ids=[label for label, _, _ in HARD_FRAMES])
 @pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.thorough
 def test_pull_is_the_transpose_of_the_push(window: Any, label: str, shape: tuple[int, ...], frame: tuple[Any, ...],
                                            ties: bool) -> None:
     rng = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def test_14_any_jax_function_is_one_operation() -> None:
     np.testing.assert_allclose(x.grad.numpy(), -9 * np.sin([0.3, 0.6]), 1e-6)
 
 
+@pytest.mark.thorough
 def test_15_functional() -> None:
     def program(t: Any) -> list[Any]:
         F = t.autograd.functional
@@ -108,6 +109,7 @@ def test_15_functional() -> None:
     in_both(program)
 
 
+@pytest.mark.thorough
 def test_15_gradcheck() -> None:
     x = torch.rand(3, dtype=torch.float64, requires_grad=True)
     w = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)

@@ -153,6 +153,7 @@ def test_what_is_made(line: int) -> None:
 
 
 @pytest.mark.parametrize("line", range(len(KINDS.strip().splitlines())))
+@pytest.mark.thorough
 def test_of_which_kind_it_is(line: int) -> None:
     in_both(lambda t: [kind_of(run(t, call)) for call in calls(KINDS.strip().splitlines()[line])])
 
@@ -205,6 +206,7 @@ def of_named(t: Any, call: str) -> Any:
 
 
 @pytest.mark.parametrize("line", range(len(NAMED.strip().splitlines())))
+@pytest.mark.thorough
 def test_operations_by_the_names_of_their_arguments(line: int) -> None:
     in_both(lambda t: [of_named(t, call) for call in calls(NAMED.strip().splitlines()[line])])
 
@@ -238,6 +240,7 @@ def test_results_are_written_into_out() -> None:
         torch.sin(torch.ones(2), out=torch.ones(3))
 
 
+@pytest.mark.thorough
 def test_draws_do_not_move_with_what_they_are_drawn_from() -> None:
     def program(t: Any) -> list[Any]:
         w = t.full((3,), 0.5, requires_grad=True)
@@ -251,6 +254,7 @@ def test_draws_do_not_move_with_what_they_are_drawn_from() -> None:
     in_both(program)
 
 
+@pytest.mark.thorough
 def test_what_is_drawn_has_its_distribution() -> None:
     g = torch.Generator().manual_seed(0)
     n = 20000

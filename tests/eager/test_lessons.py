@@ -257,6 +257,7 @@ def test_a_network_for_images() -> None:
     in_both(program, 1e-4)
 
 
+@pytest.mark.thorough
 def test_the_fundamentals_of_autograd() -> None:
     def program(t: Any) -> list[Any]:
         a = t.linspace(0., 2. * math.pi, steps=25, requires_grad=True)
@@ -360,7 +361,7 @@ def test_a_chapter_on_automatic_differentiation() -> None:
         a = t.randn(size=(), requires_grad=True)
         d = f(a)
         d.backward()
-        shown.append(a.grad == d / a)
+        shown.append(t.allclose(a.grad, d / a))  # 100 * b rounds
         x = t.randn(size=(3,), requires_grad=True)
         t.sin(x).backward(gradient=t.ones(size=(3,)))
         return [*shown, t.allclose(input=x.grad, other=t.cos(x))]

@@ -62,6 +62,7 @@ def test_18_a_state_dict_of_torch_loads_as_it_is(tmp_path: Path) -> None:
     assert int(theirs[1].num_batches_tracked) == 1
 
 
+@pytest.mark.thorough
 def test_18_a_checkpoint_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     def start() -> tuple[Any, Any, Any]:
         model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Dropout(0.3), torch.nn.Linear(4, 1))
