@@ -6,6 +6,7 @@ of flat values, as :class:`~dualrev.linear_maps.Tape` is; what a user holds is a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,8 +27,9 @@ class MadeOfMaps(LinearMap):
 
     __slots__ = ()
 
+    @abstractmethod
     def inner_maps(self) -> Sequence[LinearMap]:
-        raise NotImplementedError
+        """The maps that this one is made of."""
 
     def kept(self) -> Kept:
         for part in self.inner_maps():

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev import errors
+from dualrev import errors, zeros
 from dualrev._jax import jaxpr_as_fun, jit_p, library_function, matrix_primitive, stage
 from dualrev.engines.staging import cached
 from dualrev.linear_maps import LinearMap
@@ -219,7 +219,7 @@ def _eigh_tridiagonal(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
             raise errors.no_derivative(jit_p, "The batches of the two operands of eigh_tridiagonal are not the same.",
                                        "Call jax.vmap outside the derivative, or broadcast both operands first.")
     d, e = (x if x.ndim > 1 else lax.broadcast(x, batches) for x in (d, e))
-    dtype = jnp.promote_types(d.dtype, e.dtype)
+    dtype = zeros.common_dtype(d.dtype, e.dtype)
     V, w = lax.linalg.eigh(_dense(cast(real(d), dtype), cast(e, dtype)), symmetrize_input=False)
     k = w_found.shape[-1]
     if k < w.shape[-1]:
