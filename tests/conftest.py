@@ -52,8 +52,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
 
 
-#: Compiled programs are dropped when a process holds more than this, so that two workers and what tests start stay below 4 GB.
+#: Compiled programs are dropped when a process holds more than this: two workers and what tests start stay below 4 GB, and 8 GB with
+#: ``--thorough``, which would compile too much anew.
 MOST_BYTES = 1_200_000_000
+MOST_BYTES_THOROUGH = 3_000_000_000
 
 
 def held_bytes() -> int:
@@ -65,8 +67,8 @@ def held_bytes() -> int:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    if held_bytes() > MOST_BYTES:
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    if held_bytes() > (MOST_BYTES_THOROUGH if item.config.getoption("--thorough") else MOST_BYTES):
         jax.clear_caches()
         gc.collect()
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc: what was freed goes back to the system
