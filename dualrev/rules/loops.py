@@ -174,6 +174,32 @@ class Body:
         """The body's tape with the residuals of all steps in place of those of one, to look at."""
         return self.linearization.tape(self.residuals(once, kept, [None] * len(self.next_of)))
 
+    def moving_back(self, carry: Sequence[bool], ys: Sequence[bool]) -> tuple[bool, ...]:
+        """Which carries have a cotangent at some step, where those in ``carry`` have one in the end, and results in ``ys`` have one.
+
+        Many programs carry all of a state of which the next step reads a part: the rest has no cotangent but in the end.
+        """
+        first = sum(map(bool, self.on_consts))
+        moving = tuple([m and bool(on) for m, on in zip(carry, self.on_carry, strict=True)])
+        while True:
+            results = self.linearization.reached((*self.into_body(moving), *ys))[first: first + sum(self.on_carry)]
+            found = tuple([m or bool(r) for m, r in zip(moving, spread(results, self.on_carry), strict=True)])
+            if found == moving:
+                return moving
+            moving = found
+
+    def into_body(self, moving: Sequence[bool]) -> list[bool]:
+        """The carries that hand a cotangent on to the step before: not those whose body output never moves."""
+        return [m and active for m, active in zip(moving, self.linearization.active_outs[: self.n_carry], strict=True)]
+
+    def reached(self, cotangents: Sequence[bool]) -> list[bool]:
+        """Which results of the loop's pull may differ from zero: constants, initial carries, slices."""
+        carry, ys = cotangents[: self.n_carry], cotangents[self.n_carry:]
+        moving = self.moving_back(carry, ys)
+        n_consts, n_moving = sum(map(bool, self.on_consts)), sum(self.on_carry)
+        results = self.linearization.reached((*self.into_body(moving), *ys))
+        return [*results[:n_consts], *only(moving, self.on_init), *results[n_consts + n_moving:]]
+
     def start_tangents(self, tangents: Sequence[Any]) -> list[Any]:
         """Tangents or cotangents of the carries that move, as arrays; ``tangents`` has one for each carry, None where it is zero."""
         return [zeros.instantiate(t, a) for t, a, moves in zip(tangents, self.carry_avals, self.on_carry, strict=True) if moves]
@@ -183,17 +209,23 @@ class Pull:
     """One step of the pull of a loop, for given nonzero cotangents of its stacked results.
 
     Cotangents of constants are sums over the steps: ``plan`` says what of them is added up in the loop, and what is stacked and
-    contracted after it.  ``length`` is how many steps are contracted at a time, ``room`` the bytes that their residuals take;
+    contracted after it.  ``carry_ct`` are the cotangents of the carries in the end, None where they are zero, and ``on_carry`` says
+    which carries have one at some step; the loop carries no others.  ``length`` is how many steps are contracted at a time, ``room`` the bytes that their residuals take;
     ``stacks`` says that the cotangents of results are at hand as stacks of such a length.
     """
 
-    def __init__(self, body: Body, on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
+    def __init__(self, body: Body, carry_ct: Sequence[Any], on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
         self.body = body
-        # A carry whose body output never moves takes no cotangent from the next step.
-        self.from_body = body.linearization.active_outs[: body.n_carry]
-        mask = [*(m and f for m, f in zip(body.on_carry, self.from_body, strict=True)), *on_ys]
-        which = body.linearization.results_of("pull", mask)
         n_consts, n_moving = sum(map(bool, body.on_consts)), sum(body.on_carry)
+        self.on_carry = body.moving_back([ct is not None for ct in carry_ct], on_ys)
+        while True:
+            mask = [*body.into_body(self.on_carry), *on_ys]
+            which = body.linearization.results_of("pull", mask)
+            arrives = spread(which[n_consts: n_consts + n_moving], body.on_carry)
+            if all(on or not ct for on, ct in zip(self.on_carry, arrives, strict=True)):
+                break
+            self.on_carry = tuple([on or bool(ct) for on, ct in zip(self.on_carry, arrives, strict=True)])
+        self.start = self._instantiated(carry_ct)
         self.to_consts = which[:n_consts]
         self.to_rest = which[n_consts:]
         self.to_xs = which[n_consts + n_moving:]
@@ -217,12 +249,19 @@ class Pull:
 
     def step(self, carry_ct: Sequence[Any], y_ct: Sequence[Any], residuals: Sequence[Any]) -> tuple[list[Any], ...]:
         """Cotangents of the carries before the step, of the slices, what is to be added up, and what is to be stacked."""
-        given = [ct for ct, f in zip(spread(carry_ct, self.body.on_carry), self.from_body, strict=True) if f and ct is not None]
+        given = [ct for ct, goes in zip(carry_ct, only(self.body.into_body(self.on_carry), self.on_carry), strict=True) if goes]
         rest, terms, new = self.plan.split(self.plan.step(*residuals, *given, *y_ct))
         cts = spread(rest, self.to_rest)
-        avals = only(self.body.carry_avals, self.body.on_carry)
-        carry_ct = [zeros.instantiate(ct, a) for ct, a in zip(cts[: self.n_moving], avals, strict=True)]
+        carry_ct = self._instantiated(spread(cts[: self.n_moving], self.body.on_carry))
         return carry_ct, only(cts[self.n_moving:], self.to_xs), terms, new
+
+    def _instantiated(self, cts: Sequence[Any]) -> list[Any]:
+        """Of a cotangent or None for each carry, those that the loop carries, as arrays."""
+        return [zeros.instantiate(ct, a) for ct, a, on in zip(cts, self.body.carry_avals, self.on_carry, strict=True) if on]
+
+    def to_init(self, carry_ct: Sequence[Any]) -> list[Any]:
+        """Cotangents of the initial carries that move, None where they are zero, from those that the loop ends with."""
+        return only(spread(carry_ct, self.on_carry), self.body.on_init)
 
     def no_totals(self) -> list[Any]:
         return [zeros.zeros_of(a) for a in self.plan.total_avals]

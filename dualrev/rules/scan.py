@@ -128,7 +128,7 @@ class ScanMap(LinearMap):
         body, settings = self.body, dict(self.settings)
         carry_ct, all_ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
         ys_ct = [ct for ct in all_ys_ct if ct is not None]
-        pull = Pull(body, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
+        pull = Pull(body, carry_ct, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
 
         def step(carry: Any, x: Any) -> Any:
             carry_ct, totals, following = carry
@@ -137,13 +137,15 @@ class ScanMap(LinearMap):
             return (carry_ct, pull.add(totals, terms), body.following(stacked)), (x_ct, new)
 
         settings["reverse"] = not settings["reverse"]
-        start = body.start_tangents(carry_ct), pull.no_totals(), list(self.last)
+        start = pull.start, pull.no_totals(), list(self.last)
         packed_step, packed_start, unpack = packed(step, start, pull.plan.packs_carries)
         end, (xs_ct, new) = _scan(packed_step, packed_start, (ys_ct, list(self.stacked)), settings)
         moved, totals, _ = unpack(end)
         consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
-        init_ct = only(spread(moved, body.on_carry), body.on_init)
-        return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.body.reached(cotangents)
 
 
 jax.tree_util.register_pytree_node(
@@ -181,14 +183,16 @@ class CheckpointedScan(LinearMap):
         consts, _, xs, once = self.operands
         length = settings["length"]
         carry_ct, ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
-        pull = Pull(body, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots), stacks=False)
+        pull = Pull(body, carry_ct, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots), stacks=False)
         xs_ct = [zeros.zeros_of(stacked_aval(a, length)) for a in pull.slice_avals]
         order = (lambda i: length - 1 - i) if settings["reverse"] else (lambda i: i)
         slices = Slices(xs, [ct for ct in ys_ct if ct is not None], xs_ct, order)
         moved, consts_ct, xs_ct = pull_sweep(pull, once, consts, self.checkpoints, length, -(-length // block), block,
-                                             body.start_tangents(carry_ct), slices)
-        init_ct = only(spread(moved, body.on_carry), body.on_init)
-        return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
+                                             pull.start, slices)
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.body.reached(cotangents)
 
 
 jax.tree_util.register_pytree_node(

@@ -110,8 +110,10 @@ class WhileMap(LinearMap):
         return tuple(spread(moved, body.on_carry))
 
     def _spread(self, pull: Pull, carry_ct: Sequence[Any], consts_ct: Sequence[Any]) -> Tangents:
-        init_ct = only(spread(carry_ct, self.body.on_carry), self.body.on_init)
-        return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *init_ct)
+        return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *pull.to_init(carry_ct))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return [*[False] * self.n_cond, *self.body.reached(cotangents)]
 
 
 class RecordedWhile(WhileMap):
@@ -125,8 +127,8 @@ class RecordedWhile(WhileMap):
     def pull(self, *cotangents: Any) -> Tangents:
         buffers, last, n, length = self.held
         once = self.operands[-1]
-        pull = Pull(self.body, (), length, size_of([*once, *buffers]))
-        carry_ct, sums, _ = pull_record(pull, once, buffers, last, n, length, self.body.start_tangents(cotangents), pull.no_sums())
+        pull = Pull(self.body, cotangents, (), length, size_of([*once, *buffers]))
+        carry_ct, sums, _ = pull_record(pull, once, buffers, last, n, length, pull.start, pull.no_sums())
         return self._spread(pull, carry_ct, pull.sums_to_consts(once, sums))
 
 
@@ -138,9 +140,8 @@ class CheckpointedWhile(WhileMap):
     def pull(self, *cotangents: Any) -> Tangents:
         checkpoints, steps, blocks, block = self.held
         _, consts, _, once = self.operands
-        pull = Pull(self.body, (), block, size_of(checkpoints.slots))
-        carry_ct, consts_ct, _ = pull_sweep(pull, once, consts, checkpoints, steps, blocks, block,
-                                            self.body.start_tangents(cotangents))
+        pull = Pull(self.body, cotangents, (), block, size_of(checkpoints.slots))
+        carry_ct, consts_ct, _ = pull_sweep(pull, once, consts, checkpoints, steps, blocks, block, pull.start)
         return self._spread(pull, carry_ct, consts_ct)
 
 
