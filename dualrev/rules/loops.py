@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev import zeros
-from dualrev._jax import jaxpr_as_fun
-from dualrev.engines.staging import Linearization, cached
-from dualrev.jaxprs import nbytes_of, split_invariant
+from dualrev.engines.staging import Linearization
+from dualrev.jaxprs import nbytes_of
+from dualrev.rules.invariant import Invariant, invariant_of
 from dualrev.rules.over_time import Plan
 from dualrev.rules.packing import SMALL
 from dualrev.rules.table import Unknown
@@ -59,6 +59,7 @@ class Body:
     """
 
     linearization: Linearization
+    invariant: Invariant
     on_consts: Flags
     on_init: Flags
     on_xs: Flags
@@ -68,15 +69,13 @@ class Body:
     next_of: tuple[int, ...]
 
     @staticmethod
-    def of(jaxpr: Any, linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
-           on_carry: Flags) -> tuple[Body, list[Any]]:
-        """The body, and the values of the residuals that are the same at all steps: constants, and what is computed from them alone."""
+    def of(linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
+           on_carry: Flags) -> tuple[Body, list[Any], list[Any]]:
+        """The body, the values of the residuals that are the same at all steps, and what every step reads in place of the constants."""
         n_consts = len(consts)
         known_consts = [x for x in consts if type(x) is not Unknown]
-        first_new = len(linearization.program.jaxpr.out_avals) - linearization.n_new
-        invariant, compute = cached(jaxpr, ("invariant", linearization.active, linearization.is_linear), lambda: split_invariant(
-            linearization.program.jaxpr, len(known_consts), range(first_new, first_new + linearization.n_new)))
-        hoisted = dict(zip([i - first_new for i in invariant], jaxpr_as_fun(compute)(*known_consts), strict=True)) if invariant else {}
+        invariant = invariant_of(linearization, len(known_consts))
+        hoisted, step_consts = invariant.before(known_consts)
         once: list[Any] = []
         kept: list[tuple[str, int]] = []
         next_of: list[int] = []
@@ -94,7 +93,8 @@ class Body:
                 kept.append((kind, i))
         where = [places[source] for source in linearization.residual_sources]
         on_consts, on_init, on_xs = groups
-        return Body(linearization, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of)), once
+        body = Body(linearization, invariant, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of))
+        return body, once, step_consts
 
     @property
     def n_consts(self) -> int:
@@ -140,9 +140,16 @@ class Body:
     def carry_avals(self) -> Sequence[Any]:
         return self.linearization.in_avals[self.n_consts: self.n_consts + self.n_carry]
 
+    def step_consts(self, consts: Sequence[Any]) -> list[Any]:
+        """What every step reads in place of the known constants."""
+        return self.invariant.before(consts)[1]
+
     def step(self, consts: Sequence[Any], carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[..., Any]]:
-        """One step on known values: the carries, the other results, and a function that looks up a residual by its source."""
-        known_outs, fresh = self.linearization.evaluate([*consts, *carry, *x])
+        """One step on known values: the carries, the other results, and a function that looks up a residual by its source.
+
+        ``consts`` are those of :meth:`step_consts`.
+        """
+        known_outs, fresh = self.invariant.within(consts, [*carry, *x])
         outs = self.linearization.spread_outs(known_outs)
         carry_in = spread(carry, self.known_carry)
         n_consts, n_carry = self.n_consts, self.n_carry
@@ -206,12 +213,12 @@ class Body:
 
 
 class Pull:
-    """One step of the pull of a loop, for given nonzero cotangents of its stacked results.
+    """One step of the pull of a loop, for given nonzero cotangents of its carries in the end and of its stacked results.
 
-    Cotangents of constants are sums over the steps: ``plan`` says what of them is added up in the loop, and what is stacked and
-    contracted after it.  ``carry_ct`` are the cotangents of the carries in the end, None where they are zero, and ``on_carry`` says
-    which carries have one at some step; the loop carries no others.  ``length`` is how many steps are contracted at a time, ``room`` the bytes that their residuals take;
-    ``stacks`` says that the cotangents of results are at hand as stacks of such a length.
+    ``on_carry`` says which carries have a cotangent at some step: the loop carries no others.  Cotangents of constants are sums over
+    the steps: ``plan`` says what of them is added up in the loop, and what is stacked and contracted after it.  ``length`` is how many
+    steps are contracted at a time, ``room`` the bytes that their residuals take; ``stacks`` says that the cotangents of results are at
+    hand as stacks of such a length.
     """
 
     def __init__(self, body: Body, carry_ct: Sequence[Any], on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
