@@ -161,22 +161,3 @@ def reads(jaxpr: Any) -> list[bool]:
     used = {atom for eqn in body.eqns for atom in eqn.invars if not is_literal(atom)}
     used.update(atom for atom in body.outvars if not is_literal(atom))
     return [var in used for var in body.invars]
-
-
-def split_invariant(jaxpr: Any, n_fixed: int, which: Sequence[int]) -> tuple[list[int], Any]:
-    """Outputs among ``which`` that a closed jaxpr computes from its first ``n_fixed`` inputs alone, and a jaxpr that does so."""
-    body = jaxpr.jaxpr
-    fixed = {*body.constvars, *body.invars[:n_fixed]}
-
-    def is_fixed(atom: Any) -> bool:
-        return is_literal(atom) or atom in fixed
-
-    kept = []
-    for eqn in body.eqns:
-        if not eqn.effects and all(is_fixed(atom) for atom in eqn.invars):
-            fixed.update(eqn.outvars)
-            kept.append(eqn)
-    chosen = [i for i in which if is_fixed(body.outvars[i])]
-    info = body.debug_info._replace(arg_names=None, result_paths=None)
-    outer = body.replace(invars=list(body.invars[:n_fixed]), outvars=[], eqns=kept, debug_info=info)
-    return chosen, with_outputs(ClosedJaxpr(outer, list(jaxpr.consts)), [body.outvars[i] for i in chosen])

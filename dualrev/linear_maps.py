@@ -36,6 +36,10 @@ class LinearMap(ABC):
     def pull(self, *cotangents: Any) -> Tangents:
         """Jᵀ·u: one cotangent for each output, one result for each active input."""
 
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        """Which of the ``n_in`` results of a pull are not zero, as far as can be said beforehand, given which cotangents are not."""
+        return [any(cotangents)] * n_in
+
     def unstaged(self) -> LinearMap | None:
         """The same map one operation at a time, of one that runs as a compiled program; None where there is no such thing."""
         return None
@@ -118,6 +122,14 @@ class Tape(LinearMap):
                         env[slot] = ct if env[slot] is None else add(env[slot], ct)
         return tuple([env[slot] for slot in self.in_slots])
 
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        moving = {slot for slot, moves in zip(self.out_slots, cotangents, strict=True) if moves and slot is not None}
+        for linear_map, ins, outs in reversed(self.entries):
+            arrived = [slot is not None and slot in moving for slot in outs]
+            if any(arrived):
+                moving.update(slot for slot, moves in zip(ins, linear_map.reached(arrived, len(ins)), strict=True) if moves)
+        return [slot in moving for slot in self.in_slots]
+
     def _located(self, direction: str, k: int, moving: Sequence[Any], error: Exception) -> Exception:
         """What to raise where ``jax_debug_nans`` objects to a push or pull of an entry: which operation it was, and where."""
         linear_map, source = self.entries[k][0], self.sources[k]
@@ -171,6 +183,9 @@ class ZeroMap(LinearMap):
 
     def pull(self, *cotangents: Any) -> Tangents:
         return (None,) * self.n_in
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return [False] * n_in
 
 
 jax.tree_util.register_pytree_node(ZeroMap, lambda m: ((), (m.n_in, m.n_out)), lambda aux, _: ZeroMap(*aux))

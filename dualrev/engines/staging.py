@@ -125,6 +125,7 @@ class Linearization:
         self.pushes: dict[tuple[bool, ...], tuple[Program, tuple[bool, ...]]] = {}
         #: How a loop over the function sums the cotangents of its constants: kept here, for the map that asks does not last.
         self.plans: dict[Any, Any] = {}
+        self._reached: dict[tuple[bool, ...], tuple[bool, ...]] = {}
 
         def evaluate(*known: Any) -> list[Any]:
             values = iter(known)
@@ -205,6 +206,13 @@ class Linearization:
         """The tape without its residuals, to look at."""
         return self.tape([None] * len(self.residual_sources))
 
+    def reached(self, cotangents: Sequence[bool]) -> tuple[bool, ...]:
+        """Which results of a pull may differ from zero, given which cotangents do: found without tracing the pull."""
+        mask = tuple(cotangents)
+        if mask not in self._reached:
+            self._reached[mask] = tuple(self.example().reached(mask, sum(map(bool, self.active))))
+        return self._reached[mask]
+
     def _moving(self, direction: str, mask: tuple[bool, ...]) -> tuple[Program, tuple[bool, ...]]:
         """The program of a pull (or push) for given nonzero cotangents (tangents), and which results are not zero."""
         cache = self.pulls if direction == "pull" else self.pushes
@@ -277,6 +285,9 @@ class StagedMap(LinearMap):
 
     def pull(self, *cotangents: Any) -> Tangents:
         return self.linearization.move("pull", self.residuals, cotangents)
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.linearization.reached(cotangents)
 
 
 jax.tree_util.register_pytree_node(

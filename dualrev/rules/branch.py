@@ -59,6 +59,9 @@ class CondMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [linearization.example() for linearization in self.linearizations]
 
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return [any(flags) for flags in zip(*[lin.reached(cotangents) for lin in self.linearizations], strict=True)]
+
     def _move(self, direction: str, moving: Sequence[Any]) -> Tangents:
         mask = tuple([t is not None for t in moving])
         given = [t for t in moving if t is not None]

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev import zeros
-from dualrev._jax import jaxpr_as_fun
-from dualrev.engines.staging import Linearization, cached
-from dualrev.jaxprs import nbytes_of, split_invariant
+from dualrev.engines.staging import Linearization
+from dualrev.jaxprs import nbytes_of
+from dualrev.rules.invariant import Invariant, invariant_of
 from dualrev.rules.over_time import Plan
 from dualrev.rules.packing import SMALL
 from dualrev.rules.table import Unknown
@@ -59,6 +59,7 @@ class Body:
     """
 
     linearization: Linearization
+    invariant: Invariant
     on_consts: Flags
     on_init: Flags
     on_xs: Flags
@@ -68,15 +69,13 @@ class Body:
     next_of: tuple[int, ...]
 
     @staticmethod
-    def of(jaxpr: Any, linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
-           on_carry: Flags) -> tuple[Body, list[Any]]:
-        """The body, and the values of the residuals that are the same at all steps: constants, and what is computed from them alone."""
+    def of(linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
+           on_carry: Flags) -> tuple[Body, list[Any], list[Any]]:
+        """The body, the values of the residuals that are the same at all steps, and what every step reads in place of the constants."""
         n_consts = len(consts)
         known_consts = [x for x in consts if type(x) is not Unknown]
-        first_new = len(linearization.program.jaxpr.out_avals) - linearization.n_new
-        invariant, compute = cached(jaxpr, ("invariant", linearization.active, linearization.is_linear), lambda: split_invariant(
-            linearization.program.jaxpr, len(known_consts), range(first_new, first_new + linearization.n_new)))
-        hoisted = dict(zip([i - first_new for i in invariant], jaxpr_as_fun(compute)(*known_consts), strict=True)) if invariant else {}
+        invariant = invariant_of(linearization, len(known_consts))
+        hoisted, step_consts = invariant.before(known_consts)
         once: list[Any] = []
         kept: list[tuple[str, int]] = []
         next_of: list[int] = []
@@ -94,7 +93,8 @@ class Body:
                 kept.append((kind, i))
         where = [places[source] for source in linearization.residual_sources]
         on_consts, on_init, on_xs = groups
-        return Body(linearization, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of)), once
+        body = Body(linearization, invariant, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of))
+        return body, once, step_consts
 
     @property
     def n_consts(self) -> int:
@@ -140,9 +140,16 @@ class Body:
     def carry_avals(self) -> Sequence[Any]:
         return self.linearization.in_avals[self.n_consts: self.n_consts + self.n_carry]
 
+    def step_consts(self, consts: Sequence[Any]) -> list[Any]:
+        """What every step reads in place of the known constants."""
+        return self.invariant.before(consts)[1]
+
     def step(self, consts: Sequence[Any], carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[..., Any]]:
-        """One step on known values: the carries, the other results, and a function that looks up a residual by its source."""
-        known_outs, fresh = self.linearization.evaluate([*consts, *carry, *x])
+        """One step on known values: the carries, the other results, and a function that looks up a residual by its source.
+
+        ``consts`` are those of :meth:`step_consts`.
+        """
+        known_outs, fresh = self.invariant.within(consts, [*carry, *x])
         outs = self.linearization.spread_outs(known_outs)
         carry_in = spread(carry, self.known_carry)
         n_consts, n_carry = self.n_consts, self.n_carry
@@ -174,26 +181,58 @@ class Body:
         """The body's tape with the residuals of all steps in place of those of one, to look at."""
         return self.linearization.tape(self.residuals(once, kept, [None] * len(self.next_of)))
 
+    def moving_back(self, carry: Sequence[bool], ys: Sequence[bool]) -> tuple[bool, ...]:
+        """Which carries have a cotangent at some step, where those in ``carry`` have one in the end, and results in ``ys`` have one.
+
+        Many programs carry all of a state of which the next step reads a part: the rest has no cotangent but in the end.
+        """
+        first = sum(map(bool, self.on_consts))
+        moving = tuple([m and bool(on) for m, on in zip(carry, self.on_carry, strict=True)])
+        while True:
+            results = self.linearization.reached((*self.into_body(moving), *ys))[first: first + sum(self.on_carry)]
+            found = tuple([m or bool(r) for m, r in zip(moving, spread(results, self.on_carry), strict=True)])
+            if found == moving:
+                return moving
+            moving = found
+
+    def into_body(self, moving: Sequence[bool]) -> list[bool]:
+        """The carries that hand a cotangent on to the step before: not those whose body output never moves."""
+        return [m and active for m, active in zip(moving, self.linearization.active_outs[: self.n_carry], strict=True)]
+
+    def reached(self, cotangents: Sequence[bool]) -> list[bool]:
+        """Which results of the loop's pull may differ from zero: constants, initial carries, slices."""
+        carry, ys = cotangents[: self.n_carry], cotangents[self.n_carry:]
+        moving = self.moving_back(carry, ys)
+        n_consts, n_moving = sum(map(bool, self.on_consts)), sum(self.on_carry)
+        results = self.linearization.reached((*self.into_body(moving), *ys))
+        return [*results[:n_consts], *only(moving, self.on_init), *results[n_consts + n_moving:]]
+
     def start_tangents(self, tangents: Sequence[Any]) -> list[Any]:
         """Tangents or cotangents of the carries that move, as arrays; ``tangents`` has one for each carry, None where it is zero."""
         return [zeros.instantiate(t, a) for t, a, moves in zip(tangents, self.carry_avals, self.on_carry, strict=True) if moves]
 
 
 class Pull:
-    """One step of the pull of a loop, for given nonzero cotangents of its stacked results.
+    """One step of the pull of a loop, for given nonzero cotangents of its carries in the end and of its stacked results.
 
-    Cotangents of constants are sums over the steps: ``plan`` says what of them is added up in the loop, and what is stacked and
-    contracted after it.  ``length`` is how many steps are contracted at a time, ``room`` the bytes that their residuals take;
-    ``stacks`` says that the cotangents of results are at hand as stacks of such a length.
+    ``on_carry`` says which carries have a cotangent at some step: the loop carries no others.  Cotangents of constants are sums over
+    the steps: ``plan`` says what of them is added up in the loop, and what is stacked and contracted after it.  ``length`` is how many
+    steps are contracted at a time, ``room`` the bytes that their residuals take; ``stacks`` says that the cotangents of results are at
+    hand as stacks of such a length.
     """
 
-    def __init__(self, body: Body, on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
+    def __init__(self, body: Body, carry_ct: Sequence[Any], on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
         self.body = body
-        # A carry whose body output never moves takes no cotangent from the next step.
-        self.from_body = body.linearization.active_outs[: body.n_carry]
-        mask = [*(m and f for m, f in zip(body.on_carry, self.from_body, strict=True)), *on_ys]
-        which = body.linearization.results_of("pull", mask)
         n_consts, n_moving = sum(map(bool, body.on_consts)), sum(body.on_carry)
+        self.on_carry = body.moving_back([ct is not None for ct in carry_ct], on_ys)
+        while True:
+            mask = [*body.into_body(self.on_carry), *on_ys]
+            which = body.linearization.results_of("pull", mask)
+            arrives = spread(which[n_consts: n_consts + n_moving], body.on_carry)
+            if all(on or not ct for on, ct in zip(self.on_carry, arrives, strict=True)):
+                break
+            self.on_carry = tuple([on or bool(ct) for on, ct in zip(self.on_carry, arrives, strict=True)])
+        self.start = self._instantiated(carry_ct)
         self.to_consts = which[:n_consts]
         self.to_rest = which[n_consts:]
         self.to_xs = which[n_consts + n_moving:]
@@ -217,12 +256,19 @@ class Pull:
 
     def step(self, carry_ct: Sequence[Any], y_ct: Sequence[Any], residuals: Sequence[Any]) -> tuple[list[Any], ...]:
         """Cotangents of the carries before the step, of the slices, what is to be added up, and what is to be stacked."""
-        given = [ct for ct, f in zip(spread(carry_ct, self.body.on_carry), self.from_body, strict=True) if f and ct is not None]
+        given = [ct for ct, goes in zip(carry_ct, only(self.body.into_body(self.on_carry), self.on_carry), strict=True) if goes]
         rest, terms, new = self.plan.split(self.plan.step(*residuals, *given, *y_ct))
         cts = spread(rest, self.to_rest)
-        avals = only(self.body.carry_avals, self.body.on_carry)
-        carry_ct = [zeros.instantiate(ct, a) for ct, a in zip(cts[: self.n_moving], avals, strict=True)]
+        carry_ct = self._instantiated(spread(cts[: self.n_moving], self.body.on_carry))
         return carry_ct, only(cts[self.n_moving:], self.to_xs), terms, new
+
+    def _instantiated(self, cts: Sequence[Any]) -> list[Any]:
+        """Of a cotangent or None for each carry, those that the loop carries, as arrays."""
+        return [zeros.instantiate(ct, a) for ct, a, on in zip(cts, self.body.carry_avals, self.on_carry, strict=True) if on]
+
+    def to_init(self, carry_ct: Sequence[Any]) -> list[Any]:
+        """Cotangents of the initial carries that move, None where they are zero, from those that the loop ends with."""
+        return only(spread(carry_ct, self.on_carry), self.body.on_init)
 
     def no_totals(self) -> list[Any]:
         return [zeros.zeros_of(a) for a in self.plan.total_avals]

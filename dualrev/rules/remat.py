@@ -163,6 +163,9 @@ class RematMap(LinearMap):
     def pull(self, *cotangents: Any) -> tuple[Any, ...]:
         return self.plan.move("pull", self.held, cotangents)
 
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.plan.linearization.reached(cotangents)
+
 
 jax.tree_util.register_pytree_node(RematMap, lambda m: ((m.held,), m.plan), lambda plan, held: RematMap(held[0], plan))
 

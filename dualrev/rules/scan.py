@@ -128,7 +128,7 @@ class ScanMap(LinearMap):
         body, settings = self.body, dict(self.settings)
         carry_ct, all_ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
         ys_ct = [ct for ct in all_ys_ct if ct is not None]
-        pull = Pull(body, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
+        pull = Pull(body, carry_ct, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
 
         def step(carry: Any, x: Any) -> Any:
             carry_ct, totals, following = carry
@@ -137,13 +137,15 @@ class ScanMap(LinearMap):
             return (carry_ct, pull.add(totals, terms), body.following(stacked)), (x_ct, new)
 
         settings["reverse"] = not settings["reverse"]
-        start = body.start_tangents(carry_ct), pull.no_totals(), list(self.last)
+        start = pull.start, pull.no_totals(), list(self.last)
         packed_step, packed_start, unpack = packed(step, start, pull.plan.packs_carries)
         end, (xs_ct, new) = _scan(packed_step, packed_start, (ys_ct, list(self.stacked)), settings)
         moved, totals, _ = unpack(end)
         consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
-        init_ct = only(spread(moved, body.on_carry), body.on_init)
-        return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.body.reached(cotangents)
 
 
 jax.tree_util.register_pytree_node(
@@ -173,7 +175,7 @@ class CheckpointedScan(LinearMap):
 
     def push(self, *tangents: Any) -> Tangents:
         consts, init, xs, once = self.operands
-        carry, _, stacked = _run(self.body, consts, init, xs, dict(self.settings))
+        carry, _, stacked = _run(self.body, self.body.step_consts(consts), init, xs, dict(self.settings))
         return ScanMap(once, stacked, self.body.last(carry), self.body, self.settings).push(*tangents)
 
     def pull(self, *cotangents: Any) -> Tangents:
@@ -181,14 +183,16 @@ class CheckpointedScan(LinearMap):
         consts, _, xs, once = self.operands
         length = settings["length"]
         carry_ct, ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
-        pull = Pull(body, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots), stacks=False)
+        pull = Pull(body, carry_ct, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots), stacks=False)
         xs_ct = [zeros.zeros_of(stacked_aval(a, length)) for a in pull.slice_avals]
         order = (lambda i: length - 1 - i) if settings["reverse"] else (lambda i: i)
         slices = Slices(xs, [ct for ct in ys_ct if ct is not None], xs_ct, order)
-        moved, consts_ct, xs_ct = pull_sweep(pull, once, consts, self.checkpoints, length, -(-length // block), block,
-                                             body.start_tangents(carry_ct), slices)
-        init_ct = only(spread(moved, body.on_carry), body.on_init)
-        return (*spread(consts_ct, pull.to_consts), *init_ct, *spread(xs_ct, pull.to_xs))
+        moved, consts_ct, xs_ct = pull_sweep(pull, once, body.step_consts(consts), self.checkpoints, length, -(-length // block), block,
+                                             pull.start, slices)
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.body.reached(cotangents)
 
 
 jax.tree_util.register_pytree_node(
@@ -229,18 +233,18 @@ def _reverse(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, 
     groups = tuple(map(tuple, layout.groups(active)))
     linearization, on_carry = moving_carry(lambda jaxpr, moves: linearization_of(jaxpr, moves, is_linear, splice("scan")),
                                            layout.jaxpr, *groups)
-    body, once = Body.of(layout.jaxpr, linearization, consts, groups, tuple(on_carry))
+    body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry))
     known_consts, known_init = [x for x in consts if type(x) is not Unknown], only(init, body.known_carry)
     known_xs = [x for x in xs if type(x) is not Unknown]
     settings = tuple(layout.settings.items())
     chosen = schedule_sizes(body, layout.settings["length"])
     linear_map: LinearMap
     if chosen is None:
-        carry, ys, stacked = _run(body, known_consts, known_init, known_xs, layout.settings)
+        carry, ys, stacked = _run(body, step_consts, known_init, known_xs, layout.settings)
         linear_map = ScanMap(once, stacked, body.last(carry), body, settings)
     else:
         n_kept, block = chosen
-        carry, ys, checkpoints = sweep_scan(body, known_consts, known_init, known_xs, n_kept, block, layout.settings)
+        carry, ys, checkpoints = sweep_scan(body, step_consts, known_init, known_xs, n_kept, block, layout.settings)
         linear_map = CheckpointedScan((known_consts, known_init, known_xs, once), checkpoints, body, block, settings)
     found = [*spread(carry, body.known_carry), *spread(ys, linearization.known_outs[layout.n_carry:])]
     out_avals = [*layout.jaxpr.out_avals[: layout.n_carry], *_stacked_avals(layout)]

@@ -98,6 +98,7 @@ class WhileMap(LinearMap):
         consts_t = [next(values) for moves in body.on_consts if moves]
         init_t = spread([next(values) for moves in body.on_init if moves], body.on_init)
         go = _known_condition(self.cond_jaxpr, cond_consts, body)
+        consts = body.step_consts(consts)
 
         def step(state: Any) -> Any:
             carry, carry_t = state
@@ -110,8 +111,10 @@ class WhileMap(LinearMap):
         return tuple(spread(moved, body.on_carry))
 
     def _spread(self, pull: Pull, carry_ct: Sequence[Any], consts_ct: Sequence[Any]) -> Tangents:
-        init_ct = only(spread(carry_ct, self.body.on_carry), self.body.on_init)
-        return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *init_ct)
+        return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *pull.to_init(carry_ct))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return [*[False] * self.n_cond, *self.body.reached(cotangents)]
 
 
 class RecordedWhile(WhileMap):
@@ -125,8 +128,8 @@ class RecordedWhile(WhileMap):
     def pull(self, *cotangents: Any) -> Tangents:
         buffers, last, n, length = self.held
         once = self.operands[-1]
-        pull = Pull(self.body, (), length, size_of([*once, *buffers]))
-        carry_ct, sums, _ = pull_record(pull, once, buffers, last, n, length, self.body.start_tangents(cotangents), pull.no_sums())
+        pull = Pull(self.body, cotangents, (), length, size_of([*once, *buffers]))
+        carry_ct, sums, _ = pull_record(pull, once, buffers, last, n, length, pull.start, pull.no_sums())
         return self._spread(pull, carry_ct, pull.sums_to_consts(once, sums))
 
 
@@ -138,9 +141,8 @@ class CheckpointedWhile(WhileMap):
     def pull(self, *cotangents: Any) -> Tangents:
         checkpoints, steps, blocks, block = self.held
         _, consts, _, once = self.operands
-        pull = Pull(self.body, (), block, size_of(checkpoints.slots))
-        carry_ct, consts_ct, _ = pull_sweep(pull, once, consts, checkpoints, steps, blocks, block,
-                                            self.body.start_tangents(cotangents))
+        pull = Pull(self.body, cotangents, (), block, size_of(checkpoints.slots))
+        carry_ct, consts_ct, _ = pull_sweep(pull, once, self.body.step_consts(consts), checkpoints, steps, blocks, block, pull.start)
         return self._spread(pull, carry_ct, consts_ct)
 
 
@@ -172,7 +174,7 @@ def _linearize(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str
     jaxpr = params["body_jaxpr"]
     linearization, on_carry = moving_carry(lambda jaxpr, moves: linearization_of(jaxpr, moves, is_linear, splice("while")), jaxpr,
                                            on_consts, on_init, ())
-    body, once = Body.of(jaxpr, linearization, consts, (on_consts, on_init, ()), tuple(on_carry))
+    body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry))
     if is_linear:
         read = reads(params["cond_jaxpr"])[len(cond_consts):]
         if any(type(x) is Unknown for x in cond_consts) or any(r and m for r, m in zip(read, on_carry, strict=True)):
@@ -186,11 +188,11 @@ def _linearize(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str
     operands, n_cond = (cond_consts, known_consts, known_init, once), sum(map(bool, on_cond))
     linear_map: WhileMap
     if length is not None:
-        carry, n, buffers = record(body, known_consts, known_init, lambda carry, n: go(carry) & (n < length), length)
+        carry, n, buffers = record(body, step_consts, known_init, lambda carry, n: go(carry) & (n < length), length)
         linear_map = RecordedWhile(operands, (buffers, body.last(carry), n, length), body, cond_jaxpr, n_cond)
     else:
         n_kept, block = sizes(body)
-        carry, n, blocks, checkpoints = sweep(body, known_consts, known_init, go, n_kept, block)
+        carry, n, blocks, checkpoints = sweep(body, step_consts, known_init, go, n_kept, block)
         linear_map = CheckpointedWhile(operands, (checkpoints, n, blocks, block), body, cond_jaxpr, n_cond)
     if steps is None:
         carry = _finished(carry, go, max_steps)
