@@ -274,7 +274,7 @@ def rnn(w: Any, h: Any, reverse: bool = False) -> Any:
 
     def step(carry: Any, x: Any) -> Any:
         h, n = carry
-        h = jnp.tanh(h @ w + x * h[0]) * (1 + n % 2)
+        h = jnp.tanh(h @ w + x * h[:1]) * (1 + n % 2)
         return (h, n + 1), (h * x, n)
 
     (h, _), (ys, _) = lax.scan(step, (h, 0), (xs * jnp.sum(w)), reverse=reverse)
