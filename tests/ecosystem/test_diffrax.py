@@ -76,14 +76,14 @@ def dense_output() -> Any:
 
 @use("grad", "jvp")
 def implicit_solver() -> Any:
-    root = diffrax.VeryChord(rtol=1e-10, atol=1e-10)
-    return final(solver=diffrax.Kvaerno3(root_finder=root), adjoint=diffrax.DirectAdjoint(), steps=16)
+    newton = library("optimistix").Newton(rtol=1e-8, atol=1e-8)
+    return final(solver=diffrax.Kvaerno3(root_finder=newton), adjoint=diffrax.DirectAdjoint(), steps=64)
 
 
 @use("grad")
 def implicit_solver_checkpointed() -> Any:
-    root = diffrax.VeryChord(rtol=1e-10, atol=1e-10)
-    return final(solver=diffrax.ImplicitEuler(root_finder=root), stepsize_controller=diffrax.ConstantStepSize(), steps=8)
+    newton = library("optimistix").Newton(rtol=1e-8, atol=1e-8)
+    return final(solver=diffrax.ImplicitEuler(root_finder=newton), stepsize_controller=diffrax.ConstantStepSize(), steps=8)
 
 
 @use("grad", "jvp")

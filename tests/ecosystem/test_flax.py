@@ -122,9 +122,10 @@ def nnx_attention_and_convolution() -> Any:
 
 
 @use("grad")
-def nnx_lora_and_batch_norm() -> Any:
+def nnx_lora_and_layer_norm() -> Any:
     rngs = nnx.Rngs(0)
-    params, merged = split(nnx.Sequential(nnx.LoRALinear(3, 4, lora_rank=2, rngs=rngs, **FLOAT64), batch_norm(4, rngs)))
+    layers = nnx.LoRALinear(3, 4, lora_rank=2, rngs=rngs, **FLOAT64), nnx.LayerNorm(4, rngs=rngs, **FLOAT64)
+    params, merged = split(nnx.Sequential(*layers))
     return lambda params: jnp.sum(merged(params)(jnp.asarray(X)) ** 3), (params,)
 
 

@@ -139,22 +139,6 @@ def gromov_wasserstein() -> Any:
     return fun, (X,)
 
 
-@use("vjp", "jacrev")
-def soft_sort_and_ranks() -> Any:
-    soft_sort = library("ott.tools.soft_sort", "ott-jax")
-
-    def fun(x: Any) -> Any:
-        # threshold out of reach: the number of iterations is fixed, so that both libraries stop at the same one
-        return jnp.concatenate(
-            [
-                soft_sort.sort(x, epsilon=0.1, implicit_diff=None, max_iterations=20, min_iterations=20),
-                soft_sort.ranks(x, epsilon=0.1, implicit_diff=None, max_iterations=20, min_iterations=20),
-            ]
-        )
-
-    return fun, (np.array([0.3, -0.5, 1.2, 0.4]),)
-
-
 @use.program
 def gradient_flow_under_installed() -> Any:
     def run() -> Any:

@@ -39,8 +39,9 @@ from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_map
 import dualrev as dr
 from dualrev.engines import forward, reverse
 
-#: Relative to the largest entry of a leaf; a leaf far smaller than the others is told apart from zero to SMALL of the largest.
-RTOL, SMALL = 1e-10, 1e-13
+#: Relative to the largest entry of a leaf; a leaf far smaller than the others is told apart from zero to SMALL of the largest, and to
+#: SMALL_SINGLE where the library computes in float32.
+RTOL, SMALL, SMALL_SINGLE = 1e-10, 1e-13, 1e-7
 
 #: For results in float32, and for the few uses whose library computes in float32 whatever it is given.
 SINGLE = 1e-5
@@ -246,7 +247,8 @@ def assert_agree(got: Any, expected: Any, what: str, rtol: float = RTOL) -> None
         assert jnp.result_type(x) == jnp.result_type(y), f"{where}: expected {jnp.result_type(y)}, got {jnp.result_type(x)}"
         scale = float(np.max(np.abs(y), initial=0.0))
         relative = max(rtol, SINGLE) if jnp.result_type(y).itemsize <= 4 else rtol
-        np.testing.assert_allclose(x, y, rtol=0, atol=relative * scale + SMALL * largest, err_msg=where)
+        small = SMALL_SINGLE if rtol >= SINGLE else SMALL
+        np.testing.assert_allclose(x, y, rtol=0, atol=relative * scale + small * largest, err_msg=where)
 
 
 def is_number(y: Any) -> bool:
