@@ -143,7 +143,7 @@ def test_cotangent_dtypes_by_parameter() -> None:
     found = dualrev.grad(f, cotangent_dtype={"w": jnp.float32})(p)
     assert {k: str(v.dtype) for k, v in found.items()} == {"w": "float32", "b": "bfloat16", "x": "float64"}
     assert dualrev.grad(f, cotangent_dtype="float32")(p)["x"].dtype == jnp.float64
-    _, pull = dualrev.vjp(lambda w, x: w * x, p["w"], p["x"], cotangent_dtype=(jnp.float64, None))
+    _, pull = dualrev.vjp(lambda w, x: w.astype(x.dtype) * x, p["w"], p["x"], cotangent_dtype=(jnp.float64, None))
     assert [str(ct.dtype) for ct in pull(jnp.ones(2))] == ["float64", "float64"]
     jacobian = dualrev.jacrev(lambda w: w * 2, cotangent_dtype=jnp.float32)(p["w"])
     assert jacobian.dtype == jnp.float32
