@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager import dtypes
 from dualrev.eager.programs import replayed
 from dualrev.eager.tensors import Tensor, array_of, described, wrap

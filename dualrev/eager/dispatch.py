@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev._jax import Tracer, source
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import Tracer
 from dualrev.eager.modes import mode
 from dualrev.eager.node import next_number, node_class
 from dualrev.eager.operation import Op

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager import dtypes
 from dualrev.eager.arguments import OPTIONS, taking
 from dualrev.eager.creation import finished

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax import is_differentiable, typeof
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev.calls.staging import Pushforward, Wrapper
 from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode
 from dualrev.eager.operation import Op
 from dualrev.eager.tensors import Tensor, array_of, wrap
 from dualrev.eager.views import path_op, put_op
-from dualrev.engines.staging import Pushforward, Wrapper
-from dualrev.settings import DEFAULT, under
+from dualrev.options.settings import DEFAULT, under
 
 _levels = itertools.count(1)
 

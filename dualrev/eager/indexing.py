@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, user_frame
+from dualrev._jax.source_lines import user_frame
+from dualrev._jax.traces import Tracer
 from dualrev.eager.dispatch import apply
 from dualrev.eager.inplace import change
 from dualrev.eager.modes import mode

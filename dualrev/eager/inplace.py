@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualrev._jax import source
+from dualrev._jax.source_lines import source
 from dualrev.eager import dtypes
 from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode

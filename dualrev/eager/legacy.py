@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager import dtypes
 from dualrev.eager.arguments import Signature, read, shape_from
 from dualrev.eager.creation import array_from, finished

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import line_of
+from dualrev._jax.source_lines import line_of
 from dualrev.eager.operation import Record
 
 #: Nodes are numbered as they are made.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager import dtypes
 
 #: What C++ calls the dtypes, as some of PyTorch's messages do.

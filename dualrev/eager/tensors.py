@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import source
+from dualrev._jax.source_lines import source
 from dualrev.eager import dtypes
 from dualrev.eager.modes import mode
 from dualrev.eager.node import Node, RemovableHandle

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev._jax import line_of, source
+from dualrev._jax.source_lines import line_of, source
 from dualrev.eager import dtypes
 from dualrev.eager.dispatch import apply
 from dualrev.eager.modes import mode

@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev import errors, zeros
-from dualrev._jax import (
+from dualrev import errors
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
+from dualrev._jax.traces import (
     Trace,
     Tracer,
     contents,
     ensure_no_leaks,
-    is_differentiable,
     process,
-    rebind_shard_map,
     set_current_trace,
-    stage_shard_map,
     take_current_trace,
     to_concrete_value,
-    typeof,
 )
-from dualrev.engines import references
-from dualrev.rules.table import Unfold, row_of
-from dualrev.settings import current, under
+from dualrev.engines import custom_derivatives, references
+from dualrev.linear import zeros
+from dualrev.options.settings import current, under
+from dualrev.table import engine
+from dualrev.table.rows import Unfold, row_of
 
 
 class Dual(Tracer):
@@ -126,7 +126,7 @@ class ForwardTrace(Trace):
         if not moves:
             return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
         with set_current_trace(self.parent):
-            outs, tangents_out = under(self.settings, custom.call_jvp, fun, jvp, primals, tangents, symbolic_zeros)
+            outs, tangents_out = under(self.settings, custom_derivatives.call_jvp, fun, jvp, primals, tangents, symbolic_zeros)
         return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
 
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
@@ -144,7 +144,8 @@ class ForwardTrace(Trace):
                 return list(fun.call_wrapped(*tracers))
         active = [t is not None for t in tangents]
         with set_current_trace(self.parent):
-            outs, linear_map = under(self.settings, custom.call_fwd, fun, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+            outs, linear_map = under(self.settings, custom_derivatives.call_fwd, fun, fwd, bwd, out_trees, primals, active,
+                                     symbolic_zeros)
             tangents_out = under(self.settings, linear_map.push, *[t for t in tangents if t is not None])
         return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
 
@@ -172,4 +173,4 @@ def zeros_like_outs(outs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
     return [zeros.zero_tangent(x) if t is None else t for x, t in zip(outs, tangents, strict=True)]
 
 
-from dualrev.engines import custom  # noqa: E402  (custom rules need both engines)
+engine.provide(push_through=push_through)

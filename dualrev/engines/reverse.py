@@ -14,28 +14,26 @@ from typing import Any
 import jax
 
 from dualrev import errors
-from dualrev._jax import (
+from dualrev._jax.avals import abstract_outputs, is_differentiable, typeof
+from dualrev._jax.custom_rules import forget
+from dualrev._jax.new_primitives import region_bound
+from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import (
     Trace,
     Tracer,
-    abstract_outputs,
     contents,
     ensure_no_leaks,
-    forget,
-    is_differentiable,
     process,
-    rebind_shard_map,
-    region_bound,
     set_current_trace,
-    source,
-    stage_shard_map,
     take_current_trace,
     to_concrete_value,
-    typeof,
 )
-from dualrev.engines import references, regions, splitting
-from dualrev.linear_maps import LinearMap, Tangents, Tape
-from dualrev.rules.table import Split, Unfold, Unknown, aval_of, row_of
-from dualrev.settings import Wide, current, under
+from dualrev.engines import custom_derivatives, forward_stretch, infinitesimal, references
+from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.options.settings import Wide, current, under
+from dualrev.table import engine
+from dualrev.table.rows import Split, Unfold, Unknown, aval_of, row_of
 
 
 class Taped(Tracer):
@@ -82,7 +80,7 @@ class TapeTrace(Trace):
         self.wide: dict[int, Wide] = {}
         #: The modes of the ``with`` blocks that are open, and the stretch in forward mode if the innermost one asks for it.
         self.modes: list[str] = []
-        self.stretch: regions.Stretch | None = None
+        self.stretch: forward_stretch.Stretch | None = None
 
     def new_slot(self) -> int:
         slot = self.n_slots
@@ -182,7 +180,7 @@ class TapeTrace(Trace):
         self.close_stretch()
         process(self.parent, region_bound, (), params)
         if not self.is_linear and self.modes and self.modes[-1] == "forward":
-            self.stretch = regions.Stretch(self)
+            self.stretch = forward_stretch.Stretch(self)
         return []
 
     def close_stretch(self) -> None:
@@ -190,10 +188,10 @@ class TapeTrace(Trace):
             self.stretch.close()
             self.stretch = None
 
-    def infinitesimal(self) -> splitting.InfinitesimalTrace:
+    def infinitesimal(self) -> infinitesimal.InfinitesimalTrace:
         """The trace that primals are computed under once an eigenvalue has been split."""
-        if not isinstance(self.parent, splitting.InfinitesimalTrace):
-            self.parent = splitting.InfinitesimalTrace(self.parent)
+        if not isinstance(self.parent, infinitesimal.InfinitesimalTrace):
+            self.parent = infinitesimal.InfinitesimalTrace(self.parent)
         return self.parent
 
     def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
@@ -222,7 +220,7 @@ class TapeTrace(Trace):
             with set_current_trace(self):
                 return list(fun.call_wrapped(*tracers))
         with set_current_trace(self.parent):
-            outs, linear_map, active_outs = under(self.settings, custom.linearize_jvp, fun, jvp, primals,
+            outs, linear_map, active_outs = under(self.settings, custom_derivatives.linearize_jvp, fun, jvp, primals,
                                                   [s is not None for s in slots], symbolic_zeros)
         return self.record(outs, linear_map, active_outs, slots)
 
@@ -243,7 +241,7 @@ class TapeTrace(Trace):
                     return list(fun.call_wrapped(*tracers))
                 self.is_in_forward = True
                 try:
-                    outs, linear_map = custom.call_fwd(fun, fwd, bwd, out_trees, tracers, active, symbolic_zeros)
+                    outs, linear_map = custom_derivatives.call_fwd(fun, fwd, bwd, out_trees, tracers, active, symbolic_zeros)
                 finally:
                     self.is_in_forward = False
                 if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
@@ -253,10 +251,11 @@ class TapeTrace(Trace):
         with set_current_trace(self.parent):
             pusher: LinearMap | None = None
             if self.settings.custom_vjp_jvp == "differentiate_primal":
-                _, pusher = under(self.settings, linearize, lambda *args: custom.call_once_more(fun, args), primals, active)
-            outs, linear_map = under(self.settings, custom.call_fwd, fun, fwd, bwd, out_trees, primals, active, symbolic_zeros)
+                _, pusher = under(self.settings, linearize, lambda *args: custom_derivatives.call_once_more(fun, args), primals, active)
+            outs, linear_map = under(self.settings, custom_derivatives.call_fwd, fun, fwd, bwd, out_trees, primals, active,
+                                     symbolic_zeros)
             linear_map.pusher = pusher
-        return self.record(outs, linear_map, custom.differentiable(outs), slots)
+        return self.record(outs, linear_map, custom_derivatives.differentiable(outs), slots)
 
 
 def _many(results: Any) -> Sequence[Any]:
@@ -294,7 +293,7 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
               is_linear: bool = False, is_whole: bool = False) -> tuple[list[Any], Tape]:
     """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
 
-    An entry of ``active`` is True, False or :class:`~dualrev.settings.Wide`.
+    An entry of ``active`` is True, False or :class:`~dualrev.options.settings.Wide`.
     With ``is_linear`` active primals are :class:`Unknown`, and so are the outputs that depend on them.
     ``is_whole``: the function is all that is differentiated, so that a cotangent of an output depends on nothing in it.
     """
@@ -314,8 +313,8 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
                 trace.invalidate()
             wide = tuple([(slot, flag.dtype) for slot, flag in trace.wide.items()])
             tape = Tape(trace.entries, trace.n_slots, in_slots, tuple(out_slots), wide, trace.sources).pruned()
-            if isinstance(trace.parent, splitting.InfinitesimalTrace) and trace.parent is not parent:
-                outs, tape = splitting.settle(trace.parent, outs, tape)
+            if isinstance(trace.parent, infinitesimal.InfinitesimalTrace) and trace.parent is not parent:
+                outs, tape = infinitesimal.settle(trace.parent, outs, tape)
                 trace.parent.invalidate()
             del trace, inputs, results
     return outs, tape
@@ -336,4 +335,4 @@ def _is_zero(out: Any) -> bool:
     return value is None or not bool(value.any() if hasattr(value, "any") else value)
 
 
-from dualrev.engines import custom  # noqa: E402  (custom rules need both engines)
+engine.provide(linearize=linearize, transpose=transpose)

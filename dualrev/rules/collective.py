@@ -15,12 +15,15 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev import errors, zeros
-from dualrev._jax import primitive, typeof, varying
-from dualrev.rules.forms import linear
-from dualrev.rules.programs import pushforward
+from dualrev import errors
+from dualrev._jax.avals import typeof
+from dualrev._jax.primitives import primitive
+from dualrev._jax.sharding import varying
+from dualrev.linear import zeros
 from dualrev.rules.reduce import expand, where
-from dualrev.rules.table import zero
+from dualrev.table.forms import linear
+from dualrev.table.pushforward import pushforward
+from dualrev.table.rows import zero
 
 Axes = Sequence[Any]
 

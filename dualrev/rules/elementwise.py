@@ -32,12 +32,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import add_any_p, entrywise_primitive, primitive
-from dualrev.linear_maps import LinearMap
+from dualrev._jax.new_primitives import entrywise_primitive
+from dualrev._jax.primitives import add_any_p, primitive
+from dualrev.linear.maps import LinearMap
 from dualrev.rules.contract import cast_like
-from dualrev.rules.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
-from dualrev.rules.programs import PushforwardRow, pushforward
-from dualrev.rules.table import Row, ZeroRow, register, rows
+from dualrev.table.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
+from dualrev.table.pushforward import PushforwardRow, pushforward
+from dualrev.table.rows import Row, ZeroRow, register, rows
 
 
 def is_complex(x: Any) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev import zeros
-from dualrev.linear_maps import Tangents
-from dualrev.rules.forms import LinearRow, linear
-from dualrev.rules.programs import PushforwardRow, pushforward
+from dualrev.linear import zeros
+from dualrev.linear.maps import Tangents
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
-from dualrev.rules.table import Site, register
+from dualrev.table.forms import LinearRow, linear
+from dualrev.table.pushforward import PushforwardRow, pushforward
+from dualrev.table.rows import Site, register
 
 # ------------------------------------------------------------------------------------------------------- dynamic slices
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from dualrev._jax import convert_to, cotangent_sharding, is_differentiable, primitive, resharded, tangent_dtype
-from dualrev.linear_maps import LinearMap
-from dualrev.rules.forms import LinearRow, alongside, elementwise, linear, linear_together
-from dualrev.rules.programs import PushforwardRow
-from dualrev.rules.table import Row, aval_of, register
+from dualrev._jax.avals import convert_to, is_differentiable, tangent_dtype
+from dualrev._jax.primitives import primitive
+from dualrev._jax.sharding import cotangent_sharding, resharded
+from dualrev.linear.maps import LinearMap
+from dualrev.table.forms import LinearRow, alongside, elementwise, linear, linear_together
+from dualrev.table.pushforward import PushforwardRow
+from dualrev.table.rows import Row, aval_of, register
 
 # --------------------------------------------------------------------------------------------------------- same entries
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import source
+from dualrev._jax.source_lines import source
 from dualrev.eager import dtypes
 from dualrev.eager.modes import mode, no_grad
 from dualrev.eager.node import Node

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax import softmax as softmax_of
+from dualrev._jax.library_functions import softmax as softmax_of
 from dualrev.eager.dispatch import apply
 from dualrev.eager.names import dim_of, method
 from dualrev.eager.operation import Op, family

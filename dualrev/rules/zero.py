@@ -1,0 +1,35 @@
+"""Operations that are flat almost everywhere, or have no differentiable output.
+
+At the points where such an operation jumps (``floor`` at a whole number, ``sign`` at 0, a comparison at a tie) the derivative
+is taken to be zero too, as in jax.  Operations on integers and random keys are here as well: nothing moves through them, and
+that is a statement, not an omission.
+"""
+
+from __future__ import annotations
+
+from dualrev._jax.primitives import primitive
+from dualrev.table.rows import zero
+
+#: ``sign`` is flat for real numbers only; its row is in elementwise.py.
+STEPS = "floor ceil round"
+
+COMPARISONS = "eq ne ge gt le lt eq_to le_to lt_to is_finite"
+
+BITS = "not and or xor shift_left shift_right_arithmetic shift_right_logical population_count clz mulhi bitcast_convert_type"
+
+POSITIONS = "argmax argmin iota"
+
+LOGICAL_REDUCTIONS = "reduce_and reduce_or reduce_xor"
+
+#: A value that the user, or an algorithm, declares to be constant.
+CONSTANTS = "stop_gradient"
+
+#: What only looks at a value.
+OBSERVERS = "debug_callback debug_print check dce_sink"
+
+RANDOM = "random_seed random_bits random_split random_wrap random_unwrap random_fold_in random_clone rng_bit_generator"
+
+for name in " ".join((STEPS, COMPARISONS, BITS, POSITIONS, LOGICAL_REDUCTIONS, CONSTANTS, OBSERVERS, RANDOM)).split():
+    found = primitive(name)
+    if found is not None:
+        zero(found)
