@@ -21,11 +21,14 @@ from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.jaxprs import jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.source_lines import line_of, user_frame
 from dualrev._jax.traces import Tracer, is_batching, is_eager
-from dualrev.engines import forward, reverse
+from dualrev.engines import reverse
+from dualrev.engines.forward import TANGENTS
 from dualrev.engines.infinitesimal import singular_ops
+from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.options.settings import DEFAULT, current
 from dualrev.programs.jaxprs import check_operands, first_invalid, replayer, runner
+from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of, rows
 
 #: How many derivative programs are kept; each also goes when the program it was derived from does.
@@ -294,29 +297,31 @@ def may_refuse(jaxpr: Any) -> bool:
 
 
 class Pushforward:
-    """Primals and tangents of a function in one program."""
+    """A function under a mode that goes forward: values and parts in one program.
 
-    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[bool, ...], wrapper: Wrapper):
-        self.active = active
-        avals = [tangent_aval(a) for a, moves in zip(in_avals, active, strict=True) if moves]
+    ``structure`` is what is static about the parts of the inputs (:meth:`~dualrev.table.mode.Mode.flatten`): for tangents, which inputs
+    have one.
+    """
+
+    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], structure: Any, wrapper: Wrapper,
+                 mode: Mode = TANGENTS):
+        self.mode = mode
+        n_in = len(in_avals)
 
         def push(*flat: Any) -> list[Any]:
-            moving = iter(flat[len(in_avals):])
-            tangents = [next(moving) if moves else None for moves in active]
-            outs, tangents_out = forward.push_through(fun, flat[: len(in_avals)], tangents)
-            self.active_outs = tuple([t is not None for t in tangents_out])
-            return [*outs, *(t for t in tangents_out if t is not None)]
+            outs, parts_out = evaluate(mode, fun, flat[:n_in], mode.unflatten(structure, flat[n_in:]))
+            self.active_outs = tuple([p is not None for p in parts_out])
+            leaves, self.structure = mode.flatten(parts_out)
+            return [*outs, *leaves]
 
-        jaxpr = stage(push, [*in_avals, *avals])
+        jaxpr = stage(push, [*in_avals, *mode.avals(structure, in_avals)])
         self.may_refuse = may_refuse(jaxpr)
         self.n_out = len(self.active_outs)
-        moving_in = [i for i, moves in enumerate(active) if moves]
-        moving_out = [i for i, moves in enumerate(self.active_outs) if moves]
-        in_like, out_like = [*range(len(in_avals)), *moving_in], [*range(self.n_out), *moving_out]
+        in_like, out_like = [*range(n_in), *mode.are_like(structure)], [*range(self.n_out), *mode.are_like(self.structure)]
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
-    def __call__(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        args = [*primals, *[t for t in tangents if t is not None]]
+    def __call__(self, primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
+        args = [*primals, *self.mode.flatten(parts)[0]]
         try:
             results = self.program(args)
         except INVALID_VALUE as error:
@@ -325,8 +330,7 @@ class Pushforward:
                 raise
             line = line_of(eqn.source_info) or user_frame()
             raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
-        moving = iter(results[self.n_out:])
-        return list(results[: self.n_out]), [next(moving) if moves else None for moves in self.active_outs]
+        return list(results[: self.n_out]), self.mode.unflatten(self.structure, results[self.n_out:])
 
 
 # ------------------------------------------------------------------------------------------------------------------- cache
@@ -381,7 +385,7 @@ def linearization_of(jaxpr: Any, active: tuple[bool, ...], is_linear: bool, wrap
     return cached(jaxpr, key, lambda: Linearization(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
 
 
-def pushforward_of(jaxpr: Any, active: tuple[bool, ...], wrapper: Wrapper) -> Pushforward:
-    """The pushforward of a closed jaxpr, traced once."""
-    key = ("push", active, wrapper)
-    return cached(jaxpr, key, lambda: Pushforward(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, wrapper))
+def pushforward_of(jaxpr: Any, structure: Any, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
+    """A closed jaxpr under a mode that goes forward, traced once; ``structure`` is that of the parts of its inputs."""
+    return cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
+        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))

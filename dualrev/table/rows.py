@@ -22,6 +22,7 @@ from dualrev._jax.traces import is_eager
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.options.settings import DEFAULT, current, widened
 from dualrev.table.exclusions import EXCLUDED
+from dualrev.table.mode import Mode
 
 #: The table: primitive -> its row.
 rows: dict[Any, Row] = {}
@@ -63,6 +64,39 @@ def aval_of(x: Any) -> Any:
     return x.aval if type(x) is Unknown else typeof(x)
 
 
+class Expansion:
+    """What a row gives where the operation is to be replaced by a program: ``run(*operands)``, under the mode that asked.
+
+    ``plain`` is what the row would give otherwise, for a tape that is a part of another, or None if it has nothing else.
+    """
+
+    __slots__ = ("plain", "run")
+
+    def __init__(self, plain: Any, run: Callable[..., Any]):
+        self.plain = plain
+        self.run = run
+
+
+class Split:
+    """What a row gives where it finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
+
+    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
+    (see :mod:`dualrev.engines.infinitesimal`).
+    """
+
+    __slots__ = ("linearize", "plain")
+
+    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+        self.plain = plain
+        self.linearize = linearize
+
+
+#: Outputs and their tangents, or a program to push through in the operation's place.
+Pushed = tuple[list[Any], Sequence[Any]] | Expansion
+#: Outputs, linear map and which outputs it maps to, or what else is to be done.
+Linearized = tuple[list[Any], LinearMap | None, Sequence[bool]] | Expansion | Split
+
+
 class Row(ABC):
     """What an engine asks of the table for one primitive.
 
@@ -84,13 +118,16 @@ class Row(ABC):
         self.where = f"{path.removeprefix(_PACKAGE) if path.startswith(_PACKAGE) else os.path.basename(path)}:{frame.f_lineno}"
 
     @abstractmethod
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         ...
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+        """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
+        return mode.row(self, primals, parts, params)
 
     def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         outs = self.primitive.bind(*primals, **params)
@@ -121,31 +158,6 @@ def load_optional() -> None:
                 importlib.import_module(file)
             rows.update(stated)
             optional.pop(module, None)
-
-
-class Split(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
-
-    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
-    (see :mod:`dualrev.engines.infinitesimal`).
-    """
-
-    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
-        super().__init__()
-        self.plain = plain
-        self.linearize = linearize
-
-
-class Unfold(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that holds a program in which a row looks at values: evaluate it one operation at a time.
-
-    ``plain`` is the linearization that does not look.
-    """
-
-    def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
-        super().__init__()
-        self.plain = plain
-        self.run = run
 
 
 class ZeroRow(Row):
