@@ -10,6 +10,8 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import compress, repeat
+from operator import is_not
 from typing import Any
 
 import jax
@@ -38,21 +40,23 @@ PROGRAMS_KEPT = 2048
 class Wrapper:
     """How a program is bound while tracing: the settings of the ``jit`` call it replaces, or None to splice it in."""
 
-    __slots__ = ("_hash", "is_plain", "key", "like", "name")
+    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent")
 
     def __init__(self, name: str, like: dict[str, Any] | None):
         self.name = name
         self.like = like
         self.key = (name, None if like is None else tuple(like.items()))
         self._hash = hash(self.key)
+        #: How a call that asks to be spliced in says so.
+        self.inline: Any = None
+        #: What was asked for last of the jaxpr that is bound so (see :func:`linearization_of`).
+        self.recent: tuple[Any, ...] | None = None
         #: Whether on concrete values a plain ``jax.jit`` does the same.
         self.is_plain = like is None or not has_explicit_layout(like)
 
     def fits(self, params: dict[str, Any]) -> bool:
         """Whether a ``jit`` call has these settings."""
-        if self.like is None:
-            return is_inlined(params) and params["name"] == self.name
-        return all(params[name] == value for name, value in self.like.items())
+        return all(params[name] is value or params[name] == value for name, value in self.key[1])
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Wrapper) and self.key == other.key)
@@ -180,9 +184,13 @@ class Linearization:
         return [next(values) if k else Unknown(a) for k, a in zip(self.known_outs, self.out_avals, strict=True)]
 
     def __call__(self, primals: Sequence[Any]) -> tuple[list[Any], StagedMap, tuple[bool, ...]]:
-        known = [x for x, k in zip(primals, self.known, strict=True) if k] if self.is_linear else primals
-        known_outs, new = self.evaluate(known)
-        outs = self.spread_outs(known_outs)
+        if self.is_linear:
+            known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
+            outs = self.spread_outs(known_outs)
+        else:
+            results = self.program(primals)
+            split = len(results) - self.n_new
+            outs, new = results[:split], results[split:]
         pools = {"in": primals, "out": outs, "new": new}
         residuals = [pools[kind][where] for kind, where in self.residual_sources]
         return outs, StagedMap(self, residuals), self.active_outs
@@ -237,9 +245,14 @@ class Linearization:
         return aval if self.is_linear and not is_differentiable(aval) else tangent_aval(aval)
 
     def move(self, direction: str, residuals: Sequence[Any], moving: Tangents) -> Tangents:
-        program, which = self._moving(direction, tuple([t is not None for t in moving]))
-        results = iter(program([*residuals, *[t for t in moving if t is not None]]))
-        return tuple([next(results) if w else None for w in which])
+        mask = tuple(map(is_not, moving, repeat(None)))
+        found = (self.pulls if direction == "pull" else self.pushes).get(mask)
+        program, which = self._moving(direction, mask) if found is None else found
+        results = program([*residuals, *(moving if all(mask) else compress(moving, mask))])
+        if all(which):
+            return tuple(results)
+        values = iter(results)
+        return tuple([next(values) if w else None for w in which])
 
     def program_of(self, direction: str, mask: Sequence[bool]) -> Program:
         """The program of a pull or push: residuals, then what moves and is not the symbolic zero."""
@@ -372,17 +385,27 @@ _last_wrapper: weakref.WeakKeyDictionary[Any, Wrapper] = weakref.WeakKeyDictiona
 def wrapper_of(params: dict[str, Any]) -> Wrapper:
     """The settings of a ``jit`` call: those of the last call of the same jaxpr where they fit, which is cheaper than hashing."""
     found = _last_wrapper.get(params["jaxpr"])
-    if found is None or not found.fits(params):
+    if found is None or not (found.inline is params["inline"] and found.name == params["name"] if found.like is None
+                             else found.fits(params)):
         # Without the jaxpr: what is cached for as long as the jaxpr lives must not keep it alive.
         settings = {name: value for name, value in params.items() if name != "jaxpr"}
         found = _last_wrapper[params["jaxpr"]] = Wrapper(params["name"], None if is_inlined(params) else settings)
+        found.inline = params["inline"]
     return found
 
 
 def linearization_of(jaxpr: Any, active: tuple[bool, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
     """The linearization of a closed jaxpr, traced once."""
+    settings = current.get()
+    if (recent := wrapper.recent) is not None:  # most calls ask for what the last one asked for: a look is cheaper than a hash
+        of, flags, linear, under, held = recent
+        if of() is jaxpr and flags == active and linear is is_linear and under is settings and (found := held()) is not None:
+            return found  # type: ignore[no-any-return]
     key = ("linearize", active, is_linear, wrapper)
-    return cached(jaxpr, key, lambda: Linearization(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
+    made: Linearization = cached(jaxpr, key, lambda: Linearization(
+        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
+    wrapper.recent = weakref.ref(jaxpr), active, is_linear, settings, weakref.ref(made)
+    return made
 
 
 def pushforward_of(jaxpr: Any, structure: Any, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:

@@ -15,7 +15,7 @@ from dualrev._jax.traces import Trace, Tracer, process, set_current_trace
 from dualrev.engines import references
 from dualrev.engines.custom_derivatives import CustomJvp, CustomVjp, UserRule
 from dualrev.options.settings import current
-from dualrev.table.rows import Row, row_of
+from dualrev.table.rows import Row, row_of, rows
 
 Handler = Callable[[Any, Any, Sequence[Any], dict[str, Any]], Any]
 
@@ -67,7 +67,8 @@ class EngineTrace(Trace):
         primals, marks, moves = self.split(tracers)
         if not moves:
             return process(self.parent, primitive, primals, params)
-        results = self.operate(self.row_of(primitive), tracers, primals, marks, params)
+        row = rows.get(primitive)
+        results = self.operate(self.row_of(primitive) if row is None else row, tracers, primals, marks, params)
         return results if primitive.multiple_results else results[0]
 
     def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:

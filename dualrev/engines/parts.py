@@ -13,7 +13,7 @@ from dualrev._jax.avals import typeof
 from dualrev._jax.traces import Trace, Tracer, contents, ensure_no_leaks, set_current_trace, take_current_trace, to_concrete_value
 from dualrev.engines import references
 from dualrev.engines.base import EngineTrace, many
-from dualrev.options.settings import under
+from dualrev.options.settings import current, under
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Expansion, Row
 
@@ -73,7 +73,8 @@ class PartsTrace(EngineTrace):
                 params: dict[str, Any]) -> Sequence[Any]:
         apply = row.jvp if self.mode.pushes else functools.partial(row.through, self.mode)
         with set_current_trace(self.parent):
-            result = under(self.settings, apply, primals, marks, params)
+            is_current = current.get() is self.settings
+            result = apply(primals, marks, params) if is_current else under(self.settings, apply, primals, marks, params)
         if type(result) is Expansion:
             with set_current_trace(self):
                 return many(result.run(*tracers))

@@ -9,6 +9,8 @@ The same trace transposes: given :class:`Unknown` inputs, a *linear* program is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import is_not
 from typing import Any
 
 import jax
@@ -32,7 +34,7 @@ from dualrev.engines import forward_stretch, infinitesimal, references
 from dualrev.engines.base import EngineTrace, many
 from dualrev.engines.custom_derivatives import CustomVjp
 from dualrev.linear.maps import LinearMap, Tangents, Tape
-from dualrev.options.settings import Wide, under
+from dualrev.options.settings import Wide, current, under
 from dualrev.table import engine
 from dualrev.table.rows import Expansion, Linearized, Pushed, Row, Split, Unknown, aval_of
 
@@ -81,13 +83,10 @@ class TapeTrace(EngineTrace):
         self.modes: list[str] = []
         self.stretch: forward_stretch.Stretch | None = None
 
-    def new_slot(self) -> int:
+    def watch(self, primal: Any) -> Taped:
         slot = self.n_slots
         self.n_slots = slot + 1
-        return slot
-
-    def watch(self, primal: Any) -> Taped:
-        return Taped(self, primal, self.new_slot())
+        return Taped(self, primal, slot)
 
     def split(self, values: Sequence[Any]) -> tuple[list[Any], list[int | None], bool]:
         """Primals, slots (None for constants), and whether anything is watched."""
@@ -132,12 +131,15 @@ class TapeTrace(EngineTrace):
                 params: dict[str, Any]) -> Sequence[Any]:
         if self.stretch is not None:
             return self.stretch.operate(row, tracers, params)
-        active: tuple[Any, ...] = tuple([slot is not None for slot in marks])
+        active: tuple[Any, ...] = tuple(map(is_not, marks, repeat(None)))
         if self.wide:
             active = tuple([slot is not None and self.wide.get(slot, True) for slot in marks])
         with set_current_trace(self.parent):
             try:
-                result = under(self.settings, row.linearize, primals, active, params, self.is_linear)
+                if current.get() is self.settings:
+                    result = row.linearize(primals, active, params, self.is_linear)
+                else:
+                    result = under(self.settings, row.linearize, primals, active, params, self.is_linear)
             except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
                 if not self.is_linear:
                     raise

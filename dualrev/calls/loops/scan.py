@@ -244,7 +244,8 @@ def _reverse(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, 
     consts, init, xs = layout.groups(primals)
     groups = tuple(map(tuple, layout.groups(active)))
     linearization, on_carry = moving_carry(
-        lambda jaxpr, moves: linearization_of(jaxpr, (*groups[0], *moves, *groups[2]), is_linear, splice("scan")), layout.jaxpr, groups[1])
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*groups[0], *on_carry, *groups[2]), is_linear, splice("scan")),
+        layout.jaxpr, groups[1])
     body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry))
     known_consts, known_init = [x for x in consts if type(x) is not Unknown], only(init, body.known_carry)
     known_xs = [x for x in xs if type(x) is not Unknown]
