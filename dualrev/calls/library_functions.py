@@ -31,7 +31,9 @@ from dualrev._jax.new_primitives import matrix_primitive
 from dualrev.calls.staging import cached
 from dualrev.linear.maps import LinearMap
 from dualrev.rules.linalg.matrices import H, T, cast, diagonal, mm, real, triangular
-from dualrev.table.forms import ElementwiseRow, KindRow, LinearRow
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.forms import KindRow
+from dualrev.table.partials import ElementwiseRow
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import Row, register, rows
 

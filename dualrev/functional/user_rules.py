@@ -18,8 +18,9 @@ from dualrev.engines import reverse
 from dualrev.functional import checks
 from dualrev.linear import zeros
 from dualrev.table import forms
+from dualrev.table.operations import OpRow
 from dualrev.table.pushforward import pushforward as pushforward_row
-from dualrev.table.rows import OpRow, rows
+from dualrev.table.rows import rows
 
 
 def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex] | None = None,

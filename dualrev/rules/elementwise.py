@@ -36,7 +36,9 @@ from dualrev._jax.new_primitives import entrywise_primitive
 from dualrev._jax.primitives import add_any_p, primitive
 from dualrev.linear.maps import LinearMap
 from dualrev.rules.contract import cast_like
-from dualrev.table.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
+from dualrev.table.adjoints import BilinearRow
+from dualrev.table.forms import by_kind, elementwise, linear, over
+from dualrev.table.partials import ElementwiseRow, gather_up, spread
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import Row, ZeroRow, register, rows
 

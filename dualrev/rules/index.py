@@ -15,9 +15,11 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
-from dualrev.table.forms import LinearRow, linear
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.forms import linear
+from dualrev.table.operations import Site
 from dualrev.table.pushforward import PushforwardRow, pushforward
-from dualrev.table.rows import Site, register
+from dualrev.table.rows import register
 
 # ------------------------------------------------------------------------------------------------------- dynamic slices
 

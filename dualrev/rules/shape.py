@@ -17,7 +17,8 @@ from dualrev._jax.avals import convert_to, is_differentiable, tangent_dtype
 from dualrev._jax.primitives import primitive
 from dualrev._jax.sharding import cotangent_sharding, resharded
 from dualrev.linear.maps import LinearMap
-from dualrev.table.forms import LinearRow, alongside, elementwise, linear, linear_together
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.forms import alongside, elementwise, linear, linear_together
 from dualrev.table.pushforward import PushforwardRow
 from dualrev.table.rows import Row, aval_of, register
 

@@ -16,7 +16,8 @@ from dualrev._jax.avals import is_differentiable, tangent_aval
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.options.settings import under
 from dualrev.table import engine
-from dualrev.table.rows import OpRow, Reader, Row, Site, Unknown, aval_of, register
+from dualrev.table.operations import OpRow, Reader, Site
+from dualrev.table.rows import Row, Unknown, aval_of, register
 
 
 class PushforwardRow(OpRow):

@@ -22,8 +22,9 @@ from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.rules.linalg.matrices import H, across, cast, diagonal, down, epsilon, eye_like, keep, mm, solve, triangular, tril
 from dualrev.rules.linalg.ratio import Mode
 from dualrev.rules.linalg.spectral import SpectralRow, by_gaps, difference, off_diagonal, pairs, rounding
+from dualrev.table.operations import OpMap
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import OpMap, register
+from dualrev.table.rows import register
 
 
 def close(w: Any) -> Any:

@@ -25,7 +25,8 @@ from jax import lax
 from dualrev._jax.new_primitives import entrywise_primitive
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap
-from dualrev.table.forms import ElementwiseRow, LinearRow
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.partials import ElementwiseRow
 from dualrev.table.rows import Row, register
 
 Mode = Literal["open", "split", "pole", "zero"]

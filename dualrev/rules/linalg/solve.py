@@ -13,7 +13,7 @@ from jax import lax
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap
 from dualrev.rules.linalg.matrices import T, mm, tril, triu
-from dualrev.table.forms import LinearRow
+from dualrev.table.adjoints import LinearRow
 from dualrev.table.pushforward import PushforwardRow
 from dualrev.table.rows import Row, register
 

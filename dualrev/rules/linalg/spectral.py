@@ -46,8 +46,9 @@ from dualrev.rules.linalg.matrices import (
     real_dtype,
 )
 from dualrev.rules.linalg.ratio import Mode, ratio
+from dualrev.table.operations import OpMap, Site
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import OpMap, Site, Split, register
+from dualrev.table.rows import Split, register
 
 # ----------------------------------------------------------------------------------------------------------------- clusters
 

@@ -22,7 +22,9 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.rules.contract import DimensionNumbers, cast_like
 from dualrev.rules.reduce import where
-from dualrev.table.forms import LinearRow, bilinear, gather_up, linear
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.forms import bilinear, linear
+from dualrev.table.partials import gather_up
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import register
 

@@ -21,7 +21,9 @@ from dualrev.rules.contract import DimensionNumbers
 from dualrev.rules.reduce import where
 from dualrev.rules.sort import take_along
 from dualrev.rules.sparse.bcoo import ProductRow, at_entries, bcoo_data_transpose, bcoo_dense_transpose, by_factors, dense, each_batch
-from dualrev.table.forms import LinearRow, bilinear, gather_up, linear
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.forms import bilinear, linear
+from dualrev.table.partials import gather_up
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import Row, register
 
