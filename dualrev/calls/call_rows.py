@@ -13,7 +13,6 @@ from typing import Any
 from dualrev._jax.jaxprs import copy_jaxpr, jaxpr_as_fun
 from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
-from dualrev.engines.infinitesimal import singular_ops
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import current
 from dualrev.table.rows import Row, Unfold, Unknown, aval_of, register
@@ -99,7 +98,7 @@ class RunRow(Row):
         linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
         outs, linear_map, active_outs = linearization(primals)
         if linearization.may_have_poles and (current.get().split_repeated or (
-                is_concrete(primals) and any(op.site.row.is_singular(op.residuals) for op in singular_ops(linear_map)))):
+                is_concrete(primals) and any(part.is_singular() for part in linear_map.singular_parts()))):
             raise Unfold((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
         return outs, linear_map, active_outs
 

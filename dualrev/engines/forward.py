@@ -96,6 +96,8 @@ class ForwardTrace(Trace):
         if not moves:
             return process(self.parent, primitive, primals, params)
         row = row_of(primitive, "forward")
+        if row.chooses:
+            row = row.choose(primals, [t is not None for t in tangents], params)
         with set_current_trace(self.parent):
             try:
                 outs, tangents_out = under(self.settings, row.jvp, primals, tangents, params)

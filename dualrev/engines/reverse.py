@@ -149,6 +149,8 @@ class TapeTrace(Trace):
         with set_current_trace(self.parent):
             try:
                 row = row_of(primitive, "reverse")
+                if row.chooses:
+                    row = row.choose(primals, active, params)
                 outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
             except Unfold as program:
                 if self.is_whole or program.plain is None:

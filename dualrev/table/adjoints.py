@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,23 @@ from dualrev.linear.maps import Tangents
 from dualrev.linear.products import contraction
 from dualrev.options.settings import Wide, widened
 from dualrev.table.operations import OpRow, Reader, Site
-from dualrev.table.rows import aval_of
+from dualrev.table.rows import AllBut, Cost, aval_of
 
 
 class LinearRow(OpRow):
     """An operation that is linear in some operands, jointly: the push is the operation, the pull its stated adjoint."""
 
     form = "linear"
+    kind = "linear"
 
-    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], together: bool,
-                 fixed: tuple[int, ...]):
+    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], together: bool = False,
+                 fixed: tuple[int, ...] = (), cost: Cost = "work", linear_in: Iterable[int] | None = None, selects: Iterable[int] = ()):
         super().__init__(primitive)
+        self.cost, self.selects = cost, frozenset(selects)
+        if linear_in is not None:
+            self.linear_in = frozenset(linear_in)
+        else:
+            self.linear_in = AllBut(*fixed) if together else frozenset(i for i, a in enumerate(adjoints) if a is not None)
         self.together = together
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         self.fixed = fixed
@@ -87,12 +93,15 @@ class BilinearRow(OpRow):
     """``out = x * y`` for a product that is linear in each of two operands; others, such as indices, are fixed."""
 
     form = "bilinear"
+    kind = "product"
 
-    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None]):
+    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], cost: Cost = "work"):
         super().__init__(primitive)
+        self.cost = cost
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         x, y = [i for i, a in enumerate(adjoints) if a is not None]
         self.partner = {x: y, y: x}
+        self.linear_in = frozenset((x, y))
 
     def is_read(self, i: int, active: tuple[bool, ...]) -> bool:
         """Whether an operand is fixed, or its partner moves."""
@@ -150,11 +159,14 @@ class AlongsideRow(OpRow):
     """Output ``i`` is operand ``i``, and only the arrangement differs: what moves goes through the operation by itself."""
 
     form = "alongside"
+    kind = "linear"
+    linear_in = AllBut()
 
     compiles = False
 
-    def __init__(self, primitive: Any, params_of: Callable[..., dict[str, Any]] | None):
+    def __init__(self, primitive: Any, params_of: Callable[..., dict[str, Any]] | None, cost: Cost = "work"):
         super().__init__(primitive)
+        self.cost = cost
         self.params_of = params_of
 
     def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:

@@ -17,14 +17,15 @@ modes, symbolic zeros, scalars that broadcast and low precision are handled here
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dualrev import errors
 from dualrev.linear.maps import LinearMap
 from dualrev.table.adjoints import AlongsideRow, BilinearRow, LinearRow
+from dualrev.table.choosing import KindRow
 from dualrev.table.partials import ElementwiseRow, Over
-from dualrev.table.rows import Row, aval_of, register
+from dualrev.table.rows import Cost, Row, register
 
 
 class RefusingRow(Row):
@@ -56,54 +57,39 @@ class ImpossibleRow(RefusingRow):
         return errors.no_derivative(self.primitive, self.why, self.what_to_do)
 
 
-class KindRow(Row):
-    """One row for real operands and one for complex ones."""
-
-    form = "by kind"
-
-    def __init__(self, primitive: Any, real: Row, complex_: Row):
-        super().__init__(primitive)
-        self.real = real
-        self.complex = complex_
-
-    def row(self, primals: Sequence[Any]) -> Row:
-        return self.complex if aval_of(primals[0]).dtype.kind == "c" else self.real
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return self.row(primals).jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return self.row(primals).linearize(primals, active, params, is_linear)
-
-
 # ------------------------------------------------------------------------------------------------------------- stating a row
 
 
-def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex | None) -> None:
-    """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, a constant, or None for 0."""
-    register(ElementwiseRow(primitive, *partials))
+def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex | None, cost: Cost = "entrywise",
+                linear_in: Iterable[int] | None = None) -> None:
+    """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, a constant, or None for 0.
+
+    ``linear_in``: the operands in which the operation is linear, where the partials' signatures say otherwise.
+    """
+    register(ElementwiseRow(primitive, *partials, cost=cost, linear_in=linear_in))
 
 
-def linear(primitive: Any, *adjoints: Callable[..., Any] | None) -> None:
+def linear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
     """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand, such as an index or what decides a
     selection, that the operation is flat in, and none for such operands at the end.
 
     In an adjoint, operands that the operation is linear in are abstract values (shape and dtype), the others are values.
+    ``linear_in``: the operands in which the operation is linear, where that is not so for each that has an adjoint.
     """
-    register(LinearRow(primitive, adjoints, together=False, fixed=()))
+    register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in))
 
 
-def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[int, ...] = ()) -> None:
+def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[int, ...] = (), cost: Cost = "work",
+                    selects: Iterable[int] = ()) -> None:
     """As :func:`linear` for any number of operands: one adjoint returns a cotangent for each operand not in ``fixed``."""
-    register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed))
+    register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed, cost=cost, selects=selects))
 
 
-def bilinear(primitive: Any, *adjoints: Callable[..., Any] | None) -> None:
+def bilinear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "work") -> None:
     """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands, in which the one that is asked for is an abstract
     value; None for other operands, such as indices.
     """
-    register(BilinearRow(primitive, adjoints))
+    register(BilinearRow(primitive, adjoints, cost))
 
 
 def over(function: Callable[..., Any]) -> Over:
@@ -111,13 +97,13 @@ def over(function: Callable[..., Any]) -> Over:
     return Over(function)
 
 
-def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = None) -> None:
+def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = None, cost: Cost = "work") -> None:
     """State that output ``i`` is operand ``i``: tangents go through the operation as the operands do, and so do cotangents.
 
     ``params_of(operands that move, their positions, back, **params)`` gives the parameters for those alone, and for the way
     back if ``back``; without it, they are the same.
     """
-    register(AlongsideRow(primitive, params_of))
+    register(AlongsideRow(primitive, params_of, cost))
 
 
 def impossible(primitive: Any, why: str, what_to_do: str) -> None:
@@ -127,4 +113,4 @@ def impossible(primitive: Any, why: str, what_to_do: str) -> None:
 
 def by_kind(real: Row, complex_: Row) -> None:
     """State the derivative of one primitive by one row for real operands and another for complex ones."""
-    register(KindRow(real.primitive, real, complex_))
+    register(KindRow(real, complex_))

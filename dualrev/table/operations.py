@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -89,6 +89,13 @@ class OpMap(LinearMap):
     def name(self) -> str:  # type: ignore[override]
         return str(self.site.row.primitive)
 
+    def singular_parts(self) -> Iterator[LinearMap]:
+        if self.site.row.may_be_singular:
+            yield self
+
+    def is_singular(self) -> bool:
+        return self.site.row.is_singular(self.residuals)
+
     def push(self, *tangents: Any) -> Tangents:
         if is_eager((*self.residuals, *tangents)):
             return self.site.compiled("push")(self.residuals, tangents)
@@ -134,6 +141,8 @@ class OpRow(Row):
     is_users_own = False
     #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
     reads_avals = True
+    #: Whether the pushes and pulls divide by zero at some values, at which :meth:`is_singular` says so.
+    may_be_singular = False
     #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
     compiles = True
 
@@ -152,6 +161,10 @@ class OpRow(Row):
     @abstractmethod
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         ...
+
+    def is_singular(self, residuals: Tangents) -> bool:
+        """Whether pushes and pulls divide by zero at these residuals, whose values are known."""
+        return False
 
     def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
         return [is_differentiable(aval_of(out)) for out in outs]

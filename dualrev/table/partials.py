@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from jax import lax
 
 from dualrev import errors
+from dualrev._jax.avals import is_differentiable
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.linear.products import combiner
 from dualrev.options.settings import Wide
 from dualrev.table.operations import OpRow, Reader, Site
-from dualrev.table.rows import aval_of
+from dualrev.table.rows import Cost, Kind, aval_of
 
 
 def spread(t: Any, shape: tuple[int, ...]) -> Any:
@@ -48,19 +49,38 @@ class ElementwiseRow(OpRow):
     """
 
     form = "elementwise"
+    is_diagonal = True
 
-    def __init__(self, primitive: Any, *partials: Any):
+    def __init__(self, primitive: Any, *partials: Any, cost: Cost = "entrywise", linear_in: Iterable[int] | None = None):
         super().__init__(primitive)
-        self.partials = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
+        self.stated = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
         self.is_over = [isinstance(p, Over) for p in partials]
+        self.cost = cost
+        self.kind, self.linear_in = ("diagonal", frozenset(linear_in)) if linear_in is not None else self._algebra()
         self.plans: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
+
+    def _algebra(self) -> tuple[Kind, frozenset[int]]:
+        """What the signatures say: an operand whose own partial does not read it, nor the output, is one in which ``f`` is linear.
+
+        They cannot tell ``x y`` from ``x y + x + y``, nor steps from constants: where they mislead, ``linear_in`` is declared.
+        """
+        reads = {i: p.positions if isinstance(p, Reader) else frozenset() for i, p in enumerate(self.stated)
+                 if p is not None and not (isinstance(p, Reader) and p.reads_out)}
+        linear = frozenset(i for i, read in reads.items() if i not in read)
+        has_derivative = {i for i, p in enumerate(self.stated) if p is not None}
+        if linear == has_derivative and not any(reads.values()):
+            return "linear", linear
+        if linear == has_derivative and len(linear) == 2 and not any(self.is_over):
+            return "product", linear
+        is_joint = not any(reads[i] & linear for i in linear)
+        return "diagonal", linear if is_joint else frozenset()
 
     def plan(self, active: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
         """Which operands the moving partials read, and whether they read the output."""
         try:
             return self.plans[active]
         except KeyError:
-            moving = [p for p, moves in zip(self.partials, active, strict=True) if moves and isinstance(p, Reader)]
+            moving = [p for p, moves in zip(self.stated, active, strict=True) if moves and isinstance(p, Reader)]
             plan = (tuple(i for i in range(len(active)) if any(p.reads(i) for p in moving)),
                     any(p.reads_out for p in moving))
             self.plans[active] = plan
@@ -90,7 +110,7 @@ class ElementwiseRow(OpRow):
             operands[i] = value
         terms: list[Any] = []
         for i, t in zip(site.positions, moving, strict=True):
-            partial = self.partials[i]
+            partial = self.stated[i]
             if t is None or partial is None:
                 terms.append(None)
                 continue
@@ -115,6 +135,25 @@ class ElementwiseRow(OpRow):
             if term is not None and term.shape != shape:
                 raise errors.RuleError(f"the rule for {self.primitive} has a partial of shape {list(term.shape)} for operand {i}; "
                                        f"expected {list(shape)}, that of the output")
+
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+        wanted = [p is not None and is_differentiable(aval_of(x)) and (active is None or bool(active[i]))
+                  for i, (p, x) in enumerate(zip(self.stated, primals, strict=True))]
+        (out,) = self.bind(primals, params)
+        found: list[Any] = []
+        for i, partial in enumerate(self.stated):
+            if not wanted[i]:
+                found.append(None)
+            elif isinstance(partial, Reader):
+                keywords = partial.keywords(params)
+                if partial.reads_out:
+                    keywords["out"] = out
+                factor = partial.function(*primals, **keywords)
+                factor = lax.div(lax.full_like(factor, 1), factor) if self.is_over[i] else factor
+                found.append(spread(zeros.cast(factor, out.dtype), out.shape))
+            else:
+                found.append(lax.full_like(out, partial))
+        return found
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
         terms = self.terms(site, residuals, tangents)

@@ -190,6 +190,7 @@ class SchurRow(PushforwardRow):
     """Real matrices must have real eigenvalues, and no two eigenvalues may coincide: an error where values are known, otherwise NaN."""
 
     may_refuse = True
+    may_be_singular = True
 
     def __init__(self) -> None:
         super().__init__(lax.linalg.schur_p, schur_push, schur_saves, False)

@@ -170,7 +170,7 @@ class SumDuplicatesRow(LinearRow):
         return super().linearize(primals, active, self.counted(primals, params), is_linear)
 
 
-register(SumDuplicatesRow(primitive("bcoo_sum_duplicates"), (sum_duplicates_transpose,), together=False, fixed=()))
+register(SumDuplicatesRow(primitive("bcoo_sum_duplicates"), (sum_duplicates_transpose,)))
 
 
 # ------------------------------------------------------------------------------------------------------ bcoo: products
@@ -278,8 +278,10 @@ bilinear(primitive("bcoo_dot_general_sampled"),
 class ProductRow(PushforwardRow):
     """A product of two operands whose push is a program; each factor is kept only where the other moves."""
 
+    kind = "product"
+
     def __init__(self, primitive: Any, product: Callable[..., Any], factors: tuple[int, int]):
-        super().__init__(primitive, product, None, False)
+        super().__init__(primitive, product, linear_in=factors)
         self.partner = dict(zip(factors, factors[::-1], strict=True))
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
