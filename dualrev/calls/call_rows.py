@@ -15,7 +15,7 @@ from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import current
-from dualrev.table.rows import Row, Unfold, Unknown, aval_of, register
+from dualrev.table.rows import Cost, Row, Unfold, Unknown, aval_of, register
 
 Forward = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[list[Any], Sequence[Any]]]
 Reverse = Callable[[Sequence[Any], tuple[bool, ...], dict[str, Any], bool],
@@ -35,8 +35,12 @@ def own_copy(jaxpr: Any) -> Any:
 class CallRow(Row):
     """An operation that holds programs of its own: its parameters ``jaxprs`` are jaxprs, or tuples of them."""
 
-    def __init__(self, primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse):
+    kind = "call"
+
+    def __init__(self, primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse, cost: Cost = "work",
+                 selects: frozenset[int] = frozenset()):
         super().__init__(primitive)
+        self.cost, self.selects = cost, selects
         self.jaxprs = jaxprs
         self.forward = forward
         self.reverse = reverse
@@ -79,6 +83,9 @@ class RunRow(Row):
     ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` how its derivatives are bound.
     """
 
+    kind = "call"
+    cost = "its program"
+
     def __init__(self, primitive: Any, jaxpr_of: Callable[[dict[str, Any]], Any], wrapper_of: Callable[[dict[str, Any]], Wrapper]):
         super().__init__(primitive)
         self.jaxpr_of = jaxpr_of
@@ -103,6 +110,7 @@ class RunRow(Row):
         return outs, linear_map, active_outs
 
 
-def call(primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse) -> None:
+def call(primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse, cost: Cost = "work",
+         selects: frozenset[int] = frozenset()) -> None:
     """State how an operation that holds programs, in its parameters ``jaxprs``, is pushed through and linearized."""
-    register(CallRow(primitive, jaxprs, forward, reverse))
+    register(CallRow(primitive, jaxprs, forward, reverse, cost, selects))

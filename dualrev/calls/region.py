@@ -185,6 +185,8 @@ def linearize_by_matrix(primals: Sequence[Any], active: tuple[bool, ...],
 class RegionRow(Row):
     """The derivative of a region under its own mode is that of its program, under the other a matrix."""
 
+    kind = "call"
+
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         active = tuple([t is not None for t in tangents])
         moving = _only(tangents, active)

@@ -173,6 +173,8 @@ class Unstaged:
 class ShardMapRow(Row):
     """``shard_map``; un-jitted, it runs operation by operation, as jax's does."""
 
+    kind = "call"
+
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         active = tuple([t is not None for t in tangents])
         moves_out: list[bool] = []
