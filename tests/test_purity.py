@@ -18,7 +18,8 @@ from jax import lax
 import dualrev
 from dualrev._jax.libraries import foreign_rules, is_of_jax, owner_of
 from dualrev.calls.foreign import ForeignRow
-from dualrev.table.rows import OpRow, row_of, rows
+from dualrev.table.operations import OpRow
+from dualrev.table.rows import row_of, rows
 
 PACKAGE = pathlib.Path(dualrev.__file__).parent
 ORACLE = PACKAGE / "oracle.py"

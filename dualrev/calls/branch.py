@@ -175,5 +175,5 @@ def _reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str,
     return outs, CondMap(index, pools, linearizations, places), moves_out
 
 
-call(cond_p, ("branches",), _evaluate, _reverse)
+call(cond_p, ("branches",), _evaluate, _reverse, selects=frozenset((0,)))
 

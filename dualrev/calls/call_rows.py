@@ -14,11 +14,10 @@ from dualrev._jax.jaxprs import copy_jaxpr, jaxpr_as_fun
 from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
-from dualrev.engines.infinitesimal import singular_ops
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import current
 from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Expansion, Linearized, Pushed, Row, Unknown, aval_of, register
+from dualrev.table.rows import Cost, Expansion, Linearized, Pushed, Row, Unknown, aval_of, register
 
 Evaluate = Callable[[Mode, Sequence[Any], Sequence[Parts], dict[str, Any]], tuple[list[Any], Sequence[Parts]]]
 Reverse = Callable[[Sequence[Any], tuple[bool, ...], dict[str, Any], bool],
@@ -41,8 +40,12 @@ class CallRow(Row):
     ``evaluate(mode, primals, parts, params)`` gives values and parts under a mode that goes forward.
     """
 
-    def __init__(self, primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse):
+    kind = "call"
+
+    def __init__(self, primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
+                 selects: frozenset[int] = frozenset()):
         super().__init__(primitive)
+        self.cost, self.selects = cost, selects
         self.jaxprs = jaxprs
         self.evaluate = evaluate
         self.reverse = reverse
@@ -105,6 +108,9 @@ class RunRow(Row):
     ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` how its derivatives are bound.
     """
 
+    kind = "call"
+    cost = "its program"
+
     def __init__(self, primitive: Any, jaxpr_of: Callable[[dict[str, Any]], Any], wrapper_of: Callable[[dict[str, Any]], Wrapper]):
         super().__init__(primitive)
         self.jaxpr_of = jaxpr_of
@@ -127,11 +133,12 @@ class RunRow(Row):
         linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
         outs, linear_map, active_outs = linearization(primals)
         if linearization.may_have_poles and (current.get().split_repeated or (
-                is_concrete(primals) and any(op.site.row.is_singular(op.residuals) for op in singular_ops(linear_map)))):
+                is_concrete(primals) and any(part.is_singular() for part in linear_map.singular_parts()))):
             return Expansion((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
         return outs, linear_map, active_outs
 
 
-def call(primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse) -> None:
+def call(primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
+         selects: frozenset[int] = frozenset()) -> None:
     """State how an operation that holds programs, in its parameters ``jaxprs``, is evaluated with parts and linearized."""
-    register(CallRow(primitive, jaxprs, evaluate, reverse))
+    register(CallRow(primitive, jaxprs, evaluate, reverse, cost, selects))

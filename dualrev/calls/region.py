@@ -186,6 +186,8 @@ def linearize_by_matrix(primals: Sequence[Any], active: tuple[bool, ...],
 class RegionRow(Row):
     """The derivative of a region under its own mode is that of its program, under the other a matrix."""
 
+    kind = "call"
+
     def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
         if mode.pushes:
             return self.jvp(primals, parts, params)

@@ -26,8 +26,8 @@ from dualrev.calls.staging import Linearization, Program, cached, linearization_
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import current, settings_of, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
-from dualrev.programs.recomputation import MinCut, Scheduled
 from dualrev.table.mode import Mode, Parts
+from dualrev.table.recomputation import MinCut, Scheduled
 
 
 def choice_of(policy: Any, n_out: int) -> Choice:
@@ -196,4 +196,4 @@ def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dic
     return outs, RematMap(held, plan), plan.linearization.active_outs
 
 
-call(remat_p, ("jaxpr",), _remat_evaluate, _remat_reverse)
+call(remat_p, ("jaxpr",), _remat_evaluate, _remat_reverse, cost="its program")

@@ -176,6 +176,8 @@ class Unstaged:
 class ShardMapRow(Row):
     """``shard_map``; un-jitted, it runs operation by operation, as jax's does."""
 
+    kind = "call"
+
     def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
         leaves, structure = mode.flatten(parts)
         structure_out: list[Any] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import is_not
 from typing import Any
@@ -25,7 +25,6 @@ from dualrev._jax.source_lines import line_of, user_frame
 from dualrev._jax.traces import Tracer, is_batching, is_eager
 from dualrev.engines import reverse
 from dualrev.engines.forward import TANGENTS
-from dualrev.engines.infinitesimal import singular_ops
 from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.options.settings import DEFAULT, current
@@ -130,7 +129,7 @@ class Linearization:
             self.out_avals = tuple([aval_of(x) for x in outs])
             self.known_outs = [type(x) is not Unknown for x in outs]
             self.active_outs = tuple([slot is not None for slot in tape.out_slots])
-            self.may_have_poles = any(True for _ in singular_ops(tape))
+            self.may_have_poles = any(True for _ in tape.singular_parts())
             leaves, self.treedef = jax.tree_util.tree_flatten(tape)
             self.tape_sources = tape.sources
             new = self._classify(leaves, args, outs)
@@ -282,6 +281,9 @@ class StagedMap(LinearMap):
     def tape(self) -> Any:
         return self.linearization.tape(self.residuals)
 
+    def singular_parts(self) -> Iterator[LinearMap]:
+        return self.tape().singular_parts()
+
     def unstaged(self) -> Any:
         return self.tape()
 
@@ -303,8 +305,8 @@ jax.tree_util.register_pytree_node(
 def may_refuse(jaxpr: Any) -> bool:
     """Whether a program has an operation, in itself or in a call, whose row refuses some values."""
     for eqn in jaxpr.eqns:
-        inner = eqn.params.get("jaxpr")
-        if getattr(rows.get(eqn.primitive), "may_refuse", False) or (inner is not None and may_refuse(getattr(inner, "jaxpr", inner))):
+        row, inner = rows.get(eqn.primitive), eqn.params.get("jaxpr")
+        if (row is not None and row.may_refuse) or (inner is not None and may_refuse(getattr(inner, "jaxpr", inner))):
             return True
     return False
 

@@ -24,6 +24,7 @@ from dualrev.calls.staging import cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
+from dualrev.table.choosing import ByParameterRow
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Linearized, Pushed, Row, aval_of, register, rows
 
@@ -182,6 +183,7 @@ def application(operation: Callable[[Any], Any], x: Any, indices: Any, updates: 
 class UserOperationRow(Row):
     """A program equivalent to an operation that holds a program on scalars stands in for it, and is differentiated."""
 
+    kind = "call"
     #: The parameters that hold the program and its constants, and those that no derivative needs.
     jaxpr, consts, ignored = "jaxpr", "consts", ("computation",)
 
@@ -227,13 +229,9 @@ class UserOperationRow(Row):
 
 
 class ApplyRow(UserOperationRow):
-    """A scatter, which is a function applied in place where it holds one."""
+    """A scatter that holds a function: it is applied in place."""
 
     jaxpr, consts = "update_jaxpr", "update_consts"
-
-    def __init__(self, plain: Row, program: Callable[..., Any]):
-        super().__init__(plain.primitive, program)
-        self.plain = plain
 
     def flat(self, jaxpr: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Arrays:
         operation = entry_by_entry(jaxpr)
@@ -242,17 +240,7 @@ class ApplyRow(UserOperationRow):
     def check(self, active: Sequence[bool]) -> None:
         pass
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
-        if params[self.jaxpr] is None:
-            return self.plain.through(mode, primals, parts, params)
-        return super().through(mode, primals, parts, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
-        if params[self.jaxpr] is None:
-            return self.plain.linearize(primals, active, params, is_linear)
-        return super().linearize(primals, active, params, is_linear)
-
 
 register(UserOperationRow(lax.reduce_p, reduction))
 register(UserOperationRow(primitive("reduce_window"), windowed_reduction))
-register(ApplyRow(rows[lax.scatter_p], application))
+register(ByParameterRow(rows[lax.scatter_p], ApplyRow(lax.scatter_p, application), lambda params: params[ApplyRow.jaxpr] is not None))

@@ -71,6 +71,8 @@ class PartsTrace(EngineTrace):
 
     def operate(self, row: Row, tracers: Sequence[Any], primals: Sequence[Any], marks: Sequence[Any],
                 params: dict[str, Any]) -> Sequence[Any]:
+        if row.chooses:
+            row = row.choose(primals, [p is not None for p in marks], params)
         apply = row.jvp if self.mode.pushes else functools.partial(row.through, self.mode)
         with set_current_trace(self.parent):
             is_current = current.get() is self.settings

@@ -136,6 +136,8 @@ class TapeTrace(EngineTrace):
             active = tuple([slot is not None and self.wide.get(slot, True) for slot in marks])
         with set_current_trace(self.parent):
             try:
+                if row.chooses:
+                    row = row.choose(primals, active, params)
                 if current.get() is self.settings:
                     result = row.linearize(primals, active, params, self.is_linear)
                 else:

@@ -18,8 +18,9 @@ from dualrev.engines import reverse
 from dualrev.functional import checks
 from dualrev.linear import zeros
 from dualrev.table import forms
+from dualrev.table.operations import OpRow
 from dualrev.table.pushforward import pushforward as pushforward_row
-from dualrev.table.rows import OpRow, rows
+from dualrev.table.rows import rows
 
 
 def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex] | None = None,
@@ -74,11 +75,11 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex]
 
 
 def _register_row(primitive: Any, partials: Any, pushforward: Any, adjoint: Any) -> None:
-    """State a row, and have all that it returns checked."""
+    """State a row, and have all that it returns checked; its signatures are no promise that the operation is linear in anything."""
     if partials is not None:
-        forms.elementwise(primitive, *partials)
+        forms.elementwise(primitive, *partials, cost="work", linear_in=())
     elif pushforward is not None:
-        pushforward_row(primitive, pushforward)
+        pushforward_row(primitive, pushforward, linear_in=())
     elif callable(adjoint):
         forms.linear(primitive, adjoint)
     else:
