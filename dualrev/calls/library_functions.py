@@ -26,7 +26,7 @@ from dualrev import errors
 from dualrev._jax.avals import common_dtype
 from dualrev._jax.calls import jit_p
 from dualrev._jax.jaxprs import is_literal, jaxpr_as_fun, stage
-from dualrev._jax.library_functions import library_function
+from dualrev._jax.library_functions import LIBRARY_FUNCTIONS, library_function
 from dualrev._jax.new_primitives import matrix_primitive
 from dualrev.calls.staging import cached
 from dualrev.rules.linalg.matrices import H, T, cast, diagonal, mm, real, triangular
@@ -38,7 +38,7 @@ from dualrev.table.rows import register, rows
 
 def program_of(params: dict[str, Any]) -> Any:
     """The program that a ``jit`` call is differentiated as."""
-    name = library_function(params)
+    name = library_function(params) if params["name"] in LIBRARY_FUNCTIONS else None
     return params["jaxpr"] if name is None else _in_place_of(name, params["jaxpr"])
 
 

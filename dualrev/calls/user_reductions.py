@@ -21,11 +21,12 @@ from dualrev._jax.jaxprs import ClosedJaxpr, stage
 from dualrev._jax.primitives import primitive
 from dualrev.calls.call_rows import splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
-from dualrev.linear.maps import LinearMap
+from dualrev.engines.forward import TANGENTS
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
 from dualrev.table.choosing import ByParameterRow
-from dualrev.table.rows import Row, aval_of, register, rows
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Linearized, Pushed, Row, aval_of, register, rows
 
 Arrays = list[Any]
 #: The user's operation on arrays: entry by entry, all operands at once.
@@ -213,13 +214,16 @@ class UserOperationRow(Row):
                                        "the operation and may be used any number of times.",
                                        "Reduce with the identity, and combine the result with the other value.")
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        active = tuple([t is not None for t in tangents])
-        self.check(active)
-        return pushforward_of(self.stand_in(primals, params), active, splice(self.primitive))(primals, tangents)
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        self.check([p is not None for p in parts])
+        structure = mode.flatten(parts)[1]
+        return pushforward_of(self.stand_in(primals, params), structure, splice(self.primitive), mode)(primals, parts)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
+        return pushed
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         self.check(active)
         return linearization_of(self.stand_in(primals, params), active, is_linear, splice(self.primitive))(primals)
 

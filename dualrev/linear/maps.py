@@ -185,7 +185,7 @@ class Tape(LinearMap):
         kept, sources = [], []
         for entry, source in zip(reversed(self.entries), reversed(self.sources), strict=True):
             _, ins, outs = entry
-            if any(slot in needed for slot in outs if slot is not None):
+            if not needed.isdisjoint(outs):
                 needed.update(ins)
                 kept.append(entry)
                 sources.append(source)

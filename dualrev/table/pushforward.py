@@ -13,11 +13,12 @@ import jax
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, tangent_aval
-from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.linear.maps import Tangents, Tape
 from dualrev.options.settings import under
 from dualrev.table import engine
+from dualrev.table.mode import Mode
 from dualrev.table.operations import OpRow, Reader, Site
-from dualrev.table.rows import AllBut, Cost, Row, Unknown, aval_of, register
+from dualrev.table.rows import AllBut, Cost, Expansion, Row, Unknown, aval_of, register
 
 
 class PushforwardRow(OpRow):
@@ -152,13 +153,14 @@ class DefinedRow(Row):
 
         return run
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return engine.push_through(self.function(params), primals, tangents)
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Expansion:
+        return Expansion(None, self.function(params))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        outs, tape = engine.linearize(self.function(params), primals, active, is_linear)
-        return outs, tape, [slot is not None for slot in tape.out_slots]
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Expansion:
+        return Expansion(None, self.function(params))
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Expansion:
+        return Expansion(None, self.function(params))
 
 
 def definition(primitive: Any, program: Callable[..., Any]) -> None:

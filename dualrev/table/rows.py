@@ -17,6 +17,7 @@ from dualrev._jax.avals import typeof
 from dualrev.linear.maps import LinearMap
 from dualrev.table import engine
 from dualrev.table.exclusions import EXCLUDED
+from dualrev.table.mode import Mode
 
 #: The table: primitive -> its row.
 rows: dict[Any, Row] = {}
@@ -53,6 +54,39 @@ class Unknown:
 
 def aval_of(x: Any) -> Any:
     return x.aval if type(x) is Unknown else typeof(x)
+
+
+class Expansion:
+    """What a row gives where the operation is to be replaced by a program: ``run(*operands)``, under the mode that asked.
+
+    ``plain`` is what the row would give otherwise, for a tape that is a part of another, or None if it has nothing else.
+    """
+
+    __slots__ = ("plain", "run")
+
+    def __init__(self, plain: Any, run: Callable[..., Any]):
+        self.plain = plain
+        self.run = run
+
+
+class Split:
+    """What a row gives where it finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
+
+    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
+    (see :mod:`dualrev.engines.infinitesimal`).
+    """
+
+    __slots__ = ("linearize", "plain")
+
+    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+        self.plain = plain
+        self.linearize = linearize
+
+
+#: Outputs and their tangents, or a program to push through in the operation's place.
+Pushed = tuple[list[Any], Sequence[Any]] | Expansion
+#: Outputs, linear map and which outputs it maps to, or what else is to be done.
+Linearized = tuple[list[Any], LinearMap | None, Sequence[bool]] | Expansion | Split
 
 
 class AllBut:
@@ -135,13 +169,16 @@ class Row(ABC):
         return self
 
     @abstractmethod
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         ...
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+        """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
+        return mode.row(self, primals, parts, params)
 
     def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
         """Of an operation that :attr:`is_diagonal`: for each operand the factor of its tangent, as the output in shape and dtype.
@@ -195,31 +232,6 @@ def load_optional() -> None:
                 importlib.import_module(file)
             rows.update(stated)
             optional.pop(module, None)
-
-
-class Split(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
-
-    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
-    (see :mod:`dualrev.engines.infinitesimal`).
-    """
-
-    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
-        super().__init__()
-        self.plain = plain
-        self.linearize = linearize
-
-
-class Unfold(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that holds a program in which a row looks at values: evaluate it one operation at a time.
-
-    ``plain`` is the linearization that does not look.
-    """
-
-    def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
-        super().__init__()
-        self.plain = plain
-        self.run = run
 
 
 class ZeroRow(Row):

@@ -48,7 +48,7 @@ from dualrev.rules.linalg.matrices import (
 from dualrev.rules.linalg.ratio import Mode, ratio
 from dualrev.table.operations import OpMap, Site
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import Split, register
+from dualrev.table.rows import Linearized, Split, register
 
 # ----------------------------------------------------------------------------------------------------------------- clusters
 
@@ -163,8 +163,7 @@ class SpectralRow(PushforwardRow):
         idle = self.idle(cotangents, saved)
         return super().pull(site, residuals if idle is None else ((*saved, idle),), cotangents)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
         assert isinstance(linear_map, OpMap)  # rows of one operation make no other
         (saved,) = linear_map.residuals
@@ -177,7 +176,7 @@ class SpectralRow(PushforwardRow):
         if has_poles:
             self.refuse(saved)
         if has_poles or current.get().split_repeated:
-            raise Split((outs, linear_map, active_outs), linearize_split)
+            return Split((outs, linear_map, active_outs), linearize_split)
         return outs, linear_map, active_outs
 
 
