@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dualrev import errors
 from dualrev._jax.avals import typeof
 from dualrev.linear.maps import LinearMap
+from dualrev.options.settings import Active
 from dualrev.table import engine
 from dualrev.table.exclusions import EXCLUDED
 from dualrev.table.mode import Mode
@@ -164,7 +165,7 @@ class Row(ABC):
         #: Where the row is stated: the file, within the package or by its name alone, and the line.
         self.where = f"{path.removeprefix(_PACKAGE) if path.startswith(_PACKAGE) else os.path.basename(path)}:{frame.f_lineno}"
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
         """The row that is in force for these operands (values, or :class:`Unknown`), of which some are active, and parameters."""
         return self
 
@@ -173,14 +174,14 @@ class Row(ABC):
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         ...
 
     def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
         """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
         return mode.row(self, primals, parts, params)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
         """Of an operation that :attr:`is_diagonal`: for each operand the factor of its tangent, as the output in shape and dtype.
 
         None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (without it, all are).
@@ -195,7 +196,8 @@ class Row(ABC):
         which: list[bool] = []
 
         def push(*primals: Any) -> list[Any]:
-            _, moved = self.jvp(list(primals), tangents, params)
+            pushed = self.jvp(list(primals), tangents, params)
+            _, moved = engine.push_through(pushed.run, primals, tangents) if isinstance(pushed, Expansion) else pushed
             which[:] = [t is not None for t in moved]
             return [t for t in moved if t is not None]
 
@@ -248,7 +250,7 @@ class ZeroRow(Row):
         outs = self.bind(primals, params)
         return outs, [None] * len(outs)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         if is_linear:
             raise errors.not_linear(self.primitive)
