@@ -21,12 +21,10 @@ import numpy as np
 import pytest
 from agreement import promoting
 from cases import CASES, Case, Constant
-from jax import lax
 
 import dualrev.calls.families  # noqa: F401  (fills the table)
-from dualrev._jax.calls import cond_p
 from dualrev._jax.jaxprs import is_literal
-from dualrev.table.rows import AllBut, Expansion, Row, row_of, rows
+from dualrev.table.rows import Expansion, Row, row_of
 
 DOUBLE = ("float64", "complex128")
 

@@ -188,6 +188,13 @@ class Row(ABC):
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
 
+    def first(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        """``Df[t]``, one for each output, None where it is zero; a tangent of None is zero."""
+        result = self.jvp(primals, tangents, params)
+        if isinstance(result, Expansion):
+            return engine.push_through(result.run, primals, tangents)[1]
+        return list(result[1])
+
     def second(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """``D²f[t, t]``, one for each output, None where it is zero; a tangent of None is zero.
 
@@ -196,8 +203,7 @@ class Row(ABC):
         which: list[bool] = []
 
         def push(*primals: Any) -> list[Any]:
-            pushed = self.jvp(list(primals), tangents, params)
-            _, moved = engine.push_through(pushed.run, primals, tangents) if isinstance(pushed, Expansion) else pushed
+            moved = self.first(primals, tangents, params)
             which[:] = [t is not None for t in moved]
             return [t for t in moved if t is not None]
 
