@@ -37,5 +37,3 @@ SECOND_ORDER = SCENARIOS.select("second order")
 RESIDUALS = SCENARIOS.select("residuals")
 TRACED = SCENARIOS.select("tracing")
 EAGER = SCENARIOS.select("un-jitted")
-#: A function of few operations, and one of structured inputs: un-jitted, their time is that of Python.
-PYTHON = SCENARIOS.select("python calls")

@@ -195,7 +195,7 @@ LSTM_SIZES = (100, 1, 32, 64), (100, 8, 64, 128), (200, 16, 128, 256), (100, 32,
 
 SCENARIOS = [
     mlp(128, 784, 512, 10, tags=("libraries", "compiled")),
-    mlp(4, 8, 8, 3, tags=("python calls", "correctness")),
+    mlp(4, 8, 8, 3, tags=("correctness",)),
     mlp_outputs(64, 256, 256, 10, tags=("jacobian",)),
     lenet(32, tags=("libraries", "second order")),
     lenet(2, "convolutional network, 2 images", tags=("correctness",)),

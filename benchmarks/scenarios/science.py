@@ -212,7 +212,7 @@ SCENARIOS = [
     rosenbrock(1000, tags=("libraries",)),
     rosenbrock(64, tags=("hessian", "correctness")),
     rosenbrock_errors(64, tags=("jacobian", "correctness")),
-    sines(20, tags=("python calls", "correctness")),
+    sines(20, tags=("correctness",)),
     portable("scalar function of 10 operations", ten_operations, lambda: (np.float32(0.7),), inputs=1, outputs=1,
              tags=("un-jitted", "correctness")),
 ]

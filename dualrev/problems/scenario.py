@@ -40,7 +40,6 @@ TAGS: Mapping[str, str] = {
     "hessian": "its Hessian is timed in every library",
     "jacobian": "its Jacobian is timed in every library",
     "gradbench": "a workload of GradBench",
-    "python calls": "the guard counts its calls of Python functions, un-jitted",
     "compiled": "figures: compiled gradients over jax's",
     "loops": "figures: gradients of scans over jax's",
     "while": "figures: loops of a length that only running them tells, and the scans that they are compared with",
