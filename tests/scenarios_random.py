@@ -1,4 +1,4 @@
-"""Random programs made of the table's operations, and their derivatives by both engines and by jax, to order 2.
+"""Random scenarios, made of the table's operations.
 
 A program is a list of steps; each takes arrays that earlier steps made and appends one more.  Shapes, dtypes, operations and
 their parameters are drawn; the values stay of order one, so that agreement to rounding means agreement.  Any line of the test table
@@ -7,18 +7,18 @@ can be a step: its arguments then move a little with what the program has comput
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from agreement import TOLERANCES, assert_close
 from cases import CASES, Case, Constant
 from hypothesis import strategies as st
 from jax import lax
 
-import dualrev
+from dualrev.problems.scenario import Scenario, alone
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Array = Any
@@ -231,28 +231,26 @@ def table_step(draw: Draw, x: Any) -> Step:
     return TableStep(draw(st.sampled_from(cases)), dtype, draw(st.integers(0, 3)))
 
 
-class Program:
-    """Steps and inputs; ``order`` is the highest that is compared."""
+def of_steps(steps: list[Step], names: list[str], inputs: list[np.ndarray], outputs: int) -> Scenario:
+    """The steps as a scenario, whose order and engines are those that all lines of the table among them have."""
+    table = [step.case for step in steps if isinstance(step, TableStep)]
 
-    def __init__(self, steps: list[Step], names: list[str], inputs: list[np.ndarray]):
-        self.steps, self.names, self.inputs = steps, names, inputs
-        table = [step.case for step in steps if isinstance(step, TableStep)]
-        self.order = min((case.order for case in table), default=2)
-        self.can_be_batched = all(case.vmap for case in table)
-        self.rtol = max((case.rtol or 0.0 for case in table), default=0.0)
-
-    def __repr__(self) -> str:
-        return f"Program({' > '.join(self.names)}; inputs {[f'{x.dtype}{list(x.shape)}' for x in self.inputs]})"
-
-    def run(self, inputs: Any, in_jax: bool = False) -> Array:
+    def run(inputs: Any, in_jax: bool = False) -> Array:
         env = list(inputs)
-        for step in self.steps:
+        for step in steps:
             env.append(step.in_jax(env) if in_jax and isinstance(step, TableStep) else step(env))
-        return squash(env[-1]) + 0.1 * env[-1] if len(self.steps) % 2 else env[-1]
+        return squash(env[-1]) + 0.1 * env[-1] if len(steps) % 2 else env[-1]
+
+    return Scenario(
+        f"{' > '.join(names)}; inputs {[f'{x.dtype}{list(x.shape)}' for x in inputs]}", run, alone(lambda: inputs), tags=("random",),
+        inputs=sum(x.size for x in inputs), outputs=outputs, oracle=functools.partial(run, in_jax=True),
+        order=min((case.order for case in table), default=2), rtol=max((case.rtol or 0.0 for case in table), default=0.0),
+        # The forward engine's pull sweeps a basis.
+        engines=("forward", "reverse") if all(case.vmap for case in table) else ("reverse",))
 
 
 @st.composite
-def programs(draw: Draw, longest: int = 6) -> Program:
+def scenarios(draw: Draw, longest: int = 6) -> Scenario:
     """A program of two steps or more."""
     dtype = draw(st.sampled_from(["float64", "float64", "complex128", "float32"]))
     shapes = draw(st.lists(st.sampled_from([(), (2,), (3,), (2, 3), (3, 2), (1, 3), (2, 1, 3), (0, 2)]), min_size=1,
@@ -283,7 +281,7 @@ def programs(draw: Draw, longest: int = 6) -> Program:
         steps.append(step)
         names.append(f"{step.case.primitive} {step.case.label}".strip() if isinstance(step, TableStep) else kind)
         avals.append(jax.ShapeDtypeStruct(out.shape, out.dtype))
-    return Program(steps, names, inputs)
+    return of_steps(steps, names, inputs, avals[-1].size)
 
 
 class Proto:
@@ -291,58 +289,3 @@ class Proto:
 
     def __init__(self, aval: Any):
         self.shape, self.dtype, self.size, self.ndim = aval.shape, aval.dtype, aval.size, len(aval.shape)
-
-
-# -------------------------------------------------------------------------------------------------------------- agreement
-
-
-def directions(inputs: Any, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [(rng.standard_normal(x.shape) + (1j * rng.standard_normal(x.shape) if x.dtype.kind == "c" else 0)).astype(x.dtype)
-            for x in inputs]
-
-
-def first_order(d: Any, f: Callable[[Any], Array], x: Any, t: Any, ct: Any, engine: dict[str, str]) -> list[Any]:
-    return [d.jvp(f, (x,), (t,), **engine)[1], *d.vjp(f, x, **engine)[1](ct)[0]]
-
-
-def second_order(d: Any, f: Callable[[Any], Array], x: Any, t: Any, ct: Any, engine: dict[str, str]) -> list[Any]:
-    """The push of a pull, and the pull of a push."""
-    pulled = d.jvp(lambda x: d.vjp(f, x)[1](ct)[0], (x,), (t,), **engine)[1]
-    return [*pulled, *d.vjp(lambda x: d.jvp(f, (x,), (t,))[1], x, **({} if d is jax else {"engine": "reverse"}))[1](ct)[0]]
-
-
-def check(program: Program, seed: int, engines: tuple[str, ...] = ("forward", "reverse"), compiled: bool = True) -> bool:
-    """Compare the engines with jax; False if jax's own derivative is not finite, so that there is nothing to compare with.
-
-    Second order is compared for the first of ``engines``.
-    """
-    inputs = program.inputs
-    if not program.can_be_batched:  # the forward engine's pull sweeps a basis
-        engines = ("reverse",)
-    t = directions(inputs, seed)
-    out = jax.eval_shape(program.run, inputs)
-    (ct,) = directions([np.zeros(out.shape, out.dtype)], seed + 1)
-
-    def both(d: Any, f: Any, x: Any, t: Any, ct: Any, engine: dict[str, str], order: int) -> list[Any]:
-        return first_order(d, f, x, t, ct, engine) + (second_order(d, f, x, t, ct, engine) if order == 2 else [])
-
-    def everything(x: list[Array], t: list[Array], ct: Array) -> dict[str, list[Array]]:
-        results = {"jax": both(jax, lambda x: program.run(x, in_jax=True), x, t, ct, {}, program.order)}
-        for i, engine in enumerate(engines):
-            results[engine] = both(dualrev, program.run, x, t, ct, {"engine": engine}, program.order if i == 0 else 1)
-        return results
-
-    results = (jax.jit(everything) if compiled else everything)(inputs, t, ct)
-    if not all(np.isfinite(np.asarray(x)).all() for x in results["jax"]):
-        return False
-    # Entries that cancel are compared with the size of what cancelled: the largest derivative of the same order.
-    tolerance = 100 * max(program.rtol, *(TOLERANCES[str(a.dtype)] for a in [out, *inputs]))
-    # Values are of order one, so that what cancels to zero is known to a few units of their rounding.
-    floor = max(1e-6, 4 * max(float(jnp.finfo(a.dtype).eps) for a in [out, *inputs]) / tolerance)
-    for engine in engines:
-        for got, expected in zip(results[engine], results["jax"], strict=False):
-            assert got.dtype == expected.dtype
-            assert got.shape == expected.shape
-            assert_close(got, expected, tolerance, f"{engine}: {program}", floor=floor)
-    return True

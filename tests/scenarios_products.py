@@ -1,10 +1,11 @@
-"""Calls of the functional face, to be made with jax and with dualrev and compared: products and linear maps.
+"""Scenarios that are calls of the functional face, made with jax and with dualrev and compared: products and linear maps.
 
-A scenario takes the library and returns a pytree of what it gave.
+Each takes the library and returns a pytree of what it gave.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import namedtuple
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,17 +17,27 @@ import numpy as np
 from agreement import promoting
 from jax import lax
 
-Scenario = Callable[[Any], Any]
-scenarios: dict[str, Scenario] = {}
+from dualrev.problems.scenario import Scenario
 
 float0 = jax.dtypes.float0
 Point = namedtuple("Point", ["x", "y"])
 
 
-def scenario(fun: Scenario) -> Scenario:
-    """A program that takes the differentiating library as ``d``; its results must not depend on which one it is."""
-    scenarios[fun.__name__] = fun
-    return fun
+class Calls(list[Scenario]):
+    """A list that functions are put into, as scenarios."""
+
+    def scenario(self, fun: Callable[[Any], Any], tags: tuple[str, ...] = ("face",)) -> Callable[[Any], Any]:
+        """A program that takes the differentiating library as ``d``; its results must not depend on which one it is."""
+        self.append(Scenario(fun.__name__, None, tuple, derivative=lambda d: functools.partial(fun, d), tags=tags))
+        return fun
+
+    def weak(self, fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """One on Python scalars, whose derivatives must not widen what they are combined with."""
+        return self.scenario(fun, ("face", "weak types"))
+
+
+SCENARIOS = Calls()
+scenario, weak = SCENARIOS.scenario, SCENARIOS.weak
 
 
 def none0(*shape: int) -> np.ndarray:
@@ -48,7 +59,7 @@ def to_dict(x: Any, y: Any) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------------- jvp
 
 
-@scenario
+@weak
 def jvp_two_arguments(d: Any) -> Any:
     return d.jvp(product, (2.0, 3.0), (1.0, -1.0))
 
@@ -119,7 +130,7 @@ def jvp_float0_leaf_in_a_pytree(d: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------------- vjp
 
 
-@scenario
+@weak
 def vjp_returns_a_tuple(d: Any) -> Any:
     out, pull = d.vjp(jnp.sin, 2.0)
     return out, pull(1.0)
@@ -207,7 +218,7 @@ def vjp_mixed_dtypes(d: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------- linearize
 
 
-@scenario
+@weak
 def linearize_is_a_function(d: Any) -> Any:
     out, push = d.linearize(product, 2.0, 3.0)
     return out, push(1.0, 0.0), push(0.5, -2.0)
@@ -246,7 +257,7 @@ def linearize_under_vmap(d: Any) -> Any:
 # -------------------------------------------------------------------------------------------------- linear_transpose
 
 
-@scenario
+@weak
 def linear_transpose_scalar(d: Any) -> Any:
     return d.linear_transpose(lambda x: 2 * x, 1.0)(3.0)
 

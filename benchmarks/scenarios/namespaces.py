@@ -6,6 +6,7 @@ one of them lacks is a ``NotImplementedError``: its programs are left out there.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from dualrev.problems.scenario import Scenario
 
 
 class Namespace:
@@ -149,3 +152,14 @@ class AutogradNamespace(Namespace):
 
 
 JAX = JaxNamespace(jnp)
+
+
+def on(namespace: Any, scenario: Scenario) -> Callable[..., Any]:
+    """The program of a scenario in the library that has the namespace."""
+    if namespace is JAX:
+        if scenario.program is None:
+            raise NotImplementedError(f"{scenario.name} is differentiated inside")
+        return scenario.program
+    if scenario.portable is None:
+        raise NotImplementedError(f"{scenario.name} is written in jax")
+    return functools.partial(scenario.portable, namespace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.functions import Program, alone, drawn
-from dualrev.problems import brusselator
+from benchmarks.scenarios.building import drawn
+from dualrev.problems import brusselator, lstm
+from dualrev.problems.scenario import Scenario, alone
 
 
 def _draw(rng: np.random.Generator, *shape: int) -> jax.Array:
@@ -54,25 +55,25 @@ def nested_loss(weights: jax.Array) -> jax.Array:
     return jnp.mean(lax.scan(outer, jnp.zeros((16, 64), "float32"), xs)[1] ** 2)
 
 
-def repeated(steps: int, is_known: bool) -> Program:
-    """A state of 256 numbers that goes round, a number of times that a scan knows and a while loop does not."""
+def repeated(steps: int, tags: Iterable[str] = ()) -> Scenario:
+    """A state of 256 numbers that goes round, a number of times that a while loop does not know, and a scan does."""
 
     def step(weights: jax.Array, h: jax.Array) -> jax.Array:
         return jnp.tanh(h @ weights) + 0.1 * h
 
-    def by_scan(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        weights, h, _ = inputs
+    def by_scan(inputs: tuple[jax.Array, jax.Array], _: jax.Array) -> jax.Array:
+        weights, h = inputs
         return jnp.sum(lax.scan(lambda h, _: (step(weights, h), None), h, None, length=steps)[0])
 
-    def by_while(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        weights, h, n = inputs
+    def by_while(inputs: tuple[jax.Array, jax.Array], n: jax.Array) -> jax.Array:
+        weights, h = inputs
         return jnp.sum(lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, step(weights, c[1])), (0, h))[1])
 
-    def inputs() -> Any:
+    def draw() -> tuple[Any, ...]:
         rng = np.random.default_rng(0)
-        return _draw(rng, 256, 256), _draw(rng, 256) * 16, jnp.int32(steps)
+        return (_draw(rng, 256, 256), _draw(rng, 256) * 16), jnp.int32(steps)
 
-    return Program(f"{steps:,} steps", by_scan if is_known else by_while, alone(inputs))
+    return Scenario(f"{steps:,} steps", by_while, draw, oracle=by_scan, inputs=257 * 256, outputs=1, tags=tags)
 
 
 # ------------------------------------------------------------------------------------------------------------- straight
@@ -142,3 +143,31 @@ def chain(length: int) -> Callable[[jax.Array], jax.Array]:
         return x
 
     return function
+
+
+SCENARIOS = [
+    Scenario("Brusselator rate, 64 x 64", brusselator_loss, alone(lambda: brusselator.state(64)), inputs=2 * 64**2, outputs=1,
+             tags=("libraries",)),
+    Scenario("Brusselator rate, 16 x 16", brusselator_loss, alone(lambda: brusselator.state(16)), inputs=2 * 16**2, outputs=1,
+             tags=("compiled",)),
+    Scenario("Brusselator rate, 512 x 512", brusselator_loss, alone(lambda: brusselator.state(512)), inputs=2 * 512**2, outputs=1,
+             tags=("compiled",)),
+    Scenario("Brusselator rate, 8 x 8", brusselator_rate, alone(lambda: np.random.default_rng(0).uniform(size=(2, 8, 8))), inputs=128,
+             outputs=128, tags=("jacobian", "correctness")),
+    Scenario("LSTM scan, 128 units", lstm.loss, alone(lambda: lstm.parameters(128)), inputs=81_432, outputs=1, steps=127,
+             tags=("compiled",)),
+    Scenario("three recurrent layers", recurrent_loss, alone(recurrent_layers), inputs=3 * (2 * 64**2 + 64), outputs=1, steps=100,
+             tags=("loops", "correctness")),
+    Scenario("scan in a scan", nested_loss, alone(lambda: drawn(np.random.default_rng(0), 64, 64)), inputs=64**2, outputs=1, steps=20,
+             tags=("loops", "correctness")),
+    repeated(64, tags=("while", "correctness")),
+    repeated(1024, tags=("while",)),
+    repeated(100_000, tags=("while",)),
+    Scenario("dense network", dense_loss, alone(dense_weights), inputs=3 * 256**2 + 2560, outputs=1,
+             tags=("second order", "residuals")),
+    Scenario("ten sines of a million numbers", ten_sines, alone(lambda: drawn(np.random.default_rng(0), 10**6)), inputs=10**6,
+             outputs=1, tags=("residuals",)),
+    Scenario("200-layer unrolled network", deep_loss, alone(deep_layers), inputs=200 * (16**2 + 16), outputs=1, tags=("tracing",)),
+    Scenario("two-layer network, 64 wide, batch 32", small_network_loss, alone(small_network), inputs=32 * 64 + 2 * (64**2 + 64),
+             outputs=1, tags=("un-jitted", "correctness")),
+]

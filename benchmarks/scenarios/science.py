@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.functions import Program, drawn
+from benchmarks.scenarios.building import drawn, portable
+from dualrev.problems.scenario import Scenario
 
 # ------------------------------------------------------------------------------------------------------ test functions
 
@@ -24,20 +26,21 @@ def _start(n: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1.5, 1.5, n)
 
 
-def rosenbrock(n: int) -> Program:
-    return Program(f"Rosenbrock, {n:,}", rosenbrock_loss, lambda: (_start(n),), portable=True)
+def rosenbrock(n: int, tags: Iterable[str] = ()) -> Scenario:
+    return portable(f"Rosenbrock, {n:,}", rosenbrock_loss, lambda: (_start(n),), inputs=n, outputs=1, tags=tags)
 
 
-def rosenbrock_errors(n: int) -> Program:
-    return Program(f"Rosenbrock's residuals, {n}", rosenbrock_residuals, lambda: (_start(n),), portable=True)
+def rosenbrock_errors(n: int, tags: Iterable[str] = ()) -> Scenario:
+    return portable(f"Rosenbrock's residuals, {n}", rosenbrock_residuals, lambda: (_start(n),), inputs=n, outputs=2 * (n - 1),
+                    tags=tags)
 
 
 def log_sum_exp_loss(xp: Any, x: Any) -> Any:
     return xp.logsumexp(x, 0)
 
 
-def log_sum_exp(n: int) -> Program:
-    return Program(f"log-sum-exp, {n:,}", log_sum_exp_loss, lambda: (4 * _start(n),), portable=True)
+def log_sum_exp(n: int, tags: Iterable[str] = ()) -> Scenario:
+    return portable(f"log-sum-exp, {n:,}", log_sum_exp_loss, lambda: (4 * _start(n),), inputs=n, outputs=1, tags=tags)
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -50,12 +53,13 @@ def softmax_regression_loss(xp: Any, weights: Any, x: Any, labels: Any) -> Any:
     return 5e-4 * xp.sum(weights**2) - likelihood
 
 
-def softmax_regression(samples: int, features: int, classes: int) -> Program:
+def softmax_regression(samples: int, features: int, classes: int, tags: Iterable[str] = ()) -> Scenario:
     def draw() -> tuple[Any, ...]:
         rng = np.random.default_rng(0)
         return drawn(rng, features, classes, dtype="float64"), rng.normal(size=(samples, features)), rng.integers(0, classes, samples)
 
-    return Program(f"softmax regression, {samples} x {features}", softmax_regression_loss, draw, portable=True)
+    return portable(f"softmax regression, {samples} x {features}", softmax_regression_loss, draw, inputs=features * classes, outputs=1,
+                    tags=tags)
 
 
 def gaussian_process_loss(xp: Any, p: Any, x: Any, y: Any, one: Any) -> Any:
@@ -71,13 +75,14 @@ def gaussian_process_loss(xp: Any, p: Any, x: Any, y: Any, one: Any) -> Any:
     return 0.5 * xp.sum(xp.solve_lower(factor, y) ** 2) + xp.sum(xp.log(diagonal)) + 0.5 * y.shape[0] * math.log(2 * math.pi)
 
 
-def gaussian_process(points: int, features: int) -> Program:
+def gaussian_process(points: int, features: int, tags: Iterable[str] = ()) -> Scenario:
     def draw() -> tuple[Any, ...]:
         rng = np.random.default_rng(0)
         x = rng.normal(size=(points, features))
         return np.array([0.1] * features + [0.2, -1.0]), x, np.sin(x.sum(axis=1)) + 0.1 * rng.normal(size=points), np.eye(points)
 
-    return Program(f"Gaussian process likelihood, {points} points", gaussian_process_loss, draw, portable=True)
+    return portable(f"Gaussian process likelihood, {points} points", gaussian_process_loss, draw, inputs=features + 2, outputs=1,
+                    tags=tags)
 
 
 def kalman_loss(xp: Any, p: Any, seen: Any, start: Any, one: Any) -> Any:
@@ -98,14 +103,15 @@ def kalman_loss(xp: Any, p: Any, seen: Any, start: Any, one: Any) -> Any:
     return xp.sum(xp.scan(step, (start, one), seen, seen.shape[0])[1])
 
 
-def kalman(steps: int, states: int) -> Program:
+def kalman(steps: int, states: int, tags: Iterable[str] = ()) -> Scenario:
     def draw() -> tuple[Any, ...]:
         rng = np.random.default_rng(0)
         p = {"moves": 0.9 * np.linalg.qr(rng.normal(size=(states, states)))[0], "factor": 0.3 * rng.normal(size=(states, states)),
              "observes": rng.normal(size=states), "log_noise": np.array(-1.0)}
         return p, rng.normal(size=steps), np.zeros(states), np.eye(states)
 
-    return Program(f"Kalman filter, {steps} steps", kalman_loss, draw, portable=True, steps=steps)
+    return portable(f"Kalman filter, {steps} steps", kalman_loss, draw, inputs=2 * states**2 + states + 1, outputs=1, steps=steps,
+                    tags=tags)
 
 
 # ------------------------------------------------------------------------------------------------------------- physics
@@ -118,14 +124,14 @@ def lennard_jones_energy(xp: Any, positions: Any, one: Any) -> Any:
     return 2.0 * xp.sum((sixth - 1.0) * sixth * (1.0 - one))
 
 
-def lennard_jones(side: int) -> Program:
+def lennard_jones(side: int, tags: Iterable[str] = ()) -> Scenario:
     """Particles about the corners of a cubic lattice."""
 
     def draw() -> tuple[Any, ...]:
         lattice = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
         return 1.2 * lattice + 0.05 * np.random.default_rng(0).normal(size=lattice.shape), np.eye(side**3)
 
-    return Program(f"Lennard-Jones energy, {side**3} particles", lennard_jones_energy, draw, portable=True)
+    return portable(f"Lennard-Jones energy, {side**3} particles", lennard_jones_energy, draw, inputs=3 * side**3, outputs=1, tags=tags)
 
 
 def ode_solution(xp: Any, start: Any, weights: Any, steps: int) -> Any:
@@ -153,20 +159,21 @@ def _ode_weights() -> list[np.ndarray]:
     return [drawn(rng, 16, 64), drawn(rng, 64, 16)]
 
 
-def ode() -> Program:
+def ode(tags: Iterable[str] = ()) -> Scenario:
     """In single precision, by the weights."""
-    return Program("ODE, 200 steps", ode_loss, lambda: (_ode_weights(), drawn(np.random.default_rng(1), 8, 16)), portable=True,
-                   steps=200)
+    return portable("ODE, 200 steps", ode_loss, lambda: (_ode_weights(), drawn(np.random.default_rng(1), 8, 16)), inputs=2 * 16 * 64,
+                    outputs=1, steps=200, tags=tags)
 
 
-def ode_flow(steps: int) -> Program:
+def ode_flow(steps: int, tags: Iterable[str] = ()) -> Scenario:
     """Where 16 numbers go, by where they start."""
 
     def flow(xp: Any, start: Any, weights: Any) -> Any:
         return ode_solution(xp, start, weights, steps)
 
-    return Program(f"ODE's solution, {steps} steps", flow, lambda: (drawn(np.random.default_rng(1), 16), _ode_weights()), portable=True,
-                   steps=steps)
+    return portable(f"ODE's solution, {steps} steps", flow, lambda: (drawn(np.random.default_rng(1), 16), _ode_weights()), inputs=16,
+                    outputs=16, steps=steps, tags=tags)
+
 
 # ----------------------------------------------------------------------------------------------------- single operations
 
@@ -178,7 +185,7 @@ def ten_operations(xp: Any, x: Any) -> Any:
     return xp.log(z * z + 1.0) - y * z
 
 
-def sines(length: int) -> Program:
+def sines(length: int, tags: Iterable[str] = ()) -> Scenario:
     """``length`` operations, each on the result of the one before: the time is that of the library."""
 
     def function(xp: Any, x: Any) -> Any:
@@ -186,4 +193,26 @@ def sines(length: int) -> Program:
             x = xp.sin(x)
         return x
 
-    return Program(f"{length} sines", function, lambda: (np.asarray(0.7, "float32"),), portable=True)
+    return portable(f"{length} sines", function, lambda: (np.asarray(0.7, "float32"),), inputs=1, outputs=1, tags=tags)
+
+
+SCENARIOS = [
+    ode(tags=("libraries", "loops")),
+    ode_flow(20, tags=("jacobian", "correctness")),
+    lennard_jones(4, tags=("libraries",)),
+    lennard_jones(2, tags=("hessian", "correctness")),
+    gaussian_process(100, 4, tags=("libraries",)),
+    gaussian_process(30, 4, tags=("hessian", "correctness")),
+    kalman(100, 6, tags=("libraries",)),
+    kalman(10, 3, tags=("correctness",)),
+    log_sum_exp(10_000, tags=("libraries",)),
+    log_sum_exp(64, tags=("hessian", "correctness")),
+    softmax_regression(1000, 50, 10, tags=("libraries",)),
+    softmax_regression(100, 10, 5, tags=("hessian", "correctness")),
+    rosenbrock(1000, tags=("libraries",)),
+    rosenbrock(64, tags=("hessian", "correctness")),
+    rosenbrock_errors(64, tags=("jacobian", "correctness")),
+    sines(20, tags=("correctness",)),
+    portable("scalar function of 10 operations", ten_operations, lambda: (np.float32(0.7),), inputs=1, outputs=1,
+             tags=("un-jitted", "correctness")),
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from benchmarks.functions import Program, drawn
+from benchmarks.scenarios.building import drawn, portable
+from dualrev.problems.scenario import Scenario
 
 Weights = Any
 
@@ -30,10 +32,10 @@ def mlp_loss(xp: Any, layers: Weights, x: Any, labels: Any) -> Any:
 
 def _layers(*widths: int) -> Weights:
     rng = np.random.default_rng(0)
-    return [{"weights": drawn(rng, n, m), "bias": np.zeros(m, "float32")} for n, m in itertools.pairwise(widths)]
+    return [{"weights": drawn(rng, n, m), "bias": np.zeros(m, "float32")} for n, m in pairwise(widths)]
 
 
-def mlp(batch: int, *widths: int) -> Program:
+def mlp(batch: int, *widths: int, tags: Iterable[str] = ()) -> Scenario:
     """The cross-entropy of layers; 784-512-10 is the size of handwritten digits."""
 
     def draw() -> tuple[Any, ...]:
@@ -41,13 +43,15 @@ def mlp(batch: int, *widths: int) -> Program:
         x = data.standard_normal((batch, widths[0])).astype("float32")
         return _layers(*widths), x, data.integers(0, widths[-1], batch)
 
-    return Program(f"network {'-'.join(map(str, widths))}", mlp_loss, draw, portable=True)
+    return portable(f"network {'-'.join(map(str, widths))}", mlp_loss, draw, inputs=sum(n * m + m for n, m in pairwise(widths)),
+                    outputs=1, tags=tags)
 
 
-def mlp_outputs(*widths: int) -> Program:
+def mlp_outputs(*widths: int, tags: Iterable[str] = ()) -> Scenario:
     """The scores of one input, by that input."""
-    return Program(f"network's outputs, {'-'.join(map(str, widths))}", mlp_scores,
-                   lambda: (drawn(np.random.default_rng(1), 1, widths[0])[0], _layers(*widths)), portable=True)
+    return portable(f"network's outputs, {'-'.join(map(str, widths))}", mlp_scores,
+                    lambda: (drawn(np.random.default_rng(1), 1, widths[0])[0], _layers(*widths)), inputs=widths[0], outputs=widths[-1],
+                    tags=tags)
 
 
 # -------------------------------------------------------------------------------------------------------------- images
@@ -60,13 +64,13 @@ def lenet_loss(xp: Any, weights: Weights, x: Any) -> Any:
     return xp.mean((xp.tanh(x.reshape((x.shape[0], -1)) @ weights[2]) @ weights[3]) ** 2)
 
 
-def lenet(batch: int) -> Program:
+def lenet(batch: int, name: str = "convolutional network", tags: Iterable[str] = ()) -> Scenario:
     def draw() -> tuple[Any, ...]:
         rng = np.random.default_rng(0)
         weights = [drawn(rng, 5, 5, 1, 8), drawn(rng, 5, 5, 8, 16), drawn(rng, 784, 64), drawn(rng, 64, 10)]
         return weights, drawn(np.random.default_rng(1), batch, 28, 28, 1)
 
-    return Program("convolutional network", lenet_loss, draw, portable=True)
+    return portable(name, lenet_loss, draw, inputs=25 * 8 + 25 * 8 * 16 + 784 * 64 + 64 * 10, outputs=1, tags=tags)
 
 
 def batch_norm(xp: Any, x: Any, scale: Any, shift: Any) -> Any:
@@ -81,7 +85,7 @@ def residual_loss(xp: Any, w: Weights, x: Any) -> Any:
     return xp.mean(outside**2)
 
 
-def residual_block(batch: int, size: int, channels: int) -> Program:
+def residual_block(batch: int, size: int, channels: int, name: str = "ResNet-18 block", tags: Iterable[str] = ()) -> Scenario:
     def draw() -> tuple[Any, ...]:
         rng = np.random.default_rng(0)
         weights: dict[str, Any] = {}
@@ -90,7 +94,7 @@ def residual_block(batch: int, size: int, channels: int) -> Program:
             weights[f"scale{n}"], weights[f"shift{n}"] = np.ones(channels, "float32"), np.zeros(channels, "float32")
         return weights, np.random.default_rng(1).standard_normal((batch, size, size, channels)).astype("float32")
 
-    return Program("ResNet-18 block", residual_loss, draw, portable=True)
+    return portable(name, residual_loss, draw, inputs=2 * (9 * channels**2 + 2 * channels), outputs=1, tags=tags)
 
 
 # --------------------------------------------------------------------------------------------------------- transformer
@@ -117,7 +121,8 @@ def transformer_loss(xp: Any, layers: Weights, x: Any, target: Any, is_masked: A
     return xp.mean((x - target) ** 2)
 
 
-def transformer(depth: int, batch: int = 4, length: int = 64, width: int = 128, heads: int = 4) -> Program:
+def transformer(depth: int, batch: int = 4, length: int = 64, width: int = 128, heads: int = 4, name: str = "",
+                tags: Iterable[str] = ()) -> Scenario:
     def draw() -> tuple[Any, ...]:
         rng, data = np.random.default_rng(0), np.random.default_rng(1)
         ones, zeros, inside = np.ones(width, "float32"), np.zeros(width, "float32"), width // heads
@@ -134,7 +139,8 @@ def transformer(depth: int, batch: int = 4, length: int = 64, width: int = 128, 
         x, target = (data.standard_normal((batch, length, width)).astype("float32") for _ in range(2))
         return layers, x, target, ~np.tril(np.ones((length, length), bool))
 
-    return Program(f"{depth}-layer transformer block", transformer_loss, draw, portable=True)
+    return portable(name or f"{depth}-layer transformer block", transformer_loss, draw, inputs=depth * (12 * width**2 + 9 * width),
+                    outputs=1, tags=tags)
 
 
 # ----------------------------------------------------------------------------------------------------------- recurrent
@@ -171,7 +177,7 @@ def gru_loss(xp: Any, weights: Weights, xs: Any, start: Any) -> Any:
     return xp.mean(xp.scan(step, start, xs, xs.shape[0])[1] ** 2)
 
 
-def recurrent(kind: str, length: int, batch: int, features: int, hidden: int) -> Program:
+def recurrent(kind: str, length: int, batch: int, features: int, hidden: int, tags: Iterable[str] = ()) -> Scenario:
     loss, gates = {"LSTM": (lstm_loss, 4), "GRU": (gru_loss, 3)}[kind]
 
     def draw() -> tuple[Any, ...]:
@@ -180,4 +186,27 @@ def recurrent(kind: str, length: int, batch: int, features: int, hidden: int) ->
                    "bias": np.zeros(gates * hidden, "float32")}
         return weights, sequence(length, batch, features), np.zeros((batch, hidden), "float32")
 
-    return Program(f"{kind} {length} x {batch}, {features}-{hidden}", loss, draw, portable=True, steps=length)
+    return portable(f"{kind} {length} x {batch}, {features}-{hidden}", loss, draw, inputs=gates * hidden * (features + hidden + 1),
+                    outputs=1, steps=length, tags=tags)
+
+
+#: Long short-term memories that are compared with what a person writes: steps, batch, features, units.
+LSTM_SIZES = (100, 1, 32, 64), (100, 8, 64, 128), (200, 16, 128, 256), (100, 32, 128, 256)
+
+SCENARIOS = [
+    mlp(128, 784, 512, 10, tags=("libraries", "compiled")),
+    mlp(4, 8, 8, 3, tags=("correctness",)),
+    mlp_outputs(64, 256, 256, 10, tags=("jacobian",)),
+    lenet(32, tags=("libraries", "second order")),
+    lenet(2, "convolutional network, 2 images", tags=("correctness",)),
+    residual_block(4, 16, 32, tags=("libraries",)),
+    residual_block(2, 4, 3, "ResNet-18 block, 3 channels", tags=("correctness",)),
+    transformer(1, tags=("libraries",)),
+    transformer(3, tags=("compiled", "residuals")),
+    transformer(2, 2, 5, 8, 2, "2-layer transformer block, 8 wide", tags=("correctness",)),
+    *[recurrent("LSTM", *size, tags=("libraries", "loops") if size == LSTM_SIZES[1] else ("loops",)) for size in LSTM_SIZES],
+    recurrent("LSTM", 50, 8, 32, 64, tags=("second order",)),
+    recurrent("LSTM", 5, 2, 3, 4, tags=("correctness",)),
+    recurrent("GRU", 100, 8, 64, 128, tags=("libraries",)),
+    recurrent("GRU", 5, 2, 3, 4, tags=("correctness",)),
+]

@@ -1,4 +1,4 @@
-"""Calls of the functional face, to be made with jax and with dualrev and compared: gradients, Jacobians, Hessians."""
+"""Scenarios that are calls of the functional face, made with jax and with dualrev and compared: gradients, Jacobians, Hessians."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from agreement import promoting
 from jax import lax
-from scenarios import MAT, VEC, Point, product, scenario
+from scenarios_products import MAT, VEC, Calls, Point, product
+
+SCENARIOS = Calls()
+scenario, weak = SCENARIOS.scenario, SCENARIOS.weak
 
 # -------------------------------------------------------------------------------------------------------------- grad
 
 
-@scenario
+@weak
 def grad_scalar(d: Any) -> Any:
     return d.grad(jnp.sin)(2.0), d.value_and_grad(jnp.sin)(2.0)
 
 
-@scenario
+@weak
 def grad_argnums(d: Any) -> Any:
     def f(x: Any, y: Any, z: Any, *, flag: bool = False) -> Any:
         assert flag
@@ -74,13 +77,13 @@ def grad_of_bool_through_cond(d: Any) -> Any:
     return d.value_and_grad(lambda p: lax.cond(p, lambda _: 1.0, lambda _: 2.0, 1.0), allow_int=True)(True)
 
 
-@scenario
+@weak
 def grad_dtypes(d: Any) -> Any:
     values = [np.float16(2), np.float32(2), jnp.bfloat16(2), 2.0, np.float64(2), jnp.float32(2)]
     return [d.value_and_grad(lambda x: x * x)(v) for v in values]
 
 
-@scenario
+@weak
 def grad_weak_and_strong(d: Any) -> Any:
     return (d.value_and_grad(lambda x: x * jnp.float64(2))(1.0), d.value_and_grad(lambda x: x * jnp.float32(2))(1.0),
             d.grad(lambda x, y: x * y, (0, 1))(np.float32(2), 3.0), d.grad(lambda x: 1.0)(2.0), d.grad(lambda x: 1.0)(VEC))
@@ -212,7 +215,7 @@ def jacobians_of_mixed_dtypes(d: Any) -> Any:
     return [j(lambda a: (a[0], a[1], a[0] + a[1]))(args) for j in (d.jacfwd, d.jacrev)]
 
 
-@scenario
+@weak
 def jacobians_weak(d: Any) -> Any:
     return [j(jnp.sin)(1.0) for j in (d.jacfwd, d.jacrev, d.hessian)]
 
@@ -264,7 +267,7 @@ def hessian_of_a_vector_function(d: Any) -> Any:
     return d.hessian(lambda x: jnp.stack([x[0] ** 2 * x[1], x[1] * x[2]]))(VEC)
 
 
-@scenario
+@weak
 def hessian_argnums(d: Any) -> Any:
     return [d.hessian(lambda x, y: jnp.sin(x * y), argnums=a)(2.0, 3.0) for a in (1, (0, 1), -1)]
 
