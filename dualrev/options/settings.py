@@ -60,7 +60,7 @@ class Settings:
 
     def replace(self, **changes: Unpack[Options]) -> Settings:
         """The settings with some of them changed."""
-        return settings_of(**{name: getattr(self, name) for name in _DEFAULTS} | changes)
+        return _interned(*[changes.get(name, getattr(self, name)) for name in _DEFAULTS])
 
     def __reduce__(self) -> Any:  # copied and unpickled, settings are the one object that they were
         return _interned, tuple([getattr(self, name) for name in _DEFAULTS])

@@ -69,6 +69,10 @@ class ElementwiseRow(OpRow):
         self.is_over = [isinstance(p, Over) for p in partials]
         self.plans: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
 
+    def check_operands(self, count: int) -> None:
+        if count != len(self.partials):
+            raise errors.wrong_count(self, "partials", len(self.partials), count)
+
     def plan(self, active: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
         """Which operands the moving partials read, and whether they read the output."""
         try:
@@ -167,6 +171,10 @@ class LinearRow(OpRow):
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         self.fixed = fixed
 
+    def check_operands(self, count: int) -> None:
+        if not self.together and count < len(self.adjoints):
+            raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
+
     def is_fixed(self, position: int) -> bool:
         """Whether the operand is one, such as an index, that the operation is not linear in."""
         if self.together:
@@ -233,6 +241,10 @@ class BilinearRow(OpRow):
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         x, y = [i for i, a in enumerate(adjoints) if a is not None]
         self.partner = {x: y, y: x}
+
+    def check_operands(self, count: int) -> None:
+        if count != len(self.adjoints):
+            raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
 
     def is_read(self, i: int, active: tuple[bool, ...]) -> bool:
         """Whether an operand is fixed, or its partner moves."""

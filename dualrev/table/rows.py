@@ -73,6 +73,8 @@ class Row(ABC):
 
     #: The form in which the row is stated, for the list of what the table covers.
     form = "a program"
+    #: Whether a user stated the row: what it returns is checked in full.
+    is_users_own = False
 
     def __init__(self, primitive: Any):
         self.primitive = primitive
@@ -275,8 +277,6 @@ class Reader:
 class OpRow(Row):
     """A row whose derivative is stated by pushes and pulls of residuals."""
 
-    #: Whether a user stated the row: what it returns is checked in full.
-    is_users_own = False
     #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
     reads_avals = True
     #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
@@ -335,6 +335,9 @@ class OpRow(Row):
                 raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
                                        f"expected {aval.dtype.name}{list(aval.shape)}")
 
+    def check_operands(self, count: int) -> None:
+        """Raises where the row does not state the derivative of an operation with so many operands."""
+
     def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
 
@@ -348,6 +351,8 @@ class OpRow(Row):
         except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
             return Site(self, active, params, avals, self._out_avals(avals, params), None)
         if found is None:
+            if self.is_users_own:
+                self.check_operands(len(active))
             if len(self.sites) >= SITES_PER_ROW:
                 self.sites.pop(next(iter(self.sites)), None)
             found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
