@@ -296,7 +296,7 @@ def test_several_results_of_which_one_has_no_derivative() -> None:
         np.testing.assert_allclose(jax.jit(d.grad(f))(X), X / 8, rtol=1e-14)
 
 
-def test_jax_is_told_nothing_of_primitives_of_jax_or_of_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_registered_for_primitives_of_jax_or_of_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     from jax._src.interpreters.ad import primitive_jvps
 
     before = dict(primitive_jvps)

@@ -18,7 +18,7 @@ from jax.extend.core import Primitive
 
 import dualrev
 from dualrev._jax.libraries import foreign_rules, is_of_jax, owner_of
-from dualrev._jax.rules_for_jax import was_told
+from dualrev._jax.rules_for_jax import is_registered
 from dualrev.calls.foreign import ForeignRow
 from dualrev.table.rows import OpRow, row_of, rows
 
@@ -47,11 +47,11 @@ READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p",
 READS_FOREIGN_RULES, ASKS_FOR_FOREIGN_RULES = "foreign_rules", "calls/foreign.py"
 FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
     "primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes", "UndefinedPrimal", "ValAccum")}
-#: Where another function of _jax/ may write: it tells jax the derivative of a user's own primitive, as the user would with
-#: jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
+#: Where another function of _jax/ may write: it registers the derivative of a user's own primitive with jax, as the user would
+#: with jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
 #: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does so
 #: for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
-WRITES_RULES, ASKS_TO_WRITE = "tell_jax", "functional/user_rules.py"
+WRITES_RULES, ASKS_TO_WRITE = "register_with_jax", "functional/user_rules.py"
 WRITABLE = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
 
@@ -183,7 +183,7 @@ def test_registered_rules_are_read_by_one_function_for_one_file() -> None:
     assert asking == [ASKS_FOR_FOREIGN_RULES]
 
 
-WRITES = """def tell_jax(primitive, rule):
+WRITES = """def register_with_jax(primitive, rule):
     from jax._src.interpreters.ad import primitive_jvps
     if primitive in primitive_jvps:
         return
@@ -194,7 +194,7 @@ WRITES = """def tell_jax(primitive, rule):
 def test_rules_are_written_by_one_function_for_one_file() -> None:
     assert not violations(WRITES, private=True)
     assert violations(WRITES)
-    assert violations(WRITES.replace("tell_jax", "tell"), private=True)
+    assert violations(WRITES.replace("register_with_jax", "tell"), private=True)
     for reading in ("rule = primitive_jvps[primitive]", "primitive_jvps.get(primitive)", "primitive_jvps.pop(primitive)",
                     "primitive_jvps[primitive](x, t)", "rules = primitive_jvps", "del primitive_jvps[primitive]",
                     "rules = primitive in primitive_jvps and primitive_jvps"):
@@ -204,15 +204,17 @@ def test_rules_are_written_by_one_function_for_one_file() -> None:
     assert asking == [ASKS_TO_WRITE]
 
 
-def test_what_jax_is_told_of_a_primitive_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_registered_with_jax_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from jax._src.interpreters import ad
+    from jax.interpreters import mlir
 
-    p = Primitive("told")
+    p = Primitive("registered")
     p.def_impl(lambda x: 2.0 * x)
     p.def_abstract_eval(lambda x: x)
-    before = dict(rows)
+    mlir.register_lowering(p, mlir.lower_fun(lambda x: 2.0 * x, multiple_results=False))
     dualrev.rule(p, partials=[2.0])
-    assert was_told(p) and jax.grad(p.bind)(1.0) == 2.0
+    monkeypatch.setitem(rows, p, rows.pop(p))  # which goes with the test
+    assert is_registered(p) and jax.grad(p.bind)(1.0) == 2.0
     monkeypatch.setitem(ad.primitive_jvps, p, Forbidden)
     monkeypatch.setitem(ad.primitive_transposes, p, Forbidden)
     for engine in ("forward", "reverse"):
@@ -220,8 +222,6 @@ def test_what_jax_is_told_of_a_primitive_is_not_asked_for(monkeypatch: pytest.Mo
         assert dualrev.jvp(p.bind, (1.0,), (1.0,), engine=engine)[1] == 2.0  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="jax's own differentiation was called"):
         jax.grad(p.bind)(1.0)
-    rows.clear()
-    rows.update(before)
 
 
 def test_rules_are_read_of_primitives_that_neither_jax_nor_the_table_defines() -> None:
@@ -232,7 +232,7 @@ def test_rules_are_read_of_primitives_that_neither_jax_nor_the_table_defines() -
     for primitive in known:
         if is_of_jax(str(owner_of(primitive))):
             assert foreign_rules(primitive) is None
-    assert all(is_of_jax(str(owner_of(p))) for p in known if p in rows and not was_told(p))
+    assert all(is_of_jax(str(owner_of(p))) for p in known if p in rows and not is_registered(p))
     assert not [p for p in rows if isinstance(rows[p], ForeignRow)]
     assert isinstance(row_of(lax.sin_p, "forward"), OpRow)
 

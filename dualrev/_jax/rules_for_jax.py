@@ -1,6 +1,6 @@
-"""The derivative of a user's own primitive, told to jax: ``jax.grad`` and ``jax.jvp`` then know the primitive too.
+"""The derivative of a user's own primitive, registered with jax: ``jax.grad`` and ``jax.jvp`` then know the primitive too.
 
-Telling jax a rule is not differentiating with jax: it writes two entries into jax's registries, as the user would, and reads nothing.
+To register a rule is not to differentiate with jax: two entries of jax's registries are written, as the user would, and none is read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jax import dtypes
 from dualrev._jax.avals import cotangent_aval, tangent_aval, typeof
 from dualrev._jax.custom_rules import Zero, is_symbolic_zero
 
-#: The primitives that jax has been told of from here, whose rules may be told anew.
-_told: weakref.WeakSet[Any] = weakref.WeakSet()
+#: The primitives whose rules were registered here, and may be registered anew.
+_registered: weakref.WeakSet[Any] = weakref.WeakSet()
 
 #: ``push(primals, tangents, params) -> (outs, tangents of the outs)``; None is the zero tangent.
 Push = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[Sequence[Any], Sequence[Any]]]
@@ -25,8 +25,8 @@ Push = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[Sequence[A
 Pull = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], dict[str, Any]], Sequence[Any]]
 
 
-def tell_jax(primitive: Any, push: Push, pull: Pull) -> bool:
-    """Have jax push through a primitive by ``push``, and transpose it by ``pull``; False where someone else has told it before.
+def register_with_jax(primitive: Any, push: Push, pull: Pull) -> bool:
+    """Have jax push through a primitive by ``push``, and transpose it by ``pull``; False where someone else has registered a rule.
 
     Only for a primitive that is the caller's own (see :func:`dualrev._jax.libraries.is_own`).
     """
@@ -38,7 +38,7 @@ def tell_jax(primitive: Any, push: Push, pull: Pull) -> bool:
         primitive_transposes,
     )
 
-    if primitive not in _told and (primitive in primitive_jvps or primitive in primitive_linearizations
+    if primitive not in _registered and (primitive in primitive_jvps or primitive in primitive_linearizations
                                    or primitive in primitive_transposes or primitive in fancy_transposes):
         return False
 
@@ -57,13 +57,13 @@ def tell_jax(primitive: Any, push: Push, pull: Pull) -> bool:
 
     primitive_jvps[primitive] = jvp
     primitive_transposes[primitive] = transpose
-    _told.add(primitive)
+    _registered.add(primitive)
     return True
 
 
-def was_told(primitive: Any) -> bool:
-    """Whether jax knows the derivative of a primitive from here."""
-    return primitive in _told
+def is_registered(primitive: Any) -> bool:
+    """Whether it is from here that jax knows the derivative of a primitive."""
+    return primitive in _registered
 
 
 def _is_zero(t: Any) -> bool:

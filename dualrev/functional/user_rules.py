@@ -9,7 +9,7 @@ from typing import Any
 
 from dualrev._jax.libraries import is_own
 from dualrev._jax.primitives import Primitive
-from dualrev._jax.rules_for_jax import tell_jax
+from dualrev._jax.rules_for_jax import register_with_jax
 from dualrev.functional.ruled_functions import Statement, with_rule
 from dualrev.table import forms
 from dualrev.table.pushforward import definition as definition_row
@@ -88,7 +88,7 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex 
                             "statement has None for an operand without influence")
         row = _stated(target, kind, statement)
         if is_own(target, sys._getframe(1).f_globals.get("__name__", "")):
-            _tell_jax(row)
+            _register(row)
         return target
     if target is None:
         return lambda fun: with_rule(fun, Statement(kind, statement), skipped)
@@ -133,7 +133,7 @@ def _stated(primitive: Any, kind: str, statement: Any) -> Row:
     return row
 
 
-def _tell_jax(row: Row) -> None:
+def _register(row: Row) -> None:
     """Have jax's transformations follow the same row."""
     def pull(cotangents: Sequence[Any], operands: Sequence[Any], avals: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
         linear = tuple([aval is not None for aval in avals])
@@ -143,4 +143,4 @@ def _tell_jax(row: Row) -> None:
             return [None] * sum(linear)
         return linear_map.pull(*cotangents)
 
-    tell_jax(row.primitive, row.jvp, pull)
+    register_with_jax(row.primitive, row.jvp, pull)
