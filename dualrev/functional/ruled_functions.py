@@ -127,6 +127,7 @@ class Call:
         (program,) = self.statement.functions
 
         def run(*flat: Any) -> list[Any]:
+            tree: Any
             results, tree = tree_flatten(program(*self.all_args(flat), **self.kwargs))
             if tree != self.out_tree:
                 raise errors.RuleError(f"in the rule for {self.name} (definition): the program returns the structure {tree}, but the "
