@@ -43,7 +43,7 @@ def registry() -> dict[str, set[str]]:
 
 def rows() -> dict[str, Any]:
     table.load_optional()
-    return {str(primitive): row for primitive, row in table.rows.items()}
+    return {str(primitive): row for primitive, row in table.rows.items() if not row.is_users_own}
 
 
 def uncovered() -> list[str]:
