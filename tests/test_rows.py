@@ -347,7 +347,8 @@ def example(primitive: str) -> Use:
 SIN = ElementwiseRow(lax.sin_p, lambda x, *, accuracy: lax.sin(x, accuracy=accuracy))
 
 
-@pytest.mark.parametrize(("check", "primitive", "facts", "message"), [
+#: A check, an operation, what its row says instead, and the error.
+LIES: list[tuple[Callable[[Use], None], str, dict[str, Any], str]] = [
     (check_linear, "sin", {"linear_in": frozenset((0,))}, "sin is not linear"),
     (check_linear, "mul", {"kind": "linear"}, "mul is not linear in"),
     (check_linear, "div", {"linear_in": frozenset((0, 1))}, "div is not linear in"),
@@ -361,7 +362,11 @@ SIN = ElementwiseRow(lax.sin_p, lambda x, *, accuracy: lax.sin(x, accuracy=accur
     (check_partials, "sin", {"stated": SIN.stated}, "partials of sin"),
     (check_selects, "clamp", {"selects": frozenset((1,))}, "clamp"),
     (check_selects, "select_n", {"selects": frozenset((1,))}, "select_n"),
-], ids=str)
+]
+
+
+@pytest.mark.parametrize(("check", "primitive", "facts", "message"), LIES,
+                         ids=[f"{check.__name__}-{primitive}-{'-'.join(facts)}" for check, primitive, facts, _ in LIES])
 def test_a_row_that_says_what_is_not_so(check: Callable[[Use], None], primitive: str, facts: dict[str, Any], message: str) -> None:
     use = example(primitive)
     check(use)
