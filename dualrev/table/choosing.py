@@ -22,7 +22,7 @@ class ChoosingRow(Row):
         super().__init__(first.primitive)
         self.options = options
         self.kind = first.kind if all(row.kind == first.kind for row in others) else "program"
-        self.form = first.form
+        self.form = ", ".join(dict.fromkeys(row.form for row in options))
         self.cost = max((row.cost for row in options), key=_COSTS.index)
         self.linear_in = _common([row.linear_in for row in options])
         self.selects = frozenset.intersection(*[row.selects for row in options])
