@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from dualrev.eager.dtypes import device, jax_device
-from dualrev.eager.random import manual_seed as manual_seed
-from dualrev.eager.random import manual_seed as manual_seed_all  # noqa: F401
+from dualrev.eager.core.dtypes import device, jax_device
+from dualrev.eager.ops.sampling import manual_seed as manual_seed
+from dualrev.eager.ops.sampling import manual_seed as manual_seed_all  # noqa: F401
 
 
 def _devices() -> list[Any]:

@@ -12,8 +12,8 @@ from jax.tree_util import tree_map
 
 from dualrev import api, gradients
 from dualrev._jax import is_array_like
-from dualrev.eager.modes import mode
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import mode
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 
 def lower(fun: Callable[..., Any]) -> Callable[..., Any]:

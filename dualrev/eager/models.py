@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from dualrev.eager import nn
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.serialization import load
-from dualrev.eager.tensors import Tensor
 
 
 class BasicBlock(nn.Module):

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev.eager.creation import finished
-from dualrev.eager.dtypes import numpy_of
-from dualrev.eager.names import function
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.core.dtypes import numpy_of
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.creation import finished
+from dualrev.eager.ops.registry import function
 
 _TYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "C64": np.complex64, "I64": np.int64,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from dualrev.eager.autograd.functional import jacobian
-from dualrev.eager.backward import grad
-from dualrev.eager.creation import tensor
-from dualrev.eager.modes import enable_grad, no_grad
-from dualrev.eager.random import randn
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.autograd.gradients import grad
+from dualrev.eager.core.modes import enable_grad, no_grad
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.creation import tensor
+from dualrev.eager.ops.sampling import randn
 
 
 class GradcheckError(RuntimeError):

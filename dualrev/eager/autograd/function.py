@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev._jax import source
-from dualrev.eager import dtypes
-from dualrev.eager.modes import mode, no_grad
-from dualrev.eager.node import Node
-from dualrev.eager.operation import KEPT
-from dualrev.eager.tensors import Tensor, array_of, wrap
-from dualrev.eager.walk import FREED, joined
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.modes import mode, no_grad
+from dualrev.eager.core.operation import KEPT
+from dualrev.eager.graph.backward_pass import FREED, joined
+from dualrev.eager.graph.node import Node
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 
 class Context:
@@ -198,7 +198,7 @@ class Function:
                 # What was saved of an output stands in the graph, and not in a circle.
                 ctx._kept = [(out.detach(), e[1], slot) if e is not None and e[0] is out else e for e in ctx._kept]
                 if id(out) in ctx._dirty:
-                    from dualrev.eager.inplace import rebase
+                    from dualrev.eager.graph.inplace import rebase
 
                     rebase(out, node, slot)
                 else:

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev.eager.backward import capture, edge_of, grad
-from dualrev.eager.modes import enable_grad
-from dualrev.eager.shapes import stack
-from dualrev.eager.tensors import Tensor, array_of, wrap
-from dualrev.eager.walk import Walk
+from dualrev.eager.autograd.gradients import capture, edge_of, grad
+from dualrev.eager.core.modes import enable_grad
+from dualrev.eager.graph.backward_pass import Walk
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.shapes import stack
 
 
 def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,
@@ -116,7 +116,7 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     >>> torch.autograd.functional.jvp(lambda x: x * x, torch.tensor(3.0), torch.tensor(1.0))
     (tensor(9.), tensor(6.))
     """
-    from dualrev.eager import forward_ad
+    from dualrev.eager.autograd import forward_ad
 
     _, xs = _start(inputs, create_graph)
     vs = _weights(v, xs)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dualrev.eager.modes import _Block, _Mode, mode
-from dualrev.eager.node import Node as Node
+from dualrev.eager.core.modes import _Block, _Mode, mode
+from dualrev.eager.graph.node import Node as Node
 
 
 class saved_tensors_hooks(_Block):

@@ -9,36 +9,36 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev.eager.dispatch import apply
-from dualrev.eager.dtypes import type_name
-from dualrev.eager.nn.activations import celu as celu
-from dualrev.eager.nn.activations import elu as elu
-from dualrev.eager.nn.activations import gelu as gelu
-from dualrev.eager.nn.activations import glu as glu
-from dualrev.eager.nn.activations import hardsigmoid as hardsigmoid
-from dualrev.eager.nn.activations import hardswish as hardswish
-from dualrev.eager.nn.activations import hardtanh as hardtanh
-from dualrev.eager.nn.activations import leaky_relu as leaky_relu
-from dualrev.eager.nn.activations import log_softmax as log_softmax
-from dualrev.eager.nn.activations import logsigmoid as logsigmoid
-from dualrev.eager.nn.activations import mish as mish
-from dualrev.eager.nn.activations import prelu as prelu
-from dualrev.eager.nn.activations import relu as relu
-from dualrev.eager.nn.activations import relu6 as relu6
-from dualrev.eager.nn.activations import selu as selu
-from dualrev.eager.nn.activations import sigmoid as sigmoid
-from dualrev.eager.nn.activations import silu as silu
-from dualrev.eager.nn.activations import softmax as softmax
-from dualrev.eager.nn.activations import softmin as softmin
-from dualrev.eager.nn.activations import softplus as softplus
-from dualrev.eager.nn.activations import softsign as softsign
-from dualrev.eager.nn.activations import tanh as tanh
-from dualrev.eager.nn.activations import tanhshrink as tanhshrink
-from dualrev.eager.nn.convolution import is_small, small_of
-from dualrev.eager.operation import Op, family
-from dualrev.eager.random import draw
-from dualrev.eager.refusals import first_outside, same_dtype
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.dtypes import type_name
+from dualrev.eager.core.operation import Op, family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.nn.functions.activations import celu as celu
+from dualrev.eager.nn.functions.activations import elu as elu
+from dualrev.eager.nn.functions.activations import gelu as gelu
+from dualrev.eager.nn.functions.activations import glu as glu
+from dualrev.eager.nn.functions.activations import hardsigmoid as hardsigmoid
+from dualrev.eager.nn.functions.activations import hardswish as hardswish
+from dualrev.eager.nn.functions.activations import hardtanh as hardtanh
+from dualrev.eager.nn.functions.activations import leaky_relu as leaky_relu
+from dualrev.eager.nn.functions.activations import log_softmax as log_softmax
+from dualrev.eager.nn.functions.activations import logsigmoid as logsigmoid
+from dualrev.eager.nn.functions.activations import mish as mish
+from dualrev.eager.nn.functions.activations import prelu as prelu
+from dualrev.eager.nn.functions.activations import relu as relu
+from dualrev.eager.nn.functions.activations import relu6 as relu6
+from dualrev.eager.nn.functions.activations import selu as selu
+from dualrev.eager.nn.functions.activations import sigmoid as sigmoid
+from dualrev.eager.nn.functions.activations import silu as silu
+from dualrev.eager.nn.functions.activations import softmax as softmax
+from dualrev.eager.nn.functions.activations import softmin as softmin
+from dualrev.eager.nn.functions.activations import softplus as softplus
+from dualrev.eager.nn.functions.activations import softsign as softsign
+from dualrev.eager.nn.functions.activations import tanh as tanh
+from dualrev.eager.nn.functions.activations import tanhshrink as tanhshrink
+from dualrev.eager.nn.functions.small_convolution import is_small, small_of
+from dualrev.eager.ops.checks import first_outside, same_dtype
+from dualrev.eager.ops.sampling import draw
 
 _LINEAR = Op("Addmm", lambda x, w, b: jnp.matmul(x, w.T) + b)
 _LINEAR_PLAIN = Op("Mm", lambda x, w: jnp.matmul(x, w.T))
@@ -133,7 +133,7 @@ _towards = Op("Lerp", lambda old, new, momentum: (1 - momentum) * old + (momentu
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,  # noqa: A002
                bias: Tensor | None = None, training: bool = False, momentum: float | None = 0.1, eps: float = 1e-5) -> Tensor:
     """Each channel with mean 0 and variance 1, by the batch's statistics in training and the running ones otherwise."""
-    from dualrev.eager.inplace import write
+    from dualrev.eager.graph.inplace import write
 
     affine = () if weight is None else (weight, bias)
     for name, x in (("running_mean", running_mean), ("weight", weight)):
@@ -243,30 +243,30 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     return dropout(softmax(scores, -1), dropout_p) @ value
 
 
-from dualrev.eager.nn.losses import (  # noqa: E402
+from dualrev.eager.nn.functions.losses import (  # noqa: E402
     binary_cross_entropy as binary_cross_entropy,
 )
-from dualrev.eager.nn.losses import (  # noqa: E402
+from dualrev.eager.nn.functions.losses import (  # noqa: E402
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
 )
-from dualrev.eager.nn.losses import cross_entropy as cross_entropy  # noqa: E402
-from dualrev.eager.nn.losses import huber_loss as huber_loss  # noqa: E402
-from dualrev.eager.nn.losses import kl_div as kl_div  # noqa: E402
-from dualrev.eager.nn.losses import l1_loss as l1_loss  # noqa: E402
-from dualrev.eager.nn.losses import mse_loss as mse_loss  # noqa: E402
-from dualrev.eager.nn.losses import nll_loss as nll_loss  # noqa: E402
-from dualrev.eager.nn.losses import smooth_l1_loss as smooth_l1_loss  # noqa: E402
-from dualrev.eager.nn.norms import group_norm as group_norm  # noqa: E402
-from dualrev.eager.nn.norms import instance_norm as instance_norm  # noqa: E402
-from dualrev.eager.nn.norms import rms_norm as rms_norm  # noqa: E402
-from dualrev.eager.nn.windows import adaptive_avg_pool1d as adaptive_avg_pool1d  # noqa: E402
-from dualrev.eager.nn.windows import adaptive_avg_pool2d as adaptive_avg_pool2d  # noqa: E402
-from dualrev.eager.nn.windows import avg_pool1d as avg_pool1d  # noqa: E402
-from dualrev.eager.nn.windows import avg_pool2d as avg_pool2d  # noqa: E402
-from dualrev.eager.nn.windows import conv_transpose1d as conv_transpose1d  # noqa: E402
-from dualrev.eager.nn.windows import conv_transpose2d as conv_transpose2d  # noqa: E402
-from dualrev.eager.nn.windows import conv_transpose3d as conv_transpose3d  # noqa: E402
-from dualrev.eager.nn.windows import cosine_similarity as cosine_similarity  # noqa: E402
-from dualrev.eager.nn.windows import interpolate as interpolate  # noqa: E402
-from dualrev.eager.nn.windows import max_pool1d as max_pool1d  # noqa: E402
-from dualrev.eager.nn.windows import max_pool2d as max_pool2d  # noqa: E402
+from dualrev.eager.nn.functions.losses import cross_entropy as cross_entropy  # noqa: E402
+from dualrev.eager.nn.functions.losses import huber_loss as huber_loss  # noqa: E402
+from dualrev.eager.nn.functions.losses import kl_div as kl_div  # noqa: E402
+from dualrev.eager.nn.functions.losses import l1_loss as l1_loss  # noqa: E402
+from dualrev.eager.nn.functions.losses import mse_loss as mse_loss  # noqa: E402
+from dualrev.eager.nn.functions.losses import nll_loss as nll_loss  # noqa: E402
+from dualrev.eager.nn.functions.losses import smooth_l1_loss as smooth_l1_loss  # noqa: E402
+from dualrev.eager.nn.functions.windows import adaptive_avg_pool1d as adaptive_avg_pool1d  # noqa: E402
+from dualrev.eager.nn.functions.windows import adaptive_avg_pool2d as adaptive_avg_pool2d  # noqa: E402
+from dualrev.eager.nn.functions.windows import avg_pool1d as avg_pool1d  # noqa: E402
+from dualrev.eager.nn.functions.windows import avg_pool2d as avg_pool2d  # noqa: E402
+from dualrev.eager.nn.functions.windows import conv_transpose1d as conv_transpose1d  # noqa: E402
+from dualrev.eager.nn.functions.windows import conv_transpose2d as conv_transpose2d  # noqa: E402
+from dualrev.eager.nn.functions.windows import conv_transpose3d as conv_transpose3d  # noqa: E402
+from dualrev.eager.nn.functions.windows import cosine_similarity as cosine_similarity  # noqa: E402
+from dualrev.eager.nn.functions.windows import interpolate as interpolate  # noqa: E402
+from dualrev.eager.nn.functions.windows import max_pool1d as max_pool1d  # noqa: E402
+from dualrev.eager.nn.functions.windows import max_pool2d as max_pool2d  # noqa: E402
+from dualrev.eager.nn.modules.normalization import group_norm as group_norm  # noqa: E402
+from dualrev.eager.nn.modules.normalization import instance_norm as instance_norm  # noqa: E402
+from dualrev.eager.nn.modules.normalization import rms_norm as rms_norm  # noqa: E402

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev.eager.modes import no_grad
-from dualrev.eager.random import randn
-from dualrev.eager.sequences import eye
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import no_grad
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.sampling import randn
+from dualrev.eager.ops.sequences import eye
 
 
 def _fans(t: Tensor) -> tuple[int, int]:

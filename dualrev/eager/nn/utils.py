@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev.eager.inplace import write
-from dualrev.eager.modes import no_grad
-from dualrev.eager.shapes import cat
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import no_grad
+from dualrev.eager.graph.inplace import write
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.shapes import cat
 
 
 def _grads(parameters: Any) -> list[Tensor]:

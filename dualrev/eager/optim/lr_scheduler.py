@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dualrev.eager.modes import mode
+from dualrev.eager.core.modes import mode
 from dualrev.eager.optim.optimizer import Optimizer
 
 

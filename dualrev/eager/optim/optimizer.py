@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev.eager.dispatch import constant
-from dualrev.eager.dtypes import type_name
-from dualrev.eager.inplace import write
-from dualrev.eager.modes import enable_grad, mode, no_grad
-from dualrev.eager.operation import promoting
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.dtypes import type_name
+from dualrev.eager.core.modes import enable_grad, mode, no_grad
+from dualrev.eager.core.operation import promoting
+from dualrev.eager.graph.inplace import write
+from dualrev.eager.graph.recording import constant
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 #: What chooses among PyTorch's implementations of an optimizer, which give the same numbers.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dualrev.eager.autograd.graph import saved_tensors_hooks
-from dualrev.eager.modes import enable_grad
-from dualrev.eager.random import default_generator
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import enable_grad
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.sampling import default_generator
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None, preserve_rng_state: bool = True,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dualrev.eager.creation import tensor
-from dualrev.eager.random import randint, randperm
-from dualrev.eager.shapes import stack
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.creation import tensor
+from dualrev.eager.ops.sampling import randint, randperm
+from dualrev.eager.ops.shapes import stack
 
 
 class Dataset:

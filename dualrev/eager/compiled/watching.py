@@ -1,0 +1,134 @@
+"""What a step reads and writes, learned while it is traced."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from dualrev._jax import Tracer, current_trace, source, stand_in, typeof
+from dualrev.eager.compiled.guards import Guards
+from dualrev.eager.core.modes import mode
+from dualrev.eager.graph.recording import constant
+from dualrev.eager.graph.tensor import Storage, Tensor
+
+
+class Given:
+    """A value from outside that a step reads: that of a storage, found through the tensor that it was first read through."""
+
+    __slots__ = ("before", "owner", "requires_grad", "storage", "tensor", "tracer")
+
+    def __init__(self, t: Tensor, tracer: Any):
+        self.storage = t._storage
+        self.tensor = weakref.ref(t)
+        self.requires_grad = t._requires_grad
+        self.before = t._storage.array
+        self.tracer = tracer
+        #: The leaf whose gradient it was at the beginning: where it is to be found later.
+        self.owner: Tensor | None = None
+
+    def is_same(self) -> bool:
+        """Whether the tensor still has the storage."""
+        t = self.tensor() if self.owner is None else None
+        return t is None or (t._storage is self.storage and t._requires_grad == self.requires_grad)
+
+
+class Leaf:
+    """A tensor whose ``.grad`` a step reads or sets."""
+
+    __slots__ = ("before", "had_one", "hooks", "read", "tensor")
+
+    def __init__(self, t: Tensor, read: bool):
+        self.tensor = t
+        self.before = t._grad
+        self.had_one = t._grad is not None
+        self.hooks = hooks_of(t)
+        #: Whether it was looked at before it was replaced.
+        self.read = read
+
+    def is_same(self) -> bool:
+        """Whether there is a gradient now if there was one, and the same hooks."""
+        t = self.tensor
+        return (not self.read or (t._grad is not None) == self.had_one) and hooks_of(t) == self.hooks
+
+
+def hooks_of(t: Tensor) -> Any:
+    """Which hooks a leaf has."""
+    return (tuple(t._hooks or ()), tuple(t._after_hooks or ())) if t._hooks or t._after_hooks else None
+
+
+class Watcher:
+    """Gives a step, while it is traced, a tracer for each value from outside when it first reads it."""
+
+    def __init__(self, guards: Guards) -> None:
+        self.trace = current_trace()
+        #: What Python decides by.
+        self.guards = guards
+        #: What the program takes: a storage's value, or a setting ``(group of an optimizer, its name)``.
+        self.inputs: list[Given | tuple[dict[str, Any], str]] = []
+        self.seen: dict[int, Storage] = {}
+        self.leaves: dict[int, Leaf] = {}
+        self.numbers: dict[tuple[int, str], Any] = {}
+        self.rates: list[tuple[dict[str, Any], str, Any]] = []
+        self.made: list[tuple[weakref.ref[Storage], Any]] = []
+
+    def __enter__(self) -> Watcher:
+        self._before = mode.watcher, mode.special
+        mode.watcher, mode.special = self, True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        mode.watcher, mode.special = self._before
+
+    def read(self, t: Tensor) -> None:
+        """The value of a tensor is about to be read, or replaced."""
+        storage = t._storage
+        if id(storage) in self.seen:
+            return
+        self.seen[id(storage)] = storage
+        array = storage.array
+        if array is not None and not isinstance(array, Tracer):
+            tracer = stand_in(self.trace, typeof(array), len(self.inputs))
+            self.inputs.append(Given(t, tracer))
+            storage.array = tracer
+
+    def born(self, storage: Storage) -> None:
+        """A tensor was made: if it outlives the step, it gets its value from the program."""
+        self.made.append((weakref.ref(storage), source()))
+
+    def leaf(self, t: Tensor, replaced: bool = False) -> None:
+        """The gradient of a tensor is about to be looked at, or replaced."""
+        if id(t) not in self.leaves:
+            self.leaves[id(t)] = Leaf(t, not replaced)
+
+    def number(self, group: dict[str, Any], name: str) -> Any:
+        """A setting of an optimizer, which may change from call to call."""
+        found = self.numbers.get((id(group), name))
+        if found is None:
+            found = self.numbers[(id(group), name)] = stand_in(self.trace, typeof(setting(group, name)), len(self.inputs))
+            self.inputs.append((group, name))
+            self.rates.append((group, name, group[name]))
+        return found
+
+    def check_rates(self) -> None:
+        """Raise if the step has changed a setting itself, after putting it back."""
+        for group, name, before in self.rates:
+            now = group[name]
+            if now is not before and now != before:
+                group[name] = before
+                raise RuntimeError(f"a compiled step changes the setting {name!r} of an optimizer, from {before} to {now}\nwhen the "
+                                   "program runs, Python does not, so that it would stay as it is; change it outside: the program "
+                                   "reads it at each call")
+
+    def restore(self) -> None:
+        """Put back what tracers have replaced."""
+        for x in self.inputs:
+            if isinstance(x, Given):
+                x.storage.array = x.before
+                x.before = x.tracer = None
+        for leaf in self.leaves.values():
+            leaf.tensor._grad, leaf.before = leaf.before, None
+
+
+def setting(group: dict[str, Any], name: str) -> Any:
+    """A setting as an operand: always of one type."""
+    return constant(float(group[name]))

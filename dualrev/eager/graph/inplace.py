@@ -1,0 +1,155 @@
+"""Changing tensors in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualrev._jax import source
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.modes import mode
+from dualrev.eager.core.operation import Op
+from dualrev.eager.graph.node import Node, node_class
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, View, array_of, described
+
+
+def write(t: Tensor, array: Any) -> None:
+    """Give a tensor another value: all that share its storage see it, and it counts as a change."""
+    view = t._view
+    storage = t._storage
+    if mode.watcher is not None:
+        mode.watcher.read(t)
+    if view is not None:
+        from dualrev.eager.graph.views import overlaps, put_op
+
+        if any(op.name == "Expand" for op in view.path) and overlaps(view.path, storage.array.shape):
+            raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                               "location. Please clone() the tensor before performing the operation.\n" + described(t))
+        array = put_op(view.path).plain(storage.array, array)
+    storage.array = array
+    counter = t._counter
+    counter.version += 1
+    counter.changed = source()
+
+
+def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Tensor:
+    """``t = op(t, *others)``, in place, and recorded as PyTorch records it.
+
+    Raises:
+      RuntimeError: ``t`` is a leaf that requires grad, or the result does not fit into it.
+    """
+    view = t._view
+    records = mode.grad and (t.requires_grad or any(isinstance(x, Tensor) and x.requires_grad for x in others))
+    if records or (view is not None and view.made == "no_grad" and mode.grad and view.base.requires_grad):
+        check_may_change(t)
+    if t._inference and not mode.inference and records:
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
+                           "normal "
+                           "tensor before doing inplace update.\n" + described(t))
+    result = apply(op, (t, *others))
+    old, new = array_of(t), array_of(result)
+    if new.shape != old.shape:
+        raise RuntimeError(f"output with shape {list(old.shape)} doesn't match the broadcast shape {list(new.shape)}\n" + described(t))
+    if new.dtype != old.dtype:
+        if narrows(new.dtype, old.dtype):
+            raise RuntimeError(f"result type {dtypes.type_name(new.dtype)} can't be cast to the desired output type "
+                               f"{dtypes.type_name(old.dtype)}\n" + described(t))
+        result = result.to(dtypes.of(old.dtype))
+        new = array_of(result)
+    if mode.dual_level:
+        from dualrev.eager.autograd.forward_ad import changed, tangent_of
+
+        changed(t, tangent_of(result))
+    if not result._requires_grad:
+        forgets = records and t._requires_grad
+        write(t, new)
+        if forgets and view is None:
+            node = node_class(op.name, Cut)(None, op.name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
+            rebase(t, node, 0)
+        elif forgets and view is not None:
+            rebase_view(view, result)
+        return t
+    node = result._node
+    assert node is not None
+    counter, record = t._counter, node.record
+    # The value that it had before is kept where the pull reads it; from now on, what the pull reads of the result is its own value.
+    checks: list[Any] = []
+    before = iter(node.checks)
+    for place, c, version in zip(before, before, before, strict=True):
+        if place < 0 and c is result._counter:
+            checks += (place, counter, counter.version + 1)
+        elif place < 0 or record is None or record.sources[place - 1] != (0, 0):
+            checks += (place, c, version)
+    node.checks = checks
+    write(t, new)
+    if view is None:
+        rebase(t, node, result._slot)
+    else:
+        rebase_view(view, result)
+    return t
+
+
+class Cut(Node):
+    """Stands where a value was replaced by one that does not depend on it: no gradient goes on."""
+
+    __slots__ = ()
+
+    def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
+        return []
+
+
+def rebase(t: Tensor, node: Any, slot: int) -> None:
+    """Let a tensor come from another node from now on."""
+    if t._retains and t._node is not None and t._node.slot_hooks is not None:
+        kept = t._node.slot_hooks[t._slot].pop(-1, None)  # the gradient of what the tensor is now
+        if kept is not None:
+            node.hooks_of(slot)[-1] = kept
+    t._node, t._slot, t._requires_grad = node, slot, True
+    t._generation += 1
+
+
+def rebase_view(view: View, result: Tensor) -> None:
+    """Record that a part of a base was replaced."""
+    from dualrev.eager.graph.views import put_op
+
+    base = view.base
+    merged = apply(put_op(view.path), (base, result))
+    rebase(base, merged._node, merged._slot)
+
+
+#: Why a change of a view cannot be recorded.
+_UNCLEAR = {
+    "no_grad": "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case "
+               "is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace "
+               "either both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want the "
+               "inplace to be tracked).",
+    "several": "Output {} of {} is a view and is being modified inplace. This view is the output of a function that returns "
+               "multiple views. Such functions do not allow the output views to be modified inplace. You should replace the inplace "
+               "operation by an out-of-place one.",
+}
+
+
+def check_may_change(t: Tensor) -> None:
+    if t._view is not None:
+        made = t._view.made
+        if made is not None:
+            node = t.grad_fn
+            if made == "no_grad" or node is not None:
+                raise RuntimeError(_UNCLEAR[made].format(t._slot, "" if node is None else node.op_name) + "\n" + described(t))
+        base = t._view.base
+        if base._requires_grad and base._node is None:
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place "
+                               "operation.\n" + described(base)
+                               + "; change it under torch.no_grad(), or change a .clone()")
+    elif t._requires_grad and t._node is None:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\n" + described(t)
+                           + "; change it under torch.no_grad() or through .data, or use the operation that is not in place")
+
+
+def narrows(new: Any, old: Any) -> bool:
+    """Whether values of a dtype do not fit into one of another kind."""
+    return _kind(new) > _kind(old)
+
+
+def _kind(dtype: Any) -> int:
+    return {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}.get(dtype.kind, 2)
