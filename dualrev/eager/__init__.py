@@ -1,10 +1,14 @@
 """PyTorch's way of writing, on jax arrays and dualrev's derivatives: ``from dualrev import eager as torch``.
 
-Operations run as they are written and are recorded on tensors that require grad; ``backward()`` walks the record.  Each
-operation is a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
+Operations run as they are written and are recorded on tensors that require grad; ``backward()`` visits the record.  Each operation is
+a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
 
 Operations run where they are called, as PyTorch's do: importing this module turns off jax's asynchronous dispatch on CPUs, for the
 whole process, unless the environment sets ``JAX_CPU_ENABLE_ASYNC_DISPATCH`` or jax has started before.
+
+The rooms, from the ground up: ``core`` (dtypes, modes, caches, what an operation is), ``graph`` (tensors, nodes, the backward pass),
+``ops`` (operations on tensors) and ``compiled`` (``jit``), ``autograd``, then ``nn``, ``optim`` and ``utils``; imports go down only.
+Start with ``graph/tensor.py``, ``graph/recording.py`` and ``graph/backward_pass.py``.
 
 >>> from dualrev import eager as torch
 >>> x = torch.tensor([5.0], requires_grad=True)
@@ -21,12 +25,16 @@ from typing import TYPE_CHECKING, Any
 from dualrev.eager import autograd as autograd
 from dualrev.eager import cuda as cuda
 from dualrev.eager import func as func
+from dualrev.eager import graph as graph
+from dualrev.eager import linalg as linalg
 from dualrev.eager import models as models
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
+from dualrev.eager import random as random
 from dualrev.eager import serialization as serialization
 from dualrev.eager import utils as utils
 from dualrev.eager.compiled.step import jit as jit
+from dualrev.eager.core.caches import clear_caches as clear_caches
 from dualrev.eager.core.dtypes import bfloat16 as bfloat16
 from dualrev.eager.core.dtypes import bool as bool  # noqa: A004
 from dualrev.eager.core.dtypes import cdouble as cdouble
@@ -61,16 +69,8 @@ from dualrev.eager.core.modes import no_grad as no_grad
 from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
 from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.func import vmap as vmap
-from dualrev.eager.graph import drawing as graph
 from dualrev.eager.graph.tensor import Tensor as Tensor
-from dualrev.eager.ops import adapters as calling
-from dualrev.eager.ops import aliases as further
-from dualrev.eager.ops import constructors as legacy
-from dualrev.eager.ops import conversion as values
-from dualrev.eager.ops import copies, creation, distributions, indexing, pointwise, printing, reductions, sequences, shapes
-from dualrev.eager.ops import linear_algebra as products
-from dualrev.eager.ops import sampling as random
-from dualrev.eager.ops import ternary as choices
+from dualrev.eager.ops import adapters as _adapters
 from dualrev.eager.ops.arguments import channels_last as channels_last
 from dualrev.eager.ops.arguments import channels_last_3d as channels_last_3d
 from dualrev.eager.ops.arguments import contiguous_format as contiguous_format
@@ -80,16 +80,15 @@ from dualrev.eager.ops.arguments import preserve_format as preserve_format
 from dualrev.eager.ops.arguments import sparse_coo as sparse_coo
 from dualrev.eager.ops.arguments import sparse_csr as sparse_csr
 from dualrev.eager.ops.arguments import strided as strided
+from dualrev.eager.ops.generator import Generator as Generator
+from dualrev.eager.ops.generator import default_generator as default_generator
 from dualrev.eager.ops.lifting import lift as lift
-from dualrev.eager.ops.linear_algebra import linalg as linalg
 from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
-from dualrev.eager.ops.sampling import Generator as Generator
-from dualrev.eager.ops.sampling import default_generator as default_generator
 from dualrev.eager.ops.shapes import Size as Size
 
 if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
-calling.complete()
+_adapters.complete()
 globals().update(_FUNCTIONS)
 relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

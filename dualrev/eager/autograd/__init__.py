@@ -1,4 +1,8 @@
-"""Derivatives of recorded operations: ``torch.autograd``."""
+"""Derivatives of recorded operations: ``torch.autograd``.
+
+Imports ``core``, ``graph``, ``ops`` and ``compiled``.  Start with ``gradients.py``: ``backward`` and ``grad`` run a backward pass of
+``graph/backward_pass.py``; then ``function.py``: operations with a backward of the user's.
+"""
 
 from __future__ import annotations
 

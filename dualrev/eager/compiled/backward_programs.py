@@ -1,8 +1,8 @@
-"""Backward passes that come again and again run as one compiled program each.
+"""Backward passes of recurring graphs, each run as one compiled program.
 
-A training loop records the same graph at each step.  The walk through such a graph is traced once, with stand-ins for its nodes;
-afterwards one call takes the place of a call for each node.  Nothing is fused across operations: gradients are those of the walk, to
-the last bit, so that they do not depend on how often a graph was seen.
+A training loop records the same graph at each step.  The backward pass of such a graph is traced once, with stand-ins for its nodes;
+later, one call of the program replaces a call of a pull for each node.  Nothing is fused across operations: the gradients are those
+of the node-by-node pass, to the last bit, so that they do not depend on how often a graph was seen.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any
 import jax
 
 from dualrev._jax import in_eager_context
+from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Record
-from dualrev.eager.graph.backward_pass import Walk
+from dualrev.eager.graph.backward_pass import BackwardPass
 from dualrev.eager.graph.node import Node
 
-#: A graph is compiled when it comes for this time, or as many times as it has nodes: compiling takes as long as a thousand walks.
+#: A graph is compiled when it was seen this many times, or as many times as it has nodes: compiling takes as long as a thousand passes.
 SEEN = 10
-#: Larger graphs are walked.
+#: Graphs with more nodes are visited node by node.
 NODES = 2000
-#: So are those that save more: their time is that of the operations, and the walk lets go of what was saved node by node.
+#: So are graphs that save more bytes: the operations take most of their time, and saved values are freed node by node.
 BYTES = 2 ** 24
-#: How many graphs are counted, and how many programs are kept.
-COUNTED, KEPT = 512, 64
 
-_seen: dict[Any, int] = {}
-_programs: dict[Any, Program | None] = {}
+#: How often graphs were seen, and the programs of those that were seen often; None for graphs that are visited node by node.
+_seen = caches.table(2)
+_programs = caches.table(PROGRAM)
 _lock = threading.Lock()
 
 
 class Program:
-    """A compiled walk: ``run(*saved, *gradients)``, for which targets its results are, and which nodes it pulls."""
+    """A compiled backward pass: ``run(*saved, *gradients)``, the targets of its results, and the nodes whose pulls it holds."""
 
     __slots__ = ("found", "pulled", "run")
 
@@ -44,17 +44,17 @@ class Program:
 
 
 class Graph:
-    """What the roots of a walk lead to: nodes count from 0, leaves down from -1, in the order in which they are met."""
+    """The part of the graph below the roots, as numbers: nodes from 0 up, leaves from -1 down, in the order of discovery."""
 
     __slots__ = ("index", "key", "leaves", "nodes", "saved")
 
     def __init__(self, roots: Sequence[tuple[Any, Any]], captured: Any):
-        #: All that a program depends on, shapes and dtypes by way of the records; None where nodes must be walked.
+        #: All that a program depends on, shapes and dtypes through the records; None where nodes must be visited one by one.
         self.key: tuple[Any, ...] | None = None
         index: dict[Any, int] = {}
         nodes: list[Node] = []
         leaves: list[Any] = []
-        #: What nodes save, each array once.
+        #: The saved values, each array once.
         saved: list[Any] = []
         places: dict[int, int] = {}
         key: list[Any] = []
@@ -66,7 +66,7 @@ class Graph:
                 index[target] = len(nodes)
                 nodes.append(target)
             key += (index[target], slot)
-        for node in nodes:  # which grows meanwhile
+        for node in nodes:  # the list grows meanwhile
             record, kept, checks, edges = node.record, node.saved, node.checks, node.edges
             if record is None or kept is None or node.hooked:
                 return
@@ -99,11 +99,11 @@ class Graph:
         self.key = tuple(key)
 
 
-def replayed(walk: Walk, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any] | None:
-    """What the walk would find, if there is a program for its graph."""
-    if walk.create or mode.anomaly or mode.watcher is not None or not in_eager_context():
+def replayed(backward_pass: BackwardPass, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any] | None:
+    """The gradients of a backward pass, by the program of its graph; None if there is none."""
+    if backward_pass.create or mode.anomaly or mode.watcher is not None or not in_eager_context():
         return None
-    graph = Graph(roots, walk.captured)
+    graph = Graph(roots, backward_pass.captured)
     key = graph.key
     if key is None:
         return None
@@ -111,86 +111,82 @@ def replayed(walk: Walk, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any] | N
     if program is None:
         if key in _programs or not _is_due(key, len(graph.nodes)):
             return None
-        program = _compiled(graph, roots, walk.captured)
+        program = _compiled(graph, roots, backward_pass.captured)
     if program is None:
         return None
     try:
         cts = program.run(*graph.saved, *[ct for _, ct in roots])
     except jax.errors.JaxRuntimeError:
-        # A compiler that does not know of barriers, or has no room for all at once; if it is neither, the walk raises it again.
+        # The compiler has no barriers, or not enough memory for the whole; any other error comes again node by node.
         _programs[key] = None
         return None
     nodes, leaves = graph.nodes, graph.leaves
-    if not walk.retain:
-        where = walk.where
+    if not backward_pass.retain:
+        where = backward_pass.where
         for k in program.pulled:
             node = nodes[k]
             if node.saved:
                 node.saved, node.inputs, node.freed = None, None, where
     for (k, slot), ct in zip(program.found, cts, strict=True):
         if k >= 0:
-            walk.found[(nodes[k], slot)] = ct
+            backward_pass.found[(nodes[k], slot)] = ct
         else:
             leaf = leaves[~k]
-            walk.found[(leaf, 0)] = walk.run_hooks(leaf._hooks, ct) if leaf._hooks else ct
-    return walk.found
+            backward_pass.found[(leaf, 0)] = backward_pass.run_hooks(leaf._hooks, ct) if leaf._hooks else ct
+    return backward_pass.found
 
 
 def _is_due(key: Any, n_nodes: int) -> bool:
-    """Count a graph; whether it came often enough."""
+    """Count a graph, and return whether it was seen often enough."""
     with _lock:
         n = _seen.get(key, 0) + 1
         if n >= max(SEEN, n_nodes):
             return True
-        if len(_seen) >= COUNTED and key not in _seen:
-            _seen.clear()
-        _seen[key] = n
+        _seen.keep(key, n)
         return False
 
 
 def _compiled(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any) -> Program | None:
-    """The program of a graph, kept; None if it is to be walked."""
+    """Compile the program of a graph and keep it; None if the graph is to be visited node by node."""
     devices = {frozenset(x.devices()) for x in (*graph.saved, *[ct for _, ct in roots]) if isinstance(x, jax.Array)}
     size = sum(getattr(x, "nbytes", 0) for x in graph.saved)
     program = None if len(devices) != 1 or size > BYTES else _traced(graph, roots, captured, next(iter(devices)))
     with _lock:
         _seen.pop(graph.key, None)
-        while len(_programs) >= KEPT:
-            _programs.pop(next(iter(_programs)))
-        _programs[graph.key] = program
-    return program
+        return _programs.keep(graph.key, program)
 
 
-#: On CPUs the compiler takes barriers away before it fuses, unless it is told to let them be.
+#: On CPUs the compiler removes barriers before it fuses, unless it is told not to.
 _BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 class _Leaf:
-    """Stands for a leaf."""
+    """A stand-in for a leaf."""
 
     __slots__ = ()
     _hooks = None
 
 
-class _Tracing(Walk):
-    """A walk through stand-ins, each a whole of its own for the compiler."""
+class _Tracing(BackwardPass):
+    """A backward pass over stand-ins; barriers keep the compiler from fusing across nodes."""
 
     def __init__(self, captured: Any):
         super().__init__(True, False, captured)
         add = self.add
         self.add = lambda a, b: jax.lax.optimization_barrier(add(a, b))
-        self.pulled: list[Node] = []
+        self.visited: list[Node] = []
 
     def pull(self, node: Node, cts: list[Any]) -> list[tuple[Any, Any]]:
-        self.pulled.append(node)
-        moved = super().pull(node, cts)
-        return list(zip([edge for edge, _ in moved], jax.lax.optimization_barrier([ct for _, ct in moved]), strict=True))
+        self.visited.append(node)
+        pulled = super().pull(node, cts)
+        return list(zip([edge for edge, _ in pulled], jax.lax.optimization_barrier([ct for _, ct in pulled]), strict=True))
 
 
 def _traced(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any, devices: Any) -> Program:
+    """The program of a graph; jax traces and compiles it when it first runs."""
     index, n_saved, n_leaves = graph.index, len(graph.saved), len(graph.leaves)
     places = {id(x): place for place, x in enumerate(graph.saved)}
-    # Nothing of the user's graph is kept: only records, and numbers.
+    # Only records and numbers are kept, nothing of the user's graph.
     plan: list[tuple[int, Record, list[Any], list[int]]] = [
         (index[node], node.record, [None if e is None else (index[e[0]], e[1]) for e in node.edges],  # type: ignore[misc]
          [places[id(x)] for x in node.saved or ()])
@@ -205,11 +201,11 @@ def _traced(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any, devic
             made[k] = Node(record, record.op.name, [None if e is None else (made[e[0]], e[1]) for e in edges], [args[p] for p in at],
                            (), None, record.n_out)
         names = {x: k for k, x in made.items()}
-        walk = _Tracing(None if goals is None else {(made[k], slot): i for i, (k, slot) in enumerate(goals)})
-        found = walk.through([((made[k], slot), ct) for (k, slot), ct in zip(starts, args[n_saved:], strict=True)])
+        backward_pass = _Tracing(None if goals is None else {(made[k], slot): i for i, (k, slot) in enumerate(goals)})
+        found = backward_pass.visit([((made[k], slot), ct) for (k, slot), ct in zip(starts, args[n_saved:], strict=True)])
         program.found = [(names[target], slot) for target, slot in found]
-        program.pulled = [names[node] for node in walk.pulled]
+        program.pulled = [names[node] for node in backward_pass.visited]
         return list(found.values())
 
-    program.run = jax.jit(backward, compiler_options=_BARRIERS if all(d.platform == "cpu" for d in devices) else None)
+    program.run = caches.jit(backward, compiler_options=_BARRIERS if all(d.platform == "cpu" for d in devices) else None)
     return program

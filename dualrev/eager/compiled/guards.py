@@ -1,4 +1,4 @@
-"""What Python decided while a step was traced, to notice when it would decide otherwise."""
+"""Guards of a compiled step: what Python decided by while the step was traced, and whether it has changed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dualrev.eager.graph.node import changes
+from dualrev.eager.core.hooks import changes
 from dualrev.eager.graph.tensor import Tensor
 
-#: Functions of these packages read nothing that a user changes.
+#: Packages whose functions are not searched for names: they read nothing that a user changes.
 _LIBRARIES = {"dualrev", "jax", "jaxlib", "numpy", "optax", "torch", "builtins"}
 _PLAIN = (int, float, complex, str, bytes, type(None))
 
 
 def _kept(x: Any) -> Any:
-    """What stands for a value: itself if it is plain, otherwise which object it is; Ellipsis where changes are not noticed."""
+    """A value to compare later: itself if it is plain, otherwise a reference; Ellipsis where changes are not checked."""
     if isinstance(x, _PLAIN):
         return x
     if isinstance(x, tuple):
@@ -29,7 +29,7 @@ def _kept(x: Any) -> Any:
 
 
 def _same(now: Any, then: Any) -> bool:
-    """Whether a value is as it was; 1 is not 1.0, nor 0.0 minus zero."""
+    """Whether a value is as it was; 1 differs from 1.0, and 0.0 from -0.0."""
     if then is ... or now is then:
         return True
     if type(then) is weakref.ref:
@@ -39,7 +39,7 @@ def _same(now: Any, then: Any) -> bool:
 
 
 def functions(fun: Any) -> Iterator[types.FunctionType]:
-    """The user's functions that make up a callable."""
+    """The user's function in a callable, if there is one."""
     while isinstance(fun, functools.partial):
         fun = fun.func
     fun = getattr(fun, "__func__", fun)
@@ -48,11 +48,11 @@ def functions(fun: Any) -> Iterator[types.FunctionType]:
 
 
 class Names:
-    """The names from outside that functions read, and what they stood for."""
+    """The global and nonlocal names that functions read, and their values."""
 
     def __init__(self) -> None:
         self._seen: set[Any] = set()
-        #: ``(its name, how to read it, what it was)``.
+        #: ``(name, function that reads it, its value)``.
         self.found: list[tuple[str, Callable[[], Any], Any]] = []
 
     def add(self, fun: Any) -> None:
@@ -75,7 +75,7 @@ class Names:
         self.add(value)
 
     def changed(self) -> str | None:
-        """A name that stands for something else now."""
+        """A name that has another value now, in words; None if there is none."""
         for name, read, then in self.found:
             if not _same(read(), then):
                 return f"the variable '{name}'"
@@ -97,13 +97,13 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 class Guards:
-    """The modules, names and settings that a step has met, as they were."""
+    """The modules, names and settings that a step has read, as they were."""
 
     def __init__(self, step: Callable[..., Any]):
         self.names = Names()
         self.names.add(step)
         self.modules: dict[int, tuple[Any, dict[str, Any]]] = {}
-        #: ``(optimizer, how many parameters its groups had)``, and settings that are fixed in the program.
+        #: ``(optimizer, the number of parameters of each group)``, and settings that are static in the program.
         self.optimizers: list[tuple[Any, list[int]]] = []
         self.settings: list[tuple[dict[str, Any], str, Any, Any]] = []
         self._count = -1
@@ -111,18 +111,18 @@ class Guards:
     def module(self, m: Any) -> None:
         """A module is about to run."""
         if id(m) not in self.modules:
-            self.modules[id(m)] = m, _looks(m)
+            self.modules[id(m)] = m, _state_of(m)
             self.names.add(type(m).forward)
 
     def optimizer(self, o: Any, numbers: tuple[str, ...]) -> None:
-        """An optimizer is about to step; of its numbers, which the program takes, it is fixed whether they are zero."""
+        """An optimizer is about to step; its numbers are inputs of the program, but whether they are zero is static."""
         self.optimizers.append((o, [len(g["params"]) for g in o.param_groups]))
         for g in o.param_groups:
             self.settings += [(g, k, bool if k in numbers else None, bool(v) if k in numbers else v) for k, v in g.items()
                               if k not in ("params", "lr", "initial_lr") and not isinstance(v, Tensor)]
 
     def changed(self) -> str | None:
-        """What is not as it was; None if all is."""
+        """Something that has changed, in words; None if nothing has."""
         found = self.names.changed()
         if found is not None:
             return found
@@ -135,19 +135,19 @@ class Guards:
         if self._count == changes.count:
             return None
         before = changes.count
-        for m, looks in self.modules.values():
-            now = _looks(m)
-            for name, then in looks.items():
+        for m, state in self.modules.values():
+            now = _state_of(m)
+            for name, then in state.items():
                 if name not in now or not _same(now[name], then):
                     return f"'{name}' of the module {type(m).__name__}"
-            if len(now) != len(looks):
-                return f"'{next(k for k in now if k not in looks)}' of the module {type(m).__name__}"
+            if len(now) != len(state):
+                return f"'{next(k for k in now if k not in state)}' of the module {type(m).__name__}"
         self._count = before
         return None
 
 
-def _looks(m: Any) -> dict[str, Any]:
-    """What decides how a module runs: its attributes, members and hooks."""
+def _state_of(m: Any) -> dict[str, Any]:
+    """The attributes, members and hooks of a module, which decide how it runs."""
     found = {}
     for name, x in m.__dict__.items():
         if name.endswith("_hooks"):

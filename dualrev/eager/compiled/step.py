@@ -1,4 +1,4 @@
-"""A whole imperative step as one compiled program."""
+"""``jit``: a whole imperative step as one compiled program."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun, line_of, with_stan
 from dualrev.eager.compiled.guards import Guards
 from dualrev.eager.compiled.watching import Given, Leaf, Watcher, setting
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.backward_pass import accumulate
 from dualrev.eager.graph.inplace import write
-from dualrev.eager.graph.tensor import Storage, Tensor, array_of, described, wrap
+from dualrev.eager.graph.storage import Storage
+from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
 
-#: For how many sorts of arguments a step keeps programs, and how many for each.
-KEPT, KEPT_ALIKE = 64, 8
+#: How many programs a step keeps for arguments of the same shapes and dtypes.
+ALIKE = 8
 
 
 class Program:
-    """A compiled step, with what it takes, and what becomes of its results."""
+    """A compiled step: its inputs, its program, and where the results go."""
 
-    def __init__(self, step: Callable[..., Any], tree: Any, leaves: list[Any], moves: list[bool], arrays: list[Any]):
-        #: Whether the next call is to trace again.
+    def __init__(self, step: Callable[..., Any], tree: Any, leaves: list[Any], dynamic: list[bool], arrays: list[Any]):
+        #: Whether it runs only once: the next call traces again.
         self.once = False
         watchers: list[Watcher] = []
         guards = self.guards = Guards(step)
@@ -39,20 +41,20 @@ class Program:
             watcher = Watcher(guards)
             watchers.append(watcher)
             given = iter(values)
-            args = [_like(next(given), x) if m else x for x, m in zip(leaves, moves, strict=True)]
+            args = [_like(next(given), x) if d else x for x, d in zip(leaves, dynamic, strict=True)]
             args = [args[k] for k in shared]
-            moving = [x for x, m in zip(args, moves, strict=True) if m]
+            values_in = [x for x, d in zip(args, dynamic, strict=True) if d]
             with watcher:
                 in_args, kwargs = tree_unflatten(tree, args)
                 result = step(*in_args, **kwargs)
             del in_args, kwargs
             outs, self.out_tree = tree_flatten(result)
-            #: Of each result, what makes it of an array: a tensor, the array itself; None if it is fixed.
+            #: For each result, the function from its array to it: a tensor, the array itself; None where it is fixed.
             self.kinds = [wrap if isinstance(x, Tensor) else _itself if isinstance(x, Tracer) else None for x in outs]
             self.fixed = [x if kind is None else None for x, kind in zip(outs, self.kinds, strict=True)]
             found = [array_of(x) if isinstance(x, Tensor) else x for x, kind in zip(outs, self.kinds, strict=True) if kind is not None]
             del result, outs, args
-            return [*found, *self._effects(watcher, moving)]
+            return [*found, *self._effects(watcher, values_in)]
 
         try:
             jaxpr, self.order = with_stand_ins(jax.make_jaxpr(traced)(*arrays))
@@ -61,11 +63,11 @@ class Program:
                 watcher.restore()
         watchers[0].check_rates()
         self.inputs = watchers[0].inputs
-        #: What the step itself has changed of what it was decided by.
+        #: What the step changed itself among the things that Python decides by.
         self.changed = guards.changed()
-        #: Storages from outside that are read, and those that are written.
+        #: Storages from outside that are read, by id, with their place among the inputs.
         self.read = {id(x.storage): k for k, x in enumerate(self.inputs) if isinstance(x, Given) and x.owner is None}
-        #: Tensors and gradients from outside.
+        #: Tensors and gradients from outside, which must be as they were.
         self.outside: list[Any] = [*watchers[0].leaves.values(), *[x for x in self.inputs if isinstance(x, Given)]]
         evaluate = jaxpr_as_fun(jaxpr)
         n_args, order = len(arrays), self.order
@@ -78,26 +80,26 @@ class Program:
             return evaluate(*arrays, *[values[k] for k in order])
 
         assert len(jaxpr.jaxpr.invars) == n_args + len(order)
-        self.run = jax.jit(run, donate_argnums=(0, 1), keep_unused=True)
+        self.run = caches.jit(run, donate_argnums=(0, 1), keep_unused=True)
 
-    def _effects(self, watcher: Watcher, moving: list[Any]) -> list[Any]:
-        """The values that a traced step has changed, after noting where they belong."""
+    def _effects(self, watcher: Watcher, arguments: list[Any]) -> list[Any]:
+        """The values that a traced step has changed, after noting where each goes."""
         inputs = watcher.inputs
-        #: Inputs that are replaced.
+        #: Inputs whose value the step replaces.
         self.written = [k for k, x in enumerate(inputs) if isinstance(x, Given) and x.storage.array is not x.tracer]
-        #: Arguments that were changed in place.
-        self.moved = [k for k, t in enumerate(moving) if isinstance(t, Tensor) and t._storage.version]
-        #: Leaves whose gradient is a new one, and those that get None or another tensor.
+        #: Arguments that the step changes in place.
+        self.changed_arguments = [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage.version]
+        #: Leaves that get a new gradient, and those whose gradient becomes None or another tensor.
         self.grads: list[Leaf] = []
         self.assigned: list[tuple[Leaf, Any]] = []
-        #: Arguments that got a gradient.
+        #: Arguments that get a gradient.
         self.arg_grads: list[int] = []
         #: Shape and dtype of each new gradient.
         self.grad_avals: list[tuple[Any, Any]] = []
         states = {id(x.storage): x for x in inputs if isinstance(x, Given)}
-        places = {id(t): k for k, t in enumerate(moving)}
+        places = {id(t): k for k, t in enumerate(arguments)}
         results = [inputs[k].storage.array for k in self.written]  # type: ignore[union-attr]
-        results += [moving[k]._storage.array for k in self.moved]
+        results += [arguments[k]._storage.array for k in self.changed_arguments]
         grads, arg_grads = [], []
         for key, leaf in list(watcher.leaves.items()):
             g = leaf.tensor._grad
@@ -119,25 +121,25 @@ class Program:
         watcher.seen.clear()
         kept = {id(s): (s, where) for s, where in [(ref(), where) for ref, where in watcher.made]
                 if s is not None and isinstance(s.array, Tracer) and id(s) not in known and id(s) not in states}
-        #: Tensors that the step made and left somewhere, and where it made them.
+        #: Tensors that the step made and that outlive it, and the lines that made them.
         self.kept = [(weakref.ref(s), where) for s, where in kept.values()]
         return [*results, *grads, *arg_grads, *[s.array for s, _ in kept.values()]]
 
     def fits(self) -> bool:
-        """Whether what was true of tensors from outside when the step was traced still is."""
+        """Whether all that the program depends on is as it was when the step was traced."""
         if self.once:
             return False
         return all(x.is_same() for x in self.outside) and self.guards.changed() is None
 
     def check(self, others: Sequence[Program]) -> None:
-        """Raise if the step reads what an earlier call left, and leaves another tensor in its place: programs would not see that."""
+        """Raise if the step reads a tensor that an earlier call left and leaves a new one instead: a program would not see it."""
         if self.changed is not None and any(other.changed == self.changed for other in others):
             raise RuntimeError(f"a compiled step changes {self.changed}, which it depends on\nwhen the program runs, Python does not, "
                                "so that it would stay as it is; change it outside the step, or keep it in a tensor and change that in "
                                "place")
         left = {id(ref()) for other in others for ref, _ in other.kept}
         for x in self.inputs:
-            # Two references are those of this loop: the tensor is no longer where it was.
+            # The two references are those of this loop: nothing else holds the tensor any more.
             if self.kept and type(x) is Given and id(x.storage) in left and sys.getrefcount(x.storage) == 2:
                 made = ", ".join(dict.fromkeys([line_of(where) for _, where in self.kept]))
                 raise RuntimeError("a compiled step reads a tensor that an earlier call has left outside, and leaves a new one "
@@ -145,30 +147,30 @@ class Program:
                                    "in the old one's place: change the old one in place, with copy_(), or take it as an argument and "
                                    "return it")
 
-    def _refuse(self, moving: list[Any]) -> None:
-        """Raise where arguments are more than values: parts of a graph, or other names of what the step changes."""
+    def _refuse(self, arguments: list[Any]) -> None:
+        """Raise where arguments are more than values: parts of a graph, or aliases of what the step changes."""
         for k in self.arg_grads:
-            node = moving[k].grad_fn
+            node = arguments[k].grad_fn
             if node is not None:
                 raise RuntimeError(f"backward inside a compiled step has reached an argument that {node.name()} computed outside"
                                    + (f", at {node.line()}" if node.line() else "") + "\na program goes back to its arguments and not "
                                    "further; compute it inside the step, or pass it .detach()ed")
         places: dict[int, Any] = {}
-        for k, t in enumerate(moving):
+        for k, t in enumerate(arguments):
             if not isinstance(t, Tensor):
                 continue
             key = id(t._storage)
             at = self.read.get(key)
             other = places.setdefault(key, (k, t))
-            if (at is not None and (k in self.moved or at in self.written)) or (
-                    other[1] is not t and (k in self.moved or other[0] in self.moved)):
+            if (at is not None and (k in self.changed_arguments or at in self.written)) or (
+                    other[1] is not t and (k in self.changed_arguments or other[0] in self.changed_arguments)):
                 raise RuntimeError("a compiled step changes in place an argument that shares its values with "
                                    + ("a tensor that it takes from outside" if at is not None else "another argument")
                                    + f"\n{described(t)}; its program takes them as separate: pass a .clone(), or use one of them only")
 
-    def __call__(self, arrays: list[Any], moving: list[Any]) -> Any:
+    def __call__(self, arrays: list[Any], arguments: list[Any]) -> Any:
         inputs = self.inputs
-        self._refuse(moving)
+        self._refuse(arguments)
         storages = [_storage(inputs[k]) for k in self.changing]
         staying = [_value(inputs[k]) for k in self.staying]
         spare = [_spare(leaf.tensor, *aval) for leaf, aval in zip(self.grads, self.grad_avals, strict=True)]
@@ -179,12 +181,12 @@ class Program:
             storage = _storage(inputs[k])
             storage.array = next(found)
             storage.version += 1
-        for k in self.moved:
-            write(moving[k], next(found))
+        for k in self.changed_arguments:
+            write(arguments[k], next(found))
         for leaf in self.grads:
             leaf.tensor._grad = wrap(next(found))
         for k in self.arg_grads:
-            accumulate(moving[k], next(found), False)
+            accumulate(arguments[k], next(found), False)
         for ref, _ in self.kept:
             x, kept = next(found), ref()
             if kept is not None:
@@ -196,27 +198,28 @@ class Program:
 
 
 def _storage(x: Any) -> Storage:
-    """Where the value of an input is now."""
+    """The storage that holds the value of an input now."""
     return x.storage if x.owner is None else x.owner._grad._storage
 
 
 def _value(x: Any) -> Any:
     return _storage(x).array if type(x) is Given else setting(*x)
 
+
 def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     """Compile an imperative step, with its backward, optimizer, in-place changes and random draws, into one program.
 
-    The first call traces the step, and runs the program; later calls run it again, and Python no longer takes part: what it decided
-    in the first is decided.  Tensors that are changed have the same numbers as without.  Arrays that the step replaces, parameters
-    and the state of optimizers, are given to the program to reuse.  It is traced anew for arguments of other shapes or dtypes, when
-    a gradient is there that was not, and when a tensor from outside has another storage, hooks or ``requires_grad``; and when Python
-    might decide otherwise: numbers, strings, tensors and functions that the step and the functions it calls know by a name, attributes
-    and members of modules, ``train()`` and ``eval()``, settings of optimizers.  Other objects' attributes, and what is in lists and
-    dictionaries, are not looked at.
+    The first call traces the step and runs the program; later calls run the program, and not Python: what Python decided in the
+    first call stays decided.  Tensors that the step changes get the same numbers as without ``jit``.  Arrays that it replaces,
+    parameters and the state of optimizers, are donated to the program.  The step is traced again for arguments of other shapes or
+    dtypes, when a gradient is there that was not, and when a tensor from outside has another storage, hooks or ``requires_grad``; and
+    when Python might decide otherwise: when numbers, strings, tensors or functions have changed that the step and the functions it
+    calls know by a name, or attributes and members of modules, ``train()`` and ``eval()``, settings of optimizers.  Attributes of other
+    objects, and the contents of lists and dictionaries, are not checked.
 
     Args:
-      step: a function of tensors and other arguments; numbers, strings and the like are fixed in the program, and it is compiled
-        anew for others.  It returns a pytree, whose tensors are detached.
+      step: a function of tensors and other arguments; numbers, strings and the like are static: other values are compiled anew.  It
+        returns a pytree, whose tensors are detached.
 
     Raises:
       RuntimeError: Python looks at the value of a tensor: in a condition, ``item()``, ``print``.
@@ -236,51 +239,49 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     >>> w
     tensor(3., requires_grad=True)
     """
-    programs: dict[Any, list[Program]] = {}
+    programs = caches.table(PROGRAM)
 
     @functools.wraps(step)
     def call(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = tree_flatten((args, kwargs))
         if mode.watcher is not None:
             return step(*args, **kwargs)
-        moves = [isinstance(x, Tensor) or (is_array_like(x) and hasattr(x, "shape")) for x in leaves]
-        moving = [x for x, m in zip(leaves, moves, strict=True) if m]
-        arrays = [array_of(x) if isinstance(x, Tensor) else x for x in moving]
+        dynamic = [isinstance(x, Tensor) or (is_array_like(x) and hasattr(x, "shape")) for x in leaves]
+        arguments = [x for x, d in zip(leaves, dynamic, strict=True) if d]
+        arrays = [array_of(x) if isinstance(x, Tensor) else x for x in arguments]
         for a in arrays:
             if isinstance(a, Tracer):
                 return step(*args, **kwargs)
-        kinds = tuple([(x._requires_grad if isinstance(x, Tensor) else None) if m else (type(x), repr(x) if type(x) is float else x)
-                       for x, m in zip(leaves, moves, strict=True)])
+        kinds = tuple([(x._requires_grad if isinstance(x, Tensor) else None) if d else (type(x), repr(x) if type(x) is float else x)
+                       for x, d in zip(leaves, dynamic, strict=True)])
         avals = tuple([(a.shape, a.dtype, getattr(a, "weak_type", False)) for a in arrays])
         key = tree, kinds, avals, _twins(leaves), mode.grad, mode.inference, dtypes.get_default_dtype()
         known = programs.get(key, ())
         for program in known:
             if program.fits():
-                return program(arrays, moving)
-        program = Program(step, tree, leaves, moves, arrays)
-        # A step that made a tensor and left it somewhere may go another way when it finds it; once.
+                return program(arrays, arguments)
+        program = Program(step, tree, leaves, dynamic, arrays)
+        # A step that made a tensor and left it somewhere may decide otherwise when it finds it, once.
         program.once = bool(program.kept or program.changed) and not known
         program.check(known)
-        while len(programs) >= KEPT and key not in programs:
-            programs.pop(next(iter(programs)))
-        programs[key] = [program, *known][:KEPT_ALIKE]
-        return program(arrays, moving)
+        programs.keep(key, [program, *known][:ALIKE])
+        return program(arrays, arguments)
 
     return call
 
 
-#: How often an array is referred to that belongs to one storage alone, as seen from where it is counted.
+#: The references to an array that one storage alone holds, as counted in the functions below.
 _ALONE = 3
 
 
 def _own(storage: Storage) -> Any:
-    """The value of a storage, to be given away: a copy where something else refers to it."""
+    """The value of a storage, to be donated: a copy where something else refers to it."""
     x = storage.array
     return x if sys.getrefcount(x) <= _ALONE else jnp.copy(x)
 
 
 def _spare(t: Tensor, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Memory for a gradient: that of the one which it replaces, unless something else refers to that; fresh pages take time."""
+    """Memory for a new gradient: that of the old one, unless something else refers to it; fresh pages take time."""
     g = t._grad
     if g is not None and g._view is None and sys.getrefcount(g) <= _ALONE and sys.getrefcount(g._storage) <= _ALONE:
         x = g._storage.array
@@ -294,12 +295,13 @@ def _itself(x: Any) -> Any:
 
 
 def _twins(leaves: list[Any]) -> tuple[int, ...]:
-    """For each argument, the place where it is first given."""
+    """For each argument, the first place where the same tensor is given."""
     first: dict[int, int] = {}
     return tuple([first.setdefault(id(x), k) if isinstance(x, Tensor) else k for k, x in enumerate(leaves)])
 
 
 def _like(x: Any, given: Any) -> Any:
+    """A tracer as what was given: an array, or a tensor that requires grad as that did."""
     if not isinstance(given, Tensor):
         return x
     t = wrap(x)

@@ -1,4 +1,4 @@
-"""What a step reads and writes, learned while it is traced."""
+"""The storages, gradients and settings that a step reads and writes, noted while it is traced."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 from dualrev._jax import Tracer, current_trace, source, stand_in, typeof
 from dualrev.eager.compiled.guards import Guards
 from dualrev.eager.core.modes import mode
+from dualrev.eager.graph.interception import apply_intercepted
 from dualrev.eager.graph.recording import constant
-from dualrev.eager.graph.tensor import Storage, Tensor
+from dualrev.eager.graph.storage import Storage
+from dualrev.eager.graph.tensor import Tensor
 
 
 class Given:
-    """A value from outside that a step reads: that of a storage, found through the tensor that it was first read through."""
+    """A storage from outside whose value a step reads, with the tensor through which it was first read."""
 
     __slots__ = ("before", "owner", "requires_grad", "storage", "tensor", "tracer")
 
@@ -23,7 +25,7 @@ class Given:
         self.requires_grad = t._requires_grad
         self.before = t._storage.array
         self.tracer = tracer
-        #: The leaf whose gradient it was at the beginning: where it is to be found later.
+        #: The leaf whose gradient it was at first: its gradient is the input at later calls.
         self.owner: Tensor | None = None
 
     def is_same(self) -> bool:
@@ -42,7 +44,7 @@ class Leaf:
         self.before = t._grad
         self.had_one = t._grad is not None
         self.hooks = hooks_of(t)
-        #: Whether it was looked at before it was replaced.
+        #: Whether it was read before it was replaced.
         self.read = read
 
     def is_same(self) -> bool:
@@ -52,18 +54,18 @@ class Leaf:
 
 
 def hooks_of(t: Tensor) -> Any:
-    """Which hooks a leaf has."""
+    """The ids of a leaf's hooks, or None."""
     return (tuple(t._hooks or ()), tuple(t._after_hooks or ())) if t._hooks or t._after_hooks else None
 
 
 class Watcher:
-    """Gives a step, while it is traced, a tracer for each value from outside when it first reads it."""
+    """While a step is traced, replaces each value from outside by a tracer when the step first reads it."""
 
     def __init__(self, guards: Guards) -> None:
         self.trace = current_trace()
-        #: What Python decides by.
+        #: The modules, names and settings that Python decides by.
         self.guards = guards
-        #: What the program takes: a storage's value, or a setting ``(group of an optimizer, its name)``.
+        #: The inputs of the program: storages, and settings of optimizers ``(group, name)``.
         self.inputs: list[Given | tuple[dict[str, Any], str]] = []
         self.seen: dict[int, Storage] = {}
         self.leaves: dict[int, Leaf] = {}
@@ -72,12 +74,12 @@ class Watcher:
         self.made: list[tuple[weakref.ref[Storage], Any]] = []
 
     def __enter__(self) -> Watcher:
-        self._before = mode.watcher, mode.special
-        mode.watcher, mode.special = self, True
+        self._before = mode.watcher, mode.handler
+        mode.watcher, mode.handler = self, apply_intercepted
         return self
 
     def __exit__(self, *_: object) -> None:
-        mode.watcher, mode.special = self._before
+        mode.watcher, mode.handler = self._before
 
     def read(self, t: Tensor) -> None:
         """The value of a tensor is about to be read, or replaced."""
@@ -92,16 +94,16 @@ class Watcher:
             storage.array = tracer
 
     def born(self, storage: Storage) -> None:
-        """A tensor was made: if it outlives the step, it gets its value from the program."""
+        """A tensor was made: if it outlives the step, the program gives it a value."""
         self.made.append((weakref.ref(storage), source()))
 
     def leaf(self, t: Tensor, replaced: bool = False) -> None:
-        """The gradient of a tensor is about to be looked at, or replaced."""
+        """The gradient of a tensor is about to be read, or replaced."""
         if id(t) not in self.leaves:
             self.leaves[id(t)] = Leaf(t, not replaced)
 
     def number(self, group: dict[str, Any], name: str) -> Any:
-        """A setting of an optimizer, which may change from call to call."""
+        """A setting of an optimizer as an input of the program: it may change from call to call."""
         found = self.numbers.get((id(group), name))
         if found is None:
             found = self.numbers[(id(group), name)] = stand_in(self.trace, typeof(setting(group, name)), len(self.inputs))
@@ -110,7 +112,7 @@ class Watcher:
         return found
 
     def check_rates(self) -> None:
-        """Raise if the step has changed a setting itself, after putting it back."""
+        """Raise if the step has changed a setting itself, after restoring it."""
         for group, name, before in self.rates:
             now = group[name]
             if now is not before and now != before:
@@ -120,7 +122,7 @@ class Watcher:
                                    "reads it at each call")
 
     def restore(self) -> None:
-        """Put back what tracers have replaced."""
+        """Restore the values that tracers have replaced."""
         for x in self.inputs:
             if isinstance(x, Given):
                 x.storage.array = x.before
@@ -130,5 +132,5 @@ class Watcher:
 
 
 def setting(group: dict[str, Any], name: str) -> Any:
-    """A setting as an operand: always of one type."""
+    """A setting as an operand, always a float."""
     return constant(float(group[name]))

@@ -59,11 +59,15 @@ _BY_NUMPY = {d.numpy: d for d in (float64, float32, float16, bfloat16, complex64
 _TYPES = {"float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "complex64": "ComplexFloat",
           "complex128": "ComplexDouble", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",
           "bool": "Bool"}
+#: What C++ calls them, as some of PyTorch's messages do.
+_CPP = {"float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16", "int64": "long", "int32": "int",
+        "int16": "short", "int8": "signed char", "uint8": "unsigned char", "bool": "bool", "complex64": "c10::complex<float>",
+        "complex128": "c10::complex<double>"}
 _default = [float32]
 
 
 def of(numpy_dtype: Any) -> dtype:
-    """The dtype of an array's dtype."""
+    """PyTorch's dtype for an array's dtype."""
     found = _BY_NUMPY.get(numpy_dtype)
     return dtype(str(numpy_dtype), numpy_dtype) if found is None else found
 
@@ -71,6 +75,11 @@ def of(numpy_dtype: Any) -> dtype:
 def type_name(numpy_dtype: Any) -> str:
     """What PyTorch calls a tensor of this dtype in messages: ``Float``, ``Long``."""
     return _TYPES.get(of(numpy_dtype).name, str(numpy_dtype))
+
+
+def cpp_name(numpy_dtype: Any) -> str:
+    """What C++ calls a dtype: ``float``, ``long``."""
+    return _CPP.get(of(numpy_dtype).name, str(numpy_dtype))
 
 
 def get_default_dtype() -> dtype:
@@ -110,7 +119,7 @@ def numpy_of(d: Any) -> Any:
 
 
 class _Chosen(threading.local):
-    """Where this thread makes tensors."""
+    """The device on which this thread makes tensors."""
 
     device: Any = None
 
@@ -119,7 +128,7 @@ _chosen = _Chosen()
 
 
 class device:
-    """Where a tensor lies: ``cpu`` or ``cuda``; in a ``with`` block, where tensors are made."""
+    """The device of a tensor, ``cpu`` or ``cuda``; as a ``with`` block, the device on which tensors are made."""
 
     __slots__ = ("_before", "index", "type")
 
@@ -164,12 +173,12 @@ class device:
 
 
 def default_device() -> Any:
-    """Where tensors are made if nothing is said: what was chosen, or None, where jax makes its arrays."""
+    """The device of new tensors, if one was chosen; None is the one where jax makes its arrays."""
     return _chosen.device
 
 
 def set_default_device(device: Any) -> None:
-    """Choose where tensors are made from now on; None is where jax makes its arrays.
+    """Choose the device of new tensors; None is the one where jax makes its arrays.
 
     >>> from dualrev import eager as torch
     >>> torch.set_default_device("cpu")
@@ -183,7 +192,7 @@ def set_default_device(device: Any) -> None:
 
 
 def get_default_device() -> Any:
-    """Where tensors are made if nothing is said."""
+    """The device of new tensors."""
     chosen = _chosen.device
     return device("cpu" if jax.devices()[0].platform == "cpu" else "cuda") if chosen is None else chosen
 
@@ -204,6 +213,6 @@ def jax_device(d: Any) -> Any:
 
 
 def device_of(array: Any) -> device:
-    """Where an array lies."""
+    """The device of an array."""
     found = next(iter(array.devices())) if isinstance(array, jax.Array) and not isinstance(array, Tracer) else jax.devices()[0]
     return device("cpu") if found.platform == "cpu" else device("cuda", found.id)

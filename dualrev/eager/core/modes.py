@@ -1,14 +1,14 @@
-"""What is in force in a thread: whether operations are recorded, and what else watches them."""
+"""The modes of a thread: whether operations are recorded, and what else is to be done with them."""
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
-class _Mode(threading.local):
+class Mode(threading.local):
     """The modes of one thread.  A new thread records, as in PyTorch."""
 
     #: Whether operations on tensors that require grad are recorded.
@@ -17,28 +17,28 @@ class _Mode(threading.local):
     inference = False
     #: Whether backward looks for NaN.
     anomaly = False
-    #: ``(pack, unpack)`` of saved tensors, innermost last.
+    #: The functions ``(pack, unpack)`` for saved tensors, innermost last.
     packers: tuple[tuple[Callable[[Any], Any], Callable[[Any], Any]], ...] = ()
-    #: Whether saved tensors were ever packed in this process.
-    packs = False  # set on the class: what one thread packs another may unpack
-    #: How many levels of forward-mode differentiation are open.
+    #: Whether saved tensors were ever packed in this process.  Set on the class: one thread packs, another may unpack.
+    packs = False
+    #: The number of the open level of forward-mode differentiation, or 0.
     dual_level = 0
-    #: What learns which storages are read and written, while a whole step is being compiled.
+    #: While a whole step is being compiled, the object that notes which storages it reads and writes.
     watcher: Any = None
-    #: For each ``vmap`` around: what it says of random numbers, and the number of the example.
+    #: For each enclosing ``vmap``: its ``randomness``, and the number of the example.
     examples: tuple[tuple[str, Any], ...] = ()
-    #: Whether operations are more than evaluated and recorded: any of the last three is set.
-    special = False
+    #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level`` or ``watcher`` is.
+    handler: Callable[[Any, Sequence[Any]], Any] | None = None
 
 
-mode = _Mode()
+mode = Mode()
 
 
-class _Block:
+class ModeBlock:
     """A ``with`` block that sets modes, which also decorates functions."""
 
     def settings(self) -> dict[str, Any]:
-        raise NotImplementedError(f"{type(self).__name__} must say how")
+        raise NotImplementedError(f"{type(self).__name__} must define settings()")
 
     def __enter__(self) -> Any:
         settings = self.settings()
@@ -70,7 +70,7 @@ class _Decorates(type):
         return super().__call__(*args, **kwargs)
 
 
-class no_grad(_Block, metaclass=_Decorates):
+class no_grad(ModeBlock, metaclass=_Decorates):
     """Operations inside are not recorded: their results do not require grad.
 
     >>> from dualrev import eager as torch
@@ -84,7 +84,7 @@ class no_grad(_Block, metaclass=_Decorates):
         return {"grad": False, "dual_level": 0}
 
 
-class enable_grad(_Block, metaclass=_Decorates):
+class enable_grad(ModeBlock, metaclass=_Decorates):
     """Operations inside are recorded, also within ``no_grad``.
 
     >>> from dualrev import eager as torch
@@ -98,7 +98,7 @@ class enable_grad(_Block, metaclass=_Decorates):
         return {"grad": True}
 
 
-class set_grad_enabled(_Block):
+class set_grad_enabled(ModeBlock):
     """Whether operations are recorded: from now on, or inside a ``with`` block.
 
     >>> from dualrev import eager as torch
@@ -125,7 +125,7 @@ class set_grad_enabled(_Block):
         return super().__call__(fun)
 
 
-class inference_mode(_Block):
+class inference_mode(ModeBlock):
     """As :class:`no_grad`, and what is made inside can never be recorded.
 
     >>> from dualrev import eager as torch

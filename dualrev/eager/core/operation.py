@@ -1,8 +1,8 @@
 """An operation on tensors: a jax function, with an evaluation and pulls that are derived from the table of rules.
 
-Each is compiled once for each set of inputs that require grad; jax keeps one program for each set of shapes and dtypes.  The
-evaluation gives a :class:`Record`, which tells what the pull reads and how it is to be called, and arrays: the outputs, and what
-else the pull reads.
+It is compiled once for each set of active inputs; jax keeps one program for each set of shapes and dtypes.  The compiled evaluation
+returns a :class:`Record`, which lists the residuals and holds the pulls, and arrays: the outputs, and residuals that are neither
+inputs nor outputs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ import jax.numpy as jnp
 
 from dualrev import errors
 from dualrev._jax import is_differentiable, jaxpr_as_fun, typeof
+from dualrev.eager.core.caches import caches
 from dualrev.engines.staging import Linearization, Wrapper
 from dualrev.settings import DEFAULT, under
 
-#: How many operations with static arguments are kept, for each kind.
-KEPT = 1024
-
 
 class Evaluated(tuple[Any, ...]):
-    """What a compiled evaluation returns: ``(record, arrays)``, the outputs and the residuals that are neither inputs nor outputs."""
+    """The result of a compiled evaluation, ``(record, arrays)``: the outputs, then residuals that are neither inputs nor outputs."""
 
     __slots__ = ()
 
 
-# The record stands in the structure of what a compiled function returns: finding it costs nothing, whatever the shapes are.
+# The record is static data of the result's pytree structure: jax keeps it with the program for the shapes at hand.
 jax.tree_util.register_pytree_node(Evaluated, lambda pair: (pair[1], pair[0]), lambda record, arrays: Evaluated((record, arrays)))
 
 
@@ -40,10 +38,10 @@ class Record:
         "_pull_ops",
         "_pulls",
         "active",
+        "differentiable",
         "has_new",
         "light",
         "linearization",
-        "moves",
         "n_in",
         "n_out",
         "op",
@@ -61,20 +59,20 @@ class Record:
             linearization = under(DEFAULT, Linearization, op.flat, avals, active, False, Wrapper(op.name, None))
         self.linearization = linearization
         self.out_avals = linearization.out_avals
-        #: Floating outputs are part of the graph, though the operation be flat: their gradient is zero, as PyTorch has it.
-        self.moves = tuple([j for j, aval in enumerate(self.out_avals) if is_differentiable(aval)])
+        #: The floating outputs: part of the graph also where the derivative is zero, as in PyTorch.
+        self.differentiable = tuple([j for j, aval in enumerate(self.out_avals) if is_differentiable(aval)])
         self.n_out = len(self.out_avals)
-        #: What the pull reads: 0, i is input i; 1, j is output j; 2, k is a residual of its own.
+        #: The residuals: (0, i) is input i; (1, j) is output j; (2, k) is an array of its own.
         kinds = {"in": 0, "out": 1, "new": 2}
         self.sources = tuple([(kinds[kind], where) for kind, where in linearization.residual_sources])
-        #: Whether the pull computes again what is neither an input nor saved.
+        #: Whether the pull recomputes residuals from the inputs.
         self.light = op.light and any(kind != 0 for kind, _ in self.sources)
         if self.light:
             self.sources = tuple([(0, i) for i in self._read(avals)])
-        #: Whether a residual depends smoothly on the inputs and is neither one nor an output: derivatives of the pull need the inputs.
+        #: Whether a floating residual is neither an input nor an output: derivatives of the pull then need the inputs.
         self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
-        self.positions = tuple([i for i, moves in enumerate(active) if moves])
-        #: ``pull_of((True,))``, once it was asked for.
+        self.positions = tuple([i for i, a in enumerate(active) if a])
+        #: ``pull_of((True,))``, once it was compiled.
         self.single: tuple[Callable[..., Any], tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Callable[..., Any], tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
@@ -84,13 +82,13 @@ class Record:
         return Evaluated((self, (*outs, *(() if self.light else new))))
 
     def _residuals(self, inputs: Sequence[Any]) -> list[Any]:
-        """What the pull reads, computed from the inputs."""
+        """The residuals, computed from the inputs."""
         outs, new = self.linearization.evaluate(inputs)
         pools = {"in": inputs, "out": outs, "new": new}
         return [pools[kind][where] for kind, where in self.linearization.residual_sources]
 
     def _read(self, avals: Sequence[Any]) -> list[int]:
-        """The inputs that residuals depend on."""
+        """The inputs that the residuals depend on."""
         jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
         needed = {id(x) for x in jaxpr.outvars}
         for eqn in reversed(jaxpr.eqns):
@@ -99,7 +97,7 @@ class Record:
         return [i for i, x in enumerate(jaxpr.invars) if id(x) in needed]
 
     def _again(self, jaxpr: Any) -> Callable[..., Any]:
-        """The pull as a function of inputs and the cotangents, which computes residuals again."""
+        """The pull as a function of inputs and cotangents, which recomputes the residuals."""
         pull = jaxpr_as_fun(jaxpr)
         avals = self.linearization.in_avals
         given = [i for _, i in self.sources] if self.light else range(self.n_in)
@@ -112,7 +110,7 @@ class Record:
         return again
 
     def _whole(self, pull: Callable[..., Any], mask: tuple[bool, ...]) -> Callable[..., Any]:
-        """The pull with zeros for the inputs that have no influence."""
+        """The pull, with zeros for the inputs that the outputs do not depend on."""
         which = self.linearization.results_of("pull", mask)
         if all(which):
             return pull
@@ -125,7 +123,7 @@ class Record:
         return whole
 
     def pull_of(self, mask: tuple[bool, ...]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-        """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results are for."""
+        """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results belong to."""
         found = self._pulls.get(mask)
         if found is None:
             with errors.calling("backward"):
@@ -137,9 +135,9 @@ class Record:
         return found
 
     def pull_op(self, mask: tuple[bool, ...]) -> Op:
-        """The pull as an operation, to be differentiated: of what is saved and the cotangents.
+        """The pull as an operation on saved values and cotangents, which can be differentiated.
 
-        What is saved and is neither an input nor an output is computed again, from the inputs, for it depends on them.
+        Residuals that are neither inputs nor outputs are recomputed from the inputs, for they depend on them.
         """
         found = self._pull_ops.get(mask)
         if found is None:
@@ -151,7 +149,7 @@ class Record:
 
 
 def promoting(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with jax's own promotion of shapes and dtypes, which is PyTorch's but for what operations convert themselves.
+    """The function under jax's own promotion of shapes and dtypes; where PyTorch's differs, operations convert.
 
     Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
     tensors.
@@ -167,12 +165,12 @@ def promoting(fun: Callable[..., Any]) -> Callable[..., Any]:
 class Op:
     """An operation: its name in PyTorch, and a jax function of arrays.
 
-    ``promotes``: operands broadcast and are promoted as tensors are; not so in a user's own function, nor in what is derived.
+    ``promotes``: operands broadcast and are promoted as tensors are; false for a user's own function, and for derived ones.
     ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
-    ``light``: its inputs are all that is saved; what else the pull reads is cheap to compute again.
+    ``light``: only inputs are saved; other residuals are cheap, and the pull recomputes them.
     """
 
-    __slots__ = ("_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
+    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
 
     def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False, promotes: bool = True):
         fun = promoting(fun) if promotes else fun
@@ -183,15 +181,21 @@ class Op:
         self.fun = fun
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
-        self.plain = jax.jit(fun, inline=True)
+        self.plain = caches.jit(fun, inline=True)
         self._graded: dict[int, Callable[..., Any]] = {}
         self._pushes: dict[Any, Op] = {}
+        caches.add(self)
+
+    def cache_clear(self) -> None:
+        """Forget the compiled programs of derivatives; ``plain`` is a cache of its own."""
+        self._graded.clear()
+        self._pushes.clear()
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
     def graded(self, mask: int) -> Callable[..., Any]:
-        """The compiled evaluation that gives ``(record, arrays)``; bit ``i`` of the mask tells whether input ``i`` is active."""
+        """The compiled evaluation that returns ``(record, arrays)``; bit ``i`` of the mask is set where input ``i`` is active."""
         found = self._graded.get(mask)
         if found is None:
             def evaluate(*args: Any) -> Evaluated:
@@ -204,9 +208,9 @@ class Op:
 
 
 def family(name: str, fun: Callable[..., Any], many: bool = False, light: bool = False) -> Callable[..., Op]:
-    """Operations that differ in static arguments: ``family(...)(*statics)`` is the one of ``fun(*arrays, *statics)``."""
+    """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
 
-    @functools.lru_cache(maxsize=KEPT, typed=True)
+    @caches.memoized
     def make(*statics: Any) -> Op:
         return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
 

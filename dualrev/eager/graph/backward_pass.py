@@ -1,4 +1,4 @@
-"""The backward pass: from the outputs down, each node pulls once all that depends on it has."""
+"""Backward pass: visit nodes in reverse topological order; a node runs after all its consumers."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from dualrev._jax import line_of, source
-from dualrev.eager.core import dtypes
+from dualrev._jax import source
+from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
-from dualrev.eager.graph.interception import check_nan, unpack
+from dualrev.eager.graph.anomaly import check_nan
+from dualrev.eager.graph.backward_errors import check_hook, freed_at, modified
+from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Storage, Tensor, array_of, wrap
+from dualrev.eager.graph.saved import FREED, unpack
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
-_add = jax.jit(jnp.add, inline=True)
+_add = caches.jit(jnp.add, inline=True)
 ADD = Op("Add", jnp.add)
 _SINGLE = (True,)
-#: Leaves that several threads accumulate into.
+#: Held while a gradient is added: several threads may accumulate into one leaf.
 _lock = threading.Lock()
 
-FREED = ("Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
-         "Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify retain_graph=True if "
-         "you need to backward through the graph a second time or if you need to access saved tensors after calling backward.")
 
-
-class Walk:
-    """One backward pass.  Gradients on their way are arrays, or tensors where the pass is recorded itself."""
+class BackwardPass:
+    """One backward pass.  Cotangents are arrays, or tensors where the pass itself is recorded (``create``)."""
 
     def __init__(self, retain: bool, create: bool, captured: dict[Any, int] | None):
         self.retain = retain
         self.create = create
-        #: Where gradients are wanted, ``(node, slot)`` or ``(leaf, 0)``; None: at all leaves.
+        #: The targets whose gradients are asked for, ``(node, slot)`` or ``(leaf, 0)``; None for all leaves.
         self.captured = captured
         self.found: dict[Any, Any] = {}
         self.where = source()
@@ -45,22 +43,24 @@ class Walk:
         self.goals = {target for target, _ in captured or ()}
 
     def run(self, roots: Sequence[tuple[Any, Any]], program: Callable[..., dict[Any, Any] | None] | None = None) -> dict[Any, Any]:
-        """Gradients at leaves, or at what is captured, by ``(target, slot)``, from ``((target, slot), gradient)``.
+        """The gradients of leaves, or of the captured targets, by ``(target, slot)``.
 
-        ``program(self, roots)`` finds them too, or says None.
+        Args:
+          roots: ``((target, slot), gradient)`` of each output.
+          program: ``program(self, roots)`` returns the same gradients by a compiled program, or None if there is none.
         """
         before, mode.grad = mode.grad, self.create
         try:
             roots = [(edge, conjugate(ct)) for edge, ct in roots]
             found = None if program is None else program(self, roots)
             if found is None:
-                found = self.through(roots)
+                found = self.visit(roots)
             return {key: ct if ct is None else conjugate(ct) for key, ct in found.items()}
         finally:
             mode.grad = before
 
-    def through(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-        """The walk, node by node."""
+    def visit(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+        """Visit the nodes one by one."""
         if self.captured is not None:
             self.needed = self._needed([target for (target, _), _ in roots])
         waiting: list[tuple[int, Node]] = []
@@ -96,8 +96,7 @@ class Walk:
                         self.found[(node, slot)] = ct
                 if not self._leads_on(node):
                     continue
-            pulled = self.pull(node, cts)
-            for edge, ct in pulled:
+            for edge, ct in self.pull(node, cts):
                 send(edge, ct)
         for leaf in leaves:
             ct = arrived.pop(leaf)[0]
@@ -110,31 +109,31 @@ class Walk:
     # ------------------------------------------------------------------------------------------------- one node
 
     def pull(self, node: Node, cts: list[Any]) -> list[tuple[Any, Any]]:
-        """What a node sends on: ``(edge, gradient)`` for each input that gets one."""
+        """The cotangents of a node's inputs, ``(edge, cotangent)`` for each input that gets one."""
         if node.prehooks:
             for hook in list(node.prehooks.values()):
                 given = hook(tuple([self.tensor(ct) for ct in cts]))
                 if given is not None:
                     cts = [self.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
-        moved = self._pull_recorded(node, cts) if node.record is not None else node.pull_custom(cts, self)  # type: ignore[attr-defined]
+        pulled = self._pull_recorded(node, cts) if node.record is not None else node.pull_custom(cts, self)
         if mode.anomaly:
-            check_nan(node, [ct for _, ct in moved])
+            check_nan(node, [ct for _, ct in pulled])
         if not self.retain and node.saved:
             node.saved, node.inputs, node.freed = None, None, self.where
         edges = node.edges
         if node.hooks:
-            return self._run_node_hooks(node, cts, moved)
-        return [(edges[i], ct) for i, ct in moved if edges[i] is not None]
+            return self._run_node_hooks(node, cts, pulled)
+        return [(edges[i], ct) for i, ct in pulled if edges[i] is not None]
 
     def _pull_recorded(self, node: Node, cts: list[Any]) -> list[tuple[int, Any]]:
         saved, record = node.saved, node.record
         assert record is not None
         if saved is None:
-            raise RuntimeError(FREED + _freed(node))
+            raise RuntimeError(FREED + freed_at(node))
         checks = node.checks
         for i in range(0, len(checks), 3):
             if checks[i + 1].version != checks[i + 2]:
-                raise RuntimeError(_modified(node, saved, *checks[i: i + 3]))
+                raise RuntimeError(modified(node, saved, *checks[i: i + 3]))
         if not self.create:
             if mode.packs:
                 saved = unpack(saved)
@@ -158,22 +157,23 @@ class Walk:
     # ---------------------------------------------------------------------------------------------------- hooks
 
     def tensor(self, ct: Any) -> Any:
-        """A gradient on its way as the user sees it."""
+        """A cotangent as the user sees it: a tensor, in PyTorch's convention."""
         if ct is None:
             return None
         ct = conjugate(ct)
         return ct if isinstance(ct, Tensor) else wrap(ct)
 
     def value(self, ct: Any) -> Any:
-        """A gradient from the user as it goes on."""
+        """A cotangent that the user gave, in the convention of pulls."""
         return conjugate(array_of(ct) if isinstance(ct, Tensor) and not self.create else ct)
 
     def run_hooks(self, hooks: dict[int, Any], ct: Any) -> Any:
+        """The cotangent after a tensor's hooks."""
         for key, hook in list(hooks.items()):
             if key >= 0 and ct is not None:
                 given = hook(self.tensor(ct))
                 if given is not None:
-                    _check_hook(hook, ct, given)
+                    check_hook(hook, ct, given)
                     ct = self.value(given)
         return ct
 
@@ -186,9 +186,9 @@ class Walk:
             if t is not None and cts[slot] is not None:
                 accumulate(t, conjugate(cts[slot]), self.create)
 
-    def _run_node_hooks(self, node: Node, cts: list[Any], moved: list[tuple[int, Any]]) -> list[tuple[Any, Any]]:
+    def _run_node_hooks(self, node: Node, cts: list[Any], pulled: list[tuple[int, Any]]) -> list[tuple[Any, Any]]:
         grads: list[Any] = [None] * len(node.edges)
-        for i, ct in moved:
+        for i, ct in pulled:
             grads[i] = ct
         for hook in list((node.hooks or {}).values()):
             given = hook(tuple([self.tensor(ct) for ct in grads]), tuple([self.tensor(ct) for ct in cts]))
@@ -196,10 +196,10 @@ class Walk:
                 grads = [self.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
         return [(edge, ct) for edge, ct in zip(node.edges, grads, strict=True) if edge is not None and ct is not None]
 
-    # ---------------------------------------------------------------------------------- passes to some tensors only
+    # ------------------------------------------------------------------------------- gradients of some targets only
 
     def _needed(self, roots: Sequence[Any]) -> set[Node]:
-        """The nodes through which something that is captured is reached."""
+        """The nodes from which a captured target is reached."""
         assert self.captured is not None
         seen: set[Node] = set()
         waiting = [x for x in roots if isinstance(x, Node)]
@@ -215,18 +215,19 @@ class Walk:
         return self.needed
 
     def _leads_on(self, node: Node) -> bool:
+        """Whether an input of a node is captured, or leads to a captured target."""
         return any(edge is not None and (edge[0] in self.goals or edge[0] in (self.needed or ())) for edge in node.edges)
 
 
 def conjugate(ct: Any) -> Any:
-    """A gradient in the other convention: PyTorch's of a complex tensor is the conjugate of what pulls take and give."""
+    """A cotangent in the other convention: PyTorch's gradient of a complex tensor is the conjugate of jax's cotangent."""
     if ct is None or (array_of(ct) if isinstance(ct, Tensor) else ct).dtype.kind != "c":
         return ct
     return ct.conj()
 
 
 def joined(value: Any, edge: Any) -> Any:
-    """A value as a tensor that stands where it stood in the graph."""
+    """A saved value as a tensor at its old place in the graph."""
     if edge is None:
         return value
     target, slot = edge
@@ -242,16 +243,16 @@ def joined(value: Any, edge: Any) -> Any:
 
 
 class Identity(Node):
-    """Hands on what arrives."""
+    """A node whose input is its output."""
 
     __slots__ = ()
 
-    def pull_custom(self, cts: list[Any], walk: Walk) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Any], backward_pass: BackwardPass) -> list[tuple[int, Any]]:
         return [(0, cts[0])]
 
 
 def accumulate(t: Tensor, ct: Any, create: bool) -> None:
-    """Add a gradient to ``.grad``."""
+    """Add a gradient to ``.grad`` of a tensor, and run its hooks for that."""
     if mode.watcher is not None:
         mode.watcher.leaf(t)
     with _lock:
@@ -261,51 +262,7 @@ def accumulate(t: Tensor, ct: Any, create: bool) -> None:
         elif create:
             t._grad = apply(ADD, (grad, ct))
         else:
-            from dualrev.eager.graph.inplace import write
-
             write(grad, _add(array_of(grad), ct))
     if t._after_hooks:
         for hook in list(t._after_hooks.values()):
             hook(t)
-
-
-# ------------------------------------------------------------------------------------------------------------------ errors
-
-def _freed(node: Node) -> str:
-    made, freed = node.line(), line_of(node.freed) if node.freed is not None else ""
-    return (f"\nthe graph of {node.name()}" + (f", made at {made}," if made else "")
-            + (f" was freed by the backward at {freed}" if freed else " was freed") + "; give that one retain_graph=True")
-
-
-def _modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, version: int) -> str:
-    is_out = place < 0
-    k = (~place if is_out else place) - 1
-    array = saved[k]
-    assert node.record is not None
-    where = node.record.sources[k][1]
-    edge = (node, where) if is_out else node.edges[where]
-    producer = edge[0] if edge is not None and isinstance(edge[0], Node) else None
-    which = f", which is output {edge[1]} of {producer.op_name.partition(':')[0]}," if producer is not None and edge is not None else ""
-    text = (f"one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"[torch.{dtypes.type_name(array.dtype)}Tensor {list(array.shape)}]{which} is at version {counter.version}; expected "
-            "version "
-            f"{version} instead. Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
-            "torch.autograd.set_detect_anomaly(True, check_nan=False).")
-    made = producer.line() if producer is not None else ""
-    changed = line_of(counter.changed) if counter.changed is not None else ""
-    text += f"\n{node.name()}" + (f", at {node.line()}," if node.line() else "") + " saved it for backward"
-    text += f"; it was made at {made}" if made else ""
-    text += f"; it was changed at {changed}" if changed else ""
-    return text + "; change a .clone() of it instead, or use the operation that is not in place"
-
-
-def _check_hook(hook: Any, ct: Any, given: Any) -> None:
-    name = getattr(hook, "__name__", type(hook).__name__)
-    if not isinstance(given, Tensor):
-        raise TypeError(f"expected Variable, but hook returned '{type(given).__name__}'\na hook returns a tensor or None")
-    if tuple(given.shape) != tuple(ct.shape):
-        raise RuntimeError(f"hook '{name}' has changed the size of value\nfrom {list(ct.shape)} to {list(given.shape)}")
-    was, got = (array_of(x).dtype if isinstance(x, Tensor) else x.dtype for x in (ct, given))
-    if was != got:
-        raise RuntimeError(f"hook '{name}' has changed the type of value (was torch.{dtypes.type_name(was)}Tensor got "
-                           f"torch.{dtypes.type_name(got)}Tensor)\nreturn it .to the dtype of what came")

@@ -1,4 +1,4 @@
-"""Pictures of the graph that backward walks."""
+"""Drawings of the graph."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.tensor import Tensor, array_of
 
 _COLORS = {"op": "#e8eef7", "leaf": "#dff0d8", "output": "#fbe3d6"}
-#: Of the text: its size, the width of a letter and the height of a line.
+#: The text's font size, the width of a letter and the height of a line.
 _SIZE, _LETTER, _LINE = 11, 6.9, 14
 
 
 class Picture:
     """A drawn graph: ``svg`` and ``dot`` are its texts; a notebook shows it by itself.
 
-    ``nodes`` are ``(kind, lines of text)``, with kind op, leaf or output; ``edges`` are pairs of places in it, from inputs to outputs.
+    ``nodes`` are ``(kind, lines of text)``, with kind op, leaf or output; ``edges`` are pairs of indices into ``nodes``, from producer
+    to consumer.
     """
 
     def __init__(self, nodes: list[tuple[str, list[str]]], edges: list[tuple[int, int]], saved_bytes: int):
@@ -82,8 +83,8 @@ def draw(y: Tensor, params: Any = None) -> Picture:
     """A picture of how a tensor was computed: operations, shapes, leaves that require grad, bytes saved for backward.
 
     Args:
-      y: where backward would begin.
-      params: names of leaves: a module, or tensors by name; otherwise a leaf is called by its ``name``, if it has one.
+      y: the tensor from which backward would start.
+      params: the names of leaves, from a module or a dictionary of tensors; other leaves show their ``name``, if they have one.
 
     >>> from dualrev import eager as torch
     >>> x = torch.tensor([1.0, 2.0], requires_grad=True)

@@ -1,4 +1,4 @@
-"""Where the boxes of a drawn graph go: rows from inputs to outputs, few crossings, edges around boxes.
+"""The layout of a drawn graph: rows from inputs to outputs, few crossings, edges around boxes.
 
 Method: [Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System Structures", sections 3 and 4].
 """
@@ -10,22 +10,22 @@ from collections.abc import Callable, Sequence
 
 Point = tuple[float, float]
 
-#: Between boxes of a row, between rows, around all.
+#: Distances between boxes of a row, between rows, and around the drawing.
 ACROSS, DOWN, MARGIN = 18.0, 30.0, 12.0
 _SWEEPS = 12
 
 
 def layered(sizes: Sequence[Point], edges: Sequence[tuple[int, int]],
             floats: Callable[[int], bool]) -> tuple[list[Point], list[list[Point]], Point]:
-    """The middles of boxes, the points that each edge goes through, and the size of the whole.
+    """The centres of boxes, the points of each edge, and the size of the drawing.
 
     Args:
       sizes: width and height of each box; they are numbered from inputs to outputs.
       edges: pairs of boxes.
-      floats: whether a box without inputs stands right above what uses it, instead of at the top.
+      floats: whether a box without inputs is placed directly above its first consumer, instead of at the top.
     """
     level = _levels(len(sizes), edges, floats)
-    # An edge over several rows passes through points of its own in those between, for which room is made.
+    # An edge over several rows gets a point of its own in each row between, for which space is reserved.
     boxes, links, chains = list(sizes), [], []
     for a, b in edges:
         chain = [a]
@@ -72,7 +72,7 @@ def _levels(n: int, edges: Sequence[tuple[int, int]], floats: Callable[[int], bo
 
 
 def _across(rows: list[list[int]], above: list[list[int]], below: list[list[int]], widths: list[float], n: int) -> list[float]:
-    """The middle of each box across: rows are ordered and placed by the mean of their neighbours, down and up again."""
+    """The horizontal centre of each box: rows are ordered and placed by the mean of their neighbours, downward and upward in turn."""
     x = [0.0] * len(widths)
     for row in rows:
         _place(row, [0.0] * len(row), [1.0] * len(row), x, widths)
@@ -83,7 +83,7 @@ def _across(rows: list[list[int]], above: list[list[int]], below: list[list[int]
             wanted = {i: sum(x[j] for j in near[i]) / len(near[i]) if near[i] else x[i] for i in row}
             if sweep < _SWEEPS:
                 row.sort(key=lambda i: wanted[i])
-            # Edges that pass through stay straight where they can; who has no neighbour there gives way.
+            # Points of long edges weigh most, so that these stay straight; boxes without a neighbour weigh least.
             weights = [8.0 if i >= n else 1.0 + len(near[i]) if near[i] else 0.1 for i in row]
             _place(row, [wanted[i] for i in row], weights, x, widths)
     least = min([x[i] - widths[i] / 2 for i in range(len(x))], default=0.0)
@@ -91,16 +91,16 @@ def _across(rows: list[list[int]], above: list[list[int]], below: list[list[int]
 
 
 def _place(row: list[int], wanted: list[float], weights: list[float], x: list[float], widths: list[float]) -> None:
-    """Put the boxes of a row, in this order and without touching, as near to where they are wanted as can be.
+    """Place the boxes of a row, in this order and without overlap, as close as possible to their wanted positions.
 
-    The least sum of weighted squares, by pooling those that would overlap.
+    Weighted least squares, by pooling adjacent boxes that would overlap.
     """
     offset, offsets = 0.0, []
     for k, i in enumerate(row):
         if k:
             offset += (widths[row[k - 1]] + widths[i]) / 2 + ACROSS
         offsets.append(offset)
-    blocks: list[tuple[float, float, int]] = []  # mean, weight, how many
+    blocks: list[tuple[float, float, int]] = []  # mean, weight, number of boxes
     for want, weight, off in zip(wanted, weights, offsets, strict=True):
         mean, total, count = want - off, weight, 1
         while blocks and blocks[-1][0] >= mean:

@@ -1,4 +1,4 @@
-"""Changing tensors in place."""
+"""Changes of tensors in place, and how they are recorded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.node import Node, node_class
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor, View, array_of, described
+from dualrev.eager.graph.storage import View
+from dualrev.eager.graph.tangents import set_tangent, tangent_of
+from dualrev.eager.graph.tensor import Tensor, array_of, described
+from dualrev.eager.graph.views import overlaps, put_op
 
 
 def write(t: Tensor, array: Any) -> None:
-    """Give a tensor another value: all that share its storage see it, and it counts as a change."""
+    """Replace the value of a tensor, for all tensors that share its storage, and count the change."""
     view = t._view
     storage = t._storage
     if mode.watcher is not None:
         mode.watcher.read(t)
     if view is not None:
-        from dualrev.eager.graph.views import overlaps, put_op
-
         if any(op.name == "Expand" for op in view.path) and overlaps(view.path, storage.array.shape):
             raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single memory "
                                "location. Please clone() the tensor before performing the operation.\n" + described(t))
@@ -33,7 +34,7 @@ def write(t: Tensor, array: Any) -> None:
 
 
 def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Tensor:
-    """``t = op(t, *others)``, in place, and recorded as PyTorch records it.
+    """``t = op(t, *others)`` in place, recorded as PyTorch records it.
 
     Raises:
       RuntimeError: ``t`` is a leaf that requires grad, or the result does not fit into it.
@@ -44,8 +45,7 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
         check_may_change(t)
     if t._inference and not mode.inference and records:
         raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
-                           "normal "
-                           "tensor before doing inplace update.\n" + described(t))
+                           "normal tensor before doing inplace update.\n" + described(t))
     result = apply(op, (t, *others))
     old, new = array_of(t), array_of(result)
     if new.shape != old.shape:
@@ -57,22 +57,20 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
         result = result.to(dtypes.of(old.dtype))
         new = array_of(result)
     if mode.dual_level:
-        from dualrev.eager.autograd.forward_ad import changed, tangent_of
-
-        changed(t, tangent_of(result))
+        set_tangent(t, tangent_of(result))
     if not result._requires_grad:
-        forgets = records and t._requires_grad
+        detaches = records and t._requires_grad
         write(t, new)
-        if forgets and view is None:
+        if detaches and view is None:
             node = node_class(op.name, Cut)(None, op.name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
             rebase(t, node, 0)
-        elif forgets and view is not None:
+        elif detaches and view is not None:
             rebase_view(view, result)
         return t
     node = result._node
     assert node is not None
     counter, record = t._counter, node.record
-    # The value that it had before is kept where the pull reads it; from now on, what the pull reads of the result is its own value.
+    # A saved input is the array from before the change, so its version is not checked; a saved output is the tensor's new value.
     checks: list[Any] = []
     before = iter(node.checks)
     for place, c, version in zip(before, before, before, strict=True):
@@ -90,18 +88,18 @@ def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Te
 
 
 class Cut(Node):
-    """Stands where a value was replaced by one that does not depend on it: no gradient goes on."""
+    """The node of a value that was replaced by one that does not depend on it: its gradient stops here."""
 
     __slots__ = ()
 
-    def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
         return []
 
 
 def rebase(t: Tensor, node: Any, slot: int) -> None:
-    """Let a tensor come from another node from now on."""
+    """Make a tensor the output of another node."""
     if t._retains and t._node is not None and t._node.slot_hooks is not None:
-        kept = t._node.slot_hooks[t._slot].pop(-1, None)  # the gradient of what the tensor is now
+        kept = t._node.slot_hooks[t._slot].pop(-1, None)  # .grad is that of the new value
         if kept is not None:
             node.hooks_of(slot)[-1] = kept
     t._node, t._slot, t._requires_grad = node, slot, True
@@ -109,15 +107,13 @@ def rebase(t: Tensor, node: Any, slot: int) -> None:
 
 
 def rebase_view(view: View, result: Tensor) -> None:
-    """Record that a part of a base was replaced."""
-    from dualrev.eager.graph.views import put_op
-
+    """Record that the part of a base which a view shows was replaced."""
     base = view.base
     merged = apply(put_op(view.path), (base, result))
     rebase(base, merged._node, merged._slot)
 
 
-#: Why a change of a view cannot be recorded.
+#: Why a change of a view cannot be recorded, by ``View.made``.
 _UNCLEAR = {
     "no_grad": "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case "
                "is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace "
@@ -130,6 +126,7 @@ _UNCLEAR = {
 
 
 def check_may_change(t: Tensor) -> None:
+    """Refuse changes of leaves that require grad, of their views, and of views whose changes cannot be recorded."""
     if t._view is not None:
         made = t._view.made
         if made is not None:
@@ -147,7 +144,7 @@ def check_may_change(t: Tensor) -> None:
 
 
 def narrows(new: Any, old: Any) -> bool:
-    """Whether values of a dtype do not fit into one of another kind."""
+    """Whether a conversion from dtype ``new`` to ``old`` loses a kind: complex to float, float to integer, integer to bool."""
     return _kind(new) > _kind(old)
 
 

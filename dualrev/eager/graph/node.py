@@ -1,4 +1,4 @@
-"""The graph that backward walks: a node for each recorded operation."""
+"""The nodes of the graph: one for each recorded operation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev._jax import line_of
+from dualrev.eager.core.caches import caches
+from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.operation import Record
 
 #: Nodes are numbered as they are made.
@@ -16,14 +18,14 @@ next_number = itertools.count().__next__
 class Node:
     """An operation that was recorded: ``grad_fn`` of its outputs.
 
-    ``edges[i]`` is ``(where input i comes from, which of its outputs)``: a node, or a leaf tensor; None where no gradient goes.
-    Nodes are numbered as they are made, so that walking from the highest number down meets each after all that depend on it.
+    ``edges[i]`` is ``(producer of input i, which of its outputs)``; the producer is a node or a leaf tensor; None where no gradient
+    flows.  Nodes are numbered as they are made, so that descending numbers are a reverse topological order.
     """
 
     __slots__ = ("__dict__", "__weakref__", "checks", "edges", "freed", "hooked", "inputs", "n_out", "number", "op_name", "record",
                  "saved", "source")
 
-    # What few nodes have stands in their __dict__.
+    # Attributes that few nodes have stand in their __dict__.
     hooks: dict[int, Callable[..., Any]] | None = None
     prehooks: dict[int, Callable[..., Any]] | None = None
     #: For an output, the hooks of its tensor: ``{slot: {id: hook}}``.
@@ -35,33 +37,26 @@ class Node:
         self.op_name = op_name
         self.edges = edges
         self.saved: Sequence[Any] | None = saved
-        #: Which versions what was saved must have: ``place, counter, version`` of each, one after the other.
+        #: The versions that saved values must still have: ``place, counter, version`` of each, one after the other.
         self.checks = checks
         self.source = source
         self.n_out = n_out
-        #: Input values, where a second derivative has to compute residuals again.
+        #: Input values, where a second derivative recomputes residuals.
         self.inputs = inputs
-        #: Which backward freed what it had saved.
+        #: The call of backward that freed its saved values.
         self.freed: Any = None
-        #: Whether any of the hooks is there, or one has packed what was saved.
+        #: Whether it has hooks, or its saved values were packed by one.
         self.hooked = False
         self.number = next_number()
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """A dictionary for whoever walks the graph."""
+        """A dictionary for the user's own notes about this node."""
         return self.__dict__.setdefault("_metadata", {})
 
     def name(self) -> str:
         """The name that PyTorch gives: ``AddBackward0``."""
         return type(self).__name__
-
-    def __getattr__(self, name: str) -> Any:
-        from dualrev.eager.graph.interception import saved_of
-
-        if name in ("_saved_self", "_saved_other", "_saved_exponent", "_saved_result"):
-            return saved_of(self, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<{self.name()} object at {hex(id(self))}>"
@@ -79,14 +74,14 @@ class Node:
         return tuple(found)
 
     def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(grad_inputs, grad_outputs)`` after this node has run; what it returns, if anything, replaces grad_inputs."""
+        """Call ``hook(grad_inputs, grad_outputs)`` after this node has run; a result other than None replaces grad_inputs."""
         self.hooked = True
         if self.hooks is None:
             self.hooks = {}
         return RemovableHandle(self.hooks, hook)
 
     def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(grad_outputs)`` before this node runs; what it returns, if anything, replaces grad_outputs."""
+        """Call ``hook(grad_outputs)`` before this node runs; a result other than None replaces grad_outputs."""
         self.hooked = True
         if self.prehooks is None:
             self.prehooks = {}
@@ -99,13 +94,20 @@ class Node:
             self.slot_hooks = {}
         return self.slot_hooks.setdefault(slot, {})
 
+    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
+        """The pull of a node without a record: ``(which input, its cotangent)`` from the cotangents of the outputs.
+
+        ``backward_pass`` is the :class:`~dualrev.eager.graph.backward_pass.BackwardPass` that visits the node.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define pull_custom()")
+
     def line(self) -> str:
         """The user's line that made it."""
         return line_of(self.source) if self.source is not None else ""
 
 
 class AccumulateGrad:
-    """Stands in ``next_functions`` for a leaf: the place where a gradient is added to ``.grad``."""
+    """The entry of a leaf in ``next_functions``: its gradient is added to ``.grad``."""
 
     __slots__ = ("variable",)
 
@@ -127,47 +129,9 @@ class AccumulateGrad:
         return f"<AccumulateGrad object at {hex(id(self.variable))}>"
 
 
-class _Changes:
-    """How often a module's attributes, members or hooks have been changed in this process."""
-
-    count = 0
-
-
-changes = _Changes()
-
-
-class RemovableHandle:
-    """What registering a hook returns: ``remove()`` takes the hook away."""
-
-    _ids = itertools.count()
-
-    def __init__(self, hooks: dict[int, Any], hook: Any):
-        self._hooks = hooks
-        self.id = next(self._ids)
-        hooks[self.id] = hook
-        changes.count += 1
-
-    def remove(self) -> None:
-        """Take the hook away; a second time does nothing."""
-        self._hooks.pop(self.id, None)
-        changes.count += 1
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-
-_named: dict[Any, type[Any]] = {}
-
-
+@caches.memoized
 def node_class(op_name: str, base: type[Any] | None = None) -> type[Any]:
     """The class of an operation's nodes, for what PyTorch users see in ``type(y.grad_fn).__name__``."""
-    key = op_name if base is None else (op_name, base)
-    found = _named.get(key)
-    if found is None:
-        head, _, variant = op_name.partition(":")  # PyTorch numbers the variants of an operation
-        name = head if head == "CopySlices" else f"{head}Backward{variant or 0}"
-        found = _named[key] = type(name, (base or Node,), {"__slots__": ()})
-    return found
+    head, _, variant = op_name.partition(":")  # PyTorch numbers the variants of an operation
+    name = head if head == "CopySlices" else f"{head}Backward{variant or 0}"
+    return type(name, (base or Node,), {"__slots__": ()})

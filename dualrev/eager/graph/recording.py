@@ -1,4 +1,4 @@
-"""How an operation on tensors runs and is recorded."""
+"""How an operation on tensors is evaluated and recorded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax import Tracer, source
+from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.node import next_number, node_class
@@ -21,35 +22,31 @@ INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use 
              "tracked by autograd. To work around this, you can make a clone to get a normal tensor and use it in autograd, or use "
              "`torch.no_grad()` instead of `torch.inference_mode()`.\n")
 
-# Operations of a program run one after the other: handing each to another thread takes longer than most of them, half of the time
-# for 64 x 64 entries.  PyTorch's run where they are called, too.  jax reads this when it starts its backend, or the environment.
+# Operations run one after the other: handing each to another thread takes longer than most of them, half of the time for 64 x 64
+# entries.  PyTorch's run in the calling thread, too.  jax reads this setting, or the environment, when it starts its backend.
 if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
-_constants: dict[Any, Any] = {}
+_constants = caches.table()
 
 
 def constant(value: Any) -> Any:
-    """A number as an operand that is cheap to pass: a weakly typed array, kept."""
+    """A Python number as a weakly typed array, kept for the next call: arrays are cheap to pass, numbers are not."""
     key = (type(value), value)
     found = _constants.get(key)
     if found is None or (value == 0 and math.copysign(1.0, found) != math.copysign(1.0, value)):
         found = jnp.asarray(value)
         if isinstance(found, Tracer):
             return value
-        if len(_constants) >= 1024:
-            _constants.clear()
-        _constants[key] = found
+        _constants.keep(key, found)
     return found
 
-# -------------------------------------------------------------------------------------------------------------- operations
 
 def apply(op: Op, args: Sequence[Any]) -> Any:
-    """Run an operation on tensors and numbers, and record it where a tensor requires grad."""
-    if mode.special:
-        from dualrev.eager.graph.interception import apply_special
-
-        return apply_special(op, args)
+    """Evaluate an operation on tensors and numbers, and record it where a tensor requires grad."""
+    handler = mode.handler
+    if handler is not None:
+        return handler(op, args)
     values = []
     mask = 0
     bit = 1
@@ -84,14 +81,14 @@ def _inferred(array: Any) -> Tensor:
 
 
 def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any:
-    """Run an operation on values, and write its node.
+    """Evaluate an operation on values, and write its node.
 
-    This runs for every operation of a program: objects are filled in place, for a call costs as much as five assignments.
+    This runs for every operation of a program: attributes are set here, for a call of a constructor costs as much as five of them.
     """
     found, arrays = (op._graded.get(mask) or op.graded(mask))(*values)
     n_out = found.n_out
     results = [wrap(arrays[0])] if n_out == 1 else [wrap(x) for x in arrays[:n_out]]
-    if not found.moves:
+    if not found.differentiable:
         return tuple(results) if op.many else results[0]
     saved = []
     checks: list[Any] = []
@@ -131,7 +128,7 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
         result._node = node
         result._requires_grad = True
         return result
-    for slot in found.moves:
+    for slot in found.differentiable:
         t = results[slot]
         t._node = node
         t._slot = slot

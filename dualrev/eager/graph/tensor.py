@@ -1,4 +1,7 @@
-"""Tensors, and how an operation on them runs and is recorded."""
+"""Tensors: a value in a storage, and its place in the graph.
+
+The operators and methods of tensors stand in the modules that define the operations: ``dualrev.eager.ops`` lists them.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +12,12 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import source
+from dualrev._jax import line_of
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import mode
-from dualrev.eager.core.operation import Op
-from dualrev.eager.graph.node import Node, RemovableHandle
-from dualrev.eager.ops.checks import cpp
-
-
-class Storage:
-    """A value that tensors share, how often it was changed in place, and where the last time."""
-
-    __slots__ = ("__weakref__", "array", "changed", "version")
-
-    def __init__(self, array: Any):
-        self.array = array
-        self.version = 0
-        self.changed: Any = None
-
-
-class View:
-    """What makes a tensor a view: its base, and the operations that lead there from the base's value."""
-
-    __slots__ = ("array", "base", "generation", "made", "path", "seen")
-
-    def __init__(self, base: Tensor, path: tuple[Op, ...], array: Any, made: str | None = None):
-        #: Why changes of it cannot be recorded, if so: it is one of several, or was made while nothing was recorded.
-        self.made = made
-        self.base = base
-        self.path = path
-        self.array = array
-        self.seen = base._storage.array
-        self.generation = base._generation
+from dualrev.eager.graph.node import Node
+from dualrev.eager.graph.storage import Storage, View
 
 
 class Tensor:
@@ -60,7 +37,7 @@ class Tensor:
 
     __slots__ = ("__dict__", "__weakref__", "_counter", "_node", "_requires_grad", "_slot", "_storage", "_view")
 
-    # What few tensors have stands in their __dict__.
+    # Attributes that few tensors have stand in their __dict__.
     _grad: Tensor | None = None
     _generation: int = 0
     _hooks: dict[int, Any] | None = None
@@ -79,7 +56,9 @@ class Tensor:
         _slot: int
         _view: View | None
 
-        # What the other modules of the package put on it.
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+        # The operations, which the modules that define them register.
         __add__: Any
         __radd__: Any
         __iadd__: Any
@@ -122,15 +101,6 @@ class Tensor:
 
         def __getattr__(self, name: str) -> Any: ...
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        from dualrev.eager.ops.constructors import array_for
-
-        requires_grad = kwargs.pop("requires_grad", False)
-        _fill(self, array_for(args, kwargs))
-        self._made = source()
-        if requires_grad:
-            self.requires_grad_()
-
     # ---------------------------------------------------------------------------------------------- autograd
 
     @property
@@ -156,13 +126,13 @@ class Tensor:
         self._requires_grad = bool(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Ask for operations on this tensor to be recorded from now on."""
+        """Set ``requires_grad``."""
         self.requires_grad = requires_grad
         return self
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient that backward has accumulated; None until one has reached this tensor."""
+        """The gradient that backward has accumulated, or None."""
         if mode.watcher is not None:
             mode.watcher.leaf(self)
         return self._grad
@@ -177,7 +147,8 @@ class Tensor:
                                    f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size\n"
                                    + described(self))
             if value.dtype != self.dtype:
-                raise RuntimeError(f"attempting to assign a gradient with dtype '{cpp(array_of(value).dtype)}' to a tensor with "
+                got = dtypes.cpp_name(array_of(value).dtype)
+                raise RuntimeError(f"attempting to assign a gradient with dtype '{got}' to a tensor with "
                                    f"grad_dtype '{dtypes.type_name(array_of(self).dtype)}'. The gradient must match the tensor's "
                                    "grad_dtype (defaults to the tensor's dtype).\n" + described(self))
         if mode.watcher is not None:
@@ -209,7 +180,7 @@ class Tensor:
         return self._inference
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
-        """Call ``hook(grad)`` when the gradient of this tensor is known; what it returns, if anything, replaces the gradient."""
+        """Call ``hook(grad)`` when the gradient of this tensor is complete; a result other than None replaces the gradient."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient\n" + described(self))
         node = self.grad_fn
@@ -230,14 +201,14 @@ class Tensor:
         return RemovableHandle(self._after_hooks, hook)
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this tensor in ``.grad``, though it is no leaf."""
+        """Keep the gradient of this tensor in ``.grad`` also if it is not a leaf."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False\n" + described(self))
         node = self.grad_fn
         if node is None or self._retains:
             return
         self._retains = True
-        # Run last, whatever is registered later: see the backward pass.
+        # The key -1 marks the hook that the backward pass runs last.
         node.hooks_of(self._slot)[-1] = weakref.ref(self)
 
     @property
@@ -248,10 +219,9 @@ class Tensor:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.grad_fn is not None:
             raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-                               "moment.\n"
-                               + described(self) + "; .detach() it first")
+                               "moment.\n" + described(self) + "; .detach() it first")
         copy = memo[id(self)] = _new(type(self))
-        _fill(copy, jnp.copy(array_of(self)))
+        fill(copy, jnp.copy(array_of(self)))
         copy._requires_grad = self._requires_grad
         if self._grad is not None and type(self) is Tensor:
             copy._grad = self._grad.detach().clone()
@@ -260,36 +230,14 @@ class Tensor:
     def __reduce__(self) -> Any:
         return _restored, (type(self), np.asarray(array_of(self)), self.requires_grad)
 
-    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
-                 inputs: Any = None) -> None:
-        """Add to ``.grad`` of each leaf the derivative of this tensor, weighted with ``gradient``: v^T J.
-
-        Args:
-          gradient: a weight for each entry, of the same shape; only a scalar may do without.
-          retain_graph: keep what the graph has saved, for another backward; default ``create_graph``.
-          create_graph: record the derivative's own operations, to differentiate it again.
-          inputs: the tensors to accumulate into, instead of all leaves.
-
-        Raises:
-          RuntimeError: nothing requires grad, the gradient does not fit, the graph was freed, or a saved value was changed.
-
-        >>> from dualrev import eager as torch
-        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
-        >>> (x * x).backward(torch.tensor([1.0, 10.0]))
-        >>> x.grad
-        tensor([ 2., 40.])
-        """
-        from dualrev.eager.autograd.gradients import backward
-
-        backward(self, gradient, retain_graph, create_graph, inputs=inputs)
-
 
 # ------------------------------------------------------------------------------------------------------------------ values
 
 _new = object.__new__
 
 
-def _fill(t: Tensor, array: Any) -> None:
+def fill(t: Tensor, array: Any) -> None:
+    """Make ``t``, which has just been allocated, a leaf of an array."""
     t._storage = t._counter = Storage(array)
     t._requires_grad = False
     t._node = None
@@ -299,7 +247,7 @@ def _fill(t: Tensor, array: Any) -> None:
 
 def _restored(kind: type[Tensor], array: Any, requires_grad: bool) -> Tensor:
     t = _new(kind)
-    _fill(t, jnp.asarray(array))
+    fill(t, jnp.asarray(array))
     t._requires_grad = requires_grad
     return t
 
@@ -327,7 +275,7 @@ def array_of(t: Tensor) -> Any:
 
 
 def view_array(t: Tensor, view: View) -> Any:
-    """The value of a view: computed again if the base was changed since."""
+    """The value of a view, recomputed if the base's value was replaced."""
     base = t._storage.array
     if view.seen is not base:
         array = base
@@ -338,16 +286,14 @@ def view_array(t: Tensor, view: View) -> Any:
 
 
 def refresh(t: Tensor) -> None:
-    """Let a view whose base was changed by a recorded operation come from the base as it is now."""
+    """Renew a view whose base was changed by a recorded operation."""
     view = t._view
     if view is not None and view.generation != view.base._generation:
-        from dualrev.eager.graph.views import regenerate
-
-        regenerate(t, view)
+        view.renew(t)
 
 
 def described(t: Tensor) -> str:
-    """A tensor in words: what it is, and where it was made."""
+    """A tensor in words: dtype, shape and name, and where it was made."""
     array = t._storage.array if t._view is None else t._view.array
     words = f"{dtypes.of(array.dtype)!r} tensor of shape {list(array.shape)}"
     if t.name:
@@ -355,10 +301,5 @@ def described(t: Tensor) -> str:
     if t._node is not None:
         line = t._node.line()
         return f"this is output {t._slot} of {t._node.name()}, a {words}" + (f", made at {line}" if line else "")
-    made = "" if t._made is None else Node.line(_Made(t._made))  # type: ignore[arg-type]
+    made = "" if t._made is None else line_of(t._made)
     return f"this is a leaf, a {words}" + (f", made at {made}" if made else "")
-
-
-class _Made:
-    def __init__(self, source: Any):
-        self.source = source

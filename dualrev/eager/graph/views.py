@@ -1,8 +1,7 @@
-"""Tensors that share a part of another one's storage."""
+"""Views: tensors that share a part of another tensor's storage."""
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -10,14 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
-from dualrev.eager.core.operation import KEPT, Op
+from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Storage, Tensor, View, array_of, wrap
+from dualrev.eager.graph.storage import Storage, View
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+
+
+class RecordedView(View):
+    """A view whose operations are recorded anew when its base was changed by a recorded operation."""
+
+    __slots__ = ()
+
+    def renew(self, t: Tensor) -> None:
+        self.generation = self.base._generation
+        before, mode.grad = mode.grad, True
+        handler, mode.handler = mode.handler, None
+        try:
+            fresh = apply(path_op(self.path), (self.base,))
+        finally:
+            mode.grad, mode.handler = before, handler
+        t._node, t._slot, t._requires_grad = fresh._node, fresh._slot, fresh._requires_grad
 
 
 def view(op: Op, t: Tensor) -> Tensor:
-    """The result of an operation that picks and orders entries, as a view of the tensor."""
+    """The result of an operation that selects and orders entries, as a view of the tensor."""
     result = apply(op, (t,))
     share(result, t, (op,), result._storage.array, None if mode.grad else "no_grad")
     return result
@@ -31,8 +48,9 @@ def views(op: Op, t: Tensor) -> tuple[Tensor, ...]:
     return results
 
 
-@functools.lru_cache(maxsize=KEPT)
+@caches.memoized
 def pick_op(op: Op, i: int) -> Op:
+    """Output ``i`` of an operation."""
     return Op(op.name, lambda x: op.fun(x)[i])
 
 
@@ -43,23 +61,23 @@ def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: Any, made: str
         base, path, made = t._view.base, (*t._view.path, *path), made or t._view.made
     result._storage = t._storage
     result._counter = t._counter
-    result._view = View(base, path, array, made)
+    result._view = RecordedView(base, path, array, made)
     if base._tangent is not None and base._tangent[0] == mode.dual_level:
-        result._tangent = None  # that of the base, as it is when it is asked for
+        result._tangent = None  # computed from that of the base when it is asked for
 
 
 def detached(t: Tensor) -> Tensor:
-    """A tensor that shares the storage and the count of changes, and nothing of the graph."""
+    """A tensor outside the graph that shares the storage and the count of changes."""
     result = wrap(None)
     result._storage, result._counter = t._storage, t._counter
     if t._view is not None:
-        result._view = View(detached(t._view.base), t._view.path, array_of(t))
+        result._view = RecordedView(detached(t._view.base), t._view.path, array_of(t))
     result._inference = t._inference
     return result
 
 
 def data_of(t: Tensor) -> Tensor:
-    """A tensor that shares the storage; its changes do not count."""
+    """A tensor outside the graph that shares the storage; changes through it are not counted."""
     result = detached(t)
     result._counter = Storage(None)
     if result._view is not None:
@@ -67,21 +85,9 @@ def data_of(t: Tensor) -> Tensor:
     return result
 
 
-def regenerate(t: Tensor, view: View) -> None:
-    """Let a view come from its base as it is now."""
-    view.generation = view.base._generation
-    before, mode.grad = mode.grad, True
-    special, mode.special = mode.special, False
-    try:
-        fresh = apply(path_op(view.path), (view.base,))
-    finally:
-        mode.grad, mode.special = before, special
-    t._node, t._slot, t._requires_grad = fresh._node, fresh._slot, fresh._requires_grad
-
-
-@functools.lru_cache(maxsize=KEPT)
+@caches.memoized
 def path_op(path: tuple[Op, ...]) -> Op:
-    """The operations of a view as one."""
+    """The operations of a view's path as one operation."""
     def along(x: Any) -> Any:
         for op in path:
             x = op.fun(x)
@@ -90,18 +96,18 @@ def path_op(path: tuple[Op, ...]) -> Op:
     return Op("AsStrided", along)
 
 
-@functools.lru_cache(maxsize=KEPT)
+@caches.memoized
 def overlaps(path: tuple[Op, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a view of a base of this shape shows an entry of it more than once."""
+    """Whether a view of a base of this shape contains an entry more than once."""
     n = math.prod(shape)
     with jax.ensure_compile_time_eval():
         places = np.asarray(path_op(path).fun(jnp.arange(n).reshape(shape))).ravel()
     return places.size > n or np.unique(places).size < places.size
 
 
-@functools.lru_cache(maxsize=KEPT)
+@caches.memoized
 def put_op(path: tuple[Op, ...]) -> Op:
-    """What replaces the entries that a view shows: ``put(base, new)`` is the base with ``new`` in their place."""
+    """The operation that replaces the entries of a view: ``put(base, new)`` is the base with ``new`` in their place."""
     along = path_op(path).fun
 
     def put(base: Any, new: Any) -> Any:

@@ -1,1 +1,34 @@
-"""A room of the imperative face."""
+"""Operations on tensors, one module for each kind; a module registers its functions, methods and operators as it is imported.
+
+Imports ``core`` and ``graph``; of this folder, ``registry.py``, ``arguments.py``, ``checks.py`` and other modules that all use.
+Start with ``unary.py``: an operation is a jax function, an ``Op``, and a function that applies it.
+"""
+
+from dualrev.eager.ops import (
+    binary,
+    constructors,
+    conversion,
+    copies,
+    creation,
+    distributions,
+    extremes,
+    indexing,
+    joining,
+    lifting,
+    linear_algebra,
+    matrix_products,
+    operators,
+    printing,
+    rearranging,
+    reductions,
+    sampling,
+    sequences,
+    shapes,
+    ternary,
+    unary,
+)
+from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of complex tensors)
+
+#: The modules that register operations.
+MODULES = (binary, complex, constructors, conversion, copies, creation, distributions, extremes, indexing, joining, lifting,
+           linear_algebra, matrix_products, operators, printing, rearranging, reductions, sampling, sequences, shapes, ternary, unary)

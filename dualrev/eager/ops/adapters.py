@@ -1,7 +1,6 @@
-"""The names that arguments of operations have: PyTorch's, those of numpy that it takes too, and ``out=``.
+"""Adapters before functions and methods: other names of arguments, PyTorch's and numpy's, and ``out=``.
 
-One adapter stands before the functions of the module and the methods of tensors that need it; without named arguments it passes
-on what came.
+Functions that need no adapter have none.  Without named arguments, an adapter calls the function as it was called.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from dualrev.eager.ops.arguments import ALSO
 from dualrev.eager.ops.outputs import all_into
 from dualrev.eager.ops.registry import FUNCTIONS
 
-#: What sizes and dimensions that may be given one by one are called, if they are given as one.
+#: The argument of functions that take sizes or dimensions one by one, or together under this name.
 TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "repeat": "repeats",
             "view": "size"}
-#: Names of single functions.
+#: Other names of arguments of single functions.
 OWN = {
     "swapaxes": {"axis0": "dim0", "axis1": "dim1"},
     "split": {"tensor": "input", "split_size_or_sections": "split_size"},
 }
-#: The functions that write their result into ``out``, if they are asked to; those that make tensors read it themselves.
+#: The functions that take ``out=`` by their adapter; functions that make tensors take it themselves.
 WITH_OUT = frozenset("""
     abs absolute acos acosh add addcdiv addcmul addmm all amax amin angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh
     argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clip complex
@@ -39,7 +38,7 @@ WITH_OUT = frozenset("""
 
 
 def _other_names(name: str, parameters: dict[str, inspect.Parameter]) -> dict[str, str]:
-    """Names that an argument goes by, too."""
+    """The other names of arguments, and the names that the function has for them."""
     found = {other: own for own, others in ALSO.items() if own in parameters for other in others if other not in parameters}
     return {**found, **OWN.get(name, {})}
 
@@ -54,7 +53,7 @@ def _listed(sig: inspect.Signature, together: str | None, takes_out: bool) -> in
 
 
 def named(name: str, fun: Callable[..., Any], is_method: bool) -> Callable[..., Any]:
-    """The function with an adapter before it, or as it is where it takes no further names."""
+    """The function with an adapter before it, or the function itself if it needs none."""
     sig = inspect.signature(fun)
     parameters = dict(sig.parameters)
     takes_out = not is_method and name in WITH_OUT

@@ -1,7 +1,7 @@
-"""How the arguments of a function are read: its signatures as PyTorch writes them, by position or by name, and its refusals.
+"""Reading of arguments by PyTorch's signatures, by position or by name, and the refusals of arguments that do not fit.
 
-A function with several signatures takes the first one that its arguments fit.  One that is called with none of them is refused as
-PyTorch refuses it: the type of each argument that was expected and of what came, or the list of signatures.
+The first signature that the arguments fit is used.  Arguments that fit none are refused as PyTorch refuses them: with the expected type
+of an argument and the type that it has, or with the list of signatures.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.generator import Generator
 
-#: What numpy calls some arguments; PyTorch takes these names too.
+#: numpy's names of some arguments, which PyTorch takes too.
 ALSO = {"dim": ("axis",), "keepdim": ("keepdims",), "input": ("x", "a", "x1"), "other": ("x2",)}
-#: The arguments that most functions that make tensors end with.
+#: The last arguments of most functions that make tensors.
 OPTIONS = ("torch.dtype dtype = None, torch.layout layout = None, torch.device device = None, bool pin_memory = False, "
            "bool requires_grad = False")
-#: The same, for those that may write into a tensor.
+#: The same, for functions that may write into a tensor.
 OUT = f"Tensor out = None, {OPTIONS}"
 _PYTHON_TYPES = (float, int, bool, complex)
 
 
 class memory_format:
-    """An order of entries in memory, which arrays of jax choose themselves: each is accepted, and changes nothing."""
+    """An order of entries in memory: accepted, without effect, for arrays of jax choose theirs."""
 
     __slots__ = ("name",)
 
@@ -41,7 +42,7 @@ class memory_format:
 
 
 class layout(memory_format):
-    """How a tensor is stored: ``torch.strided``, that is, every entry."""
+    """The layout of a tensor: ``torch.strided`` holds every entry."""
 
     __slots__ = ()
 
@@ -52,7 +53,7 @@ strided, sparse_coo, sparse_csr = layout("strided"), layout("sparse_coo"), layou
 
 
 def _single(x: Any, kinds: str) -> bool:
-    """Whether it is a number of a kind in an array without dimensions, through which no gradient would go."""
+    """Whether it is an array without dimensions, of these kinds of dtypes, that requires no grad."""
     if isinstance(x, Tensor):
         return not x.requires_grad and array_of(x).ndim == 0 and array_of(x).dtype.kind in kinds
     return isinstance(x, (np.generic, np.ndarray)) and x.ndim == 0 and x.dtype.kind in kinds
@@ -66,13 +67,7 @@ def _is_ints(x: Any) -> bool:
     return isinstance(x, (tuple, list)) and (not x or _is_int(x[0]))
 
 
-def _is_generator(x: Any) -> bool:
-    from dualrev.eager.ops.sampling import Generator
-
-    return isinstance(x, Generator)
-
-
-#: Whether an argument is of a type, by the name that PyTorch's messages use.
+#: The checks of argument types, by the names that PyTorch's messages use.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "Any": lambda x: True,
     "Tensor": lambda x: isinstance(x, Tensor),
@@ -86,11 +81,11 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "torch.device": lambda x: isinstance(x, (dtypes.device, str)) or _is_int(x),
     "torch.layout": lambda x: isinstance(x, layout),
     "torch.memory_format": lambda x: isinstance(x, memory_format),
-    "torch.Generator": _is_generator,
+    "torch.Generator": lambda x: isinstance(x, Generator),
 }
 
 
-class Parameter:
+class Argument:
     """One argument of a signature."""
 
     __slots__ = ("check", "default", "keyword_only", "may_be_none", "name", "names", "needed", "type")
@@ -113,19 +108,19 @@ class Signature:
     def __init__(self, text: str):
         before, _, after = text.partition("*, ")
         self.text = text.replace("?", "")
-        self.parameters = [Parameter(p, False) for p in before.rstrip(", ").split(", ") if p]
+        self.parameters = [Argument(p, False) for p in before.rstrip(", ").split(", ") if p]
         self.positions = len(self.parameters)
-        self.parameters += [Parameter(p, True) for p in after.split(", ") if p]
+        self.parameters += [Argument(p, True) for p in after.split(", ") if p]
         self.least = sum(p.needed for p in self.parameters)
         self.variadic = self.positions == 1 and self.parameters[0].type == "tuple of ints"
 
-    def read(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], says: bool) -> dict[str, Any] | None:
-        """The arguments by name, or None where they do not fit; with ``says``, the refusal is raised instead."""
+    def read(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], raises: bool) -> dict[str, Any] | None:
+        """The arguments by name, or None where they do not fit; with ``raises``, the refusal is raised."""
         n = len(args)
         found: dict[str, Any] = {}
         left = len(kwargs)
         if n > self.positions and not self.variadic:
-            if says:
+            if raises:
                 raise self._too_many(name, n)
             return None
         at = 0
@@ -136,13 +131,13 @@ class Signature:
                 if key is None:
                     if not p.needed:
                         continue
-                    if says:
+                    if raises:
                         raise self._missing(name, i)
                     return None
                 value, left = kwargs[key], left - 1
             else:
                 if p.keyword_only:
-                    if says:
+                    if raises:
                         raise self._too_many(name, n)
                     return None
                 value = args[at]
@@ -151,16 +146,16 @@ class Signature:
             elif self.variadic and at == 0 and not by_name and _is_int(value):
                 found[p.name], at = args, n
                 continue
-            elif says and n > self.positions:
+            elif raises and n > self.positions:
                 raise self._too_many(name, n)
-            elif says:
+            elif raises:
                 where = "" if by_name else f" (position {at + 1})"
                 raise TypeError(f"{name}(): argument '{p.name}'{where} must be {p.type}, not {type(value).__name__}\n"
                                 f"{name} takes ({self.text})")
             else:
                 return None
             at += not by_name
-        if left and says:
+        if left and raises:
             raise self._not_taken(name, args, kwargs)
         return None if left else found
 
@@ -184,7 +179,7 @@ class Signature:
 
 
 def read(name: str, signatures: list[Signature], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by name, of the first signature that they fit.
+    """The arguments by name, read by the first signature that they fit.
 
     Raises:
       TypeError: they fit none; in PyTorch's words.
@@ -204,7 +199,7 @@ def read(name: str, signatures: list[Signature], args: tuple[Any, ...], kwargs: 
 
 
 def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A function of named arguments as one that is called by these signatures; of a method, they leave out the tensor itself."""
+    """A decorator: calls of the function are read by these signatures, which leave out the tensor of a method."""
     signatures = [Signature(text) for text in texts]
 
     def decorate(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -224,7 +219,7 @@ def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., Any]], 
 
 
 def listed(signatures: list[Signature], method: bool) -> inspect.Signature:
-    """The longest signature, as Python shows it."""
+    """The longest signature, for ``inspect.signature``."""
     longest = max(signatures, key=lambda s: len(s.parameters))
     kinds, none = inspect.Parameter, inspect.Parameter.empty
     found = [kinds("self", kinds.POSITIONAL_OR_KEYWORD)] if method else []
@@ -238,7 +233,7 @@ def listed(signatures: list[Signature], method: bool) -> inspect.Signature:
 
 
 def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """Arguments without those that say how entries lie in memory, for arrays of jax choose that themselves.
+    """Arguments without those about memory layout, which arrays of jax choose themselves.
 
     Raises:
       RuntimeError: a tensor that is not dense is asked for.
@@ -256,7 +251,7 @@ def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def shape_from(name: str, sizes: Any) -> tuple[int, ...]:
-    """A shape of whole numbers, none negative."""
+    """A shape; refused where a size is not an integer, or negative."""
     for i, s in enumerate(sizes):
         if not _is_int(s):
             raise TypeError(f"{name}(): argument 'size' failed to unpack the object at pos {i + 1} with error \"type must be tuple of "

@@ -1,4 +1,4 @@
-"""What does not fit, in PyTorch's words: dtypes, shapes, and indices out of range."""
+"""Checks of dtypes, shapes and indices, whose errors are in PyTorch's words."""
 
 from __future__ import annotations
 
@@ -8,28 +8,18 @@ from typing import Any
 import numpy as np
 
 from dualrev._jax import Tracer
-from dualrev.eager.core import dtypes
-
-#: What C++ calls the dtypes, as some of PyTorch's messages do.
-_CPP = {"float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16", "int64": "long", "int32": "int",
-        "int16": "short", "int8": "signed char", "uint8": "unsigned char", "bool": "bool", "complex64": "c10::complex<float>",
-        "complex128": "c10::complex<double>"}
-
-
-def cpp(dtype: Any) -> str:
-    """What C++ calls a dtype."""
-    return _CPP.get(dtypes.of(dtype).name, str(dtype))
+from dualrev.eager.core.dtypes import cpp_name, type_name
 
 
 def same_dtype(a: Any, b: Any, message: str) -> None:
-    """Refuse two arrays of different dtypes; the message has places for both."""
+    """Refuse two arrays of different dtypes; the message is formatted with both."""
     if a.dtype != b.dtype:
-        raise RuntimeError(message.format(cpp(a.dtype), cpp(b.dtype), A=dtypes.type_name(a.dtype), B=dtypes.type_name(b.dtype))
+        raise RuntimeError(message.format(cpp_name(a.dtype), cpp_name(b.dtype), A=type_name(a.dtype), B=type_name(b.dtype))
                            + "\nconvert one: x.to(y.dtype), x.float(), model.double()")
 
 
 def square(a: Any, name: str) -> Any:
-    """A matrix, or a batch of them, with as many rows as columns."""
+    """The argument, if it is a square matrix or a batch of them."""
     if a.ndim < 2:
         raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.\nthe shape is {list(a.shape)}")
     if a.shape[-1] != a.shape[-2]:
@@ -51,9 +41,9 @@ def broadcast(*arrays: Any) -> None:
 
 
 def first_outside(index: Any, size: int, low: int = 0, ignore: int | None = None) -> int | None:
-    """An index that is not from ``low`` to ``size - 1``, nor to be ignored, or None; jax itself would take the nearest that is.
+    """The first index outside ``low`` to ``size - 1``, except ``ignore``, or None; jax itself would clamp it.
 
-    Where the values are not known, or would have to come from a device, nothing is looked at.
+    Indices that are traced, or on another device than the CPU, are not checked.
     """
     if isinstance(index, Tracer) or index.size == 0 or next(iter(index.devices())).platform != "cpu":
         return None
@@ -66,7 +56,7 @@ def first_outside(index: Any, size: int, low: int = 0, ignore: int | None = None
 
 
 def fitting(arrays: Sequence[Any], dim: int) -> list[Any]:
-    """Arrays that can stand one after the other along a dimension, without those that are empty in PyTorch's old way."""
+    """The arrays to concatenate along a dimension, if they fit, without those of shape ``(0,)``, which PyTorch ignores."""
     first = next((x for x in arrays if x.shape != (0,)), arrays[0])
     for i, x in enumerate(arrays):
         if x.ndim != first.ndim and x.shape != (0,):
@@ -81,9 +71,9 @@ def fitting(arrays: Sequence[Any], dim: int) -> list[Any]:
 
 
 def expands(given: Sequence[int], old: Sequence[int], array: Any) -> None:
-    """Refuse sizes that an array cannot be repeated to without copying."""
+    """Refuse sizes to which an array cannot be broadcast."""
     if len(given) < array.ndim:
-        raise RuntimeError(f"expand({dtypes.type_name(array.dtype)}Tensor{{{list(array.shape)}}}, size={list(given)}): the "
+        raise RuntimeError(f"expand({type_name(array.dtype)}Tensor{{{list(array.shape)}}}, size={list(given)}): the "
                            f"number of sizes provided ({len(given)}) must be greater or equal to the number of dimensions in the "
                            f"tensor ({array.ndim})")
     for i, (s, o) in enumerate(zip(given, old, strict=True)):

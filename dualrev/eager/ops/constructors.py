@@ -1,4 +1,4 @@
-"""PyTorch's old ways to make tensors: ``Tensor(2, 3)``, ``LongTensor([1, 2])``."""
+"""PyTorch's old constructors of tensors: ``Tensor(2, 3)``, ``LongTensor([1, 2])``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer
+from dualrev._jax import Tracer, source
 from dualrev.eager.core import dtypes
-from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from
 from dualrev.eager.ops.creation import array_from, finished
-from dualrev.eager.ops.registry import FUNCTIONS
+from dualrev.eager.ops.registry import FUNCTIONS, method
 from dualrev.eager.ops.shapes import Size
 
 _SIZE = [Signature("tuple of ints size, *, torch.device device = None")]
 _DATA = [Signature("*, torch.device device = None"), Signature("Any data, *, torch.device device = None")]
 
 
-def array_for(args: tuple[Any, ...], kwargs: dict[str, Any], dtype: Any = None) -> Any:
-    """What ``Tensor(...)`` holds: zeros of a shape that whole numbers give, or data."""
+def _array_for(args: tuple[Any, ...], kwargs: dict[str, Any], dtype: Any = None) -> Any:
+    """The array of ``Tensor(...)``: zeros of a shape that integers give, or data."""
     first = args[0] if args else None
     if isinstance(first, int) or "size" in kwargs or len(args) > 1 or isinstance(first, Size):
         if isinstance(first, bool):
@@ -40,8 +40,17 @@ def array_for(args: tuple[Any, ...], kwargs: dict[str, Any], dtype: Any = None) 
     return array_from(data, dtype or dtypes.get_default_dtype())
 
 
+@method
+def __init__(self: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    requires_grad = kwargs.pop("requires_grad", False)
+    fill(self, _array_for(args, kwargs))
+    self._made = source()
+    if requires_grad:
+        self.requires_grad_()
+
+
 class _OfType(type):
-    """Tensors of a dtype: ``isinstance`` tells them, and a call makes one."""
+    """The tensors of a dtype: ``isinstance`` asks for it, and a call makes one."""
 
     wanted: Any
 
@@ -49,7 +58,7 @@ class _OfType(type):
         return isinstance(instance, Tensor) and instance.dtype == cls.wanted
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Tensor:
-        return finished(array_for(args, kwargs, cls.wanted))
+        return finished(_array_for(args, kwargs, cls.wanted))
 
 
 for _name, _dtype in dict(Float=dtypes.float32, Double=dtypes.float64, Half=dtypes.float16, BFloat16=dtypes.bfloat16, Byte=dtypes.uint8,

@@ -1,4 +1,4 @@
-"""Taking values out of tensors, and moving them to other dtypes and devices."""
+"""Values of tensors as Python numbers, lists and numpy arrays, and conversions to other dtypes and devices."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import data_of
 from dualrev.eager.ops.registry import both, method
-from dualrev.eager.ops.shapes import _cast
 
 # ------------------------------------------------------------------------------------------------------------- taking out
 
 Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[attr-defined]
 Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[attr-defined]
 Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[attr-defined]
+Tensor.is_cpu = property(lambda self: self.device.type == "cpu")  # type: ignore[attr-defined]
+Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[attr-defined]
+Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[attr-defined]
 
 
 def _set_data(self: Tensor, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
     if value._storage is self._storage:
-        return  # x.data *= 2 has changed it already
+        return  # x.data *= 2 has changed the storage already
     if self._view is None and value._view is None:
         version = self._counter
         self._storage = value._storage
@@ -127,13 +129,14 @@ def is_floating_point(input: Tensor) -> bool:  # noqa: A002
     return jnp.issubdtype(array_of(input).dtype, jnp.floating)
 
 
+_cast = family("ToCopy", lambda x, dtype: x.astype(dtype))
 _put = family("ToCopy", lambda x, target: jax.device_put(x, target))
 
 
 @method
 def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
        memory_format: Any = None, tensor: Any = None) -> Tensor:
-    """Another dtype or device, or those of another tensor; the tensor itself if it has both already."""
+    """The tensor with another dtype or on another device, or with those of another tensor; itself if it has both already."""
     flags = [a for a in args if isinstance(a, bool)]
     copy = copy or (len(flags) > 1 and flags[1])
     for a in args if tensor is None else (*args, tensor):
@@ -170,3 +173,9 @@ Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[att
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
     """On a GPU."""
     return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+
+@both
+def is_nonzero(input: Tensor) -> bool:  # noqa: A002
+    """Whether the only entry is not zero."""
+    return bool(input)

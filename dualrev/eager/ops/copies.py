@@ -20,7 +20,7 @@ CLONE = Op("Clone", lambda x: jnp.copy(x))
 
 @both
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:  # noqa: A002
-    """A copy with a storage of its own; gradients go through."""
+    """A copy with a storage of its own; its derivative is the identity."""
     return apply(CLONE, (input,))
 
 
@@ -30,7 +30,7 @@ Tensor.is_contiguous = lambda self, memory_format=None: True  # type: ignore[att
 
 @both
 def detach(input: Tensor) -> Tensor:  # noqa: A002
-    """The same value outside the graph, sharing the storage: an in-place change of one shows in the other.
+    """The same value outside the graph, sharing the storage: a change of one in place changes the other.
 
     >>> from dualrev import eager as torch
     >>> x = torch.ones(2, requires_grad=True)
@@ -42,7 +42,7 @@ def detach(input: Tensor) -> Tensor:  # noqa: A002
 
 @method
 def detach_(self: Tensor) -> Tensor:
-    """Leave the graph."""
+    """Detach the tensor itself from the graph, in place."""
     if self._view is not None:
         raise RuntimeError("Can't detach views in-place. Use detach() instead.")
     self._node, self._slot, self._requires_grad = None, 0, False
@@ -56,7 +56,7 @@ _FILL = Op("Fill", lambda x, value: jnp.full_like(x, value))
 
 @method
 def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-    """Take the entries of another tensor, broadcast."""
+    """Replace the entries by those of another tensor, broadcast."""
     return change(self, _COPY, (src,))
 
 

@@ -1,4 +1,4 @@
-"""Making tensors: of data, filled with a number, and of the shape of others."""
+"""Tensors made of data, filled with a number, or with the shape of another tensor."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(array: Any, requires_grad: bool = False, device: Any = None, out: T
 
 
 def dtype_for(dtype: Any, out: Tensor | None, otherwise: Any = None) -> Any:
-    """The array dtype that is asked for: ``dtype``, or that of ``out``, or else this one: the default float.
+    """The array dtype that is asked for: ``dtype``, or that of ``out``, or ``otherwise``, by default the default float.
 
     Raises:
       RuntimeError: the first two are not the same.
@@ -56,7 +56,7 @@ def dtype_for(dtype: Any, out: Tensor | None, otherwise: Any = None) -> Any:
 # ------------------------------------------------------------------------------------------------------------------ of data
 
 def _numbers(data: Any) -> Any:
-    """Nested sequences with tensors among them as sequences of arrays."""
+    """Nested sequences with their tensors replaced by arrays."""
     if isinstance(data, Tensor):
         return array_of(data)
     if isinstance(data, (list, tuple)):
@@ -65,7 +65,7 @@ def _numbers(data: Any) -> Any:
 
 
 def _ragged(data: Any, dim: int) -> str | None:
-    """Where sequences that should have the same length have not."""
+    """PyTorch's message about sequences of different lengths, or None."""
     if not isinstance(data, (list, tuple)):
         return None
     for x in data:
@@ -80,11 +80,11 @@ def _leaves(data: Any) -> list[Any]:
 
 
 def array_from(data: Any, dtype: Any) -> Any:
-    """A new array of data, with the dtype that PyTorch infers where none is asked for.
+    """A new array of data, with the dtype that PyTorch infers if none is given.
 
     Raises:
       ValueError: the sequences are ragged.
-      TypeError, RuntimeError: what is in them is no number.
+      TypeError, RuntimeError: they contain something other than numbers.
     """
     data = _numbers(data)
     leaves = _leaves(data)
@@ -117,13 +117,13 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
     Args:
       data: a number, nested sequences of numbers, or an array.
-      dtype: the default float for Python floats, and what the data has otherwise.
+      dtype: by default the default float for Python floats, and the dtype of the data otherwise.
       device: "cpu" or "cuda".
       requires_grad: whether operations on it are recorded.
 
     Raises:
       ValueError: the sequences are ragged.
-      RuntimeError: it is to require grad and is not of floating point.
+      RuntimeError: ``requires_grad`` is true and the dtype is not a float.
 
     >>> from dualrev import eager as torch
     >>> torch.tensor([[1, 2], [3, 4.5]], requires_grad=True)
@@ -134,7 +134,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 
 def _same(data: Any, dtype: Any, device: Any) -> Tensor | None:
-    """The tensor itself, if it is one of this dtype and on this device."""
+    """The data, if it is a tensor of this dtype and on this device; otherwise None."""
     if isinstance(data, Tensor) and (dtype is None or array_of(data).dtype == numpy_of(dtype)) and (
             device is None or isinstance(array_of(data), Tracer) or jax_device(device) in array_of(data).devices()):
         return data
@@ -213,7 +213,7 @@ def ones(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, r
 @function
 @taking(f"tuple of ints size, *, torch.memory_format memory_format = None, {OUT}")
 def empty(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros: what is not set has a value too."""
+    """Zeros, in place of uninitialized entries."""
     return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "empty")
 
 
@@ -254,12 +254,12 @@ def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, devi
 
 # ----------------------------------------------------------------------------------------- of the shape or dtype of others
 
-#: The arguments that functions of the shape of a tensor end with.
+#: The last arguments of functions that take the shape of a tensor.
 LIKE = f"torch.memory_format memory_format = None, {OPTIONS}"
 
 
 def like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:  # noqa: A002
-    """The dtype and device of a tensor, where others are not asked for."""
+    """The dtype and device that are asked for, by default those of a tensor."""
     array = array_of(input)
     if device is None and not isinstance(array, Tracer) and jax.devices()[0] not in array.devices():
         device = dtypes.device_of(array)
@@ -267,7 +267,7 @@ def like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:  # noqa: A00
 
 
 def _of_others(make: Any, name: str) -> None:
-    """Two functions beside one that makes tensors: of the shape of a tensor, and the method of its dtype."""
+    """Register ``name_like``, which takes the shape of a tensor, and the method ``new_name``, which takes its dtype."""
     value = ", Number fill_value" if name == "full" else ""
 
     def of_shape(input: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:  # noqa: A002

@@ -1,4 +1,4 @@
-"""Random tensors whose distribution other tensors give, and filling tensors with random numbers in place."""
+"""Random tensors with the parameters of their distributions in tensors, and tensors filled with random numbers in place."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.arguments import OPTIONS, taking
 from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.creation import finished
+from dualrev.eager.ops.generator import Generator, default_generator
 from dualrev.eager.ops.outputs import all_into
 from dualrev.eager.ops.registry import both, function, method
-from dualrev.eager.ops.sampling import Generator, default_generator, draw, floating, randn, whole
+from dualrev.eager.ops.sampling import draw, floating, randn, whole
 
 _DRAW = "torch.Generator generator = None"
 _INTO = f"{_DRAW}, Tensor out = None"
@@ -33,7 +34,7 @@ def _given(result: Tensor, out: Tensor | None, name: str) -> Tensor:
 
 
 def _holds(condition: Any, error: str) -> None:
-    """Refuse values that do not fulfil a condition, where they are known."""
+    """Raise where a condition is known to be false."""
     if not isinstance(condition, Tracer) and not bool(np.all(np.asarray(condition))):
         raise RuntimeError(error)
 
@@ -42,7 +43,7 @@ def _spread(x: Any, z: Any) -> Any:
     return jnp.broadcast_to(jnp.asarray(x).astype(z.dtype), z.shape)
 
 
-# What is drawn does not depend smoothly on its distribution: the gradient is zero, as PyTorch has it.
+# The gradient of a draw with respect to the parameters of its distribution is zero, as PyTorch has it.
 _NORMAL = Op("Normal", lambda mean, std, z: lax.stop_gradient(_spread(mean, z) + _spread(std, z) * z))
 _BERNOULLI = Op("Bernoulli", lambda p, u: lax.stop_gradient((u < p).astype(p.dtype)))
 _POISSON = Op("Poisson", lambda rate, drawn: lax.stop_gradient(drawn.astype(rate.dtype)))
@@ -53,7 +54,7 @@ _POISSON = Op("Poisson", lambda rate, drawn: lax.stop_gradient(drawn.astype(rate
         f"float mean, float std, tuple of ints size, *, {_INTO}, {OPTIONS}")
 def normal(mean: Any, std: Any = 1, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
            device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Normal random numbers of these means and standard deviations: one each where they are tensors, else ``size`` of them."""
+    """Normal random numbers: one for each entry of the means and standard deviations, or ``size`` of them."""
     _check_std(std)
     if size is not None:
         made = randn(size, generator=generator, out=out, dtype=dtype, device=device)
@@ -81,7 +82,7 @@ def _short(x: Any) -> str:
 @both
 @taking(f"Tensor input, *, {_INTO}", f"Tensor input, float p, *, {_DRAW}")
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None, out: Any = None) -> Tensor:  # noqa: A002
-    """Ones with the probabilities that a tensor holds, or with ``p`` each, and zeros."""
+    """Bernoulli random numbers, with the probabilities in a tensor, or with probability ``p``."""
     array = array_of(input)
     if p is None:
         floating(array.dtype, "bernoulli_tensor_cpu_p_")
@@ -111,10 +112,10 @@ def poisson(input: Tensor, generator: Any = None) -> Tensor:  # noqa: A002
 @both
 @taking(f"Tensor input, int num_samples, bool replacement = False, *, {_INTO}")
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None, out: Any = None) -> Tensor:  # noqa: A002
-    """Places drawn with the weights that each row holds, again and again or each once.
+    """Indices drawn with the weights in each row, with or without replacement.
 
     Raises:
-      RuntimeError: a row has no weights, or fewer places than are to be drawn.
+      RuntimeError: a row has no weights, or fewer entries than are drawn without replacement.
     """
     weights = array_of(input)
     if weights.ndim not in (1, 2):
@@ -129,7 +130,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
                            f"{num_samples} of {weights.shape[-1]}; replacement=True draws again and again")
     _holds(jnp.isfinite(weights) & (weights >= 0), "probability tensor contains either `inf`, `nan` or element < 0")
     _holds(weights.sum(-1) > 0, "invalid multinomial distribution (sum of probabilities <= 0)")
-    # The largest of the logarithms of weights and as many Gumbel numbers is at a place with its weight; the next largest is next.
+    # Gumbel trick: the argmax of log weights plus Gumbel noise has the distribution of the weights; the next largest is the next draw.
     shape = (*weights.shape[:-1], num_samples, weights.shape[-1]) if replacement else weights.shape
     noise = draw("gumbel", shape, weights.dtype, generator=generator)
     logs = jnp.log(weights)
@@ -139,7 +140,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
 # ----------------------------------------------------------------------------------------------------------------- in place
 
-# A tensor that is filled depends on nothing any more: no gradient goes back to what it was.
+# A tensor that is filled depends on nothing: the gradient of its old value is zero.
 _FILLED = family("Fill", lambda x, values: lax.stop_gradient(values.astype(x.dtype)))
 
 
@@ -153,7 +154,7 @@ def _draws(t: Tensor, kind: str, kernel: str, generator: Generator | None) -> An
 
 
 def _fills(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A method that fills a tensor with what a function of it and numbers gives."""
+    """A decorator: a method that fills a tensor with the array that the function returns."""
     def decorate(fun: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(fun)
         def filled(self: Tensor, **named: Any) -> Tensor:
@@ -212,7 +213,7 @@ def cauchy_(self: Tensor, median: Any = 0.0, sigma: Any = 1.0, generator: Any = 
 
 @_fills("float p")
 def geometric_(self: Tensor, p: Any, generator: Any = None) -> Any:
-    """How often is tried until an event of probability ``p`` comes, in place."""
+    """The number of trials until an event of probability ``p`` occurs, in place."""
     if not 0 < p < 1:
         raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={_short(p)}")
     u = draw("rand", array_of(self).shape, jnp.float32, generator=generator)
@@ -222,7 +223,7 @@ def geometric_(self: Tensor, p: Any, generator: Any = None) -> Any:
 @method
 @taking(f"Tensor p, *, {_DRAW}", f"float p = 0.5, *, {_DRAW}", method=True)
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
-    """Ones with a probability, or with one for each entry, and zeros, in place."""
+    """Bernoulli random numbers with one probability, or one for each entry, in place."""
     array = array_of(self)
     if isinstance(p, Tensor):
         return _fill(self, array_of(bernoulli(p.detach().expand(self.shape), generator=generator)))
@@ -232,7 +233,7 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
 @method
 @taking(f"*, {_DRAW}", f"int to, *, {_DRAW}", f"int from, int? to, *, {_DRAW}", method=True)
 def random_(self: Tensor, to: Any = None, generator: Any = None, **named: Any) -> Tensor:
-    """Whole numbers from ``from``, or 0, up to, and without, ``to``, or what the dtype holds exactly; in place."""
+    """Integers from ``from`` (0) up to, and without, ``to``, by default the largest that the dtype holds exactly; in place."""
     array = array_of(self)
     if to is None:
         most = 2 ** (jnp.finfo(array.dtype).nmant + 1) + 1 if array.dtype.kind in "fV" else jnp.iinfo(array.dtype).max if (

@@ -1,4 +1,4 @@
-"""Picking entries: ``x[...]``, and functions that take indices."""
+"""Indexing: ``x[...]``, and functions that take indices."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor, array_of, described
+from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
 from dualrev.eager.graph.views import view
 from dualrev.eager.ops.checks import first_outside
-from dualrev.eager.ops.registry import both, dim_of, method
+from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.registry import both, method
 
-#: Stands in a static index for the operand that follows.
+#: Stands in a static index for an array, which is an operand.
 _HERE = "array"
 
 
 def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], list[Any], bool]:
-    """``(static index, arrays in it, whether it only slices)``."""
+    """An index as ``(static part, arrays in it, whether it only slices)``."""
     parts = index if isinstance(index, tuple) else (index,)
     static: list[Any] = []
     arrays: list[Any] = []
@@ -45,8 +46,8 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
         elif isinstance(part, (int, np.integer)):
             if at >= ndim:
                 raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
-                                 "convert "
-                                 "a 0-dim tensor to a number" if ndim == 0 else f"too many indices for tensor of dimension {ndim}")
+                                 "convert a 0-dim tensor to a number" if ndim == 0 else
+                                 f"too many indices for tensor of dimension {ndim}")
             if not -shape[at] <= part < shape[at]:
                 raise IndexError(f"index {int(part)} is out of bounds for dimension {at} with size {shape[at]}")
             static.append(int(part))
@@ -155,18 +156,18 @@ _index_add = family("IndexAdd", lambda x, index, src, dim: x.at[(slice(None),) *
 
 @both
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:  # noqa: A002
-    """A view of a stretch along a dimension."""
+    """A view of a range along a dimension."""
     return view(_narrow(dim_of(dim, input.ndim), start, length), input)
 
 
 @both
 def select(input: Tensor, dim: int, index: int) -> Tensor:  # noqa: A002
-    """A view of one place along a dimension."""
+    """A view of one index along a dimension."""
     return input[(slice(None),) * dim_of(dim, input.ndim) + (index,)]
 
 
 def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
-    """The dimension, if the indices along it are inside and have as many dimensions."""
+    """The dimension, if the indices are inside and have as many dimensions as the tensor."""
     d, places, shape = dim_of(dim, input.ndim), array_of(index), array_of(input).shape
     if places.ndim != len(shape):
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor\n"
@@ -179,13 +180,13 @@ def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
 
 @both
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:  # noqa: A002
-    """The entries that indices along a dimension name."""
+    """The entries at indices along a dimension."""
     return apply(_gather(_along(input, dim, index)), (input, index))
 
 
 @both
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
-    """The slices that indices name."""
+    """The slices at indices along a dimension."""
     d = dim_of(dim, input.ndim)
     wrong = first_outside(array_of(index), input.shape[d])
     if wrong is not None:
@@ -194,7 +195,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
 
 
 def _to_write(src: Any, value: Any, reduce: str | None) -> Any:
-    """What is scattered, a tensor or a number."""
+    """The tensor or number to scatter."""
     if reduce is not None:
         raise NotImplementedError(f"scatter(): reduce={reduce!r} is not offered\nscatter_add adds")
     if (src is None) == (value is None):
@@ -204,13 +205,13 @@ def _to_write(src: Any, value: Any, reduce: str | None) -> Any:
 
 @both
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:  # noqa: A002
-    """A copy with values written where indices along a dimension say."""
+    """A copy with values written at indices along a dimension."""
     return apply(_scatter(_along(input, dim, index)), (input, index, _to_write(src, value, reduce)))
 
 
 @both
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:  # noqa: A002
-    """A copy with values added where indices along a dimension say."""
+    """A copy with values added at indices along a dimension."""
     return apply(_scatter_add(_along(input, dim, index)), (input, index, src))
 
 
@@ -228,20 +229,18 @@ def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 @method
 def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
-    """Add slices, times ``alpha``, where indices say, in place."""
+    """Add slices, times ``alpha``, at indices along a dimension, in place."""
     return change(self, _index_add(dim_of(dim, self.ndim)), (index, source if alpha == 1 else source * alpha))
 
 
 @both
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
-    """The entries where the mask is set, in one dimension."""
+    """The entries where the mask is true, in one dimension."""
     return input[mask]
 
 
 @both
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:  # noqa: A002
-    """The indices of entries that are not zero, in rows; or, ``as_tuple``, a tensor for each dimension."""
-    from dualrev.eager.graph.tensor import wrap
-
+    """The indices of nonzero entries, one in each row; with ``as_tuple``, one tensor for each dimension."""
     found = [jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))]
     return tuple([wrap(i) for i in found]) if as_tuple else wrap(jnp.stack(found, 1))

@@ -9,7 +9,8 @@ from typing import Any
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax import is_array_like, typeof
-from dualrev.eager.core.operation import KEPT, Op
+from dualrev.eager.core.caches import caches
+from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 
@@ -18,8 +19,8 @@ def lift(fun: Callable[..., Any], name: str | None = None) -> Callable[..., Any]
     """Any function of jax arrays as one operation on tensors, with derivatives of every order from the table of rules.
 
     Args:
-      fun: takes and returns pytrees of arrays; what is no tensor or array among the arguments is static, and must be hashable.
-      name: of its node; the function's own name by default.
+      fun: takes and returns pytrees of arrays; arguments that are neither tensors nor arrays are static, and must be hashable.
+      name: the name of its node; by default that of the function.
 
     Raises:
       MissingRuleError: in backward, if the function uses a primitive that has no row in the table.
@@ -34,7 +35,7 @@ def lift(fun: Callable[..., Any], name: str | None = None) -> Callable[..., Any]
     """
     label = name or getattr(fun, "__name__", type(fun).__name__).strip("<>_").title().replace("_", "") or "Lifted"
 
-    @functools.lru_cache(maxsize=KEPT)
+    @caches.memoized
     def made(tree: Any, fixed: tuple[Any, ...]) -> tuple[Op, dict[Any, Any]]:
         out_trees: dict[Any, Any] = {}
 
@@ -54,7 +55,7 @@ def lift(fun: Callable[..., Any], name: str | None = None) -> Callable[..., Any]
         tensors = [x for x, f in zip(leaves, fixed, strict=True) if f is None]
         results = apply(op, tensors)
         key = _key([array_of(x) if isinstance(x, Tensor) else x for x in tensors])
-        if key not in out_trees:  # traced earlier, with numbers that were passed as arrays
+        if key not in out_trees:  # traced earlier, for numbers that were passed as arrays
             key = next(iter(out_trees))
         return tree_unflatten(out_trees[key], results)
 

@@ -1,4 +1,4 @@
-"""``out=``: results that are written into a tensor which is there already."""
+"""``out=``: results written into a given tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of, described
 
 
 def into(out: Any, array: Any, name: str) -> Tensor:
-    """Write an array into a tensor; one without entries takes its shape.
+    """Write an array into a tensor; an empty tensor takes its shape.
 
     Raises:
       TypeError: ``out`` is no tensor.
@@ -35,7 +35,7 @@ def into(out: Any, array: Any, name: str) -> Tensor:
 
 
 def refused(name: str) -> None:
-    """Refuse to record what is written into a tensor."""
+    """Raise PyTorch's refusal to differentiate through ``out=``."""
     raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments "
                        "requires grad.\ncall it without out=, or under torch.no_grad()")
 

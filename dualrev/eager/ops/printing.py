@@ -1,4 +1,4 @@
-"""How tensors look."""
+"""``repr`` and ``format`` of tensors, as PyTorch prints them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRECISION, THRESHOLD, EDGE, WIDTH = 4, 1000, 3, 80
 
 
 def _formatter(values: np.ndarray) -> Any:
-    """A function that writes one entry, all of one width."""
+    """A function from an entry to text of fixed width."""
     kind = values.dtype.kind
     if kind == "b":
         return lambda v: str(bool(v)).rjust(max([len(str(bool(x))) for x in values.ravel()], default=0))
@@ -41,7 +41,7 @@ def _formatter(values: np.ndarray) -> Any:
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """The entries that are shown of a large array."""
+    """The entries of a large array that are shown."""
     for axis, n in enumerate(values.shape):
         if n > 2 * EDGE:
             values = np.take(values, [*range(EDGE), *range(n - EDGE, n)], axis)

@@ -1,9 +1,7 @@
-"""Random tensors."""
+"""Random tensors: uniform, normal, integers, permutations."""
 
 from __future__ import annotations
 
-import functools
-import os
 from typing import Any
 
 import jax
@@ -11,74 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.modes import mode
-from dualrev.eager.graph.inplace import write
-from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.core.caches import caches
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.arguments import OUT, taking
-from dualrev.eager.ops.checks import cpp
 from dualrev.eager.ops.creation import LIKE, dtype_for, finished, like
+from dualrev.eager.ops.generator import Generator, default_generator
 from dualrev.eager.ops.registry import function
-
-
-class Generator:
-    """A source of random numbers: a key that each draw replaces."""
-
-    def __init__(self, device: Any = "cpu"):
-        self.device = dtypes.device(device)
-        self._state: Tensor | None = None
-        self._seed = 0
-
-    def manual_seed(self, seed: int) -> Generator:
-        self._seed = int(seed)
-        if self._state is not None:
-            with jax.ensure_compile_time_eval():
-                write(self._state, jax.random.PRNGKey(self._seed))  # a compiled step refers to this one
-        return self
-
-    def initial_seed(self) -> int:
-        return self._seed
-
-    def seed(self) -> int:
-        """Start from a number that the system draws, and return it."""
-        drawn = int.from_bytes(os.urandom(4), "little")
-        self.manual_seed(drawn)
-        return drawn
-
-    def get_state(self) -> Tensor:
-        """Where the source is, as bytes."""
-        return wrap(lax.bitcast_convert_type(array_of(self._begun()), jnp.uint8).ravel())
-
-    def set_state(self, new_state: Tensor) -> None:
-        """Go on from where another source, or this one, was."""
-        array = array_of(new_state)
-        if array.dtype != jnp.uint8 or array.shape != (8,):
-            raise TypeError(f"expected the 8 bytes of a get_state(), got {array.dtype}{list(array.shape)}\n"
-                            "the states of PyTorch's generators are others")
-        write(self._begun(), lax.bitcast_convert_type(array.reshape(2, 4), jnp.uint32))
-
-    def _begun(self) -> Tensor:
-        if self._state is None:
-            with jax.ensure_compile_time_eval():
-                self._state = wrap(jax.random.PRNGKey(self._seed))
-        return self._state
-
-    def key(self) -> Any:
-        """A new key; under ``vmap``, one for all examples or for each, as it says."""
-        for randomness, _ in mode.examples:
-            if randomness == "error":
-                raise RuntimeError("vmap: called random operation while in randomness error mode. Please either use the 'same' or "
-                                   "'different' randomness flags on vmap or perform the randomness operation out of vmap")
-        kept = self._begun()
-        state, key = _split(array_of(kept))
-        write(kept, state)
-        for randomness, example in mode.examples:
-            if randomness == "different" and example is not None:
-                key = jax.random.fold_in(key, example)
-        return key
-
-
-_split = jax.jit(lambda state: tuple(jax.random.split(state)), inline=True)
-default_generator = Generator().manual_seed(int.from_bytes(os.urandom(4), "little"))
 
 
 @function
@@ -89,7 +25,7 @@ def manual_seed(seed: int) -> Generator:
 
 @function
 def seed() -> int:
-    """Start the random numbers of the process from a number that the system draws, and return it."""
+    """Start the random numbers of the process from a seed that the system draws, and return it."""
     return default_generator.seed()
 
 
@@ -101,18 +37,19 @@ def initial_seed() -> int:
 
 @function
 def get_rng_state() -> Tensor:
-    """Where the random numbers of the process are: to be saved with a checkpoint."""
+    """The state of the random numbers of the process, to be saved with a checkpoint."""
     return default_generator.get_state()
 
 
 @function
 def set_rng_state(new_state: Tensor) -> None:
-    """Let the random numbers of the process go on from where they were."""
+    """Continue the random numbers of the process from a saved state."""
     default_generator.set_state(new_state)
 
 
-@functools.lru_cache(maxsize=1024)
+@caches.memoized
 def _drawer(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any) -> Any:
+    """A compiled function from a key to random values."""
     draws = dict(
         rand=lambda key: _uniform(key, shape, dtype),
         randn=lambda key: jax.random.normal(key, shape, dtype),
@@ -123,7 +60,7 @@ def _drawer(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any) -> Any:
         cauchy=lambda key: jax.random.cauchy(key, shape, dtype),
         gumbel=lambda key: jax.random.gumbel(key, shape, dtype),
     )
-    return jax.jit(draws[kind], inline=True)
+    return caches.jit(draws[kind], inline=True)
 
 
 def _uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -134,12 +71,12 @@ def _uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def draw(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any, generator: Generator | None = None) -> Any:
-    """Random values: uniform, normal, whole numbers, a permutation, ones with a probability, and of other distributions."""
+    """An array of random values of a kind that ``_drawer`` lists."""
     return _drawer(kind, tuple(shape), dtype, *bounds)((generator or default_generator).key())
 
 
 def floating(dtype: Any, kernel: str) -> Any:
-    """The dtype, if it is of floating point; the refusal names PyTorch's kernel.
+    """The dtype, if it is a float; the refusal names PyTorch's kernel.
 
     Raises:
       NotImplementedError: it is not.
@@ -151,7 +88,7 @@ def floating(dtype: Any, kernel: str) -> Any:
 
 
 def whole(shape: tuple[int, ...], dtype: Any, low: int, high: int, generator: Generator | None) -> Any:
-    """Whole numbers from ``low`` up to, and without, ``high``.
+    """Random integers from ``low`` up to, and without, ``high``.
 
     Raises:
       RuntimeError: there are none, or the dtype does not hold them.
@@ -163,7 +100,8 @@ def whole(shape: tuple[int, ...], dtype: Any, low: int, high: int, generator: Ge
         bounds = jnp.iinfo(dtype)
         for name, value in (("from", low), ("to - 1", high - 1)):
             if not bounds.min <= value <= bounds.max:
-                raise RuntimeError(f"{name} is out of bounds for {cpp(dtype)}\n{value} is not from {bounds.min} to {bounds.max}")
+                raise RuntimeError(f"{name} is out of bounds for {dtypes.cpp_name(dtype)}\n"
+                                   f"{value} is not from {bounds.min} to {bounds.max}")
     wide = jax.dtypes.canonicalize_dtype(jnp.int64)
     if high - 1 > jnp.iinfo(wide).max or low < jnp.iinfo(wide).min:
         raise RuntimeError(f"whole numbers up to {high} need 64-bit arithmetic, which is off\n"
@@ -171,7 +109,7 @@ def whole(shape: tuple[int, ...], dtype: Any, low: int, high: int, generator: Ge
     return draw("randint", shape, dtype, low, high, wide, generator=generator)
 
 
-# PyTorch lists each function of a generator twice; the second time it has none.
+# PyTorch lists each function that takes a generator twice, with it and without.
 _GENERATOR = "torch.Generator? generator, "
 
 
@@ -206,7 +144,7 @@ def randn(size: Any, *, generator: Any = None, out: Any = None, dtype: Any = Non
 @taking(*_with_and_without("int high, tuple of ints size", OUT), *_with_and_without("int low, int high, tuple of ints size", OUT))
 def randint(high: int, size: Any, low: int = 0, *, generator: Any = None, out: Any = None, dtype: Any = None, device: Any = None,
             requires_grad: bool = False) -> Tensor:
-    """Random whole numbers from ``low``, or 0, up to, and without, ``high``."""
+    """Random integers from ``low`` (0) up to, and without, ``high``."""
     kind = dtype_for(dtype, out, dtypes.int64)
     return finished(whole(size, kind, low, high, generator), requires_grad, device, out, "randint")
 
@@ -215,7 +153,7 @@ def randint(high: int, size: Any, low: int = 0, *, generator: Any = None, out: A
 @taking(*_with_and_without("int n", OUT))
 def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
-    """The numbers below ``n`` in random order."""
+    """A random permutation of the integers below ``n``."""
     if n < 0:
         raise RuntimeError(f"Trying to create tensor with negative dimension {n}: [{n}]")
     array = draw("perm", (int(n),), dtype_for(dtype, out, dtypes.int64), int(n), generator=generator)

@@ -1,4 +1,4 @@
-"""Making tensors of numbers in a row, of indices, and of combinations."""
+"""Ranges of numbers, identity matrices, indices of triangles, grids and combinations."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dualrev.eager.core.dtypes import numpy_of
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.arguments import OPTIONS, OUT, taking
 from dualrev.eager.ops.creation import dtype_for, finished
+from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.registry import function
 
 
@@ -34,7 +35,7 @@ def _check_steps(start: Any, end: Any, step: Any) -> None:
 @taking(f"Number end, *, {OUT}", f"Number start, Number end, *, {OPTIONS}", f"Number start, Number end, Number step = 1, *, {OUT}")
 def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Any = None, dtype: Any = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:
-    """Equal steps from ``start`` up to, and without, ``end``.
+    """Numbers in equal steps from ``start`` up to, and without, ``end``.
 
     >>> from dualrev import eager as torch
     >>> torch.arange(3), torch.arange(1, 2, step=0.5)
@@ -44,7 +45,7 @@ def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Any = None, dtype: A
     _check_steps(start, end, step)
     kind = dtype_for(dtype, out, dtypes.get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else dtypes.int64)
     n = math.ceil((end - start) / step)
-    # Each entry is computed from its place in double precision, as PyTorch's are.
+    # Each entry is computed from its index in double precision, as PyTorch's are.
     values = (start + step * np.arange(n)).astype(kind)
     return finished(jnp.asarray(values), requires_grad, device, out, "arange")
 
@@ -53,7 +54,7 @@ def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Any = None, dtype: A
 @taking(f"Number start, Number end, Number step = 1, *, {OUT}")
 def range(start: Any, end: Any, step: Any = 1, *, out: Any = None, dtype: Any = None, device: Any = None,  # noqa: A001
           requires_grad: bool = False) -> Tensor:
-    """Equal steps from ``start`` to ``end``, which is among them if a step meets it."""
+    """Numbers in equal steps from ``start`` to ``end``, inclusive."""
     start, end, step = map(_number, (start, end, step))
     _check_steps(start, end, step)
     values = start + step * np.arange(math.floor((end - start) / step) + 1)
@@ -61,7 +62,7 @@ def range(start: Any, end: Any, step: Any = 1, *, out: Any = None, dtype: Any = 
 
 
 def _ends(name: str, start: Any, end: Any, steps: int) -> tuple[Any, Any, Any]:
-    """The ends as numbers, and the dtype if nothing is said."""
+    """The ends as numbers, and the default dtype."""
     for x in (start, end):
         if isinstance(x, Tensor) and x.ndim:
             raise RuntimeError(f"{name} only supports 0-dimensional start and end tensors, but got {'start' if x is start else 'end'} "
@@ -73,14 +74,14 @@ def _ends(name: str, start: Any, end: Any, steps: int) -> tuple[Any, Any, Any]:
 
 
 def _between(start: Any, end: Any, steps: int) -> Any:
-    """Equal steps in double precision: the first half counted from the start, the second from the end."""
+    """Numbers in equal steps in double precision: the first half computed from the start, the second from the end."""
     step = (end - start) / max(steps - 1, 1)
     places = np.arange(steps)
     return np.where(places < steps / 2, start + step * places, end - step * (steps - 1 - places))
 
 
 def _four(rest: str) -> tuple[str, ...]:
-    """A signature for each way to give the ends: as tensors or as numbers."""
+    """The signatures with the ends as tensors or as numbers."""
     return tuple([f"{a} start, {b} end, {rest}, *, {OUT}" for b, a in itertools.product(("Tensor", "Number"), repeat=2)])
 
 
@@ -88,7 +89,7 @@ def _four(rest: str) -> tuple[str, ...]:
 @taking(*_four("int steps"))
 def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
-    """So many numbers from ``start`` to ``end``."""
+    """``steps`` numbers in equal steps from ``start`` to ``end``."""
     start, end, kind = _ends("linspace", start, end, steps)
     values = _between(start, end, int(steps))
     return finished(jnp.asarray(values.astype(dtype_for(dtype, out, kind))), requires_grad, device, out, "linspace")
@@ -131,14 +132,14 @@ def _indices(name: str, found: Any, row: int, col: int, offset: int, dtype: Any,
 @function
 @taking(_INDICES)
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The rows and columns of what ``tril`` keeps."""
+    """The rows and columns of the lower triangle of a matrix."""
     return _indices("tril_indices", np.tril_indices, row, col, offset, dtype, device, requires_grad)
 
 
 @function
 @taking(_INDICES)
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The rows and columns of what ``triu`` keeps."""
+    """The rows and columns of the upper triangle of a matrix."""
     return _indices("triu_indices", np.triu_indices, row, col, offset, dtype, device, requires_grad)
 
 
@@ -164,9 +165,7 @@ def _all_tensors(given: Any) -> None:
 
 @function
 def cartesian_prod(*tensors: Tensor) -> Tensor:
-    """A row for each choice of an entry from each vector."""
-    from dualrev.eager.ops.shapes import stack
-
+    """The Cartesian product of vectors, one combination in each row."""
     grids = meshgrid(*tensors)
     return tensors[0] if len(tensors) == 1 else stack([g.reshape(-1) for g in grids], 1)
 
@@ -174,7 +173,7 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 @function
 @taking("Tensor input, int r = 2, bool with_replacement = False")
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:  # noqa: A002
-    """A row for each choice of ``r`` entries of a vector, in order."""
+    """The combinations of ``r`` entries of a vector, one in each row."""
     if input.ndim != 1:
         raise RuntimeError(f"Expect a 1D vector, but got shape {list(input.shape)}")
     if r < 0:
@@ -188,8 +187,6 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 @taking("Tensor x, int N = None, bool increasing = False")
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The powers of each entry of a vector, in columns."""
-    from dualrev.eager.ops.shapes import stack
-
     if x.ndim != 1:
         raise RuntimeError(f"x must be a one-dimensional tensor\nits shape is {list(x.shape)}")
     powers = np.arange(x.shape[0] if N is None else N)

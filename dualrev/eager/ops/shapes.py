@@ -1,4 +1,4 @@
-"""Views and other changes of shape."""
+"""Shapes: views in another shape or order of dimensions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from dualrev.eager.core.operation import Op, family
-from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import view, views
-from dualrev.eager.ops.checks import expands, fitting
-from dualrev.eager.ops.registry import alias, both, dim_of, function, method
+from dualrev.eager.ops.checks import expands
+from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.registry import alias, both, method
 
 
 class Size(tuple[int, ...]):
@@ -53,45 +53,39 @@ _T = Op("T", lambda x: x.T)
 _permute = family("Permute", lambda x, dims: jnp.transpose(x, dims))
 _expand = family("Expand", lambda x, shape: jnp.broadcast_to(x, shape))
 _squeeze = family("Squeeze", lambda x, dims: jnp.squeeze(x, dims))
+_diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b))
 _unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
 _split = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
 _unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
-_cat = family("Cat", lambda *a: jnp.concatenate(fitting(a[:-1], a[-1]), a[-1]))
-_stack = family("Stack", lambda *a: jnp.stack(a[:-1], a[-1]))
-_repeat = family("Repeat", lambda x, sizes: jnp.tile(x, sizes))
-_flip = family("Flip", lambda x, dims: jnp.flip(x, dims))
-_roll = family("Roll", lambda x, shifts, dims: jnp.roll(x, shifts, dims))
-_tril = family("Tril", lambda x, k: jnp.tril(x, k))
-_triu = family("Triu", lambda x, k: jnp.triu(x, k))
-_diag = family("Diag", lambda x, k: jnp.diag(x, k))
-_diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b))
-_unfold = family("RepeatInterleave", lambda x, n, dim: jnp.repeat(x, n, dim))
-_taken = family("RepeatInterleave", lambda x, places, dim: jnp.take(x, jnp.asarray(places, jnp.int32), dim))
-_cast = family("ToCopy", lambda x, dtype: x.astype(dtype))
-CLONE = Op("Clone", lambda x: jnp.copy(x))
 
 Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[attr-defined]
 Tensor.ndim = property(lambda self: len(array_of(self).shape))  # type: ignore[attr-defined]
 Tensor.T = property(lambda self: view(_permute(tuple(range(self.ndim))[::-1]), self))  # type: ignore[attr-defined]
 Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
+Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[attr-defined]
+Tensor.mH = property(lambda self: self.adjoint())  # type: ignore[attr-defined]
 
 
 @method
 def size(self: Tensor, dim: int | None = None) -> Any:
-    """The shape, or one of its numbers."""
+    """The shape, or one of its sizes."""
     return self.shape if dim is None else self.shape[dim_of(dim, self.ndim)]
 
 
 @both
 def numel(input: Tensor) -> int:  # noqa: A002
-    """How many entries there are."""
+    """The number of entries."""
     return array_of(input).size
 
 
 @method
 def dim(self: Tensor) -> int:
-    """How many dimensions there are."""
+    """The number of dimensions."""
     return self.ndim
+
+
+Tensor.nelement = Tensor.numel  # type: ignore[attr-defined]
+Tensor.ndimension = Tensor.dim  # type: ignore[attr-defined]
 
 
 def _view_of(self: Tensor, *sizes: Any) -> Tensor:
@@ -118,7 +112,7 @@ def reshape(input: Tensor, *sizes: Any) -> Tensor:  # noqa: A002
 
 @both
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:  # noqa: A002
-    """Several dimensions as one."""
+    """Merge several dimensions into one."""
     n = input.ndim
     if n == 0:
         return input.reshape(1)
@@ -129,18 +123,19 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:  # 
 
 @both
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:  # noqa: A002
-    """One dimension as several."""
+    """Split one dimension into several."""
     d = dim_of(dim, input.ndim)
     return input.reshape(*input.shape[:d], *sizes, *input.shape[d + 1:])
 
 
 @both
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:  # noqa: A002
-    """Two dimensions exchanged."""
+    """Exchange two dimensions."""
     return view(_transpose(dim_of(dim0, input.ndim), dim_of(dim1, input.ndim)), input)
 
 
 alias("swapaxes", transpose)
+alias("swapdims", transpose)
 
 
 @both
@@ -166,10 +161,13 @@ def permute(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
 
 @both
 def movedim(input: Tensor, source: int, destination: int) -> Tensor:  # noqa: A002
-    """One dimension at another place."""
+    """Move one dimension to another position."""
     order = list(range(input.ndim))
     order.insert(dim_of(destination, input.ndim), order.pop(dim_of(source, input.ndim)))
     return permute(input, *order)
+
+
+alias("moveaxis", movedim)
 
 
 @method
@@ -192,20 +190,20 @@ Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore
 
 @both
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
-    """Without dimensions of size 1."""
+    """Remove dimensions of size 1."""
     given = range(input.ndim) if dim is None else [dim_of(d, input.ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
     return view(_squeeze(tuple([d for d in given if d < input.ndim and input.shape[d] == 1])), input)
 
 
 @both
 def unsqueeze(input: Tensor, dim: int) -> Tensor:  # noqa: A002
-    """With a new dimension of size 1."""
+    """Insert a dimension of size 1."""
     return view(_unsqueeze(dim_of(dim, input.ndim + 1)), input)
 
 
 @both
 def split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
-    """Parts of a size, or of several sizes, along a dimension."""
+    """Split into parts of one size, or of given sizes, along a dimension."""
     d = dim_of(dim, input.ndim)
     n = input.shape[d]
     if isinstance(split_size, int):
@@ -220,13 +218,13 @@ def split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:  
 
 @both
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
-    """So many parts along a dimension."""
+    """Split into a number of parts along a dimension."""
     return split(input, -(-input.shape[dim_of(dim, input.ndim)] // chunks), dim)
 
 
 @both
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
-    """The parts along a dimension, without it."""
+    """The slices along a dimension, without it."""
     return views(_unbind(dim_of(dim, input.ndim)), input)
 
 
@@ -237,87 +235,19 @@ def __iter__(self: Tensor) -> Any:  # noqa: N807
     return iter(self.unbind(0))
 
 
-@function
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors one after the other along a dimension."""
-    tensors = list(tensors)
-    if not tensors:
-        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
-    return apply(_cat(dim_of(dim, tensors[0].ndim)), tensors)
-
-
-alias("concat", cat)
-alias("concatenate", cat)
-
-
-@function
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new dimension."""
-    tensors = list(tensors)
-    if not tensors:
-        raise RuntimeError("stack expects a non-empty TensorList")
-    for i, x in enumerate(tensors):
-        if x.shape != tensors[0].shape:
-            raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(tensors[0].shape)} at entry 0 and "
-                               f"{list(x.shape)} at entry {i}")
-    return apply(_stack(dim_of(dim, tensors[0].ndim + 1)), tensors)
-
-
-@method
-def repeat(self: Tensor, *sizes: Any) -> Tensor:
-    """Copies along each dimension."""
-    return apply(_repeat(shape_of(sizes)), (self,))
-
-
-@both
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:  # noqa: A002
-    """Each entry several times; as often as a tensor says for each, with ``output_size`` of them in all."""
-    if isinstance(repeats, Tensor) and repeats.numel() == 1:
-        repeats = repeats.item()
-    if isinstance(repeats, Tensor):
-        times = tuple(repeats.tolist())
-        size = input.numel() if dim is None else input.shape[dim_of(dim, input.ndim)]
-        if len(times) != size:
-            raise RuntimeError("repeats must have the same size as input along dim, but got repeats.size(0) = "
-                               f"{len(times)} and input.size({0 if dim is None else dim}) = {size}")
-        places = [i for i, n in enumerate(times) for _ in range(n)]
-        flat = input.reshape(-1) if dim is None else input
-        return apply(_taken(tuple(places), 0 if dim is None else dim_of(dim, input.ndim)), (flat,))
-    return apply(_unfold(repeats, dim), (input,))
-
-
-@both
-def flip(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
-    """The order along dimensions reversed."""
-    return apply(_flip(shape_of(dims)), (input,))
-
-
-@both
-def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:  # noqa: A002
-    """Entries moved on along dimensions, around the end."""
-    return apply(_roll(shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int)
-                       else tuple(dims)), (input,))
-
-
-@both
-def tril(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
-    """The part below a diagonal."""
-    return apply(_tril(diagonal), (input,))
-
-
-@both
-def triu(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
-    """The part above a diagonal."""
-    return apply(_triu(diagonal), (input,))
-
-
-@both
-def diag(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
-    """The diagonal of a matrix, or a matrix with this diagonal."""
-    return apply(_diag(diagonal), (input,))
-
-
 @both
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:  # noqa: A002
     """A view of the diagonal."""
     return view(_diagonal(offset, dim1, dim2), input)
+
+
+@both
+def ravel(input: Tensor) -> Tensor:  # noqa: A002
+    """All entries in one dimension."""
+    return input.reshape(-1)
+
+
+@both
+def adjoint(input: Tensor) -> Tensor:  # noqa: A002
+    """The transposed and conjugated matrix."""
+    return input.transpose(-2, -1).conj() if input.is_complex() else input.transpose(-2, -1)

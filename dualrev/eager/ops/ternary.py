@@ -1,8 +1,7 @@
-"""Operations entry by entry that choose between values, and some of several operands."""
+"""Operations entry by entry of three operands: clamp, where, masked_fill, lerp, addcmul, addcdiv."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,10 +13,9 @@ from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.registry import alias, both, function, method, renamed
 
-# ------------------------------------------------------------------------------------------------------------- with choices
 
 def _clip(x: Any, low: Any, high: Any) -> Any:
-    # The bounds themselves count as inside.
+    # The derivative at a bound is that inside.
     x = x if low is None else jnp.where(x < low, low, x)
     return x if high is None else jnp.where(x > high, high, x)
 
@@ -37,7 +35,7 @@ def _clamp_op(low: Any, high: Any) -> tuple[Op, tuple[Any, ...]]:
 
 @both
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
-    """Entries moved to the nearest bound where they are outside."""
+    """Entries limited to the bounds."""
     op, rest = _clamp_op(min, max)
     return apply(op, (input, *rest))
 
@@ -63,7 +61,7 @@ _FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(valu
 
 @function
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:  # noqa: A002
-    """``input`` where the condition holds, ``other`` elsewhere; alone, the places where it holds."""
+    """``input`` where the condition is true, ``other`` elsewhere; with neither, the indices where it is true."""
     if input is None and other is None:
         return condition.nonzero(as_tuple=True)
     return apply(_WHERE, (condition, input, other))
@@ -74,7 +72,7 @@ Tensor.where = lambda self, condition, other: where(condition, self, other)  # t
 
 @both
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:  # noqa: A002
-    """``value`` where the mask is set."""
+    """``value`` where the mask is true."""
     return apply(_FILL, (input, mask, value))
 
 
@@ -84,15 +82,13 @@ def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
     return change(self, _FILL, (mask, value))
 
 
-@functools.cache
-def _lerp() -> Op:
-    return Op("Lerp", lambda start, end, weight: start + weight * (end - start))
+_LERP = Op("Lerp", lambda start, end, weight: start + weight * (end - start))
 
 
 @both
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:  # noqa: A002
     """``input + weight * (end - input)``."""
-    return apply(_lerp(), (input, end, weight))
+    return apply(_LERP, (input, end, weight))
 
 
 _ADDCMUL = family("Addcmul", lambda x, a, b, value: x + value * a * b)

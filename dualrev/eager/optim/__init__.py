@@ -1,4 +1,8 @@
-"""Optimizers with PyTorch's numbers: ``torch.optim``."""
+"""Optimizers with PyTorch's numbers, and schedules of their rates: ``torch.optim``.
+
+Imports ``core`` and ``graph``.  Start with ``optimizer.py``: an optimizer defines the update of one parameter, and one compiled program
+updates all; ``algorithms.py`` has the updates.
+"""
 
 from dualrev.eager.optim import lr_scheduler as lr_scheduler
 from dualrev.eager.optim.algorithms import SGD as SGD

@@ -1,4 +1,4 @@
-"""Optimizers with PyTorch's numbers: ``torch.optim``."""
+"""The updates of SGD, Adam, AdamW, RMSprop and Adagrad."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dualrev.eager.optim.optimizer import Optimizer, check_positive
 
 
 def _turned(p: Any, g: Any, s: dict[str, Any], coupled: bool = True) -> Any:
-    """The gradient with its sign for maximization, and weight decay added."""
+    """The gradient, negated for maximization, plus weight decay."""
     g = -g if s["maximize"] else g
     return g + s["weight_decay"] * p if coupled and s["decays"] else g
 
 
 class SGD(Optimizer):
-    """Steps against the gradient, with momentum.
+    """Gradient descent, with momentum.
 
     The buffer starts as the first gradient, and the learning rate multiplies it when it is used.
 

@@ -10,9 +10,11 @@ from jax import lax
 
 from dualrev._jax import softmax as softmax_of
 from dualrev.eager.core.operation import Op, family
+from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
-from dualrev.eager.ops.registry import dim_of, method
+from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.registry import method
 
 # ------------------------------------------------------------------------------------------------------------- activations
 
@@ -57,7 +59,7 @@ def _log_softmax_of(x: Any, dim: int) -> Any:
     return x - jnp.log(jnp.sum(jnp.exp(x), dim, keepdims=True))
 
 
-# The derivative of softmax is that of its custom rule, in terms of the result, which is then all that is saved.
+# The custom rule of softmax states its derivative in terms of the result, so that only the result is saved.
 _softmax, _log_softmax = family("Softmax", softmax_of), family("LogSoftmax", _log_softmax_of, light=True)
 
 
@@ -77,10 +79,8 @@ def tanh(input: Tensor) -> Tensor:  # noqa: A002
 
 
 def _on(op: Op, input: Tensor, inplace: bool) -> Tensor:  # noqa: A002
-    """The result of an operation, or the input changed into it."""
+    """Apply an operation to the input, or change the input in place."""
     if inplace:
-        from dualrev.eager.graph.inplace import change
-
         return change(input, op, ())
     return apply(op, (input,))
 
@@ -96,7 +96,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:  # noqa: A002
-    """The nearest number between two."""
+    """The entries limited to ``[min_val, max_val]``."""
     return _on(_hardtanh(min_val, max_val), input, inplace)
 
 

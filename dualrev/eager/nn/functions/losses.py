@@ -11,9 +11,9 @@ from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
-from dualrev.eager.nn import functional as F  # noqa: N812
+from dualrev.eager.nn.functions.activations import log_softmax
 from dualrev.eager.ops.checks import broadcast, first_outside
-from dualrev.eager.ops.pointwise import abs_of
+from dualrev.eager.ops.unary import abs_of
 
 
 def _reduced(x: Any, reduction: str) -> Any:
@@ -95,7 +95,7 @@ def _same_shape(x: Tensor, y: Tensor, name: str) -> None:
 
 
 def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa: A002
-    """Refuse classes that are none, or not one for each example."""
+    """Refuse classes that are out of range, or not one for each example."""
     classes, shape = array_of(target), array_of(input).shape
     if classes.dtype not in (jnp.uint8, jax.dtypes.canonicalize_dtype(jnp.int64)):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {type_name(classes.dtype)}\ntarget.long() converts it")
@@ -155,9 +155,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     dim = 1 if input.ndim > 1 else 0
     more = () if weight is None else (weight,)
     if jnp.issubdtype(array_of(target).dtype, jnp.floating):
-        return apply(_soft(reduction, label_smoothing), (F.log_softmax(input, dim), target, *more))
+        return apply(_soft(reduction, label_smoothing), (log_softmax(input, dim), target, *more))
     _check_classes(input, target, ignore_index)
-    logs = F.log_softmax(input, dim)
+    logs = log_softmax(input, dim)
     return apply(_nll(reduction, ignore_index, label_smoothing), (logs, target, *more))
 
 

@@ -1,4 +1,4 @@
-"""Convolutions of few places, as one matrix product.
+"""Convolutions with few output positions, as one matrix product.
 
 XLA's convolution on CPUs takes ten times as long where the kernel hardly fits into the image, as in the last blocks of a ResNet.
 """
@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-#: The most places that an output may have.
+#: The largest number of output positions.
 PLACES = 64
 
 
 def is_small(image: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    """Whether a convolution is better written as a product."""
+    """Whether a convolution is computed as a matrix product."""
     if groups != 1 or isinstance(padding, str) or jax.default_backend() != "cpu" or math.prod(kernel) == 1:
         return False
     sizes = _sizes(image, kernel, stride, padding, dilation)
@@ -29,7 +29,7 @@ def _sizes(image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) ->
 
 
 def small_of(x: Any, w: Any, *rest: Any) -> Any:
-    """The patches under the kernel, beside each other, times the kernel."""
+    """The patches of the input, as columns, times the kernel."""
     *bias, stride, padding, dilation, _ = rest
     kernel, n = w.shape[2:], len(stride)
     sizes = _sizes(x.shape[2:], kernel, stride, padding, dilation)

@@ -1,4 +1,4 @@
-"""Attention, and the layers of a transformer that encodes."""
+"""Attention, and the layers of a transformer encoder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
 from dualrev.eager.nn.modules.containers import ModuleList
-from dualrev.eager.nn.modules.layers import LayerNorm, Linear
-from dualrev.eager.nn.modules.module import Module, Parameter
+from dualrev.eager.nn.modules.linear import Linear
+from dualrev.eager.nn.modules.module import Module
+from dualrev.eager.nn.modules.normalization import LayerNorm
 from dualrev.eager.nn.modules.stateless import Dropout
+from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
 
 
 class MultiheadAttention(Module):
-    """Several attentions side by side, each on a part of the features: ``output, weights = attention(query, key, value)``.
+    """Multi-head attention, each head on a part of the features: ``output, weights = attention(query, key, value)``.
 
     >>> from dualrev import eager as torch
     >>> x = torch.ones(2, 5, 4)
@@ -71,12 +73,12 @@ class MultiheadAttention(Module):
 
 
 def _masked(weights: Tensor, mask: Tensor) -> Tensor:
-    """Where a mask is set no weight remains; numbers are added."""
+    """Mask the weights: minus infinity where a boolean mask is true; a mask of numbers is added."""
     return weights.masked_fill(mask, float("-inf")) if array_of(mask).dtype == jnp.bool_ else weights + mask
 
 
 class TransformerEncoderLayer(Module):
-    """Attention of a sequence to itself and two linear layers, with ways past both."""
+    """Self-attention and two linear layers, with residual connections around both."""
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
                  activation: str | Callable[[Tensor], Tensor] = "relu", layer_norm_eps: float = 1e-5, batch_first: bool = False,
@@ -110,7 +112,7 @@ class TransformerEncoderLayer(Module):
 
 
 class TransformerEncoder(Module):
-    """Copies of a layer, one after the other."""
+    """Copies of a layer in sequence."""
 
     def __init__(self, encoder_layer: TransformerEncoderLayer, num_layers: int, norm: Module | None = None, **_: Any):
         super().__init__()

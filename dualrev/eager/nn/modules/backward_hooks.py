@@ -9,21 +9,21 @@ from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 
 class Barrier(Node):
-    """Stands before or behind a module: hands on what arrives, and tells."""
+    """A node before or after a module: passes cotangents on, and calls ``tell`` with them."""
 
     __slots__ = ("tell",)
 
     tell: Any
 
-    def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
-        given = self.tell(tuple([walk.tensor(ct) for ct in cts]))
+    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
+        given = self.tell(tuple([backward_pass.tensor(ct) for ct in cts]))
         if given is not None:
-            cts = [walk.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
+            cts = [backward_pass.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
         return list(enumerate(cts))
 
 
 def passed(tensors: tuple[Any, ...], tell: Any) -> tuple[Any, ...]:
-    """The tensors among the values, behind one barrier."""
+    """The values, with the tensors among them passed through one barrier."""
     places = [i for i, x in enumerate(tensors) if isinstance(x, Tensor) and x.requires_grad]
     if not places:
         return tensors
@@ -39,7 +39,7 @@ def passed(tensors: tuple[Any, ...], tell: Any) -> tuple[Any, ...]:
 
 
 def call_watched(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a module between two barriers, whose gradients its backward hooks see."""
+    """Call a module between two barriers, which call its backward hooks."""
     grad_out: list[Any] = []
 
     def at_inputs(grads: tuple[Any, ...]) -> Any:

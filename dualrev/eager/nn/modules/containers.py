@@ -6,12 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dualrev.eager.nn.modules.module import Module, Parameter
+from dualrev.eager.nn.modules.module import Module
+from dualrev.eager.nn.parameter import Parameter
 
 # -------------------------------------------------------------------------------------------------------------- containers
 
 class Sequential(Module):
-    """Modules one after the other."""
+    """Modules in sequence."""
 
     def __init__(self, *modules: Any):
         super().__init__()
@@ -52,7 +53,7 @@ class ModuleList(Sequential):
         return ModuleList(list(self._modules.values())[i]) if isinstance(i, slice) else super().__getitem__(i)
 
     def __repr__(self) -> str:
-        groups: list[list[Any]] = []  # first, last, text: equal neighbours are shown once
+        groups: list[list[Any]] = []  # [first, last, text]: equal neighbours are shown once
         for i, module in enumerate(self):
             if groups and groups[-1][2] == repr(module):
                 groups[-1][1] = i

@@ -1,4 +1,4 @@
-"""Modules and parameters."""
+"""Modules: parameters, buffers, modules inside, and how they are called."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.hooks import RemovableHandle, changes
 from dualrev.eager.core.modes import mode, no_grad
-from dualrev.eager.graph.node import RemovableHandle, changes
 from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.nn.modules.backward_hooks import call_watched
+from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops.creation import tensor
 
 
 class IncompatibleKeys(NamedTuple):
-    """Which names ``load_state_dict`` did not find, and which it had no place for."""
+    """The names that ``load_state_dict`` did not find, and those that the module does not have."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -22,23 +25,6 @@ class IncompatibleKeys(NamedTuple):
         if not self.missing_keys and not self.unexpected_keys:
             return "<All keys matched successfully>"
         return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
-
-
-class Parameter(Tensor):
-    """A tensor that a module lists among its parameters; it requires grad.
-
-    >>> from dualrev import eager as torch
-    >>> torch.nn.Parameter(torch.ones(1))
-    Parameter containing:
-    tensor([1.], requires_grad=True)
-    """
-
-    def __init__(self, data: Any = None, requires_grad: bool = True):
-        super().__init__(Tensor(()) if data is None else data if isinstance(data, Tensor) else tensor(data),
-                         requires_grad=requires_grad)
-
-    def __repr__(self) -> str:
-        return "Parameter containing:\n" + Tensor.__repr__(self)
 
 
 class Module:
@@ -75,8 +61,6 @@ class Module:
             if given is not None:
                 args = given if isinstance(given, tuple) else (given,)
         if self._backward_hooks:
-            from dualrev.eager.nn.modules.backward_hooks import call_watched
-
             return call_watched(self, args, kwargs)
         return self._finish(args, self.forward(*args, **kwargs))
 
@@ -95,8 +79,7 @@ class Module:
         if "_parameters" not in places:
             if isinstance(value, (Parameter, Module)):
                 raise AttributeError(f"cannot assign {'parameters' if isinstance(value, Parameter) else 'module'} before "
-                                     "Module.__init__() "
-                                     "call")
+                                     "Module.__init__() call")
             object.__setattr__(self, name, value)
             return
         if isinstance(value, Parameter):
@@ -132,19 +115,19 @@ class Module:
         self._forget(name)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """A tensor that belongs to the state and is no parameter."""
+        """Register a tensor that belongs to the state and is not a parameter."""
         self._forget(name)
         self._buffers[name] = tensor
         if not persistent:
             self._transient.add(name)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """A parameter, or None in its place."""
+        """Register a parameter, or None in its place."""
         self._forget(name)
         self._parameters[name] = param
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """A module inside this one."""
+        """Register a module inside this one."""
         self._forget(name)
         self._modules[name] = module
 
@@ -239,14 +222,14 @@ class Module:
         return IncompatibleKeys(missing, unexpected)
 
     def train(self, mode: bool = True) -> Any:
-        """Let layers behave as in training, or not."""
+        """Set the training mode of this module and all inside it."""
         changes.count += 1
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
 
     def eval(self) -> Any:
-        """Let layers behave as outside training."""
+        """Set the evaluation mode: ``train(False)``."""
         return self.train(False)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -284,26 +267,18 @@ class Module:
 
     def half(self) -> Any:
         """In float16."""
-        from dualrev.eager.core import dtypes
-
         return self.to(dtypes.float16)
 
     def bfloat16(self) -> Any:
         """In bfloat16."""
-        from dualrev.eager.core import dtypes
-
         return self.to(dtypes.bfloat16)
 
     def double(self) -> Any:
         """In float64."""
-        from dualrev.eager.core import dtypes
-
         return self.to(dtypes.float64)
 
     def float(self) -> Any:
         """In float32."""
-        from dualrev.eager.core import dtypes
-
         return self.to(dtypes.float32)
 
     def cpu(self) -> Any:
@@ -317,21 +292,21 @@ class Module:
     # ------------------------------------------------------------------------------------------------------- hooks
 
     def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after forward; what it returns, if anything, replaces the output."""
+        """Call ``hook(module, args, output)`` after forward; a result other than None replaces the output."""
         return RemovableHandle(self._forward_hooks, hook)
 
     def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(module, args)`` before forward; what it returns, if anything, replaces the arguments."""
+        """Call ``hook(module, args)`` before forward; a result other than None replaces the arguments."""
         return RemovableHandle(self._forward_pre_hooks, hook)
 
     def register_full_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(module, grad_input, grad_output)`` in backward; what it returns, if anything, replaces grad_input."""
+        """Call ``hook(module, grad_input, grad_output)`` in backward; a result other than None replaces grad_input."""
         return RemovableHandle(self._backward_hooks, hook)
 
     # ------------------------------------------------------------------------------------------------------- looks
 
     def extra_repr(self) -> str:
-        """What stands in the parentheses."""
+        """The text in the parentheses of ``repr``."""
         return ""
 
     def __repr__(self) -> str:

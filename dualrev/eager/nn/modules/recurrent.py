@@ -1,7 +1,7 @@
 """Recurrent layers, with PyTorch's names, layouts and order of gates.
 
-A layer in one direction is one operation: a scan over time, whose products of the inputs with the weights are taken for all times at
-once, before it.
+A layer in one direction is one operation: a scan over time.  The products of the inputs with the weights are computed before it, for
+all times at once.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
-from dualrev.eager.nn.modules.module import Module, Parameter
+from dualrev.eager.nn.modules.module import Module
+from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
-from dualrev.eager.ops.shapes import cat, stack
+from dualrev.eager.ops.joining import cat, stack
 
 # ------------------------------------------------------------------------------------------------------------------- cells
-# Each takes the state, and the products of the input and of the hidden values with their weights.
+# Each takes the state, the product of the input with its weights, and that of the hidden state with its weights.
 
 
 def _lstm(state: Any, x: Any, h: Any) -> Any:
@@ -40,14 +41,14 @@ def _gru(state: Any, x: Any, h: Any) -> Any:
     return ((1 - z) * new + z * state[0],)
 
 
-#: For each kind: the cell, how many gates, how many tensors make the state.
+#: For each kind: the cell, the number of gates, the number of tensors of the state.
 _KINDS: dict[str, tuple[Any, int, int]] = dict(
     lstm=(_lstm, 4, 2), gru=(_gru, 3, 1), tanh=(lambda s, x, h: (jnp.tanh(x + h),), 1, 1),
     relu=(lambda s, x, h: (jnp.where(x + h > 0, x + h, 0),), 1, 1))
 
 
 def _products(weights: Sequence[Any]) -> tuple[Any, Any]:
-    """The functions that take inputs and hidden values to the gates."""
+    """The linear maps from inputs and hidden states to the gates."""
     w, u, *biases = weights
     b, c = biases or (0, 0)
     return (lambda x: x @ w.T + b), (lambda h: h @ u.T + c)
@@ -83,7 +84,7 @@ def _check_input(name: str, x: Tensor, size: int) -> None:
 
 
 class _Recurrent(Module):
-    """What layers and cells share: how parameters are made."""
+    """Base class of layers and cells, with their parameters."""
 
     kind = "tanh"
 
@@ -125,7 +126,7 @@ class _Layers(_Recurrent):
         """Nothing: for compatibility."""
 
     def _start(self, x: Tensor, hx: Any, batched: bool) -> list[Tensor]:
-        """The state before the first time, each of (layers * directions, batch, hidden)."""
+        """The initial state, each tensor of (layers * directions, batch, hidden)."""
         n, count = _KINDS[self.kind][2], sum(map(len, self._suffixes))
         shape = (count, x.shape[1], self.hidden_size)
         if hx is None:

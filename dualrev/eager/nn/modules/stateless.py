@@ -1,4 +1,4 @@
-"""Layers without parameters."""
+"""Layers without parameters: activations, pooling, dropout, shapes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
+from dualrev.eager.nn.functions.sizes import tuple_of
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.ops import creation as make
 
 
 class _Keeps(Module):
-    """A layer without parameters, whose arguments are those of a function."""
+    """Base class of layers whose settings are the arguments of a function."""
 
     names: tuple[str, ...] = ()
     defaults: tuple[Any, ...] = ()
@@ -26,7 +27,7 @@ class _Keeps(Module):
         if values.get("kernel_size", 0) is None:
             raise TypeError(f"{type(self).__name__}.__init__() missing 1 required positional argument: 'kernel_size'")
         if values.get("stride", 0) is None:
-            values["stride"] = values["kernel_size"]  # windows side by side
+            values["stride"] = values["kernel_size"]  # windows do not overlap
         for name, value in values.items():
             setattr(self, name, value)
 
@@ -36,7 +37,7 @@ class _Keeps(Module):
     function = ""
 
     def extra_repr(self) -> str:
-        # PyTorch leaves out what is not in place.
+        # PyTorch shows inplace only where it is true.
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.names if name != "inplace" or self.inplace)
 
 
@@ -87,7 +88,7 @@ class AvgPool1d(_Keeps):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         for name in self.names:
-            setattr(self, name, F._tuple(getattr(self, name), 1))
+            setattr(self, name, tuple_of(getattr(self, name), 1))
 
 
 class Identity(Module):
@@ -101,7 +102,7 @@ class Identity(Module):
 
 
 class Upsample(Module):
-    """Entries repeated, so that the output has a size."""
+    """Resize by repeating entries."""
 
     def __init__(self, size: Any = None, scale_factor: Any = None, mode: str = "nearest"):
         super().__init__()
@@ -117,7 +118,7 @@ class Upsample(Module):
 
 
 class Unflatten(Module):
-    """One dimension as several."""
+    """Split one dimension into several."""
 
     def __init__(self, dim: int, unflattened_size: Any):
         super().__init__()
@@ -131,7 +132,7 @@ class Unflatten(Module):
 
 
 class Flatten(Module):
-    """All dimensions but the first as one."""
+    """Merge all dimensions but the first."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
