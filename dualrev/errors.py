@@ -11,8 +11,9 @@ from contextvars import ContextVar
 from importlib import metadata
 from typing import Any
 
-from dualrev._jax import float0, is_of_jax, owner_of, user_frame
-from dualrev.rules.exclusions import EXCLUDED
+from dualrev._jax.avals import float0
+from dualrev._jax.libraries import is_of_jax, owner_of
+from dualrev._jax.source_lines import user_frame
 
 #: The name of the public function that is running, for messages raised far below it.
 user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
@@ -101,9 +102,10 @@ def whose(primitive: Any) -> str:
     return f"'{primitive}' of {module}{given and f' ({given})'}"
 
 
-def missing_rule(primitive: Any, mode: str) -> MissingRuleError:
+def missing_rule(primitive: Any, mode: str, reason: str | None) -> MissingRuleError:
+    """``reason``: why the table leaves the primitive out, where it does so on purpose."""
     name = str(primitive)
-    why = f" It is left out on purpose: {EXCLUDED[name]}." if name in EXCLUDED else ""
+    why = "" if reason is None else f" It is left out on purpose: {reason}."
     module = owner_of(primitive)
     owner = register = ""
     if module is not None and is_of_jax(module):

@@ -20,10 +20,10 @@ from edges import EDGES
 from jax._src.interpreters import ad
 from jax.experimental import multihost_utils, pallas  # noqa: F401  (likewise)
 
-import dualrev.rules.families  # noqa: F401  (fills the table)
-from dualrev._jax import foreign_rules
-from dualrev.rules import table
-from dualrev.rules.exclusions import BY_ENGINES, EXCLUDED
+import dualrev.calls.families  # noqa: F401  (fills the table)
+from dualrev._jax.libraries import foreign_rules
+from dualrev.table import rows as table
+from dualrev.table.exclusions import BY_ENGINES, EXCLUDED
 
 FILE = pathlib.Path(__file__).parent.parent / "dualrev" / "rules" / "COVERAGE.md"
 
@@ -76,7 +76,7 @@ def text() -> str:
         f"jax {jax.__version__} has differentiation rules for {len(known)} primitives; the table has {len(covered)} of them, and "
         f"leaves out {len(known) - len(covered)}, each with its reason [below](#left-out).",
         "",
-        "*Form*: how the row states the derivative ([forms.py](forms.py)). *Modes*: what the row gives; every row that pushes has its "
+        "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes has its "
         "pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there is no "
         "bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
@@ -97,14 +97,14 @@ def text() -> str:
             tested = str(order(cases)) if cases else f"[tests]({'../../tests/' + ELSEWHERE[name]})"
             dtypes = kinds(cases)
         file = row.where.split(":")[0]
-        lines.append(f"| `{name}` | [{file}]({file}) | {row.form} | {modes} | {tested} | {dtypes} | {in_jax} |")
+        lines.append(f"| `{name}` | [{file}](../{file}) | {row.form} | {modes} | {tested} | {dtypes} | {in_jax} |")
     for name, file in BY_ENGINES.items():
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))
             lines.append(f"| `{name}` | {file} | asked of the engines | push, pull | | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
-              "has no row of its own: [foreign.py](foreign.py) is the row of all of them. Forward mode calls the registered JVP; "
+              "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered JVP; "
               "reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
               "registered transposes of the linear operations in it. A row stated with `dualrev.rule` comes first. What jax registered "
               "is never read ([tests](../../tests/test_foreign.py))."]

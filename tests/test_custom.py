@@ -14,7 +14,7 @@ from jax.interpreters import batching, mlir
 
 import dualrev as dr
 from dualrev.errors import RuleError
-from dualrev.rules.table import rows
+from dualrev.table.rows import rows
 from dualrev.testing import DerivativeError, check_grads, check_rule
 
 

@@ -18,9 +18,9 @@ from jax.interpreters import ad, batching, mlir
 
 import dualrev as dr
 from dualrev import errors
-from dualrev._jax import foreign_rules, owner_of
-from dualrev.rules.foreign import ForeignRow
-from dualrev.rules.table import row_of, rows
+from dualrev._jax.libraries import foreign_rules, owner_of
+from dualrev.calls.foreign import ForeignRow
+from dualrev.table.rows import row_of, rows
 
 X = jnp.array([0.5, -1.5, 2.0])
 A = jnp.array([[2.0, 1.0, 0.0], [0.5, 3.0, 1.0], [0.0, -1.0, 4.0]])

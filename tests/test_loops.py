@@ -17,8 +17,9 @@ from checkpoint_schedules import Forward, Revolve
 from jax import lax
 
 import dualrev as dr
-from dualrev import errors, schedules
-from dualrev._jax import scan_layout
+from dualrev import errors
+from dualrev._jax.calls import scan_layout
+from dualrev.options import schedules
 
 RNG = np.random.default_rng(2024)
 WEIGHTS = jnp.asarray(RNG.normal(size=(4, 4)))

@@ -16,16 +16,17 @@ import pytest
 from jax import lax
 
 import dualrev
-from dualrev._jax import foreign_rules, is_of_jax, owner_of
-from dualrev.rules.foreign import ForeignRow
-from dualrev.rules.table import OpRow, row_of, rows
+from dualrev._jax.libraries import foreign_rules, is_of_jax, owner_of
+from dualrev.calls.foreign import ForeignRow
+from dualrev.table.operations import OpRow
+from dualrev.table.rows import row_of, rows
 
 PACKAGE = pathlib.Path(dualrev.__file__).parent
 ORACLE = PACKAGE / "oracle.py"
-PRIVATE = PACKAGE / "_jax.py"
+PRIVATE = PACKAGE / "_jax"
 #: ``dualrev.installed`` puts dualrev's transforms in place of jax's, so it looks jax's up, by names that stand in a table; it keeps
 #: them to put them back, and for calls of the user's outside a block.  It names none, and differentiates with none.
-ALLOWED = {PACKAGE / name: {"jax.*"} for name in ("installing.py", "transforms.py")}
+ALLOWED = {PACKAGE / name: {"jax.*"} for name in ("installed/replacing.py", "installed/transforms.py")}
 
 DIFFERENTIATION = {"jvp", "vjp", "grad", "value_and_grad", "linearize", "linear_transpose", "jacfwd", "jacrev", "jacobian",
                    "hessian",
@@ -36,13 +37,13 @@ MODULES = ("jax.experimental.jet", "jax.interpreters.ad", "jax._src.interpreters
 REGISTRIES = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "backward_pass", "backward_pass3",
               "jvp_jaxpr",
               "JVPTrace", "LinearizeTrace", "deflinear", "defjvp_zero", "vjp_trace"}
-#: What _jax.py may read of jax's machinery: the primitives that carry a user's rules, and their zeros.
+#: What _jax/ may read of jax's machinery: the primitives that carry a user's rules, and their zeros.
 #: Of the class of jax's pushed values, whether a value is an instance, which libraries ask.
 READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p", "SymbolicZero", "JVPTracer"}
-#: Where one function of _jax.py may read more: the rules that another library registered with jax for a primitive of its own, which
+#: Where one function of _jax/ may read more: the rules that another library registered with jax for a primitive of its own, which
 #: are a user's rules as those of jax.custom_jvp are, and what such rules take for operands.  It gives nothing for a primitive that jax
 #: defined, whoever registered a rule for it, and the one file that may ask it is asked only for primitives that have no row.
-READS_FOREIGN_RULES, ASKS_FOR_FOREIGN_RULES = "foreign_rules", "rules/foreign.py"
+READS_FOREIGN_RULES, ASKS_FOR_FOREIGN_RULES = "foreign_rules", "calls/foreign.py"
 FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
     "primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes", "UndefinedPrimal", "ValAccum")}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
@@ -112,7 +113,7 @@ def violations(source: str, private: bool = False) -> list[str]:
 
 @pytest.mark.parametrize("path", [p for p in sources() if p != ORACLE], ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_differentiation_by_jax(path: pathlib.Path) -> None:
-    found = violations(path.read_text(), private=path == PRIVATE)
+    found = violations(path.read_text(), private=path.parent == PRIVATE)
     assert [name for name in found if name.split(": ")[1] not in ALLOWED.get(path, ())] == []
 
 
@@ -159,7 +160,7 @@ def test_registered_rules_are_read_by_one_function_for_one_file() -> None:
     assert violations(f"def foreign_rules(primitive):\n{READS}")
     assert violations(f"def rules(primitive):\n{READS}", private=True)
     assert violations(f"def foreign_rules(primitive):\n{READS.replace('primitive_jvps', 'backward_pass')}", private=True)
-    asking = [str(p.relative_to(PACKAGE)) for p in sources() if p != PRIVATE and READS_FOREIGN_RULES in p.read_text()]
+    asking = [str(p.relative_to(PACKAGE)) for p in sources() if p.parent != PRIVATE and READS_FOREIGN_RULES in p.read_text()]
     assert asking == [ASKS_FOR_FOREIGN_RULES]
 
 
@@ -177,8 +178,8 @@ def test_rules_are_read_of_primitives_that_neither_jax_nor_the_table_defines() -
 
 
 def test_private_names_are_imported_in_one_place() -> None:
-    importing = {p.name for p in sources() if any(within(n, HIDDEN) for n, _ in names_used(ast.parse(p.read_text())))}
-    assert importing - {ORACLE.name} == {PRIVATE.name}
+    importing = {p for p in sources() if any(within(n, HIDDEN) for n, _ in names_used(ast.parse(p.read_text())))}
+    assert {p.parent for p in importing - {ORACLE}} == {PRIVATE}
 
 
 @functools.cache
@@ -213,11 +214,11 @@ def reached_from(start: str) -> set[str]:
 def test_nothing_that_differentiates_imports_the_oracle() -> None:
     parts = [".".join(("dualrev", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
              for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).rglob("*.py")]
-    for start in ["dualrev", "dualrev.api", "dualrev.linear_maps", *parts]:
+    for start in ["dualrev", "dualrev.functional.api", "dualrev.linear.maps", *parts]:
         reached = reached_from(start)
         assert reached, start
         assert "dualrev.oracle" not in reached, start
-    assert "dualrev.engines.reverse" in reached_from("dualrev.api")
+    assert "dualrev.engines.reverse" in reached_from("dualrev.functional.api")
 
 
 def test_importing_the_package_does_not_load_the_oracle() -> None:

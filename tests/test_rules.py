@@ -29,11 +29,12 @@ import pytest
 from agreement import promoting
 from cases import CASES, ELSEWHERE, Case, Constant
 
-import dualrev.rules.families  # noqa: F401  (fills the table)
-from dualrev._jax import jaxpr_as_fun, primitive
+import dualrev.calls.families  # noqa: F401  (fills the table)
+from dualrev._jax.jaxprs import jaxpr_as_fun
+from dualrev._jax.primitives import primitive
 from dualrev.engines.forward import push_through
 from dualrev.engines.reverse import linearize
-from dualrev.rules.table import load_optional, rows
+from dualrev.table.rows import load_optional, rows
 
 RTOL = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-5, "complex64": 2e-5, "float16": 2e-2, "bfloat16": 1e-1}
 #: Compared at order 1, staged only.

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_map
 
-from dualrev import api, gradients
-from dualrev._jax import is_array_like
+from dualrev._jax.avals import is_array_like
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.functional import api, gradients
 
 
 def lower(fun: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dualrev import eager as torch
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 
 
 def model() -> tuple[Any, Any]:

@@ -14,8 +14,8 @@ from against_torch import fill, in_both, message
 
 import dualrev
 from dualrev import eager as torch
-from dualrev.measure import flatten, measure
 from dualrev.problems import PROBLEMS
+from dualrev.report.measure import flatten, measure
 
 pytestmark = pytest.mark.thorough
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev._jax import source
+from dualrev._jax.source_lines import source
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode, no_grad

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager.compiled.backward_programs import replayed
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from dualrev._jax import in_eager_context
+from dualrev._jax.traces import in_eager_context
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Record

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from dualrev._jax import Tracer, is_array_like, jaxpr_as_fun, line_of, with_stand_ins
+from dualrev._jax.avals import is_array_like
+from dualrev._jax.jaxprs import jaxpr_as_fun, with_stand_ins
+from dualrev._jax.source_lines import line_of
+from dualrev._jax.traces import Tracer
 from dualrev.eager.compiled.guards import Guards
 from dualrev.eager.compiled.watching import Given, Leaf, Watcher, setting
 from dualrev.eager.core import dtypes

@@ -5,7 +5,10 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from dualrev._jax import Tracer, current_trace, source, stand_in, typeof
+from dualrev._jax.avals import typeof
+from dualrev._jax.jaxprs import stand_in
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import Tracer, current_trace
 from dualrev.eager.compiled.guards import Guards
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.interception import apply_intercepted

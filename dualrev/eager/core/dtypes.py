@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 
 
 class dtype:

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax import is_differentiable, jaxpr_as_fun, typeof
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.jaxprs import jaxpr_as_fun
+from dualrev.calls.staging import Linearization, Wrapper
 from dualrev.eager.core.caches import caches
-from dualrev.engines.staging import Linearization, Wrapper
-from dualrev.settings import DEFAULT, under
+from dualrev.options.settings import DEFAULT, under
 
 
 class Evaluated(tuple[Any, ...]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dualrev._jax import line_of
+from dualrev._jax.source_lines import line_of
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.storage import Storage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualrev._jax import source
+from dualrev._jax.source_lines import source
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op

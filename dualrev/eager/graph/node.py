@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev._jax import line_of
+from dualrev._jax.source_lines import line_of
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.operation import Record

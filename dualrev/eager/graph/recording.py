@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev._jax import Tracer, source
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op

@@ -8,14 +8,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax import is_differentiable, typeof
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev.calls.staging import Pushforward, Wrapper
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.graph.views import path_op, put_op
-from dualrev.engines.staging import Pushforward, Wrapper
-from dualrev.settings import DEFAULT, under
+from dualrev.options.settings import DEFAULT, under
 
 
 def tangent_of(t: Any) -> Tensor | None:

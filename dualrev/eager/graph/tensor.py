@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import line_of
+from dualrev._jax.source_lines import line_of
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import mode

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.dtypes import cpp_name, type_name
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, source
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, user_frame
+from dualrev._jax.source_lines import user_frame
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.dtypes import device_of, jax_device, numpy_of
 from dualrev.eager.core.operation import family

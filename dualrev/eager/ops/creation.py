@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, source
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.dtypes import jax_device, numpy_of
 from dualrev.eager.core.modes import mode

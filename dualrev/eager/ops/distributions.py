@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change

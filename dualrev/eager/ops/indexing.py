@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax import Tracer, user_frame
+from dualrev._jax.source_lines import user_frame
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import change

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from dualrev._jax import is_array_like, typeof
+from dualrev._jax.avals import is_array_like, typeof
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.tensor import Tensor, array_of
 
