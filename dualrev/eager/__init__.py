@@ -8,7 +8,8 @@ whole process, unless the environment sets ``JAX_CPU_ENABLE_ASYNC_DISPATCH`` or 
 
 The rooms, from the ground up: ``core`` (dtypes, modes, caches, what an operation is), ``graph`` (tensors, nodes, the backward pass),
 ``ops`` (operations on tensors) and ``compiled`` (``jit``), ``autograd``, then ``nn``, ``optim`` and ``utils``; imports go down only.
-Start with ``graph/tensor.py``, ``graph/recording.py`` and ``graph/backward_pass.py``.
+May import: everything below (``functional``, ``calls``, ...).  Start reading at :mod:`dualrev.eager.graph.tensor`, then
+:mod:`dualrev.eager.graph.recording` and :mod:`dualrev.eager.graph.backward_pass`.
 
 >>> from dualrev import eager as torch
 >>> x = torch.tensor([5.0], requires_grad=True)

@@ -1,7 +1,7 @@
 """Derivatives of recorded operations: ``torch.autograd``.
 
-Imports ``core``, ``graph``, ``ops`` and ``compiled``.  Start with ``gradients.py``: ``backward`` and ``grad`` run a backward pass of
-``graph/backward_pass.py``; then ``function.py``: operations with a backward of the user's.
+May import: ``core``, ``graph``, ``ops`` and ``compiled``.  Start reading at :mod:`dualrev.eager.autograd.gradients`: ``backward`` and
+``grad`` run a backward pass; then ``function``: operations with a backward of the user's.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Compiled programs: a whole step (``torch.jit``), and backward passes of graphs that recur.
+"""Compiled programs: a whole step (``torch.jit``), and backward passes of graphs that recur.  (``jit`` is the name of the function.)
 
-Imports ``core`` and ``graph``.  Start with ``step.py``; ``watching.py`` notes what a step reads and writes, ``guards.py`` what Python
-decides by, and ``backward_programs.py`` replaces a backward pass by a program.  The folder is not called ``jit``: that is the function.
+May import: ``core`` and ``graph``.  Start reading at :mod:`dualrev.eager.compiled.step`; ``watching`` notes what a step reads and
+writes, ``guards`` what Python decides by, and ``backward_programs`` replaces a backward pass by a program.
 """

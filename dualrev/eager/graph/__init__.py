@@ -1,7 +1,7 @@
 """The graph that operations record and backward visits: tensors, nodes, views, changes in place, the backward pass, drawings.
 
-Imports ``core``.  Start with ``tensor.py`` and ``node.py``, then ``recording.py``, which evaluates and records an operation, and
-``backward_pass.py``, which visits the nodes in reverse topological order.
+May import: ``core``.  Start reading at :mod:`dualrev.eager.graph.tensor` and ``node``, then ``recording``, which evaluates and records
+an operation, and ``backward_pass``, which visits the nodes in reverse topological order.
 """
 
 from dualrev.eager.graph.drawing import Picture as Picture

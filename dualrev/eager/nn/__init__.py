@@ -1,7 +1,7 @@
 """Modules, layers and losses: ``torch.nn``.
 
-Imports ``core``, ``graph`` and ``ops``.  ``functions/`` has what ``functional.py`` offers, ``modules/`` the layers, which call it.
-Start with ``modules/module.py``.
+May import: ``core``, ``graph`` and ``ops``.  Start reading at :mod:`dualrev.eager.nn.modules.module`, then ``modules/linear`` and
+``functions/linear``: layers stand in ``modules``, and the functions that they call, those of ``torch.nn.functional``, in ``functions``.
 """
 
 from __future__ import annotations

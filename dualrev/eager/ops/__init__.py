@@ -1,7 +1,7 @@
 """Operations on tensors, one module for each kind; a module registers its functions, methods and operators as it is imported.
 
-Imports ``core`` and ``graph``; of this folder, ``registry.py``, ``arguments.py``, ``checks.py`` and other modules that all use.
-Start with ``unary.py``: an operation is a jax function, an ``Op``, and a function that applies it.
+May import: ``core`` and ``graph``.  Start reading at :mod:`dualrev.eager.ops.unary`: an operation is a jax function, an ``Op``, and a
+function that applies it; then ``registry``, where it is registered, and ``arguments``, which reads PyTorch's signatures.
 """
 
 from dualrev.eager.ops import (

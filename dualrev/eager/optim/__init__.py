@@ -1,7 +1,7 @@
 """Optimizers with PyTorch's numbers, and schedules of their rates: ``torch.optim``.
 
-Imports ``core`` and ``graph``.  Start with ``optimizer.py``: an optimizer defines the update of one parameter, and one compiled program
-updates all; ``algorithms.py`` has the updates.
+May import: ``core`` and ``graph``.  Start reading at :mod:`dualrev.eager.optim.optimizer`: an optimizer defines the update of one
+parameter, and one compiled program updates all; then ``algorithms``, which has the updates.
 """
 
 from dualrev.eager.optim import lr_scheduler as lr_scheduler

@@ -1,6 +1,6 @@
 """Datasets and checkpointing: ``torch.utils``.
 
-Imports ``core``, ``graph``, ``ops`` and ``autograd``.  Start with ``data.py``.
+May import: ``core``, ``graph``, ``ops`` and ``autograd``.  Start reading at :mod:`dualrev.eager.utils.data`.
 """
 
 from dualrev.eager.utils import checkpoint as checkpoint

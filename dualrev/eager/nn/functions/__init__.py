@@ -1,4 +1,4 @@
 """The functions of ``torch.nn.functional``, one module for each kind.
 
-Imports ``core``, ``graph`` and ``ops``, and of ``nn`` nothing but other modules of this folder.  Start with ``linear.py``.
+May import: ``core``, ``graph`` and ``ops``; nothing else of ``nn``.  Start reading at :mod:`dualrev.eager.nn.functions.linear`.
 """

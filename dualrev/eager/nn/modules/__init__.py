@@ -1,6 +1,7 @@
 """Layers, losses and containers: the classes of ``torch.nn``.
 
-Imports ``nn.functional``, ``nn.init`` and below.  Start with ``module.py``, then ``linear.py``.
+May import: ``nn.functional``, ``nn.init``, ``nn.parameter``, and what these may.  Start reading at
+:mod:`dualrev.eager.nn.modules.module`, then ``linear``.
 """
 
 from dualrev.eager.nn.modules import attention, containers, convolution, linear, losses, normalization, recurrent, stateless
