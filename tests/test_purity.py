@@ -273,8 +273,8 @@ def reached_from(start: str) -> set[str]:
 
 
 def test_nothing_that_differentiates_imports_the_oracle() -> None:
-    parts = [f"dualrev.{folder}.{p.stem}".removesuffix(".__init__")
-             for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).glob("*.py")]
+    parts = [".".join(("dualrev", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+             for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).rglob("*.py")]
     for start in ["dualrev", "dualrev.functional.api", "dualrev.linear.maps", *parts]:
         reached = reached_from(start)
         assert reached, start
