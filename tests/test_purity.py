@@ -20,7 +20,8 @@ import dualrev
 from dualrev._jax.libraries import foreign_rules, is_of_jax, owner_of
 from dualrev._jax.rules_for_jax import is_registered
 from dualrev.calls.foreign import ForeignRow
-from dualrev.table.rows import OpRow, row_of, rows
+from dualrev.table.operations import OpRow
+from dualrev.table.rows import row_of, rows
 
 PACKAGE = pathlib.Path(dualrev.__file__).parent
 ORACLE = PACKAGE / "oracle.py"
@@ -47,10 +48,10 @@ READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p",
 READS_FOREIGN_RULES, ASKS_FOR_FOREIGN_RULES = "foreign_rules", "calls/foreign.py"
 FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
     "primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes", "UndefinedPrimal", "ValAccum")}
-#: Where another function of _jax/ may write: it registers the derivative of a user's own primitive with jax, as the user would
-#: with jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
-#: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does so
-#: for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
+#: Where another function of _jax/ may write: it registers the derivative of a user's own primitive with jax, as the user would with
+#: jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
+#: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does
+#: so for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
 WRITES_RULES, ASKS_TO_WRITE = "register_with_jax", "functional/user_rules.py"
 WRITABLE = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")

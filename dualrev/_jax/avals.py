@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,8 +22,8 @@ def abstract_outputs(primitive: Any, avals: Sequence[ShapedArray], params: dict[
     return list(outs) if primitive.multiple_results else [outs]
 
 
-def typeof(x: Any) -> Any:
-    return jax.typeof(x)
+#: The abstract value of a value.
+typeof: Callable[[Any], Any] = jax.typeof
 
 
 def tangent_aval(aval: Any) -> Any:

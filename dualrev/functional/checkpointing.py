@@ -11,7 +11,7 @@ import jax
 
 from dualrev.functional import checks
 from dualrev.options.schedules import Schedule, check_schedule
-from dualrev.programs.recomputation import Scheduled, min_cut
+from dualrev.table.recomputation import Scheduled, min_cut
 
 Policy = Callable[..., Any] | Literal["auto"] | None
 

@@ -15,7 +15,7 @@ from jax.tree_util import tree_leaves, tree_unflatten
 from dualrev._jax.avals import is_array_like, typeof
 from dualrev.functional import coordinates, lineax_operator
 from dualrev.linear.algebra import is_number
-from dualrev.linear.maps import LinearMap, Tape
+from dualrev.linear.maps import LinearMap
 from dualrev.linear.residuals import Residuals, nbytes_of
 
 
@@ -218,12 +218,11 @@ def count_ops(linear_map: Any) -> Counter[str]:
     waiting = [linear_map]
     while waiting:
         current = waiting.pop()
-        if isinstance(current, Tape):
-            waiting.extend(entry[0] for entry in current.entries)
-        elif (inner := getattr(current, "inner_maps", None)) is not None:
-            waiting.extend(inner())
-        else:
+        inner = current.inner_maps()
+        if inner is None:
             counts[current.name] += 1
+        else:
+            waiting.extend(inner)
     return counts
 
 

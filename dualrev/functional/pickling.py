@@ -22,7 +22,8 @@ from dualrev.functional.results import Structure
 from dualrev.linear.algebra import MadeOfMaps
 from dualrev.linear.maps import LinearMap, Tape
 from dualrev.options.settings import Settings, using
-from dualrev.table.rows import Row, Site, row_of
+from dualrev.table.operations import Site
+from dualrev.table.rows import Row, row_of
 
 
 def packed(linear_map: LinearMap, structure: Structure) -> tuple[bytes, bytes]:

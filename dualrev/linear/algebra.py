@@ -28,8 +28,7 @@ class MadeOfMaps(LinearMap):
     __slots__ = ()
 
     @abstractmethod
-    def inner_maps(self) -> Sequence[LinearMap]:
-        """The maps that this one is made of."""
+    def inner_maps(self) -> Sequence[LinearMap]: ...
 
     def kept(self) -> Kept:
         for part in self.inner_maps():
@@ -51,14 +50,14 @@ class ScaledMap(MadeOfMaps):
 
     def kept(self) -> Kept:
         yield from super().kept()
-        if hasattr(self.factor, "dtype"):
+        if not is_number(self.factor):
             yield self.factor, self.name, ""
 
     def _times(self, t: Any) -> Any:
         if t is None:
             return None
         factor = self.factor
-        if not hasattr(factor, "dtype"):
+        if is_number(factor):
             return lax.mul(t, lax.full_like(t, factor))
         factor = lax.convert_element_type(factor, t.dtype)
         return lax.mul(t, lax.broadcast(factor, t.shape))

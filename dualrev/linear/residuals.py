@@ -94,19 +94,16 @@ def _paths(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(places)]
 
 
-def kept(linear_map: Any, line: str = "") -> Iterator[tuple[Any, str, str]]:
-    """``(array, operation, line)`` of each residual.
-
-    A map of many operations says what it holds by ``kept()``, or is looked into by ``tape()``, its tape with the residuals in place.
-    """
+def kept(linear_map: LinearMap, line: str = "") -> Iterator[tuple[Any, str, str]]:
+    """``(array, operation, line)`` of each residual: as the map says (:meth:`LinearMap.kept`), or else as its tape does."""
     if isinstance(linear_map, Tape):
         for (entry, _, _), source in zip(linear_map.entries, linear_map.sources, strict=True):
             yield from kept(entry, (line_of(source) if source is not None else "") or line)
-    elif hasattr(linear_map, "kept"):
-        yield from [(x, op, own or line) for x, op, own in linear_map.kept()]
+    elif (stated := linear_map.kept()) is not None:
+        yield from [(x, op, own or line) for x, op, own in stated]
     else:
-        if hasattr(linear_map, "tape"):
-            yield from kept(linear_map.tape(), line)
+        if (tape := linear_map.tape()) is not None:
+            yield from kept(tape, line)
         # What is held for several operations together, and what no entry of the tape inside has named.
         yield from [(x, linear_map.name, line) for x in jax.tree_util.tree_leaves(linear_map)]
 

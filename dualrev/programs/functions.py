@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax.avals import is_array_like
-from dualrev._jax.jaxprs import hoisted, jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import hoisted, is_literal, jaxpr_as_fun, stage
 from dualrev._jax.traces import Tracer
 
 
@@ -88,7 +88,7 @@ class Traced:
         env = dict(zip(body.invars, operands, strict=True))
 
         def value(atom: Any) -> Any:
-            return atom.val if hasattr(atom, "val") else env[atom]
+            return atom.val if is_literal(atom) else env[atom]
 
         (eqn,) = body.eqns
 
