@@ -50,8 +50,8 @@ FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
     "primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes", "UndefinedPrimal", "ValAccum")}
 #: Where another function of _jax/ may write: it registers the derivative of a user's own primitive with jax, as the user would with
 #: jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
-#: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does
-#: so for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
+#: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does so
+#: for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
 WRITES_RULES, ASKS_TO_WRITE = "register_with_jax", "functional/user_rules.py"
 WRITABLE = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
@@ -273,8 +273,8 @@ def reached_from(start: str) -> set[str]:
 
 
 def test_nothing_that_differentiates_imports_the_oracle() -> None:
-    parts = [f"dualrev.{folder}.{p.stem}".removesuffix(".__init__")
-             for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).glob("*.py")]
+    parts = [".".join(("dualrev", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+             for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).rglob("*.py")]
     for start in ["dualrev", "dualrev.functional.api", "dualrev.linear.maps", *parts]:
         reached = reached_from(start)
         assert reached, start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Number
@@ -11,10 +12,10 @@ from dualrev._jax.libraries import is_own
 from dualrev._jax.primitives import Primitive
 from dualrev._jax.rules_for_jax import register_with_jax
 from dualrev.functional.ruled_functions import Statement, with_rule
-from dualrev.table import engine, forms
+from dualrev.table import forms
 from dualrev.table.pushforward import definition as definition_row
 from dualrev.table.pushforward import pushforward as pushforward_row
-from dualrev.table.rows import Expansion, Row, Split, Unknown, rows
+from dualrev.table.rows import Row, Unknown, linearized, pushed, rows
 
 
 def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex | None] | None = None,
@@ -115,7 +116,7 @@ def _check(kind: str, statement: Any, of_primitive: bool) -> None:
 
 
 def _stated(primitive: Any, kind: str, statement: Any) -> Row:
-    """The row of a statement, all of whose results are checked; signatures are no promise that the operation is linear in anything."""
+    """The row of a statement, all of whose results are checked; its signatures are no promise that it is linear in anything."""
     if kind == "partials":
         forms.elementwise(primitive, *statement, cost="work", linear_in=())
     elif kind == "pushforward":
@@ -135,21 +136,12 @@ def _stated(primitive: Any, kind: str, statement: Any) -> Row:
 
 def _register(row: Row) -> None:
     """Have jax's transformations follow the same row."""
-    def push(primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        pushed = row.jvp(primals, tangents, params)
-        return engine.push_through(pushed.run, primals, tangents) if isinstance(pushed, Expansion) else pushed
-
     def pull(cotangents: Sequence[Any], operands: Sequence[Any], avals: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
         linear = tuple([aval is not None for aval in avals])
         primals = [x if aval is None else Unknown(aval) for x, aval in zip(operands, avals, strict=True)]
-        linearized = row.linearize(primals, linear, params, True)
-        if isinstance(linearized, Expansion):
-            _, tape = engine.linearize(linearized.run, primals, linear, True)
-            return tape.pull(*cotangents)
-        assert not isinstance(linearized, Split)  # a row stated by a user looks at no values
-        _, linear_map, _ = linearized
+        _, linear_map, _ = linearized(row, primals, linear, params, True)
         if linear_map is None or all(ct is None for ct in cotangents):
             return [None] * sum(linear)
         return linear_map.pull(*cotangents)
 
-    register_with_jax(row.primitive, push, pull)
+    register_with_jax(row.primitive, functools.partial(pushed, row), pull)

@@ -17,7 +17,7 @@ from jax import lax
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.residuals import kept
-from dualrev.options.settings import Settings, under
+from dualrev.options.settings import Active, Settings, under
 
 Kept = Iterator[tuple[Any, str, str]]
 
@@ -135,7 +135,7 @@ class TransposedMap(MadeOfMaps):
 
     name = "transpose"
 
-    def __init__(self, inner: LinearMap, active: tuple[bool, ...], places: tuple[int, ...], n_out: int, dtypes: tuple[Any, ...]):
+    def __init__(self, inner: LinearMap, active: tuple[Active, ...], places: tuple[int, ...], n_out: int, dtypes: tuple[Any, ...]):
         self.inner, self.active, self.places, self.n_out, self.dtypes = inner, active, places, n_out, dtypes
 
     def inner_maps(self) -> Sequence[LinearMap]:

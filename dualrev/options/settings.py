@@ -124,7 +124,7 @@ def under(settings: Settings, function: Callable[..., Any], *args: Any) -> Any:
 
 
 class Wide:
-    """Stands for True among the inputs that move where cotangents accumulate in a dtype of their own."""
+    """Says of an active input that its cotangents accumulate in a dtype of their own."""
 
     __slots__ = ("dtype",)
 
@@ -141,7 +141,11 @@ class Wide:
         return f"Wide({self.dtype.name})"
 
 
-def widened(aval: Any, flag: Any) -> Any:
+#: Whether an input is active, that is, differentiated; and, where the answer is :class:`Wide`, how its cotangents accumulate.
+Active = bool | Wide
+
+
+def widened(aval: Any, flag: Active) -> Any:
     """An abstract value in the dtype of its cotangents."""
     return aval.update(dtype=flag.dtype) if type(flag) is Wide else aval
 
@@ -168,13 +172,13 @@ class Request(NamedTuple):
         dtypes = (dtype,) if is_single and dtype is not None else dtype
         return Request(settings_of(**options), dtypes, asked.non_float == "none")
 
-    def flags(self, tree: Any, avals: Any) -> list[Any]:
-        """For each leaf, False, True or :class:`Wide`: whether it moves, and in which dtype its cotangents are kept."""
+    def flags(self, tree: Any, avals: Any) -> list[Active]:
+        """For each leaf, whether it is active, and how its cotangents accumulate."""
         moves = [is_differentiable(a) for a in avals]
         if self.cotangent_dtype is None:
             return list(moves)
         dtypes = _spread_dtypes(self.cotangent_dtype, tree)
-        flags: list[Any] = []
+        flags: list[Active] = []
         for aval, m, dtype in zip(avals, moves, dtypes, strict=True):
             wide = common_dtype(aval.dtype, dtype) if m and dtype is not None else None
             flags.append(Wide(wide) if wide is not None and wide != aval.dtype else m)

@@ -11,7 +11,7 @@ from dualrev import errors
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.linear.products import contraction
-from dualrev.options.settings import Wide, widened
+from dualrev.options.settings import Active, Wide, widened
 from dualrev.table.operations import OpRow, Reader, Site
 from dualrev.table.rows import AllBut, Cost, aval_of
 
@@ -44,12 +44,12 @@ class LinearRow(OpRow):
             return position in self.fixed
         return position >= len(self.adjoints) or self.adjoints[position] is None
 
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
         if all(self.is_fixed(i) for i, moves in enumerate(active) if moves):
             return [False] * len(outs)
         return super().active_outs(active, outs)
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         return tuple([x for i, x in enumerate(primals) if self.is_fixed(i)])
 
     def operands(self, site: Site, residuals: Tangents) -> list[Any]:
@@ -112,11 +112,11 @@ class BilinearRow(OpRow):
         if count != len(self.adjoints):
             raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
 
-    def is_read(self, i: int, active: tuple[bool, ...]) -> bool:
+    def is_read(self, i: int, active: tuple[Active, ...]) -> Active:
         """Whether an operand is fixed, or its partner moves."""
         return i not in self.partner or active[self.partner[i]]
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         # A number that stands in the program has no shape, which adjoints ask for.
         return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)
                       for i, x in enumerate(primals) if self.is_read(i, active)])
@@ -178,13 +178,13 @@ class AlongsideRow(OpRow):
         self.cost = cost
         self.params_of = params_of
 
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
-        return list(active)
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
+        return [bool(moves) for moves in active]
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         return ()
 
-    def through(self, site: Site, moving: Sequence[Any], back: bool) -> list[Any]:
+    def carried(self, site: Site, moving: Sequence[Any], back: bool) -> list[Any]:
         """``moving[k]`` belongs to operand and output ``site.positions[k]``."""
         which = [i for i, t in zip(site.positions, moving, strict=True) if t is not None]
         params = site.params
@@ -194,8 +194,8 @@ class AlongsideRow(OpRow):
         return [None if t is None else next(results) for t in moving]
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
-        found = dict(zip(site.positions, self.through(site, tangents, False), strict=True))
+        found = dict(zip(site.positions, self.carried(site, tangents, False), strict=True))
         return tuple([found.get(i) for i in range(len(site.active))])
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        return tuple(self.through(site, [cotangents[i] for i in site.positions], True))
+        return tuple(self.carried(site, [cotangents[i] for i in site.positions], True))
