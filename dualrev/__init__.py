@@ -1,15 +1,15 @@
 """Forward- and reverse-mode automatic differentiation on one table of rules, for any JAX function."""
 
 from dualrev import errors, policies, testing
-from dualrev.api import jvp, linear_transpose, linearize, vjp
-from dualrev.checkpointing import checkpoint
-from dualrev.custom import rule
-from dualrev.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
-from dualrev.installing import install, installed, uninstall
-from dualrev.regions import region
-from dualrev.roots import implicit
-from dualrev.rules import families as _families  # noqa: F401  (fills the table)
-from dualrev.schedules import Bytes, Revolve
+from dualrev.calls import families as _families  # noqa: F401  (fills the table)
+from dualrev.functional.api import jvp, linear_transpose, linearize, vjp
+from dualrev.functional.checkpointing import checkpoint
+from dualrev.functional.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
+from dualrev.functional.implicit import implicit
+from dualrev.functional.regions import region
+from dualrev.functional.user_rules import rule
+from dualrev.installed.replacing import install, installed, uninstall
+from dualrev.options.schedules import Bytes, Revolve
 
 __all__ = [
     "Bytes",

@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev import report, running
-from dualrev.measure import Flat, UnfitFunctionError, flatten, measure, stored
+from dualrev.installed import running
 from dualrev.problems import PROBLEMS
+from dualrev.report import tables
+from dualrev.report.measure import Flat, UnfitFunctionError, flatten, measure, stored
 
 EPILOG = """\
 examples:
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except running.UsageError as error:
             print(f"dualrev: error: {error}", file=sys.stderr)
             return 2
-    err = report.console(stderr=True)
+    err = tables.console(stderr=True)
     try:
         options = parser().parse_args(words)
         if options.function is None and options.args is not None:
@@ -236,13 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.memory:
         if options.json:
-            print(report.memory_as_json(memory, problems))
+            print(tables.memory_as_json(memory, problems))
         else:
-            report.show_memory(report.console(), memory)
+            tables.show_memory(tables.console(), memory)
     elif options.json:
-        print(report.as_json(measurements, problems))
+        print(tables.as_json(measurements, problems))
     else:
-        report.show(report.console(), measurements, problems)
+        tables.show(tables.console(), measurements, problems)
     disagreeing = [measured.name for measured in measurements if not measured.agrees]
     if disagreeing:
         print(f"dualrev: the derivatives of {', '.join(disagreeing)} differ by more than rounding", file=sys.stderr)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from dualrev.transforms import ORIGINALS
+from dualrev.installed.transforms import ORIGINALS
 
 Function = Callable[..., Any]
 

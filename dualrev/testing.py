@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
 
-from dualrev import api, checks
-from dualrev._jax import Primitive, is_differentiable, typeof
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.primitives import Primitive
 from dualrev.engines import forward, reverse
+from dualrev.functional import api
+from dualrev.programs.functions import as_arrays
 
 #: Most input elements that are tried one by one to find which is wrong.
 ELEMENTS_SEARCHED = 1024
@@ -57,7 +59,7 @@ def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, mo
     flat, in_tree = tree_flatten(tuple(args))
     paths = [keystr(path) for path, _ in tree_leaves_with_path(tuple(args))]
     call = api.FlatCall(fun, in_tree, False)
-    flat = checks.as_arrays(flat)
+    flat = as_arrays(flat)
     moving = [i for i, x in enumerate(flat) if is_differentiable(typeof(x))]
     if not moving:
         raise ValueError("check_grads needs an input of floating or complex dtype; got none")

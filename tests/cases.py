@@ -155,7 +155,7 @@ def constant(maker: Maker) -> Constant:
 
 def bind(name: str, **params: Any) -> Callable[..., Any]:
     """The primitive itself as a function, for primitives that only one release of jax has or that no function exposes."""
-    from dualrev._jax import primitive
+    from dualrev._jax.primitives import primitive
 
     def run(*args: Any) -> Any:
         found = primitive(name)

@@ -31,7 +31,7 @@ from cases import (
 )
 from jax import lax
 
-from dualrev._jax import JAX_VERSION
+from dualrev._jax.avals import JAX_VERSION
 
 NAN, INF = float("nan"), float("inf")
 

@@ -5,7 +5,7 @@ What tests a primitive runs wherever the primitive is to be, and fails where it 
 
 from __future__ import annotations
 
-from dualrev._jax import JAX_VERSION
+from dualrev._jax.avals import JAX_VERSION
 
 #: The release that a primitive came with.
 SINCE = {

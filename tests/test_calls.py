@@ -14,7 +14,7 @@ from jax import lax
 from releases import here
 
 import dualrev
-from dualrev._jax import primitive
+from dualrev._jax.primitives import primitive
 from dualrev.errors import NoDerivativeError
 
 X = jnp.array([0.3, 0.5, 0.7])

@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 import dualrev
 from dualrev import policies
 from dualrev.errors import NonReplayableError
-from dualrev.partition import eqns_within
+from dualrev.programs.partition import eqns_within
 
 pytestmark = pytest.mark.thorough
 

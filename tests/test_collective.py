@@ -20,7 +20,7 @@ from releases import here
 from test_rules import Dualrev, Problem, leading
 
 import dualrev as dr
-from dualrev._jax import primitive
+from dualrev._jax.primitives import primitive
 
 pytestmark = pytest.mark.promotes  # programs on shards multiply a matrix by a vector, entry by entry
 

@@ -15,7 +15,7 @@ from jax import lax
 
 import dualrev as dr
 from dualrev import errors
-from dualrev.rules.combine import tree, windows
+from dualrev.calls.user_reductions import tree, windows
 
 Array = Any
 X = jnp.asarray(np.random.default_rng(0).standard_normal(12))

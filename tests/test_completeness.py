@@ -7,9 +7,9 @@ import pytest
 from covered import FILE, registry, rows, text, uncovered
 from releases import SINCE, UNTIL, here
 
-from dualrev._jax import primitive
-from dualrev.rules.exclusions import EXCLUDED
-from dualrev.rules.table import load_optional
+from dualrev._jax.primitives import primitive
+from dualrev.table.exclusions import EXCLUDED
+from dualrev.table.rows import load_optional
 
 
 def test_every_primitive_that_jax_differentiates_is_covered() -> None:

@@ -11,7 +11,7 @@ import pytest
 from edges import EDGES, Edge
 
 import dualrev
-from dualrev._jax import JAX_VERSION
+from dualrev._jax.avals import JAX_VERSION
 
 
 def identify(edge: Edge) -> str:

@@ -18,9 +18,9 @@ from jax.interpreters import ad, batching, mlir
 
 import dualrev as dr
 from dualrev import errors
-from dualrev._jax import foreign_rules, owner_of
-from dualrev.rules.foreign import ForeignRow
-from dualrev.rules.table import row_of, rows
+from dualrev._jax.libraries import foreign_rules, owner_of
+from dualrev.calls.foreign import ForeignRow
+from dualrev.table.rows import row_of, rows
 
 X = jnp.array([0.5, -1.5, 2.0])
 A = jnp.array([[2.0, 1.0, 0.0], [0.5, 3.0, 1.0], [0.0, -1.0, 4.0]])
@@ -348,7 +348,7 @@ def test_no_rule_at_all() -> None:
 
 
 def test_the_distribution_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "_distributions", lambda: {str(owner_of(bare_p)).split(".")[0]: ["numpy"]})
+    monkeypatch.setattr(errors, "distributions", lambda: {str(owner_of(bare_p)).split(".")[0]: ["numpy"]})
     with pytest.raises(errors.MissingRuleError, match=rf"'own_bare' of \S+ \(numpy {np.__version__}\)"):
         dr.grad(lambda x: bare_p.bind(x).sum())(X)
 

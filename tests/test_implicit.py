@@ -14,7 +14,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres as jax_gmres
 
 import dualrev as dr
-from dualrev.krylov import gmres
+from dualrev.functional.krylov import gmres
 
 
 def assert_close(got: Any, expected: Any, tolerance: float = 1e-8) -> None:

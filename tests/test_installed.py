@@ -24,7 +24,7 @@ from jax.interpreters import ad
 
 import dualrev as dr
 from dualrev import oracle
-from dualrev.transforms import ORIGINALS, TRANSFORMS
+from dualrev.installed.transforms import ORIGINALS, TRANSFORMS
 
 NAMES = tuple(TRANSFORMS)
 

@@ -16,7 +16,7 @@ from jax.scipy.sparse.linalg import cg, gmres
 
 import dualrev as dr
 from dualrev.errors import NoDerivativeError
-from dualrev.rules.ratio import ratio
+from dualrev.rules.linalg.ratio import ratio
 
 rng = np.random.default_rng(0)
 A = jnp.asarray(rng.standard_normal((3, 3)) + 2 * np.eye(3))

@@ -318,7 +318,7 @@ def test_lineax() -> None:
 
 
 def test_without_lineax(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dualrev.to_lineax import operator_class
+    from dualrev.functional.lineax_operator import operator_class
 
     operator_class.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "lineax", None)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import dualrev
-from dualrev import measure, report
 from dualrev.__main__ import main
 from dualrev.problems import PROBLEMS, Scenario
 from dualrev.problems.scenario import alone
+from dualrev.report import measure, tables
 
 MODEL = '''
 import jax
@@ -305,7 +305,7 @@ def test_shipped_table_names_its_problems(monkeypatch, capsys):
     assert "small 0: x sin x.  nobody." in out
     rows = [line.split() for line in out.splitlines() if line.startswith("small 1 ")]
     assert rows[0][:4] == ["small", "1", "3", "3"]
-    assert max(map(len, out.splitlines())) <= report.WIDTH
+    assert max(map(len, out.splitlines())) <= tables.WIDTH
 
 
 def test_wrong_derivative_is_found(monkeypatch, capsys):
@@ -341,7 +341,7 @@ def test_too_many_passes_are_sampled(n, m, most, passes, monkeypatch):
     assert (made.forward.passes_for_jacobian, made.reverse.passes_for_jacobian) == (n, m)
     assert made.agrees
     assert 0 <= made.difference_engines < 1e-12
-    assert report.passes(made.forward) == (f"1 of {n}" if passes[0] == 1 else f"{n}")
+    assert tables.passes(made.forward) == (f"1 of {n}" if passes[0] == 1 else f"{n}")
 
 
 def test_passes_are_bounded_in_memory(monkeypatch):
@@ -349,7 +349,7 @@ def test_passes_are_bounded_in_memory(monkeypatch):
     made = measure.measure("chunks", measure.flatten(lambda x: jnp.sin(x), (jnp.ones(6),), {}))
     assert 1 <= made.forward.at_once < 6
     assert made.agrees
-    assert report.passes(made.forward) == f"6 by {made.forward.at_once}"
+    assert tables.passes(made.forward) == f"6 by {made.forward.at_once}"
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 3), (3, 3), (3, 2)])
@@ -369,7 +369,7 @@ def test_auto_is_what_the_jacobian_does(n, m, monkeypatch):
 
     for direction in ("push", "pull"):
         name = f"_{direction}_blocks"
-        monkeypatch.setattr(dualrev.gradients, name, watched(direction, getattr(dualrev.gradients, name)))
+        monkeypatch.setattr(dualrev.functional.gradients, name, watched(direction, getattr(dualrev.functional.gradients, name)))
     dualrev.jacobian(flat.function)(*flat.primals)
     assert done == [said]
 
@@ -386,12 +386,12 @@ def test_relative_difference():
 
 @pytest.mark.parametrize(("seconds", "text"), [(2.5, "2.5 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs")])
 def test_seconds(seconds, text):
-    assert report.seconds(seconds) == text
+    assert tables.seconds(seconds) == text
 
 
 @pytest.mark.parametrize(("n", "text"), [(0, "0 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (3 * 2**20, "3 MiB")])
 def test_size(n, text):
-    assert report.size(n) == text
+    assert tables.size(n) == text
 
 
 # ------------------------------------------------------------------------------------------------------------ as a program

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from releases import here
 
 import dualrev as dr
-from dualrev._jax import primitive
+from dualrev._jax.primitives import primitive
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((8, 4)))
 

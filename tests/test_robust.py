@@ -248,8 +248,8 @@ def resident() -> int:
 
 def cache_entries() -> int:
     """Everything that the tables and the store of programs hold."""
-    from dualrev.engines import staging
-    from dualrev.rules.table import rows
+    from dualrev.calls import staging
+    from dualrev.table.rows import rows
 
     stored = sum(len(held) for held in list(staging._cache.values()))
     return stored + sum(len(getattr(row, "sites", ())) for row in rows.values())

@@ -15,7 +15,7 @@ from agreement import ENGINES, assert_same
 from jax.experimental import sparse
 
 import dualrev as dr
-from dualrev.rules.table import load_optional, rows
+from dualrev.table.rows import load_optional, rows
 from dualrev.testing import check_grads
 
 Array = Any
@@ -36,11 +36,11 @@ import sys, dualrev as dr, jax, jax.numpy as jnp
 dr.grad(lambda x: x * x)(1.0)
 assert "jax.experimental.sparse" not in sys.modules
 from jax.experimental import sparse
-assert "dualrev.rules.sparse" not in sys.modules
+assert "dualrev.rules.sparse.bcoo" not in sys.modules
 dr.rule(sparse.bcoo_todense_p, adjoint=lambda ct, data, indices: jnp.full(data.shape, 7, data.dtype))
 A = sparse.BCOO.fromdense(jnp.eye(3))
 assert (jax.jit(dr.grad(lambda x: (A @ x).sum()))(jnp.ones(3)) == 1).all()
-assert "dualrev.rules.sparse" in sys.modules
+assert "dualrev.rules.sparse.bcoo" in sys.modules
 assert (dr.grad(lambda data: sparse.BCOO((data, A.indices), shape=A.shape).todense().sum())(A.data) == 7).all()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dualrev import errors, zeros
-from dualrev._jax import (
-    Trace,
-    Tracer,
-    abstract_outputs,
-    discharge_operation,
-    primitive,
-    set_current_trace,
-    typeof,
-)
+from dualrev import errors
+from dualrev._jax.avals import abstract_outputs, typeof
+from dualrev._jax.primitives import primitive
+from dualrev._jax.references import discharge_operation
+from dualrev._jax.traces import Trace, Tracer, set_current_trace
+from dualrev.linear import zeros
 
 #: Operations that make a reference.
 MAKERS = frozenset(p for p in (primitive("new_ref"), primitive("empty_ref")) if p is not None)

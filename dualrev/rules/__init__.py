@@ -1,1 +1,5 @@
-"""The table: one row for each primitive, one file for each family (see :mod:`dualrev.rules.table` for the forms)."""
+"""The rows: for each primitive its local linearization, stated once; one file for each family.
+
+Only facts stand here: a row names no engine and no mode.
+May import: ``table`` and what it may import.  Start reading at :mod:`dualrev.rules.elementwise`.
+"""

@@ -1,11 +1,11 @@
-"""Calls out of the program: what only looks at values passes through (:mod:`dualrev.rules.flat`), what computes has no derivative
+"""Calls out of the program: what only looks at values passes through (:mod:`dualrev.rules.zero`), what computes has no derivative
 that could be found, and says so.
 """
 
 from __future__ import annotations
 
-from dualrev._jax import primitive
-from dualrev.rules.forms import impossible
+from dualrev._jax.primitives import primitive
+from dualrev.table.forms import impossible
 
 STATE_A_RULE = ("State the derivative of the function that makes the call, once, with @dualrev.rule (partials, a pushforward or an "
                 "adjoint), or with `jax.custom_jvp`.")

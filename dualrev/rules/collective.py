@@ -15,12 +15,15 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev import errors, zeros
-from dualrev._jax import primitive, typeof, varying
-from dualrev.rules.forms import linear
-from dualrev.rules.programs import pushforward
+from dualrev import errors
+from dualrev._jax.avals import typeof
+from dualrev._jax.primitives import primitive
+from dualrev._jax.sharding import varying
+from dualrev.linear import zeros
 from dualrev.rules.reduce import expand, where
-from dualrev.rules.table import zero
+from dualrev.table.forms import linear
+from dualrev.table.pushforward import pushforward
+from dualrev.table.rows import zero
 
 Axes = Sequence[Any]
 
@@ -47,7 +50,7 @@ psum_invariant = primitive("psum_invariant")
 pvary = primitive("pvary")
 linear(psum, unsum)
 linear(psum_invariant, lambda ct, _, *, axes: pvary.bind(ct, axes=axes))
-linear(pvary, lambda ct, _, *, axes: psum_invariant.bind(ct, axes=axes))
+linear(pvary, lambda ct, _, *, axes: psum_invariant.bind(ct, axes=axes), cost="moves")
 
 
 # --------------------------------------------------------------------------------------------------------- maxima and minima

@@ -8,8 +8,8 @@ from typing import Any
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dualrev._jax import primitive
-from dualrev.rules.forms import bilinear
+from dualrev._jax.primitives import primitive
+from dualrev.table.forms import bilinear
 
 Axes = Sequence[int]
 DimensionNumbers = tuple[tuple[Axes, Axes], tuple[Axes, Axes]]

@@ -18,7 +18,7 @@ from typing import Any
 from jax import lax
 
 from dualrev.rules.contract import cast_like, permuted_sharding
-from dualrev.rules.forms import bilinear
+from dualrev.table.forms import bilinear
 
 Padding = Sequence[tuple[int, int]]
 

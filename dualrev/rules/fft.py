@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from dualrev._jax import primitive
-from dualrev.rules.forms import linear
+from dualrev._jax.primitives import primitive
+from dualrev.table.forms import linear
 
 
 def share(n: int, dtype: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualrev._jax import host_array_primitives
-from dualrev.rules.forms import linear
+from dualrev._jax.primitives import host_array_primitives
+from dualrev.table.forms import linear
 
 join, part = host_array_primitives()
 

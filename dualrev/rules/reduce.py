@@ -12,9 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax import cotangent_sharding, explicit_sharding, typeof
-from dualrev.rules.forms import linear
-from dualrev.rules.programs import pushforward
+from dualrev._jax.avals import typeof
+from dualrev._jax.sharding import cotangent_sharding, explicit_sharding
+from dualrev.table.forms import linear
+from dualrev.table.pushforward import pushforward
 
 
 def expand(x: Any, shape: Sequence[int], axes: Sequence[int], sharding: Any = None) -> Any:

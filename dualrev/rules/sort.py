@@ -8,8 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax import explicit_sharding, primitive, typeof, vary_as
-from dualrev.rules.programs import pushforward
+from dualrev._jax.avals import typeof
+from dualrev._jax.primitives import primitive
+from dualrev._jax.sharding import explicit_sharding, vary_as
+from dualrev.table.pushforward import pushforward
 
 
 def take_along(x: Any, indices: Any, axis: int, mode: Any = lax.GatherScatterMode.PROMISE_IN_BOUNDS) -> Any:

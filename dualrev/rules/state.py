@@ -2,7 +2,7 @@
 
 References that a differentiated function makes are followed by the engines (:mod:`dualrev.engines.references`), so that these
 rows meet only references from outside: they may be read, for then nothing moves, and not written with what moves.  Inside a kernel
-that is pushed through (:mod:`dualrev.rules.kernel`), the tangent of a reference is a reference, which is read and written alongside.
+that is pushed through (:mod:`dualrev.calls.pallas`), the tangent of a reference is a reference, which is read and written alongside.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dualrev import errors, zeros
-from dualrev._jax import primitive, typeof
-from dualrev.rules.forms import RefusingRow
-from dualrev.rules.table import register
+from dualrev import errors
+from dualrev._jax.avals import typeof
+from dualrev._jax.primitives import primitive
+from dualrev.linear import zeros
+from dualrev.table.forms import RefusingRow
+from dualrev.table.rows import register
 
 
 class OutsideRow(RefusingRow):

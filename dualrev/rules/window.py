@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 
 from dualrev.rules.conv import input_padding
-from dualrev.rules.forms import linear
-from dualrev.rules.programs import pushforward
+from dualrev.table.forms import linear
+from dualrev.table.pushforward import pushforward
 
 Padding = Sequence[tuple[int, int]]
 

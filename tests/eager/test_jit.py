@@ -1,4 +1,4 @@
-"""Number 20: compiled steps, and what becomes of the state that they read and write."""
+"""Compiled steps: the state that they read and write, and when they are traced again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dualrev import eager as torch
-from dualrev._jax import Tracer
+from dualrev._jax.traces import Tracer
 
 
 def model() -> tuple[Any, Any]:

@@ -1,0 +1,76 @@
+"""``jit``, ``cond``, ``scan`` and ``while``: their primitives, and how the layout of their parameters differs between releases."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend.core.primitives import cond_p as cond_p
+from jax.extend.core.primitives import jit_p as jit_p
+from jax.extend.core.primitives import scan_p as scan_p
+from jax.extend.core.primitives import while_p as while_p
+
+
+def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
+    """``(number of constants, number of carries)`` of a scan: since 0.11 they stand in a tree of inputs, ``ft_in``."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _xs = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carry))
+
+
+def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, in_like: Sequence[int | None],
+             out_like: Sequence[int | None]) -> list[Any]:
+    """Bind the jit primitive on a new jaxpr, keeping the settings of an existing call.
+
+    ``in_like[i]`` is the operand of the old call whose sharding and layout the new operand ``i`` has, or None for a new one;
+    ``out_like`` likewise.  Donation is dropped: an operand may be a residual as well.
+    """
+    unspecified = _unspecified()
+
+    def pick(old: Sequence[Any], which: Sequence[int | None], default: Any) -> tuple[Any, ...]:
+        return tuple(default if i is None else old[i] for i in which)
+
+    params = dict(
+        like,
+        jaxpr=jaxpr,
+        name=name,
+        in_shardings=pick(like["in_shardings"], in_like, unspecified),
+        out_shardings=pick(like["out_shardings"], out_like, unspecified),
+        in_layouts=pick(like["in_layouts"], in_like, None),
+        out_layouts=pick(like["out_layouts"], out_like, None),
+        donated_invars=(False,) * len(in_like),
+    )
+    return jit_p.bind(*args, **params)
+
+
+@functools.cache
+def inlined() -> dict[str, Any]:
+    """The settings of a jit call that asks to be spliced into the program around it, and for nothing else."""
+    (eqn,) = jax.make_jaxpr(jax.jit(lambda x: x))(1.0).eqns
+    inline = eqn.params["inline"]
+    return dict(eqn.params, inline=True if isinstance(inline, bool) else type(inline).JAX_EARLY)
+
+
+def _unspecified() -> Any:
+    from jax._src.named_sharding import UNSPECIFIED  # the sharding that leaves the choice to the compiler
+
+    return UNSPECIFIED
+
+
+def is_inlined(params: dict[str, Any]) -> bool:
+    """Whether a jit call asks to be spliced into the program around it; ``inline`` is an enumeration since 0.11."""
+    inline = params["inline"]
+    return inline is True or getattr(inline, "name", "") == "JAX_EARLY"
+
+
+def has_explicit_layout(params: dict[str, Any]) -> bool:
+    """Whether a jit call fixes a sharding, a layout or a compiler option that a plain ``jax.jit`` would lose."""
+    unspecified = _unspecified()
+    return (
+        any(s is not unspecified for s in (*params["in_shardings"], *params["out_shardings"]))
+        or any(layout is not None for layout in (*params["in_layouts"], *params["out_layouts"]))
+        or bool(params["compiler_options_kvs"])
+    )

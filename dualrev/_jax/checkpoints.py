@@ -1,0 +1,27 @@
+"""``jax.checkpoint``: its primitives, and the answers of its policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
+from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
+from jax._src.effects import remat_allowed_effects as _replayable  # the effects that may happen once more in a checkpoint
+from jax._src.interpreters import partial_eval as _partial_eval  # what a checkpoint policy may answer beside True and False
+
+
+def policy_saves(policy: Callable[..., Any], eqn: Any) -> bool:
+    """Whether a checkpoint policy stores the results of an equation; one that offloads them does.
+
+    Policies answer with a truth value or a marker of their own.
+    """
+    answer = policy(eqn.primitive, *[atom.aval for atom in eqn.invars], **eqn.params)
+    if isinstance(answer, (_partial_eval.SaveableType, _partial_eval.Offloadable)):
+        return True
+    return not isinstance(answer, _partial_eval.RecomputeType) and bool(answer)
+
+
+def lasting_effects(jaxpr: Any) -> list[str]:
+    """The effects of a jaxpr that must not happen a second time."""
+    return sorted(map(str, _replayable.filter_not_in(jaxpr.effects)))

@@ -1,0 +1,51 @@
+"""The carriers of rules that users attach with ``jax.custom_jvp`` and ``jax.custom_vjp``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
+from jax._src.ad_util import Zero as Zero  # a None that a backward function returns; zeros that reach rules of libraries
+from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
+from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  # carries a user's jax.custom_vjp rule
+from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
+from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
+
+
+def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]], args: Sequence[Any]) -> list[Any]:
+    """Bind jax's call-with-a-pushforward primitive: ``jvp(*primals, *tangents)`` returns primals then tangents, flat.
+
+    Tangents that are zero arrive, and may leave, as :class:`SymbolicZero`.
+
+    The primitive is the carrier that every jax trace knows; whoever differentiates it asks its own trace.
+    """
+    info = _debug_info("dualrev rule", fun, args, {})
+    return custom_jvp_call_p.bind(*args, subfuns=(_wrap_init(fun, debug_info=info), _wrap_init(jvp, debug_info=info)),
+                                  symbolic_zeros=True)
+
+
+def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``.
+
+    A None that the user returned arrives as a zero of a class of jax's own, and is None again.
+    """
+    result = bwd.call_wrapped(*residuals, *cotangents)
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], (list, tuple)):
+        result = result[0]
+    return [None if is_symbolic_zero(ct) else ct for ct in result]
+
+
+def is_symbolic_zero(x: Any) -> bool:
+    """Whether ``x`` is one of jax's two kinds of zero that are no arrays."""
+    return type(x) is Zero or type(x) is SymbolicZero
+
+
+def forget(fun: Any) -> None:
+    """Forget what a wrapped function stored of its results' structure, as if it had not been called.
+
+    Of the function and the forward function of a custom_vjp, jax expects one to be called, once.
+    """
+    for store in fun.stores:
+        if store is not None:
+            store.reset()

@@ -1,0 +1,129 @@
+"""Primitives of our own, known to ``vmap`` and to the compiler."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from dualrev._jax.avals import typeof
+from dualrev._jax.custom_rules import bind_custom_jvp
+from dualrev._jax.jaxprs import stage
+from dualrev._jax.primitives import Primitive
+from dualrev._jax.traces import set_current_trace
+
+
+def matrix_primitive(name: str, function: Callable[..., Any]) -> Any:
+    """A primitive of our own: ``function`` of arrays whose last two axes are matrices, with the type of the last for its result."""
+    return _front_batched(name, function, lambda *avals: avals[-1].update(weak_type=False))
+
+
+def entrywise_primitive(name: str, function: Callable[..., Any]) -> Any:
+    """A primitive of our own: ``function`` of arrays of one shape, entry by entry, with the dtype of the first for its result."""
+    return _front_batched(name, function, lambda x, *_, **__: x.update(weak_type=False))
+
+
+def _front_batched(name: str, function: Callable[..., Any], abstract: Callable[..., Any]) -> Any:
+    """A primitive of our own that takes batches as axes in front."""
+    from jax.interpreters import batching, mlir  # how a primitive is told of vmap, and of the compiler
+
+    new = Primitive(name)
+    new.def_impl(functools.partial(_run_compiled, function))
+    new.def_abstract_eval(abstract)
+    mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=False))
+
+    def batch(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:
+        size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+        front = [jax.lax.broadcast(x, (size,)) if d is None else jax.numpy.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+        return new.bind(*front, **params), 0
+
+    batching.primitive_batchers[new] = batch
+    return new
+
+
+def program_primitive(name: str, run: Callable[..., list[Any]], batch: Callable[..., dict[str, Any]],
+                      rule: Callable[..., list[Any]]) -> Any:
+    """A primitive of our own that runs a program, among its parameters: ``run(*args, **params)``.
+
+    ``batch(in_axes, **params)`` are the parameters under a ``vmap`` whose axis has no name; one that has a name may be read inside,
+    and becomes part of the program, ``jaxpr`` among the parameters, with ``batch(None, **params)``.  jax's own derivatives see a
+    function with ``rule``, a pushforward of ``(params, *primals, *tangents)``.
+    """
+    from jax._src.core import no_axis_name  # the name of a vmap's axis that has none
+    from jax.interpreters import batching, mlir
+
+    new = _ProgramPrimitive(name)
+    new.multiple_results = True
+    new.run, new.rule = run, rule
+    new.def_impl(run)
+
+    def abstract(*avals: Any, **params: Any) -> Any:
+        jaxpr = stage(functools.partial(run, **params), avals)
+        return jaxpr.out_avals, jaxpr.effects
+
+    new.def_effectful_abstract_eval(abstract)
+    mlir.register_lowering(new, mlir.lower_fun(run, multiple_results=True))
+
+    def batched(axis: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[list[Any], list[int | None]]:
+        if all(d is None for d in dims):
+            outs = new.bind(*args, **params)
+            return outs, [None] * len(outs)
+        if axis.name is no_axis_name:
+            params = batch(tuple(dims), **params)
+        else:
+            whole = jax.vmap(functools.partial(run, **params), in_axes=tuple(dims), axis_name=axis.name, spmd_axis_name=axis.spmd_name)
+            params = batch(None, **dict(params, jaxpr=stage(whole, [typeof(x) for x in args])))
+        outs = new.bind(*args, **params)
+        return outs, [0] * len(outs)
+
+    batching.fancy_primitive_batchers[new] = batched
+    return new
+
+
+class _ProgramPrimitive(Primitive):
+    run: Callable[..., list[Any]]
+    rule: Callable[..., list[Any]]
+
+    def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: dict[str, Any], /) -> Any:
+        # jax's derivatives look a primitive up in a registry of their own; asked by a custom rule, they need no entry.
+        if type(trace).__name__ in ("JVPTrace", "LinearizeTrace"):
+            with set_current_trace(trace):
+                return bind_custom_jvp(functools.partial(self.run, **params), functools.partial(self.rule, params), args)
+        return super().bind_with_trace(trace, args, avals, params)
+
+
+def _bound_primitive(name: str) -> Any:
+    """A primitive without operands that marks a place in a program: nothing moves past it, and it compiles to nothing.
+
+    What has an effect stays where it is, in programs traced by ``jit`` and inside loops too; traces that know nothing of it hand it
+    to the trace around them.
+    """
+    from jax._src import effects  # which effects compile, and where they may stand
+    from jax.interpreters import mlir
+
+    class Bound(effects.Effect):
+        pass
+
+    for allowed in (effects.lowerable_effects, effects.control_flow_allowed_effects, effects.remat_allowed_effects,
+                    effects.custom_derivatives_allowed_effects, effects.partial_eval_kept_effects):
+        allowed.add_type(Bound)
+    new, effect = Primitive(name), frozenset([Bound()])
+    new.multiple_results = True
+    new.def_impl(lambda **_: [])
+    new.def_effectful_abstract_eval(lambda **_: ([], effect))
+    mlir.register_lowering(new, lambda *_, **__: [])
+    return new
+
+#: Where a ``with`` block that asks for a mode begins and ends.
+region_bound = _bound_primitive("region_bound")
+
+
+def _run_compiled(function: Callable[..., Any], *args: Any, **params: Any) -> Any:
+    return _compiled(function, tuple(params.items()))(*args)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], params: tuple[Any, ...]) -> Callable[..., Any]:
+    return jax.jit(functools.partial(function, **dict(params)))

@@ -1,0 +1,80 @@
+"""``shard_map``: how it is bound, and what reaches a trace when it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
+
+from dualrev._jax.avals import typeof
+from dualrev._jax.jaxprs import is_literal, stage
+from dualrev._jax.primitives import primitive
+
+
+def _flat_tree() -> Callable[[Any], Any]:
+    """What jax's own functions of shards return is a flat tree with the specs beside it; it has a module of its own since 0.11."""
+    try:
+        from jax._src.flattree import flatten
+    except ImportError:
+        from jax._src.tree_util import FlatTree
+
+        return FlatTree.flatten
+    return flatten
+
+
+def bind_shard_map(fun: Callable[..., tuple[Sequence[Any], Sequence[Any]]], args: Sequence[Any], in_specs: Sequence[Any],
+                   like: dict[str, Any]) -> list[Any]:
+    """Run ``fun`` on each shard, with the mesh and the settings of an existing ``shard_map``.
+
+    ``fun`` returns its results and a spec for each, which need not be known before it has run: the public ``jax.shard_map`` asks
+    for them first.
+    """
+    flatten = _flat_tree()
+
+    def flat(*shards: Any) -> Any:
+        results, specs = fun(*shards)
+        return flatten(list(results)).with_aux(tuple(specs))
+
+    info = _debug_info("shard_map", fun, args, {}).with_unknown_names()
+    settings = {name: like[name] for name in ("mesh", "check_vma", "newly_manual_axes")}
+    return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))  # type: ignore[union-attr]
+
+
+def rebind_shard_map(params: dict[str, Any], args: Sequence[Any]) -> list[Any]:
+    """Bind a ``shard_map`` by what :func:`stage_shard_map` made of it."""
+    shard_map = primitive("shard_map")
+    assert shard_map is not None
+    if "run" in params:
+        return bind_shard_map(params["run"], args, params["in_specs"], params)
+    return list(shard_map.bind(*args, **shard_map.get_bind_params(params)))
+
+
+def stage_shard_map(fun: Callable[..., Any], args: Sequence[Any],
+                    settings: dict[str, Any]) -> tuple[list[Any], dict[str, Any], Callable[[Sequence[Any]], Any]]:
+    """``(operands, parameters, pack)`` of a ``shard_map`` that arrives at a trace as a function.
+
+    The operands are what the function closes over and then ``args``; the parameters hold a jaxpr and the specs of its results,
+    and ``pack`` arranges results as whoever bound the function expects them.  A function whose control flow reads values cannot be
+    staged: the parameters hold ``run`` instead, which returns results and specs when it is run on shards.
+    """
+    bound: list[Any] = []
+
+    def bind(*args: Any) -> list[Any]:
+        bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]  # type: ignore[union-attr]
+        return list(bound[0])
+
+    def run(*shards: Any) -> tuple[list[Any], Sequence[Any]]:
+        results, specs = fun(*shards).unpack_aux()
+        bound[:] = [results]
+        return list(results), specs
+
+    try:
+        jaxpr = stage(bind, [typeof(x) for x in args])
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError, jax.errors.TracerArrayConversionError):
+        return list(args), dict(settings, run=run), lambda results: bound[0].update(results)
+    (eqn,) = jaxpr.jaxpr.eqns
+    found = dict(zip((*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars), (*jaxpr.consts, *args), strict=True))
+    operands = [atom.val if is_literal(atom) else found[atom] for atom in eqn.invars]
+    return operands, eqn.params, bound[0].update

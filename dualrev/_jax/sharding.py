@@ -1,0 +1,85 @@
+"""Where arrays lie on a mesh, as far as their types say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from dualrev._jax.avals import cotangent_aval, float0, typeof
+
+
+def spmd_axis_names() -> Sequence[Any]:
+    """Mesh axes that a ``vmap`` around has taken for itself."""
+    from jax._src.core import get_axis_env  # the named axes of the moment
+
+    return tuple(get_axis_env().spmd_axis_names)
+
+
+def varying(aval: Any) -> frozenset[Any]:
+    """The mesh axes along which a value differs from shard to shard, as far as ``check_vma=True`` keeps track."""
+    mat = getattr(aval, "mat", None)
+    return frozenset() if mat is None else mat.varying
+
+
+def vary_as(x: Any, aval: Any) -> Any:
+    """``x``, typed as varying over all the mesh axes that ``aval`` varies over."""
+    axes = varying(aval)
+    return vary_over(x, axes) if axes else x
+
+
+def vary_over(x: Any, axes: frozenset[Any]) -> Any:
+    missing = tuple(sorted(axes - varying(typeof(x)), key=str)) if x.dtype != float0 else ()
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def is_placed_alike(x: Any, y: Any) -> bool:
+    """Whether two abstract values lie on a mesh in the same way, as far as types keep track of it."""
+    return all(getattr(x, name, None) == getattr(y, name, None) for name in ("mat", "sharding"))
+
+
+def explicit_sharding(aval: Any) -> Any | None:
+    """The sharding of an abstract value where it is part of its type (the mesh has explicit axes), else None."""
+    sharding = getattr(aval, "sharding", None)
+    if sharding is None or sharding.mesh.empty or not sharding.mesh.explicit_axes:
+        return None
+    return sharding
+
+
+def cotangent_sharding(aval: Any) -> Any | None:
+    """As :func:`explicit_sharding`, of cotangents."""
+    return None if explicit_sharding(aval) is None else explicit_sharding(cotangent_aval(aval))
+
+
+def in_mesh_context() -> bool:
+    """Whether the user set a mesh."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def on_own_mesh(function: Callable[..., Any], values: Sequence[Any]) -> Any:
+    """``function(*values)`` where axes of the mesh that the values lie on may be of other types than in the context.
+
+    ``auto_axes`` makes explicit axes automatic for a while; when what ran inside is pulled back, that is over.
+    """
+    for x in values:
+        if x is not None:
+            mesh = typeof(x).sharding.mesh
+            if not mesh.empty and mesh != jax.sharding.get_abstract_mesh():
+                with jax.sharding.use_abstract_mesh(mesh):
+                    return function(*values)
+    return function(*values)
+
+
+def resharded(x: Any, sharding: Any | None) -> Any:
+    """``x`` with another explicit sharding; None leaves it where it is."""
+    return x if sharding is None or typeof(x).sharding == sharding else jax.reshard(x, sharding)
+
+
+def stacked_aval(aval: Any, n: int) -> Any:
+    """The abstract value of ``n`` values along a new first axis."""
+    sharding = explicit_sharding(aval)
+    if sharding is None:
+        return aval.update(shape=(n, *aval.shape))
+    spec = sharding.spec.update(partitions=(None, *sharding.spec))
+    return aval.update(shape=(n, *aval.shape), sharding=sharding.update(spec=spec))

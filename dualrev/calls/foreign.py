@@ -1,0 +1,189 @@
+"""One row for all primitives of other libraries: the derivative that a library registered with jax for a primitive of its own.
+
+Such a rule is a user's, as that of a ``jax.custom_jvp`` function is: ``jax.interpreters.ad`` is where a library states the derivative
+of an operation that jax does not have.  What jax itself registered there is never read, nor is anything read for a primitive that the
+table has a row for: a row that a user states with :func:`dualrev.rule` comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualrev import errors
+from dualrev._jax.avals import abstract_outputs, cotangent_aval, is_differentiable, tangent_aval, typeof
+from dualrev._jax.custom_rules import SymbolicZero, Zero
+from dualrev._jax.libraries import ForeignRules, foreign_rules
+from dualrev.engines.custom_derivatives import linearize_push
+from dualrev.linear import zeros
+from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active, current
+from dualrev.table.rows import Row, Unknown, aval_of, others
+
+
+class ForeignRow(Row):
+    """A primitive whose derivative another library registered.
+
+    Forward mode calls the registered JVP, with symbolic zeros.  Reverse mode runs it (or the registered linearization) on tangents
+    that are known as symbols only; where it applies a foreign primitive to one of them, the pull calls the registered transpose.
+    """
+
+    form = "registered"
+
+    def __init__(self, primitive: Any, rules: ForeignRules):
+        super().__init__(primitive)
+        self.rules = rules
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        if not current.get().zero_wins:
+            return self.pushed(False, primals, tangents, params)
+        # The products inside the rule are those of its tape.
+        outs, tape, _ = self.linearize(primals, tuple([t is not None for t in tangents]), params, False)
+        return outs, tape.push(*[t for t in tangents if t is not None])
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+        if not is_linear:
+            return linearize_push(lambda xs, ts: self.pushed(True, xs, ts, params), primals, active)
+        avals = [aval_of(x) for x in primals]
+        out_avals = abstract_outputs(self.primitive, avals, params)
+        use = LinearUse(self, tuple([aval if moves else None for aval, moves in zip(avals, active, strict=True)]),
+                        tuple(out_avals), params)
+        fixed = [x for x, moves in zip(primals, active, strict=True) if not moves]
+        return [Unknown(aval) for aval in out_avals], ForeignMap(use, fixed), [True] * len(out_avals)
+
+    def pushed(self, may_linearize: bool, primals: Sequence[Any], tangents: Sequence[Any],
+               params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        """Outputs and their tangents by the registered JVP, or by the linearization where that is as good or there is no JVP."""
+        given = tuple([_to_rule(t, tangent_aval(typeof(x))) for x, t in zip(primals, tangents, strict=True)])
+        jvp, linearization = self.rules.jvp, self.rules.linearization
+        if linearization is not None and (may_linearize or jvp is None):
+            nonzero = [type(t) is not Zero for t in given]
+            # Since 0.11 residuals that are a tree follow those that are a list.
+            outs, _, *residuals, linearized = linearization(True, nonzero, *primals, **params)
+            moved = linearized(*residuals, *given)
+        elif jvp is not None:
+            outs, moved = jvp(tuple(primals), given, **params)
+        else:
+            raise errors.no_registered_jvp(self.primitive)
+        many = self.primitive.multiple_results
+        outs, moved = (list(outs), list(moved)) if many else ([outs], [moved])
+        if len(outs) != len(moved):
+            raise errors.RuleError(f"the registered JVP of {errors.whose(self.primitive)} returns {len(outs)} outputs and {len(moved)} "
+                                   "tangents; expected one tangent for each output, jax.interpreters.ad.Zero where it is zero")
+        avals = [typeof(out) for out in outs]
+        return outs, [self._checked("JVP", "tangent of output", i, t, tangent_aval(aval)) if is_differentiable(aval) else None
+                      for i, (aval, t) in enumerate(zip(avals, moved, strict=True))]
+
+    def transposed(self, use: LinearUse, operands: Sequence[Any], cotangents: Tangents) -> list[Any]:
+        """The cotangents of all operands, by the registered transpose."""
+        cts: Any = [_to_rule(ct, cotangent_aval(aval)) for ct, aval in zip(cotangents, use.out_avals, strict=True)]
+        cts = cts if self.primitive.multiple_results else cts[0]
+        linear = [None if aval is None else cotangent_aval(aval) for aval in use.linear]
+        if self.rules.fancy_transpose is not None:
+            given = [x if a is None else self.rules.accumulator(a) for x, a in zip(operands, linear, strict=True)]
+            self.rules.fancy_transpose(cts, *given, **use.params)
+            pulled = [None if a is None else x.freeze() for x, a in zip(given, linear, strict=True)]
+        elif self.rules.transpose is not None:
+            given = [x if a is None else self.rules.undefined(a) for x, a in zip(operands, linear, strict=True)]
+            result = self.rules.transpose(cts, *given, **use.params)
+            pulled = [None] * len(given) if result is Zero else list(result)
+        else:
+            raise errors.no_registered_transpose(self.primitive)
+        if len(pulled) != len(given):
+            raise errors.RuleError(f"the registered transpose of {errors.whose(self.primitive)} returns {len(pulled)} cotangents; "
+                                   f"expected {len(given)}, one for each operand, and None for those that are no UndefinedPrimal")
+        return [None if a is None else self._checked("transpose", "cotangent of operand", i, ct, a)
+                for i, (ct, a) in enumerate(zip(pulled, linear, strict=True))]
+
+    def _checked(self, rule: str, what: str, i: int, t: Any, aval: Any) -> Any:
+        """A tangent or cotangent from a rule, None where it is zero."""
+        if t is None or t is Zero or isinstance(t, (Zero, SymbolicZero)):
+            return None
+        t = zeros.drop_float0(t)
+        if t is not None and ((found := typeof(t)).shape != aval.shape or found.dtype != aval.dtype):
+            raise errors.RuleError(f"the registered {rule} of {errors.whose(self.primitive)} gives a {what} {i} of type "
+                                   f"{found.dtype.name}{list(found.shape)}; expected {aval.dtype.name}{list(aval.shape)}")
+        return t
+
+
+def _to_rule(t: Any, aval: Any) -> Any:
+    """A tangent or cotangent as a registered rule expects it: a jax array, or a symbolic zero with its abstract value."""
+    if t is None:
+        return Zero(aval)
+    return jnp.asarray(t) if isinstance(t, (np.ndarray, np.generic)) else t
+
+
+class LinearUse:
+    """What is static about one use of a foreign primitive in a linear program: for each operand its abstract value, or None if it is
+    known; the abstract values of the outputs; and the parameters."""
+
+    __slots__ = ("key", "linear", "out_avals", "params", "row")
+
+    def __init__(self, row: ForeignRow, linear: tuple[Any, ...], out_avals: tuple[Any, ...], params: dict[str, Any]):
+        self.row, self.linear, self.out_avals, self.params = row, linear, out_avals, params
+        self.key: Any = (row.primitive, linear, out_avals, tuple(params.items()))
+        try:
+            hash(self.key)
+        except TypeError:  # a parameter that cannot be hashed: equal to itself alone
+            self.key = id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinearUse) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class ForeignMap(LinearMap):
+    """A foreign primitive that is linear in some operands: it pushes them itself, and its registered transpose pulls.
+
+    It is also the linear map of one that has no transpose, whose pull raises an error that says so.
+    """
+
+    __slots__ = ("fixed", "use")
+
+    def __init__(self, use: LinearUse, fixed: Sequence[Any]):
+        self.use = use
+        self.fixed = fixed
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return str(self.use.row.primitive)
+
+    def operands(self, moving: Sequence[Any]) -> list[Any]:
+        known, given = iter(self.fixed), iter(moving)
+        return [next(known) if aval is None else next(given) for aval in self.use.linear]
+
+    def push(self, *tangents: Any) -> Tangents:
+        avals = [aval for aval in self.use.linear if aval is not None]
+        filled = [zeros.zeros_of(aval) if t is None else t for t, aval in zip(tangents, avals, strict=True)]
+        outs = self.use.row.bind(self.operands(filled), self.use.params)
+        return tuple([out if is_differentiable(aval) else None for out, aval in zip(outs, self.use.out_avals, strict=True)])
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        nothing = [None] * sum(aval is not None for aval in self.use.linear)
+        cts = self.use.row.transposed(self.use, self.operands(nothing), cotangents)
+        return tuple([ct for ct, aval in zip(cts, self.use.linear, strict=True) if aval is not None])
+
+
+jax.tree_util.register_pytree_node(ForeignMap, lambda m: ((m.fixed,), m.use), lambda use, fixed: ForeignMap(use, fixed[0]))
+
+
+def row_for(primitive: Any) -> ForeignRow | None:
+    """The row of a primitive for which another library registered a derivative, or None."""
+    rules = foreign_rules(primitive)
+    if rules is None or not any(rules[:4]):
+        return None
+    known = _rows.get(primitive)
+    if known is None or known.rules != rules:
+        known = _rows[primitive] = ForeignRow(primitive, rules)
+    return known
+
+
+_rows: dict[Any, ForeignRow] = {}
+others.append(row_for)

@@ -1,0 +1,273 @@
+"""``scan``: loops of known length.
+
+A scan's pull is a scan the other way.  Its residuals are stacked over the steps only where they change from step to step: what
+is an input, an output or computed from loop constants alone is kept once, and not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+from dualrev._jax.avals import typeof
+from dualrev._jax.calls import scan_layout, scan_p
+from dualrev._jax.sharding import stacked_aval
+from dualrev.calls.call_rows import call, splice
+from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
+from dualrev.calls.loops.packing import packed
+from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
+from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
+from dualrev.linear import zeros
+from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Unknown
+
+
+class Layout:
+    """How the operands and results of a scan are grouped."""
+
+    def __init__(self, params: dict[str, Any]):
+        self.jaxpr = params["jaxpr"]
+        self.n_consts, self.n_carry = scan_layout(params)
+        self.settings = {name: params[name] for name in ("length", "reverse", "unroll")}
+
+    def groups(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        i, j = self.n_consts, self.n_consts + self.n_carry
+        return list(values[:i]), list(values[i:j]), list(values[j:])
+
+
+def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: dict[str, Any]) -> Any:
+    """``lax.scan``, for a length that is a symbol too, as in a program to be exported: that can only be one of the arrays'."""
+    if isinstance(settings["length"], int):
+        return lax.scan(step, init, xs, **settings)
+    counter = lax.iota("int32", settings["length"])
+    return lax.scan(lambda carry, x: step(carry, x[0]), init, (xs, counter), reverse=settings["reverse"], unroll=settings["unroll"])
+
+
+def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
+              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+    layout = Layout(params)
+    consts, init, xs = layout.groups(primals)
+    consts_p, init_p, xs_p = layout.groups(parts)
+    xs_p = [mode.slices(p) for p in xs_p]
+    avals = layout.jaxpr.in_avals[layout.n_consts: layout.n_consts + layout.n_carry]
+
+    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+        carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
+        return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
+
+    push, on_carry = moving_carry(derive, layout.jaxpr, [p is not None for p in init_p])
+    on_ys = push.active_outs[layout.n_carry:]
+
+    def body(carry: Any, x: Any) -> Any:
+        (c, c_p), (x, x_p) = carry, x
+        outs, found = push([*consts, *c, *x], [*consts_p, *spread(c_p, on_carry), *x_p])
+        c_p = [mode.fill(p, a) for p, a, on in zip(found[: layout.n_carry], avals, on_carry, strict=True) if on]
+        return (outs[: layout.n_carry], c_p), (outs[layout.n_carry:], only(found[layout.n_carry:], on_ys))
+
+    carried = [mode.fill(p, a) for p, a, on in zip(init_p, avals, on_carry, strict=True) if on]
+    (carry, carry_p), (ys, ys_p) = _scan(body, (init, carried), (xs, xs_p), layout.settings)
+    return [*carry, *ys], [*spread(carry_p, on_carry), *spread([mode.stacked(p) for p in ys_p], on_ys)]
+
+
+def slice_of(parts: Parts) -> Parts:
+    """The abstract values of parts of a slice, from those of the stack."""
+    return jax.tree.map(lambda x: typeof(x).update(shape=typeof(x).shape[1:], weak_type=False), parts)
+
+
+def _shifted(stack: Any, value: Any, settings: dict[str, Any], at_start: bool) -> Any:
+    """The stack with a value put in at one end and that at the other left out."""
+    value = lax.broadcast_in_dim(value, (1, *value.shape), range(1, value.ndim + 1))
+    start = 0 if at_start else 1
+    both = lax.concatenate([value, stack] if at_start else [stack, value], 0)
+    return lax.slice_in_dim(both, start, start + settings["length"])
+
+
+class ScanMap(LinearMap):
+    """The derivative of a scan: the body's linearization, with residuals kept once or stacked over the steps.
+
+    ``last``: the carries that the scan ends with, where the step before finds its residuals in those of the next.
+    """
+
+    __slots__ = ("body", "last", "once", "settings", "stacked")
+
+    name = "scan"
+
+    def __init__(self, once: Sequence[Any], stacked: Sequence[Any], last: Sequence[Any], body: Body,
+                 settings: tuple[tuple[str, Any], ...]):
+        self.once = once
+        self.stacked = stacked
+        self.last = last
+        self.body = body
+        self.settings = settings
+
+    def inner_maps(self) -> list[LinearMap]:
+        return [self.body.linearization.example()]
+
+    def tape(self) -> Any:
+        return self.body.tape(self.once, self.stacked)
+
+    def shifted(self) -> list[Any]:
+        """For each step, what it finds at the next."""
+        settings = dict(self.settings)
+        return [_shifted(x, last, settings, at_start=settings["reverse"])
+                for x, last in zip(self.body.following(self.stacked), self.last, strict=True)]
+
+    def push(self, *tangents: Any) -> Tangents:
+        body, n_carry = self.body, self.body.n_carry
+        values = iter(tangents)
+        consts_t = [next(values) for moves in body.on_consts if moves]
+        init_t = spread([next(values) for moves in body.on_init if moves], body.on_init)
+        xs_t = [next(values) for moves in body.on_xs if moves]
+        present = [t is not None for t in xs_t]
+        on_ys = body.linearization.results_of(
+            "push", [*(t is not None for t in consts_t), *(True for moves in body.on_carry if moves), *present])[n_carry:]
+
+        def step(carry: Any, x: Any) -> Any:
+            x_t, stacked, following = x
+            step_map = StagedMap(body.linearization, body.residuals(self.once, stacked, following))
+            outs = step_map.push(*consts_t, *carry, *spread(x_t, present))
+            return body.start_tangents(outs[:n_carry]), only(outs[n_carry:], on_ys)
+
+        slices = only(xs_t, present), list(self.stacked), self.shifted()
+        carry, ys = _scan(step, body.start_tangents(init_t), slices, dict(self.settings))
+        return (*spread(carry, body.on_carry), *spread(ys, on_ys))
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        body, settings = self.body, dict(self.settings)
+        carry_ct, all_ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
+        ys_ct = [ct for ct in all_ys_ct if ct is not None]
+        pull = Pull(body, carry_ct, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
+
+        def step(carry: Any, x: Any) -> Any:
+            carry_ct, totals, following = carry
+            y_ct, stacked = x
+            carry_ct, x_ct, terms, new = pull.step(carry_ct, y_ct, body.residuals(self.once, stacked, following))
+            return (carry_ct, pull.add(totals, terms), body.following(stacked)), (x_ct, new)
+
+        settings["reverse"] = not settings["reverse"]
+        start = pull.start, pull.no_totals(), list(self.last)
+        packed_step, packed_start, unpack = packed(step, start, pull.plan.packs_carries)
+        end, (xs_ct, new) = _scan(packed_step, packed_start, (ys_ct, list(self.stacked)), settings)
+        moved, totals, _ = unpack(end)
+        consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.body.reached(cotangents)
+
+
+jax.tree_util.register_pytree_node(
+    ScanMap,
+    lambda m: ((m.once, m.stacked, m.last), (m.body, m.settings)),
+    lambda aux, children: ScanMap(*children, *aux),
+)
+
+
+class CheckpointedScan(LinearMap):
+    """The derivative of a scan of which a few states are kept (see :mod:`dualrev.calls.loops.recompute`)."""
+
+    __slots__ = ("block", "body", "checkpoints", "operands", "settings")
+
+    name = "scan"
+
+    def __init__(self, operands: Sequence[Any], checkpoints: Checkpoints, body: Body, block: int,
+                 settings: tuple[tuple[str, Any], ...]):
+        self.operands = operands  # constants, initial carries, arrays, residuals that steps share
+        self.checkpoints = checkpoints
+        self.body = body
+        self.block = block
+        self.settings = settings
+
+    def inner_maps(self) -> list[LinearMap]:
+        return [self.body.linearization.example()]
+
+    def push(self, *tangents: Any) -> Tangents:
+        consts, init, xs, once = self.operands
+        carry, _, stacked = _run(self.body, self.body.step_consts(consts), init, xs, dict(self.settings))
+        return ScanMap(once, stacked, self.body.last(carry), self.body, self.settings).push(*tangents)
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        body, settings, block = self.body, dict(self.settings), self.block
+        consts, _, xs, once = self.operands
+        length = settings["length"]
+        carry_ct, ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
+        pull = Pull(body, carry_ct, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots), stacks=False)
+        xs_ct = [zeros.zeros_of(stacked_aval(a, length)) for a in pull.slice_avals]
+        order = (lambda i: length - 1 - i) if settings["reverse"] else (lambda i: i)
+        slices = Slices(xs, [ct for ct in ys_ct if ct is not None], xs_ct, order)
+        moved, consts_ct, xs_ct = pull_sweep(pull, once, body.step_consts(consts), self.checkpoints, length, -(-length // block), block,
+                                             pull.start, slices)
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+
+    def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
+        return self.body.reached(cotangents)
+
+
+jax.tree_util.register_pytree_node(
+    CheckpointedScan,
+    lambda m: ((m.operands, m.checkpoints), (m.body, m.block, m.settings)),
+    lambda aux, children: CheckpointedScan(*children, *aux),
+)
+
+
+def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[Any],
+         settings: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The known carries and results of a scan, and the residuals of its steps."""
+    n_inputs, n_carry = body.n_consts + body.n_carry, body.n_carry
+    # Slices and stacked results have their stacks already; so has a carry that is a result, before the step or after it.
+    given = body.stacked_carries
+    made = [source for source in body.kept if source not in given and
+            (source[0] == "new" or source[1] < (n_inputs if source[0] == "in" else n_carry))]
+
+    def step(carry: Any, x: Any) -> Any:
+        carry, ys, residual = body.step(consts, carry, x)
+        return carry, (ys, [residual(source) for source in made])
+
+    carry, (ys, stacks) = _scan(step, list(init), list(xs), settings)
+    found = dict(zip(made, stacks, strict=True))
+    found |= {("in", n_inputs + i): x for i, x in enumerate(spread(xs, body.known_xs))}
+    found |= {("out", n_carry + i): y for i, y in enumerate(spread(ys, body.linearization.known_outs[n_carry:]))}
+    carry_in = spread(init, body.known_carry)
+    for (kind, i), (j, is_behind) in given.items():
+        stack = found["out", j]
+        found[kind, i] = _shifted(stack, carry_in[i - body.n_consts], settings, not settings["reverse"]) if is_behind else stack
+    return carry, ys, [found[source] for source in body.kept]
+
+
+def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+             is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    layout = Layout(params)
+    consts, init, xs = layout.groups(primals)
+    groups = tuple(map(tuple, layout.groups(active)))
+    linearization, on_carry = moving_carry(
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*groups[0], *on_carry, *groups[2]), is_linear, splice("scan")),
+        layout.jaxpr, groups[1])
+    body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry))
+    known_consts, known_init = [x for x in consts if type(x) is not Unknown], only(init, body.known_carry)
+    known_xs = [x for x in xs if type(x) is not Unknown]
+    settings = tuple(layout.settings.items())
+    chosen = schedule_sizes(body, layout.settings["length"])
+    linear_map: LinearMap
+    if chosen is None:
+        carry, ys, stacked = _run(body, step_consts, known_init, known_xs, layout.settings)
+        linear_map = ScanMap(once, stacked, body.last(carry), body, settings)
+    else:
+        n_kept, block = chosen
+        carry, ys, checkpoints = sweep_scan(body, step_consts, known_init, known_xs, n_kept, block, layout.settings)
+        linear_map = CheckpointedScan((known_consts, known_init, known_xs, once), checkpoints, body, block, settings)
+    found = [*spread(carry, body.known_carry), *spread(ys, linearization.known_outs[layout.n_carry:])]
+    out_avals = [*layout.jaxpr.out_avals[: layout.n_carry], *_stacked_avals(layout)]
+    outs = [Unknown(a) if x is None else x for x, a in zip(found, out_avals, strict=True)]
+    return outs, linear_map, [*on_carry, *linearization.active_outs[layout.n_carry:]]
+
+
+def _stacked_avals(layout: Layout) -> list[Any]:
+    return [stacked_aval(a, layout.settings["length"]) for a in layout.jaxpr.out_avals[layout.n_carry:]]
+
+
+call(scan_p, ("jaxpr",), _evaluate, _reverse)

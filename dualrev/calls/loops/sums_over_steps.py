@@ -1,0 +1,306 @@
+"""Sums over the steps of a loop, taken after the loop.
+
+The cotangent of a loop constant is the sum of what each step contributes.  Where a step contributes a contraction, such as
+``hₜᵀ·δₜ`` for the weights of a recurrent network, adding it to a weight-sized carry reads and writes all of that carry at each
+step.  Stacking the small operands and contracting them once, over the steps as well,
+
+    Σₜ aₜᵀ·bₜ = [a₁; a₂; ...]ᵀ·[b₁; b₂; ...],
+
+is one large product instead of many small ones.  The list below states, for each operation that can be summed so, the sum of its
+results from its stacked operands; operations that are linear, as their rows say, are done once on such a sum, after it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev._jax.jaxprs import is_literal
+from dualrev.calls.loops.packing import SMALL
+from dualrev.programs.jaxprs import behind, nbytes_of, runner
+from dualrev.programs.partition import graph_of
+from dualrev.table.recomputation import is_cheap
+from dualrev.table.rows import Unknown, rows
+
+# ------------------------------------------------------------------------------------------------ Σₜ of one operation
+
+
+def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
+    (a_contract, b_contract), (a_batch, b_batch) = params["dimension_numbers"]
+    contract = [0, *(axis + 1 for axis in a_contract)], [0, *(axis + 1 for axis in b_contract)]
+    batch = [axis + 1 for axis in a_batch], [axis + 1 for axis in b_batch]
+    return lax.dot_general(a, b, (contract, batch), precision=params["precision"],
+                           preferred_element_type=params["preferred_element_type"])
+
+
+def _conv(params: dict[str, Any], a: Any, b: Any) -> Any:
+    """The features that are contracted are those of all steps."""
+    numbers = params["dimension_numbers"]
+
+    def merge(x: Any, axis: int) -> Any:
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2:])
+
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "precision", "preferred_element_type")
+    return lax.conv_general_dilated(merge(a, numbers.lhs_spec[1]), merge(b, numbers.rhs_spec[1]), dimension_numbers=numbers,
+                                    **{name: params[name] for name in names})
+
+
+def _scatter_add(params: dict[str, Any], zero: Any, indices: Any, updates: Any) -> Any:
+    numbers = params["dimension_numbers"]
+    later = lax.ScatterDimensionNumbers(
+        update_window_dims=tuple([axis + 1 for axis in numbers.update_window_dims]),
+        inserted_window_dims=numbers.inserted_window_dims,
+        scatter_dims_to_operand_dims=numbers.scatter_dims_to_operand_dims,
+        operand_batching_dims=numbers.operand_batching_dims,
+        scatter_indices_batching_dims=tuple([axis + 1 for axis in numbers.scatter_indices_batching_dims]))
+    return lax.scatter_add(zero, indices, updates, later, mode=params["mode"])
+
+
+def _mul(_: dict[str, Any], a: Any, b: Any) -> Any:
+    return _stack_sum(lax.mul(a, b))
+
+
+def _stack_sum(stack: Any) -> Any:
+    return lax.reduce_sum(stack, (0,))
+
+
+def _dynamic_update_slice(params: dict[str, Any], zero: Any, update: Any, *starts: Any) -> Any:
+    indices = jnp.stack([jnp.broadcast_to(start, update.shape[:1]) for start in starts], axis=1)
+    axes = tuple(range(zero.ndim))
+    numbers = lax.ScatterDimensionNumbers(tuple([axis + 1 for axis in axes]), (), axes)
+    return lax.scatter_add(zero, indices, update, numbers, mode="clip")
+
+
+class Sum(NamedTuple):
+    """How the results of an operation are summed: ``of(params, *operands)``.
+
+    ``stacked``: the operands that come as stacks; the others come as stacks where they change from step to step.
+    ``zero``: the operand that must be zero at every step, if there is one.
+    ``most``: the bytes up to which it is of use, and only where one new stack takes the place of two carries.
+    """
+
+    of: Callable[..., Any]
+    stacked: Sequence[int]
+    zero: int | None = None
+    fits: Callable[[dict[str, Any]], bool] = lambda _: True
+    most: int | None = None
+
+
+SUMS = {
+    lax.dot_general_p: Sum(_dot_general, (0, 1), fits=lambda params: params["out_sharding"] is None),
+    lax.conv_general_dilated_p: Sum(
+        _conv, (0, 1), fits=lambda params: params["feature_group_count"] == params["batch_group_count"] == 1),
+    lax.scatter_add_p: Sum(_scatter_add, (1, 2), zero=0),
+    lax.dynamic_update_slice_p: Sum(_dynamic_update_slice, (1,), zero=0),
+    lax.mul_p: Sum(_mul, (0, 1), most=SMALL),
+}
+
+
+def _is_as_precise(summed: Any, result: Any) -> bool:
+    """Whether a sum of operands keeps all digits that one of results would."""
+    if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in (summed, result)):
+        return False
+    operand, of_result = jnp.finfo(summed.dtype), jnp.finfo(result.dtype)
+    return operand.nmant >= of_result.nmant and operand.maxexp >= of_result.maxexp
+
+
+# ---------------------------------------------------------------------------------------------------- what is summed where
+
+
+class InLoop(NamedTuple):
+    """A value that is added up in the loop."""
+
+    var: Any
+
+
+class Stacked(NamedTuple):
+    """A value of which there is a stack over the steps."""
+
+    var: Any
+
+
+class Fixed(NamedTuple):
+    """A value that is the same at all steps."""
+
+    atom: Any
+
+
+class Later(NamedTuple):
+    """A value whose sum is computed after the loop."""
+
+    var: Any
+
+
+class AfterLoop(NamedTuple):
+    """How a sum is computed after the loop."""
+
+    of: Callable[..., Any]
+    operands: tuple[Any, ...]
+
+
+class Plan:
+    """How the outputs ``sums`` of one step's program are summed over the steps.
+
+    ``is_fixed`` and ``has_stack`` say of each input whether it is the same at all steps, and whether the loop reads it from a stack.
+    ``weigh(new, carry)`` decides whether ``new`` more bytes a step are stacked in place of a carry of so many bytes.
+    """
+
+    def __init__(self, jaxpr: Any, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
+                 weigh: Callable[[int, int], bool]):
+        body = graph_of(jaxpr, checkpoints=False)
+        self.inputs = body.invars
+        self.constants = body.consts
+        self.producer = {var: eqn for eqn in body.eqns for var in eqn.outvars}
+        self.fixed = {*body.consts, *(v for v, fixed in zip(body.invars, is_fixed, strict=True) if fixed)}
+        for eqn in body.eqns:
+            if not eqn.effects and all(self._is_fixed(x) for x in eqn.invars):
+                self.fixed.update(eqn.outvars)
+        self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
+        self.weigh = weigh
+        self.summands: dict[int, Sequence[Any]] = {}  # of each equation, by its identity
+        self.new: dict[Any, None] = {}  # values that the loop has to stack, in order
+        #: The sums that are computed after the loop, in order: a long chain of them is no deep recursion, and each is taken once.
+        self.later: dict[Any, AfterLoop] = {}
+        outs = [body.outvars[i] for i in sums]
+        summed = behind(body.eqns, outs, operands=self._summands)
+        least = self._least_carries(summed)
+        #: How many sums each value enters.
+        self.uses = Counter(x for x in [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)] if not is_literal(x))
+        for eqn in summed:
+            if not self._summands(eqn):
+                self._contraction(eqn, least)
+        for eqn in summed:
+            if self._summands(eqn):
+                self._place(eqn, least)
+        self.terms = [self._term(var, least) for var in outs]
+        self.sum_avals = [var.aval for var in outs]
+        operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
+        #: Whether any sum needs stacks; if none does, all are linear in what is added up in the loop.
+        self.stacks = any(isinstance(x, Stacked) for x in operands)
+        # A literal has no identity but its place.
+        self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
+        self.fixed_eqns = behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)])
+        chosen = set(sums)
+        rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
+        self.n_rest = len(rest)
+        step = body.computing([*rest, *self.in_loop.values(), *self.new])
+        self.step = runner(step, "pull_scan")
+        #: Whether small carries are better off in one array: where a step computes entry by entry.  One that reads and writes next to
+        #: nothing is compiled to one call anyway.
+        self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and sum(map(nbytes_of, [*step.in_avals, *step.out_avals])) > SMALL
+
+    def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """The outputs of a step: those that are not summed, those to add up, those to stack."""
+        i, j = self.n_rest, self.n_rest + len(self.in_loop)
+        return list(results[:i]), list(results[i:j]), list(results[j:])
+
+    @property
+    def total_avals(self) -> list[Any]:
+        """The abstract values of what is added up."""
+        return [var.aval for var in self.in_loop.values()]
+
+    def finish(self, inputs: Sequence[Any], totals: Sequence[Any], stacks: Sequence[Any]) -> list[Any]:
+        """The sums, from the inputs of the steps (stacks for those that have one), the added and the stacked."""
+        known = {**self.constants, **dict(zip(self.inputs, inputs, strict=True)), **dict(zip(self.new, stacks, strict=True))}
+        added = dict(zip(self.in_loop, totals, strict=True))
+        sums: dict[Any, Any] = {}
+
+        def value(node: Any) -> Any:
+            if isinstance(node, InLoop):
+                return added[id(node.var)]
+            if isinstance(node, Later):
+                return sums[node.var]
+            atom = node.atom if isinstance(node, Fixed) else node.var
+            return atom.val if is_literal(atom) else known[atom]
+
+        for eqn in self.fixed_eqns:
+            outs = eqn.primitive.bind(*[value(Fixed(x)) for x in eqn.invars], **eqn.params)
+            known.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
+        for var, node in self.later.items():
+            sums[var] = node.of(*map(value, node.operands))
+        return [value(term) for term in self.terms]
+
+    def _is_fixed(self, atom: Any) -> bool:
+        return is_literal(atom) or atom in self.fixed
+
+    def _is_zero(self, atom: Any) -> bool:
+        eqn = None if is_literal(atom) else self.producer.get(atom)
+        if eqn is not None and eqn.primitive is lax.broadcast_in_dim_p:
+            atom = eqn.invars[0]
+        return is_literal(atom) and not jnp.ndim(atom.val) and bool(atom.val == 0)
+
+    def _term(self, atom: Any, least: dict[Any, int]) -> Any:
+        """The sum of a value over the steps: of one that has a stack, the sum of that, unless the loop adds up something smaller."""
+        if is_literal(atom):
+            return InLoop(atom)
+        nbytes = nbytes_of(atom.aval)
+        has_stack = atom in self.new or atom in self.has_stack
+        if has_stack and atom not in self.later and nbytes <= least.get(atom, nbytes) and self.weigh(0, nbytes):
+            self.later[atom] = AfterLoop(_stack_sum, (Stacked(atom),))
+        return Later(atom) if atom in self.later else InLoop(atom)
+
+    def _least_carries(self, eqns: Sequence[Any]) -> dict[Any, int]:
+        """The bytes of the smallest carry that would hold the sum of each value, or what is computed from it."""
+        least: dict[Any, int] = {}
+        for eqn in reversed(eqns):
+            for x in self._summands(eqn):
+                if not is_literal(x):
+                    (var,) = eqn.outvars
+                    least[x] = min(least.get(x, nbytes_of(x.aval)), least.get(var, nbytes_of(var.aval)))
+        return least
+
+    def _summands(self, eqn: Any) -> Sequence[Any]:
+        """The operands of an equation whose sums give that of its result."""
+        if id(eqn) not in self.summands:
+            self.summands[id(eqn)] = self._linear_operands(eqn)
+        return self.summands[id(eqn)]
+
+    def _linear_operands(self, eqn: Any) -> Sequence[Any]:
+        """The operands in which an equation is linear, where all that changes from step to step is among them.
+
+        Of operands in which it is jointly linear, those that do not change are zero, but in a sum, which the loop can add up as well;
+        of a product, one does not change.
+        """
+        row, changes = rows.get(eqn.primitive), [not self._is_fixed(x) for x in eqn.invars]
+        if row is None or len(eqn.outvars) != 1 or eqn.effects:
+            return []
+        row = row.choose([Unknown(x.aval) for x in eqn.invars], changes, eqn.params)
+        if any(changed and i not in row.linear_in for i, changed in enumerate(changes)) or (row.kind == "product" and sum(changes) > 1):
+            return []
+        is_sum = row.kind == "linear" and row.is_diagonal
+        others = [x for i, x in enumerate(eqn.invars) if i in row.linear_in and not changes[i]]
+        if row.kind != "product" and not is_sum and not all(map(self._is_zero, others)):
+            return []
+        summands = [x for i, x in enumerate(eqn.invars) if changes[i] or (is_sum and i in row.linear_in)]
+        return summands if all(_is_as_precise(x.aval, eqn.outvars[0].aval) for x in summands) else []
+
+    def _place(self, eqn: Any, least: dict[Any, int]) -> None:
+        """Leave the sum of a linear equation's result for after the loop, where that is of use."""
+        summands = self._summands(eqn)
+        terms = [self._term(x, least) for x in summands]
+        shrinks = sum(nbytes_of(x.aval) for x in summands) < nbytes_of(eqn.outvars[0].aval)
+        if shrinks or any(isinstance(term, Later) for term in terms):
+            operands = tuple([self._term(x, least) if x in summands else Fixed(x) for x in eqn.invars])
+            self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
+
+    def _contraction(self, eqn: Any, least: dict[Any, int]) -> None:
+        rule = SUMS.get(eqn.primitive)
+        if rule is None or not rule.fits(eqn.params) or (rule.zero is not None and not self._is_zero(eqn.invars[rule.zero])):
+            return
+        if any(self._is_fixed(eqn.invars[i]) for i in rule.stacked):
+            return
+        moving = [x for x in eqn.invars if not self._is_fixed(x)]
+        new = dict.fromkeys(x for x in moving if x not in self.has_stack and x not in self.new)
+        (var,) = eqn.outvars
+        if rule.most is not None and (nbytes_of(var.aval) > rule.most or any(self.uses[x] < 2 for x in new)):
+            return
+        if self.weigh(sum(nbytes_of(v.aval) for v in new), least.get(var, nbytes_of(var.aval))):
+            self.new.update(new)
+            operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
+            self.later[var] = AfterLoop(functools.partial(rule.of, eqn.params), operands)

@@ -1,0 +1,232 @@
+r"""A region that is differentiated in a mode of its own, whatever the mode around it.
+
+A region is one operation that holds a program.  Under the mode that it names it is what its program is.  Under the other its
+Jacobian is formed at once: by pushes of unit tangents of the inputs that move (``"forward"``), or by pulls of unit cotangents
+(``"reverse"``); the tape or the tangents outside meet that matrix only, and the program is not taped (pushed through).
+
+Under ``vmap`` a region remains one of a single example, so that its Jacobian does: ``axes`` holds the ``in_axes`` of each ``vmap``
+around, innermost first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+from dualrev._jax.avals import tangent_aval, typeof
+from dualrev._jax.custom_rules import SymbolicZero
+from dualrev._jax.jaxprs import jaxpr_as_fun, stage
+from dualrev._jax.new_primitives import program_primitive
+from dualrev._jax.traces import is_eager
+from dualrev.calls.call_rows import own_copy, splice
+from dualrev.calls.staging import cached, linearization_of, pushforward_of
+from dualrev.engines.sweeps import dense_of
+from dualrev.linear.basis import matrix, push_all, unit_tangents
+from dualrev.linear.dense import DenseMap
+from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import instantiate
+from dualrev.options.settings import Active
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Row, aval_of, register
+
+Axes = tuple[tuple[int | None, ...], ...]
+
+
+def over(fun: Callable[..., Any], axes: Axes) -> Callable[..., Any]:
+    """A function of one example, of all examples."""
+    for in_axes in axes:
+        fun = jax.vmap(fun, in_axes=in_axes)
+    return fun
+
+
+def _run(*args: Any, jaxpr: Any, axes: Axes, mode: str) -> list[Any]:
+    if is_eager(args):
+        return cached(jaxpr, ("run", axes), lambda: jax.jit(over(jaxpr_as_fun(own_copy(jaxpr)), axes)))(*args)
+    return over(jaxpr_as_fun(jaxpr), axes)(*args)
+
+
+def _batched(in_axes: tuple[int | None, ...] | None, *, jaxpr: Any, axes: Axes, mode: str) -> dict[str, Any]:
+    return dict(jaxpr=jaxpr, axes=() if in_axes is None else (*axes, in_axes), mode=mode)
+
+
+def _rule(params: dict[str, Any], *flat: Any) -> list[Any]:
+    primals, tangents = flat[: len(flat) // 2], flat[len(flat) // 2:]
+    active = tuple([type(t) is not SymbolicZero for t in tangents])
+    outs, linear_map, _ = linearize_by_matrix(primals, active, params)
+    moved = linear_map.push(*[t for t, moves in zip(tangents, active, strict=True) if moves])
+    return [*outs, *[SymbolicZero(tangent_aval(typeof(x))) if t is None else t for x, t in zip(outs, moved, strict=True)]]
+
+
+region_p = program_primitive("region", _run, _batched, _rule)
+
+
+class Matrix:
+    """The program that evaluates a region of one example and forms its Jacobian."""
+
+    def __init__(self, jaxpr: Any, active: tuple[Active, ...], mode: str):
+        self.active_outs: Sequence[bool] = ()
+        in_avals = _only([tangent_aval(a) for a in jaxpr.in_avals], active)
+
+        def by_pushes(*flat: Any) -> list[Any]:
+            push = pushforward_of(jaxpr, active, splice("region"))
+
+            def push_moving(tangents: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+                given = iter(tangents)
+                return push(flat, [next(given) if moves else None for moves in active])
+
+            outs, moved = push_all(push_moving, unit_tangents(in_avals))
+            self.active_outs = push.active_outs
+            return self._results(outs, matrix(_only(moved, self.active_outs), in_avals))
+
+        def by_pulls(*flat: Any) -> list[Any]:
+            outs, tape, self.active_outs = linearization_of(jaxpr, active, False, splice("region"))(flat)
+            out_avals = _only([tangent_aval(a) for a in jaxpr.out_avals], self.active_outs)
+            return self._results(outs, dense_of(_Transposed(tape, self), out_avals, in_avals))
+
+        def evaluate(*flat: Any) -> list[Any]:
+            if any(a.size for a in in_avals):
+                return (by_pushes if mode == "forward" else by_pulls)(*flat)
+            outs = jaxpr_as_fun(jaxpr)(*flat)
+            self.active_outs = (False,) * len(outs)
+            return self._results(outs, DenseMap([], [], tuple(in_avals)))
+
+        self.n_out = len(jaxpr.out_avals)
+        self.jaxpr = stage(evaluate, jaxpr.in_avals)
+
+    def _results(self, outs: Sequence[Any], dense: DenseMap) -> list[Any]:
+        leaves, self.tree = jax.tree_util.tree_flatten(dense)
+        return [*outs, *leaves]
+
+    def full_outs(self, moved: Sequence[Any]) -> Tangents:
+        """One for each output of what there is for those that move."""
+        given = iter(moved)
+        return tuple([next(given) if moves else None for moves in self.active_outs])
+
+
+class _Transposed(LinearMap):
+    """A linear map, transposed: between what moves alone."""
+
+    def __init__(self, linear_map: LinearMap, matrix: Matrix):
+        self.linear_map, self.matrix = linear_map, matrix
+
+    def push(self, *cotangents: Any) -> Tangents:
+        return self.linear_map.pull(*self.matrix.full_outs(cotangents))
+
+    def pull(self, *tangents: Any) -> Tangents:
+        return tuple(_only(self.linear_map.push(*tangents), self.matrix.active_outs))
+
+
+class MatrixMap(LinearMap):
+    """The linear map of a region: its Jacobian, one for each example."""
+
+    __slots__ = ("axes", "blocks", "in_avals", "matrix", "mode", "out_avals")
+
+    name = "region"
+
+    def __init__(self, blocks: Sequence[Any], matrix: Matrix, mode: str, axes: Axes, in_avals: Sequence[Any], out_avals: Sequence[Any]):
+        self.blocks = blocks
+        self.matrix = matrix
+        self.mode = mode
+        self.axes = axes  # those of the inputs that move
+        self.in_avals, self.out_avals = tuple(in_avals), tuple(out_avals)
+
+    def push(self, *tangents: Any) -> Tangents:
+        def push(blocks: Sequence[Any], *ts: Any) -> Tangents:
+            dense = jax.tree_util.tree_unflatten(self.matrix.tree, blocks)
+            return self.matrix.full_outs(dense.push(*ts) if self.mode == "forward" else dense.pull(*ts))
+
+        given = [instantiate(t, aval) for t, aval in zip(tangents, self.in_avals, strict=True)]
+        return over(push, tuple([(0, *in_axes) for in_axes in self.axes]))(self.blocks, *given)
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        def pull(blocks: Sequence[Any], *cts: Any) -> Tangents:
+            dense = jax.tree_util.tree_unflatten(self.matrix.tree, blocks)
+            return dense.pull(*cts) if self.mode == "forward" else dense.push(*cts)
+
+        fun: Callable[..., Any] = pull
+        for in_axes in self.axes:
+            fun = _summed(fun, in_axes)
+        given = [instantiate(ct, aval) for ct, aval, moves in zip(cotangents, self.out_avals, self.matrix.active_outs, strict=True)
+                 if moves]
+        return fun(self.blocks, *given)
+
+
+jax.tree_util.register_pytree_node(
+    MatrixMap, lambda m: ((m.blocks,), (m.matrix, m.mode, m.axes, m.in_avals, m.out_avals)),
+    lambda aux, children: MatrixMap(children[0], *aux))
+
+
+def _summed(pull: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """The pull of all examples from that of one: what all of them share receives the sum of its cotangents."""
+
+    def summed(*args: Any) -> Tangents:
+        cts = jax.vmap(pull, out_axes=tuple([axis or 0 for axis in in_axes]))(*args)
+        return tuple([ct if axis is not None else _sum(ct) for ct, axis in zip(cts, in_axes, strict=True)])
+
+    return summed
+
+
+def _sum(x: Any) -> Any:
+    return lax.reduce_sum(x, (0,))
+
+
+def linearize_by_matrix(primals: Sequence[Any], active: tuple[Active, ...],
+                        params: dict[str, Any]) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+    jaxpr, axes, mode = params["jaxpr"], params["axes"], params["mode"]
+    matrix = cached(jaxpr, ("matrix", active, mode), lambda: Matrix(own_copy(jaxpr), active, mode))
+    results = region_p.bind(*primals, jaxpr=matrix.jaxpr, axes=axes, mode=mode)
+    outs, blocks = results[: matrix.n_out], results[matrix.n_out:]
+    moving_axes = tuple([tuple(_only(in_axes, active)) for in_axes in axes])
+    in_avals = _only([typeof(x) for x in primals], active)
+    return outs, MatrixMap(blocks, matrix, mode, moving_axes, in_avals, [typeof(x) for x in outs]), matrix.active_outs
+
+
+class RegionRow(Row):
+    """The derivative of a region under its own mode is that of its program, under the other a matrix."""
+
+    kind = "call"
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        if mode.pushes:
+            return self.jvp(primals, parts, params)
+        jaxpr = whole(params, [aval_of(x) for x in primals])
+        return pushforward_of(jaxpr, mode.flatten(parts)[1], splice("region"), mode)(primals, parts)
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        active = tuple([t is not None for t in tangents])
+        moving = _only(tangents, active)
+        if params["mode"] == "reverse":
+            outs, linear_map, _ = linearize_by_matrix(primals, active, params)
+            return outs, linear_map.push(*moving)
+        push = pushforward_of(params["jaxpr"], active, splice("region"))
+        axes = tuple([(*in_axes, *_only(in_axes, active)) for in_axes in params["axes"]])
+        # The push of a region is a region: a tape around both forms the matrix of both.
+        results = region_p.bind(*primals, *moving, **dict(params, jaxpr=push.program.jaxpr, axes=axes))
+        found = iter(results[push.n_out:])
+        return results[: push.n_out], [next(found) if moves else None for moves in push.active_outs]
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        active = tuple([bool(moves) for moves in active])
+        if params["mode"] == "forward" and not is_linear:
+            return linearize_by_matrix(primals, active, params)
+        jaxpr = whole(params, [aval_of(x) for x in primals])
+        return linearization_of(jaxpr, active, is_linear, splice("region"))(primals)
+
+
+def whole(params: dict[str, Any], avals: Sequence[Any]) -> Any:
+    """The program of a region, of all examples."""
+    jaxpr, axes = params["jaxpr"], params["axes"]
+    if not axes:
+        return jaxpr
+    return cached(jaxpr, ("whole", axes, tuple(avals)), lambda: stage(over(jaxpr_as_fun(own_copy(jaxpr)), axes), avals))
+
+
+def _only(values: Sequence[Any], flags: Sequence[Active]) -> list[Any]:
+    return [x for x, flag in zip(values, flags, strict=True) if flag]
+
+
+register(RegionRow(region_p))

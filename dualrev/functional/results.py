@@ -1,0 +1,155 @@
+"""What ``vjp`` and ``linear_transpose`` return: functions that pull, between pytrees.
+
+They hold a flat :class:`~dualrev.linear.maps.LinearMap` and the structures around it, are pytrees whose leaves are residuals, and
+so may leave ``jit``.  What ``linearize`` returns stands in :mod:`dualrev.functional.linearized`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from dualrev import errors
+from dualrev._jax.avals import convert_to, is_differentiable, typeof
+from dualrev._jax.sharding import vary_as
+from dualrev.functional import checks
+from dualrev.linear import zeros
+from dualrev.linear.maps import LinearMap
+from dualrev.linear.residuals import Origins, Residuals, residuals_of
+from dualrev.options.settings import Active, Settings, current, using, widened
+from dualrev.programs.functions import as_arrays
+
+
+class Structure:
+    """Pytree structures and abstract values of a function's inputs and outputs, and which inputs move."""
+
+    __slots__ = ("active", "ct_avals", "in_avals", "in_tree", "name", "out_avals", "out_tree", "settings")
+
+    def __init__(self, name: str, in_tree: Any, in_avals: Sequence[Any], active: Sequence[Active], out_tree: Any,
+                 out_avals: Sequence[Any], settings: Settings | None = None):
+        self.name = name
+        self.in_tree = in_tree
+        self.in_avals = tuple(in_avals)
+        self.active = tuple(active)
+        self.out_tree = out_tree
+        self.out_avals = tuple(out_avals)
+        #: The inputs in the dtypes of their cotangents.
+        self.ct_avals = tuple([widened(a, flag) for a, flag in zip(in_avals, active, strict=True)])
+        self.settings = current.get() if settings is None else settings
+
+    def _key(self) -> Any:
+        return (self.name, self.in_tree, self.in_avals, self.active, self.out_tree, self.out_avals, self.settings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def inputs(self) -> str:
+        """The type of what a map takes, as people write it: one argument's as it is, several in a tuple."""
+        argument = single(self.in_tree)
+        return checks.spelled(self.in_tree if argument is None else argument, self.in_avals)
+
+    @property
+    def outputs(self) -> str:
+        return checks.spelled(self.out_tree, self.out_avals)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.inputs} -> {self.outputs}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of elements; expressions of symbols where shapes are."""
+        return (sum(_size(a) for a in self.out_avals), sum(_size(a) for a in self.in_avals))
+
+
+def single(in_tree: Any) -> Any:
+    """The structure of the one positional argument, where there is only one: its tangent need not be wrapped in a tuple."""
+    children = in_tree.children()
+    return children[0] if len(children) == 1 else None
+
+
+def _size(aval: Any) -> int:
+    return aval.size if is_differentiable(aval) else 0
+
+
+def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[Any]:
+    """Flat tangents of all inputs to flat tangents of all outputs, with arrays for zeros."""
+    moving = [None if t is None else zeros.drop_float0(vary_as(t, a))
+              for t, a, moves in zip(tangents, s.in_avals, s.active, strict=True) if moves]
+    results = linear_map.push(*moving)
+    return [zeros.fit(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
+
+
+def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) -> list[Any]:
+    """Flat cotangents of all outputs to flat cotangents of all inputs, with arrays for zeros."""
+    given = [vary_as(ct, aval) if ct is not None and is_differentiable(aval) else None
+             for ct, aval in zip(cotangents, s.out_avals, strict=True)]
+    results = iter(linear_map.pull(*given))
+    cts = [next(results) if moves else None for moves in s.active]
+    return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.ct_avals, strict=True)]
+
+
+class Pullback:
+    """The function that ``vjp`` returns: cotangents of the outputs to a tuple of cotangents of the primals."""
+
+    __slots__ = ("__weakref__", "linear_map", "origins", "structure")
+
+    def __init__(self, linear_map: LinearMap, structure: Structure, origins: Origins | None = None):
+        self.linear_map = linear_map
+        self.structure = structure
+        self.origins = origins
+
+    def residuals(self) -> Residuals:
+        """What is stored, array by array (see :meth:`Linearized.residuals`)."""
+        return residuals_of(self.linear_map, self.origins)
+
+    def __call__(self, *args: Any) -> Any:
+        s = self.structure
+        with errors.calling("vjp"), using(s.settings):
+            if len(args) != 1:
+                raise TypeError(
+                    f"The function returned by `vjp` applied to {s.name} was called with {len(args)} arguments, but functions "
+                    "returned by `vjp` must be called with a single argument corresponding to the single value returned by "
+                    "the function being differentiated (even if that returned value is a tuple or other container)."
+                )
+            cts = checks.check_moving(args[0], s.out_tree, s.out_avals, "cotangent", "output")
+            return tree_unflatten(s.in_tree, pull_flat(self.linear_map, s, cts))
+
+    def __repr__(self) -> str:
+        m, n = self.structure.shape
+        return f"<vjp of {self.structure.name}: {m} output(s) to {n} input(s)>"
+
+
+class LinearTranspose:
+    """The function that ``linear_transpose`` returns: a cotangent of the output to a tuple with one for each input."""
+
+    __slots__ = ("__weakref__", "linear_map", "structure")
+
+    def __init__(self, linear_map: LinearMap, structure: Structure):
+        self.linear_map = linear_map
+        self.structure = structure
+
+    def __call__(self, cotangent: Any) -> Any:
+        s = self.structure
+        with errors.calling("linear_transpose"), using(s.settings):
+            given, tree = tree_flatten(cotangent)
+            if tree != s.out_tree:
+                raise TypeError(f"cotangent tree does not match function output, expected {s.out_tree} but got {tree}")
+            if any(typeof(ct).shape != a.shape or typeof(ct).dtype != a.dtype for ct, a in zip(given, s.out_avals, strict=True)):
+                raise TypeError(f"cotangent type does not match function output, expected {s.out_avals} but got {given}")
+            cts = self.linear_map.pull(*as_arrays(given))
+            return tree_unflatten(s.in_tree, [convert_to(lax.full(a.shape, 0, a.dtype) if ct is None else ct, a)
+                                              for ct, a in zip(cts, s.in_avals, strict=True)])
+
+
+jax.tree_util.register_pytree_node(Pullback, lambda p: ((p.linear_map,), p.structure), lambda s, m: Pullback(m[0], s))
+jax.tree_util.register_pytree_node(
+    LinearTranspose, lambda t: ((t.linear_map,), t.structure), lambda s, m: LinearTranspose(m[0], s)
+)

@@ -1,0 +1,102 @@
+"""Jacobians by pushes of all unit tangents at once: what a region in forward mode leaves for a tape.
+
+A complex input has unit tangents along both axes, as its derivative need only be linear over the reals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.export import is_symbolic_dim
+
+from dualrev._jax.avals import convert_to, typeof
+from dualrev._jax.sharding import vary_as
+from dualrev._jax.traces import first_member
+from dualrev.linear.dense import DenseMap
+from dualrev.linear.zeros import zeros_of
+
+
+def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:
+    """Rows ``indices`` of the standard basis of the product of the given spaces: one array ``(k, *shape)`` for each space."""
+    blocks: list[Any] = []
+    offset: Any = 0
+    for aval in avals:
+        hot = lax.eq(lax.broadcast_in_dim(shifted(indices, -offset), (*indices.shape, aval.size), (0,)),
+                     lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
+        blocks.append(vary_as(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)), aval))
+        offset += aval.size
+    return blocks
+
+
+def positions(n: Any) -> Any:
+    """``0, ..., n - 1``; an operation of the program where ``n`` is a symbol, whose value only a later call tells."""
+    return lax.iota(np.int32, cast(Any, n)) if is_symbolic_dim(n) else np.arange(n, dtype=np.int32)
+
+
+def shifted(indices: Any, by: Any) -> Any:
+    """``indices + by``, where ``by`` may be a symbol."""
+    if not is_symbolic_dim(by):
+        return indices + by
+    return lax.add(indices, lax.broadcast(lax.convert_element_type(jnp.asarray(by), indices.dtype), indices.shape))
+
+
+def count(aval: Any) -> Any:
+    """How many unit tangents an input has: an int, or a symbol."""
+    return aval.size * (2 if _is_complex(aval) else 1)
+
+
+def units(aval: Any) -> Any:
+    """The unit tangents of an input, along a new first axis."""
+    (units,) = basis_vectors([aval], positions(aval.size))
+    return lax.concatenate([units, units * 1j], 0) if _is_complex(aval) else units
+
+
+def unit_tangents(avals: Sequence[Any]) -> list[Any]:
+    """For each of several inputs, its tangents in the basis of all of them."""
+    return [lax.concatenate([units(a) if i == j else zeros_of(a.update(shape=(count(b), *a.shape))) for j, b in enumerate(avals)], 0)
+            for i, a in enumerate(avals)]
+
+
+def push_all(push: Callable[[Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]],
+             tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """``(outs, tangents out)`` for tangents stacked along their first axis, of which None is zero; outs are computed once."""
+
+    if next(t.shape[0] for t in tangents if t is not None) == 0:  # no direction: values come from one that does not move
+        outs, moved = push([None if t is None else zeros_of(typeof(t).update(shape=t.shape[1:])) for t in tangents])
+        return list(outs), [None if t is None else lax.broadcast(t, (0,)) for t in moved]
+
+    def both(*ts: Any) -> tuple[list[Any], list[Any]]:
+        outs, moved = push(ts)
+        # An operation whose rule for vmap knows no better computes its value once for each tangent.
+        return [first_member(x) for x in outs], list(moved)
+
+    return jax.vmap(both, out_axes=(None, 0))(*tangents)
+
+
+def matrix(moved: Sequence[Any], in_avals: Sequence[Any]) -> DenseMap:
+    """The Jacobian, from the tangents of each output in the basis of these inputs."""
+    real, imaginary = [], []
+    for stacked in moved:
+        row, turned, start = [], [], 0
+        for aval in in_avals:
+            row.append(_block(stacked, start, aval))
+            turned.append(_block(stacked, start + aval.size, aval) if _is_complex(aval) else None)
+            start += count(aval)
+        real.append(row)
+        imaginary.append(turned)
+    return DenseMap(real, imaginary, tuple(in_avals))
+
+
+def _block(stacked: Any, start: int, aval: Any) -> Any:
+    part = lax.slice_in_dim(stacked, start, start + aval.size)
+    moved = lax.transpose(part, (*range(1, part.ndim), 0))
+    return lax.reshape(moved, (*part.shape[1:], *aval.shape))
+
+
+def _is_complex(aval: Any) -> bool:
+    return bool(jnp.issubdtype(aval.dtype, jnp.complexfloating))

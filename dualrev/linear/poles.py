@@ -1,0 +1,31 @@
+"""Poles: results that exist only if what should be zero is zero, to rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev import errors
+from dualrev._jax.traces import Tracer, to_concrete_value
+
+
+def size(x: Any) -> Any:
+    return jnp.max(jnp.abs(x), initial=0)
+
+
+def is_pole(pole: Any, scale: Any) -> Any:
+    """Whether what should be zero is not, beside values of this size: half of the digits are granted to rounding."""
+    return size(pole) > float(jnp.finfo(pole.dtype).eps) ** 0.5 * scale
+
+
+def without_pole(x: Any, pole: Any, scale: Any) -> Any:
+    """``x``, which exists if ``pole`` is zero: otherwise an error, or NaN where values are not known."""
+    found = is_pole(pole, scale)
+    known = to_concrete_value(found) if isinstance(found, Tracer) else found
+    if known is None:
+        return lax.select(lax.broadcast(found, x.shape), lax.full_like(x, jnp.nan), x)
+    if bool(known):
+        raise errors.depends_on_basis()
+    return x

@@ -1,0 +1,116 @@
+"""Products of a tangent (or cotangent) with what a row computed; with ``zero_wins``, those in which zero wins.
+
+The product of 0 and infinity is then 0, and a zero tangent wins over nan as well: what does not move has no influence, however
+steep the function.  A zero factor does not win over a tangent that is nan.  What is not replaced is the plain product, so that its
+own derivative is that of a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev.options.settings import Settings
+
+
+def combiner(is_over: bool, settings: Settings) -> Callable[[Any, Any], Any]:
+    """How a tangent is combined with a partial, or with the reciprocal of one."""
+    if settings.zero_wins:
+        return quotient if is_over else product
+    return lax.div if is_over else lax.mul
+
+
+def product(t: Any, factor: Any) -> Any:
+    """``t · factor``."""
+    t, factor = _alike(t, factor)
+    lost = _or(_and(_is_zero(t), _not(_is_finite(factor))), _and(_is_zero(factor), _is_infinite(t)))
+    return lax.mul(_blank(lost, t, 0), _blank(lost, factor, 0))
+
+
+def quotient(t: Any, divisor: Any) -> Any:
+    """``t / divisor``."""
+    t, divisor = _alike(t, divisor)
+    is_steep = _or(_is_zero(divisor), _not(_is_finite(divisor)))
+    lost = _or(_and(_is_zero(t), is_steep), _and(_is_infinite(divisor), _is_infinite(t)))
+    return lax.div(_blank(lost, t, 0), _blank(lost, divisor, 1))
+
+
+def contraction(times: Callable[[Any, Any], Any], t: Any, factor: Any) -> Any:
+    """``times(t, factor)``, bilinear: a sum of products.
+
+    Where both are finite it is computed as it stands.  Otherwise the finite entries are contracted, and of the rest only how many
+    nonzero products meet an infinity, and of what sign: all of one sign give that infinity, others nan.
+    """
+
+    def careful(t: Any, factor: Any) -> Any:
+        one, two = lax.stop_gradient(t), lax.stop_gradient(factor)
+        main = times(_blank(_not(_is_finite(t)), t, 0), _blank(_not(_is_finite(factor)), factor, 0))
+        infinite_t, infinite_factor = _indicator(_is_infinite(one), one), _indicator(_is_infinite(two), two)
+        sign_t, sign_factor = _sign(one), _sign(two)
+        finite_sign_t = lax.sub(sign_t, lax.mul(sign_t, infinite_t))
+        signs = lax.add(times(lax.mul(sign_t, infinite_t), sign_factor), times(finite_sign_t, lax.mul(sign_factor, infinite_factor)))
+        count = lax.add(times(infinite_t, lax.abs(sign_factor)), times(lax.abs(finite_sign_t), infinite_factor))
+        nan_t, nan_factor = _indicator(lax.ne(one, one), one), _indicator(lax.ne(two, two), two)
+        bad = lax.add(times(nan_t, lax.full_like(two, 1)), times(lax.abs(sign_t), nan_factor))
+        bad = lax.add(bad, lax.sub(count, lax.abs(signs)))
+        extreme = lax.select(lax.gt(lax.abs(bad), lax.full_like(lax.abs(bad), 0)), lax.full_like(main, np.nan),
+                             lax.mul(lax.full_like(main, np.inf), signs))
+        return lax.select(_is_zero(lax.add(lax.abs(count), lax.abs(bad))), main, extreme)
+
+    t, factor = _array(t, factor), _array(factor, t)
+    if jnp.iscomplexobj(t) or jnp.iscomplexobj(factor):  # infinities of complex numbers have no sign to count
+        return times(t, factor)
+    finite = lax.bitwise_and(_all(_is_finite(t)), _all(_is_finite(factor)))
+    return lax.cond(finite, times, careful, t, factor)
+
+
+def _alike(x: Any, y: Any) -> tuple[Any, Any]:
+    x, y = _array(x, y), _array(y, x)
+    shape = lax.broadcast_shapes(x.shape, y.shape)
+
+    def spread(a: Any) -> Any:
+        return a if a.shape == shape else lax.broadcast_in_dim(a, shape, tuple(range(len(shape) - a.ndim, len(shape))))
+
+    return spread(x), spread(y)
+
+
+def _array(x: Any, like: Any) -> Any:
+    """``x`` as an array: a number that stands in a program has neither a shape nor, in some releases, a dtype."""
+    return x if hasattr(x, "shape") else lax.full((), x, like.dtype)
+
+
+def _is_zero(x: Any) -> Any:
+    return lax.eq(x, lax.full_like(x, 0))
+
+
+def _is_finite(x: Any) -> Any:
+    return lax.bitwise_and(lax.is_finite(lax.real(x)), lax.is_finite(lax.imag(x))) if jnp.iscomplexobj(x) else lax.is_finite(x)
+
+
+def _is_infinite(x: Any) -> Any:
+    size = lax.abs(x)
+    return lax.eq(size, lax.full_like(size, np.inf))
+
+
+def _blank(where: Any, x: Any, value: float) -> Any:
+    return lax.select(where, lax.full_like(x, value), x)
+
+
+def _indicator(mask: Any, like: Any) -> Any:
+    return lax.convert_element_type(mask, like.dtype)
+
+
+def _sign(x: Any) -> Any:
+    """-1, 0 or 1; nan counts as 0 here."""
+    return _blank(lax.ne(x, x), lax.sign(x), 0)
+
+
+def _all(mask: Any) -> Any:
+    return lax.reduce_and(mask, tuple(range(mask.ndim)))
+
+
+_and, _or, _not = lax.bitwise_and, lax.bitwise_or, lax.bitwise_not

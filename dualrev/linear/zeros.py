@@ -1,0 +1,79 @@
+"""Symbolic zeros, float0 and the addition of tangents.
+
+Inside the package the zero tangent (or cotangent) is ``None``: it costs nothing and needs no array.  At the boundary, jax's
+convention holds: zeros are arrays, and what belongs to an integer or boolean value is an array of dtype float0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from dualrev._jax.avals import convert_to, extended_sum, extended_zeros, float0, is_extended, key_implementation, tangent_aval, typeof
+from dualrev._jax.sharding import explicit_sharding, in_mesh_context, on_own_mesh, vary_as
+from dualrev._jax.traces import is_eager
+
+
+def zeros_of(aval: Any) -> jax.Array | np.ndarray:
+    """The zero array of a tangent's abstract value."""
+    if aval.dtype == float0:
+        return np.zeros(aval.shape, float0)
+    if is_extended(aval.dtype):
+        return extended_zeros(aval)
+    return vary_as(convert_to(lax.full(aval.shape, 0, aval.dtype, sharding=explicit_sharding(aval)), aval), aval)
+
+
+def zero_tangent(x: Any) -> jax.Array | np.ndarray:
+    """The zero tangent of a value."""
+    return zeros_of(tangent_aval(typeof(x)))
+
+
+def instantiate(t: Any, aval: Any) -> Any:
+    """``t``, or zeros where it is the symbolic zero; ``aval`` is the primal's."""
+    return zeros_of(tangent_aval(aval)) if t is None else t
+
+
+def fit(t: Any, aval: Any) -> Any:
+    """As :func:`instantiate`, and as weakly typed as the primal: so it leaves the package."""
+    t = vary_as(instantiate(t, aval), aval)
+    if getattr(t, "weak_type", False) != aval.weak_type and t.dtype == aval.dtype:
+        return convert_to(t, aval)
+    return t
+
+
+def cast(t: Any, dtype: Any) -> Any:
+    """A tangent in another dtype."""
+    return t if t.dtype == dtype else lax.convert_element_type(t, dtype)
+
+
+def add(x: Any, y: Any) -> Any:
+    """The sum of two tangents, either of which may be the symbolic zero."""
+    if x is None:
+        return y
+    if y is None:
+        return x
+    if is_extended(x.dtype):
+        return extended_sum(x, y)
+    summed = _add if is_eager((x, y)) else lax.add
+    return on_own_mesh(summed, (x, y)) if in_mesh_context() else summed(x, y)
+
+
+_add = jax.jit(lax.add)  # on concrete values, one call of a compiled function is half the price of an operation
+
+
+def drop_float0(t: Any) -> Any:
+    """The symbolic zero for a tangent that carries no information, else the tangent."""
+    if t is None or getattr(t, "dtype", None) == float0:
+        return None
+    return t
+
+
+def filler(aval: Any) -> Any:
+    """Any value of an abstract value's type, for room that nothing will read."""
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        key = lax.broadcast(jax.random.key(0, impl=key_implementation(aval)), aval.shape, out_sharding=explicit_sharding(aval))
+        return vary_as(key, aval)
+    return vary_as(lax.full(aval.shape, 0, aval.dtype, sharding=explicit_sharding(aval)), aval)

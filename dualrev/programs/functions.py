@@ -1,0 +1,99 @@
+"""Functions of pytrees as traced programs, with what they close over among the operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from dualrev._jax.avals import is_array_like
+from dualrev._jax.jaxprs import hoisted, is_literal, jaxpr_as_fun, stage
+from dualrev._jax.traces import Tracer
+
+
+def as_arrays(flat: Sequence[Any]) -> list[Any]:
+    """Values as jax arrays; Python scalars stay weakly typed, and what jax has no array for stays as it is."""
+    return [x if isinstance(x, (jax.Array, Tracer)) else jnp.asarray(x) if _is_host(x) else x for x in flat]
+
+
+def _is_host(x: Any) -> bool:
+    return isinstance(x, (int, float, complex, np.generic)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biufc")
+
+
+class Function:
+    """A function, and what jit keeps of it for each structure of its arguments: for as long as this object lives."""
+
+    def __init__(self, fun: Callable[..., Any]):
+        self.fun = fun
+        self._flat: dict[Any, Callable[..., Any]] = {}
+
+    def flat(self, tree: Any, fixed: tuple[Any, ...]) -> Callable[..., Any]:
+        """The function of the arrays among its arguments ``(args, kwargs)``; in ``fixed`` stand the leaves that are none."""
+
+        fun = self.fun
+
+        def on_arrays(*arrays: Any) -> Any:
+            values = iter(arrays)
+            args, kwargs = tree_unflatten(tree, [next(values) if x is None else x[0] for x in fixed])
+            return fun(*args, **kwargs)
+
+        return self._flat.setdefault((tree, fixed), on_arrays)
+
+
+def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any, tuple[Any, ...]]:
+    """``(arrays, tree, fixed)`` of the arguments of a call."""
+    leaves, tree = tree_flatten((args, kwargs))
+    fixed = tuple([None if is_array_like(x) else (x,) for x in leaves])
+    return as_arrays([x for x, f in zip(leaves, fixed, strict=True) if f is None]), tree, fixed
+
+
+class Traced:
+    """A flat call as a program, and what the function closes over.
+
+    It is traced by ``jit``, which remembers, and knows which of jax's settings a function was traced under.
+    """
+
+    def __init__(self, fun: Callable[..., Any], avals: Sequence[Any]):
+        jitted = jax.jit(fun)
+
+        def flat_result(*flat: Any) -> list[Any]:
+            outs, self.out_tree = tree_flatten(jitted(*flat))
+            return outs
+
+        #: The program, which takes what the function closes over before its arguments.
+        self.jaxpr, self.consts = hoisted(stage(flat_result, avals))
+        self.n_consts = len(self.consts)
+        self.out_avals = list(self.jaxpr.out_avals)
+
+    def take_consts(self) -> list[Any]:
+        """What the function closes over, which is then forgotten: who keeps the program must not keep values of a trace."""
+        consts, self.consts = self.consts, []
+        return consts
+
+    def run(self, consts: Sequence[Any], flat: Sequence[Any]) -> list[Any]:
+        return list(jaxpr_as_fun(self.jaxpr)(*consts, *flat))
+
+    def operation(self, flat: Sequence[Any]) -> tuple[Any, list[Any], Callable[[Sequence[Any]], Any]]:
+        """``(jaxpr, operands, finish)``: a program without constants, and what makes its results those of the function.
+
+        The program is the same object in each call of the same function.
+        """
+        body, operands = self.jaxpr.jaxpr, [*self.consts, *flat]
+        if len(body.eqns) != 1:  # with jax.disable_jit there is no call to find
+            return self.jaxpr, operands, lambda results: tree_unflatten(self.out_tree, results)
+        env = dict(zip(body.invars, operands, strict=True))
+
+        def value(atom: Any) -> Any:
+            return atom.val if is_literal(atom) else env[atom]
+
+        (eqn,) = body.eqns
+
+        def finish(results: Sequence[Any]) -> Any:
+            env.update(zip(eqn.outvars, results, strict=True))
+            return tree_unflatten(self.out_tree, [value(atom) for atom in body.outvars])
+
+        return eqn.params["jaxpr"], [value(atom) for atom in eqn.invars], finish

@@ -1,0 +1,156 @@
+"""Work on traced programs: running them again quickly, and finding what does not change in a loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dualrev import errors
+from dualrev._jax.avals import typeof
+from dualrev._jax.calls import jit_p
+from dualrev._jax.invalid_values import is_invalid
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqnContext, binds_functions, is_literal, jaxpr_as_fun
+from dualrev._jax.sharding import vary_over, varying
+
+#: What is counted for an axis of an exported program whose length is a symbol.
+SYMBOLIC_LENGTH = 1024
+
+
+def nbytes_of(aval: Any) -> int:
+    """Bytes of an array, or of an abstract one: what choices between programs go by."""
+    lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
+    return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
+
+
+def check_operands(jaxpr: Any, args: Sequence[Any], name: str) -> None:
+    """Operands of a program have the types that it was traced for; a compiled one would read the bits of others as if they did."""
+    for aval, x in zip(jaxpr.in_avals, args, strict=True):
+        given = typeof(x)
+        if given.dtype != aval.dtype or given.shape != aval.shape:
+            raise errors.operand_does_not_fit(name, given, aval)
+
+
+def runner(jaxpr: Any, name: str) -> Callable[..., list[Any]]:
+    """A function that evaluates a closed jaxpr on operands of its types, and refuses others."""
+    run = jaxpr_as_fun(jaxpr)
+
+    def checked(*args: Any) -> list[Any]:
+        check_operands(jaxpr, args, name)
+        return list(run(*args))
+
+    return checked
+
+
+def first_invalid(jaxpr: Any, args: Sequence[Any]) -> Any | None:
+    """The first equation of a closed jaxpr, or of one that it calls, with a result that ``jax_debug_nans`` objects to."""
+    body = jaxpr.jaxpr
+    env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
+    for eqn in body.eqns:
+        values = [atom.val if is_literal(atom) else env[atom] for atom in eqn.invars]
+        with jax.debug_nans(False), jax.debug_infs(False):
+            out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+        outs = out if eqn.primitive.multiple_results else [out]
+        if any(map(is_invalid, outs)):
+            inner = eqn.params.get("jaxpr")
+            return (first_invalid(inner, values) if isinstance(inner, ClosedJaxpr) and eqn.primitive is jit_p else None) or eqn
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return None
+
+
+def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
+    """A function that binds a closed jaxpr's equations again.
+
+    It does what :func:`jaxpr_as_fun` does at half the cost: equations are planned once, and their settings are compared with those
+    of the moment instead of being entered one by one.  Source lines are those of the replay: where the user called the function.
+    """
+    body = jaxpr.jaxpr
+    slow = jaxpr_as_fun(jaxpr)
+    contexts = {id(eqn.ctx): eqn.ctx for eqn in body.eqns}
+    carries_functions = any(binds_functions(eqn.primitive) for eqn in body.eqns)
+    if len(contexts) != 1 or carries_functions:
+        return slow
+    (context,) = contexts.values()
+    consts = tuple(jaxpr.consts)
+    place: dict[Any, int] = {}
+    for var in (*body.constvars, *body.invars):
+        place[var] = len(place)
+    n = len(place)
+    steps = []
+    for eqn in body.eqns:
+        ins = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in eqn.invars])
+        for var in eqn.outvars:
+            place[var] = n
+            n += 1
+        steps.append((eqn.primitive, ins, eqn.params, eqn.primitive.multiple_results))
+    results = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in body.outvars])
+
+    def replay(*args: Any) -> list[Any]:
+        if JaxprEqnContext() is not context:
+            return slow(*args)
+        env = [*consts, *args]
+        for primitive, ins, params, is_many in steps:
+            out = primitive.bind(*[value if i is None else env[i] for i, value in ins], **params)
+            if is_many:
+                env.extend(out)
+            else:
+                env.append(out)
+        return [value if i is None else env[i] for i, value in results]
+
+    return replay
+
+
+def on_shards(jaxpr: Any) -> Callable[..., list[Any]]:
+    """A function that binds a closed jaxpr's equations, where its operands may vary from device to device.
+
+    The programs inside operations such as ``reduce`` are traced without a word about devices, so constants are not typed to vary.
+    """
+    body, run = jaxpr.jaxpr, jaxpr_as_fun(jaxpr)
+
+    def on_shard(*args: Any) -> list[Any]:
+        axes = frozenset().union(*[varying(typeof(x)) for x in args])
+        if not axes:
+            return list(run(*args))
+        env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
+        for eqn in body.eqns:
+            values = [np.asarray(atom.val, atom.aval.dtype) if is_literal(atom) else env[atom] for atom in eqn.invars]
+            out = eqn.primitive.bind(*[vary_over(x, axes) for x in values], **eqn.primitive.get_bind_params(eqn.params))
+            env.update(zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=True))
+        return [atom.val if is_literal(atom) else env[atom] for atom in body.outvars]
+
+    return on_shard
+
+
+def behind(eqns: Sequence[Any], atoms: Iterable[Any], known: Collection[Any] = (), *, has_effects: bool = False,
+           operands: Callable[[Any], Sequence[Any]] = lambda eqn: eqn.invars) -> list[Any]:
+    """The equations that these values come from, in the order of the program.
+
+    What is ``known`` is not asked where it comes from.  ``has_effects`` adds the equations that have any; ``operands(eqn)`` are
+    those of its operands to go by.
+    """
+    needed = {atom for atom in atoms if not is_literal(atom) and atom not in known}
+    found = []
+    for eqn in reversed(eqns):
+        if (has_effects and eqn.effects) or any(v in needed for v in eqn.outvars):
+            found.append(eqn)
+            needed.update(atom for atom in operands(eqn) if not is_literal(atom) and atom not in known)
+    return found[::-1]
+
+
+def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:
+    """A closed jaxpr that computes these of its variables, and nothing more."""
+    body = jaxpr.jaxpr
+    eqns = behind(body.eqns, outputs, has_effects=True)
+    info = body.debug_info._replace(arg_names=None, result_paths=None)
+    return ClosedJaxpr(body.replace(outvars=list(outputs), eqns=eqns, debug_info=info), list(jaxpr.consts))
+
+
+def reads(jaxpr: Any) -> list[bool]:
+    """Which inputs a closed jaxpr's outputs depend on."""
+    body = with_outputs(jaxpr, jaxpr.jaxpr.outvars).jaxpr
+    used = {atom for eqn in body.eqns for atom in eqn.invars if not is_literal(atom)}
+    used.update(atom for atom in body.outvars if not is_literal(atom))
+    return [var in used for var in body.invars]

@@ -1,0 +1,166 @@
+"""Householder reflections: their products, and the factorizations that are left packed as reflections.
+
+The factorizations are differentiated through their definition.  Step ``i`` turns a vector ``x`` into a multiple ``β`` of the unit
+vector ``eᵢ`` by ``Hᴴ x``, where ``H = I - τ v vᴴ`` with ``vᵢ = 1`` and ``v`` zero before ``i``: with LAPACK's choice of signs,
+``β = -sign(Re xᵢ) ‖x‖``, ``τ = (β - xᵢ)/β`` and ``v = x / (xᵢ - β)`` after ``i`` [Golub & Van Loan 2013, sec. 5.1].  A vector that is a
+real multiple of ``eᵢ`` already is left alone: ``τ = 0``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev._jax.primitives import primitive
+from dualrev.rules.linalg.matrices import (
+    H,
+    T,
+    columns,
+    diagonal,
+    down,
+    eye_like,
+    hermitian,
+    mm,
+    rows,
+    take_columns,
+    triangular,
+    tril,
+    triu,
+)
+from dualrev.table.pushforward import definition
+
+# -------------------------------------------------------------------------------------------------- products of reflections
+
+
+def reflections(a: Any, taus: Any) -> tuple[Any, Any]:
+    """``(V, W)`` with ``H₁ H₂ ⋯ H_k = I - V W Vᴴ``.
+
+    ``V`` has the vectors for columns, and ``W⁻¹ = diag(1/τ) + triu(Vᴴ V, 1)`` [Puglisi 1992; Schreiber & Van Loan 1989], that is
+    ``W = (I + D triu(Vᴴ V, 1))⁻¹ D`` with ``D = diag(τ)``, which holds for ``τ = 0`` too.
+    """
+    m, k = a.shape[-2], taus.shape[-1]
+    V = lax.add(tril(columns(a, 0, k), -1), eye_like(a, m, k))
+    D = lax.mul(down(taus, k), eye_like(a, k))
+    return V, triangular(lax.mul(down(taus, k), triu(mm(H(V), V), 1)), D, lower=False, unit=True)
+
+
+def householder_product(a: Any, taus: Any) -> Any:
+    """The first columns of ``I - V W Vᴴ``."""
+    m, n = a.shape[-2:]
+    V, W = reflections(a, taus)
+    return lax.sub(eye_like(a, m, n), mm(V, W, H(rows(V, 0, n))))
+
+
+def ormqr(a: Any, taus: Any, c: Any, *, left: bool, transpose: bool) -> Any:
+    """``Q c`` or ``c Q`` with ``Q = I - V W Vᴴ`` or its adjoint."""
+    V, W = reflections(a, taus)
+    W = H(W) if transpose else W
+    return lax.sub(c, mm(V, mm(W, mm(H(V), c))) if left else mm(mm(mm(c, V), W), H(V)))
+
+
+definition(lax.linalg.householder_product_p, householder_product)
+definition(lax.linalg.ormqr_p, ormqr)
+
+
+# --------------------------------------------------------------------------------------------------------- factorizations
+
+
+def reflector(x: Any, i: Any) -> tuple[Any, Any]:
+    """``(v, τ)`` for a vector of which the entries before ``i`` are disregarded."""
+    index = lax.iota(np.int32, x.shape[0])
+    alpha = jnp.sum(jnp.where(index == i, x, 0))
+    rest = jnp.where(index > i, x, 0)
+    size = jnp.sum(jnp.square(jnp.real(rest)) + jnp.square(jnp.imag(rest))) + jnp.square(jnp.imag(alpha))
+    is_done = size == 0  # then the root, of 0 or not, is taken elsewhere, so that no derivative of it is formed
+    norm = jnp.sqrt(jnp.where(is_done, 1, size + jnp.square(jnp.real(alpha))))
+    beta = jnp.where(jnp.real(alpha) >= 0, -norm, norm).astype(x.dtype)
+    tau = jnp.where(is_done, 0, (beta - alpha) / beta)
+    v = jnp.where(is_done, 0, rest / jnp.where(is_done, 1, alpha - beta))
+    return jnp.where(index == i, 1, v), tau
+
+
+def times(x: Any, y: Any) -> Any:
+    return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
+
+
+def from_left(v: Any, tau: Any, x: Any) -> Any:
+    """``Hᴴ x``."""
+    return x - jnp.conj(tau) * jnp.outer(v, times(jnp.conj(v), x))
+
+
+def from_both(v: Any, tau: Any, x: Any) -> Any:
+    """``Hᴴ x H``."""
+    x = from_left(v, tau, x)
+    return x - tau * jnp.outer(times(x, v), jnp.conj(v))
+
+
+def reduced(a: Any, n: int, offset: int, reflect: Callable[[Any, Any, Any], Any]) -> tuple[Any, Any]:
+    """``(packed, taus)`` after ``n`` steps, of which step ``i`` clears column ``i`` below row ``i + offset``."""
+    row, column = np.indices(a.shape, dtype=np.int32)
+
+    def step(carry: Any, i: Any) -> Any:
+        matrix, vectors = carry
+        v, tau = reflector(jnp.sum(jnp.where(column == i, matrix, 0), 1), i + offset)
+        return (reflect(v, tau, matrix), jnp.where(column == i, v[:, None], vectors)), tau
+
+    (matrix, vectors), taus = lax.scan(step, (a, jnp.zeros_like(a)), np.arange(n, dtype=np.int32))
+    return jnp.where(row > column + offset, vectors, matrix), taus
+
+
+def over_batches(a: Any, function: Callable[[Any], Any]) -> Any:
+    for _ in range(a.ndim - 2):
+        function = jax.vmap(function)
+    return function(a)
+
+
+def geqrf(a: Any) -> Any:
+    """``A = H₁ H₂ ⋯ R``."""
+    return over_batches(a, lambda x: reduced(x, min(x.shape), 0, from_left))
+
+
+def geqp3(a: Any, order: Any, *, use_magma: Any) -> Any:
+    """As ``geqrf``, of the columns in an order that the operation chooses; it counts from one."""
+    _, order, _ = geqp3_p.bind(lax.stop_gradient(a), order, use_magma=use_magma)
+    matrix, taus = geqrf(take_columns(a, lax.sub(order, lax.full_like(order, 1))))
+    return matrix, order, taus
+
+
+def hessenberg(a: Any) -> Any:
+    """``A = Q B Qᴴ`` with ``Q = H₁ H₂ ⋯`` and ``B`` zero below its first subdiagonal."""
+    return over_batches(a, lambda x: reduced(x, max(x.shape[-1] - 1, 0), 1, from_both))
+
+
+def tridiagonal(a: Any, *, lower: bool) -> Any:
+    """As ``hessenberg`` for the Hermitian matrix of which one triangle is given, so that ``B`` is real and tridiagonal.
+
+    From the upper triangle, everything runs from the last row and column to the first.
+    """
+    turned = a if lower else lax.rev(a, (a.ndim - 2, a.ndim - 1))
+    matrix, taus = hessenberg(hermitian(turned, lower=True))
+    n = a.shape[-1]
+    d, e = jnp.real(diagonal(matrix)), jnp.real(diagonal(rows(columns(matrix, 0, n - 1), 1, n)))
+    matrix = lax.add(tril(matrix), triu(turned, 1))  # the other triangle is left as it is
+    if lower:
+        return matrix, d, e, taus
+    last = a.ndim - 2
+    return lax.rev(matrix, (last, last + 1)), lax.rev(d, (last,)), lax.rev(e, (last,)), lax.rev(taus, (last,))
+
+
+geqp3_p = primitive("geqp3")
+definition(primitive("geqrf"), geqrf)
+definition(geqp3_p, geqp3)
+definition(lax.linalg.hessenberg_p, hessenberg)
+definition(lax.linalg.tridiagonal_p, tridiagonal)
+
+
+def symmetric_product(a: Any, c: Any, *, alpha: Any, beta: Any) -> Any:
+    """``α A Aᵀ + β C``."""
+    return lax.add(lax.mul(lax.full_like(c, alpha), mm(a, T(a))), lax.mul(lax.full_like(c, beta), c))
+
+
+definition(lax.linalg.symmetric_product_p, symmetric_product)

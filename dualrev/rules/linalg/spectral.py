@@ -1,0 +1,280 @@
+"""Eigenvalues and singular values.
+
+Perturbation theory gives the tangents of eigenvectors as ``V Ω`` with ``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)``, where ``P = Vᴴ dA V``, and those of
+eigenvalues as the diagonal of ``P`` [Giles 2008, sec. 3.1].  Where eigenvalues coincide:
+
+- a **push** chooses, among the eigenvectors of the repeated eigenvalue, those of ``P`` within their space.  Then ``P`` has no entries
+  where ``Ω`` has a pole, and what comes out is the derivative along this direction of eigenvectors and eigenvalues that move smoothly
+  [Kato 1995, ch. II, sec. 6; Lancaster 1964].  Such eigenvectors depend on the direction;
+- a **tape** made of concrete values splits the eigenvalues by infinitesimals (:mod:`dualrev.engines.infinitesimal`), which gives the
+  derivative of a function that does not depend on the choice of eigenvectors, and an error for any other;
+- a tape made while values are not known (under ``jit`` or ``vmap``) has NaN where ``Ω`` has a pole, so that a derivative that needs
+  it is NaN; one that uses eigenvalues alone does not.  The option ``split_repeated=True`` splits these too, at the price of carrying
+  an infinitesimal through all that is computed from eigenvectors.
+
+A symmetric function of eigenvalues has a derivative there in every mode; for one that is not, such as the largest eigenvalue, a pull
+gives a subgradient and a push the derivative along its direction.  Eigenvalues coincide when their gap is within rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev._jax.traces import is_concrete, is_eager
+from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.poles import size, without_pole
+from dualrev.options.settings import Active, current
+from dualrev.rules.linalg.matrices import (
+    H,
+    across,
+    cast,
+    columns,
+    diagonal,
+    down,
+    epsilon,
+    eye_like,
+    hermitian,
+    keep,
+    mm,
+    real,
+    real_dtype,
+)
+from dualrev.rules.linalg.ratio import Mode, ratio
+from dualrev.table.operations import OpMap, Site
+from dualrev.table.pushforward import PushforwardRow
+from dualrev.table.rows import Linearized, Split, register
+
+# ----------------------------------------------------------------------------------------------------------------- clusters
+
+
+def rounding(w: Any) -> Any:
+    """How far apart neighbours that are equal may be once computed, for each batch.
+
+    LAPACK's are within ten units of rounding of the largest value for any size; matrices that were themselves computed, a little more.
+    """
+    units = 8 + 2 * w.shape[-1] ** 0.5
+    return lax.mul(lax.reduce_max(lax.abs(w), (w.ndim - 1,)), lax.full(w.shape[:-1], units * epsilon(w), real_dtype(w)))
+
+
+def cluster_index(w: Any) -> Any:
+    """For each of the sorted values, how many clusters of equal ones come before its own."""
+    n, last = w.shape[-1], w.ndim - 1
+    if n < 2:
+        return lax.full(w.shape, 0, np.int32)
+    gaps = lax.abs(lax.sub(lax.slice_in_dim(w, 1, n, axis=last), lax.slice_in_dim(w, 0, n - 1, axis=last)))
+    is_new = lax.convert_element_type(lax.gt(gaps, down(rounding(w), n - 1)), np.int32)
+    return lax.cumsum(lax.pad(is_new, np.int32(0), [(0, 0, 0)] * last + [(1, 0, 0)]), last)
+
+
+def pairs(v: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """``combine(v[i], v[j])`` for all ``i`` and ``j``."""
+    return combine(down(v, v.shape[-1]), across(v, v.shape[-1]))
+
+
+def same_cluster(w: Any) -> Any:
+    """Which pairs of sorted values are equal, to rounding."""
+    return pairs(cluster_index(w), lax.eq)
+
+
+def off_diagonal(x: Any) -> Any:
+    return keep(~np.eye(x.shape[-1], dtype=bool), x)
+
+
+def by_gaps(P: Any, gaps: Any, vanishes: Any, mode: Mode) -> Any:
+    """``P / gaps`` off the diagonal, zero on it."""
+    identity = lax.broadcast(np.eye(gaps.shape[-1], dtype=bool), gaps.shape[:-2])
+    gaps = lax.select(identity, lax.full_like(gaps, 1), gaps)
+    return ratio(off_diagonal(P), cast(gaps, P.dtype), off_diagonal(vanishes), mode)
+
+
+def all_zero(ct: Any, axis: int) -> Any:
+    """Which columns (``axis`` -2) or rows (-1) of a cotangent are exactly zero."""
+    return lax.reduce_and(lax.eq(ct, lax.full_like(ct, 0)), (ct.ndim + axis,))
+
+
+def but(mask: Any, idle: Sequence[Any]) -> Any:
+    """``mask`` without the pairs of which nothing is used, where they are known."""
+    return mask if not idle else lax.bitwise_and(mask, lax.bitwise_not(pairs(idle[0], lax.bitwise_and)))
+
+
+def difference(x: Any, y: Any) -> Any:
+    """``y - x``."""
+    return lax.sub(y, x)
+
+
+# -------------------------------------------------------------------------------------------------------------------- rows
+
+
+class SplitRow(PushforwardRow):
+    """A row at split values, which a function that depends on the choice of eigenvectors cannot be pulled through.
+
+    In mode ``"pole"`` the program gives tangents of eigenvectors alone, and of those what goes with ``1/ε``.
+    """
+
+    def __init__(self, primitive: Any, program: Callable[[Mode], Any], saves: Any):
+        super().__init__(primitive, program("split"), saves, False)
+        self.poles = PushforwardRow(primitive, program("pole"), saves, False)
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        scale = sum([size(ct) for ct in cotangents if ct is not None])
+        results = super().pull(site, residuals, cotangents)
+        poles = self.poles.pull(site, residuals, cotangents)
+        return tuple([x if pole is None else without_pole(x, pole, scale) for x, pole in zip(results, poles, strict=True)])
+
+
+class SpectralRow(PushforwardRow):
+    """``program(mode)`` is the push, given how it is to divide at repeated values; it reads ``saved`` and no operand.
+
+    ``decompose(x, **params)`` gives what is saved, ``present(saved, **params)`` the outputs, ``split(saved, dual)`` what is saved with
+    infinitesimals, and ``has_poles(saved)`` says whether the program divides by zero there.  ``idle(cotangents, saved)`` says which of
+    the values are not used, nor their vectors, as by a mask or a slice: the cotangents are exactly zero.  Among these, values that
+    differ by no more than rounding do not count as equal, and what is divided by their gap is zero.
+    """
+
+    may_be_singular = True
+
+    def __init__(self, primitive: Any, program: Callable[[Mode], Any], decompose: Any, present: Any, split: Any, has_poles: Any,
+                 idle: Any):
+        def saves(x: Any, **params: Any) -> tuple[Any, Any]:
+            saved = decompose(x, **params)
+            return present(saved, **params), saved
+
+        super().__init__(primitive, program("open"), saves, False)
+        self.present = present
+        self.split = split
+        self.has_poles = jax.jit(has_poles)
+        self.idle = idle
+        self.split_row = SplitRow(primitive, program, saves)
+
+    def refuse(self, saved: Any) -> None:
+        """Raise an error where there is no derivative at all; values are known."""
+
+    def is_singular(self, residuals: Tangents) -> bool:
+        return bool(self.has_poles(residuals[0]))
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        (saved,) = residuals
+        idle = self.idle(cotangents, saved)
+        return super().pull(site, residuals if idle is None else ((*saved, idle),), cotangents)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],  # type: ignore[override]
+                  is_linear: bool) -> Linearized:  # other rows of one operation never split
+        outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
+        assert isinstance(linear_map, OpMap)  # rows of one operation make no other
+        (saved,) = linear_map.residuals
+
+        def linearize_split(dual: Callable[[Any, Any], Any]) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+            shifted = self.split(saved, dual)
+            return list(self.present(shifted, **params)), OpMap(self.split_row.site(active, primals, params), (shifted,)), active_outs
+
+        has_poles = is_concrete(primals) and self.is_singular(linear_map.residuals)
+        if has_poles:
+            self.refuse(saved)
+        if has_poles or current.get().split_repeated:
+            return Split((outs, linear_map, active_outs), linearize_split)
+        return outs, linear_map, active_outs
+
+
+# -------------------------------------------------------------------------------------------------------- Hermitian matrices
+
+
+def eigh_push(mode: Mode) -> Any:
+    def push(t: Any, _: Any, *, saved: Any, lower: bool, subset_by_index: Any) -> Any:
+        V, w, *idle = saved
+        P = mm(H(V), hermitian(t, lower), V)
+        omega = by_gaps(P, pairs(w, difference), but(same_cluster(w), idle), mode)
+        dV, dw = eigh_subset((mm(V, omega), real(diagonal(P))), subset_by_index=subset_by_index)
+        return dV, None if mode == "pole" else dw
+    return push
+
+
+def eigh_subset(pair: Any, *, subset_by_index: Any, **_: Any) -> Any:
+    """Those eigenvectors and eigenvalues that were asked for.  The derivative of each takes all the others, so all are computed."""
+    V, w = pair
+    if subset_by_index is None or tuple(subset_by_index) == (0, w.shape[-1]):
+        return [V, w]
+    start, stop = subset_by_index
+    return [columns(V, start, stop), lax.slice_in_dim(w, start, stop, axis=w.ndim - 1)]
+
+
+def eigh_all(x: Any, **params: Any) -> Any:
+    V, w = lax.linalg.eigh_p.bind(x, **dict(params, subset_by_index=None))
+    return V, w
+
+
+def eigh_split(saved: Any, dual: Callable[[Any, Any], Any]) -> Any:
+    V, w = saved
+    return V, dual(w, jnp.broadcast_to(jnp.arange(1, w.shape[-1] + 1, dtype=w.dtype), w.shape))
+
+
+def eigh_idle(cotangents: Tangents, saved: Any) -> Any:
+    ct_V, ct_w = cotangents
+    if ct_V is None or ct_V.shape[-1] != saved[1].shape[-1]:
+        return None
+    zero = all_zero(ct_V, -2)
+    return zero if ct_w is None else lax.bitwise_and(zero, lax.eq(ct_w, lax.full_like(ct_w, 0)))
+
+
+def has_repeated(w: Any) -> Any:
+    return jnp.any(off_diagonal(same_cluster(w)))
+
+
+class EighRow(SpectralRow):
+    """Pushes choose eigenvectors along the direction."""
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        if is_eager((*primals, *tangents)):
+            return compiled_eigh_jvp(primals[0], tangents[0], **params)
+        return eigh_jvp(primals[0], tangents[0], **params)
+
+
+def eigh_jvp(x: Any, t: Any, *, lower: bool, subset_by_index: Any, **params: Any) -> tuple[list[Any], list[Any]]:
+    V, w = eigh_all(x, lower=lower, **params)
+    P = mm(H(V), hermitian(t, lower), V)
+    together = same_cluster(w)
+
+    def turned(V: Any, w: Any, P: Any) -> tuple[Any, Any, Any]:
+        Q = along(P, together)
+        return mm(V, Q), turned_values(w, Q), mm(H(Q), P, Q)
+
+    if w.shape[-1] > 1:
+        V, w, P = lax.cond(jnp.any(off_diagonal(together)), turned, lambda *same: same, V, w, P)
+    omega = by_gaps(P, pairs(w, difference), together, "zero")
+    return (eigh_subset((V, w), subset_by_index=subset_by_index),
+            eigh_subset((mm(V, omega), real(diagonal(P))), subset_by_index=subset_by_index))
+
+
+def along(P: Any, together: Any) -> Any:
+    """``Q`` that turns vectors within clusters so that there ``Qᴴ P Q`` is diagonal.
+
+    The clusters are moved apart, so that the eigenvectors of what is left of ``P`` do not mix them, and come out in order.
+    """
+    n, last = P.shape[-1], P.ndim - 1
+    block = keep(together, P)
+    size = lax.reduce_max(lax.abs(block), (last - 1, last))
+    first = lax.convert_element_type(lax.argmax(together, last, np.int32), size.dtype)
+    apart = lax.mul(first, down(several(size, 4), n))
+    block = lax.add(block, lax.mul(eye_like(P, n), cast(down(apart, n), P.dtype)))
+    Q, _ = lax.linalg.eigh_p.bind(block, lower=True, sort_eigenvalues=True, subset_by_index=None, algorithm=None)
+    return keep(together, Q)
+
+
+def several(size: Any, factor: float) -> Any:
+    """A multiple of what is largest; of 1 where all is zero."""
+    return lax.mul(lax.select(lax.eq(size, lax.full_like(size, 0)), lax.full_like(size, 1), size), lax.full_like(size, factor))
+
+
+def turned_values(w: Any, Q: Any) -> Any:
+    """The diagonal of ``Qᴴ diag(w) Q``: ``w`` itself within clusters, but it moves as the turned eigenvectors do."""
+    weights = lax.square(lax.abs(Q))
+    return lax.reduce_sum(lax.mul(weights, down(w, w.shape[-1])), (Q.ndim - 2,))
+
+
+compiled_eigh_jvp = jax.jit(eigh_jvp, static_argnames=("lower", "subset_by_index", "sort_eigenvalues", "algorithm"))
+register(EighRow(lax.linalg.eigh_p, eigh_push, eigh_all, eigh_subset, eigh_split, lambda saved: has_repeated(saved[1]), eigh_idle))

@@ -1,0 +1,182 @@
+"""Rows whose derivative is stated as a program: J·v in terms of other primitives.
+
+The adjoint of such a row is derived, by transposing the program through the table.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from dualrev import errors
+from dualrev._jax.avals import abstract_outputs, is_differentiable, tangent_aval
+from dualrev.linear.maps import Tangents, Tape
+from dualrev.options.settings import Active, under
+from dualrev.table import engine
+from dualrev.table.mode import Mode
+from dualrev.table.operations import OpRow, Reader, Site
+from dualrev.table.rows import AllBut, Cost, Expansion, Row, Unknown, aval_of, register
+
+
+class PushforwardRow(OpRow):
+    """``program(t, x, y, ..., *, out, saved, params)`` gives the tangents of the outputs."""
+
+    form = "pushforward"
+
+    def __init__(self, primitive: Any, program: Callable[..., Any], saves: Callable[..., tuple[Any, Any]] | None = None,
+                 follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None):
+        super().__init__(primitive)
+        self.cost = cost
+        self.program = Reader(program, skip=1)
+        self.takes_all = next(iter(inspect.signature(program).parameters)) == "ts"
+        self.saves = saves
+        self.follows = follows
+        if linear_in is None:
+            linear_in = self._unread()
+        self.linear_in = linear_in if isinstance(linear_in, AllBut) else frozenset(linear_in)
+
+    def _unread(self) -> frozenset[int]:
+        """The operands that a program does not read which reads neither the output nor what is saved: its results are the same at all
+        their values, and the operation is linear in them.
+        """
+        if self.program.reads_out or self.program.reads_saved:
+            return frozenset()
+        return frozenset(i for i in range(self.program.n_named) if not self.program.reads(i))
+
+    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]) -> tuple[list[Any], Tangents]:
+        if self.saves is None:
+            return self.bind(primals, params), ()
+        outs, saved = self.saves(*primals, **params)
+        return (list(outs) if self.primitive.multiple_results else [outs]), (saved,)
+
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
+        if self.follows:
+            return [bool(moves) and is_differentiable(aval_of(out)) for moves, out in zip(active, outs, strict=True)]
+        return super().active_outs(active, outs)
+
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        program = self.program
+        if type(outs[0]) is Unknown and (program.reads_out or self.saves is not None):
+            raise errors.not_linear(self.primitive)
+        residuals = [x for i, x in enumerate(primals) if program.reads(i)]
+        if program.reads_out:
+            residuals.append(tuple(outs) if self.primitive.multiple_results else outs[0])
+        if program.reads_saved:
+            residuals.extend(saved)
+        return tuple(residuals)
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        if not site.settings.zero_wins:
+            return self.run_program(site, residuals, tangents)
+        # The products inside the program are those of its tape.
+        tape, which = self.tape(site, residuals, [t is not None for t in tangents])
+        moved = iter(under(site.settings, tape.push, *[t for t in tangents if t is not None]))
+        return tuple([next(moved) if w else None for w in which])
+
+    def run_program(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        program = self.program
+        values = iter(residuals)
+        operands = [next(values) if program.reads(i) else None for i in range(len(site.active))]
+        keywords = program.keywords(site.params)
+        if program.reads_out:
+            keywords["out"] = next(values)
+        if program.reads_saved:
+            keywords["saved"] = next(values)
+        moving: Any
+        if self.takes_all:
+            moving = [None] * len(site.active)
+            for i, t in zip(site.positions, tangents, strict=True):
+                moving[i] = t
+        else:
+            if len(tangents) != 1:
+                raise errors.RuleError(f"the program of the rule for {self.primitive} takes one tangent, `t`, but "
+                                       f"{len(tangents)} operands move; take all of them, as `ts`")
+            (moving,) = tangents
+        result = program.function(moving, *operands, **keywords)
+        return tuple(result) if self.primitive.multiple_results else (result,)
+
+    def tape(self, site: Site, residuals: Tangents, moves: Sequence[bool]) -> tuple[Tape, list[bool]]:
+        """The program written down, and which outputs move."""
+        which: list[bool] = []
+
+        def program(*tangents: Any) -> list[Any]:
+            given = iter(tangents)
+            results = self.run("run_program", site, residuals, tuple([next(given) if m else None for m in moves]))
+            which[:] = [t is not None for t in results]
+            return [t for t in results if t is not None]
+
+        avals = [tangent_aval(site.in_avals[i]) for i, m in zip(site.positions, moves, strict=True) if m]
+        return under(site.settings, engine.transpose, program, avals), which
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        tape, which = self.tape(site, residuals, [True] * len(site.positions))
+        return under(site.settings, tape.pull, *[ct for ct, w in zip(cotangents, which, strict=True) if w])
+
+
+def pushforward(primitive: Any, program: Callable[..., Any], *, saves: Callable[..., tuple[Any, Any]] | None = None,
+                follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None) -> None:
+    """State J·v as a program over other primitives, linear in the tangents.
+
+    The first parameter is ``t``, the tangent of the one operand that moves, or ``ts``, those of all operands (None: zero).  The
+    rest are operands and, by keyword, ``out``, parameters and ``saved``: what ``saves(x, ..., **params) -> (out, saved)``
+    computed beside the output, where running the primitive again would waste work.  ``follows``: output ``i`` moves only if
+    operand ``i`` does.  ``linear_in``: operands in which the operation is linear, where the program reads them all the same.
+    """
+    register(PushforwardRow(primitive, program, saves, follows, cost, linear_in))
+
+
+class DefinedRow(Row):
+    """An operation that a program over other primitives defines: it is differentiated in the operation's place."""
+
+    def __init__(self, primitive: Any, program: Callable[..., Any]):
+        super().__init__(primitive)
+        self.program = program
+        self.compiled: dict[Any, Callable[..., Any]] = {}
+
+    def function(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
+        settings = {name: value for name, value in params.items() if name in inspect.signature(self.program).parameters}
+        key = tuple(settings.items())
+        if key not in self.compiled:
+            def program(*operands: Any) -> Any:
+                return self.program(*operands, **settings)
+
+            program.__name__ = str(self.primitive)
+            self.compiled[key] = jax.jit(program)
+        compiled = self.compiled[key]
+
+        def run(*operands: Any) -> list[Any]:
+            result = compiled(*operands)
+            outs = list(result) if self.primitive.multiple_results else [result]
+            if self.is_users_own:
+                self.check(operands, params, outs)
+            return outs
+
+        return run
+
+    def check(self, operands: Sequence[Any], params: dict[str, Any], outs: Sequence[Any]) -> None:
+        """A user's program returns what the primitive does."""
+        expected = abstract_outputs(self.primitive, [aval_of(x) for x in operands], params)
+        if len(outs) != len(expected):
+            raise errors.wrong_definition(self, f"returns {len(outs)} values; the primitive returns {len(expected)}")
+        for i, (out, aval) in enumerate(zip(outs, expected, strict=True)):
+            found = aval_of(out)
+            if found.shape != aval.shape or found.dtype != aval.dtype:
+                raise errors.wrong_definition(self, f"returns for output {i} a value of type {found.dtype.name}{list(found.shape)}; "
+                                                    f"the primitive's is {aval.dtype.name}{list(aval.shape)}")
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Expansion:
+        return Expansion(None, self.function(params))
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Expansion:
+        return Expansion(None, self.function(params))
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Expansion:
+        return Expansion(None, self.function(params))
+
+
+def definition(primitive: Any, program: Callable[..., Any]) -> None:
+    """State that a primitive computes what ``program(x, y, ..., *, params)`` does, whose derivative is its derivative."""
+    register(DefinedRow(primitive, program))

@@ -1,0 +1,149 @@
+"""What a checkpoint stores: the automatic policy, a minimum cut of the program, and what may be computed again.
+
+A policy is a function ``policy(primitive, *avals, **params)`` that says of one operation whether its results may be stored.
+:data:`min_cut` looks at the whole program instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dualrev._jax.jaxprs import is_literal
+from dualrev.options.schedules import Schedule
+from dualrev.programs.jaxprs import nbytes_of
+from dualrev.programs.partition import Choice, Graph, held_eqns
+from dualrev.table.exclusions import BY_ENGINES
+from dualrev.table.rows import Cost, rows
+
+#: What a row may say of costs that are no more than to read operands and to write results, as a compiler fuses such operations.
+CHEAP: frozenset[Cost] = frozenset(("entrywise", "moves"))
+
+
+def cost_of(primitive: Any) -> Cost:
+    """What its row says that computing an operation again costs; a call that engines are asked about directly runs its program."""
+    row = rows.get(primitive)
+    return row.cost if row is not None else "its program" if str(primitive) in BY_ENGINES else "work"
+
+
+def is_cheap(eqn: Any) -> bool:
+    """Whether the results of an equation may be computed again: calls are as cheap as what they run."""
+    if eqn.effects:
+        return False
+    cost = cost_of(eqn.primitive)
+    return cost in CHEAP or (cost == "its program" and all(cost_of(inner.primitive) != "work" and not inner.effects
+                                                           for inner in held_eqns(eqn)))
+
+
+class MinCut:
+    """Store what makes the fewest bytes while nothing expensive runs twice.
+
+    Let a value cost its bytes.  Of the program's graph, take the values that the derivative reads as sinks and those that may not be
+    computed again, inputs and results of expensive operations, as sources; the values to store are a cheapest set that separates
+    them, which is a minimum cut of the graph where each value is an edge with its bytes for capacity
+    [Ford & Fulkerson 1956].  A chain ``sin(sin(...))`` over ``n`` numbers stores one array of ``n``.
+
+    Operations are cheap entry by entry (except for special functions), and where they move entries about; contractions,
+    convolutions, reductions, gathers, linear algebra, loops, sorts, random bits and callbacks are not.  Inputs and results of the
+    function cost half: as often as not its caller holds them as well.
+
+    To ``jax``, and where an operation is judged alone, it is the policy that stores the results of expensive operations.
+
+    Source: [Chen et al. 2016] for recomputation; [Ford & Fulkerson 1956] for the cut.
+    """
+
+    def __call__(self, primitive: Any, *_: Any, **params: Any) -> bool:
+        return cost_of(primitive) == "work"
+
+    def __repr__(self) -> str:
+        return "dualrev.policies.min_cut"
+
+    def choice(self, n_out: int) -> Choice:
+        return lambda graph, wanted: cheapest_cut(graph, n_out, wanted)
+
+
+#: The automatic policy.
+min_cut = MinCut()
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A policy, and the schedule of the scans in the function that it is a policy for (see :mod:`dualrev.options.schedules`)."""
+
+    policy: Callable[..., Any]
+    schedule: Schedule
+
+    def __call__(self, primitive: Any, *avals: Any, **params: Any) -> Any:
+        return self.policy(primitive, *avals, **params)
+
+
+
+# ------------------------------------------------------------------------------------------------------------------- the cut
+
+#: Capacities are integers of 32 bits, and so is their sum.
+LARGEST = 2**30
+
+
+def cheapest_cut(graph: Graph, n_out: int, wanted: set[Any]) -> set[Any]:
+    """The values to save, none of them an input: a minimum cut between what may not be computed again and what is wanted.
+
+    Every value is an edge from a node ``2i`` to ``2i + 1``; an equation leads from its operands to its results.
+    """
+    maker = {v: eqn for eqn in graph.eqns for v in eqn.outvars}
+    held = wanted.intersection(graph.invars)
+    reached = list(wanted.difference(graph.consts))
+    place: dict[Any, int] = {v: i for i, v in enumerate(reached)}
+    cheap: dict[int, bool] = {}
+    flows: list[tuple[int, int]] = []
+    source, sink = -2, -1
+    i = 0
+    while i < len(reached):
+        v = reached[i]
+        eqn = maker.get(v)
+        if eqn is None:
+            flows.append((source, 2 * i))
+        else:
+            if id(eqn) not in cheap:
+                cheap[id(eqn)] = is_cheap(eqn)
+            if not cheap[id(eqn)]:
+                flows.append((source, 2 * i))
+            else:
+                for atom in dict.fromkeys(a for a in eqn.invars if not is_literal(a) and a not in graph.consts):
+                    if atom not in place:
+                        place[atom] = len(reached)
+                        reached.append(atom)
+                    flows.append((2 * place[atom] + 1, 2 * i))
+        i += 1
+    flows.extend((2 * i + 1, sink) for v, i in place.items() if v in wanted)
+
+    inputs, outs = set(graph.invars), {v for v in graph.outvars[:n_out] if not is_literal(v)}
+    costs = []
+    for v in reached:
+        nbytes = max(nbytes_of(v.aval), 1)
+        # Of two that cost the same, an input rather than a result, and of others the one nearer to the derivative.
+        costs.append(0 if v in held else max(2 * nbytes - 1, 1) if v in inputs else 2 * nbytes if v in outs else 4 * nbytes)
+    return {v for v in _separating(reached, costs, flows, source, sink) if v not in inputs}
+
+
+def _separating(values: list[Any], costs: list[int], flows: list[tuple[int, int]], source: int, sink: int) -> set[Any]:
+    """The values of a minimum cut: of several, the one nearest to the sink."""
+    import numpy as np
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+    if not values:  # nothing needs to be stored, as for a linear function
+        return set()
+    n = 2 * len(values) + 2
+    scale = min(1.0, LARGEST / max(sum(costs), 1))
+    edges = [(2 * i, 2 * i + 1) for i in range(len(values))] + [(a % n, b % n) for a, b in flows]
+    capacity = [max(int(c * scale), min(c, 1)) for c in costs] + [2**31 - 1] * len(flows)
+    rows, columns = np.array(edges, np.int32).T
+    graph = csr_array((np.array(capacity, np.int32), (rows, columns)), shape=(n, n))
+    flow = maximum_flow(graph, source % n, sink % n).flow
+    # Edges that could carry more, turned round: what is reached from the sink lies behind the cut.
+    rest = (graph.astype(np.int64) - flow.astype(np.int64)).tocsr()
+    rest.data = np.where(rest.data > 0, rest.data, 0)
+    rest.eliminate_zeros()
+    behind = set(breadth_first_order(rest.T.tocsr(), sink % n, return_predecessors=False).tolist())
+    return {v for i, v in enumerate(values) if 2 * i + 1 in behind and 2 * i not in behind}
