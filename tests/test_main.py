@@ -368,7 +368,7 @@ def test_auto_is_what_the_jacobian_does(n, m, monkeypatch):
 
     for direction in ("push", "pull"):
         name = f"_{direction}_blocks"
-        monkeypatch.setattr(dualrev.functional.gradients, name, watched(direction, getattr(dualrev.functional.gradients, name)))
+        monkeypatch.setattr(dualrev.functional.jacobians, name, watched(direction, getattr(dualrev.functional.jacobians, name)))
     dualrev.jacobian(flat.function)(*flat.primals)
     assert done == [said]
 

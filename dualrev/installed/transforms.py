@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dualrev.functional import api, gradients
+from dualrev.functional import api, gradients, jacobians
 from dualrev.options.settings import Request
 
 #: dualrev's transforms, under jax's names.
 TRANSFORMS: dict[str, Callable[..., Any]] = {
     function.__name__: function for function in (
-        api.jvp, api.vjp, api.linearize, api.linear_transpose, gradients.grad, gradients.value_and_grad, gradients.jacfwd,
-        gradients.jacrev, gradients.jacobian, gradients.hessian)}
+        api.jvp, api.vjp, api.linearize, api.linear_transpose, gradients.grad, gradients.value_and_grad, jacobians.jacfwd,
+        jacobians.jacrev, jacobians.jacobian, jacobians.hessian)}
 
 #: jax's transforms, by name.
 ORIGINALS: Mapping[str, Callable[..., Any]] = MappingProxyType({name: getattr(jax, name) for name in TRANSFORMS})
