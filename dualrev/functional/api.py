@@ -10,16 +10,19 @@ function of ``z = x + iy`` is ``∂f/∂x − i ∂f/∂y``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, TypeAlias, TypeVar, Unpack, overload
 
 import jax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_array_like, typeof
+from dualrev._jax.sharding import AxisName
 from dualrev._jax.traces import Tracer
+from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import forward, reverse, sweeps
 from dualrev.functional import checks
+from dualrev.functional.checks import Flags
 from dualrev.functional.linearized import Linearized
 from dualrev.functional.passthrough import Through
 from dualrev.functional.results import LinearTranspose, Pullback, Structure, push_flat
@@ -30,7 +33,11 @@ from dualrev.options.settings import Options, Request, using
 from dualrev.programs.functions import as_arrays
 from dualrev.table.rows import Unknown, aval_of
 
-Engine = Literal["forward", "reverse"]
+Engine: TypeAlias = Literal["forward", "reverse"]
+
+#: What a user's function returns, and what it returns beside that.
+Out = TypeVar("Out")
+Aux = TypeVar("Aux")
 
 
 class FlatCall:
@@ -41,17 +48,17 @@ class FlatCall:
 
     __slots__ = ("aux_tree", "fun", "has_aux", "in_tree", "n_out", "n_passed", "out_tree", "through")
 
-    def __init__(self, fun: Callable[..., Any], in_tree: Any, has_aux: bool, through: Through | None = None):
+    def __init__(self, fun: Callable[..., PyTree], in_tree: PyTreeDef, has_aux: bool, through: Through | None = None):
         self.fun = fun
         self.in_tree = in_tree
         self.has_aux = has_aux
         self.through = through
         self.n_passed = 0
 
-    def __call__(self, *flat: Any) -> list[Any]:
+    def __call__(self, *flat: jax.Array) -> list[jax.Array]:
         through = self.through
         result = self.fun(*(tree_unflatten(self.in_tree, flat) if through is None else through.arguments(flat)))
-        aux: list[Any] = []
+        aux: list[jax.Array] = []
         if self.has_aux:
             checks.check_pair(result)
             result, extra = result
@@ -67,7 +74,7 @@ class FlatCall:
         self.n_out = len(outs)
         return outs + aux
 
-    def finish(self, results: Sequence[Any]) -> tuple[Any, Any]:
+    def finish(self, results: Sequence[jax.Array]) -> tuple[PyTree, PyTree]:
         """``(output, aux)`` as the function returned them."""
         outs, passed, aux = (results[: self.n_out], results[self.n_out: self.n_out + self.n_passed],
                              results[self.n_out + self.n_passed:])
@@ -75,7 +82,8 @@ class FlatCall:
         return out, tree_unflatten(self.aux_tree, aux) if self.has_aux else None
 
 
-def prepare(fun: Callable[..., Any], args: tuple[Any, ...], has_aux: bool, request: Request, what: str) -> tuple[FlatCall, list[Any]]:
+def prepare(fun: Callable[..., PyTree], args: tuple[PyTree, ...], has_aux: bool, request: Request,
+            what: str) -> tuple[FlatCall, list[jax.Array]]:
     """A function as a flat call, and its flat arguments that are arrays."""
     through = Through(args) if request.keeps_all else None
     if through is not None:
@@ -85,8 +93,8 @@ def prepare(fun: Callable[..., Any], args: tuple[Any, ...], has_aux: bool, reque
     return FlatCall(fun, in_tree, has_aux, through), as_arrays(flat)
 
 
-def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request: Request, chunk_size: int | None = None,
-                   in_nzs: Any = None) -> tuple[list[Any], LinearMap, Structure]:
+def linearize_flat(call: FlatCall, flat: Sequence[jax.Array], engine: Engine, request: Request, chunk_size: int | None = None,
+                   in_nzs: Flags | None = None) -> tuple[list[jax.Array], LinearMap, Structure]:
     """Everything the function returned, and the linear map of its outputs, by either engine."""
     avals = [typeof(x) for x in flat]
     active = request.flags(call.in_tree, avals)
@@ -106,8 +114,23 @@ def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request:
     return results, linear_map, Structure(checks.name_of(call.fun), call.in_tree, avals, active, call.out_tree, out_avals)
 
 
-def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False, *,
-        engine: Engine = "forward", **options: Unpack[Options]) -> Any:
+@overload
+def jvp(fun: Callable[..., Out], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: Literal[False] = False, *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[Out, Out]: ...
+
+
+@overload
+def jvp(fun: Callable[..., tuple[Out, Aux]], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: Literal[True], *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[Out, Out, Aux]: ...
+
+
+@overload
+def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: bool, *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
+
+
+def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: bool = False, *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Push tangents through a function: the Jacobian-vector product.
 
     :math:`(f(x),\; \partial f(x)\, v)`, computed with dual numbers :math:`x + \varepsilon v` in one evaluation.
@@ -153,8 +176,27 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
         return (out, out_tangent, aux) if has_aux else (out, out_tangent)
 
 
-def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (), saveable_args: Any = True,
-        in_nzs: Any = None, engine: Engine = "reverse", **options: Unpack[Options]) -> Any:
+@overload
+def vjp(fun: Callable[..., Out], *primals: PyTree, has_aux: Literal[False] = False, reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[Out, Pullback]: ...
+
+
+@overload
+def vjp(fun: Callable[..., tuple[Out, Aux]], *primals: PyTree, has_aux: Literal[True], reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[Out, Pullback, Aux]: ...
+
+
+@overload
+def vjp(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool, reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
+
+
+def vjp(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool = False, reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Evaluate a function and return the function that pulls cotangents back: the vector-Jacobian product.
 
     :math:`u \mapsto \partial f(x)^{\mathsf T} u`.
@@ -200,8 +242,23 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
         return (out, pull, aux) if has_aux else (out, pull)
 
 
-def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_nzs: Any = None, engine: Engine = "reverse",
-              **options: Unpack[Options]) -> Any:
+@overload
+def linearize(fun: Callable[..., Out], *primals: PyTree, has_aux: Literal[False] = False, in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[Out, Linearized]: ...
+
+
+@overload
+def linearize(fun: Callable[..., tuple[Out, Aux]], *primals: PyTree, has_aux: Literal[True], in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[Out, Linearized, Aux]: ...
+
+
+@overload
+def linearize(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool, in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
+
+
+def linearize(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool = False, in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Evaluate a function and return its derivative there as a linear map.
 
     :math:`(f(x),\; v \mapsto \partial f(x)\, v)`; the map can be transposed, and holds what it needs: nothing is evaluated again.
@@ -240,8 +297,8 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_
         return (out, J, aux) if has_aux else (out, J)
 
 
-def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequence[Any] = (),
-                     engine: Engine = "reverse") -> Callable[[Any], Any]:
+def linear_transpose(fun: Callable[..., PyTree], *primals: PyTree, reduce_axes: Sequence[AxisName] = (),
+                     engine: Engine = "reverse") -> LinearTranspose:
     r"""The transpose of a function that is linear: :math:`f(x) = A x` gives :math:`u \mapsto A^{\mathsf T} u`.
 
     Args:
@@ -282,7 +339,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequen
     return LinearTranspose(linear_map, Structure(checks.name_of(fun), in_tree, avals, [True] * len(avals), out_tree, out_avals))
 
 
-def _abstract(x: Any) -> Any:
+def _abstract(x: object) -> ShapedArray:
     if is_array_like(x):
         return typeof(x)
     if hasattr(x, "shape") and hasattr(x, "dtype"):

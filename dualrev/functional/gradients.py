@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 from jax import lax
 from jax.tree_util import tree_leaves, tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import convert_to, typeof
+from dualrev._jax.avals import ArrayLike, DType, convert_to, typeof
+from dualrev._jax.sharding import AxisName
 from dualrev._jax.traces import is_eager
+from dualrev._jax.trees import PyTree
 from dualrev.functional import api, checks
-from dualrev.functional.api import Engine
+from dualrev.functional.api import Aux, Engine
 from dualrev.functional.checks import Argnums
 from dualrev.functional.results import pull_flat
 from dualrev.options.settings import Options, Request, using
+
+#: The arguments of a user's function, and what its derivative returns.
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 class Partial:
@@ -25,8 +31,8 @@ class Partial:
 
     __slots__ = ("args", "fun", "is_single", "kwargs", "positions")
 
-    def __init__(self, call: str, fun: Callable[..., Any], argnums: int | tuple[int, ...], args: tuple[Any, ...],
-                 kwargs: dict[str, Any]):
+    def __init__(self, call: str, fun: Callable[..., PyTree], argnums: int | tuple[int, ...], args: tuple[PyTree, ...],
+                 kwargs: dict[str, PyTree]):
         self.fun = fun
         self.args = args
         self.kwargs = kwargs
@@ -38,29 +44,29 @@ class Partial:
         return checks.name_of(self.fun)
 
     @property
-    def primals(self) -> tuple[Any, ...]:
+    def primals(self) -> tuple[PyTree, ...]:
         return tuple([self.args[i] for i in self.positions])
 
-    def __call__(self, *primals: Any) -> Any:
+    def __call__(self, *primals: PyTree) -> PyTree:
         args = list(self.args)
         for i, x in zip(self.positions, primals, strict=True):
             args[i] = x
         return self.fun(*args, **self.kwargs)
 
-    def unwrap(self, values: Sequence[Any]) -> Any:
+    def unwrap(self, values: Sequence[PyTree]) -> PyTree:
         """One value for an int ``argnums``, a tuple for a tuple."""
         return values[0] if self.is_single else tuple(values)
 
-    def flat_call(self, has_aux: bool, request: Request) -> tuple[api.FlatCall, list[Any]]:
+    def flat_call(self, has_aux: bool, request: Request) -> tuple[api.FlatCall, list[jax.Array]]:
         return api.prepare(self, self.primals, has_aux, request, "arguments")
 
 
-def wraps(fun: Callable[..., Any], argnums: Any, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
     name = checks.name_of(fun)
     doc = (f"{what} of {name} with respect to positional argument(s) {argnums}. Takes the same arguments as {name} but returns "
            f"the {what.lower()}, which has the structure of the arguments at positions {argnums}.")
 
-    def decorate(derived: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(derived: Callable[P, Result]) -> Callable[P, Result]:
         try:
             derived = functools.wraps(fun)(derived)
         except (AttributeError, TypeError):  # a callable without a function's attributes
@@ -71,9 +77,27 @@ def wraps(fun: Callable[..., Any], argnums: Any, what: str) -> Callable[[Callabl
     return decorate
 
 
-def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-                   allow_int: bool = False, reduce_axes: Sequence[Any] = (), *,
-                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[..., tuple[Any, Any]]:
+@overload
+def value_and_grad(fun: Callable[P, ArrayLike], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
+                   allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
+                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[jax.Array, PyTree]]: ...
+
+
+@overload
+def value_and_grad(fun: Callable[P, tuple[ArrayLike, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+                   allow_int: bool = False, reduce_axes: Sequence[AxisName] = (),
+                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[tuple[jax.Array, Aux], PyTree]]: ...
+
+
+@overload
+def value_and_grad(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+                   allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
+                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]: ...
+
+
+def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+                   allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
+                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[PyTree, PyTree]]:
     r"""The function that returns both a scalar function's value and its gradient.
 
     :math:`x \mapsto (f(x),\, \nabla f(x))`, from one evaluation and one pull.
@@ -104,8 +128,8 @@ def value_and_grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool 
     return _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
 
 
-def _value_and_grad(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
-                    reduce_axes: Sequence[Any], engine: Engine, options: Options) -> Callable[..., tuple[Any, Any]]:
+def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
+                    reduce_axes: Sequence[AxisName], engine: Engine, options: Options) -> Callable[P, tuple[PyTree, PyTree]]:
     with errors.calling(name):
         checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), name)
@@ -115,7 +139,7 @@ def _value_and_grad(name: str, fun: Callable[..., Any], argnums: Argnums, has_au
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
 
     @wraps(fun, argnums, "Value and gradient")
-    def value_and_grad_f(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def value_and_grad_f(*args: P.args, **kwargs: P.kwargs) -> tuple[PyTree, PyTree]:
         with errors.calling(name), using(request.settings):
             partial = Partial("grad", fun, positions, args, kwargs)
             call, flat = partial.flat_call(has_aux, request)
@@ -133,10 +157,10 @@ def _value_and_grad(name: str, fun: Callable[..., Any], argnums: Argnums, has_au
     return value_and_grad_f
 
 
-_ones: dict[Any, Any] = {}
+_ones: dict[tuple[DType, bool, jax.sharding.Sharding], jax.Array] = {}
 
 
-def _one_like(out: Any) -> Any:
+def _one_like(out: ArrayLike) -> jax.Array:
     """The scalar 1 in the type of a function's value."""
     if not isinstance(out, jax.Array):  # a number of Python or NumPy, or a literal of a program of jax's
         aval = typeof(out)
@@ -151,9 +175,27 @@ def _one_like(out: Any) -> Any:
     return _ones[key]
 
 
-def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[Any] = (), *, engine: Engine = "reverse",
-         **options: Unpack[Options]) -> Callable[..., Any]:
+@overload
+def grad(fun: Callable[P, ArrayLike], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: Engine = "reverse",
+         **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def grad(fun: Callable[P, tuple[ArrayLike, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), engine: Engine = "reverse",
+         **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def grad(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: Engine = "reverse",
+         **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: Engine = "reverse",
+         **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The gradient of a scalar function: :math:`x \mapsto \nabla f(x)`.
 
     Args:
@@ -175,15 +217,15 @@ def grad(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, h
     value_and_grad_f = _value_and_grad("grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
 
     @wraps(fun, argnums, "Gradient")
-    def grad_f(*args: Any, **kwargs: Any) -> Any:
+    def grad_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
         value, gradient = value_and_grad_f(*args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
 
     return grad_f
 
 
-def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *,
-        engine: Literal["forward", "reverse"] | None = None, **options: Unpack[Options]) -> Any:
+def hvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], *,
+        engine: Engine | None = None, **options: Unpack[Options]) -> PyTree:
     r"""The Hessian of a scalar function times a vector: :math:`\nabla^2 f(x)\, v`, without forming the Hessian.
 
     Args:

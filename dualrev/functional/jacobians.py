@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack, overload
 
+import jax
 import jax.numpy as jnp
 from jax.errors import InconclusiveDimensionOperation
 from jax.tree_util import tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import convert_to, is_differentiable, tangent_aval, typeof
+from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import sweeps
 from dualrev.functional import api, checks
-from dualrev.functional.api import Engine
+from dualrev.functional.api import Aux, Engine
 from dualrev.functional.checks import Argnums
-from dualrev.functional.gradients import Partial, wraps
+from dualrev.functional.gradients import P, Partial, wraps
+from dualrev.functional.results import Structure
 from dualrev.linear import zeros
 from dualrev.linear.dense import DenseMap
+from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import Options, Request, using
 
 
-def _jacobian_tree(blocks: Sequence[Sequence[Any]], out_tree: Any, in_tree: Any, partial: Partial) -> Any:
+def _jacobian_tree(blocks: Sequence[Sequence[jax.Array]], out_tree: PyTreeDef, in_tree: PyTreeDef, partial: Partial) -> PyTree:
     """A tree of outputs of trees of inputs."""
     return tree_unflatten(out_tree, [partial.unwrap(tree_unflatten(in_tree, row)) for row in blocks])
 
 
-def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
+def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
               engine: str | None, direction: str, chunk_size: int | None, options: Options,
-              asked: str | None = None) -> Callable[..., Any]:
+              asked: str | None = None) -> Callable[P, PyTree]:
     with errors.calling(asked or name):
         checks.check_callable(fun)
     positions = checks.normalize_argnums(argnums)
@@ -37,7 +41,7 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
     request = Request.of(asked or name, options, isinstance(positions, int))
 
     @wraps(fun, argnums, "Jacobian")
-    def jacobian_f(*args: Any, **kwargs: Any) -> Any:
+    def jacobian_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
         with errors.calling(asked or name), using(request.settings):
             partial = Partial(name, fun, positions, args, kwargs)
             call, flat = partial.flat_call(has_aux, request)
@@ -70,7 +74,7 @@ def _jacobian(name: str, fun: Callable[..., Any], argnums: Argnums, has_aux: boo
     return jacobian_f
 
 
-def _has_fewer_inputs(shape: tuple[Any, Any]) -> bool:
+def _has_fewer_inputs(shape: tuple[int, int]) -> bool:
     """Whether there are no more inputs than outputs; symbols that do not tell count as inputs that are more."""
     m, n = shape
     try:
@@ -79,15 +83,15 @@ def _has_fewer_inputs(shape: tuple[Any, Any]) -> bool:
         return False
 
 
-def _is_real(x: Any) -> bool:
+def _is_real(x: object) -> bool:
     return bool(jnp.issubdtype(typeof(x).dtype, jnp.floating))
 
 
-def _push_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[Any]]:
+def _push_blocks(linear_map: LinearMap, s: Structure, chunk_size: int | None) -> list[list[jax.Array]]:
     avals = [tangent_aval(a) for a in s.in_avals]
     outs = [a if is_differentiable(a) else None for a in s.out_avals]
 
-    def push(*tangents: Any) -> list[Any]:
+    def push(*tangents: jax.Array) -> list[jax.Array]:
         moved = linear_map.push(*tangents)
         return [zeros.fit(t, a) for t, a in zip(moved, outs, strict=True) if a is not None]
 
@@ -98,10 +102,10 @@ def _push_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[A
     return sweeps.columns(full, avals, s.out_avals)
 
 
-def _pull_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[Any]]:
+def _pull_blocks(linear_map: LinearMap, s: Structure, chunk_size: int | None) -> list[list[jax.Array]]:
     moving = [a for a, moves in zip(s.ct_avals, s.active, strict=True) if moves]
 
-    def pull(*cotangents: Any) -> list[Any]:
+    def pull(*cotangents: jax.Array) -> list[jax.Array]:
         return [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*cotangents), moving, strict=True)]
 
     out_avals = [tangent_aval(a) for a in s.out_avals]
@@ -118,8 +122,24 @@ def _pull_blocks(linear_map: Any, s: Any, chunk_size: int | None) -> list[list[A
     return blocks
 
 
-def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., Any]:
+@overload
+def jacfwd(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def jacfwd(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+           engine: Engine = "forward", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def jacfwd(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def jacfwd(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function, column by column: :math:`\partial f_i / \partial x_j` by one push for each input element.
 
     Args:
@@ -146,9 +166,27 @@ def jacfwd(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     return _jacobian("jacfwd", fun, argnums, has_aux, holomorphic, False, engine, "push", chunk_size, options)
 
 
-def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+@overload
+def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
            allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
-           **options: Unpack[Options]) -> Callable[..., Any]:
+           **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def jacrev(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+           allow_int: bool = False, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def jacrev(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function, row by row: :math:`\partial f_i / \partial x_j` by one pull for each output element.
 
     Args:
@@ -174,9 +212,27 @@ def jacrev(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False,
     return _jacobian("jacrev", fun, argnums, has_aux, holomorphic, allow_int, engine, "pull", chunk_size, options)
 
 
-def jacobian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+@overload
+def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
-             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., Any]:
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+             allow_int: bool = False, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
     Args:
@@ -203,9 +259,27 @@ def jacobian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = Fals
     return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "reverse", direction, chunk_size, options)
 
 
-def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: Literal["forward", "reverse"] | None = None, chunk_size: int | None = None,
-            **options: Unpack[Options]) -> Callable[..., Any]:
+@overload
+def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def hessian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
 
     Args:
@@ -226,7 +300,7 @@ def hessian(fun: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
     """
     checks.check_engine(engine, (None, "forward", "reverse"), "hessian")
 
-    def one_order(direction: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    def one_order(direction: str, f: Callable[P, PyTree]) -> Callable[P, PyTree]:
         name, own = ("jacfwd", "forward") if direction == "push" else ("jacrev", "reverse")
         return _jacobian(name, f, argnums, has_aux, holomorphic, False, own, direction, chunk_size, options, asked="hessian")
 
