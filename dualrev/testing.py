@@ -16,7 +16,7 @@ from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
 from dualrev._jax.avals import is_differentiable, typeof
 from dualrev._jax.primitives import Primitive
 from dualrev.engines import forward, reverse
-from dualrev.functional import api
+from dualrev.functional.flat_calls import FlatCall
 from dualrev.programs.functions import as_arrays
 
 #: Most input elements that are tried one by one to find which is wrong.
@@ -58,7 +58,7 @@ def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, mo
         raise ValueError(f"modes must be 'fwd', 'rev' or both; got {modes!r}")
     flat, in_tree = tree_flatten(tuple(args))
     paths = [keystr(path) for path, _ in tree_leaves_with_path(tuple(args))]
-    call = api.FlatCall(fun, in_tree, False)
+    call = FlatCall(fun, in_tree, False)
     flat = as_arrays(flat)
     moving = [i for i, x in enumerate(flat) if is_differentiable(typeof(x))]
     if not moving:

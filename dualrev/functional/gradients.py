@@ -15,9 +15,10 @@ from dualrev._jax.avals import ArrayLike, DType, convert_to, typeof
 from dualrev._jax.sharding import AxisName
 from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree
-from dualrev.functional import api, checks
-from dualrev.functional.api import Aux, Engine
+from dualrev.functional import api, checks, flat_calls
+from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
+from dualrev.functional.flat_calls import Engine
 from dualrev.functional.results import pull_flat
 from dualrev.options.settings import Options, Request, using
 
@@ -57,8 +58,8 @@ class Partial:
         """One value for an int ``argnums``, a tuple for a tuple."""
         return values[0] if self.is_single else tuple(values)
 
-    def flat_call(self, has_aux: bool, request: Request) -> tuple[api.FlatCall, list[jax.Array]]:
-        return api.prepare(self, self.primals, has_aux, request, "arguments")
+    def flat_call(self, has_aux: bool, request: Request) -> tuple[flat_calls.FlatCall, list[jax.Array]]:
+        return flat_calls.prepare(self, self.primals, has_aux, request, "arguments")
 
 
 def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
@@ -145,7 +146,7 @@ def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_a
             call, flat = partial.flat_call(has_aux, request)
             for x in flat:
                 checks.check_input_dtype("grad", holomorphic, allow_int, x)
-            results, linear_map, s = api.linearize_flat(call, flat, engine, request)
+            results, linear_map, s = flat_calls.linearize_flat(call, flat, engine, request)
             value, aux = call.finish(results)
             checks.check_scalar(value)
             checks.check_output_dtype("grad", holomorphic, value)

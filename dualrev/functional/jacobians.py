@@ -14,9 +14,10 @@ from dualrev import errors
 from dualrev._jax.avals import convert_to, is_differentiable, tangent_aval, typeof
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import sweeps
-from dualrev.functional import api, checks
-from dualrev.functional.api import Aux, Engine
+from dualrev.functional import checks, flat_calls
+from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
+from dualrev.functional.flat_calls import Engine
 from dualrev.functional.gradients import P, Partial, wraps
 from dualrev.functional.results import Structure
 from dualrev.linear import zeros
@@ -54,8 +55,8 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
                 results, blocks = sweeps.push_columns(call, flat, range(len(flat)), lambda: call.n_out, chunk_size)
                 outs = results[: call.n_out]
             else:
-                results, linear_map, s = api.linearize_flat(call, flat, "forward" if engine == "forward" else "reverse",
-                                                            request, chunk_size)
+                results, linear_map, s = flat_calls.linearize_flat(call, flat, "forward" if engine == "forward" else "reverse",
+                                                                   request, chunk_size)
                 outs = results[: call.n_out]
                 push_is_cheaper = _has_fewer_inputs(s.shape) and all(_is_real(x) for x in flat)
                 if direction == "push" or (direction == "auto" and push_is_cheaper):
