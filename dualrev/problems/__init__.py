@@ -16,8 +16,8 @@ class Problem:
     name: str
     description: str
     citation: str
-    function: Callable[[Any], Any]
-    make_inputs: Callable[[], Any]
+    function: Callable[[Any], object]  # each takes a pytree of its own
+    make_inputs: Callable[[], object]
 
 
 PROBLEMS: tuple[Problem, ...] = (
