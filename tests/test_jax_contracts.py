@@ -19,8 +19,10 @@ from jax import lax
 
 import dualrev.calls.families  # noqa: F401  (fills the table)
 from dualrev._jax import calls, jaxprs
-from dualrev.table.forms import ElementwiseRow, LinearRow
-from dualrev.table.rows import Reader, Row, row_of
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.operations import Reader
+from dualrev.table.partials import ElementwiseRow
+from dualrev.table.rows import Row, row_of
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -32,8 +32,8 @@ def abstract_outputs(primitive: Primitive, avals: Sequence[ShapedArray], params:
     return list(outs) if primitive.multiple_results else [outs]
 
 
-def typeof(x: object) -> ShapedArray:
-    return jax.typeof(x)
+#: The abstract value of a value.
+typeof: Callable[[object], ShapedArray] = jax.typeof
 
 
 def tangent_aval(aval: ShapedArray) -> ShapedArray:

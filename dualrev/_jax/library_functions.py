@@ -26,17 +26,17 @@ def is_custom_root(operation: object) -> bool:
     return isinstance(operation, getattr(solves, "CustomRoot", ()))
 
 #: Functions of jax that are programs and whose programs have no derivative, or another than the function: name -> file.
-_LIBRARY_FUNCTIONS = {"_sqrtm": "jax/_src/scipy/linalg.py", "eigh_tridiagonal": "jax/_src/scipy/linalg.py"}
+LIBRARY_FUNCTIONS = {"_sqrtm": "jax/_src/scipy/linalg.py", "eigh_tridiagonal": "jax/_src/scipy/linalg.py"}
 
 
 def library_function(params: Params) -> str | None:
-    """Which of :data:`_LIBRARY_FUNCTIONS` a ``jit`` call runs: its program has that name, and was traced from jax's own file."""
+    """Which of :data:`LIBRARY_FUNCTIONS` a ``jit`` call runs: its program has that name, and was traced from jax's own file."""
     name = params["name"]
-    if name not in _LIBRARY_FUNCTIONS:
+    if name not in LIBRARY_FUNCTIONS:
         return None
     info = params["jaxpr"].jaxpr.debug_info
     file = (info.func_filename or "").replace("\\", "/") if info is not None else ""
-    return name if file.endswith(_LIBRARY_FUNCTIONS[name]) else None
+    return name if file.endswith(LIBRARY_FUNCTIONS[name]) else None
 
 
 def is_inside_jax(module: str) -> bool:

@@ -38,7 +38,7 @@ def is_eager(values: Sequence[object]) -> bool:
     for value in values:
         if isinstance(value, Tracer):
             return False
-    return in_eager_context()
+    return type(_trace_ctx.trace) is EvalTrace
 
 
 def is_concrete(values: Sequence[object]) -> bool:

@@ -17,10 +17,11 @@ from dualrev._jax.avals import typeof
 from dualrev._jax.calls import cond_p
 from dualrev._jax.sharding import is_placed_alike, varying
 from dualrev.calls.call_rows import call, splice
-from dualrev.calls.staging import Linearization, StagedMap, linearization_of, pushforward_of
+from dualrev.calls.staging import Linearization, Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.options.settings import widened
+from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of
 
 
@@ -28,21 +29,21 @@ def _index(index: Any) -> Any:
     return lax.convert_element_type(index, "int32")
 
 
-def _forward(primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-    index, operands, moving = primals[0], list(primals[1:]), tangents[1:]
-    active = tuple([t is not None for t in moving])
-    pushes = [pushforward_of(branch, active, splice("cond")) for branch in params["branches"]]
-    moves_out = [any(flags) for flags in zip(*[push.active_outs for push in pushes], strict=True)]
+def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
+              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+    index, operands, moving = primals[0], list(primals[1:]), list(parts[1:])
+    structure = mode.flatten(moving)[1]
+    pushes = [pushforward_of(branch, structure, splice("cond"), mode) for branch in params["branches"]]
+    has_parts = [any(flags) for flags in zip(*[push.active_outs for push in pushes], strict=True)]
 
-    def branch_of(push: Any) -> Any:
-        def branch(operands: Sequence[Any], moving: Sequence[Any]) -> Any:
-            outs, ts = push(operands, moving)
-            return outs, [zeros.instantiate(t, aval_of(x)) if moves else None
-                          for t, x, moves in zip(ts, outs, moves_out, strict=True)]
+    def branch_of(push: Pushforward) -> Any:
+        def branch(operands: Sequence[Any], moving: Sequence[Parts]) -> Any:
+            outs, found = push(operands, moving)
+            return outs, [mode.fill(p, aval_of(x)) if has else None for p, x, has in zip(found, outs, has_parts, strict=True)]
 
         return branch
 
-    return lax.switch(_index(index), [branch_of(push) for push in pushes], operands, list(moving))
+    return lax.switch(_index(index), [branch_of(push) for push in pushes], operands, moving)
 
 
 class CondMap(LinearMap):
@@ -174,5 +175,5 @@ def _reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str,
     return outs, CondMap(index, pools, linearizations, places), moves_out
 
 
-call(cond_p, ("branches",), _forward, _reverse)
+call(cond_p, ("branches",), _evaluate, _reverse, selects=frozenset((0,)))
 

@@ -1,8 +1,8 @@
-"""Operations that hold programs: the form, and ``jit``; branches, loops and checkpoints stand in files of their own.
+"""Operations that hold programs: the forms in which their rows are stated; branches, loops and checkpoints have files of their own.
 
-These rows alone see an engine: they transform the inner program with the engine that asks.  Each states how a program is
-evaluated with tangents, and how it is evaluated with residuals and pulled back; on concrete values the whole operation is
-staged once and runs compiled.
+Each row states two things.  How the operation is evaluated with *parts* (:mod:`dualrev.table.mode`), once for all modes that go
+forward: the forward engine, whose parts are tangents, is the first of them.  And how it is evaluated with residuals and pulled back.
+On concrete values the whole operation is staged once and runs compiled.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 from dualrev._jax.jaxprs import copy_jaxpr, jaxpr_as_fun
 from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
-from dualrev.engines.infinitesimal import singular_ops
+from dualrev.engines.forward import TANGENTS
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import current
-from dualrev.table.rows import Row, Unfold, Unknown, aval_of, register
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Cost, Expansion, Linearized, Pushed, Row, Unknown, aval_of, register
 
-Forward = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[list[Any], Sequence[Any]]]
+Evaluate = Callable[[Mode, Sequence[Any], Sequence[Parts], dict[str, Any]], tuple[list[Any], Sequence[Parts]]]
 Reverse = Callable[[Sequence[Any], tuple[bool, ...], dict[str, Any], bool],
                    tuple[list[Any], "LinearMap | None", Sequence[bool]]]
 
@@ -34,17 +35,24 @@ def own_copy(jaxpr: Any) -> Any:
 
 
 class CallRow(Row):
-    """An operation that holds programs of its own: its parameters ``jaxprs`` are jaxprs, or tuples of them."""
+    """An operation that holds programs of its own: its parameters ``jaxprs`` are jaxprs, or tuples of them.
 
-    def __init__(self, primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse):
+    ``evaluate(mode, primals, parts, params)`` gives values and parts under a mode that goes forward.
+    """
+
+    kind = "call"
+
+    def __init__(self, primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
+                 selects: frozenset[int] = frozenset()):
         super().__init__(primitive)
+        self.cost, self.selects = cost, selects
         self.jaxprs = jaxprs
-        self.forward = forward
+        self.evaluate = evaluate
         self.reverse = reverse
 
-    def _key(self, kind: str, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Any:
+    def _key(self, kind: Any, primals: Sequence[Any], params: dict[str, Any]) -> Any:
         settings = tuple([(name, value) for name, value in params.items() if name not in self.jaxprs])
-        return (kind, self.primitive, active, tuple([aval_of(x) for x in primals]), settings)
+        return (kind, self.primitive, tuple([aval_of(x) for x in primals]), settings)
 
     def owners(self, params: dict[str, Any]) -> tuple[Any, ...]:
         """The jaxprs whose lives bound those of the programs derived from them."""
@@ -53,25 +61,45 @@ class CallRow(Row):
             found.extend(params[name] if isinstance(params[name], tuple) else (params[name],))
         return tuple([jaxpr for jaxpr in found if jaxpr is not None])  # a program that the user left out
 
-    def _evaluate(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
+    def _run(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
         return lambda *args: self.bind(args, params)
 
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        leaves, structure = mode.flatten(parts)
+        if not is_eager(primals) or not is_eager(leaves):
+            return self.evaluate(mode, primals, parts, params)
+        push = cached(self.owners(params), self._key((mode, structure), primals, params), lambda: Pushforward(
+            self._run(params), [aval_of(x) for x in primals], structure, splice(self.primitive), mode))
+        return push(primals, parts)
+
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        if not is_eager(primals) or not is_eager(tangents):
-            return self.forward(primals, tangents, params)
-        active = tuple([t is not None for t in tangents])
-        push = cached(self.owners(params), self._key("push", active, primals, params), lambda: Pushforward(
-            self._evaluate(params), [aval_of(x) for x in primals], active, splice(self.primitive)))
-        return push(primals, tangents)
+        pushed: tuple[list[Any], Sequence[Any]] = self.through(TANGENTS, primals, tangents, params)
+        return pushed
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
-        key = self._key("linear" if is_linear else "linearize", active, primals, params)
+        key = self._key(("linear" if is_linear else "linearize", active), primals, params)
         linearization = cached(self.owners(params), key, lambda: Linearization(
-            self._evaluate(params), [aval_of(x) for x in primals], active, is_linear, splice(self.primitive)))
+            self._run(params), [aval_of(x) for x in primals], active, is_linear, splice(self.primitive)))
         return linearization(primals)
+
+
+class MapRow(CallRow):
+    """An operation that states its linear map, through which a push goes as well; it has no program to hand other parts to."""
+
+    def __init__(self, primitive: Any, jaxprs: Sequence[str], reverse: Reverse):
+        super().__init__(primitive, jaxprs, self._push, reverse)
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        return super().through(mode, primals, parts, params) if mode.pushes else mode.row(self, primals, parts, params)
+
+    def _push(self, mode: Mode, primals: Sequence[Any], tangents: Sequence[Any],
+              params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        outs, linear_map, _ = self.reverse(primals, tuple([t is not None for t in tangents]), params, False)
+        assert linear_map is not None  # there is one whatever moves
+        return outs, linear_map.push(*[t for t in tangents if t is not None])
 
 
 class RunRow(Row):
@@ -80,30 +108,37 @@ class RunRow(Row):
     ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` how its derivatives are bound.
     """
 
+    kind = "call"
+    cost = "its program"
+
     def __init__(self, primitive: Any, jaxpr_of: Callable[[dict[str, Any]], Any], wrapper_of: Callable[[dict[str, Any]], Wrapper]):
         super().__init__(primitive)
         self.jaxpr_of = jaxpr_of
         self.wrapper_of = wrapper_of
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        active = tuple([t is not None for t in tangents])
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        leaves, structure = mode.flatten(parts)
         jaxpr = self.jaxpr_of(params)
-        push = pushforward_of(jaxpr, active, self.wrapper_of(params))
-        if push.may_refuse and is_concrete((*primals, *tangents)):
-            raise Unfold(None, jaxpr_as_fun(jaxpr))
-        return push(primals, tangents)
+        push = pushforward_of(jaxpr, structure, self.wrapper_of(params), mode)
+        if push.may_refuse and is_concrete((*primals, *leaves)):
+            return Expansion(None, jaxpr_as_fun(jaxpr))
+        return push(primals, parts)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
+        return pushed
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         jaxpr = self.jaxpr_of(params)
         linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
         outs, linear_map, active_outs = linearization(primals)
         if linearization.may_have_poles and (current.get().split_repeated or (
-                is_concrete(primals) and any(op.site.row.is_singular(op.residuals) for op in singular_ops(linear_map)))):
-            raise Unfold((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
+                is_concrete(primals) and any(part.is_singular() for part in linear_map.singular_parts()))):
+            return Expansion((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
         return outs, linear_map, active_outs
 
 
-def call(primitive: Any, jaxprs: Sequence[str], forward: Forward, reverse: Reverse) -> None:
-    """State how an operation that holds programs, in its parameters ``jaxprs``, is pushed through and linearized."""
-    register(CallRow(primitive, jaxprs, forward, reverse))
+def call(primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
+         selects: frozenset[int] = frozenset()) -> None:
+    """State how an operation that holds programs, in its parameters ``jaxprs``, is evaluated with parts and linearized."""
+    register(CallRow(primitive, jaxprs, evaluate, reverse, cost, selects))

@@ -21,17 +21,24 @@ from dualrev._jax.traces import in_front, is_eager, is_same_for_all
 from dualrev.calls.call_rows import RunRow, own_copy, splice
 from dualrev.calls.staging import cached, pushforward_of
 from dualrev.engines import forward
+from dualrev.engines.forward import TANGENTS
 from dualrev.linear import zeros
-from dualrev.table.rows import register
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Pushed, register
 
 
 class CustomVmapRow(RunRow):
     """A call of a function that has a rule for ``vmap``."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        # Of parts other than tangents the user's rule says nothing: they go through the program.
+        return self.jvp(primals, parts, params) if mode.pushes else super().through(mode, primals, parts, params)
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         moving = [t for t in tangents if t is not None]
         if is_eager((*primals, *moving)):
-            return super().jvp(primals, tangents, params)
+            pushed: Pushed = super().through(TANGENTS, primals, tangents, params)
+            return pushed
         active = tuple([t is not None for t in tangents])
         moves_out = [is_differentiable(aval) for aval in params["call"].out_avals]
         program = cached(params["call"], ("push of all outputs", active), lambda: _push_of_all(own_copy(params["call"]), active))

@@ -17,8 +17,8 @@ from dualrev._jax.library_functions import is_custom_root
 from dualrev._jax.primitives import primitive
 from dualrev.engines import custom_derivatives, forward
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap
-from dualrev.table.rows import Row, Unfold, register
+from dualrev.table.mode import Mode
+from dualrev.table.rows import Expansion, Linearized, Pushed, Row, register
 
 
 def _push_root(root: Any, evaluate: Callable[..., list[Any]], primals: Sequence[Any],
@@ -51,17 +51,21 @@ class HighRow(Row):
             return None
         return lambda primals, tangents: _push_root(operation, lambda *args: self.bind(args, params), primals, tangents)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+        if self._pushes(params) is None:
+            return Expansion(None, self._expand(params))
+        return super().through(mode, primals, parts, params)
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         push = self._pushes(params)
         if push is None:
-            raise Unfold(None, self._expand(params))
+            return Expansion(None, self._expand(params))
         return push(primals, tangents)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         push = self._pushes(params)
         if push is None or is_linear:
-            raise Unfold(None, self._expand(params))
+            return Expansion(None, self._expand(params))
         return custom_derivatives.linearize_push(push, primals, active)
 
 

@@ -18,7 +18,7 @@ from dualrev._jax.primitives import primitive
 from dualrev._jax.references import discharge
 from dualrev._jax.source_lines import defined_at
 from dualrev.calls import library_functions
-from dualrev.calls.call_rows import RunRow, call, splice
+from dualrev.calls.call_rows import MapRow, RunRow, splice
 from dualrev.calls.staging import cached, linearization_of, wrapper_of
 from dualrev.engines.custom_derivatives import from_rule
 from dualrev.linear import zeros
@@ -123,13 +123,6 @@ jax.tree_util.register_pytree_node(
 jax.tree_util.register_pytree_node(SumMap, lambda m: ((m.left, m.right), m.split), lambda split, maps: SumMap(*maps, split))
 
 
-def _linear_call_forward(primals: Sequence[Any], tangents: Sequence[Any],
-                         params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-    outs, linear_map, _ = _linear_call_reverse(primals, tuple([t is not None for t in tangents]), params, False)
-    assert linear_map is not None  # there is one whatever moves
-    return outs, linear_map.push(*[t for t in tangents if t is not None])
-
-
 def _linear_call_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                          is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     """The derivative by the residual arguments, in which the function need not be linear, is that of its program."""
@@ -150,4 +143,4 @@ def _linear_call_reverse(primals: Sequence[Any], active: tuple[bool, ...], param
 
 
 _linear_call = primitive("linear_call")
-call(_linear_call, ("callee",), _linear_call_forward, _linear_call_reverse)
+register(MapRow(_linear_call, ("callee",), _linear_call_reverse))

@@ -25,20 +25,20 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.avals import common_dtype
 from dualrev._jax.calls import jit_p
-from dualrev._jax.jaxprs import jaxpr_as_fun, stage
-from dualrev._jax.library_functions import library_function
+from dualrev._jax.jaxprs import is_literal, jaxpr_as_fun, stage
+from dualrev._jax.library_functions import LIBRARY_FUNCTIONS, library_function
 from dualrev._jax.new_primitives import matrix_primitive
 from dualrev.calls.staging import cached
-from dualrev.linear.maps import LinearMap
 from dualrev.rules.linalg.matrices import H, T, cast, diagonal, mm, real, triangular
-from dualrev.table.forms import ElementwiseRow, KindRow, LinearRow
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ByActivityRow
 from dualrev.table.pushforward import PushforwardRow, pushforward
-from dualrev.table.rows import Row, register, rows
+from dualrev.table.rows import register, rows
 
 
 def program_of(params: dict[str, Any]) -> Any:
     """The program that a ``jit`` call is differentiated as."""
-    name = library_function(params)
+    name = library_function(params) if params["name"] in LIBRARY_FUNCTIONS else None
     return params["jaxpr"] if name is None else _in_place_of(name, params["jaxpr"])
 
 
@@ -55,7 +55,9 @@ def _in_place_of(name: str, jaxpr: Any) -> Any:
 # -------------------------------------------------------------------------------------------------------- batched programs
 
 
-_ENTRYWISE = ("convert_element_type", "real", "conj")
+def _works_entry_by_entry(primitive: Any) -> bool:
+    row = rows.get(primitive)
+    return primitive is lax.convert_element_type_p or (row is not None and (row.is_diagonal or row.cost == "entrywise"))
 
 
 def batch_axes(jaxpr: Any, operand: int, until: str, core: Callable[[Any], set[int]], batches: int) -> list[int] | None:
@@ -70,7 +72,7 @@ def batch_axes(jaxpr: Any, operand: int, until: str, core: Callable[[Any], set[i
         for eqn in body.eqns:
             if found:
                 break
-            source = next((axes[v] for v in eqn.invars if not hasattr(v, "val") and v in axes), None)
+            source = next((axes[v] for v in eqn.invars if not is_literal(v) and v in axes), None)
             if source is None:
                 continue
             name = eqn.primitive.name
@@ -82,10 +84,9 @@ def batch_axes(jaxpr: Any, operand: int, until: str, core: Callable[[Any], set[i
             elif eqn.primitive is jit_p:
                 inner = eqn.params["jaxpr"].jaxpr
                 pairs = zip(inner.invars, eqn.invars, strict=True)
-                given = {v: axes[atom] for v, atom in pairs if not hasattr(atom, "val") and atom in axes}
+                given = {v: axes[atom] for v, atom in pairs if not is_literal(atom) and atom in axes}
                 axes.update({v: kept for v, kept in zip(eqn.outvars, follow(inner, given), strict=True) if kept is not None})
-            elif len(source) == eqn.outvars[0].aval.ndim and (
-                    isinstance(rows.get(eqn.primitive), (ElementwiseRow, KindRow)) or name in _ENTRYWISE):
+            elif len(source) == eqn.outvars[0].aval.ndim and _works_entry_by_entry(eqn.primitive):
                 axes[eqn.outvars[0]] = source
         return [axes.get(v) for v in body.outvars]
 
@@ -139,26 +140,9 @@ def _sylvester_push(ts: Any, X: Any, _: Any, *, out: Any) -> Any:
     return sylvester_p.bind(X, moved if t_C is None else lax.add(t_C, moved))
 
 
-class SylvesterRow(Row):
-    """Linear in the right-hand side; its adjoint is the equation with the transpose of the matrix."""
-
-    def __init__(self) -> None:
-        super().__init__(sylvester_p)
-        self.linear = LinearRow(sylvester_p, (None, lambda ct, X, _: sylvester_p.bind(T(X), ct)), together=False, fixed=())
-        self.full = PushforwardRow(sylvester_p, _sylvester_push, None, False)
-
-    def _row(self, moves: bool) -> Row:
-        return self.full if moves else self.linear
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return self._row(tangents[0] is not None).jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return self._row(bool(active[0])).linearize(primals, active, params, is_linear)
-
-
-register(SylvesterRow())
+# Linear in the right-hand side; its adjoint is the equation with the transpose of the matrix.
+register(ByActivityRow(LinearRow(sylvester_p, (None, lambda ct, X, _: sylvester_p.bind(T(X), ct))),
+                       PushforwardRow(sylvester_p, _sylvester_push, linear_in=(1,))))
 
 #: ``X``, which is known to solve ``X² = A``.
 square_root_p = matrix_primitive("square_root", lambda A, X: X)

@@ -13,11 +13,11 @@ from jax import lax
 
 from dualrev import errors
 from dualrev._jax.primitives import primitive
-from dualrev.calls.call_rows import call, own_copy, splice
+from dualrev.calls.call_rows import MapRow, own_copy, splice
 from dualrev.calls.staging import linearization_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.table.rows import Unknown, aval_of
+from dualrev.table.rows import Unknown, aval_of, register
 
 linear_solve_p = primitive("custom_linear_solve")
 
@@ -132,10 +132,4 @@ def _solve_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dic
     return outs, SolutionMap(list(primals[:n]), operator, problem), [moves] * len(problem.avals) + [False] * problem.n_aux
 
 
-def _solve_forward(primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-    outs, linear_map, _ = _solve_reverse(primals, tuple([t is not None for t in tangents]), params, False)
-    assert linear_map is not None  # there is one whatever moves
-    return outs, linear_map.push(*[t for t in tangents if t is not None])
-
-
-call(linear_solve_p, ("jaxprs",), _solve_forward, _solve_reverse)
+register(MapRow(linear_solve_p, ("jaxprs",), _solve_reverse))

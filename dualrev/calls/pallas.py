@@ -34,6 +34,7 @@ class KernelRow(RefusingRow):
     Its kernel takes references to the scalars, the arrays, the results and scratch memory.
     """
 
+    kind = "call"
     form = "a kernel"
 
     def error(self) -> Exception:

@@ -28,6 +28,7 @@ from dualrev.linear.basis import matrix, push_all, unit_tangents
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import instantiate
+from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Row, aval_of, register
 
 Axes = tuple[tuple[int | None, ...], ...]
@@ -184,6 +185,14 @@ def linearize_by_matrix(primals: Sequence[Any], active: tuple[bool, ...],
 
 class RegionRow(Row):
     """The derivative of a region under its own mode is that of its program, under the other a matrix."""
+
+    kind = "call"
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        if mode.pushes:
+            return self.jvp(primals, parts, params)
+        jaxpr = whole(params, [aval_of(x) for x in primals])
+        return pushforward_of(jaxpr, mode.flatten(parts)[1], splice("region"), mode)(primals, parts)
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         active = tuple([t is not None for t in tangents])

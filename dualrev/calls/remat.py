@@ -26,7 +26,8 @@ from dualrev.calls.staging import Linearization, Program, cached, linearization_
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import current, settings_of, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
-from dualrev.programs.recomputation import MinCut, Scheduled
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.recomputation import MinCut, Scheduled
 
 
 def choice_of(policy: Any, n_out: int) -> Choice:
@@ -162,19 +163,18 @@ class RematMap(LinearMap):
 jax.tree_util.register_pytree_node(RematMap, lambda m: ((m.held,), m.plan), lambda plan, held: RematMap(held[0], plan))
 
 
-def _remat_forward(primals: Sequence[Any], tangents: Sequence[Any],
-                   params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-    active = tuple([t is not None for t in tangents])
-    push = pushforward_of(own_copy(params["jaxpr"]), active, splice("checkpoint"))
+def _remat_evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
+                    params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+    push = pushforward_of(own_copy(params["jaxpr"]), mode.flatten(parts)[1], splice("checkpoint"), mode)
     prevent_cse = params["prevent_cse"]
     if isinstance(prevent_cse, tuple):
         prevent_cse = (prevent_cse, True)
 
-    def both(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        return push(primals, tangents)
+    def both(primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
+        return push(primals, parts)
 
     again = jax.checkpoint(both, prevent_cse=prevent_cse, policy=params["policy"])
-    return again(tuple(primals), tuple(tangents))
+    return again(tuple(primals), tuple(parts))
 
 
 def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
@@ -196,4 +196,4 @@ def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dic
     return outs, RematMap(held, plan), plan.linearization.active_outs
 
 
-call(remat_p, ("jaxpr",), _remat_forward, _remat_reverse)
+call(remat_p, ("jaxpr",), _remat_evaluate, _remat_reverse, cost="its program")

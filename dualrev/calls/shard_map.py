@@ -29,10 +29,13 @@ from dualrev._jax.sharding import spmd_axis_names, vary_as
 from dualrev._jax.traces import Tracer
 from dualrev.calls.call_rows import own_copy, splice
 from dualrev.calls.staging import Linearization, linearization_of, pushforward_of
-from dualrev.engines import forward, reverse
+from dualrev.engines import reverse
+from dualrev.engines.forward import TANGENTS
+from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.table.forms import alongside, linear
-from dualrev.table.rows import Row, Unknown, aval_of, register, zero
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Pushed, Row, Unknown, aval_of, register, zero
 
 #: What all the shard_maps made from one have in common.
 SETTINGS = ("mesh", "check_vma", "newly_manual_axes")
@@ -173,28 +176,38 @@ class Unstaged:
 class ShardMapRow(Row):
     """``shard_map``; un-jitted, it runs operation by operation, as jax's does."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        active = tuple([t is not None for t in tangents])
-        moves_out: list[bool] = []
+    kind = "call"
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        leaves, structure = mode.flatten(parts)
+        structure_out: list[Any] = []
         n, in_specs = len(primals), params["in_specs"]
+        specs = [spec for p, own in zip(parts, in_specs, strict=True) for spec in mode.specs(own, p)]
 
         def program(*args: Any) -> tuple[list[Any], list[Any]]:
-            values = iter(args[n:])
-            moving = [next(values) if moves else None for moves in active]
+            shards = mode.unflatten(structure, args[n:])
             if "run" in params:
-                fun = Unstaged(params["run"], active)
-                outs, tangents_out = forward.push_through(fun, args[:n], moving)
+                fun = Unstaged(params["run"], tuple([p is not None for p in parts]))
+                outs, parts_out = evaluate(mode, fun, args[:n], shards)
                 out_specs = fun.out_specs
             else:
-                outs, tangents_out = pushforward_of(own_copy(params["jaxpr"]), active, splice("shard_map"))(args[:n], moving)
+                within = mode.flatten(shards)[1]  # shards are smaller than what they are shards of
+                outs, parts_out = pushforward_of(own_copy(params["jaxpr"]), within, splice("shard_map"), mode)(args[:n], shards)
                 out_specs = params["out_specs"]
-            moves_out[:] = [t is not None for t in tangents_out]
-            moved = [vary_as(t, typeof(x)) for x, t in zip(outs, tangents_out, strict=True) if t is not None]
-            return [*outs, *moved], [*out_specs, *_only(out_specs, moves_out)]
+            found, structure_out[:] = [], [len(outs), mode.flatten(parts_out)[1]]
+            found_specs: list[Any] = []
+            for x, p, spec in zip(outs, parts_out, out_specs, strict=True):
+                found += [vary_as(leaf, typeof(x)) for leaf in mode.flatten([p])[0]]
+                found_specs += mode.specs(spec, p)
+            return [*outs, *found], [*out_specs, *found_specs]
 
-        results = bind_shard_map(program, [*primals, *_only(tangents, active)], [*in_specs, *_only(in_specs, active)], params)
-        outs, moved = results[:len(moves_out)], iter(results[len(moves_out):])
-        return outs, [next(moved) if moves else None for moves in moves_out]
+        results = bind_shard_map(program, [*primals, *leaves], [*in_specs, *specs], params)
+        n_out, structure = structure_out
+        return results[:n_out], mode.unflatten(structure, results[n_out:])
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
+        return pushed
 
     def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:

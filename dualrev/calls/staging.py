@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress, repeat
+from operator import is_not
 from typing import Any
 
 import jax
@@ -21,11 +23,13 @@ from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.jaxprs import jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.source_lines import line_of, user_frame
 from dualrev._jax.traces import Tracer, is_batching, is_eager
-from dualrev.engines import forward, reverse
-from dualrev.engines.infinitesimal import singular_ops
+from dualrev.engines import reverse
+from dualrev.engines.forward import TANGENTS
+from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.options.settings import DEFAULT, current
 from dualrev.programs.jaxprs import check_operands, first_invalid, replayer, runner
+from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of, rows
 
 #: How many derivative programs are kept; each also goes when the program it was derived from does.
@@ -35,21 +39,23 @@ PROGRAMS_KEPT = 2048
 class Wrapper:
     """How a program is bound while tracing: the settings of the ``jit`` call it replaces, or None to splice it in."""
 
-    __slots__ = ("_hash", "is_plain", "key", "like", "name")
+    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent")
 
     def __init__(self, name: str, like: dict[str, Any] | None):
         self.name = name
         self.like = like
         self.key = (name, None if like is None else tuple(like.items()))
         self._hash = hash(self.key)
+        #: How a call that asks to be spliced in says so.
+        self.inline: Any = None
+        #: What was asked for last of the jaxpr that is bound so (see :func:`linearization_of`).
+        self.recent: tuple[Any, ...] | None = None
         #: Whether on concrete values a plain ``jax.jit`` does the same.
         self.is_plain = like is None or not has_explicit_layout(like)
 
     def fits(self, params: dict[str, Any]) -> bool:
         """Whether a ``jit`` call has these settings."""
-        if self.like is None:
-            return is_inlined(params) and params["name"] == self.name
-        return all(params[name] == value for name, value in self.like.items())
+        return all(params[name] is value or params[name] == value for name, value in self.key[1])
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Wrapper) and self.key == other.key)
@@ -123,7 +129,7 @@ class Linearization:
             self.out_avals = tuple([aval_of(x) for x in outs])
             self.known_outs = [type(x) is not Unknown for x in outs]
             self.active_outs = tuple([slot is not None for slot in tape.out_slots])
-            self.may_have_poles = any(True for _ in singular_ops(tape))
+            self.may_have_poles = any(True for _ in tape.singular_parts())
             leaves, self.treedef = jax.tree_util.tree_flatten(tape)
             self.tape_sources = tape.sources
             new = self._classify(leaves, args, outs)
@@ -177,9 +183,13 @@ class Linearization:
         return [next(values) if k else Unknown(a) for k, a in zip(self.known_outs, self.out_avals, strict=True)]
 
     def __call__(self, primals: Sequence[Any]) -> tuple[list[Any], StagedMap, tuple[bool, ...]]:
-        known = [x for x, k in zip(primals, self.known, strict=True) if k] if self.is_linear else primals
-        known_outs, new = self.evaluate(known)
-        outs = self.spread_outs(known_outs)
+        if self.is_linear:
+            known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
+            outs = self.spread_outs(known_outs)
+        else:
+            results = self.program(primals)
+            split = len(results) - self.n_new
+            outs, new = results[:split], results[split:]
         pools = {"in": primals, "out": outs, "new": new}
         residuals = [pools[kind][where] for kind, where in self.residual_sources]
         return outs, StagedMap(self, residuals), self.active_outs
@@ -234,9 +244,14 @@ class Linearization:
         return aval if self.is_linear and not is_differentiable(aval) else tangent_aval(aval)
 
     def move(self, direction: str, residuals: Sequence[Any], moving: Tangents) -> Tangents:
-        program, which = self._moving(direction, tuple([t is not None for t in moving]))
-        results = iter(program([*residuals, *[t for t in moving if t is not None]]))
-        return tuple([next(results) if w else None for w in which])
+        mask = tuple(map(is_not, moving, repeat(None)))
+        found = (self.pulls if direction == "pull" else self.pushes).get(mask)
+        program, which = self._moving(direction, mask) if found is None else found
+        results = program([*residuals, *(moving if all(mask) else compress(moving, mask))])
+        if all(which):
+            return tuple(results)
+        values = iter(results)
+        return tuple([next(values) if w else None for w in which])
 
     def program_of(self, direction: str, mask: Sequence[bool]) -> Program:
         """The program of a pull or push: residuals, then what moves and is not the symbolic zero."""
@@ -266,6 +281,9 @@ class StagedMap(LinearMap):
     def tape(self) -> Any:
         return self.linearization.tape(self.residuals)
 
+    def singular_parts(self) -> Iterator[LinearMap]:
+        return self.tape().singular_parts()
+
     def unstaged(self) -> Any:
         return self.tape()
 
@@ -287,36 +305,38 @@ jax.tree_util.register_pytree_node(
 def may_refuse(jaxpr: Any) -> bool:
     """Whether a program has an operation, in itself or in a call, whose row refuses some values."""
     for eqn in jaxpr.eqns:
-        inner = eqn.params.get("jaxpr")
-        if getattr(rows.get(eqn.primitive), "may_refuse", False) or (inner is not None and may_refuse(getattr(inner, "jaxpr", inner))):
+        row, inner = rows.get(eqn.primitive), eqn.params.get("jaxpr")
+        if (row is not None and row.may_refuse) or (inner is not None and may_refuse(getattr(inner, "jaxpr", inner))):
             return True
     return False
 
 
 class Pushforward:
-    """Primals and tangents of a function in one program."""
+    """A function under a mode that goes forward: values and parts in one program.
 
-    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[bool, ...], wrapper: Wrapper):
-        self.active = active
-        avals = [tangent_aval(a) for a, moves in zip(in_avals, active, strict=True) if moves]
+    ``structure`` is what is static about the parts of the inputs (:meth:`~dualrev.table.mode.Mode.flatten`): for tangents, which inputs
+    have one.
+    """
+
+    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], structure: Any, wrapper: Wrapper,
+                 mode: Mode = TANGENTS):
+        self.mode = mode
+        n_in = len(in_avals)
 
         def push(*flat: Any) -> list[Any]:
-            moving = iter(flat[len(in_avals):])
-            tangents = [next(moving) if moves else None for moves in active]
-            outs, tangents_out = forward.push_through(fun, flat[: len(in_avals)], tangents)
-            self.active_outs = tuple([t is not None for t in tangents_out])
-            return [*outs, *(t for t in tangents_out if t is not None)]
+            outs, parts_out = evaluate(mode, fun, flat[:n_in], mode.unflatten(structure, flat[n_in:]))
+            self.active_outs = tuple([p is not None for p in parts_out])
+            leaves, self.structure = mode.flatten(parts_out)
+            return [*outs, *leaves]
 
-        jaxpr = stage(push, [*in_avals, *avals])
+        jaxpr = stage(push, [*in_avals, *mode.avals(structure, in_avals)])
         self.may_refuse = may_refuse(jaxpr)
         self.n_out = len(self.active_outs)
-        moving_in = [i for i, moves in enumerate(active) if moves]
-        moving_out = [i for i, moves in enumerate(self.active_outs) if moves]
-        in_like, out_like = [*range(len(in_avals)), *moving_in], [*range(self.n_out), *moving_out]
+        in_like, out_like = [*range(n_in), *mode.are_like(structure)], [*range(self.n_out), *mode.are_like(self.structure)]
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
-    def __call__(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        args = [*primals, *[t for t in tangents if t is not None]]
+    def __call__(self, primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
+        args = [*primals, *self.mode.flatten(parts)[0]]
         try:
             results = self.program(args)
         except INVALID_VALUE as error:
@@ -325,8 +345,7 @@ class Pushforward:
                 raise
             line = line_of(eqn.source_info) or user_frame()
             raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
-        moving = iter(results[self.n_out:])
-        return list(results[: self.n_out]), [next(moving) if moves else None for moves in self.active_outs]
+        return list(results[: self.n_out]), self.mode.unflatten(self.structure, results[self.n_out:])
 
 
 # ------------------------------------------------------------------------------------------------------------------- cache
@@ -368,20 +387,30 @@ _last_wrapper: weakref.WeakKeyDictionary[Any, Wrapper] = weakref.WeakKeyDictiona
 def wrapper_of(params: dict[str, Any]) -> Wrapper:
     """The settings of a ``jit`` call: those of the last call of the same jaxpr where they fit, which is cheaper than hashing."""
     found = _last_wrapper.get(params["jaxpr"])
-    if found is None or not found.fits(params):
+    if found is None or not (found.inline is params["inline"] and found.name == params["name"] if found.like is None
+                             else found.fits(params)):
         # Without the jaxpr: what is cached for as long as the jaxpr lives must not keep it alive.
         settings = {name: value for name, value in params.items() if name != "jaxpr"}
         found = _last_wrapper[params["jaxpr"]] = Wrapper(params["name"], None if is_inlined(params) else settings)
+        found.inline = params["inline"]
     return found
 
 
 def linearization_of(jaxpr: Any, active: tuple[bool, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
     """The linearization of a closed jaxpr, traced once."""
+    settings = current.get()
+    if (recent := wrapper.recent) is not None:  # most calls ask for what the last one asked for: a look is cheaper than a hash
+        of, flags, linear, under, held = recent
+        if of() is jaxpr and flags == active and linear is is_linear and under is settings and (found := held()) is not None:
+            return found  # type: ignore[no-any-return]
     key = ("linearize", active, is_linear, wrapper)
-    return cached(jaxpr, key, lambda: Linearization(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
+    made: Linearization = cached(jaxpr, key, lambda: Linearization(
+        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
+    wrapper.recent = weakref.ref(jaxpr), active, is_linear, settings, weakref.ref(made)
+    return made
 
 
-def pushforward_of(jaxpr: Any, active: tuple[bool, ...], wrapper: Wrapper) -> Pushforward:
-    """The pushforward of a closed jaxpr, traced once."""
-    key = ("push", active, wrapper)
-    return cached(jaxpr, key, lambda: Pushforward(jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, wrapper))
+def pushforward_of(jaxpr: Any, structure: Any, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
+    """A closed jaxpr under a mode that goes forward, traced once; ``structure`` is that of the parts of its inputs."""
+    return cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
+        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))

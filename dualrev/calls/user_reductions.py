@@ -21,10 +21,12 @@ from dualrev._jax.jaxprs import ClosedJaxpr, stage
 from dualrev._jax.primitives import primitive
 from dualrev.calls.call_rows import splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
-from dualrev.linear.maps import LinearMap
+from dualrev.engines.forward import TANGENTS
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
-from dualrev.table.rows import Row, aval_of, register, rows
+from dualrev.table.choosing import ByParameterRow
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.rows import Linearized, Pushed, Row, aval_of, register, rows
 
 Arrays = list[Any]
 #: The user's operation on arrays: entry by entry, all operands at once.
@@ -181,6 +183,7 @@ def application(operation: Callable[[Any], Any], x: Any, indices: Any, updates: 
 class UserOperationRow(Row):
     """A program equivalent to an operation that holds a program on scalars stands in for it, and is differentiated."""
 
+    kind = "call"
     #: The parameters that hold the program and its constants, and those that no derivative needs.
     jaxpr, consts, ignored = "jaxpr", "consts", ("computation",)
 
@@ -211,25 +214,24 @@ class UserOperationRow(Row):
                                        "the operation and may be used any number of times.",
                                        "Reduce with the identity, and combine the result with the other value.")
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        active = tuple([t is not None for t in tangents])
-        self.check(active)
-        return pushforward_of(self.stand_in(primals, params), active, splice(self.primitive))(primals, tangents)
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+        self.check([p is not None for p in parts])
+        structure = mode.flatten(parts)[1]
+        return pushforward_of(self.stand_in(primals, params), structure, splice(self.primitive), mode)(primals, parts)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
+        return pushed
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         self.check(active)
         return linearization_of(self.stand_in(primals, params), active, is_linear, splice(self.primitive))(primals)
 
 
 class ApplyRow(UserOperationRow):
-    """A scatter, which is a function applied in place where it holds one."""
+    """A scatter that holds a function: it is applied in place."""
 
     jaxpr, consts = "update_jaxpr", "update_consts"
-
-    def __init__(self, plain: Row, program: Callable[..., Any]):
-        super().__init__(plain.primitive, program)
-        self.plain = plain
 
     def flat(self, jaxpr: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Arrays:
         operation = entry_by_entry(jaxpr)
@@ -238,18 +240,7 @@ class ApplyRow(UserOperationRow):
     def check(self, active: Sequence[bool]) -> None:
         pass
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        if params[self.jaxpr] is None:
-            return self.plain.jvp(primals, tangents, params)
-        return super().jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        if params[self.jaxpr] is None:
-            return self.plain.linearize(primals, active, params, is_linear)
-        return super().linearize(primals, active, params, is_linear)
-
 
 register(UserOperationRow(lax.reduce_p, reduction))
 register(UserOperationRow(primitive("reduce_window"), windowed_reduction))
-register(ApplyRow(rows[lax.scatter_p], application))
+register(ByParameterRow(rows[lax.scatter_p], ApplyRow(lax.scatter_p, application), lambda params: params[ApplyRow.jaxpr] is not None))

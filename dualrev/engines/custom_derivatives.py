@@ -1,6 +1,7 @@
 """The derivative rules that users attach with ``jax.custom_jvp`` and ``jax.custom_vjp``.
 
-They reach an engine through its trace's ``process_custom_*`` hooks, as flat functions.  A JVP rule is a pushforward, whose
+They reach an engine through its trace's ``process_custom_*`` hooks, as flat functions.  A call with such a rule has a row of its own
+(:class:`CustomJvp`, :class:`CustomVjp`), which every mode reads as it reads those of the table.  A JVP rule is a pushforward, whose
 pull is found by transposing it; a VJP rule is an adjoint, whose push is found by transposing that.
 """
 
@@ -22,6 +23,8 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.options.settings import CustomVjpJvp, current
 from dualrev.table import engine
+from dualrev.table.mode import Mode
+from dualrev.table.rows import Expansion, Row
 
 
 def differentiable(outs: Sequence[Any]) -> list[bool]:
@@ -97,22 +100,6 @@ def linearize_push(push: Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any
     return outs, tape, [slot is not None for slot in tape.out_slots]
 
 
-def linearize_jvp(fun: Any, jvp: Any, primals: Sequence[Any], active: Sequence[bool],
-                  symbolic_zeros: bool) -> tuple[list[Any], LinearMap, list[bool]]:
-    """Outputs and linear map of a user's JVP rule."""
-    try:
-        return linearize_push(lambda xs, ts: call_jvp(fun, jvp, xs, ts, symbolic_zeros), primals, active)
-    except errors.NonLinearError as error:
-        raise errors.jvp_not_linear(defined_at(fun), defined_at(jvp), error) from error
-
-
-def call_once_more(fun: Any, args: Sequence[Any]) -> list[Any]:
-    """A user's function, of which the forward function runs as well."""
-    outs = list(fun.call_wrapped(*args))
-    forget(fun)
-    return outs
-
-
 class AdjointMap(LinearMap):
     """The linear map of a user's VJP rule: residuals and the backward function."""
 
@@ -178,16 +165,95 @@ def _restored(linear_map: AdjointMap, pusher: LinearMap | None) -> AdjointMap:
     return linear_map
 
 
-def call_fwd(fun: Any, fwd: Any, bwd: Any, out_trees: Any, primals: Sequence[Any], active: Sequence[bool],
-             symbolic_zeros: bool) -> tuple[list[Any], AdjointMap]:
-    """Outputs and linear map of a user's VJP rule; inputs that are residuals are not copied."""
-    flags = [part for x, moves in zip(primals, active, strict=True) for part in (x, bool(moves))]
-    results = list(call_rule("fwd", defined_at(fun), fwd, fwd.call_wrapped, *flags))
-    _, residual_tree, forwarded = out_trees()
-    n_new = residual_tree.num_leaves - sum(source is not None for source in forwarded)
-    new, outs = iter(results[:n_new]), results[n_new:]
-    residuals = [next(new) if source is None else primals[source] for source in forwarded]
-    in_avals = tuple([typeof(x) for x in primals])
-    out_avals = tuple([typeof(x) for x in outs])
-    return outs, AdjointMap(residuals, defined_at(fun), bwd, tuple(active), in_avals, out_avals, symbolic_zeros,
-                            current.get().custom_vjp_jvp)
+class UserRule(Row):
+    """The row of one call of a function with a rule of the user's."""
+
+    form = "the user's"
+    where = "a rule of the user's"
+
+    def __init__(self, primitive: Any, fun: Any, call: dict[str, Any]):
+        self.primitive = primitive
+        self.fun = fun
+        #: What the call is bound with where nothing is differentiated.
+        self.call = call
+        self._used: list[Any] = []
+
+    def _again(self, function: Any) -> Any:
+        """A wrapped function of the call, ready to run: what it stored of its results' structure is forgotten if it ran before."""
+        if any(f is function for f in self._used):
+            forget(function)
+        else:
+            self._used.append(function)
+        return function
+
+    def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        outs = list(self._again(self.fun).call_wrapped(*primals))
+        forget(self.fun)  # of the function and its rule, jax expects one to be called
+        return outs
+
+
+class CustomJvp(UserRule):
+    """A call of a function that has a JVP rule."""
+
+    def __init__(self, primitive: Any, fun: Any, rule: Any, symbolic_zeros: bool):
+        super().__init__(primitive, fun, dict(subfuns=(fun, rule), symbolic_zeros=symbolic_zeros))
+        self.rule = rule
+        self.symbolic_zeros = symbolic_zeros
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        return call_jvp(self.fun, self._again(self.rule), primals, tangents, self.symbolic_zeros)
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Any:
+        if is_linear:  # the function itself must be linear, whatever its rule says
+            return Expansion(None, self.fun.call_wrapped)
+        try:
+            return linearize_push(lambda xs, ts: self.jvp(xs, ts, params), primals, [bool(moves) for moves in active])
+        except errors.NonLinearError as error:
+            raise errors.jvp_not_linear(defined_at(self.fun), defined_at(self.rule), error) from error
+
+
+class CustomVjp(UserRule):
+    """A call of a function that has a VJP rule."""
+
+    def __init__(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, out_trees: Any, symbolic_zeros: bool):
+        super().__init__(primitive, fun, dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros))
+        self.fwd = fwd
+        self.bwd = bwd
+        self.out_trees = out_trees
+        self.symbolic_zeros = symbolic_zeros
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+        if current.get().custom_vjp_jvp == "differentiate_primal":
+            return Expansion(None, self.fun.call_wrapped)
+        return super().through(mode, primals, parts, params)
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Any:
+        policy = current.get().custom_vjp_jvp
+        if policy == "error":
+            raise errors.custom_vjp_pushed()
+        if policy == "differentiate_primal":
+            return Expansion(None, self.fun.call_wrapped)
+        outs, linear_map = self.forward(primals, [t is not None for t in tangents])
+        return outs, linear_map.push(*[t for t in tangents if t is not None])
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Any:
+        flags = [bool(moves) for moves in active]
+        pusher: LinearMap | None = None
+        if current.get().custom_vjp_jvp == "differentiate_primal":
+            _, pusher = engine.linearize(lambda *args: self.bind(args, params), primals, flags)
+        outs, linear_map = self.forward(primals, flags)
+        linear_map.pusher = pusher
+        return outs, linear_map, differentiable(outs)
+
+    def forward(self, primals: Sequence[Any], active: Sequence[bool]) -> tuple[list[Any], AdjointMap]:
+        """Outputs and linear map, by the rule's forward function; inputs that are residuals are not copied."""
+        flags = [part for x, moves in zip(primals, active, strict=True) for part in (x, bool(moves))]
+        results = list(call_rule("fwd", defined_at(self.fun), self.fwd, self._again(self.fwd).call_wrapped, *flags))
+        _, residual_tree, forwarded = self.out_trees()
+        n_new = residual_tree.num_leaves - sum(source is not None for source in forwarded)
+        new, outs = iter(results[:n_new]), results[n_new:]
+        residuals = [next(new) if source is None else primals[source] for source in forwarded]
+        in_avals = tuple([typeof(x) for x in primals])
+        out_avals = tuple([typeof(x) for x in outs])
+        return outs, AdjointMap(residuals, defined_at(self.fun), self.bwd, tuple(active), in_avals, out_avals, self.symbolic_zeros,
+                                current.get().custom_vjp_jvp)

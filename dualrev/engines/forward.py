@@ -1,171 +1,78 @@
 """The forward engine: dual numbers.
 
 Each value carries a tangent that is pushed through an operation at once and then forgotten: no tape, so memory does not grow
-with the length of the program.
+with the length of the program.  It is the mode whose parts are tangents (:mod:`dualrev.engines.parts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
-from dualrev import errors
-from dualrev._jax.avals import is_differentiable, typeof
-from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
-from dualrev._jax.traces import (
-    Trace,
-    Tracer,
-    contents,
-    ensure_no_leaks,
-    process,
-    set_current_trace,
-    take_current_trace,
-    to_concrete_value,
-)
-from dualrev.engines import custom_derivatives, references
+from dualrev._jax.avals import tangent_aval
+from dualrev._jax.traces import Trace
+from dualrev.engines.parts import Dual as Dual
+from dualrev.engines.parts import PartsTrace, evaluate
 from dualrev.linear import zeros
-from dualrev.options.settings import current, under
 from dualrev.table import engine
-from dualrev.table.rows import Unfold, row_of
+from dualrev.table.mode import Mode
+from dualrev.table.rows import Row
 
 
-class Dual(Tracer):
-    """A primal value and its tangent."""
+class Tangents(Mode):
+    """The parts of a value are its tangent, an array or None."""
 
-    __slots__ = ("primal", "tangent")
+    name = "forward"
+    pushes = True
 
-    def __init__(self, trace: ForwardTrace, primal: Any, tangent: Any):
-        super().__init__(trace, typeof(primal))
-        self.primal = primal
-        self.tangent = tangent
+    def row(self, row: Row, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+        return row.jvp(primals, parts, params)
 
-    def to_concrete_value(self) -> Any:
-        return to_concrete_value(self.primal)
+    def zero(self, aval: Any) -> Any:
+        return zeros.zeros_of(tangent_aval(aval))
 
-    def get_referent(self) -> Any:
-        return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
+    def full(self, aval: Any) -> Any:
+        return tangent_aval(aval)
 
-    def _contents(self) -> list[tuple[str, Any]]:
-        return contents(self.aval, primal=self.primal, tangent=self.tangent)
+    def fill(self, parts: Any, aval: Any) -> Any:
+        return zeros.instantiate(parts, aval)
 
-    def _short_repr(self) -> str:
-        return f"Dual({self.primal}, tangent={self.tangent})"
+    def flatten(self, parts: Sequence[Any]) -> tuple[list[Any], tuple[bool, ...]]:
+        return [t for t in parts if t is not None], tuple([t is not None for t in parts])
+
+    def unflatten(self, structure: Any, leaves: Sequence[Any]) -> list[Any]:
+        moving = iter(leaves)
+        return [next(moving) if moves else None for moves in structure]
+
+    def avals(self, structure: Any, in_avals: Sequence[Any]) -> list[Any]:
+        return [tangent_aval(a) for a, moves in zip(in_avals, structure, strict=True) if moves]
+
+    def are_like(self, structure: Any) -> list[int | None]:
+        return [i for i, moves in enumerate(structure) if moves]
+
+    def slices(self, parts: Any) -> Any:
+        return parts
+
+    def stacked(self, parts: Any) -> Any:
+        return parts
+
+    def specs(self, spec: Any, parts: Any) -> list[Any]:
+        return [] if parts is None else [spec]
 
 
-class ForwardTrace(Trace):
+TANGENTS = Tangents()
+
+
+class ForwardTrace(PartsTrace):
     """Pushes tangents through each operation as it happens."""
 
     def __init__(self, parent: Trace):
-        super().__init__()
-        self.requires_low = False  # operations that jax would expand before they arrive do arrive (since 0.11)
-        self.parent = parent
-        self.settings = current.get()
-        self.has_references = False
-
-    def dual(self, primal: Any, tangent: Any) -> Any:
-        return primal if tangent is None else Dual(self, primal, tangent)
-
-    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], bool]:
-        """Primals, tangents, and whether any tangent is not zero."""
-        primals, tangents, moves = [], [], False
-        for x in values:
-            if isinstance(x, Dual) and x._trace is self:
-                primals.append(x.primal)
-                tangents.append(x.tangent)
-                moves = True
-            else:
-                primals.append(x)
-                tangents.append(None)
-        return primals, tangents, moves
-
-    @property
-    def main(self) -> Any:
-        """What tells the derivatives of nested calls apart, for libraries that look (Equinox's ``filter_jvp``)."""
-        return self
-
-    def stage_value(self, val: Any) -> Any:
-        return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
-
-    def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
-        if primitive in references.MAKERS:
-            self.has_references = True
-            return references.make(self, primitive, tracers, params)
-        if self.has_references and references.holds_box(self, tracers):
-            return references.operate(self, primitive, tracers, params)
-        primals, tangents, moves = self.split(tracers)
-        if not moves:
-            return process(self.parent, primitive, primals, params)
-        row = row_of(primitive, "forward")
-        with set_current_trace(self.parent):
-            try:
-                outs, tangents_out = under(self.settings, row.jvp, primals, tangents, params)
-            except Unfold as program:
-                with set_current_trace(self):
-                    return program.run(*tracers)
-        if primitive.multiple_results:
-            return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
-        return self.dual(outs[0], tangents_out[0])
-
-    def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
-        with set_current_trace(self.parent):
-            operands, params, pack = stage_shard_map(fun, tracers, settings)
-        primals, _, moves = self.split(operands)
-        if not moves:
-            with set_current_trace(self.parent):
-                return pack(rebind_shard_map(params, primals))
-        return pack(self.process_primitive(primitive, operands, params))
-
-    def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
-        with set_current_trace(self):
-            return fun.call_wrapped(*tracers)
-
-    def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
-                                symbolic_zeros: bool) -> list[Any]:
-        references.keep_out(self, primitive, tracers)
-        primals, tangents, moves = self.split(tracers)
-        if not moves:
-            return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
-        with set_current_trace(self.parent):
-            outs, tangents_out = under(self.settings, custom_derivatives.call_jvp, fun, jvp, primals, tangents, symbolic_zeros)
-        return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
-
-    def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
-                                out_trees: Any, symbolic_zeros: bool) -> list[Any]:
-        references.keep_out(self, primitive, tracers)
-        primals, tangents, moves = self.split(tracers)
-        if not moves:
-            params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
-            return process(self.parent, primitive, primals, params)
-        policy = self.settings.custom_vjp_jvp
-        if policy == "error":
-            raise errors.custom_vjp_pushed()
-        if policy == "differentiate_primal":
-            with set_current_trace(self):
-                return list(fun.call_wrapped(*tracers))
-        active = [t is not None for t in tangents]
-        with set_current_trace(self.parent):
-            outs, linear_map = under(self.settings, custom_derivatives.call_fwd, fun, fwd, bwd, out_trees, primals, active,
-                                     symbolic_zeros)
-            tangents_out = under(self.settings, linear_map.push, *[t for t in tangents if t is not None])
-        return [self.dual(x, t) for x, t in zip(outs, tangents_out, strict=True)]
+        super().__init__(parent, TANGENTS)
 
 
-def push_through(fun: Callable[..., Sequence[Any]], primals: Sequence[Any],
-                 tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """``(outs, tangents out)`` of a flat function; a tangent of None is zero."""
-    with take_current_trace() as parent:
-        trace = ForwardTrace(parent)
-        with ensure_no_leaks(trace):
-            try:
-                with set_current_trace(trace):
-                    results = list(fun(*[trace.dual(x, t) for x, t in zip(primals, tangents, strict=True)]))
-                references.check_results(trace, results)
-                outs, tangents_out, _ = trace.split(results)
-            finally:
-                trace.invalidate()
-            del trace, results
-    return outs, [t if t is not None and is_differentiable(typeof(x)) else None
-                  for x, t in zip(outs, tangents_out, strict=True)]
+#: ``push_through(fun, primals, tangents) -> (outs, tangents out)`` of a flat function; a tangent of None is zero.
+push_through = functools.partial(evaluate, TANGENTS)
 
 
 def zeros_like_outs(outs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:

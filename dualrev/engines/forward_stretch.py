@@ -7,7 +7,7 @@ is taped.  At the end of the stretch, what is still alive gets an entry on the t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jax import lax
@@ -18,12 +18,10 @@ from dualrev.engines import forward
 from dualrev.linear.basis import count, matrix, push_all, units
 from dualrev.linear.zeros import zeros_of
 from dualrev.options.settings import under
+from dualrev.table.rows import Row
 
 if TYPE_CHECKING:
     from dualrev.engines.reverse import TapeTrace
-
-Run = Callable[[forward.ForwardTrace, Sequence[Any]], Sequence[Any]]
-
 
 class Stretch:
     """Values of a tape that are pushed through operations, and what they depend on."""
@@ -37,8 +35,8 @@ class Stretch:
         #: What was computed here and somebody still holds.
         self.alive: dict[int, weakref.ref[Any]] = {}
 
-    def operate(self, tracers: Sequence[Any], run: Run) -> list[Any]:
-        """An operation on values of the tape: ``run(trace, values)`` does it under a forward trace."""
+    def operate(self, row: Row, tracers: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        """An operation on values of the tape."""
         trace = self.trace
         primals, slots, _ = trace.split(tracers)
         first = next(i for i, slot in enumerate(slots) if slot is not None)
@@ -52,7 +50,11 @@ class Stretch:
             tangents = [None if slot is None else self._in_basis(slot, basis) for slot in slots]
 
             def push(ts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-                return forward.push_through(lambda *values: run(values[first]._trace, values), primals, ts)
+                def run(*values: Any) -> Sequence[Any]:
+                    inner: forward.ForwardTrace = values[first]._trace
+                    return inner.operate(row, values, *inner.split(values)[:2], params)
+
+                return forward.push_through(run, primals, ts)
 
             outs, moved = under(trace.settings, push_all, push, tangents)
         return [out if t is None else self._watch(out, basis, t) for out, t in zip(outs, moved, strict=True)]

@@ -16,7 +16,7 @@ out.  Its finite part, times ``1/ε``, is infinite unless the function does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,19 +26,6 @@ from dualrev._jax.traces import Trace
 from dualrev.engines.forward import Dual, ForwardTrace, push_through
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.poles import size, without_pole
-
-
-def singular_ops(linear_map: Any) -> Iterator[Any]:
-    """The maps on a tape, and in compiled functions on it, of rows that may have poles."""
-    waiting = [linear_map]
-    while waiting:
-        current = waiting.pop()
-        if isinstance(current, Tape):
-            waiting.extend(entry[0] for entry in current.entries)
-        elif hasattr(current, "linearization") and hasattr(current, "tape"):
-            waiting.append(current.tape())
-        elif hasattr(getattr(getattr(current, "site", None), "row", None), "is_singular"):
-            yield current
 
 
 class InfinitesimalTrace(ForwardTrace):
@@ -64,9 +51,9 @@ class SplitMap(LinearMap):
         self.treedef = treedef
 
     def inner_maps(self) -> list[LinearMap]:
-        return [self.tape(self.leaves)]
+        return [self.tape_of(self.leaves)]
 
-    def tape(self, leaves: Sequence[Any]) -> Tape:
+    def tape_of(self, leaves: Sequence[Any]) -> Tape:
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
 
     def run(self, direction: str, given: Sequence[Any], given_parts: Sequence[Any]) -> tuple[list[Any], list[Any], list[bool]]:
@@ -78,7 +65,7 @@ class SplitMap(LinearMap):
 
         def move(*flat: Any) -> list[Any]:
             values = iter(flat[n:])
-            moved = getattr(self.tape(flat[:n]), direction)(*[None if x is None else next(values) for x in given])
+            moved = getattr(self.tape_of(flat[:n]), direction)(*[None if x is None else next(values) for x in given])
             which[:] = [x is not None for x in moved]
             return [x for x in moved if x is not None]
 

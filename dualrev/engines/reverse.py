@@ -9,6 +9,8 @@ The same trace transposes: given :class:`Unknown` inputs, a *linear* program is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import is_not
 from typing import Any
 
 import jax
@@ -17,7 +19,6 @@ from dualrev import errors
 from dualrev._jax.avals import abstract_outputs, is_differentiable, typeof
 from dualrev._jax.custom_rules import forget
 from dualrev._jax.new_primitives import region_bound
-from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import (
     Trace,
@@ -29,11 +30,13 @@ from dualrev._jax.traces import (
     take_current_trace,
     to_concrete_value,
 )
-from dualrev.engines import custom_derivatives, forward_stretch, infinitesimal, references
+from dualrev.engines import forward_stretch, infinitesimal, references
+from dualrev.engines.base import EngineTrace, many
+from dualrev.engines.custom_derivatives import CustomVjp
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.options.settings import Wide, current, under
 from dualrev.table import engine
-from dualrev.table.rows import Split, Unfold, Unknown, aval_of, row_of
+from dualrev.table.rows import Expansion, Linearized, Pushed, Row, Split, Unknown, aval_of
 
 
 class Taped(Tracer):
@@ -60,13 +63,13 @@ class Taped(Tracer):
         return f"Taped({value}, slot {self.slot})"
 
 
-class TapeTrace(Trace):
+class TapeTrace(EngineTrace):
     """Writes down the linear map of each operation as it happens."""
 
+    mode_name = "reverse"
+
     def __init__(self, parent: Trace, is_linear: bool = False, is_whole: bool = False):
-        super().__init__()
-        self.requires_low = False  # operations that jax would expand before they arrive do arrive (since 0.11)
-        self.parent = parent
+        super().__init__(parent)
         self.is_linear = is_linear
         self.is_whole = is_whole
         #: Whether the forward function of a user's custom_vjp is running, in a linear program.
@@ -74,21 +77,16 @@ class TapeTrace(Trace):
         self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
         self.sources: list[Any] = []
         self.n_slots = 0
-        self.settings = current.get()
-        self.has_references = False
         #: Slots whose cotangents accumulate in a dtype of their own.
         self.wide: dict[int, Wide] = {}
         #: The modes of the ``with`` blocks that are open, and the stretch in forward mode if the innermost one asks for it.
         self.modes: list[str] = []
         self.stretch: forward_stretch.Stretch | None = None
 
-    def new_slot(self) -> int:
+    def watch(self, primal: Any) -> Taped:
         slot = self.n_slots
         self.n_slots = slot + 1
-        return slot
-
-    def watch(self, primal: Any) -> Taped:
-        return Taped(self, primal, self.new_slot())
+        return Taped(self, primal, slot)
 
     def split(self, values: Sequence[Any]) -> tuple[list[Any], list[int | None], bool]:
         """Primals, slots (None for constants), and whether anything is watched."""
@@ -121,55 +119,48 @@ class TapeTrace(Trace):
         self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
         return results
 
-    @property
-    def main(self) -> Any:
-        """What tells the derivatives of nested calls apart, for libraries that look (Equinox's ``filter_jvp``)."""
-        return self
+    def row_of(self, primitive: Any) -> Row:
+        try:
+            return super().row_of(primitive)
+        except errors.MissingRuleError as error:
+            if not self.is_linear:
+                raise
+            return MissingRow(primitive, error)
 
-    def stage_value(self, val: Any) -> Any:
-        return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
-
-    def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
-        if primitive in references.MAKERS:
-            self.has_references = True
-            return references.make(self, primitive, tracers, params)
-        if self.has_references and references.holds_box(self, tracers):
-            return references.operate(self, primitive, tracers, params)
-        if primitive is region_bound:
-            return self.enter_or_leave(params)
-        primals, slots, moves = self.split(tracers)
-        if not moves:
-            return process(self.parent, primitive, primals, params)
+    def operate(self, row: Row, tracers: Sequence[Any], primals: Sequence[Any], marks: Sequence[Any],
+                params: dict[str, Any]) -> Sequence[Any]:
         if self.stretch is not None:
-            results = self.stretch.operate(tracers, lambda trace, values: _many(trace.process_primitive(primitive, values, params)))
-            return results if primitive.multiple_results else results[0]
-        active: tuple[Any, ...] = tuple([slot is not None for slot in slots])
+            return self.stretch.operate(row, tracers, params)
+        active: tuple[Any, ...] = tuple(map(is_not, marks, repeat(None)))
         if self.wide:
-            active = tuple([slot is not None and self.wide.get(slot, True) for slot in slots])
+            active = tuple([slot is not None and self.wide.get(slot, True) for slot in marks])
         with set_current_trace(self.parent):
             try:
-                row = row_of(primitive, "reverse")
-                outs, linear_map, active_outs = under(self.settings, row.linearize, primals, active, params, self.is_linear)
-            except Unfold as program:
-                if self.is_whole or program.plain is None:
-                    with set_current_trace(self):
-                        return program.run(*tracers)
-                outs, linear_map, active_outs = program.plain
-            except Split as poles:
-                outs, linear_map, active_outs = poles.plain
-                if self.is_whole:
-                    splitter = self.infinitesimal()
-                    with set_current_trace(splitter):
-                        outs, linear_map, active_outs = under(self.settings, poles.linearize, splitter.dual)
+                if row.chooses:
+                    row = row.choose(primals, active, params)
+                if current.get() is self.settings:
+                    result = row.linearize(primals, active, params, self.is_linear)
+                else:
+                    result = under(self.settings, row.linearize, primals, active, params, self.is_linear)
             except (errors.NonLinearError, errors.MissingRuleError, errors.NoDerivativeError) as error:
                 if not self.is_linear:
                     raise
-                # What nothing linear depends on may be as it likes; a cotangent that arrives here raises.
-                outs = [Unknown(a) for a in abstract_outputs(primitive, [aval_of(x) for x in primals], params)]
-                has_tangents = any(is_differentiable(out.aval) for out in outs)
-                linear_map, active_outs = NonLinearMap(len(outs), has_tangents, type(error), error.template), [True] * len(outs)
-        results = self.record(outs, linear_map, active_outs, slots)
-        return results if primitive.multiple_results else results[0]
+                result = not_linear(row, primals, params, error)
+        if type(result) is not tuple:
+            if type(result) is Expansion and (self.is_whole or result.plain is None):
+                with set_current_trace(self):
+                    return many(result.run(*tracers))
+            result = self.split_poles(result) if type(result) is Split and self.is_whole else result.plain
+        outs, linear_map, active_outs = result
+        return self.record(outs, linear_map, active_outs, marks)
+
+    def split_poles(self, found: Split) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+        """The linearization without poles, under the trace that primals are computed under once an eigenvalue has been split."""
+        if not isinstance(self.parent, infinitesimal.InfinitesimalTrace):
+            self.parent = infinitesimal.InfinitesimalTrace(self.parent)
+        with set_current_trace(self.parent):
+            split: tuple[list[Any], LinearMap, Sequence[bool]] = under(self.settings, found.linearize, self.parent.dual)
+        return split
 
     def enter_or_leave(self, params: dict[str, Any]) -> Any:
         """The bound of a ``with`` block that asks for a mode; traces around this one learn of it too."""
@@ -188,78 +179,51 @@ class TapeTrace(Trace):
             self.stretch.close()
             self.stretch = None
 
-    def infinitesimal(self) -> infinitesimal.InfinitesimalTrace:
-        """The trace that primals are computed under once an eigenvalue has been split."""
-        if not isinstance(self.parent, infinitesimal.InfinitesimalTrace):
-            self.parent = infinitesimal.InfinitesimalTrace(self.parent)
-        return self.parent
-
-    def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
-        with set_current_trace(self.parent):
-            operands, params, pack = stage_shard_map(fun, tracers, settings)
-        primals, _, moves = self.split(operands)
-        if not moves:
-            with set_current_trace(self.parent):
-                return pack(rebind_shard_map(params, primals))
-        return pack(self.process_primitive(primitive, operands, params))
-
-    def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
-        with set_current_trace(self):
-            return fun.call_wrapped(*tracers)
-
-    def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
-                                symbolic_zeros: bool) -> list[Any]:
-        references.keep_out(self, primitive, tracers)
-        primals, slots, moves = self.split(tracers)
-        if not moves:
-            return process(self.parent, primitive, primals, dict(subfuns=(fun, jvp), symbolic_zeros=symbolic_zeros))
-        if self.stretch is not None:
-            return self.stretch.operate(tracers, lambda trace, values: trace.process_custom_jvp_call(
-                primitive, fun, jvp, values, symbolic_zeros=symbolic_zeros))
-        if self.is_linear:  # the function itself must be linear, whatever its rule says
-            with set_current_trace(self):
-                return list(fun.call_wrapped(*tracers))
-        with set_current_trace(self.parent):
-            outs, linear_map, active_outs = under(self.settings, custom_derivatives.linearize_jvp, fun, jvp, primals,
-                                                  [s is not None for s in slots], symbolic_zeros)
-        return self.record(outs, linear_map, active_outs, slots)
-
     def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
                                 out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+        if not (self.is_linear and self.split(tracers)[2]):
+            return super().process_custom_vjp_call(primitive, fun, fwd, bwd, tracers, out_trees=out_trees,
+                                                   symbolic_zeros=symbolic_zeros)
         references.keep_out(self, primitive, tracers)
-        primals, slots, moves = self.split(tracers)
-        if not moves:
-            params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
-            return process(self.parent, primitive, primals, params)
-        if self.stretch is not None:
-            return self.stretch.operate(tracers, lambda trace, values: trace.process_custom_vjp_call(
-                primitive, fun, fwd, bwd, values, out_trees=out_trees, symbolic_zeros=symbolic_zeros))
-        active = [s is not None for s in slots]
-        if self.is_linear:
-            with set_current_trace(self):
-                if self.is_in_forward:  # forward functions often call the function itself
-                    return list(fun.call_wrapped(*tracers))
-                self.is_in_forward = True
-                try:
-                    outs, linear_map = custom_derivatives.call_fwd(fun, fwd, bwd, out_trees, tracers, active, symbolic_zeros)
-                finally:
-                    self.is_in_forward = False
-                if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
-                    forget(fwd)
-                    return list(fun.call_wrapped(*tracers))
-            return self.record([Unknown(typeof(x)) for x in outs], linear_map, [True] * len(outs), slots)
-        with set_current_trace(self.parent):
-            pusher: LinearMap | None = None
-            if self.settings.custom_vjp_jvp == "differentiate_primal":
-                _, pusher = under(self.settings, linearize, lambda *args: custom_derivatives.call_once_more(fun, args), primals, active)
-            outs, linear_map = under(self.settings, custom_derivatives.call_fwd, fun, fwd, bwd, out_trees, primals, active,
-                                     symbolic_zeros)
-            linear_map.pusher = pusher
-        return self.record(outs, linear_map, custom_derivatives.differentiable(outs), slots)
+        slots = self.split(tracers)[1]
+        with set_current_trace(self):
+            if self.is_in_forward:  # forward functions often call the function itself
+                return list(fun.call_wrapped(*tracers))
+            self.is_in_forward = True
+            rule = CustomVjp(primitive, fun, fwd, bwd, out_trees, symbolic_zeros)
+            try:
+                outs, linear_map = rule.forward(tracers, [s is not None for s in slots])
+            finally:
+                self.is_in_forward = False
+            if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
+                forget(fwd)
+                return list(fun.call_wrapped(*tracers))
+        return self.record([Unknown(typeof(x)) for x in outs], linear_map, [True] * len(outs), slots)
 
 
-def _many(results: Any) -> Sequence[Any]:
-    return results if isinstance(results, (list, tuple)) else [results]
+TapeTrace.handlers = TapeTrace.handlers | {region_bound: lambda trace, _primitive, _tracers, params: trace.enter_or_leave(params)}
+
+
+class MissingRow(Row):
+    """Stands in a linear program for the row of a primitive that has none."""
+
+    def __init__(self, primitive: Any, error: errors.MissingRuleError):
+        super().__init__(primitive)
+        self.error = error
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+        raise self.error
+
+    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+        raise self.error
+
+
+def not_linear(row: Row, primals: Sequence[Any], params: dict[str, Any],
+               error: errors.DualrevError) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+    """In a linear program, what nothing linear depends on may be as it likes; a cotangent that arrives here raises."""
+    outs: list[Any] = [Unknown(a) for a in abstract_outputs(row.primitive, [aval_of(x) for x in primals], params)]
+    has_tangents = any(is_differentiable(out.aval) for out in outs)
+    return outs, NonLinearMap(len(outs), has_tangents, type(error), error.template), [True] * len(outs)
 
 
 class NonLinearMap(LinearMap):

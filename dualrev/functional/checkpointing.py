@@ -13,7 +13,7 @@ from dualrev._jax import checkpoints
 from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
 from dualrev.options.schedules import Schedule, check_schedule
-from dualrev.programs.recomputation import Scheduled, min_cut
+from dualrev.table.recomputation import Scheduled, min_cut
 
 #: What may be asked for: a policy, the automatic one, or none, which stores the inputs alone.
 Policy: TypeAlias = checkpoints.Policy | Literal["auto"] | None

@@ -19,7 +19,7 @@ from dualrev._jax.trees import PyTree
 from dualrev.functional import coordinates, lineax_operator
 from dualrev.functional.results import Structure
 from dualrev.linear.algebra import is_number
-from dualrev.linear.maps import LinearMap, Tape
+from dualrev.linear.maps import LinearMap
 from dualrev.linear.residuals import Origins, Residuals, nbytes_of
 
 if TYPE_CHECKING:
@@ -242,12 +242,11 @@ def count_ops(linear_map: LinearMap) -> Counter[str]:
     waiting = [linear_map]
     while waiting:
         current = waiting.pop()
-        if isinstance(current, Tape):
-            waiting.extend(entry[0] for entry in current.entries)
-        elif (inner := getattr(current, "inner_maps", None)) is not None:
-            waiting.extend(inner())
-        else:
+        inner = current.inner_maps()
+        if inner is None:
             counts[current.name] += 1
+        else:
+            waiting.extend(inner)
     return counts
 
 

@@ -24,7 +24,8 @@ from dualrev.functional.results import Structure
 from dualrev.linear.algebra import MadeOfMaps
 from dualrev.linear.maps import LinearMap, Tape
 from dualrev.options.settings import Settings, settings_of, using
-from dualrev.table.rows import OpRow, Row, Site, row_of
+from dualrev.table.operations import OpRow, Site
+from dualrev.table.rows import Row, row_of
 
 T = TypeVar("T")
 

@@ -21,8 +21,9 @@ from dualrev.functional import checks
 from dualrev.linear import zeros
 from dualrev.linear.zeros import Tangent
 from dualrev.table import forms
+from dualrev.table.operations import OpRow
 from dualrev.table.pushforward import pushforward as pushforward_row
-from dualrev.table.rows import OpRow, rows
+from dualrev.table.rows import rows
 
 #: The arguments of a user's function, and what it returns.
 P = ParamSpec("P")
@@ -108,11 +109,11 @@ def rule(target: Primitive | Callable[P, Out] | None = None, *, partials: Sequen
 
 def _register_row(primitive: Primitive, partials: Sequence[PartialDerivative] | None, pushforward: Callable[..., PyTree] | None,
                   adjoint: Adjoint | None) -> None:
-    """State a row, and have all that it returns checked."""
+    """State a row, and have all that it returns checked; its signatures are no promise that the operation is linear in anything."""
     if partials is not None:
-        forms.elementwise(primitive, *partials)
+        forms.elementwise(primitive, *partials, cost="work", linear_in=())
     elif pushforward is not None:
-        pushforward_row(primitive, pushforward)
+        pushforward_row(primitive, pushforward, linear_in=())
     elif callable(adjoint):
         forms.linear(primitive, adjoint)
     else:

@@ -16,8 +16,8 @@ from jax import lax
 
 from dualrev._jax.avals import DType
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap, Tangent, Tangents
-from dualrev.linear.residuals import Kept, kept
+from dualrev.linear.maps import Kept, LinearMap, Tangent, Tangents
+from dualrev.linear.residuals import kept
 from dualrev.options.settings import Settings, under
 
 #: The multiple of a map: a number of Python's, or a scalar array.
@@ -30,8 +30,7 @@ class MadeOfMaps(LinearMap):
     __slots__ = ()
 
     @abstractmethod
-    def inner_maps(self) -> Sequence[LinearMap]:
-        """The maps that this one is made of."""
+    def inner_maps(self) -> Sequence[LinearMap]: ...
 
     def kept(self) -> Iterator[Kept]:
         for part in self.inner_maps():
@@ -53,14 +52,14 @@ class ScaledMap(MadeOfMaps):
 
     def kept(self) -> Iterator[Kept]:
         yield from super().kept()
-        if hasattr(self.factor, "dtype"):
+        if not is_number(self.factor):
             yield self.factor, self.name, ""  # type: ignore[misc]  # it is an array
 
     def _times(self, t: Tangent) -> Tangent:
         if t is None:
             return None
         factor = self.factor
-        if not hasattr(factor, "dtype"):
+        if is_number(factor):
             return lax.mul(t, lax.full_like(t, factor))
         factor = lax.convert_element_type(factor, t.dtype)
         return lax.mul(t, lax.broadcast(factor, t.shape))

@@ -10,7 +10,7 @@ A :class:`Tape` is a linear map made of linear maps: the derivative of a whole f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import jax
@@ -26,12 +26,19 @@ from dualrev.linear.zeros import Tangent as Tangent
 #: Tangents of all inputs or outputs of a map, or cotangents: an array each, or None for zero.
 Tangents: TypeAlias = tuple[Tangent, ...]
 
+#: A residual: the array, the operation that keeps it, and the user's line.
+Kept: TypeAlias = tuple[jax.Array, str, str]
+
 #: A map on a tape, the slots that it reads and those that it writes; None for an output that is constant.
 Entry: TypeAlias = tuple["LinearMap", tuple[int, ...], tuple[int | None, ...]]
 
 
 class LinearMap(ABC):
-    """The derivative of one call at one point."""
+    """The derivative of one call at one point.
+
+    ``push`` and ``pull`` are what a map must state.  The rest is asked by those that look into maps, and has an answer that is right
+    for the derivative of one operation.
+    """
 
     __slots__ = ()
 
@@ -52,6 +59,26 @@ class LinearMap(ABC):
     def unstaged(self) -> LinearMap | None:
         """The same map one operation at a time, of one that runs as a compiled program; None where there is no such thing."""
         return None
+
+    def inner_maps(self) -> Sequence[LinearMap] | None:
+        """The maps that this one is made of, whatever their residuals; None for the derivative of one operation."""
+        return None
+
+    def tape(self) -> Tape | None:
+        """The tape that this map runs, with the map's own residuals in place (those of a loop: stacked); None where there is none."""
+        return None
+
+    def kept(self) -> Iterable[Kept] | None:
+        """``(array, operation, line)`` for each array that the map keeps, where it knows better than its tape and its leaves do."""
+        return None
+
+    def singular_parts(self) -> Iterator[LinearMap]:
+        """The operations in this map that may divide by zero at some values, each to be asked :meth:`is_singular`."""
+        return iter(())
+
+    def is_singular(self) -> bool:
+        """Whether the map divides by zero at its values, which are known."""
+        return False
 
 
 class Tape(LinearMap):
@@ -139,6 +166,16 @@ class Tape(LinearMap):
                 moving.update(slot for slot, moves in zip(ins, linear_map.reached(arrived, len(ins)), strict=True) if moves)
         return [slot in moving for slot in self.in_slots]
 
+    def inner_maps(self) -> Sequence[LinearMap]:
+        return [linear_map for linear_map, _, _ in self.entries]
+
+    def tape(self) -> Tape:
+        return self
+
+    def singular_parts(self) -> Iterator[LinearMap]:
+        for linear_map, _, _ in self.entries:
+            yield from linear_map.singular_parts()
+
     def _located(self, direction: str, k: int, moving: Sequence[Tangent], error: Exception) -> Exception:
         """What to raise where ``jax_debug_nans`` objects to a push or pull of an entry: which operation it was, and where."""
         linear_map, source = self.entries[k][0], self.sources[k]
@@ -158,7 +195,7 @@ class Tape(LinearMap):
         sources: list[SourceInfo | None] = []
         for entry, source in zip(reversed(self.entries), reversed(self.sources), strict=True):
             _, ins, outs = entry
-            if any(slot in needed for slot in outs if slot is not None):
+            if not needed.isdisjoint(outs):
                 needed.update(ins)
                 kept.append(entry)
                 sources.append(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol
 
 import jax
 from rich.box import SIMPLE_HEAD
@@ -15,12 +15,9 @@ from rich.table import Table
 from dualrev._jax.avals import ArrayLike
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.trees import PyTreeDef
-from dualrev.linear.maps import LinearMap, Tape
+from dualrev.linear.maps import Kept, LinearMap, Tape
 
 Kind = Literal["input", "output", "constant", "intermediate"]
-
-#: An array, the operation that keeps it, and the user's line.
-Kept: TypeAlias = tuple[jax.Array, str, str]
 
 
 @dataclass(frozen=True)
@@ -110,18 +107,15 @@ def _paths(tree: PyTreeDef) -> list[str]:
 
 
 def kept(linear_map: LinearMap, line: str = "") -> Iterator[Kept]:
-    """``(array, operation, line)`` of each residual.
-
-    A map of many operations says what it holds by ``kept()``, or is looked into by ``tape()``, its tape with the residuals in place.
-    """
+    """``(array, operation, line)`` of each residual: as the map says (:meth:`LinearMap.kept`), or else as its tape does."""
     if isinstance(linear_map, Tape):
         for (entry, _, _), source in zip(linear_map.entries, linear_map.sources, strict=True):
             yield from kept(entry, (line_of(source) if source is not None else "") or line)
-    elif hasattr(linear_map, "kept"):
-        yield from [(x, op, own or line) for x, op, own in linear_map.kept()]
+    elif (stated := linear_map.kept()) is not None:
+        yield from [(x, op, own or line) for x, op, own in stated]
     else:
-        if hasattr(linear_map, "tape"):
-            yield from kept(linear_map.tape(), line)
+        if (tape := linear_map.tape()) is not None:
+            yield from kept(tape, line)
         # What is held for several operations together, and what no entry of the tape inside has named.
         yield from [(x, linear_map.name, line) for x in jax.tree_util.tree_leaves(linear_map)]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax.avals import ArrayLike, ShapedArray, is_array_like
-from dualrev._jax.jaxprs import Atom, ClosedJaxpr, hoisted, jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, hoisted, is_literal, jaxpr_as_fun, stage
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree, PyTreeDef
 
@@ -95,7 +95,7 @@ class Traced:
         env = dict(zip(body.invars, operands, strict=True))
 
         def value(atom: Atom) -> jax.Array:
-            found: jax.Array = atom.val if hasattr(atom, "val") else env[atom]
+            found: jax.Array = atom.val if is_literal(atom) else env[atom]
             return found
 
         (eqn,) = body.eqns

@@ -50,7 +50,7 @@ psum_invariant = primitive("psum_invariant")
 pvary = primitive("pvary")
 linear(psum, unsum)
 linear(psum_invariant, lambda ct, _, *, axes: pvary.bind(ct, axes=axes))
-linear(pvary, lambda ct, _, *, axes: psum_invariant.bind(ct, axes=axes))
+linear(pvary, lambda ct, _, *, axes: psum_invariant.bind(ct, axes=axes), cost="moves")
 
 
 # --------------------------------------------------------------------------------------------------------- maxima and minima

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,11 +34,13 @@ from jax import lax
 
 from dualrev._jax.new_primitives import entrywise_primitive
 from dualrev._jax.primitives import add_any_p, primitive
-from dualrev.linear.maps import LinearMap
 from dualrev.rules.contract import cast_like
-from dualrev.table.forms import BilinearRow, ElementwiseRow, by_kind, elementwise, gather_up, linear, over, spread
+from dualrev.table.adjoints import BilinearRow
+from dualrev.table.choosing import ByParameterRow
+from dualrev.table.forms import by_kind, elementwise, linear, over
+from dualrev.table.partials import ElementwiseRow, gather_up, spread
 from dualrev.table.pushforward import PushforwardRow, pushforward
-from dualrev.table.rows import Row, ZeroRow, register, rows
+from dualrev.table.rows import AllBut, ZeroRow, register, rows
 
 
 def is_complex(x: Any) -> bool:
@@ -101,27 +103,6 @@ elementwise(lax.sub_p, 1, -1)
 elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 
-class ByParameterRow(Row):
-    """One row for the usual parameters, another for those that ``is_special``."""
-
-    def __init__(self, plain: Row, special: Row, is_special: Callable[[dict[str, Any]], bool]):
-        super().__init__(plain.primitive)
-        self.form = plain.form
-        self.plain = plain
-        self.special = special
-        self.is_special = is_special
-
-    def row(self, params: dict[str, Any]) -> Row:
-        return self.special if self.is_special(params) else self.plain
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return self.row(params).jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return self.row(params).linearize(primals, active, params, is_linear)
-
-
 def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
     """Products, and their sums over what was broadcast, are those of the wider dtype."""
     return cast_like(gather_up(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
@@ -129,13 +110,13 @@ def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
 
 if "out_dtype" in inspect.signature(lax.mul).parameters:
     # A product may be asked for in a dtype of its own, to which both operands are converted first.
-    widening = BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)))
+    widening = BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)), cost="entrywise")
     register(ByParameterRow(rows[lax.mul_p], widening, lambda params: params["out_dtype"] is not None))
 # d(x/y)/dy = -(x/y)/y: no power of y that could overflow.  The sign stands between the quotients, because the compiler makes
 # x/(y·y) of (x/y)/y.
 elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.div(lax.neg(out), y))
 # x - out is y times the quotient exactly, so that rounding finds the whole number that jax recomputes from x/y.
-elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))))
+elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))), linear_in=())
 elementwise(lax.square_p, lambda x: times(x, 2))
 maybe("one_minus_square", lambda x: times(x, -2))
 # An operation, since its derivative is not that of its formula: of u² the product with an infinite cotangent is NaN at 1.
@@ -194,7 +175,7 @@ def polynomial_program(ts: Any, x: Any, *coefficients: Any) -> Any:
 
 
 if (polynomial := primitive("polynomial")) is not None:
-    pushforward(polynomial, polynomial_program)
+    pushforward(polynomial, polynomial_program, cost="entrywise", linear_in=AllBut(0))
 
 # -------------------------------------------------------------------------------------------- exponentials and logarithms
 
@@ -369,7 +350,7 @@ elementwise(
     lambda low, x, high: where_true(lax.bitwise_and(lax.gt(x, low), lax.lt(x, high)), x),
     lambda _, x, high: where_true(lax.lt(high, x), x),
 )
-elementwise(lax.nextafter_p, 1, None)
+elementwise(lax.nextafter_p, 1, None, linear_in=())
 
 
 def abs_partial(x: Any) -> Any:
@@ -392,13 +373,14 @@ def complex_sign_program(t: Any, x: Any, *, out: Any) -> Any:
     return lax.mul(out, lax.complex(lax.full_like(turn, 0), turn))
 
 
-by_kind(ElementwiseRow(lax.abs_p, abs_partial), PushforwardRow(lax.abs_p, complex_abs_program, None, False))
-by_kind(ZeroRow(lax.sign_p), PushforwardRow(lax.sign_p, complex_sign_program, None, False))
+by_kind(ElementwiseRow(lax.abs_p, abs_partial), PushforwardRow(lax.abs_p, complex_abs_program, cost="entrywise"))
+by_kind(ZeroRow(lax.sign_p, "entrywise"), PushforwardRow(lax.sign_p, complex_sign_program, cost="entrywise"))
 
 # ------------------------------------------------------------------------------------------------------- real and complex
 
 # Adjoints are transposes for the pairing Re Σ t · ct, without conjugation, as in jax.
-linear(lax.real_p, lambda ct, _: lax.complex(ct, lax.full_like(ct, 0)))
-linear(lax.imag_p, lambda ct, _: lax.complex(lax.full_like(ct, 0), lax.neg(ct)))
-linear(lax.complex_p, lambda ct, x, _: gather_up(lax.real(ct), x.shape), lambda ct, _, y: gather_up(lax.neg(lax.imag(ct)), y.shape))
-linear(lax.conj_p, lambda ct, x: lax.conj(ct) if is_complex(x) else lax.real(ct))
+linear(lax.real_p, lambda ct, _: lax.complex(ct, lax.full_like(ct, 0)), cost="entrywise")
+linear(lax.imag_p, lambda ct, _: lax.complex(lax.full_like(ct, 0), lax.neg(ct)), cost="entrywise")
+linear(lax.complex_p, lambda ct, x, _: gather_up(lax.real(ct), x.shape), lambda ct, _, y: gather_up(lax.neg(lax.imag(ct)), y.shape),
+       cost="entrywise")
+linear(lax.conj_p, lambda ct, x: lax.conj(ct) if is_complex(x) else lax.real(ct), cost="entrywise")

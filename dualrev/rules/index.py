@@ -15,9 +15,12 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
-from dualrev.table.forms import LinearRow, linear
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ByParameterRow
+from dualrev.table.forms import linear
+from dualrev.table.operations import Site
 from dualrev.table.pushforward import PushforwardRow, pushforward
-from dualrev.table.rows import Site, register
+from dualrev.table.rows import register
 
 # ------------------------------------------------------------------------------------------------------- dynamic slices
 
@@ -29,11 +32,12 @@ def dynamic_slice_transpose(ct: Any, x: Any, *starts: Any) -> Any:
     return lax.dynamic_update_slice_p.bind(zeros.zeros_of(x), ct, *starts)
 
 
-linear(lax.dynamic_slice_p, dynamic_slice_transpose)
+linear(lax.dynamic_slice_p, dynamic_slice_transpose, cost="moves")
 
 linear(lax.dynamic_update_slice_p,
        lambda ct, _, update, *starts: lax.dynamic_update_slice_p.bind(ct, zeros.zeros_of(update), *starts),
-       lambda ct, _, update, *starts: lax.dynamic_slice_p.bind(ct, *starts, slice_sizes=update.shape))
+       lambda ct, _, update, *starts: lax.dynamic_slice_p.bind(ct, *starts, slice_sizes=update.shape),
+       cost="moves")
 
 
 # --------------------------------------------------------------------------------------------------------------- gather
@@ -52,17 +56,19 @@ def gather_transpose(ct: Any, x: Any, indices: Any, *, dimension_numbers: Any, i
                            unique_indices=unique_indices, mode=mode)
 
 
-class GatherRow(LinearRow):
+class FilledRow(LinearRow):
     """The push is a gather that reads zero where the operation itself reads its ``fill_value``."""
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
-        params = site.params
-        if params["mode"] is lax.GatherScatterMode.FILL_OR_DROP:
-            params = {**params, "fill_value": 0}
-        return (lax.gather_p.bind(*tangents, *residuals, **params),)
+        return (lax.gather_p.bind(*tangents, *residuals, **{**site.params, "fill_value": 0}),)
 
 
-register(GatherRow(lax.gather_p, (gather_transpose,), together=False, fixed=()))
+def fills(params: dict[str, Any]) -> bool:
+    return params["mode"] is lax.GatherScatterMode.FILL_OR_DROP
+
+
+register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,)),
+                        FilledRow(lax.gather_p, (gather_transpose,), linear_in=()), fills))
 
 
 # -------------------------------------------------------------------------------------------------------------- scatter
@@ -183,7 +189,7 @@ class ScatterMulRow(PushforwardRow):
         return (x if active[2] else None, indices, updates)
 
 
-register(ScatterMulRow(lax.scatter_mul_p, scatter_mul_push, saves=None, follows=False))
+register(ScatterMulRow(lax.scatter_mul_p, scatter_mul_push, linear_in=(0,)))
 
 
 def scatter_chosen(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, out: Any, dimension_numbers: Any,

@@ -16,8 +16,9 @@ from jax import lax
 from dualrev._jax.avals import convert_to, is_differentiable, tangent_dtype
 from dualrev._jax.primitives import primitive
 from dualrev._jax.sharding import cotangent_sharding, resharded
-from dualrev.linear.maps import LinearMap
-from dualrev.table.forms import LinearRow, alongside, elementwise, linear, linear_together
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ChoosingRow
+from dualrev.table.forms import alongside, elementwise, linear, linear_together
 from dualrev.table.pushforward import PushforwardRow
 from dualrev.table.rows import Row, aval_of, register
 
@@ -36,10 +37,10 @@ def unreshape(ct: Any, x: Any, *, dimensions: Sequence[int] | None) -> Any:
     return lax.transpose(permuted, tuple(np.argsort(dimensions)))
 
 
-linear(lax.reshape_p, unreshape)
-linear(lax.squeeze_p, reshape_like)
-linear(lax.transpose_p, lambda ct, _, *, permutation: lax.transpose(ct, tuple(np.argsort(permutation))))
-linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions))
+linear(lax.reshape_p, unreshape, cost="moves")
+linear(lax.squeeze_p, reshape_like, cost="moves")
+linear(lax.transpose_p, lambda ct, _, *, permutation: lax.transpose(ct, tuple(np.argsort(permutation))), cost="moves")
+linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions), cost="moves")
 
 # ------------------------------------------------------------------------------------------------------ repeated entries
 
@@ -59,8 +60,8 @@ def untile(ct: Any, x: Any, *, reps: Sequence[int]) -> Any:
     return lax.reduce_sum(blocks, tuple(range(0, 2 * len(reps), 2)))
 
 
-linear(lax.broadcast_in_dim_p, unbroadcast)
-linear(primitive("tile"), untile)
+linear(lax.broadcast_in_dim_p, unbroadcast, cost="moves")
+linear(primitive("tile"), untile, cost="moves")
 
 # --------------------------------------------------------------------------------------------------------- parts of arrays
 
@@ -91,12 +92,12 @@ def padded(ct: Any, x: Any, _value: Any, *, padding_config: Sequence[tuple[int, 
     return lax.reduce_sum(lax.select(mask, ct, lax.full_like(ct, 0)), tuple(range(ct.ndim)))
 
 
-linear(lax.slice_p, unslice)
-linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis))
-linear_together(lax.concatenate_p, concatenated)
-linear(lax.pad_p, unpad, padded)
-linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis))
-linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis))
+linear(lax.slice_p, unslice, cost="moves")
+linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis), cost="moves")
+linear_together(lax.concatenate_p, concatenated, cost="moves")
+linear(lax.pad_p, unpad, padded, cost="moves")
+linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis), cost="moves")
+linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis), cost="moves")
 
 # --------------------------------------------------------------------------------------------------------------- choices
 
@@ -106,7 +107,7 @@ def unselect(ct: Any, which: Any, *cases: Any) -> list[Any]:
     return [lax.select_n(which, *[ct if j == i else none for j in range(len(cases))]) for i in range(len(cases))]
 
 
-linear_together(lax.select_n_p, unselect, fixed=(0,))
+linear_together(lax.select_n_p, unselect, fixed=(0,), cost="moves", selects=(0,))
 
 # ------------------------------------------------------------------------------------------------------ dtypes and copies
 
@@ -119,43 +120,37 @@ def convert_back(ct: Any, x: Any) -> Any:
     return convert_to(ct, x)
 
 
-linear(lax.convert_element_type_p, convert_back)
-linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: lax.reduce_precision(ct, exponent_bits, mantissa_bits))
+linear(lax.convert_element_type_p, convert_back, cost="moves")
+linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: lax.reduce_precision(ct, exponent_bits, mantissa_bits),
+       cost="moves", linear_in=())
 
 
-class ExtendedRow(Row):
+class ExtendedRow(ChoosingRow):
     """A conversion to or from a dtype that somebody defined: tangents of that dtype are converted as values are."""
 
     def __init__(self, found: Any, plain: PushforwardRow):
-        super().__init__(found)
+        self.linear = LinearRow(found, (lambda ct, x: lax.convert_element_type(ct, x.dtype),), cost="moves")
         #: Tangents of a dtype that has others for its tangents.
         self.plain = plain
-        self.linear = LinearRow(found, (lambda ct, x: lax.convert_element_type(ct, x.dtype),), together=False, fixed=())
+        super().__init__(plain, self.linear)
 
-    def _row(self, primals: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
         extended = params.get("edtype", aval_of(primals[0]).dtype)
         return self.linear if tangent_dtype(extended) == extended else self.plain
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return self._row(primals, params).jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return self._row(primals, params).linearize(primals, active, params, is_linear)
 
 
 for found, plain in (
     (primitive("to_edtype"), lambda t, _, *, edtype: lax.convert_element_type(t, tangent_dtype(edtype))),
     (primitive("from_edtype"), lambda t, _, *, dtype: lax.convert_element_type(t, tangent_dtype(dtype))),
 ):
-    register(ExtendedRow(found, PushforwardRow(found, plain, None, False)))
+    register(ExtendedRow(found, PushforwardRow(found, plain, cost="moves")))
 
 # Tangents need neither the copy, the name nor what the compiler is told.
 for name in ("copy", "name", "stage", "xla_metadata_value"):
     if (found := primitive(name)) is not None:
-        elementwise(found, 1)
-elementwise(primitive("tie"), None, 1)
-alongside(primitive("optimization_barrier"))
+        elementwise(found, 1, cost="moves")
+elementwise(primitive("tie"), None, 1, cost="moves")
+alongside(primitive("optimization_barrier"), cost="moves")
 
 
 def put(operands: Sequence[Any], which: Sequence[int], back: bool, *, devices: Sequence[Any], srcs: Sequence[Any],

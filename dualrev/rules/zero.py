@@ -8,16 +8,19 @@ that is a statement, not an omission.
 from __future__ import annotations
 
 from dualrev._jax.primitives import primitive
-from dualrev.table.rows import zero
+from dualrev.table.rows import Cost, zero
 
 #: ``sign`` is flat for real numbers only; its row is in elementwise.py.
 STEPS = "floor ceil round"
 
 COMPARISONS = "eq ne ge gt le lt eq_to le_to lt_to is_finite"
 
-BITS = "not and or xor shift_left shift_right_arithmetic shift_right_logical population_count clz mulhi bitcast_convert_type"
+BITS = "not and or xor shift_left shift_right_arithmetic shift_right_logical population_count clz mulhi"
 
-POSITIONS = "argmax argmin iota"
+#: The same bits, read otherwise, and numbers in order.
+MOVES = "bitcast_convert_type iota"
+
+POSITIONS = "argmax argmin"
 
 LOGICAL_REDUCTIONS = "reduce_and reduce_or reduce_xor"
 
@@ -29,7 +32,13 @@ OBSERVERS = "debug_callback debug_print check dce_sink"
 
 RANDOM = "random_seed random_bits random_split random_wrap random_unwrap random_fold_in random_clone rng_bit_generator"
 
-for name in " ".join((STEPS, COMPARISONS, BITS, POSITIONS, LOGICAL_REDUCTIONS, CONSTANTS, OBSERVERS, RANDOM)).split():
-    found = primitive(name)
-    if found is not None:
-        zero(found)
+COSTS: dict[Cost, str] = {
+    "entrywise": f"{STEPS} {COMPARISONS} {BITS}",
+    "moves": f"{CONSTANTS} {MOVES}",
+    "work": f"{POSITIONS} {LOGICAL_REDUCTIONS} {OBSERVERS} {RANDOM}",
+}
+for cost, names in COSTS.items():
+    for name in names.split():
+        found = primitive(name)
+        if found is not None:
+            zero(found, cost=cost)

@@ -6,17 +6,19 @@ The adjoint of such a row is derived, by transposing the program through the tab
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, tangent_aval
-from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.linear.maps import Tangents, Tape
 from dualrev.options.settings import under
 from dualrev.table import engine
-from dualrev.table.rows import OpRow, Reader, Row, Site, Unknown, aval_of, register
+from dualrev.table.mode import Mode
+from dualrev.table.operations import OpRow, Reader, Site
+from dualrev.table.rows import AllBut, Cost, Expansion, Row, Unknown, aval_of, register
 
 
 class PushforwardRow(OpRow):
@@ -24,13 +26,25 @@ class PushforwardRow(OpRow):
 
     form = "pushforward"
 
-    def __init__(self, primitive: Any, program: Callable[..., Any], saves: Callable[..., tuple[Any, Any]] | None,
-                 follows: bool):
+    def __init__(self, primitive: Any, program: Callable[..., Any], saves: Callable[..., tuple[Any, Any]] | None = None,
+                 follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None):
         super().__init__(primitive)
+        self.cost = cost
         self.program = Reader(program, skip=1)
         self.takes_all = next(iter(inspect.signature(program).parameters)) == "ts"
         self.saves = saves
         self.follows = follows
+        if linear_in is None:
+            linear_in = self._unread()
+        self.linear_in = linear_in if isinstance(linear_in, AllBut) else frozenset(linear_in)
+
+    def _unread(self) -> frozenset[int]:
+        """The operands that a program does not read which reads neither the output nor what is saved: its results are the same at all
+        their values, and the operation is linear in them.
+        """
+        if self.program.reads_out or self.program.reads_saved:
+            return frozenset()
+        return frozenset(i for i in range(self.program.n_named) if not self.program.reads(i))
 
     def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
         if self.saves is None:
@@ -103,15 +117,15 @@ class PushforwardRow(OpRow):
 
 
 def pushforward(primitive: Any, program: Callable[..., Any], *, saves: Callable[..., tuple[Any, Any]] | None = None,
-                follows: bool = False) -> None:
+                follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None) -> None:
     """State J·v as a program over other primitives, linear in the tangents.
 
     The first parameter is ``t``, the tangent of the one operand that moves, or ``ts``, those of all operands (None: zero).  The
     rest are operands and, by keyword, ``out``, parameters and ``saved``: what ``saves(x, ..., **params) -> (out, saved)``
     computed beside the output, where running the primitive again would waste work.  ``follows``: output ``i`` moves only if
-    operand ``i`` does.
+    operand ``i`` does.  ``linear_in``: operands in which the operation is linear, where the program reads them all the same.
     """
-    register(PushforwardRow(primitive, program, saves, follows))
+    register(PushforwardRow(primitive, program, saves, follows, cost, linear_in))
 
 
 class DefinedRow(Row):
@@ -139,13 +153,14 @@ class DefinedRow(Row):
 
         return run
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return engine.push_through(self.function(params), primals, tangents)
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Expansion:
+        return Expansion(None, self.function(params))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        outs, tape = engine.linearize(self.function(params), primals, active, is_linear)
-        return outs, tape, [slot is not None for slot in tape.out_slots]
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Expansion:
+        return Expansion(None, self.function(params))
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Expansion:
+        return Expansion(None, self.function(params))
 
 
 def definition(primitive: Any, program: Callable[..., Any]) -> None:

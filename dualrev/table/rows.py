@@ -1,27 +1,23 @@
-"""The table itself: what a row is, and what one use of a row keeps.
+"""The table itself: what a row is, and how rows are found.
 
-A row gives the local linearization of one primitive.  The forms in which rows are stated are in :mod:`dualrev.table.forms`; both
-modes, compiled pushes and pulls, and residuals are handled here and never in a row.
+A row gives the local linearization of one primitive.  The forms in which rows are stated are in :mod:`dualrev.table.forms`.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import jax
+from typing import Any, Literal
 
 from dualrev import errors
-from dualrev._jax.avals import abstract_outputs, is_differentiable, typeof
-from dualrev._jax.traces import is_eager
-from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.options.settings import DEFAULT, current, widened
+from dualrev._jax.avals import typeof
+from dualrev.linear.maps import LinearMap
+from dualrev.table import engine
 from dualrev.table.exclusions import EXCLUDED
+from dualrev.table.mode import Mode
 
 #: The table: primitive -> its row.
 rows: dict[Any, Row] = {}
@@ -32,14 +28,11 @@ optional: dict[str, tuple[str, ...]] = {}
 #: Where the rows of primitives come from that neither the table nor an optional family has.
 others: list[Callable[[Any], Row | None]] = []
 
-#: Compiled pushes and pulls that one row keeps; the oldest goes first.
-SITES_PER_ROW = 1024
-
-
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 #: Files that make rows but state none.
-_FORMS = ("table/rows.py", "table/forms.py", "table/pushforward.py", "calls/call_rows.py", "functional/user_rules.py")
+_FORMS = tuple(f"table/{name}.py" for name in ("rows", "operations", "partials", "adjoints", "pushforward", "choosing", "forms"))
+_FORMS += ("calls/call_rows.py", "functional/user_rules.py")
 
 
 class Unknown:
@@ -63,14 +56,102 @@ def aval_of(x: Any) -> Any:
     return x.aval if type(x) is Unknown else typeof(x)
 
 
+class Expansion:
+    """What a row gives where the operation is to be replaced by a program: ``run(*operands)``, under the mode that asked.
+
+    ``plain`` is what the row would give otherwise, for a tape that is a part of another, or None if it has nothing else.
+    """
+
+    __slots__ = ("plain", "run")
+
+    def __init__(self, plain: Any, run: Callable[..., Any]):
+        self.plain = plain
+        self.run = run
+
+
+class Split:
+    """What a row gives where it finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
+
+    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
+    (see :mod:`dualrev.engines.infinitesimal`).
+    """
+
+    __slots__ = ("linearize", "plain")
+
+    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+        self.plain = plain
+        self.linearize = linearize
+
+
+#: Outputs and their tangents, or a program to push through in the operation's place.
+Pushed = tuple[list[Any], Sequence[Any]] | Expansion
+#: Outputs, linear map and which outputs it maps to, or what else is to be done.
+Linearized = tuple[list[Any], LinearMap | None, Sequence[bool]] | Expansion | Split
+
+
+class AllBut:
+    """The positions of all operands but some, of an operation that takes any number of them."""
+
+    def __init__(self, *positions: int):
+        self.positions = frozenset(positions)
+
+    def __contains__(self, position: int) -> bool:
+        return position not in self.positions
+
+    def __repr__(self) -> str:
+        return f"AllBut({', '.join(map(str, sorted(self.positions)))})"
+
+
+#: Positions among the operands of an operation.
+Operands = frozenset[int] | AllBut
+
+Kind = Literal["zero", "diagonal", "linear", "product", "program", "call"]
+Cost = Literal["entrywise", "moves", "work", "its program"]
+
+
 class Row(ABC):
-    """What an engine asks of the table for one primitive.
+    """What is known of one primitive: its derivative, and facts that a reader may ask for without running anything.
 
     ``jvp(primals, tangents, params) -> (outs, tangents out)`` and ``linearize(primals, active, params, is_linear) -> (outs,
     map, active outs)``; lists and tuples are flat over operands and results.  With ``is_linear`` the active operands are
     :class:`Unknown` and so are the outputs that depend on them.
+
+    A reader first lets the row choose (:meth:`choose`): facts of a row that chooses are what its options have in common.  Facts are
+    about floating-point operands and results; an integer one has no tangent.
+
+    ============  ========================================================================================================
+    ``kind``      the derivative
+    ============  ========================================================================================================
+    ``zero``      no tangent comes out
+    ``linear``    the same at all values of the operands that have one; by the others, such as indices, there is none.  The operation
+                  is linear in ``linear_in``; in others it may add a constant (the fill value of a gather), or round.
+                  Rows that pass operands alongside each other are linear
+    ``product``   that of a product of the two operands in ``linear_in``
+    ``diagonal``  entry by entry, by :meth:`partials`
+    ``program``   a program over other primitives, for J·v or for the operation itself.  Also where the statement cannot be looked
+                  into: one that another library registered, one that is an error.  All that can be done is to ask for pushes
+    ``call``      that of the programs among the parameters, which a reader evaluates in its own way; a reduction by an operation
+                  of the user's is one
+    ============  ========================================================================================================
     """
 
+    kind: Kind = "program"
+    #: The operands in which the operation ``f`` itself, not its derivative alone, is linear over the real numbers while all others
+    #: stay: jointly, ``f(a x + b y) = a f(x) + b f(y)`` for these at once; of a product, in each of the two while the other stays.
+    linear_in: Operands = frozenset()
+    #: The operands that say of each entry of the result from which of the other operands (or of the programs) it comes, and that
+    #: have no derivative: the predicate of ``select_n``, the index of ``cond``.  An index into an array is none: it says where.
+    selects: frozenset[int] = frozenset()
+    #: What computing it again costs: ``entrywise``, a few operations for each entry, which a compiler fuses with what reads them;
+    #: ``moves``, no more than to read and write; ``work``, more; ``its program``, what the one program that it runs once costs.
+    cost: Cost = "work"
+    #: Whether the operation works entry by entry, so that :meth:`partials` says what it multiplies tangents by: of kind ``diagonal``,
+    #: and of sums and products that are so too.
+    is_diagonal = False
+    #: Whether another row is in force at some operands or parameters (:meth:`choose`).
+    chooses = False
+    #: Whether the row looks at values, and refuses some: a program that holds the operation is then pushed through unstaged.
+    may_refuse = False
     #: The form in which the row is stated, for the list of what the table covers.
     form = "a program"
 
@@ -83,14 +164,44 @@ class Row(ABC):
         #: Where the row is stated: the file, within the package or by its name alone, and the line.
         self.where = f"{path.removeprefix(_PACKAGE) if path.startswith(_PACKAGE) else os.path.basename(path)}:{frame.f_lineno}"
 
+    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+        """The row that is in force for these operands (values, or :class:`Unknown`), of which some are active, and parameters."""
+        return self
+
     @abstractmethod
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         ...
+
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+        """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
+        return mode.row(self, primals, parts, params)
+
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+        """Of an operation that :attr:`is_diagonal`: for each operand the factor of its tangent, as the output in shape and dtype.
+
+        None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (without it, all are).
+        """
+        raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
+
+    def second(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        """``D²f[t, t]``, one for each output, None where it is zero; a tangent of None is zero.
+
+        The derivative of the row's own push along the same tangents: no formula is stated for it.
+        """
+        which: list[bool] = []
+
+        def push(*primals: Any) -> list[Any]:
+            _, moved = self.jvp(list(primals), tangents, params)
+            which[:] = [t is not None for t in moved]
+            return [t for t in moved if t is not None]
+
+        _, found = engine.push_through(push, primals, tangents)
+        seconds = iter(found)
+        return [next(seconds) if moves else None for moves in which]
 
     def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         outs = self.primitive.bind(*primals, **params)
@@ -123,35 +234,15 @@ def load_optional() -> None:
             optional.pop(module, None)
 
 
-class Split(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
-
-    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
-    (see :mod:`dualrev.engines.infinitesimal`).
-    """
-
-    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
-        super().__init__()
-        self.plain = plain
-        self.linearize = linearize
-
-
-class Unfold(Exception):  # noqa: N818  (a signal)
-    """Raised by a row that holds a program in which a row looks at values: evaluate it one operation at a time.
-
-    ``plain`` is the linearization that does not look.
-    """
-
-    def __init__(self, plain: Any, run: Callable[..., Sequence[Any]]):
-        super().__init__()
-        self.plain = plain
-        self.run = run
-
-
 class ZeroRow(Row):
     """No tangent comes out, whatever goes in."""
 
+    kind = "zero"
     form = "flat"
+
+    def __init__(self, primitive: Any, cost: Cost = "work"):
+        super().__init__(primitive)
+        self.cost = cost
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         outs = self.bind(primals, params)
@@ -165,226 +256,7 @@ class ZeroRow(Row):
         return outs, None, [False] * len(outs)
 
 
-# --------------------------------------------------------------------------------------------------- rows of one operation
-
-
-class Site:
-    """Everything about one use of a primitive that is static: which operands move, parameters, shapes.
-
-    Two calls with equal sites share compiled pushes and pulls.
-    """
-
-    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
-
-    def __init__(self, row: OpRow, active: tuple[bool, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
-                 out_avals: tuple[Any, ...], key: Any):
-        self.row = row
-        self.active = active
-        self.positions = tuple([i for i, moves in enumerate(active) if moves])
-        self.params = params
-        self.in_avals = in_avals
-        self.out_avals = out_avals
-        self.key = key
-        self.settings = current.get()
-        self._compiled: dict[str, Any] = {}
-
-    def compiled(self, what: str) -> Any:
-        try:
-            return self._compiled[what]
-        except KeyError:
-            function = getattr(self, what)
-            function = self._compiled[what] = jax.jit(function) if self.row.compiles else function
-            return function
-
-    def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
-        return self.row.run("push", self, residuals, tangents)
-
-    def pull(self, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        return self.row.run("pull", self, residuals, cotangents)
-
-    def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
-        outs, saved = self.row.evaluate(primals, self.params, self.active)
-        residuals = self.row.save(self.active, primals, outs, saved)
-        active_outs = self.row.active_outs(self.active, outs)
-        if not any(active_outs):
-            return outs, (None,) * len(outs)
-        moving = tuple([tangents[i] for i in self.positions])
-        pushed = self.push(residuals, moving)
-        # What a linear operation makes of a tangent where its output is an integer is not a tangent.
-        return outs, tuple([t if moves else None for t, moves in zip(pushed, active_outs, strict=True)])
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Site) and self.row is other.row and self.key is not None
-                                 and self.key == other.key)
-
-    def __hash__(self) -> int:
-        return hash((id(self.row), self.key))
-
-
-class OpMap(LinearMap):
-    """The derivative of one operation: its site and its residuals."""
-
-    __slots__ = ("residuals", "site")
-
-    def __init__(self, site: Site, residuals: Tangents):
-        self.site = site
-        self.residuals = residuals
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return str(self.site.row.primitive)
-
-    def push(self, *tangents: Any) -> Tangents:
-        if is_eager((*self.residuals, *tangents)):
-            return self.site.compiled("push")(self.residuals, tangents)
-        return self.site.push(self.residuals, tangents)
-
-    def pull(self, *cotangents: Any) -> Tangents:
-        if is_eager((*self.residuals, *cotangents)):
-            return self.site.compiled("pull")(self.residuals, cotangents)
-        return self.site.pull(self.residuals, cotangents)
-
-
-jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), lambda site, r: OpMap(site, r[0]))
-
-
-class Reader:
-    """A function of a row, and what its signature says that it reads."""
-
-    __slots__ = ("function", "n_named", "params", "positions", "reads_out", "reads_saved", "variadic")
-
-    def __init__(self, function: Callable[..., Any], skip: int = 0):
-        self.function = function
-        names = list(inspect.signature(function).parameters.values())
-        positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
-        self.positions = frozenset(i for i, p in enumerate(positional) if not p.name.startswith("_"))
-        self.variadic = any(p.kind is p.VAR_POSITIONAL and not p.name.startswith("_") for p in names)
-        self.n_named = len(positional)
-        keywords = [p.name for p in names if p.kind is p.KEYWORD_ONLY]
-        self.reads_out = "out" in keywords
-        self.reads_saved = "saved" in keywords
-        self.params = tuple(name for name in keywords if name not in ("out", "saved"))
-
-    def keywords(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {name: params[name] for name in self.params}
-
-    def reads(self, position: int) -> bool:
-        return position in self.positions or (self.variadic and position >= self.n_named)
-
-
-class OpRow(Row):
-    """A row whose derivative is stated by pushes and pulls of residuals."""
-
-    #: Whether a user stated the row: what it returns is checked in full.
-    is_users_own = False
-    #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
-    reads_avals = True
-    #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
-    compiles = True
-
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
-        """The outputs, and what a row saves beside them."""
-        return self.bind(primals, params), ()
-
-    @abstractmethod
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
-        """The residuals, given which operands move."""
-
-    @abstractmethod
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
-        ...
-
-    @abstractmethod
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        ...
-
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
-        return [is_differentiable(aval_of(out)) for out in outs]
-
-    def __init__(self, primitive: Any):
-        super().__init__(primitive)
-        self.sites: dict[Any, Site] = {}
-
-    def run(self, direction: str, site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
-        """A push or a pull; errors name the row, and results that do not fit are errors."""
-        try:
-            results = getattr(self, direction)(site, residuals, moving)
-            if site.in_avals:
-                self.check(direction, site, results)
-            return results
-        except Exception as error:
-            note = f"in the rule for {self.primitive}, {self.where}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
-            raise
-
-    def check(self, direction: str, site: Site, results: Tangents) -> None:
-        """Cotangents have the types of the operands; the tangents of a user's row have those of the outputs."""
-        if direction == "pull":
-            what, expected = "cotangent of operand", [(i, site.in_avals[i]) for i in site.positions]
-            wide = [widened(site.in_avals[i], site.active[i]).dtype for i in site.positions]
-        elif self.is_users_own:
-            outs = abstract_outputs(self.primitive, site.in_avals, site.params)
-            what, expected = "tangent of output", list(enumerate(outs))
-        else:
-            return
-        for k, ((i, aval), t) in enumerate(zip(expected, results, strict=True)):
-            if t is not None and (t.shape != aval.shape or t.dtype != aval.dtype) and is_differentiable(aval):
-                if direction == "pull" and t.shape == aval.shape and t.dtype == wide[k]:
-                    continue
-                raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
-                                       f"expected {aval.dtype.name}{list(aval.shape)}")
-
-    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
-
-    def site(self, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
-        avals = self.static_avals(active, primals)
-        try:
-            key: Any = (active, avals, tuple(params.items()))
-            if (settings := current.get()) is not DEFAULT:
-                key = (key, settings)
-            found = self.sites.get(key)
-        except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
-            return Site(self, active, params, avals, self._out_avals(avals, params), None)
-        if found is None:
-            if len(self.sites) >= SITES_PER_ROW:
-                self.sites.pop(next(iter(self.sites)), None)
-            found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
-        return found
-
-    def _out_avals(self, avals: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(abstract_outputs(self.primitive, avals, params)) if self.primitive.multiple_results else ()
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        active = tuple([t is not None for t in tangents])
-        site = self.site(active, primals, params)
-        if is_eager((*primals, *tangents)):
-            return site.compiled("jvp")(tuple(primals), tuple(tangents))
-        return site.jvp(tuple(primals), tuple(tangents))
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        saved: Tangents = ()
-        if is_linear:
-            outs: list[Any] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
-        else:
-            outs, saved = self.evaluate(primals, params, active)
-        active_outs = self.active_outs(active, outs)
-        if is_linear and not any(is_differentiable(aval_of(x)) for x, moves in zip(primals, active, strict=True) if moves):
-            active_outs = [True] * len(outs)  # integers are as good a ring as any
-        site = self.site(active, primals, params)
-        residuals = self.save(active, primals, outs, saved)
-        if is_linear:
-            for residual in residuals:
-                if type(residual) is Unknown:
-                    raise errors.not_linear(self.primitive)
-            if not all(active_outs):
-                raise errors.not_linear(self.primitive)
-        return outs, OpMap(site, residuals), active_outs
-
-
-def zero(*primitives: Any) -> None:
+def zero(*primitives: Any, cost: Cost = "work") -> None:
     """State that primitives are flat almost everywhere, or have no differentiable output."""
     for primitive in primitives:
-        register(ZeroRow(primitive))
+        register(ZeroRow(primitive, cost))

@@ -37,16 +37,15 @@ def size_of(values: Sequence[Any]) -> int:
     return sum(map(nbytes_of, values))
 
 
-def moving_carry(derive: Callable[..., Any], jaxpr: Any, consts: Sequence[Any], carry: Sequence[Any],
-                 xs: Sequence[Any]) -> tuple[Any, list[bool]]:
-    """The derivative of a loop body, and which carries move once what moves has gone round until nothing more does."""
-    moving = [bool(m) for m in carry]  # what goes round keeps its dtype
+def moving_carry(derive: Callable[[Any, tuple[bool, ...]], Any], jaxpr: Any, carry: Sequence[Any]) -> tuple[Any, list[bool]]:
+    """The fixed point of carry activity: the derivative of a loop body, and which carries depend on the inputs at some step."""
+    active = [bool(a) for a in carry]  # what goes round keeps its dtype
     while True:
-        derivative = derive(jaxpr, (*consts, *moving, *xs))
-        found = [m or goes for m, goes in zip(moving, derivative.active_outs[: len(moving)], strict=True)]
-        if found == moving:
-            return derivative, moving
-        moving = found
+        derivative = derive(jaxpr, tuple(active))
+        found = [a or goes for a, goes in zip(active, derivative.active_outs[: len(active)], strict=True)]
+        if found == active:
+            return derivative, active
+        active = found
 
 
 @dataclasses.dataclass(frozen=True)

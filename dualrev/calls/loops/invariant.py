@@ -13,7 +13,7 @@ from dualrev._jax.jaxprs import is_literal
 from dualrev.calls.staging import Linearization, Program
 from dualrev.programs.jaxprs import behind, nbytes_of
 from dualrev.programs.partition import graph_of
-from dualrev.programs.recomputation import is_cheap
+from dualrev.table.recomputation import is_cheap
 
 
 class Invariant:

@@ -12,15 +12,17 @@ from typing import Any
 import jax
 from jax import lax
 
+from dualrev._jax.avals import typeof
 from dualrev._jax.calls import scan_layout, scan_p
 from dualrev._jax.sharding import stacked_aval
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
 from dualrev.calls.loops.packing import packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
-from dualrev.calls.staging import StagedMap, linearization_of, pushforward_of
+from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown
 
 
@@ -45,26 +47,35 @@ def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: dict[st
     return lax.scan(lambda carry, x: step(carry, x[0]), init, (xs, counter), reverse=settings["reverse"], unroll=settings["unroll"])
 
 
-def _forward(primals: Sequence[Any], tangents: Sequence[Any],
-             params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
+              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
-    consts_t, init_t, xs_t = layout.groups(tangents)
-    on_consts, on_xs = [t is not None for t in consts_t], [t is not None for t in xs_t]
-    push, on_carry = moving_carry(lambda jaxpr, active: pushforward_of(jaxpr, active, splice("scan")),
-                                   layout.jaxpr, on_consts, [t is not None for t in init_t], on_xs)
+    consts_p, init_p, xs_p = layout.groups(parts)
+    xs_p = [mode.slices(p) for p in xs_p]
     avals = layout.jaxpr.in_avals[layout.n_consts: layout.n_consts + layout.n_carry]
-    on_ys = list(push.active_outs[layout.n_carry:])
+
+    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+        carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
+        return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
+
+    push, on_carry = moving_carry(derive, layout.jaxpr, [p is not None for p in init_p])
+    on_ys = push.active_outs[layout.n_carry:]
 
     def body(carry: Any, x: Any) -> Any:
-        (c, c_t), (x, x_t) = carry, x
-        outs, ts = push([*consts, *c, *x], [*consts_t, *spread(c_t, on_carry), *spread(x_t, on_xs)])
-        c_t = [zeros.instantiate(t, a) for t, a, moves in zip(ts[: layout.n_carry], avals, on_carry, strict=True) if moves]
-        return (outs[: layout.n_carry], c_t), (outs[layout.n_carry:], only(ts[layout.n_carry:], on_ys))
+        (c, c_p), (x, x_p) = carry, x
+        outs, found = push([*consts, *c, *x], [*consts_p, *spread(c_p, on_carry), *x_p])
+        c_p = [mode.fill(p, a) for p, a, on in zip(found[: layout.n_carry], avals, on_carry, strict=True) if on]
+        return (outs[: layout.n_carry], c_p), (outs[layout.n_carry:], only(found[layout.n_carry:], on_ys))
 
-    init_t = [zeros.instantiate(t, a) for t, a, moves in zip(init_t, avals, on_carry, strict=True) if moves]
-    (carry, carry_t), (ys, ys_t) = _scan(body, (init, init_t), (xs, only(xs_t, on_xs)), layout.settings)
-    return [*carry, *ys], [*spread(carry_t, on_carry), *spread(ys_t, on_ys)]
+    carried = [mode.fill(p, a) for p, a, on in zip(init_p, avals, on_carry, strict=True) if on]
+    (carry, carry_p), (ys, ys_p) = _scan(body, (init, carried), (xs, xs_p), layout.settings)
+    return [*carry, *ys], [*spread(carry_p, on_carry), *spread([mode.stacked(p) for p in ys_p], on_ys)]
+
+
+def slice_of(parts: Parts) -> Parts:
+    """The abstract values of parts of a slice, from those of the stack."""
+    return jax.tree.map(lambda x: typeof(x).update(shape=typeof(x).shape[1:], weak_type=False), parts)
 
 
 def _shifted(stack: Any, value: Any, settings: dict[str, Any], at_start: bool) -> Any:
@@ -232,8 +243,9 @@ def _reverse(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, 
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
     groups = tuple(map(tuple, layout.groups(active)))
-    linearization, on_carry = moving_carry(lambda jaxpr, moves: linearization_of(jaxpr, moves, is_linear, splice("scan")),
-                                           layout.jaxpr, *groups)
+    linearization, on_carry = moving_carry(
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*groups[0], *on_carry, *groups[2]), is_linear, splice("scan")),
+        layout.jaxpr, groups[1])
     body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry))
     known_consts, known_init = [x for x in consts if type(x) is not Unknown], only(init, body.known_carry)
     known_xs = [x for x in xs if type(x) is not Unknown]
@@ -257,4 +269,4 @@ def _stacked_avals(layout: Layout) -> list[Any]:
     return [stacked_aval(a, layout.settings["length"]) for a in layout.jaxpr.out_avals[layout.n_carry:]]
 
 
-call(scan_p, ("jaxpr",), _forward, _reverse)
+call(scan_p, ("jaxpr",), _evaluate, _reverse)

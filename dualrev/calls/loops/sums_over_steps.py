@@ -6,8 +6,8 @@ step.  Stacking the small operands and contracting them once, over the steps as 
 
     Σₜ aₜᵀ·bₜ = [a₁; a₂; ...]ᵀ·[b₁; b₂; ...],
 
-is one large product instead of many small ones.  The table below states, for each operation that can be summed so, the sum of its
-results from its stacked operands; linear operations on such a sum are done once, after it.
+is one large product instead of many small ones.  The list below states, for each operation that can be summed so, the sum of its
+results from its stacked operands; operations that are linear, as their rows say, are done once on such a sum, after it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax.jaxprs import is_literal
-from dualrev._jax.primitives import primitive
 from dualrev.calls.loops.packing import SMALL
 from dualrev.programs.jaxprs import behind, nbytes_of, runner
 from dualrev.programs.partition import graph_of
-from dualrev.programs.recomputation import is_cheap
+from dualrev.table.recomputation import is_cheap
+from dualrev.table.rows import Unknown, rows
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
 
@@ -100,15 +100,15 @@ SUMS = {
     lax.dynamic_update_slice_p: Sum(_dynamic_update_slice, (1,), zero=0),
     lax.mul_p: Sum(_mul, (0, 1), most=SMALL),
 }
-ADDITIONS = {lax.add_p, primitive("add_any")}
-#: The operands in each of which an operation is linear, where the others are the same at all steps.
-LINEAR: dict[Any, Sequence[int]] = {
-    **dict.fromkeys((lax.transpose_p, lax.reshape_p, lax.squeeze_p, lax.broadcast_in_dim_p, lax.neg_p, lax.reduce_sum_p, lax.rev_p,
-                     lax.slice_p, lax.real_p, lax.imag_p, lax.div_p), (0,)),
-    **dict.fromkeys((lax.mul_p, lax.dot_general_p, lax.conv_general_dilated_p), (0, 1)),
-}
-#: Linear in an operand where another one, the first, is zero.
-LINEAR_ON_ZERO = {lax.pad_p: 0, lax.scatter_add_p: 2, lax.dynamic_update_slice_p: 1}
+
+
+def _is_as_precise(summed: Any, result: Any) -> bool:
+    """Whether a sum of operands keeps all digits that one of results would."""
+    if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in (summed, result)):
+        return False
+    operand, of_result = jnp.finfo(summed.dtype), jnp.finfo(result.dtype)
+    return operand.nmant >= of_result.nmant and operand.maxexp >= of_result.maxexp
+
 
 # ---------------------------------------------------------------------------------------------------- what is summed where
 
@@ -163,6 +163,7 @@ class Plan:
                 self.fixed.update(eqn.outvars)
         self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
         self.weigh = weigh
+        self.summands: dict[int, Sequence[Any]] = {}  # of each equation, by its identity
         self.new: dict[Any, None] = {}  # values that the loop has to stack, in order
         #: The sums that are computed after the loop, in order: a long chain of them is no deep recursion, and each is taken once.
         self.later: dict[Any, AfterLoop] = {}
@@ -256,30 +257,37 @@ class Plan:
 
     def _summands(self, eqn: Any) -> Sequence[Any]:
         """The operands of an equation whose sums give that of its result."""
-        if eqn.primitive in ADDITIONS:
-            return list(eqn.invars)
-        i = self._linear_in(eqn)
-        return [] if i is None else [eqn.invars[i]]
+        if id(eqn) not in self.summands:
+            self.summands[id(eqn)] = self._linear_operands(eqn)
+        return self.summands[id(eqn)]
+
+    def _linear_operands(self, eqn: Any) -> Sequence[Any]:
+        """The operands in which an equation is linear, where all that changes from step to step is among them.
+
+        Of operands in which it is jointly linear, those that do not change are zero, but in a sum, which the loop can add up as well;
+        of a product, one does not change.
+        """
+        row, changes = rows.get(eqn.primitive), [not self._is_fixed(x) for x in eqn.invars]
+        if row is None or len(eqn.outvars) != 1 or eqn.effects:
+            return []
+        row = row.choose([Unknown(x.aval) for x in eqn.invars], changes, eqn.params)
+        if any(changed and i not in row.linear_in for i, changed in enumerate(changes)) or (row.kind == "product" and sum(changes) > 1):
+            return []
+        is_sum = row.kind == "linear" and row.is_diagonal
+        others = [x for i, x in enumerate(eqn.invars) if i in row.linear_in and not changes[i]]
+        if row.kind != "product" and not is_sum and not all(map(self._is_zero, others)):
+            return []
+        summands = [x for x, changed in zip(eqn.invars, changes, strict=True) if changed or is_sum]
+        return summands if all(_is_as_precise(x.aval, eqn.outvars[0].aval) for x in summands) else []
 
     def _place(self, eqn: Any, least: dict[Any, int]) -> None:
         """Leave the sum of a linear equation's result for after the loop, where that is of use."""
         summands = self._summands(eqn)
         terms = [self._term(x, least) for x in summands]
-        shrinks = eqn.primitive not in ADDITIONS and nbytes_of(summands[0].aval) < nbytes_of(eqn.outvars[0].aval)
+        shrinks = sum(nbytes_of(x.aval) for x in summands) < nbytes_of(eqn.outvars[0].aval)
         if shrinks or any(isinstance(term, Later) for term in terms):
             operands = tuple([self._term(x, least) if x in summands else Fixed(x) for x in eqn.invars])
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
-
-    def _linear_in(self, eqn: Any) -> int | None:
-        """The operand in which an equation is linear, where all others are the same at all steps."""
-        moving = [i for i, x in enumerate(eqn.invars) if not self._is_fixed(x)]
-        if len(moving) != 1:
-            return None
-        (i,) = moving
-        if eqn.primitive in LINEAR:
-            return i if i in LINEAR[eqn.primitive] else None
-        is_linear = LINEAR_ON_ZERO.get(eqn.primitive) == i and self._is_zero(eqn.invars[1 if eqn.primitive is lax.pad_p else 0])
-        return i if is_linear else None
 
     def _contraction(self, eqn: Any, least: dict[Any, int]) -> None:
         rule = SUMS.get(eqn.primitive)

@@ -22,11 +22,12 @@ from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import CallRow, own_copy, splice
 from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
-from dualrev.calls.staging import Linearization, StagedMap, cached, linearization_of, pushforward_of
+from dualrev.calls.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.options.settings import current
 from dualrev.programs.jaxprs import reads
+from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of, register
 
 #: On concrete values, residuals of all steps are recorded in no more room than this; larger ones are checkpointed.
@@ -54,29 +55,33 @@ def _finished(carry: Sequence[Any], go: Go, max_steps: int | None) -> list[Any]:
     return [jnp.where(unfinished, jnp.nan, x).astype(x.dtype) if is_differentiable(aval_of(x)) else x for x in carry]
 
 
-def _forward(primals: Sequence[Any], tangents: Sequence[Any],
-             params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
+              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
     cond_consts, body_consts, init = _parts(primals, params)
-    _, consts_t, init_t = _parts(tangents, params)
-    push, on_carry = moving_carry(lambda jaxpr, active: pushforward_of(jaxpr, active, splice("while")), params["body_jaxpr"],
-                                  [t is not None for t in consts_t], [t is not None for t in init_t], ())
-    go = _condition(params["cond_jaxpr"], cond_consts)
+    _, consts_p, init_p = _parts(parts, params)
     avals = params["body_jaxpr"].in_avals[len(body_consts):]
+
+    def filled(parts: Sequence[Parts], on_carry: Sequence[bool]) -> list[Parts]:
+        return [mode.fill(p, a) for p, a, on in zip(parts, avals, on_carry, strict=True) if on]
+
+    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+        carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
+        return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried])[1], splice("while"), mode)
+
+    push, on_carry = moving_carry(derive, params["body_jaxpr"], [p is not None for p in init_p])
+    go = _condition(params["cond_jaxpr"], cond_consts)
     max_steps = current.get().max_steps
 
-    def moving(ts: Sequence[Any]) -> list[Any]:
-        return [zeros.instantiate(t, a) for t, a, m in zip(ts, avals, on_carry, strict=True) if m]
-
     def step(state: Any) -> Any:
-        carry, carry_t, n = state
-        outs, ts = push([*body_consts, *carry], [*consts_t, *spread(carry_t, on_carry)])
-        return outs, moving(ts), n + 1
+        carry, carry_p, n = state
+        outs, found = push([*body_consts, *carry], [*consts_p, *spread(carry_p, on_carry)])
+        return outs, filled(found, on_carry), n + 1
 
     def goes_on(state: Any) -> Any:
         return go(state[0]) if max_steps is None else go(state[0]) & (state[2] < max_steps)
 
-    carry, carry_t, _ = lax.while_loop(goes_on, step, (init, moving(init_t), jnp.int32(0)))
-    return _finished(carry, go, max_steps), spread(carry_t, on_carry)
+    carry, carry_p, _ = lax.while_loop(goes_on, step, (init, filled(init_p, on_carry), jnp.int32(0)))
+    return _finished(carry, go, max_steps), spread(carry_p, on_carry)
 
 
 class WhileMap(LinearMap):
@@ -176,8 +181,8 @@ def _linearize(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str
     cond_consts, consts, init = _parts(primals, params)
     on_cond, on_consts, on_init = map(tuple, _parts(active, params))
     jaxpr = params["body_jaxpr"]
-    linearization, on_carry = moving_carry(lambda jaxpr, moves: linearization_of(jaxpr, moves, is_linear, splice("while")), jaxpr,
-                                           on_consts, on_init, ())
+    linearization, on_carry = moving_carry(
+        lambda jaxpr, moves: linearization_of(jaxpr, (*on_consts, *moves), is_linear, splice("while")), jaxpr, on_init)
     body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry))
     if is_linear:
         read = reads(params["cond_jaxpr"])[len(cond_consts):]
@@ -235,11 +240,11 @@ def _together(params: dict[str, Any]) -> dict[str, Any]:
 class WhileRow(CallRow):
     """On concrete values the steps are counted, and there is room for no more than twice as many."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
-            primals, tangents = [*primals[:n], *primals], [*[None] * n, *tangents]
-        return super().jvp(primals, tangents, params)
+            primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
+        return super().through(mode, primals, parts, params)
 
     def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
@@ -259,9 +264,9 @@ class WhileRow(CallRow):
             outs, linear_map, active_outs = _linearize(primals, active, held, is_linear, steps)
             return outs, Tape.of(linear_map, sum(map(bool, active)), active_outs)
 
-        key = (*self._key("record", active, primals, params), steps)
+        key = (*self._key(("record", active), primals, params), steps)
         linearization = cached(self.owners(params), key, lambda: Linearization(
-            self._evaluate(held), [aval_of(x) for x in primals], active, is_linear, splice("while"), linearizer))
+            self._run(held), [aval_of(x) for x in primals], active, is_linear, splice("while"), linearizer))
         return linearization(primals)
 
     def _counter(self, primals: Sequence[Any], params: dict[str, Any]) -> Callable[..., Any]:
@@ -278,7 +283,7 @@ class WhileRow(CallRow):
 
             return lax.while_loop(goes_on, lambda state: (body(*consts, *state[0]), state[1] + 1), (init, jnp.int32(0)))[1]
 
-        return cached(self.owners(params), self._key("count", (), primals, params), lambda: jax.jit(count))
+        return cached(self.owners(params), self._key("count", primals, params), lambda: jax.jit(count))
 
 
-register(WhileRow(while_p, ("body_jaxpr", "cond_jaxpr"), _forward, _linearize))
+register(WhileRow(while_p, ("body_jaxpr", "cond_jaxpr"), _evaluate, _linearize))

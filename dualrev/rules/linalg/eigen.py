@@ -22,8 +22,9 @@ from dualrev.linear.maps import LinearMap
 from dualrev.rules.linalg.matrices import H, across, cast, diagonal, down, epsilon, eye_like, keep, mm, solve, triangular, tril
 from dualrev.rules.linalg.ratio import Mode
 from dualrev.rules.linalg.spectral import SpectralRow, by_gaps, difference, off_diagonal, pairs, rounding
+from dualrev.table.operations import OpMap
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import OpMap, register
+from dualrev.table.rows import register
 
 
 def close(w: Any) -> Any:
@@ -189,6 +190,7 @@ class SchurRow(PushforwardRow):
     """Real matrices must have real eigenvalues, and no two eigenvalues may coincide: an error where values are known, otherwise NaN."""
 
     may_refuse = True
+    may_be_singular = True
 
     def __init__(self) -> None:
         super().__init__(lax.linalg.schur_p, schur_push, schur_saves, False)

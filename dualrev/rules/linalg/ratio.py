@@ -24,9 +24,10 @@ from jax import lax
 
 from dualrev._jax.new_primitives import entrywise_primitive
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap
-from dualrev.table.forms import ElementwiseRow, LinearRow
-from dualrev.table.rows import Row, register
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ByActivityRow
+from dualrev.table.partials import ElementwiseRow
+from dualrev.table.rows import register
 
 Mode = Literal["open", "split", "pole", "zero"]
 
@@ -53,19 +54,11 @@ def by_denominator(_: Any, y: Any, vanishes: Any, *, out: Any) -> Any:
     return lax.select(vanishes, entries(y, float("nan")), lax.neg(lax.div(out, y)))
 
 
-class RatioRow(Row):
-    """Linear in the numerator, so that a tape keeps the quotient as it is; with the denominator, entry by entry."""
-
-    def __init__(self) -> None:
-        super().__init__(ratio_p)
-        self.linear = LinearRow(ratio_p, (lambda ct, _, y, vanishes, *, mode: ratio(ct, y, vanishes, mode),), together=False, fixed=())
-        self.full = ElementwiseRow(ratio_p, lambda _, y, vanishes, *, mode: quotient(entries(y, 1), y, vanishes, mode=mode),
-                                   by_denominator, None)
+class QuotientRow(ElementwiseRow):
+    """The denominator moves: entry by entry, and a push finds limits."""
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         (x, y, vanishes), (t_x, t_y, _) = primals, tangents
-        if t_y is None:
-            return self.linear.jvp(primals, tangents, params)
         mode = params["mode"]
         if mode == "pole":
             return [lax.select(vanishes, lax.div(x, t_y), entries(x, 0))], [None]
@@ -79,9 +72,8 @@ class RatioRow(Row):
             out = lax.select(vanishes, limit, out)
         return [out], [t_out]
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return (self.full if active[1] else self.linear).linearize(primals, active, params, is_linear)
 
-
-register(RatioRow())
+# Linear in the numerator, so that a tape keeps the quotient as it is where the denominator does not move.
+register(ByActivityRow(
+    LinearRow(ratio_p, (lambda ct, _, y, vanishes, *, mode: ratio(ct, y, vanishes, mode),), cost="entrywise"),
+    QuotientRow(ratio_p, lambda _, y, vanishes, *, mode: quotient(entries(y, 1), y, vanishes, mode=mode), by_denominator, None)))

@@ -11,30 +11,17 @@ from typing import Any
 from jax import lax
 
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap
 from dualrev.rules.linalg.matrices import T, mm, tril, triu
-from dualrev.table.forms import LinearRow
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ByActivityRow
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import Row, register
+from dualrev.table.rows import register
 
 
-class SolutionRow(Row):
-    """An operation that is linear in its last operand, and not in the others: one row where that moves alone, another otherwise."""
-
-    def __init__(self, primitive: Any, n_operands: int, program: Any, adjoint: Any):
-        super().__init__(primitive)
-        self.full = PushforwardRow(primitive, program, None, False)
-        self.linear = LinearRow(primitive, (*[None] * (n_operands - 1), adjoint), together=False, fixed=())
-
-    def row(self, active: Sequence[Any]) -> Row:
-        return self.full if any(active[:-1]) else self.linear
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return self.row([t is not None for t in tangents]).jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return self.row(active).linearize(primals, active, params, is_linear)
+def solution(primitive: Any, n_operands: int, program: Any, adjoint: Any) -> None:
+    """State an operation that is linear in its last operand, and not in the others."""
+    last = n_operands - 1
+    register(ByActivityRow(LinearRow(primitive, (*[None] * last, adjoint)), PushforwardRow(primitive, program, linear_in=(last,))))
 
 
 # ------------------------------------------------------------------------------------------------------- triangular systems
@@ -59,7 +46,7 @@ def triangular_solve_adjoint(ct: Any, a: Any, _: Any, *, left_side: bool, lower:
                                               conjugate_a=conjugate_a, unit_diagonal=unit_diagonal)
 
 
-register(SolutionRow(lax.linalg.triangular_solve_p, 2, triangular_solve_push, triangular_solve_adjoint))
+solution(lax.linalg.triangular_solve_p, 2, triangular_solve_push, triangular_solve_adjoint)
 
 
 # ------------------------------------------------------------------------------------------------------ tridiagonal systems
@@ -92,4 +79,4 @@ def tridiagonal_solve_adjoint(ct: Any, dl: Any, d: Any, du: Any, _: Any, *, pert
     return lax.linalg.tridiagonal_solve_p.bind(shifted(du, 1, last), d, shifted(dl, -1, last), ct, perturb_singular=perturb_singular)
 
 
-register(SolutionRow(lax.linalg.tridiagonal_solve_p, 4, tridiagonal_solve_push, tridiagonal_solve_adjoint))
+solution(lax.linalg.tridiagonal_solve_p, 4, tridiagonal_solve_push, tridiagonal_solve_adjoint)

@@ -46,8 +46,9 @@ from dualrev.rules.linalg.matrices import (
     real_dtype,
 )
 from dualrev.rules.linalg.ratio import Mode, ratio
+from dualrev.table.operations import OpMap, Site
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import OpMap, Site, Split, register
+from dualrev.table.rows import Linearized, Split, register
 
 # ----------------------------------------------------------------------------------------------------------------- clusters
 
@@ -136,6 +137,8 @@ class SpectralRow(PushforwardRow):
     differ by no more than rounding do not count as equal, and what is divided by their gap is zero.
     """
 
+    may_be_singular = True
+
     def __init__(self, primitive: Any, program: Callable[[Mode], Any], decompose: Any, present: Any, split: Any, has_poles: Any,
                  idle: Any):
         def saves(x: Any, **params: Any) -> tuple[Any, Any]:
@@ -153,7 +156,6 @@ class SpectralRow(PushforwardRow):
         """Raise an error where there is no derivative at all; values are known."""
 
     def is_singular(self, residuals: tuple[Any, ...]) -> bool:
-        """Whether the program divides by zero at these values."""
         return bool(self.has_poles(residuals[0]))
 
     def pull(self, site: Site, residuals: tuple[Any, ...], cotangents: Tangents) -> Tangents:
@@ -161,8 +163,7 @@ class SpectralRow(PushforwardRow):
         idle = self.idle(cotangents, saved)
         return super().pull(site, residuals if idle is None else ((*saved, idle),), cotangents)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
         assert isinstance(linear_map, OpMap)  # rows of one operation make no other
         (saved,) = linear_map.residuals
@@ -175,7 +176,7 @@ class SpectralRow(PushforwardRow):
         if has_poles:
             self.refuse(saved)
         if has_poles or current.get().split_repeated:
-            raise Split((outs, linear_map, active_outs), linearize_split)
+            return Split((outs, linear_map, active_outs), linearize_split)
         return outs, linear_map, active_outs
 
 

@@ -22,7 +22,9 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.rules.contract import DimensionNumbers, cast_like
 from dualrev.rules.reduce import where
-from dualrev.table.forms import LinearRow, bilinear, gather_up, linear
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.forms import bilinear, linear
+from dualrev.table.partials import gather_up
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import register
 
@@ -168,7 +170,7 @@ class SumDuplicatesRow(LinearRow):
         return super().linearize(primals, active, self.counted(primals, params), is_linear)
 
 
-register(SumDuplicatesRow(primitive("bcoo_sum_duplicates"), (sum_duplicates_transpose,), together=False, fixed=()))
+register(SumDuplicatesRow(primitive("bcoo_sum_duplicates"), (sum_duplicates_transpose,)))
 
 
 # ------------------------------------------------------------------------------------------------------ bcoo: products
@@ -276,8 +278,10 @@ bilinear(primitive("bcoo_dot_general_sampled"),
 class ProductRow(PushforwardRow):
     """A product of two operands whose push is a program; each factor is kept only where the other moves."""
 
+    kind = "product"
+
     def __init__(self, primitive: Any, product: Callable[..., Any], factors: tuple[int, int]):
-        super().__init__(primitive, product, None, False)
+        super().__init__(primitive, product, linear_in=factors)
         self.partner = dict(zip(factors, factors[::-1], strict=True))
 
     def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:

@@ -16,14 +16,16 @@ from jax.custom_batching import sequential_vmap
 
 from dualrev._jax.primitives import primitive
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap
 from dualrev.rules.contract import DimensionNumbers
 from dualrev.rules.reduce import where
 from dualrev.rules.sort import take_along
 from dualrev.rules.sparse.bcoo import ProductRow, at_entries, bcoo_data_transpose, bcoo_dense_transpose, by_factors, dense, each_batch
-from dualrev.table.forms import LinearRow, bilinear, gather_up, linear
+from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ByActivityRow
+from dualrev.table.forms import bilinear, linear
+from dualrev.table.partials import gather_up
 from dualrev.table.pushforward import PushforwardRow, pushforward
-from dualrev.table.rows import Row, register
+from dualrev.table.rows import register
 
 
 def rows_of(indptr: Any, n_entries: int) -> Any:
@@ -168,20 +170,5 @@ class SystemRow(OneByOne, PushforwardRow):
     pass
 
 
-class SolveRow(Row):
-    """Linear in the right-hand side; where the matrix moves, a program that solves for the tangent."""
-
-    def __init__(self, primitive: Any, push: Any, adjoint: Any):
-        super().__init__(primitive)
-        self.of_right = RightRow(primitive, (None, None, None, adjoint), together=False, fixed=())
-        self.of_both = SystemRow(primitive, push, None, False)
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        return (self.of_right if tangents[0] is None else self.of_both).jvp(primals, tangents, params)
-
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        return (self.of_both if active[0] else self.of_right).linearize(primals, active, params, is_linear)
-
-
-register(SolveRow(primitive("spsolve"), spsolve_push, spsolve_transpose))
+register(ByActivityRow(RightRow(primitive("spsolve"), (None, None, None, spsolve_transpose)),
+                       SystemRow(primitive("spsolve"), spsolve_push, linear_in=(3,))))

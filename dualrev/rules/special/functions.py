@@ -123,22 +123,24 @@ def zeta_by_order(s: Any, q: Any) -> Any:
     return jnp.where(is_defined, jnp.where(inside, (head + tail) / w, 0), jnp.nan)
 
 
-elementwise(lax.lgamma_p, lambda x: lax.digamma(x))
-elementwise(lax.digamma_p, lambda x: trigamma(x))
-elementwise(lax.polygamma_p, polygamma_by_order, lambda m, x: polygamma_slope(m, x))
-elementwise(lax.zeta_p, lambda s, q: zeta_by_order(s, q), lambda s, q: -s * hurwitz(s + 1, q))
+elementwise(lax.lgamma_p, lambda x: lax.digamma(x), cost="work")
+elementwise(lax.digamma_p, lambda x: trigamma(x), cost="work")
+elementwise(lax.polygamma_p, polygamma_by_order, lambda m, x: polygamma_slope(m, x), cost="work", linear_in=())
+elementwise(lax.zeta_p, lambda s, q: zeta_by_order(s, q), lambda s, q: -s * hurwitz(s + 1, q), cost="work")
 
 # ------------------------------------------------------------------------------------- incomplete functions, gamma samples
 
-elementwise(lax.igamma_p, lambda a, x: incomplete_gamma.gamma_by_parameter(a, x), lambda a, x: incomplete_gamma.gamma_density(a, x))
-elementwise(lax.igammac_p, lambda a, x: -incomplete_gamma.gamma_by_parameter(a, x), lambda a, x: -incomplete_gamma.gamma_density(a, x))
+elementwise(lax.igamma_p, lambda a, x: incomplete_gamma.gamma_by_parameter(a, x), lambda a, x: incomplete_gamma.gamma_density(a, x),
+            cost="work")
+elementwise(lax.igammac_p, lambda a, x: -incomplete_gamma.gamma_by_parameter(a, x), lambda a, x: -incomplete_gamma.gamma_density(a, x),
+            cost="work")
 elementwise(lax.igamma_grad_a_p,
             lambda a, x: incomplete_gamma.gamma_by_parameter_twice(a, x),
-            lambda a, x: incomplete_gamma.gamma_score(a, x))
+            lambda a, x: incomplete_gamma.gamma_score(a, x), cost="work")
 elementwise(lax.regularized_incomplete_beta_p,
             lambda a, b, x: incomplete_beta.beta_by_parameters(a, b, x)[0],
             lambda a, b, x: incomplete_beta.beta_by_parameters(a, b, x)[1],
-            lambda a, b, x: incomplete_beta.beta_density(a, b, x))
+            lambda a, b, x: incomplete_beta.beta_density(a, b, x), cost="work")
 
 
 def random_gamma_push(t: Any, _key: Any, a: Any, *, out: Any, log_space: bool) -> Any:
@@ -166,7 +168,7 @@ def erf_inv_slope(x: Any, y: Any) -> Any:
     return jnp.where(inside, slope * jnp.exp(delta * (2 * y + delta)), at_end)
 
 
-elementwise(lax.erf_inv_p, lambda x, *, out: erf_inv_slope(x, out))
+elementwise(lax.erf_inv_p, lambda x, *, out: erf_inv_slope(x, out), cost="work")
 
 # -------------------------------------------------------------------------------------------------------- Bessel functions
 
@@ -207,5 +209,5 @@ def bessel_i1e_slope(x: Any, out: Any) -> Any:
     return bessel_gap(jnp.abs(x), lax.bessel_i0e(x), jnp.abs(out)) - ratio
 
 
-elementwise(lax.bessel_i0e_p, lambda x, *, out: bessel_i0e_slope(x, out))
-elementwise(lax.bessel_i1e_p, lambda x, *, out: bessel_i1e_slope(x, out))
+elementwise(lax.bessel_i0e_p, lambda x, *, out: bessel_i0e_slope(x, out), cost="work")
+elementwise(lax.bessel_i1e_p, lambda x, *, out: bessel_i1e_slope(x, out), cost="work")

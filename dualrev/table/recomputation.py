@@ -15,32 +15,26 @@ from dualrev._jax.primitives import Primitive
 from dualrev.options.schedules import Schedule
 from dualrev.programs.jaxprs import nbytes_of
 from dualrev.programs.partition import Choice, Graph, held_eqns
+from dualrev.table.exclusions import BY_ENGINES
+from dualrev.table.rows import Cost, rows
 
-#: Operations that cost no more than reading their operands and writing their results, and that a compiler fuses with what
-#: reads them: entry by entry, or moving entries about.
-ENTRYWISE = (
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp complex conj cos cosh div eq eq_to erf erfc "
-    "exp exp2 expm1 floor ge gt imag integer_pow is_finite le le_to log log1p log2 logistic lt lt_to max min mul ne neg "
-    "nextafter not one_minus_square or polynomial pow real rem round rsqrt shift_left shift_right_arithmetic "
-    "shift_right_logical sign sin sinh sqrt square sub tan tanh xor"
-)
-MOVES = (
-    "bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice dynamic_update_slice "
-    "expand_dims full iota name optimization_barrier pad pvary reduce_precision reshape rev select_n slice split squeeze "
-    "stop_gradient tile transpose"
-)
-CHEAP = frozenset(f"{ENTRYWISE} {MOVES}".split())
+#: What a row may say of costs that are no more than to read operands and to write results, as a compiler fuses such operations.
+CHEAP: frozenset[Cost] = frozenset(("entrywise", "moves"))
 
-#: Calls that are as cheap as what they run.
-CALLS = frozenset(("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "remat2", "eval_jaxpr", "closed_call"))
+
+def cost_of(primitive: Primitive) -> Cost:
+    """What its row says that computing an operation again costs; a call that engines are asked about directly runs its program."""
+    row = rows.get(primitive)
+    return row.cost if row is not None else "its program" if str(primitive) in BY_ENGINES else "work"
 
 
 def is_cheap(eqn: JaxprEqn) -> bool:
-    """Whether the results of an equation may be computed again."""
+    """Whether the results of an equation may be computed again: calls are as cheap as what they run."""
     if eqn.effects:
         return False
-    name = str(eqn.primitive)
-    return name in CHEAP or (name in CALLS and all(str(e.primitive) in CHEAP | CALLS and not e.effects for e in held_eqns(eqn)))
+    cost = cost_of(eqn.primitive)
+    return cost in CHEAP or (cost == "its program" and all(cost_of(inner.primitive) != "work" and not inner.effects
+                                                           for inner in held_eqns(eqn)))
 
 
 class MinCut:
@@ -61,8 +55,7 @@ class MinCut:
     """
 
     def __call__(self, primitive: Primitive, *_: AbstractValue, **params: object) -> bool:
-        name = str(primitive)
-        return name not in CHEAP and name not in CALLS
+        return cost_of(primitive) == "work"
 
     def __repr__(self) -> str:
         return "dualrev.policies.min_cut"

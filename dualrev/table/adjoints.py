@@ -1,0 +1,192 @@
+"""Rows stated by adjoints: linear operations, products, and what goes alongside; the push is the operation itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualrev.linear import zeros
+from dualrev.linear.maps import Tangents
+from dualrev.linear.products import contraction
+from dualrev.options.settings import Wide, widened
+from dualrev.table.operations import OpRow, Reader, Site
+from dualrev.table.rows import AllBut, Cost, aval_of
+
+
+class LinearRow(OpRow):
+    """An operation that is linear in some operands, jointly: the push is the operation, the pull its stated adjoint."""
+
+    form = "linear"
+    kind = "linear"
+
+    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], together: bool = False,
+                 fixed: tuple[int, ...] = (), cost: Cost = "work", linear_in: Iterable[int] | None = None, selects: Iterable[int] = ()):
+        super().__init__(primitive)
+        self.cost, self.selects = cost, frozenset(selects)
+        if linear_in is not None:
+            self.linear_in = frozenset(linear_in)
+        else:
+            self.linear_in = AllBut(*fixed) if together else frozenset(i for i, a in enumerate(adjoints) if a is not None)
+        self.together = together
+        self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
+        self.fixed = fixed
+
+    def is_fixed(self, position: int) -> bool:
+        """Whether the operand is one, such as an index, that the operation is not linear in."""
+        if self.together:
+            return position in self.fixed
+        return position >= len(self.adjoints) or self.adjoints[position] is None
+
+    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+        if all(self.is_fixed(i) for i, moves in enumerate(active) if moves):
+            return [False] * len(outs)
+        return super().active_outs(active, outs)
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        return tuple([x for i, x in enumerate(primals) if self.is_fixed(i)])
+
+    def operands(self, site: Site, residuals: Tangents) -> list[Any]:
+        """Fixed operands as values, the others as abstract values."""
+        values = iter(residuals)
+        return [next(values) if self.is_fixed(i) else aval for i, aval in enumerate(site.in_avals)]
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        operands = self.operands(site, residuals)
+        moving = {i: t for i, t in zip(site.positions, tangents, strict=True) if t is not None and not self.is_fixed(i)}
+        if not moving:
+            return (None,) * (len(site.out_avals) or 1)
+        for i, operand in enumerate(operands):
+            if not self.is_fixed(i):
+                operands[i] = zeros.instantiate(moving.get(i), operand)
+        return tuple(self.bind(operands, site.params))
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        operands = self.operands(site, residuals)
+        if self.primitive.multiple_results:
+            cotangents = tuple([zeros.instantiate(c, aval) for c, aval in zip(cotangents, site.out_avals, strict=True)])
+        ct: Any = list(cotangents) if self.primitive.multiple_results else cotangents[0]
+        if self.together:
+            (adjoint,) = self.adjoints
+            assert adjoint is not None  # the constructor of joint rows gives exactly one
+            cts = adjoint.function(ct, *operands, **adjoint.keywords(site.params))
+            moving = [i for i in range(len(operands)) if not self.is_fixed(i)]
+            found = dict(zip(moving, cts, strict=True))
+            return tuple([found.get(i) for i in site.positions])
+        results: list[Any] = []
+        for i in site.positions:
+            adjoint, flag = self.adjoints[i], site.active[i]
+            if adjoint is None:
+                results.append(None)
+            elif type(flag) is Wide:  # sums, and conversions of dtype, are made in the cotangent's own
+                wide = [zeros.cast(c, flag.dtype) for c in cotangents]
+                given = [widened(x, flag) if k == i else x for k, x in enumerate(operands)]
+                results.append(adjoint.function(wide if self.primitive.multiple_results else wide[0], *given,
+                                                **adjoint.keywords(site.params)))
+            else:
+                results.append(adjoint.function(ct, *operands, **adjoint.keywords(site.params)))
+        return tuple(results)
+
+
+class BilinearRow(OpRow):
+    """``out = x * y`` for a product that is linear in each of two operands; others, such as indices, are fixed."""
+
+    form = "bilinear"
+    kind = "product"
+
+    def __init__(self, primitive: Any, adjoints: Sequence[Callable[..., Any] | None], cost: Cost = "work"):
+        super().__init__(primitive)
+        self.cost = cost
+        self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
+        x, y = [i for i, a in enumerate(adjoints) if a is not None]
+        self.partner = {x: y, y: x}
+        self.linear_in = frozenset((x, y))
+
+    def is_read(self, i: int, active: tuple[bool, ...]) -> bool:
+        """Whether an operand is fixed, or its partner moves."""
+        return i not in self.partner or active[self.partner[i]]
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        # A number that stands in the program has no shape, which adjoints ask for.
+        return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)  # type: ignore[misc]
+                      for i, x in enumerate(primals) if self.is_read(i, active)])
+
+    def operands(self, site: Site, residuals: Tangents) -> list[Any]:
+        """Values of what is read, None for the rest."""
+        values = iter(residuals)
+        return [next(values) if self.is_read(i, site.active) else None for i in range(len(site.active))]
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        operands = self.operands(site, residuals)
+        total = None
+        for i, t in zip(site.positions, tangents, strict=True):
+            if t is not None and i in self.partner:
+                def times(t: Any, other: Any, i: int = i) -> Any:
+                    moving = {i: t, self.partner[i]: other}
+                    (term,) = self.bind([moving.get(k, x) for k, x in enumerate(operands)], site.params)
+                    return term
+
+                other = operands[self.partner[i]]
+                total = zeros.add(total, contraction(times, t, other) if site.settings.zero_wins else times(t, other))
+        return (total,)
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        (ct,) = cotangents
+        operands = self.operands(site, residuals)
+        results: list[Any] = []
+        for i in site.positions:
+            adjoint = self.adjoints[i]
+            if adjoint is None:
+                results.append(None)
+                continue
+            keywords, flag = adjoint.keywords(site.params), site.active[i]
+            if type(flag) is Wide and "preferred_element_type" in keywords:
+                keywords["preferred_element_type"] = flag.dtype
+            aval = widened(site.in_avals[i], flag)
+
+            def times(ct: Any, other: Any, i: int = i, aval: Any = aval, adjoint: Reader = adjoint,
+                      keywords: dict[str, Any] = keywords) -> Any:
+                known = {i: aval, self.partner[i]: other}
+                return adjoint.function(ct, *[known.get(k, x) for k, x in enumerate(operands)], **keywords)
+
+            other = operands[self.partner[i]]
+            results.append(contraction(times, ct, other) if site.settings.zero_wins else times(ct, other))  # type: ignore[arg-type]
+        return tuple(results)
+
+
+class AlongsideRow(OpRow):
+    """Output ``i`` is operand ``i``, and only the arrangement differs: what moves goes through the operation by itself."""
+
+    form = "alongside"
+    kind = "linear"
+    linear_in = AllBut()
+
+    compiles = False
+
+    def __init__(self, primitive: Any, params_of: Callable[..., dict[str, Any]] | None, cost: Cost = "work"):
+        super().__init__(primitive)
+        self.cost = cost
+        self.params_of = params_of
+
+    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+        return list(active)
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        return ()
+
+    def through(self, site: Site, moving: Sequence[Any], back: bool) -> list[Any]:
+        """``moving[k]`` belongs to operand and output ``site.positions[k]``."""
+        which = [i for i, t in zip(site.positions, moving, strict=True) if t is not None]
+        params = site.params
+        if self.params_of is not None:
+            params = self.params_of([site.in_avals[i] for i in which], which, back, **params)
+        results = iter(self.bind([t for t in moving if t is not None], params))
+        return [None if t is None else next(results) for t in moving]
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        found = dict(zip(site.positions, self.through(site, tangents, False), strict=True))
+        return tuple([found.get(i) for i in range(len(site.active))])
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        return tuple(self.through(site, [cotangents[i] for i in site.positions], True))

@@ -1,0 +1,252 @@
+"""Rows of one operation: its uses, what a use keeps, and what a row's functions read.
+
+Compiled pushes and pulls, residuals and the checks of what a row returns are handled here and never in a row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from dualrev import errors
+from dualrev._jax.avals import abstract_outputs, is_differentiable
+from dualrev._jax.traces import is_eager
+from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import DEFAULT, current, widened
+from dualrev.table.rows import Row, Unknown, aval_of
+
+#: Compiled pushes and pulls that one row keeps; the oldest goes first.
+SITES_PER_ROW = 1024
+
+
+class Site:
+    """Everything about one use of a primitive that is static: which operands move, parameters, shapes.
+
+    Two calls with equal sites share compiled pushes and pulls.
+    """
+
+    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
+
+    def __init__(self, row: OpRow, active: tuple[bool, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
+                 out_avals: tuple[Any, ...], key: Any):
+        self.row = row
+        self.active = active
+        self.positions = tuple([i for i, moves in enumerate(active) if moves])
+        self.params = params
+        self.in_avals = in_avals
+        self.out_avals = out_avals
+        self.key = key
+        self.settings = current.get()
+        self._compiled: dict[str, Any] = {}
+
+    def compiled(self, what: str) -> Any:
+        try:
+            return self._compiled[what]
+        except KeyError:
+            function = getattr(self, what)
+            function = self._compiled[what] = jax.jit(function) if self.row.compiles else function
+            return function
+
+    def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
+        return self.row.run("push", self, residuals, tangents)
+
+    def pull(self, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        return self.row.run("pull", self, residuals, cotangents)
+
+    def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
+        outs, saved = self.row.evaluate(primals, self.params, self.active)
+        residuals = self.row.save(self.active, primals, outs, saved)
+        active_outs = self.row.active_outs(self.active, outs)
+        if not any(active_outs):
+            return outs, (None,) * len(outs)
+        moving = tuple([tangents[i] for i in self.positions])
+        pushed = self.push(residuals, moving)
+        # What a linear operation makes of a tangent where its output is an integer is not a tangent.
+        return outs, tuple([t if moves else None for t, moves in zip(pushed, active_outs, strict=True)])
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Site) and self.row is other.row and self.key is not None
+                                 and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return hash((id(self.row), self.key))
+
+
+class OpMap(LinearMap):
+    """The derivative of one operation: its site and its residuals."""
+
+    __slots__ = ("residuals", "site")
+
+    def __init__(self, site: Site, residuals: Tangents):
+        self.site = site
+        self.residuals = residuals
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return str(self.site.row.primitive)
+
+    def singular_parts(self) -> Iterator[LinearMap]:
+        if self.site.row.may_be_singular:
+            yield self
+
+    def is_singular(self) -> bool:
+        return self.site.row.is_singular(self.residuals)
+
+    def push(self, *tangents: Any) -> Tangents:
+        if is_eager((*self.residuals, *tangents)):
+            return self.site.compiled("push")(self.residuals, tangents)
+        return self.site.push(self.residuals, tangents)
+
+    def pull(self, *cotangents: Any) -> Tangents:
+        if is_eager((*self.residuals, *cotangents)):
+            return self.site.compiled("pull")(self.residuals, cotangents)
+        return self.site.pull(self.residuals, cotangents)
+
+
+jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), lambda site, r: OpMap(site, r[0]))
+
+
+class Reader:
+    """A function of a row, and what its signature says that it reads."""
+
+    __slots__ = ("function", "n_named", "params", "positions", "reads_out", "reads_saved", "variadic")
+
+    def __init__(self, function: Callable[..., Any], skip: int = 0):
+        self.function = function
+        names = list(inspect.signature(function).parameters.values())
+        positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
+        self.positions = frozenset(i for i, p in enumerate(positional) if not p.name.startswith("_"))
+        self.variadic = any(p.kind is p.VAR_POSITIONAL and not p.name.startswith("_") for p in names)
+        self.n_named = len(positional)
+        keywords = [p.name for p in names if p.kind is p.KEYWORD_ONLY]
+        self.reads_out = "out" in keywords
+        self.reads_saved = "saved" in keywords
+        self.params = tuple(name for name in keywords if name not in ("out", "saved"))
+
+    def keywords(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {name: params[name] for name in self.params}
+
+    def reads(self, position: int) -> bool:
+        return position in self.positions or (self.variadic and position >= self.n_named)
+
+
+class OpRow(Row):
+    """A row whose derivative is stated by pushes and pulls of residuals."""
+
+    #: Whether a user stated the row: what it returns is checked in full.
+    is_users_own = False
+    #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
+    reads_avals = True
+    #: Whether the pushes and pulls divide by zero at some values, at which :meth:`is_singular` says so.
+    may_be_singular = False
+    #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
+    compiles = True
+
+    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
+        """The outputs, and what a row saves beside them."""
+        return self.bind(primals, params), ()
+
+    @abstractmethod
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        """The residuals, given which operands move."""
+
+    @abstractmethod
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        ...
+
+    @abstractmethod
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        ...
+
+    def is_singular(self, residuals: Tangents) -> bool:
+        """Whether pushes and pulls divide by zero at these residuals, whose values are known."""
+        return False
+
+    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+        return [is_differentiable(aval_of(out)) for out in outs]
+
+    def __init__(self, primitive: Any):
+        super().__init__(primitive)
+        self.sites: dict[Any, Site] = {}
+
+    def run(self, direction: str, site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
+        """A push or a pull; errors name the row, and results that do not fit are errors."""
+        try:
+            results = getattr(self, direction)(site, residuals, moving)
+            if site.in_avals:
+                self.check(direction, site, results)
+            return results
+        except Exception as error:
+            note = f"in the rule for {self.primitive}, {self.where}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
+
+    def check(self, direction: str, site: Site, results: Tangents) -> None:
+        """Cotangents have the types of the operands; the tangents of a user's row have those of the outputs."""
+        if direction == "pull":
+            what, expected = "cotangent of operand", [(i, site.in_avals[i]) for i in site.positions]
+            wide = [widened(site.in_avals[i], site.active[i]).dtype for i in site.positions]
+        elif self.is_users_own:
+            outs = abstract_outputs(self.primitive, site.in_avals, site.params)
+            what, expected = "tangent of output", list(enumerate(outs))
+        else:
+            return
+        for k, ((i, aval), t) in enumerate(zip(expected, results, strict=True)):
+            if t is not None and (t.shape != aval.shape or t.dtype != aval.dtype) and is_differentiable(aval):
+                if direction == "pull" and t.shape == aval.shape and t.dtype == wide[k]:
+                    continue
+                raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
+                                       f"expected {aval.dtype.name}{list(aval.shape)}")
+
+    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
+
+    def site(self, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
+        avals = self.static_avals(active, primals)
+        try:
+            key: Any = (active, avals, tuple(params.items()))
+            if (settings := current.get()) is not DEFAULT:
+                key = (key, settings)
+            found = self.sites.get(key)
+        except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
+            return Site(self, active, params, avals, self._out_avals(avals, params), None)
+        if found is None:
+            if len(self.sites) >= SITES_PER_ROW:
+                self.sites.pop(next(iter(self.sites)), None)
+            found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
+        return found
+
+    def _out_avals(self, avals: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(abstract_outputs(self.primitive, avals, params)) if self.primitive.multiple_results else ()
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+        active = tuple([t is not None for t in tangents])
+        site = self.site(active, primals, params)
+        if is_eager((*primals, *tangents)):
+            return site.compiled("jvp")(tuple(primals), tuple(tangents))
+        return site.jvp(tuple(primals), tuple(tangents))
+
+    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+        saved: Tangents = ()
+        if is_linear:
+            outs: list[Any] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
+        else:
+            outs, saved = self.evaluate(primals, params, active)
+        active_outs = self.active_outs(active, outs)
+        if is_linear and not any(is_differentiable(aval_of(x)) for x, moves in zip(primals, active, strict=True) if moves):
+            active_outs = [True] * len(outs)  # integers are as good a ring as any
+        site = self.site(active, primals, params)
+        residuals = self.save(active, primals, outs, saved)
+        if is_linear:
+            for residual in residuals:
+                if type(residual) is Unknown:
+                    raise errors.not_linear(self.primitive)
+            if not all(active_outs):
+                raise errors.not_linear(self.primitive)
+        return outs, OpMap(site, residuals), active_outs

@@ -1,0 +1,180 @@
+"""Rows stated by partial derivatives: operations applied entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from dualrev import errors
+from dualrev._jax.avals import is_differentiable
+from dualrev.linear import zeros
+from dualrev.linear.maps import Tangents
+from dualrev.linear.products import combiner
+from dualrev.options.settings import Wide
+from dualrev.table.operations import OpRow, Reader, Site
+from dualrev.table.rows import Cost, Kind, aval_of
+
+
+def spread(t: Any, shape: tuple[int, ...]) -> Any:
+    """A tangent broadcast as an elementwise operation broadcasts: scalars, and dimensions of size 1."""
+    if t.shape == shape or t.ndim not in (0, len(shape)):  # the latter is a mistake for the caller to report
+        return t
+    return lax.broadcast_in_dim(t, shape, tuple(range(t.ndim)))
+
+
+def gather_up(ct: Any, shape: tuple[int, ...]) -> Any:
+    """The adjoint of :func:`spread`: a cotangent summed over what was broadcast."""
+    if ct.shape == shape:
+        return ct
+    if not shape:
+        return lax.reduce_sum(ct, tuple(range(ct.ndim)))
+    axes = tuple([i for i, (n, m) in enumerate(zip(ct.shape, shape, strict=True)) if n != m])
+    return lax.reshape(lax.reduce_sum(ct, axes), shape)
+
+
+class Over:
+    """A partial derivative given by its reciprocal (see :func:`over`)."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+
+class ElementwiseRow(OpRow):
+    """``out = f(x, y, ...)`` entry by entry: ``t_out = Σ ∂f/∂xᵢ · tᵢ`` and ``ct_xᵢ = ∂f/∂xᵢ · ct``.
+
+    The pull does not conjugate: the convention is that of the transpose, as in jax.
+    """
+
+    form = "elementwise"
+    is_diagonal = True
+
+    def __init__(self, primitive: Any, *partials: Any, cost: Cost = "entrywise", linear_in: Iterable[int] | None = None):
+        super().__init__(primitive)
+        self.stated = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
+        self.is_over = [isinstance(p, Over) for p in partials]
+        self.cost = cost
+        self.kind, self.linear_in = ("diagonal", frozenset(linear_in)) if linear_in is not None else self._algebra()
+        self.plans: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
+
+    def _algebra(self) -> tuple[Kind, frozenset[int]]:
+        """What the signatures say: an operand whose own partial does not read it, nor the output, is one in which ``f`` is linear.
+
+        They cannot tell ``x y`` from ``x y + x + y``, nor steps from constants: where they mislead, ``linear_in`` is declared.
+        """
+        reads = {i: p.positions if isinstance(p, Reader) else frozenset() for i, p in enumerate(self.stated)
+                 if p is not None and not (isinstance(p, Reader) and p.reads_out)}
+        linear = frozenset(i for i, read in reads.items() if i not in read)
+        has_derivative = {i for i, p in enumerate(self.stated) if p is not None}
+        if linear == has_derivative and not any(reads.values()):
+            return "linear", linear
+        if linear == has_derivative and len(linear) == 2 and not any(self.is_over):
+            return "product", linear
+        is_joint = not any(reads[i] & linear for i in linear)
+        return "diagonal", linear if is_joint else frozenset()
+
+    def plan(self, active: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
+        """Which operands the moving partials read, and whether they read the output."""
+        try:
+            return self.plans[active]
+        except KeyError:
+            moving = [p for p, moves in zip(self.stated, active, strict=True) if moves and isinstance(p, Reader)]
+            plan = (tuple(i for i in range(len(active)) if any(p.reads(i) for p in moving)),
+                    any(p.reads_out for p in moving))
+            self.plans[active] = plan
+            return plan
+
+    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+        # Only operands of different shapes are told apart: cotangents of what was spread are summed, and its tangents spread.
+        if self.is_users_own:
+            return tuple([aval_of(x) for x in primals])
+        if len(primals) > 1:
+            shape = getattr(primals[0], "shape", ())
+            for x in primals:
+                if getattr(x, "shape", ()) != shape:
+                    return tuple([aval_of(x) for x in primals])
+        return ()
+
+    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+        positions, reads_out = self.plan(active)
+        residuals = tuple([primals[i] for i in positions])
+        return (*residuals, outs[0]) if reads_out else residuals
+
+    def terms(self, site: Site, residuals: Tangents, moving: Sequence[Any]) -> list[Any]:
+        """``partialᵢ · movingᵢ`` for each moving operand."""
+        positions, _ = self.plan(site.active)
+        operands: list[Any] = [None] * len(site.active)
+        for i, value in zip(positions, residuals, strict=False):
+            operands[i] = value
+        terms: list[Any] = []
+        for i, t in zip(site.positions, moving, strict=True):
+            partial = self.stated[i]
+            if t is None or partial is None:
+                terms.append(None)
+                continue
+            if isinstance(partial, Reader):
+                keywords = partial.keywords(site.params)
+                if partial.reads_out:
+                    keywords["out"] = residuals[-1]
+                factor = partial.function(*operands, **keywords)
+                # A factor of float16 numbers may come in single precision.
+                moved = zeros.cast(t, factor.dtype) if t.dtype == np.float16 and factor.dtype == np.float32 else t
+                terms.append(zeros.cast(combiner(self.is_over[i], site.settings)(moved, factor), t.dtype))
+            elif partial == 1:
+                terms.append(t)
+            elif partial == -1:
+                terms.append(lax.neg(t))
+            else:
+                terms.append(lax.mul(t, lax.full_like(t, partial)))
+        return terms
+
+    def check_terms(self, site: Site, terms: Sequence[Any], shape: tuple[int, ...]) -> None:
+        for i, term in zip(site.positions, terms, strict=True):
+            if term is not None and term.shape != shape:
+                raise errors.RuleError(f"the rule for {self.primitive} has a partial of shape {list(term.shape)} for operand {i}; "
+                                       f"expected {list(shape)}, that of the output")
+
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+        wanted = [p is not None and is_differentiable(aval_of(x)) and (active is None or bool(active[i]))
+                  for i, (p, x) in enumerate(zip(self.stated, primals, strict=True))]
+        (out,) = self.bind(primals, params)
+        found: list[Any] = []
+        for i, partial in enumerate(self.stated):
+            if not wanted[i]:
+                found.append(None)
+            elif isinstance(partial, Reader):
+                keywords = partial.keywords(params)
+                if partial.reads_out:
+                    keywords["out"] = out
+                factor = partial.function(*primals, **keywords)
+                factor = lax.div(lax.full_like(factor, 1), factor) if self.is_over[i] else factor
+                found.append(spread(zeros.cast(factor, out.dtype), out.shape))
+            else:
+                found.append(lax.full_like(out, partial))
+        return found
+
+    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+        terms = self.terms(site, residuals, tangents)
+        if site.in_avals:
+            shape = lax.broadcast_shapes(*[a.shape for a in site.in_avals])
+            terms = [None if term is None else spread(term, shape) for term in terms]
+            self.check_terms(site, terms, shape)
+        elif tangents:
+            self.check_terms(site, terms, next(t.shape for t in tangents if t is not None))
+        total = None
+        for term in terms:
+            total = zeros.add(total, term)
+        return (total,)
+
+    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+        (ct,) = cotangents
+        cts = self.terms(site, residuals, (ct,) * len(site.positions))
+        self.check_terms(site, cts, ct.shape)  # type: ignore[union-attr]
+        if site.in_avals:
+            for k, i in enumerate(site.positions):
+                if cts[k] is not None:
+                    flag = site.active[i]
+                    cts[k] = gather_up(zeros.cast(cts[k], flag.dtype) if type(flag) is Wide else cts[k], site.in_avals[i].shape)
+        return tuple(cts)
