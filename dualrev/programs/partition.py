@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import jax
 
 from dualrev._jax.calls import has_explicit_layout, jit_p
 from dualrev._jax.checkpoints import name_p, remat_p
-from dualrev._jax.jaxprs import Atom, ClosedJaxpr, Jaxpr, JaxprEqn, Var, is_literal, opened
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Var, is_literal, opened
 from dualrev._jax.library_functions import library_function
 from dualrev.programs.jaxprs import behind
-
-if TYPE_CHECKING:
-    from jax.extend.core import DebugInfo
 
 
 @dataclass(frozen=True)
