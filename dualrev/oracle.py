@@ -44,10 +44,13 @@ def lines(function: Function, mode: Literal["forward", "reverse"]) -> Function:
         def flat(x: jax.Array) -> jax.Array:
             return ravel_pytree(function(*unravel(x)))[0]
 
+        found: jax.Array
         if mode == "forward":
-            return jax.vmap(lambda i: _jvp(flat, (x,), (_basis(i, x),))[1])(numbers)
-        out, pull = _vjp(flat, x)
-        return jax.vmap(lambda i: pull(_basis(i, out))[0])(numbers)
+            found = jax.vmap(lambda i: _jvp(flat, (x,), (_basis(i, x),))[1])(numbers)
+        else:
+            out, pull = _vjp(flat, x)
+            found = jax.vmap(lambda i: pull(_basis(i, out))[0])(numbers)
+        return found
 
     return run
 

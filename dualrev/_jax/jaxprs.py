@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
@@ -17,7 +17,7 @@ from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed j
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Primitive
-from dualrev._jax.traces import Trace, Tracer, set_current_trace
+from dualrev._jax.traces import Trace, set_current_trace
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -46,7 +46,8 @@ def is_literal(atom: Atom) -> TypeIs[Literal]:
 
 def opened(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
     """A program without its constants, which is itself where one class holds both."""
-    return cast(Jaxpr, getattr(jaxpr, "jaxpr", jaxpr))
+    body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[arg-type]
+    return body
 
 
 def copy_jaxpr(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
@@ -80,7 +81,7 @@ def _standing_in() -> Primitive:
 _standing_in_p = _standing_in()
 
 
-def stand_in(trace: Trace, aval: ShapedArray, index: int) -> Tracer:
+def stand_in(trace: Trace, aval: ShapedArray, index: int) -> jax.Array:
     """A tracer of ``trace`` for a value that will be given later, under a number."""
     with set_current_trace(trace):
         return _standing_in_p.bind(aval=aval, index=index)
@@ -99,4 +100,4 @@ def with_stand_ins(jaxpr: ClosedJaxpr) -> tuple[ClosedJaxpr, list[int]]:
 def open_and_closed(jaxpr: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, ClosedJaxpr]:
     """A jaxpr without constants in both forms, which are two classes in 0.10: kernels are held open."""
     body = opened(jaxpr)
-    return body, cast(ClosedJaxpr, jaxpr) if hasattr(jaxpr, "consts") else ClosedJaxpr(body, ())
+    return body, jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(body, ())  # type: ignore[return-value]

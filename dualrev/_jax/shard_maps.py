@@ -46,7 +46,7 @@ def bind_shard_map(fun: OnShards, args: Sequence[jax.Array], in_specs: Sequence[
 
     info = _debug_info("shard_map", fun, args, {}).with_unknown_names()
     settings = {name: like[name] for name in ("mesh", "check_vma", "newly_manual_axes")}
-    return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))  # type: ignore[union-attr]
+    return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))
 
 
 def rebind_shard_map(params: Params, args: Sequence[jax.Array]) -> list[jax.Array]:
@@ -69,7 +69,7 @@ def stage_shard_map(fun: Callable[..., FlatTree], args: Sequence[jax.Array],
     bound: list[FlatTree] = []
 
     def bind(*args: jax.Array) -> list[jax.Array]:
-        bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]  # type: ignore[union-attr]
+        bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]
         return list(bound[0])
 
     def run(*shards: jax.Array) -> tuple[list[jax.Array], Sequence[PartitionSpec]]:

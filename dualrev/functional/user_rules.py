@@ -131,18 +131,13 @@ class _Statement:
         self.kind = kind
         statements = cast(Sequence[PartialDerivative], statement if kind == "partials" else [statement])
         self.functions = list(statements)
+        #: That of a pushforward or an adjoint.
+        self.function = cast(Callable[..., PyTree], self.functions[0])
         for function in self.functions:
             if not callable(function) and kind != "partials":
                 raise TypeError(f"rule: {kind} must be a function; got {function!r}")
         first = inspect.signature(self.functions[0]).parameters if callable(self.functions[0]) else {}
         self.takes_one = next(iter(first), "") == "t"
-
-    @property
-    def function(self) -> Callable[..., PyTree]:
-        """The one function of a pushforward or an adjoint."""
-        (function,) = self.functions
-        assert callable(function)  # checked when it was stated
-        return function
 
     def keywords(self, function: Callable[..., PyTree], out: PyTree, kwargs: dict[str, PyTree]) -> dict[str, PyTree]:
         names = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}

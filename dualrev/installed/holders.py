@@ -248,7 +248,7 @@ _WAYS: dict[type, Way | None] = {
 def _way(kind: type) -> Way | None:
     for base, way in ((type, Search.class_), ((set, frozenset, tuple), Search.unchangeable), (functools.partial, Search.partial),
                       (ModuleType, Search.held_module)):
-        if issubclass(kind, base):  # type: ignore[arg-type]
+        if issubclass(kind, base):
             return way
     return Search.wrapper if kind.__name__ == "PjitFunction" else None  # what jax.jit returns
 
@@ -293,7 +293,8 @@ _NOWHERE: Slot = (_nowhere, None, None)
 
 def _namespace(module: object) -> dict[str, Any] | None:
     try:
-        return object.__getattribute__(module, "__dict__")  # a lazy module's own __getattribute__ would import it
+        found: dict[str, Any] = object.__getattribute__(module, "__dict__")  # a lazy module's own __getattribute__ would import it
+        return found
     except AttributeError:
         return None
 

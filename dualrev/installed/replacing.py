@@ -122,7 +122,8 @@ class UserContext(Protocol):
 @functools.cache
 def _compiled_for() -> UserContext:
     # Programs compiled in a block and outside are kept apart by jax, which compiles anew where this value is another.
-    return jax.make_user_context(None)
+    context: UserContext = jax.make_user_context(None)
+    return context
 
 
 def _tell_jax() -> None:
@@ -330,5 +331,5 @@ def uninstall(report: Report | None = None) -> None:
         if which not in _lasting:
             asked = "nothing is installed" if report is None else "what returned this report is not installed (any more)"
             raise RuntimeError(f"uninstall: {asked}; each install() can be undone once")
-        _lasting.remove(which)  # type: ignore[arg-type]
-        _leave(which)  # type: ignore[arg-type]
+        _lasting.remove(which)
+        _leave(which)

@@ -49,12 +49,14 @@ def solution(parameters: dict[str, jax.Array]) -> State:
 
     def step(y: State, _: None) -> tuple[State, None]:
         def advance(h: float, slope: State) -> State:
-            return jax.tree.map(lambda u, du: u + h * du, y, slope)
+            moved: State = jax.tree.map(lambda u, du: u + h * du, y, slope)
+            return moved
 
         halfway = advance(STEP / 2, rate(y, **parameters))
         return advance(STEP, rate(halfway, **parameters)), None
 
-    return lax.scan(step, state(), None, length=STEPS)[0]
+    found: State = lax.scan(step, state(), None, length=STEPS)[0]
+    return found
 
 
 def state(points: int = POINTS) -> State:
