@@ -15,6 +15,7 @@ import pytest
 
 import dualrev
 from dualrev.__main__ import main
+from dualrev.linear.residuals import size
 from dualrev.problems import PROBLEMS, Problem
 from dualrev.report import measure, tables
 
@@ -390,7 +391,7 @@ def test_seconds(seconds, text):
 
 @pytest.mark.parametrize(("n", "text"), [(0, "0 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (3 * 2**20, "3 MiB")])
 def test_size(n, text):
-    assert tables.size(n) == text
+    assert size(n) == text
 
 
 # ------------------------------------------------------------------------------------------------------------ as a program
