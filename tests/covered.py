@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils, pallas  # noqa: F401  (likewise)
 import dualrev.calls.families  # noqa: F401  (fills the table)
 from dualrev._jax.libraries import foreign_rules
 from dualrev.table import rows as table
+from dualrev.table.choosing import ChoosingRow
 from dualrev.table.exclusions import BY_ENGINES, EXCLUDED
 
 FILE = pathlib.Path(__file__).parent.parent / "dualrev" / "rules" / "COVERAGE.md"
@@ -42,7 +43,7 @@ def registry() -> dict[str, set[str]]:
 
 def rows() -> dict[str, Any]:
     table.load_optional()
-    return {str(primitive): row for primitive, row in table.rows.items()}
+    return {str(primitive): row for primitive, row in table.rows.items() if not row.is_users_own}
 
 
 def uncovered() -> list[str]:
@@ -76,12 +77,14 @@ def text() -> str:
         f"jax {jax.__version__} has differentiation rules for {len(known)} primitives; the table has {len(covered)} of them, and "
         f"leaves out {len(known) - len(covered)}, each with its reason [below](#left-out).",
         "",
-        "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes has its "
-        "pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there is no "
-        "bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
+        "*Kind*: what the derivative is; *cost*: of computing the operation again ([rows.py](../table/rows.py)); of rows that choose "
+        "another, those of all that they choose from. "
+        "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes "
+        "has its pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
+        "is no bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
-        "| operation | file | form | modes | order | dtypes | jax |",
-        "|---|---|---|---|---|---|---|",
+        "| operation | file | kind | cost | form | modes | order | dtypes | jax |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     by_name: dict[str, list[Case]] = defaultdict(list)
     for case in CASES:
@@ -97,15 +100,17 @@ def text() -> str:
             tested = str(order(cases)) if cases else f"[tests]({'../../tests/' + ELSEWHERE[name]})"
             dtypes = kinds(cases)
         file = row.where.split(":")[0]
-        lines.append(f"| `{name}` | [{file}](../{file}) | {row.form} | {modes} | {tested} | {dtypes} | {in_jax} |")
+        options = row.options if isinstance(row, ChoosingRow) else (row,)
+        kind, cost = (", ".join(dict.fromkeys(facts)) for facts in ([r.kind for r in options], [r.cost for r in options]))
+        lines.append(f"| `{name}` | [{file}](../{file}) | {kind} | {cost} | {row.form} | {modes} | {tested} | {dtypes} | {in_jax} |")
     for name, file in BY_ENGINES.items():
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))
-            lines.append(f"| `{name}` | {file} | asked of the engines | push, pull | | | {in_jax} |")
+            lines.append(f"| `{name}` | {file} | call | its program | asked of the engines | push, pull | | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
-              "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered JVP; "
-              "reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
+              "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered "
+              "JVP; reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
               "registered transposes of the linear operations in it. A row stated with `dualrev.rule` comes first. What jax registered "
               "is never read ([tests](../../tests/test_foreign.py))."]
     lines += ["", "## At kinks, poles and limits", "", "Both modes give these values; jax's are the same where nothing is said.", "",

@@ -20,6 +20,7 @@ from jax import lax
 import dualrev.calls.families  # noqa: F401  (fills the table)
 from dualrev._jax import calls, jaxprs
 from dualrev.table.adjoints import LinearRow
+from dualrev.table.choosing import ChoosingRow
 from dualrev.table.operations import Reader
 from dualrev.table.partials import ElementwiseRow
 from dualrev.table.rows import Row, row_of
@@ -59,15 +60,16 @@ def test_rows_read_what_exists(case: Case) -> None:
     rng = np.random.default_rng(0)
     args = [jnp.asarray(maker(rng, jnp.dtype(case.dtypes[0]))) for maker in case.makers]
     eqn = equation_of(case.primitive, case.fun, *args)
-    row = row_of(eqn.primitive, "forward")
-    for reader in readers(row):
-        missing = set(reader.params) - set(eqn.params)
-        assert not missing, f"{row.where} reads parameters {sorted(missing)}; {case.primitive} has {sorted(eqn.params)}"
-        assert all(i < len(eqn.invars) for i in reader.positions), f"{row.where} reads more operands than {len(eqn.invars)}"
-    if isinstance(row, ElementwiseRow):
-        assert len(row.partials) == len(eqn.invars)
-    if isinstance(row, LinearRow) and not row.together:
-        assert len(row.adjoints) <= len(eqn.invars)
+    found = row_of(eqn.primitive, "forward")
+    for row in found.options if isinstance(found, ChoosingRow) else (found,):
+        for reader in readers(row):
+            missing = set(reader.params) - set(eqn.params)
+            assert not missing, f"{row.where} reads parameters {sorted(missing)}; {case.primitive} has {sorted(eqn.params)}"
+            assert all(i < len(eqn.invars) for i in reader.positions), f"{row.where} reads more operands than {len(eqn.invars)}"
+        if isinstance(row, ElementwiseRow):
+            assert len(row.stated) == len(eqn.invars)
+        if isinstance(row, LinearRow) and not row.together:
+            assert len(row.adjoints) <= len(eqn.invars)
     assert eqn.primitive.multiple_results or len(eqn.outvars) == 1
 
 

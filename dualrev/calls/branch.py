@@ -20,7 +20,7 @@ from dualrev.calls.call_rows import call, splice
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.options.settings import widened
+from dualrev.options.settings import Active, widened
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of
 
@@ -145,7 +145,7 @@ def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[Any], tu
     return slots, tuple(places)
 
 
-def _reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
              is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     index, operands = _index(primals[0]), list(primals[1:])
     linearizations = tuple([linearization_of(b, active[1:], is_linear, splice("cond")) for b in params["branches"]])

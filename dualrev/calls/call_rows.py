@@ -15,12 +15,12 @@ from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear.maps import LinearMap
-from dualrev.options.settings import current
+from dualrev.options.settings import Active, current
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Cost, Expansion, Linearized, Pushed, Row, Unknown, aval_of, register
 
 Evaluate = Callable[[Mode, Sequence[Any], Sequence[Parts], dict[str, Any]], tuple[list[Any], Sequence[Parts]]]
-Reverse = Callable[[Sequence[Any], tuple[bool, ...], dict[str, Any], bool],
+Reverse = Callable[[Sequence[Any], tuple[Active, ...], dict[str, Any], bool],
                    tuple[list[Any], "LinearMap | None", Sequence[bool]]]
 
 
@@ -76,7 +76,7 @@ class CallRow(Row):
         pushed: tuple[list[Any], Sequence[Any]] = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
@@ -128,7 +128,7 @@ class RunRow(Row):
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         jaxpr = self.jaxpr_of(params)
         linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
         outs, linear_map, active_outs = linearization(primals)

@@ -23,6 +23,7 @@ from dualrev.calls.staging import cached, pushforward_of
 from dualrev.engines import forward
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear import zeros
+from dualrev.options.settings import Active
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Pushed, register
 
@@ -50,7 +51,7 @@ class CustomVmapRow(RunRow):
         return list(outs[:n_out]), [next(found) if moves else None for moves in moves_out]
 
 
-def _spread(moving: Sequence[Any], active: Sequence[bool]) -> list[Any]:
+def _spread(moving: Sequence[Any], active: Sequence[Active]) -> list[Any]:
     values = iter(moving)
     return [next(values) if moves else None for moves in active]
 
@@ -61,7 +62,7 @@ def _with_zeros(outs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
     return [*outs, *filled]
 
 
-def _push_of_all(jaxpr: Any, active: tuple[bool, ...]) -> Any:
+def _push_of_all(jaxpr: Any, active: tuple[Active, ...]) -> Any:
     """The program of outputs and tangents, zeros among them: those of the rule have the same structure whatever moves."""
     push = pushforward_of(jaxpr, active, splice("custom_vmap"))
 
@@ -72,7 +73,7 @@ def _push_of_all(jaxpr: Any, active: tuple[bool, ...]) -> Any:
     return stage(both, [*jaxpr.in_avals, *moving])
 
 
-def _rule_of_push(rule: Callable[..., Any], in_tree: Any, out_tree: Any, active: tuple[bool, ...],
+def _rule_of_push(rule: Callable[..., Any], in_tree: Any, out_tree: Any, active: tuple[Active, ...],
                   push: Callable[..., Any]) -> Callable[..., tuple[list[Any], list[bool]]]:
     n = len(active)
 

@@ -21,7 +21,7 @@ from dualrev._jax.libraries import ForeignRules, foreign_rules
 from dualrev.engines.custom_derivatives import linearize_push
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.options.settings import current
+from dualrev.options.settings import Active, current
 from dualrev.table.rows import Row, Unknown, aval_of, others
 
 
@@ -45,7 +45,7 @@ class ForeignRow(Row):
         outs, tape, _ = self.linearize(primals, tuple([t is not None for t in tangents]), params, False)
         return outs, tape.push(*[t for t in tangents if t is not None])
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap, Sequence[bool]]:
         if not is_linear:
             return linearize_push(lambda xs, ts: self.pushed(True, xs, ts, params), primals, active)

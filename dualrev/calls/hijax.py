@@ -17,6 +17,7 @@ from dualrev._jax.library_functions import is_custom_root
 from dualrev._jax.primitives import primitive
 from dualrev.engines import custom_derivatives, forward
 from dualrev.linear import zeros
+from dualrev.options.settings import Active
 from dualrev.table.mode import Mode
 from dualrev.table.rows import Expansion, Linearized, Pushed, Row, register
 
@@ -62,7 +63,7 @@ class HighRow(Row):
             return Expansion(None, self._expand(params))
         return push(primals, tangents)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         push = self._pushes(params)
         if push is None or is_linear:
             return Expansion(None, self._expand(params))

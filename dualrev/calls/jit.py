@@ -23,6 +23,7 @@ from dualrev.calls.staging import cached, linearization_of, wrapper_of
 from dualrev.engines.custom_derivatives import from_rule
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active
 from dualrev.table.rows import Unknown, register
 
 
@@ -65,7 +66,7 @@ class LinearCallMap(LinearMap):
 
     name = "linear_call"
 
-    def __init__(self, fixed: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]):
+    def __init__(self, fixed: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]):
         self.fixed = fixed
         self.params = params
         self.active = active
@@ -123,7 +124,7 @@ jax.tree_util.register_pytree_node(
 jax.tree_util.register_pytree_node(SumMap, lambda m: ((m.left, m.right), m.split), lambda split, maps: SumMap(*maps, split))
 
 
-def _linear_call_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+def _linear_call_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                          is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     """The derivative by the residual arguments, in which the function need not be linear, is that of its program."""
     n = params["num_callee_consts"] + params["num_res"]
@@ -138,7 +139,7 @@ def _linear_call_reverse(primals: Sequence[Any], active: tuple[bool, ...], param
     if any(active[:n]):
         by_residuals = (*active[:n], *[False] * (len(active) - n))
         _, residual_map, _ = linearization_of(params["callee"], by_residuals, False, splice("linear_call"))(primals)
-        linear_map = SumMap(residual_map, linear_map, sum(active[:n])) if any(active[n:]) else residual_map
+        linear_map = SumMap(residual_map, linear_map, sum(map(bool, active[:n]))) if any(active[n:]) else residual_map
     return outs, linear_map, [True] * len(outs)
 
 

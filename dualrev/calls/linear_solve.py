@@ -17,6 +17,7 @@ from dualrev.calls.call_rows import MapRow, own_copy, splice
 from dualrev.calls.staging import linearization_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active
 from dualrev.table.rows import Unknown, aval_of, register
 
 linear_solve_p = primitive("custom_linear_solve")
@@ -75,7 +76,7 @@ class SolutionMap(LinearMap):
 class Problem:
     """What is static about a linear solve: its programs, the type of ``b``, and which operands move."""
 
-    def __init__(self, params: dict[str, Any], avals: Sequence[Any], active: Sequence[Any]):
+    def __init__(self, params: dict[str, Any], avals: Sequence[Any], active: Sequence[Active]):
         self.lengths = params["const_lengths"]
         # A map may be kept for as long as the original programs live, so it holds copies.
         self.jaxprs = type(params["jaxprs"])(*[None if j is None else own_copy(j) for j in params["jaxprs"]])
@@ -112,7 +113,7 @@ jax.tree_util.register_pytree_node(SolutionMap, lambda m: ((m.consts, m.operator
                                    lambda problem, children: SolutionMap(*children, problem))
 
 
-def _solve_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+def _solve_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                    is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     lengths, jaxprs = params["const_lengths"], params["jaxprs"]
     n = sum(lengths)

@@ -28,6 +28,7 @@ from dualrev.linear.basis import matrix, push_all, unit_tangents
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import instantiate
+from dualrev.options.settings import Active
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Row, aval_of, register
 
@@ -65,7 +66,7 @@ region_p = program_primitive("region", _run, _batched, _rule)
 class Matrix:
     """The program that evaluates a region of one example and forms its Jacobian."""
 
-    def __init__(self, jaxpr: Any, active: tuple[bool, ...], mode: str):
+    def __init__(self, jaxpr: Any, active: tuple[Active, ...], mode: str):
         self.active_outs: Sequence[bool] = ()
         in_avals = _only([tangent_aval(a) for a in jaxpr.in_avals], active)
 
@@ -172,7 +173,7 @@ def _sum(x: Any) -> Any:
     return lax.reduce_sum(x, (0,))
 
 
-def linearize_by_matrix(primals: Sequence[Any], active: tuple[bool, ...],
+def linearize_by_matrix(primals: Sequence[Any], active: tuple[Active, ...],
                         params: dict[str, Any]) -> tuple[list[Any], LinearMap, Sequence[bool]]:
     jaxpr, axes, mode = params["jaxpr"], params["axes"], params["mode"]
     matrix = cached(jaxpr, ("matrix", active, mode), lambda: Matrix(own_copy(jaxpr), active, mode))
@@ -207,7 +208,7 @@ class RegionRow(Row):
         found = iter(results[push.n_out:])
         return results[: push.n_out], [next(found) if moves else None for moves in push.active_outs]
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         active = tuple([bool(moves) for moves in active])
         if params["mode"] == "forward" and not is_linear:
@@ -224,7 +225,7 @@ def whole(params: dict[str, Any], avals: Sequence[Any]) -> Any:
     return cached(jaxpr, ("whole", axes, tuple(avals)), lambda: stage(over(jaxpr_as_fun(own_copy(jaxpr)), axes), avals))
 
 
-def _only(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+def _only(values: Sequence[Any], flags: Sequence[Active]) -> list[Any]:
     return [x for x, flag in zip(values, flags, strict=True) if flag]
 
 

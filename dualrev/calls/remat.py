@@ -24,7 +24,7 @@ from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
 from dualrev.calls.staging import Linearization, Program, cached, linearization_of, pushforward_of
 from dualrev.linear.maps import LinearMap
-from dualrev.options.settings import current, settings_of, under
+from dualrev.options.settings import Active, current, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.recomputation import MinCut, Scheduled
@@ -75,7 +75,7 @@ class Plan:
     ``prevent_cse``: whether what is evaluated again is tied to what is moved, for each operand.
     """
 
-    def __init__(self, jaxpr: Any, active: tuple[bool, ...], policy: Any, prevent_cse: bool | tuple[bool, ...]):
+    def __init__(self, jaxpr: Any, active: tuple[Active, ...], policy: Any, prevent_cse: bool | tuple[bool, ...]):
         self.linearization: Linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
         program = self.linearization.program.jaxpr
         graph = graph_of(program)
@@ -177,12 +177,12 @@ def _remat_evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
     return again(tuple(primals), tuple(parts))
 
 
-def _remat_reverse(primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+def _remat_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                    is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     policy, prevent_cse = params["policy"], params["prevent_cse"]
     if isinstance(policy, Scheduled):
         inner = dict(params, policy=policy.policy)
-        return under(settings_of(*current.get()._replace(schedule=policy.schedule)), _remat_reverse, primals, active, inner, is_linear)
+        return under(current.get().replace(schedule=policy.schedule), _remat_reverse, primals, active, inner, is_linear)
     jaxpr = own_copy(params["jaxpr"])
     if is_linear:
         return linearization_of(jaxpr, active, True, splice("checkpoint"))(primals)

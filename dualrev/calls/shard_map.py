@@ -33,6 +33,7 @@ from dualrev.engines import reverse
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active
 from dualrev.table.forms import alongside, linear
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Pushed, Row, Unknown, aval_of, register, zero
@@ -41,7 +42,7 @@ from dualrev.table.rows import Pushed, Row, Unknown, aval_of, register, zero
 SETTINGS = ("mesh", "check_vma", "newly_manual_axes")
 
 
-def _only(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+def _only(values: Sequence[Any], flags: Sequence[Active]) -> list[Any]:
     return [x for x, flag in zip(values, flags, strict=True) if flag]
 
 
@@ -143,7 +144,7 @@ jax.tree_util.register_pytree_node(
 class Unstaged:
     """In place of a :class:`Linearization`, for a function that cannot be staged: un-jitted, ``if`` may read what all devices share."""
 
-    def __init__(self, run: Callable[..., tuple[Sequence[Any], Sequence[Any]]], active: tuple[bool, ...]):
+    def __init__(self, run: Callable[..., tuple[Sequence[Any], Sequence[Any]]], active: tuple[Active, ...]):
         self.run = run
         self.active = active
 
@@ -209,7 +210,7 @@ class ShardMapRow(Row):
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         if is_linear and "run" in params:
             raise errors.not_linear(self.primitive)

@@ -27,7 +27,7 @@ from dualrev.engines import reverse
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents, Tape
-from dualrev.options.settings import DEFAULT, current
+from dualrev.options.settings import DEFAULT, Active, current
 from dualrev.programs.jaxprs import check_operands, first_invalid, replayer, runner
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of, rows
@@ -55,7 +55,7 @@ class Wrapper:
 
     def fits(self, params: dict[str, Any]) -> bool:
         """Whether a ``jit`` call has these settings."""
-        return all(params[name] is value or params[name] == value for name, value in self.key[1])
+        return all(params[name] is value or params[name] == value for name, value in self.key[1] or ())
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Wrapper) and self.key == other.key)
@@ -107,7 +107,7 @@ class Linearization:
     ``linearizer(fun, primals, active, is_linear)`` gives the outputs and the tape, where that is not left to the reverse engine.
     """
 
-    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[bool, ...], is_linear: bool,
+    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[Active, ...], is_linear: bool,
                  wrapper: Wrapper, linearizer: Callable[..., tuple[list[Any], Tape]] = reverse.linearize):
         self.active = active
         self.is_linear = is_linear
@@ -396,7 +396,7 @@ def wrapper_of(params: dict[str, Any]) -> Wrapper:
     return found
 
 
-def linearization_of(jaxpr: Any, active: tuple[bool, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
+def linearization_of(jaxpr: Any, active: tuple[Active, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
     """The linearization of a closed jaxpr, traced once."""
     settings = current.get()
     if (recent := wrapper.recent) is not None:  # most calls ask for what the last one asked for: a look is cheaper than a hash

@@ -22,6 +22,7 @@ from dualrev._jax.primitives import primitive
 from dualrev.calls.call_rows import splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
+from dualrev.options.settings import Active
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
 from dualrev.table.choosing import ByParameterRow
@@ -208,7 +209,7 @@ class UserOperationRow(Row):
 
         return cached(jaxpr, (str(self.primitive), avals, tuple(settings.items())), make)
 
-    def check(self, active: Sequence[bool]) -> None:
+    def check(self, active: Sequence[Active]) -> None:
         if any(active[len(active) // 2:]):
             raise errors.no_derivative(self.primitive, "A reduction has no derivative by its initial value, which is the identity of "
                                        "the operation and may be used any number of times.",
@@ -223,7 +224,7 @@ class UserOperationRow(Row):
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         self.check(active)
         return linearization_of(self.stand_in(primals, params), active, is_linear, splice(self.primitive))(primals)
 
@@ -237,7 +238,7 @@ class ApplyRow(UserOperationRow):
         operation = entry_by_entry(jaxpr)
         return [self.program(lambda x: operation([x], [x])[0], *operands, **settings)]
 
-    def check(self, active: Sequence[bool]) -> None:
+    def check(self, active: Sequence[Active]) -> None:
         pass
 
 

@@ -21,7 +21,7 @@ from dualrev._jax.source_lines import defined_at
 from dualrev._jax.traces import Tracer
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.options.settings import CustomVjpJvp, current
+from dualrev.options.settings import Active, CustomVjpJvp, current
 from dualrev.table import engine
 from dualrev.table.mode import Mode
 from dualrev.table.rows import Expansion, Row
@@ -80,7 +80,7 @@ def call_jvp(fun: Any, jvp: Any, primals: Sequence[Any], tangents: Sequence[Any]
 
 
 def linearize_push(push: Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]], primals: Sequence[Any],
-                   active: Sequence[bool]) -> tuple[list[Any], LinearMap, list[bool]]:
+                   active: Sequence[Active]) -> tuple[list[Any], LinearMap, list[bool]]:
     """Outputs and linear map of a pushforward, by running it on tangents that are known as symbols only."""
     outs: list[Any] = []
     which: list[bool] = []
@@ -107,7 +107,7 @@ class AdjointMap(LinearMap):
 
     name = "custom_vjp_call"
 
-    def __init__(self, residuals: Sequence[Any], fun: str, bwd: Any, active: tuple[bool, ...], in_avals: tuple[Any, ...],
+    def __init__(self, residuals: Sequence[Any], fun: str, bwd: Any, active: tuple[Active, ...], in_avals: tuple[Any, ...],
                  out_avals: tuple[Any, ...], symbolic_zeros: bool, policy: CustomVjpJvp):
         self.residuals = residuals
         self.policy = policy
@@ -200,10 +200,10 @@ class CustomJvp(UserRule):
         self.rule = rule
         self.symbolic_zeros = symbolic_zeros
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         return call_jvp(self.fun, self._again(self.rule), primals, tangents, self.symbolic_zeros)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Any:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Any:
         if is_linear:  # the function itself must be linear, whatever its rule says
             return Expansion(None, self.fun.call_wrapped)
         try:
@@ -236,7 +236,7 @@ class CustomVjp(UserRule):
         outs, linear_map = self.forward(primals, [t is not None for t in tangents])
         return outs, linear_map.push(*[t for t in tangents if t is not None])
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Any:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Any:
         flags = [bool(moves) for moves in active]
         pusher: LinearMap | None = None
         if current.get().custom_vjp_jvp == "differentiate_primal":
@@ -245,7 +245,7 @@ class CustomVjp(UserRule):
         linear_map.pusher = pusher
         return outs, linear_map, differentiable(outs)
 
-    def forward(self, primals: Sequence[Any], active: Sequence[bool]) -> tuple[list[Any], AdjointMap]:
+    def forward(self, primals: Sequence[Any], active: Sequence[Active]) -> tuple[list[Any], AdjointMap]:
         """Outputs and linear map, by the rule's forward function; inputs that are residuals are not copied."""
         flags = [part for x, moves in zip(primals, active, strict=True) for part in (x, bool(moves))]
         results = list(call_rule("fwd", defined_at(self.fun), self.fwd, self._again(self.fwd).call_wrapped, *flags))

@@ -34,7 +34,7 @@ from dualrev.engines import forward_stretch, infinitesimal, references
 from dualrev.engines.base import EngineTrace, many
 from dualrev.engines.custom_derivatives import CustomVjp
 from dualrev.linear.maps import LinearMap, Tangents, Tape
-from dualrev.options.settings import Wide, current, under
+from dualrev.options.settings import Active, Wide, current, under
 from dualrev.table import engine
 from dualrev.table.rows import Expansion, Linearized, Pushed, Row, Split, Unknown, aval_of
 
@@ -131,7 +131,7 @@ class TapeTrace(EngineTrace):
                 params: dict[str, Any]) -> Sequence[Any]:
         if self.stretch is not None:
             return self.stretch.operate(row, tracers, params)
-        active: tuple[Any, ...] = tuple(map(is_not, marks, repeat(None)))
+        active: tuple[Active, ...] = tuple(map(is_not, marks, repeat(None)))
         if self.wide:
             active = tuple([slot is not None and self.wide.get(slot, True) for slot in marks])
         with set_current_trace(self.parent):
@@ -146,11 +146,11 @@ class TapeTrace(EngineTrace):
                 if not self.is_linear:
                     raise
                 result = not_linear(row, primals, params, error)
-        if type(result) is not tuple:
-            if type(result) is Expansion and (self.is_whole or result.plain is None):
+        if not isinstance(result, tuple):
+            if isinstance(result, Expansion) and (self.is_whole or result.plain is None):
                 with set_current_trace(self):
                     return many(result.run(*tracers))
-            result = self.split_poles(result) if type(result) is Split and self.is_whole else result.plain
+            result = self.split_poles(result) if isinstance(result, Split) and self.is_whole else result.plain
         outs, linear_map, active_outs = result
         return self.record(outs, linear_map, active_outs, marks)
 
@@ -214,7 +214,7 @@ class MissingRow(Row):
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         raise self.error
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         raise self.error
 
 
@@ -253,7 +253,7 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Any],
+def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Active],
               is_linear: bool = False, is_whole: bool = False) -> tuple[list[Any], Tape]:
     """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
 

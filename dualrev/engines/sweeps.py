@@ -17,7 +17,7 @@ from dualrev.linear.basis import basis_vectors, positions, push_all, shifted
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap
 from dualrev.linear.zeros import fit
-from dualrev.options.settings import widened
+from dualrev.options.settings import Active, widened
 
 
 def sweep(move: Callable[..., Sequence[Any]], avals: Sequence[Any], chunk_size: int | None,
@@ -123,7 +123,7 @@ def push_columns(call: Callable[..., Sequence[Any]], flat: Sequence[Any], moving
     return results, columns(stacked, avals, [tangent_aval(typeof(x)) for x in results[: n_out()]])
 
 
-def dense_map(call: Any, flat: Sequence[Any], active: Sequence[Any], chunk_size: int | None) -> tuple[list[Any], DenseMap]:
+def dense_map(call: Any, flat: Sequence[Any], active: Sequence[Active], chunk_size: int | None) -> tuple[list[Any], DenseMap]:
     """Everything the function returned, and its derivative as a matrix, by pushes.
 
     A function of complex inputs need not be holomorphic, so both real and imaginary directions are pushed.

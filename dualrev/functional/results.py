@@ -20,7 +20,7 @@ from dualrev.functional import checks
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.linear.residuals import Origins, Residuals, residuals_of
-from dualrev.options.settings import Settings, Wide, current, using, widened
+from dualrev.options.settings import Active, Settings, current, using, widened
 from dualrev.programs.functions import as_arrays
 
 
@@ -29,7 +29,7 @@ class Structure:
 
     __slots__ = ("active", "ct_avals", "in_avals", "in_tree", "name", "out_avals", "out_tree", "settings")
 
-    def __init__(self, name: str, in_tree: PyTreeDef, in_avals: Sequence[ShapedArray], active: Sequence[bool | Wide],
+    def __init__(self, name: str, in_tree: PyTreeDef, in_avals: Sequence[ShapedArray], active: Sequence[Active],
                  out_tree: PyTreeDef, out_avals: Sequence[ShapedArray], settings: Settings | None = None):
         self.name = name
         self.in_tree = in_tree

@@ -18,7 +18,7 @@ from dualrev._jax.avals import DType
 from dualrev.linear import zeros
 from dualrev.linear.maps import Kept, LinearMap, Tangent, Tangents
 from dualrev.linear.residuals import kept
-from dualrev.options.settings import Settings, under
+from dualrev.options.settings import Active, Settings, under
 
 #: The multiple of a map: a number of Python's, or a scalar array.
 Factor: TypeAlias = complex | jax.Array
@@ -137,7 +137,7 @@ class TransposedMap(MadeOfMaps):
 
     name = "transpose"
 
-    def __init__(self, inner: LinearMap, active: tuple[bool, ...], places: tuple[int, ...], n_out: int, dtypes: tuple[DType, ...]):
+    def __init__(self, inner: LinearMap, active: tuple[Active, ...], places: tuple[int, ...], n_out: int, dtypes: tuple[DType, ...]):
         self.inner, self.active, self.places, self.n_out, self.dtypes = inner, active, places, n_out, dtypes
 
     def inner_maps(self) -> Sequence[LinearMap]:

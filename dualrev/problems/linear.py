@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dualrev.problems.scenario import Scenario, alone
+
 Model = dict[str, jax.Array]
 
 
@@ -16,3 +18,13 @@ def loss(model: Model) -> jax.Array:
 
 def model() -> Model:
     return {"w": jnp.ones(3), "b": jnp.zeros(())}
+
+
+SCENARIOS = [
+    Scenario(
+        "linear model", loss, alone(model), inputs=4, outputs=1, tags=("tour", "correctness"),
+        description="half the squared error of y = w.x + b at one point, by w and b: n pushes that store nothing, "
+                    "or one pull from a tape",
+        citation="A. M. Legendre, Nouvelles méthodes pour la détermination des orbites des comètes (1805), appendix on least squares",
+    ),
+]

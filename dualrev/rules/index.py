@@ -13,6 +13,7 @@ from jax import lax
 
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
+from dualrev.options.settings import Active
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
 from dualrev.table.adjoints import LinearRow
@@ -184,7 +185,7 @@ def scatter_mul_push(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, d
 class ScatterMulRow(PushforwardRow):
     """The operand is read only where an update moves: otherwise the operation is linear, and is treated so."""
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         x, indices, updates = primals
         return (x if active[2] else None, indices, updates)
 

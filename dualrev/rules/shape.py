@@ -16,6 +16,7 @@ from jax import lax
 from dualrev._jax.avals import convert_to, is_differentiable, tangent_dtype
 from dualrev._jax.primitives import primitive
 from dualrev._jax.sharding import cotangent_sharding, resharded
+from dualrev.options.settings import Active
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.choosing import ChoosingRow
 from dualrev.table.forms import alongside, elementwise, linear, linear_together
@@ -134,7 +135,7 @@ class ExtendedRow(ChoosingRow):
         self.plain = plain
         super().__init__(plain, self.linear)
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
         extended = params.get("edtype", aval_of(primals[0]).dtype)
         return self.linear if tangent_dtype(extended) == extended else self.plain
 

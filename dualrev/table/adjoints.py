@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dualrev import errors
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.linear.products import contraction
-from dualrev.options.settings import Wide, widened
+from dualrev.options.settings import Active, Wide, widened
 from dualrev.table.operations import OpRow, Reader, Site
 from dualrev.table.rows import AllBut, Cost, aval_of
 
@@ -33,18 +34,22 @@ class LinearRow(OpRow):
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         self.fixed = fixed
 
+    def check_operands(self, count: int) -> None:
+        if not self.together and count < len(self.adjoints):
+            raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
+
     def is_fixed(self, position: int) -> bool:
         """Whether the operand is one, such as an index, that the operation is not linear in."""
         if self.together:
             return position in self.fixed
         return position >= len(self.adjoints) or self.adjoints[position] is None
 
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
         if all(self.is_fixed(i) for i, moves in enumerate(active) if moves):
             return [False] * len(outs)
         return super().active_outs(active, outs)
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         return tuple([x for i, x in enumerate(primals) if self.is_fixed(i)])
 
     def operands(self, site: Site, residuals: Tangents) -> list[Any]:
@@ -80,7 +85,7 @@ class LinearRow(OpRow):
             if adjoint is None:
                 results.append(None)
             elif type(flag) is Wide:  # sums, and conversions of dtype, are made in the cotangent's own
-                wide = [zeros.cast(c, flag.dtype) for c in cotangents]
+                wide = [zeros.cast(c, flag.dtype) for c in cotangents]  # type: ignore[arg-type]
                 given = [widened(x, flag) if k == i else x for k, x in enumerate(operands)]
                 results.append(adjoint.function(wide if self.primitive.multiple_results else wide[0], *given,
                                                 **adjoint.keywords(site.params)))
@@ -103,11 +108,15 @@ class BilinearRow(OpRow):
         self.partner = {x: y, y: x}
         self.linear_in = frozenset((x, y))
 
-    def is_read(self, i: int, active: tuple[bool, ...]) -> bool:
+    def check_operands(self, count: int) -> None:
+        if count != len(self.adjoints):
+            raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
+
+    def is_read(self, i: int, active: tuple[Active, ...]) -> Active:
         """Whether an operand is fixed, or its partner moves."""
         return i not in self.partner or active[self.partner[i]]
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         # A number that stands in the program has no shape, which adjoints ask for.
         return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)  # type: ignore[misc]
                       for i, x in enumerate(primals) if self.is_read(i, active)])
@@ -169,13 +178,13 @@ class AlongsideRow(OpRow):
         self.cost = cost
         self.params_of = params_of
 
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
-        return list(active)
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
+        return [bool(moves) for moves in active]
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         return ()
 
-    def through(self, site: Site, moving: Sequence[Any], back: bool) -> list[Any]:
+    def carried(self, site: Site, moving: Sequence[Any], back: bool) -> list[Any]:
         """``moving[k]`` belongs to operand and output ``site.positions[k]``."""
         which = [i for i, t in zip(site.positions, moving, strict=True) if t is not None]
         params = site.params
@@ -185,8 +194,8 @@ class AlongsideRow(OpRow):
         return [None if t is None else next(results) for t in moving]
 
     def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
-        found = dict(zip(site.positions, self.through(site, tangents, False), strict=True))
+        found = dict(zip(site.positions, self.carried(site, tangents, False), strict=True))
         return tuple([found.get(i) for i in range(len(site.active))])
 
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
-        return tuple(self.through(site, [cotangents[i] for i in site.positions], True))
+        return tuple(self.carried(site, [cotangents[i] for i in site.positions], True))

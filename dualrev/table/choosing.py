@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualrev.linear.maps import LinearMap
-from dualrev.table.rows import AllBut, Cost, Operands, Row, aval_of
+from dualrev.options.settings import Active
+from dualrev.table.rows import AllBut, Cost, Linearized, Operands, Pushed, Row, aval_of
 
 _COSTS: tuple[Cost, ...] = ("entrywise", "moves", "its program", "work")
 
@@ -22,7 +22,7 @@ class ChoosingRow(Row):
         super().__init__(first.primitive)
         self.options = options
         self.kind = first.kind if all(row.kind == first.kind for row in others) else "program"
-        self.form = first.form
+        self.form = ", ".join(dict.fromkeys(row.form for row in options))
         self.cost = max((row.cost for row in options), key=_COSTS.index)
         self.linear_in = _common([row.linear_in for row in options])
         self.selects = frozenset.intersection(*[row.selects for row in options])
@@ -30,16 +30,16 @@ class ChoosingRow(Row):
         self.may_refuse = any(row.may_refuse for row in options)
 
     @abstractmethod
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row: ...
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row: ...
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         return self.choose(primals, [t is not None for t in tangents], params).jvp(primals, tangents, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+                  is_linear: bool) -> Linearized:
         return self.choose(primals, active, params).linearize(primals, active, params, is_linear)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
         return self.choose(primals, [True] * len(primals) if active is None else active, params).partials(primals, params, active)
 
 
@@ -58,7 +58,7 @@ class KindRow(ChoosingRow):
         super().__init__(real, complex_)
         self.real, self.complex = real, complex_
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
         return self.complex if aval_of(primals[0]).dtype.kind == "c" else self.real
 
 
@@ -69,7 +69,7 @@ class ByParameterRow(ChoosingRow):
         super().__init__(plain, special)
         self.plain, self.special, self.is_special = plain, special, is_special
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
         return self.special if self.is_special(params) else self.plain
 
 
@@ -82,7 +82,7 @@ class ByActivityRow(ChoosingRow):
         super().__init__(full, linear)
         self.linear, self.full = linear, full
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
         for i, moves in enumerate(active):
             if moves and i not in self.linear.linear_in:
                 return self.full

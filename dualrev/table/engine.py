@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev.linear.maps import Tape
+from dualrev.options.settings import Active
 
 _provided: dict[str, Callable[..., Any]] = {}
 
@@ -25,7 +26,7 @@ def push_through(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], tang
     return result
 
 
-def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Any],
+def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Active],
               is_linear: bool = False) -> tuple[list[Any], Tape]:
     """``(outs, tape)`` of a flat function, as :func:`dualrev.engines.reverse.linearize` gives them."""
     result: tuple[list[Any], Tape] = _provided["linearize"](fun, primals, active, is_linear)

@@ -22,6 +22,7 @@ from typing import Any
 
 from dualrev import errors
 from dualrev.linear.maps import LinearMap
+from dualrev.options.settings import Active
 from dualrev.table.adjoints import AlongsideRow, BilinearRow, LinearRow
 from dualrev.table.choosing import KindRow
 from dualrev.table.partials import ElementwiseRow, Over
@@ -38,7 +39,7 @@ class RefusingRow(Row):
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         raise self.error()
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         raise self.error()
 

@@ -16,7 +16,7 @@ from dualrev import errors
 from dualrev._jax.avals import abstract_outputs, is_differentiable
 from dualrev._jax.traces import is_eager
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.options.settings import DEFAULT, current, widened
+from dualrev.options.settings import DEFAULT, Active, current, widened
 from dualrev.table.rows import Row, Unknown, aval_of
 
 #: Compiled pushes and pulls that one row keeps; the oldest goes first.
@@ -31,7 +31,7 @@ class Site:
 
     __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
 
-    def __init__(self, row: OpRow, active: tuple[bool, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
+    def __init__(self, row: OpRow, active: tuple[Active, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
                  out_avals: tuple[Any, ...], key: Any):
         self.row = row
         self.active = active
@@ -137,8 +137,6 @@ class Reader:
 class OpRow(Row):
     """A row whose derivative is stated by pushes and pulls of residuals."""
 
-    #: Whether a user stated the row: what it returns is checked in full.
-    is_users_own = False
     #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
     reads_avals = True
     #: Whether the pushes and pulls divide by zero at some values, at which :meth:`is_singular` says so.
@@ -146,12 +144,12 @@ class OpRow(Row):
     #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
     compiles = True
 
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
+    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]) -> tuple[list[Any], Tangents]:
         """The outputs, and what a row saves beside them."""
         return self.bind(primals, params), ()
 
     @abstractmethod
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         """The residuals, given which operands move."""
 
     @abstractmethod
@@ -166,7 +164,7 @@ class OpRow(Row):
         """Whether pushes and pulls divide by zero at these residuals, whose values are known."""
         return False
 
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
         return [is_differentiable(aval_of(out)) for out in outs]
 
     def __init__(self, primitive: Any):
@@ -203,10 +201,13 @@ class OpRow(Row):
                 raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
                                        f"expected {aval.dtype.name}{list(aval.shape)}")
 
-    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+    def check_operands(self, count: int) -> None:
+        """Raises where the row does not state the derivative of an operation with so many operands."""
+
+    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
 
-    def site(self, active: tuple[bool, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
+    def site(self, active: tuple[Active, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
         avals = self.static_avals(active, primals)
         try:
             key: Any = (active, avals, tuple(params.items()))
@@ -216,6 +217,8 @@ class OpRow(Row):
         except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
             return Site(self, active, params, avals, self._out_avals(avals, params), None)
         if found is None:
+            if self.is_users_own:
+                self.check_operands(len(active))
             if len(self.sites) >= SITES_PER_ROW:
                 self.sites.pop(next(iter(self.sites)), None)
             found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
@@ -231,7 +234,7 @@ class OpRow(Row):
             return site.compiled("jvp")(tuple(primals), tuple(tangents))
         return site.jvp(tuple(primals), tuple(tangents))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         saved: Tangents = ()
         if is_linear:

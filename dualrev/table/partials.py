@@ -13,7 +13,7 @@ from dualrev._jax.avals import is_differentiable
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.linear.products import combiner
-from dualrev.options.settings import Wide
+from dualrev.options.settings import Active, Wide
 from dualrev.table.operations import OpRow, Reader, Site
 from dualrev.table.rows import Cost, Kind, aval_of
 
@@ -57,7 +57,11 @@ class ElementwiseRow(OpRow):
         self.is_over = [isinstance(p, Over) for p in partials]
         self.cost = cost
         self.kind, self.linear_in = ("diagonal", frozenset(linear_in)) if linear_in is not None else self._algebra()
-        self.plans: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
+        self.plans: dict[tuple[Active, ...], tuple[tuple[int, ...], bool]] = {}
+
+    def check_operands(self, count: int) -> None:
+        if count != len(self.stated):
+            raise errors.wrong_count(self, "partials", len(self.stated), count)
 
     def _algebra(self) -> tuple[Kind, frozenset[int]]:
         """What the signatures say: an operand whose own partial does not read it, nor the output, is one in which ``f`` is linear.
@@ -75,7 +79,7 @@ class ElementwiseRow(OpRow):
         is_joint = not any(reads[i] & linear for i in linear)
         return "diagonal", linear if is_joint else frozenset()
 
-    def plan(self, active: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
+    def plan(self, active: tuple[Active, ...]) -> tuple[tuple[int, ...], bool]:
         """Which operands the moving partials read, and whether they read the output."""
         try:
             return self.plans[active]
@@ -86,7 +90,7 @@ class ElementwiseRow(OpRow):
             self.plans[active] = plan
             return plan
 
-    def static_avals(self, active: tuple[bool, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
         # Only operands of different shapes are told apart: cotangents of what was spread are summed, and its tangents spread.
         if self.is_users_own:
             return tuple([aval_of(x) for x in primals])
@@ -97,7 +101,7 @@ class ElementwiseRow(OpRow):
                     return tuple([aval_of(x) for x in primals])
         return ()
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         positions, reads_out = self.plan(active)
         residuals = tuple([primals[i] for i in positions])
         return (*residuals, outs[0]) if reads_out else residuals
@@ -136,7 +140,7 @@ class ElementwiseRow(OpRow):
                 raise errors.RuleError(f"the rule for {self.primitive} has a partial of shape {list(term.shape)} for operand {i}; "
                                        f"expected {list(shape)}, that of the output")
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
         wanted = [p is not None and is_differentiable(aval_of(x)) and (active is None or bool(active[i]))
                   for i, (p, x) in enumerate(zip(self.stated, primals, strict=True))]
         (out,) = self.bind(primals, params)

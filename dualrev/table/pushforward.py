@@ -12,9 +12,9 @@ from typing import Any
 import jax
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable, tangent_aval
+from dualrev._jax.avals import abstract_outputs, is_differentiable, tangent_aval
 from dualrev.linear.maps import Tangents, Tape
-from dualrev.options.settings import under
+from dualrev.options.settings import Active, under
 from dualrev.table import engine
 from dualrev.table.mode import Mode
 from dualrev.table.operations import OpRow, Reader, Site
@@ -46,18 +46,18 @@ class PushforwardRow(OpRow):
             return frozenset()
         return frozenset(i for i in range(self.program.n_named) if not self.program.reads(i))
 
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[bool, ...]) -> tuple[list[Any], Tangents]:
+    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]) -> tuple[list[Any], Tangents]:
         if self.saves is None:
             return self.bind(primals, params), ()
         outs, saved = self.saves(*primals, **params)
         return (list(outs) if self.primitive.multiple_results else [outs]), (saved,)
 
-    def active_outs(self, active: tuple[bool, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
         if self.follows:
-            return [moves and is_differentiable(aval_of(out)) for moves, out in zip(active, outs, strict=True)]
+            return [bool(moves) and is_differentiable(aval_of(out)) for moves, out in zip(active, outs, strict=True)]
         return super().active_outs(active, outs)
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         program = self.program
         if type(outs[0]) is Unknown and (program.reads_out or self.saves is not None):
             raise errors.not_linear(self.primitive)
@@ -149,9 +149,23 @@ class DefinedRow(Row):
 
         def run(*operands: Any) -> list[Any]:
             result = compiled(*operands)
-            return list(result) if self.primitive.multiple_results else [result]
+            outs = list(result) if self.primitive.multiple_results else [result]
+            if self.is_users_own:
+                self.check(operands, params, outs)
+            return outs
 
         return run
+
+    def check(self, operands: Sequence[Any], params: dict[str, Any], outs: Sequence[Any]) -> None:
+        """A user's program returns what the primitive does."""
+        expected = abstract_outputs(self.primitive, [aval_of(x) for x in operands], params)
+        if len(outs) != len(expected):
+            raise errors.wrong_definition(self, f"returns {len(outs)} values; the primitive returns {len(expected)}")
+        for i, (out, aval) in enumerate(zip(outs, expected, strict=True)):
+            found = aval_of(out)
+            if found.shape != aval.shape or found.dtype != aval.dtype:
+                raise errors.wrong_definition(self, f"returns for output {i} a value of type {found.dtype.name}{list(found.shape)}; "
+                                                    f"the primitive's is {aval.dtype.name}{list(aval.shape)}")
 
     def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Expansion:
         return Expansion(None, self.function(params))
@@ -159,7 +173,7 @@ class DefinedRow(Row):
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Expansion:
         return Expansion(None, self.function(params))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Expansion:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Expansion:
         return Expansion(None, self.function(params))
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dualrev import errors
 from dualrev._jax.avals import typeof
 from dualrev.linear.maps import LinearMap
+from dualrev.options.settings import Active
 from dualrev.table import engine
 from dualrev.table.exclusions import EXCLUDED
 from dualrev.table.mode import Mode
@@ -154,6 +155,8 @@ class Row(ABC):
     may_refuse = False
     #: The form in which the row is stated, for the list of what the table covers.
     form = "a program"
+    #: Whether a user stated the row: what it returns is checked in full.
+    is_users_own = False
 
     def __init__(self, primitive: Any):
         self.primitive = primitive
@@ -164,7 +167,7 @@ class Row(ABC):
         #: Where the row is stated: the file, within the package or by its name alone, and the line.
         self.where = f"{path.removeprefix(_PACKAGE) if path.startswith(_PACKAGE) else os.path.basename(path)}:{frame.f_lineno}"
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Any], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
         """The row that is in force for these operands (values, or :class:`Unknown`), of which some are active, and parameters."""
         return self
 
@@ -173,19 +176,23 @@ class Row(ABC):
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
         ...
 
     def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
         """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
         return mode.row(self, primals, parts, params)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Any] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
         """Of an operation that :attr:`is_diagonal`: for each operand the factor of its tangent, as the output in shape and dtype.
 
         None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (without it, all are).
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
+
+    def first(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        """``Df[t]``, one for each output, None where it is zero; a tangent of None is zero."""
+        return list(pushed(self, primals, tangents, params)[1])
 
     def second(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """``D²f[t, t]``, one for each output, None where it is zero; a tangent of None is zero.
@@ -195,7 +202,7 @@ class Row(ABC):
         which: list[bool] = []
 
         def push(*primals: Any) -> list[Any]:
-            _, moved = self.jvp(list(primals), tangents, params)
+            moved = self.first(primals, tangents, params)
             which[:] = [t is not None for t in moved]
             return [t for t in moved if t is not None]
 
@@ -206,6 +213,25 @@ class Row(ABC):
     def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         outs = self.primitive.bind(*primals, **params)
         return list(outs) if self.primitive.multiple_results else [outs]
+
+
+def pushed(row: Row, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    """Outputs and their tangents, also of a row that gives a program."""
+    result = row.jvp(primals, tangents, params)
+    return engine.push_through(result.run, primals, tangents) if isinstance(result, Expansion) else result
+
+
+def linearized(row: Row, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+               is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    """What a row gives to a tape that is a part of another, also of a row that gives a program."""
+    result = row.linearize(primals, active, params, is_linear)
+    if isinstance(result, tuple):
+        return result
+    if result.plain is None and isinstance(result, Expansion):
+        outs, tape = engine.linearize(result.run, primals, active, is_linear)
+        return outs, tape, [slot is not None for slot in tape.out_slots]
+    plain: tuple[list[Any], LinearMap | None, Sequence[bool]] = result.plain
+    return plain
 
 
 def register(row: Row) -> None:
@@ -248,7 +274,7 @@ class ZeroRow(Row):
         outs = self.bind(primals, params)
         return outs, [None] * len(outs)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         if is_linear:
             raise errors.not_linear(self.primitive)

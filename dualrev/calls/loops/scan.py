@@ -22,6 +22,7 @@ from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, sched
 from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown
 
@@ -238,7 +239,7 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
     return carry, ys, [found[source] for source in body.kept]
 
 
-def _reverse(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any],
+def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
              is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)

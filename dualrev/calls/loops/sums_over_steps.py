@@ -277,7 +277,7 @@ class Plan:
         others = [x for i, x in enumerate(eqn.invars) if i in row.linear_in and not changes[i]]
         if row.kind != "product" and not is_sum and not all(map(self._is_zero, others)):
             return []
-        summands = [x for x, changed in zip(eqn.invars, changes, strict=True) if changed or is_sum]
+        summands = [x for i, x in enumerate(eqn.invars) if changes[i] or (is_sum and i in row.linear_in)]
         return summands if all(_is_as_precise(x.aval, eqn.outvars[0].aval) for x in summands) else []
 
     def _place(self, eqn: Any, least: dict[Any, int]) -> None:

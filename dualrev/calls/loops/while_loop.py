@@ -25,7 +25,7 @@ from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_swee
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
-from dualrev.options.settings import current
+from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import reads
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Unknown, aval_of, register
@@ -175,7 +175,7 @@ def _known_condition(jaxpr: Any, consts: Sequence[Any], body: Body) -> Go:
     return lambda carry: test([x if f is None else f for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
 
 
-def _linearize(primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any], is_linear: bool,
+def _linearize(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool,
                steps: int | None = None) -> tuple[list[Any], LinearMap, Sequence[bool]]:
     """``steps``: how many there are room for, if that is known."""
     cond_consts, consts, init = _parts(primals, params)
@@ -246,7 +246,7 @@ class WhileRow(CallRow):
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
         return super().through(mode, primals, parts, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Any, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
@@ -260,7 +260,7 @@ class WhileRow(CallRow):
         steps = 1 << max(n - 1, 0).bit_length()
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
-        def linearizer(_: Any, primals: Sequence[Any], active: tuple[Any, ...], is_linear: bool) -> tuple[list[Any], Tape]:
+        def linearizer(_: Any, primals: Sequence[Any], active: tuple[Active, ...], is_linear: bool) -> tuple[list[Any], Tape]:
             outs, linear_map, active_outs = _linearize(primals, active, held, is_linear, steps)
             return outs, Tape.of(linear_map, sum(map(bool, active)), active_outs)
 

@@ -19,6 +19,7 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.linear.maps import LinearMap
+from dualrev.options.settings import Active
 from dualrev.rules.linalg.matrices import H, across, cast, diagonal, down, epsilon, eye_like, keep, mm, solve, triangular, tril
 from dualrev.rules.linalg.ratio import Mode
 from dualrev.rules.linalg.spectral import SpectralRow, by_gaps, difference, off_diagonal, pairs, rounding
@@ -208,7 +209,7 @@ class SchurRow(PushforwardRow):
             self.refuse(((outs[0], None),))
         return outs, moved
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
         if is_concrete(primals):

@@ -20,6 +20,7 @@ from jax.experimental import sparse
 from dualrev._jax.primitives import primitive
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.options.settings import Active
 from dualrev.rules.contract import DimensionNumbers, cast_like
 from dualrev.rules.reduce import where
 from dualrev.table.adjoints import LinearRow
@@ -165,7 +166,7 @@ class SumDuplicatesRow(LinearRow):
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
         return super().jvp(primals, tangents, self.counted(primals, params))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[bool, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
         return super().linearize(primals, active, self.counted(primals, params), is_linear)
 
@@ -284,7 +285,7 @@ class ProductRow(PushforwardRow):
         super().__init__(primitive, product, linear_in=factors)
         self.partner = dict(zip(factors, factors[::-1], strict=True))
 
-    def save(self, active: tuple[bool, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         return tuple([None if i in self.partner and not active[self.partner[i]] else x for i, x in enumerate(primals)])
 
 

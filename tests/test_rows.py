@@ -1,0 +1,399 @@
+"""What rows say of operations, against the operations themselves: kind, ``linear_in``, ``selects``, ``partials`` and ``second``.
+
+A line of the test table is run until it comes to the primitive; with the operands that it has there, each fact is checked by numbers:
+
+- linearity by random combinations of the operands, jointly or, of a product, in each factor;
+- a derivative that is the same everywhere by pushes at two points, one that is zero by its absence;
+- a diagonal Jacobian by a push of masked tangents, its entries by the partials;
+- selection by operands that are constants, each of which can be told in the result;
+- second derivatives against ``jax.jvp`` of ``jax.jvp``, or differences of pushes where jax has no derivative.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agreement import promoting
+from cases import CASES, Case, Constant
+from jax import lax
+
+import dualrev as dr
+from dualrev._jax.calls import cond_p
+from dualrev._jax.jaxprs import is_literal
+from dualrev._jax.new_primitives import entrywise_primitive
+from dualrev.engines.forward import push_through
+from dualrev.table.partials import ElementwiseRow
+from dualrev.table.rows import AllBut, Expansion, Row, row_of, rows
+
+DOUBLE = ("float64", "complex128")
+
+#: Operations of which jax has no (second) derivative; of a Cholesky factor and of eigenvectors it takes the matrix for Hermitian where
+#: tangents here are not.
+BY_DIFFERENCES = {"cholesky", "cholesky_update", "eigh", "geqrf", "householder_product", "ormqr", "reduce_window", "scatter",
+                  "symmetric_product", "zeta"}
+
+
+class Use(NamedTuple):
+    """One use of a row: the operands at which an operation is evaluated, and which of them depend on what is differentiated."""
+
+    row: Row
+    operands: list[Any]
+    active: list[bool]
+    params: dict[str, Any]
+
+    def run(self, operands: Sequence[Any]) -> list[Any]:
+        """The floating-point results."""
+        return [out for out in self.row.bind(operands, self.params) if is_float(out)]
+
+    def push(self, operands: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+        """The tangents of all results; zeros where there is none."""
+        pushed = self.row.jvp(operands, tangents, self.params)
+        outs, moved = push_through(pushed.run, operands, tangents) if isinstance(pushed, Expansion) else pushed
+        return [np.zeros(out.shape, out.dtype) if t is None else t for out, t in zip(outs, moved, strict=True)]
+
+    def random(self, which: Sequence[int], seed: int) -> list[Any]:
+        """Random numbers in place of some operands, None for the others."""
+        rng = np.random.default_rng([zlib.crc32(str(self.row.primitive).encode()), seed])
+        return [normal(rng, x) if i in which else None for i, x in enumerate(self.operands)]
+
+    @property
+    def moving(self) -> list[int]:
+        return [i for i, moves in enumerate(self.active) if moves]
+
+
+def is_float(x: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
+
+
+def normal(rng: np.random.Generator, like: Any) -> Any:
+    x = rng.standard_normal(like.shape)
+    if jnp.issubdtype(like.dtype, jnp.complexfloating):
+        x = x + 1j * rng.standard_normal(like.shape)
+    return jnp.asarray(x.astype(like.dtype))
+
+
+def combined(a: float, x: Any, b: float, y: Any) -> Any:
+    """``a x + b y`` in numpy, which need not compile it."""
+    return jnp.asarray((a * np.asarray(x) + b * np.asarray(y)).astype(x.dtype))
+
+
+def filled(values: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    return [x if value is None else value for value, x in zip(values, operands, strict=True)]
+
+
+class _Reached(Exception):  # noqa: N818  (a signal)
+    """The primitive that was looked for, its operands, which of them are active, its parameters."""
+
+
+CALLS = {"jit", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_lin"}
+
+
+def follow(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], active: Sequence[bool], name: str) -> tuple[list[Any], list[bool]]:
+    """Run a jaxpr, operation by operation, until it comes to a primitive."""
+    env: dict[Any, tuple[Any, bool]] = {v: (x, False) for v, x in zip(jaxpr.constvars, consts, strict=True)}
+    env.update(zip(jaxpr.invars, zip(args, active, strict=True), strict=True))
+
+    def read(atom: Any) -> tuple[Any, bool]:
+        return (jnp.asarray(atom.val, atom.aval.dtype), False) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
+
+    for eqn in jaxpr.eqns:
+        pairs = [read(atom) for atom in eqn.invars]
+        operands, flags = [x for x, _ in pairs], [flag and is_float(x) for x, flag in pairs]
+        if str(eqn.primitive) == name:
+            raise _Reached(eqn.primitive, operands, flags, dict(eqn.params))
+        inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
+        if inner is not None and str(eqn.primitive) in CALLS:
+            outs, out_flags = follow(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, flags, name)
+        else:
+            given = eqn.primitive.get_bind_params(eqn.params)
+            functions, params = given if isinstance(given, tuple) else ((), given)  # until 0.11 what is bound may be functions
+            found = eqn.primitive.bind(*functions, *operands, **params)
+            outs = list(found) if eqn.primitive.multiple_results else [found]
+            out_flags = [any(flags)] * len(outs)
+        env.update(zip(eqn.outvars, zip(outs, out_flags, strict=True), strict=True))
+    pairs = [read(atom) for atom in jaxpr.outvars]
+    return [x for x, _ in pairs], [flag for _, flag in pairs]
+
+
+def use_of(case: Case, dtype: str) -> Use:
+    """The first use of a case's primitive."""
+    rng = np.random.default_rng(zlib.crc32(f"{case.primitive} {case.label} {dtype}".encode()))
+    args = [jnp.asarray(maker(rng, jnp.dtype(dtype))) for maker in case.makers]
+    active = [is_float(x) and not isinstance(maker, Constant) for x, maker in zip(args, case.makers, strict=True)]
+    closed = jax.make_jaxpr(case.fun)(*args)
+    try:
+        follow(closed.jaxpr, closed.consts, args, active, case.primitive)
+    except _Reached as found:
+        primitive, operands, flags, params = found.args
+        row = row_of(primitive, "read")
+        return Use(row.choose(operands, flags, params), operands, flags, params)
+    raise AssertionError(f"{case.primitive} is not reached")
+
+
+# -------------------------------------------------------------------------------------------------------------- the checks
+
+
+def agree(left: Sequence[Any], right: Sequence[Any], what: str, rtol: float = 1e-9) -> None:
+    assert len(left) == len(right), what
+    for a, b in zip(left, right, strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        low = any(np.dtype(x.dtype).itemsize // (2 if np.iscomplexobj(x) else 1) < 8 for x in (a, b))
+        wide = np.complex128 if np.iscomplexobj(b) else np.float64
+        a, b = a.astype(wide), b.astype(wide)
+        finite = np.abs(b[np.isfinite(b)])
+        scale = max(1.0, float(finite.max())) if finite.size else 1.0
+        np.testing.assert_allclose(a, b, rtol=0.0, atol=(1e-2 if low else rtol) * scale, err_msg=what)
+
+
+def check_linear(use: Use) -> None:
+    """The operation is linear in ``linear_in``: jointly, or in each factor of a product."""
+    row = use.row
+    linear = [i for i, x in enumerate(use.operands) if i in row.linear_in and is_float(x)]
+    a, b = 0.7, -1.3
+    for together in [[i] for i in linear] if row.kind == "product" else [linear] * bool(linear):
+        x, y = use.random(together, 1), use.random(together, 2)
+        both = [None if s is None else combined(a, s, b, t) for s, t in zip(x, y, strict=True)]
+        left = use.run(filled(both, use.operands))
+        first, second = use.run(filled(x, use.operands)), use.run(filled(y, use.operands))
+        agree(left, [combined(a, s, b, t) for s, t in zip(first, second, strict=True)], f"{row.primitive} is not linear in {together}")
+
+
+def check_kind(use: Use) -> None:
+    row, moving = use.row, use.moving
+    if not moving:
+        return
+    t = use.random(moving, 3)
+    if row.kind == "zero":
+        pushed = row.jvp(use.operands, t, use.params)
+        assert not isinstance(pushed, Expansion) and all(moved is None for moved in pushed[1]), f"{row.primitive} has a tangent"
+    elif row.kind == "linear":
+        # An operand in which it is not linear may have no derivative and choose, as the operand of select_and_gather_add does.
+        elsewhere = filled(use.random([i for i in moving if i in row.linear_in] or moving, 4), use.operands)
+        agree(use.push(elsewhere, t), use.push(use.operands, t), f"the derivative of {row.primitive} is not the same everywhere")
+    elif row.kind == "product":
+        assert isinstance(row.linear_in, frozenset) and len(row.linear_in) == 2, f"{row.primitive} has other than two factors"
+        elsewhere = filled(use.random([*row.linear_in], 5), use.operands)
+        scaled = [combined(2, x, 0, x) if i in row.linear_in else x for i, x in enumerate(elsewhere)]
+        fourfold = [combined(4, out, 0, out) for out in use.run(elsewhere)]
+        agree(use.run(scaled), fourfold, f"{row.primitive} is not the product of two operands")
+    elif row.kind == "diagonal":
+        assert row.is_diagonal, f"{row.primitive} has no partials"
+
+
+def check_partials(use: Use) -> None:
+    """Entry ``j`` of the tangent of the result is ``Σᵢ partialsᵢ[j] tᵢ[j]``."""
+    row, moving = use.row, use.moving
+    if not row.is_diagonal or not moving:
+        return
+    (out,) = row.bind(use.operands, use.params)
+    operands = [jnp.asarray(np.broadcast_to(np.asarray(x), out.shape)) for x in use.operands]
+    wide = use._replace(operands=operands)
+    t = wide.random(moving, 6)
+    keep = np.random.default_rng(7).integers(0, 2, out.shape)
+    factors = row.partials(use.operands, use.params, use.active)
+    assert all(f is None or (f.shape == out.shape and f.dtype == out.dtype) for f in factors)
+    expected = sum([np.asarray(f) * np.asarray(t[i]) for i, f in enumerate(factors) if f is not None], np.zeros(out.shape, out.dtype))
+    agree(wide.push(operands, t), [expected], f"partials of {row.primitive}")
+    masked = [None if x is None else jnp.asarray(np.asarray(x) * keep.astype(x.dtype)) for x in t]
+    agree(wide.push(operands, masked), [expected * keep.astype(out.dtype)], f"the Jacobian of {row.primitive} is not diagonal")
+
+
+def check_selects(use: Use) -> None:
+    """Each entry of the result is that of one of the other operands, at the same place."""
+    row = use.row
+    if not row.selects or row.kind == "call":
+        return
+    assert not any(use.active[i] for i in row.selects), f"{row.primitive} has a derivative by what selects"
+    given = [x if i in row.selects else jnp.full_like(x, i) for i, x in enumerate(use.operands)]
+    (out,) = row.bind(given, use.params)
+    others = [i for i in range(len(given)) if i not in row.selects]
+    assert np.isin(np.asarray(out), others).all(), f"{row.primitive} computes more than a choice"
+    assert all(given[i].shape == out.shape for i in others)
+
+
+def check_second(use: Use) -> None:
+    """``D²f[t, t]``."""
+    moving = use.moving
+    t = use.random(moving, 8)
+    outs = row_outs = use.row.bind(use.operands, use.params)
+    found = use.row.second(use.operands, t, use.params)
+    assert len(found) == len(row_outs)
+    got = [np.zeros(out.shape, out.dtype) if s is None else s for out, s in zip(outs, found, strict=True) if is_float(out)]
+
+    def at(*xs: Any) -> list[Any]:
+        given = iter(xs)
+        return use.run([next(given) if moves else x for x, moves in zip(use.operands, use.active, strict=True)])
+
+    xs, ts = tuple([use.operands[i] for i in moving]), tuple([t[i] for i in moving])
+    if str(use.row.primitive) not in BY_DIFFERENCES:
+        push: Callable[..., Any] = lambda *xs: jax.jvp(at, xs, ts)[1]  # noqa: E731
+        with promoting():
+            expected = jax.jvp(push, xs, ts)[1]
+        agree(got, expected, f"second derivative of {use.row.primitive}", 1e-7)
+        return
+    h = 1e-5
+    ends = [use.push([x if s is None else combined(1, x, step, s) for x, s in zip(use.operands, t, strict=True)], t)
+            for step in (h, -h)]
+    slopes = [combined(0.5 / h, a, -0.5 / h, b) for a, b, out in zip(*ends, outs, strict=True) if is_float(out)]
+    agree(got, slopes, f"second derivative of {use.row.primitive}", 1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tests
+
+
+def leading(cases: Sequence[Case]) -> dict[str, Case]:
+    """The first case of each primitive."""
+    found: dict[str, Case] = {}
+    for case in cases:
+        found.setdefault(case.primitive, case)
+    return found
+
+
+FIRST = {id(case) for case in leading(CASES).values()}
+LINES = [(case, dtype) for case in CASES for dtype in case.dtypes if dtype in DOUBLE]
+
+
+def is_leading(case: Case, dtype: str) -> bool:
+    return id(case) in FIRST and dtype == case.dtypes[0]
+
+
+def identify(case: Case, dtype: str) -> str:
+    return "-".join(part for part in (case.primitive, case.label.replace(" ", "_"), dtype) if part)
+
+
+def parameters(in_short: Callable[[Case, str], bool]) -> list[Any]:
+    return [pytest.param(case, dtype, id=identify(case, dtype), marks=() if in_short(case, dtype) else pytest.mark.thorough)
+            for case, dtype in LINES]
+
+
+@pytest.mark.parametrize(("case", "dtype"), parameters(is_leading))
+def test_what_a_row_says_is_so(case: Case, dtype: str) -> None:
+    use = use_of(case, dtype)
+    for check in (check_linear, check_kind, check_partials, check_selects):
+        check(use)
+
+
+#: One operation of each kind, and of each form; second derivatives of all others take their time.
+SHORT = {"sin", "div", "mul", "dot_general", "select_n", "reduce_max", "max", "gather", "custom_linear_solve"}
+
+
+@pytest.mark.parametrize(("case", "dtype"), parameters(lambda case, dtype: is_leading(case, dtype) and case.primitive in SHORT))
+def test_second_derivatives(case: Case, dtype: str) -> None:
+    if case.order < 2:
+        return
+    use = use_of(case, dtype)
+    if use.moving and use.row.kind != "zero":
+        check_second(use)
+
+
+def test_selection_by_an_index_of_programs() -> None:
+    assert rows[cond_p].selects == {0} and rows[cond_p].kind == "call"
+
+
+def test_a_row_that_chooses_says_what_its_options_have_in_common() -> None:
+    row = rows[lax.mul_p]
+    assert row.kind == "product" and row.linear_in == {0, 1} and row.cost == "entrywise"
+    solve = rows[lax.linalg.triangular_solve_p]
+    a, b = jnp.eye(2), jnp.ones((2, 1))
+    assert solve.kind == "program" and solve.linear_in == {1}
+    assert solve.choose([a, b], [False, True], {}).kind == "linear"
+    assert solve.choose([a, b], [True, True], {}).kind == "program"
+    sign = rows[lax.sign_p]
+    assert [sign.choose([jnp.ones((), dtype)], [True], {}).kind for dtype in ("float64", "complex128")] == ["zero", "program"]
+
+
+def test_a_gather_that_fills_is_not_linear() -> None:
+    """It adds the fill value, which scales with nothing; its derivative is the same everywhere."""
+    x, places = jnp.arange(3.0), jnp.array([1, 7])
+    eqn = jax.make_jaxpr(lambda x: x.at[places].get(mode="fill", fill_value=5.0))(x).eqns[-1]
+    assert str(eqn.primitive) == "gather"
+    operands, active = [x, places[:, None]], [True, False]
+    use = Use(rows[lax.gather_p].choose(operands, active, eqn.params), operands, active, eqn.params)
+    assert use.row.kind == "linear" and 0 not in use.row.linear_in
+    check_kind(use)
+    with pytest.raises(AssertionError, match="not linear"):
+        check_linear(use._replace(row=lying(use.row, linear_in=frozenset((0,)))))
+
+
+def test_what_a_partial_derivative_depends_on_is_no_promise_of_the_users() -> None:
+    """A user's ``x y + x + y`` has the partials ``y + 1`` and ``x + 1``, which each read the other operand alone."""
+    primitive = entrywise_primitive("affine_product", lambda x, y: x * y + x + y)
+    dr.rule(primitive, partials=[lambda _, y: y + 1, lambda x, _: x + 1])
+    row = rows.pop(primitive)
+    assert row.kind == "diagonal" and not row.linear_in
+    check_partials(Use(row, [jnp.arange(3.0), jnp.ones(3)], [True, True], {}))
+
+
+def lying(row: Row, **facts: Any) -> Row:
+    """A copy of a row that says something else."""
+    copied = copy.copy(row)
+    for name, value in facts.items():
+        setattr(copied, name, value)
+    return copied
+
+
+def example(primitive: str) -> Use:
+    case = leading(CASES)[primitive]
+    return use_of(case, case.dtypes[0])
+
+
+SIN = ElementwiseRow(lax.sin_p, lambda x, *, accuracy: lax.sin(x, accuracy=accuracy))
+
+
+#: A check, an operation, what its row says instead, and the error.
+LIES: list[tuple[Callable[[Use], None], str, dict[str, Any], str]] = [
+    (check_linear, "sin", {"linear_in": frozenset((0,))}, "sin is not linear"),
+    (check_linear, "mul", {"kind": "linear"}, "mul is not linear in"),
+    (check_linear, "div", {"linear_in": frozenset((0, 1))}, "div is not linear in"),
+    (check_linear, "reduce_precision", {"linear_in": frozenset((0,))}, "reduce_precision is not linear"),
+    (check_linear, "select_n", {"linear_in": AllBut(), "kind": "product", "selects": frozenset()}, "select_n is not linear in"),
+    (check_kind, "sin", {"kind": "zero"}, "sin has a tangent"),
+    (check_kind, "sin", {"kind": "linear"}, "not the same everywhere"),
+    (check_kind, "add", {"kind": "product"}, "not the product"),
+    (check_kind, "concatenate", {"kind": "product"}, "other than two"),
+    (check_kind, "cumsum", {"kind": "diagonal"}, "has no partials"),
+    (check_partials, "sin", {"stated": SIN.stated}, "partials of sin"),
+    (check_selects, "clamp", {"selects": frozenset((1,))}, "clamp"),
+    (check_selects, "select_n", {"selects": frozenset((1,))}, "select_n"),
+]
+
+
+@pytest.mark.parametrize(("check", "primitive", "facts", "message"), LIES,
+                         ids=[f"{check.__name__}-{primitive}-{'-'.join(facts)}" for check, primitive, facts, _ in LIES])
+def test_a_row_that_says_what_is_not_so(check: Callable[[Use], None], primitive: str, facts: dict[str, Any], message: str) -> None:
+    use = example(primitive)
+    check(use)
+    with pytest.raises(AssertionError, match=message):
+        check(use._replace(row=lying(use.row, **facts)))
+
+
+def test_a_jacobian_that_is_not_diagonal() -> None:
+    """Factors that are right for one tangent are not right for a part of it."""
+    x = jnp.arange(9.0)
+    use = Use(rows[lax.rev_p], [x], [True], {"dimensions": (0,)})
+    (t,) = use.random([0], 6)
+    row = lying(use.row, is_diagonal=True, partials=lambda *_: [lax.rev(t, (0,)) / t])
+    with pytest.raises(AssertionError, match="is not diagonal"):
+        check_partials(use._replace(row=row))
+
+
+def test_more_than_a_choice() -> None:
+    use = Use(lying(rows[lax.add_p], selects=frozenset((0,))), [jnp.arange(3.0), jnp.ones(3)], [False, True], {})
+    with pytest.raises(AssertionError, match="more than a choice"):
+        check_selects(use)
+
+
+@pytest.mark.parametrize("primitive", ["sin", "symmetric_product"])
+def test_second_derivatives_that_are_wrong(primitive: str) -> None:
+    use = example(primitive)
+    check_second(use)
+    twice = lying(use.row, second=lambda *args: [2 * s for s in use.row.second(*args)])
+    with pytest.raises(AssertionError, match="second derivative"):
+        check_second(use._replace(row=twice))
