@@ -88,7 +88,7 @@ Choice: TypeAlias = Callable[[Graph, set[Var]], set[Var]]
 
 def eqns_within(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[JaxprEqn]:
     """The equations of a jaxpr and of every program that they hold."""
-    for eqn in opened(jaxpr).eqns:
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield eqn
         yield from held_eqns(eqn)
 
