@@ -10,7 +10,7 @@ import ast
 import functools
 import inspect
 import keyword
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,18 +52,18 @@ channels_last, channels_last_3d = memory_format("channels_last"), memory_format(
 strided, sparse_coo, sparse_csr = layout("strided"), layout("sparse_coo"), layout("sparse_csr")
 
 
-def _single(x: Any, kinds: str) -> bool:
+def _single(x: object, kinds: str) -> bool:
     """Whether it is an array without dimensions, of these kinds of dtypes, that requires no grad."""
     if isinstance(x, Tensor):
         return not x.requires_grad and array_of(x).ndim == 0 and array_of(x).dtype.kind in kinds
     return isinstance(x, (np.generic, np.ndarray)) and x.ndim == 0 and x.dtype.kind in kinds
 
 
-def _is_int(x: Any) -> bool:
+def _is_int(x: object) -> bool:
     return (isinstance(x, int) and not isinstance(x, bool)) or _single(x, "iu")
 
 
-def _is_ints(x: Any) -> bool:
+def _is_ints(x: object) -> bool:
     return isinstance(x, (tuple, list)) and (not x or _is_int(x[0]))
 
 
@@ -114,7 +114,7 @@ class Signature:
         self.least = sum(p.needed for p in self.parameters)
         self.variadic = self.positions == 1 and self.parameters[0].type == "tuple of ints"
 
-    def read(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], raises: bool) -> dict[str, Any] | None:
+    def read(self, name: str, args: tuple[object, ...], kwargs: dict[str, Any], raises: bool) -> dict[str, Any] | None:
         """The arguments by name, or None where they do not fit; with ``raises``, the refusal is raised."""
         n = len(args)
         found: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class Signature:
         return TypeError(f"{name}() missing {len(lack)} required positional argument{'s' if len(lack) == 1 else ''}: "
                          f"{', '.join(lack)}\n{name} takes ({self.text})")
 
-    def _not_taken(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
+    def _not_taken(self, name: str, args: tuple[object, ...], kwargs: dict[str, Any]) -> TypeError:
         known = {k for p in self.parameters for k in p.names}
         for key in kwargs:
             if key not in known:
@@ -178,7 +178,7 @@ class Signature:
         return TypeError(f"{name}() got multiple values for argument '{twice}'")
 
 
-def read(name: str, signatures: list[Signature], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def read(name: str, signatures: list[Signature], args: tuple[object, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments by name, read by the first signature that they fit.
 
     Raises:
@@ -250,7 +250,7 @@ def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def shape_from(name: str, sizes: Any) -> tuple[int, ...]:
+def shape_from(name: str, sizes: Sequence[object]) -> tuple[int, ...]:
     """A shape; refused where a size is not an integer, or negative."""
     for i, s in enumerate(sizes):
         if not _is_int(s):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +18,7 @@ Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")
 Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[attr-defined]
 
 
-def _parts(x: Any, y: Any, cartesian: bool) -> Any:
+def _parts(x: jax.Array, y: jax.Array, cartesian: bool) -> jax.Array:
     if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (x, y)):
         raise RuntimeError(f"Expected both inputs to be Half, Float or Double tensors but got {dtypes.type_name(x.dtype)} and "
                            f"{dtypes.type_name(y.dtype)}\nconvert them first: x.float()")

@@ -11,12 +11,14 @@ import numpy as np
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType, Scalar
 from dualrev.eager.core.dtypes import device_of, jax_device, numpy_of
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import data_of
+from dualrev.eager.ops.arguments import memory_format
 from dualrev.eager.ops.registry import both, method
 
 # ------------------------------------------------------------------------------------------------------------- taking out
@@ -29,7 +31,7 @@ Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[att
 Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[attr-defined]
 
 
-def _set_data(self: Tensor, value: Any) -> None:
+def _set_data(self: Tensor, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
     if value._storage is self._storage:
@@ -55,7 +57,7 @@ def _known(self: Tensor, what: str) -> np.ndarray:
 
 
 @method
-def item(self: Tensor) -> Any:
+def item(self: Tensor) -> Scalar:
     """The only entry as a Python number."""
     values = _known(self, "item()")
     if values.size != 1:
@@ -119,7 +121,7 @@ def element_size(self: Tensor) -> int:
 
 
 @both
-def is_tensor(obj: Any) -> bool:
+def is_tensor(obj: object) -> bool:
     """Whether it is a tensor."""
     return isinstance(obj, Tensor)
 
@@ -135,8 +137,8 @@ _put = family("ToCopy", lambda x, target: jax.device_put(x, target))
 
 
 @method
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
-       memory_format: Any = None, tensor: Any = None) -> Tensor:
+def to(self: Tensor, *args: object, dtype: DType | None = None, device: Device | None = None, non_blocking: bool = False,
+       copy: bool = False, memory_format: memory_format | None = None, tensor: Tensor | None = None) -> Tensor:
     """The tensor with another dtype or on another device, or with those of another tensor; itself if it has both already."""
     flags = [a for a in args if isinstance(a, bool)]
     copy = copy or (len(flags) > 1 and flags[1])
@@ -158,7 +160,7 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
     return result.clone() if copy and result is self else result
 
 
-def _to(name: str, dtype: Any) -> None:
+def _to(name: str, dtype: DType) -> None:
     setattr(Tensor, name, lambda self, memory_format=None: self.to(dtype))
 
 
@@ -171,7 +173,7 @@ Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[att
 
 
 @method
-def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+def cuda(self: Tensor, device: Device | None = None, non_blocking: bool = False, memory_format: memory_format | None = None) -> Tensor:
     """On a GPU."""
     return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
 

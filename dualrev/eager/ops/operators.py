@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
@@ -13,8 +12,8 @@ from dualrev.eager.ops import binary
 from dualrev.eager.ops.binary import OPERANDS, OPS, is_operand
 
 
-def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
-    def run(self: Tensor, other: Any) -> Any:
+def _operator(op: Op) -> Callable[[Tensor, object], Tensor]:
+    def run(self: Tensor, other: object) -> Tensor:
         if isinstance(other, OPERANDS) or is_operand(other):
             return apply(op, (self, other))
         return NotImplemented
@@ -22,7 +21,7 @@ def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
     return run
 
 
-def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
+def _swapped(name: str) -> Callable[[Tensor, object], Tensor]:
     """The operator for a tensor on the right: it comes first in the graph, as PyTorch has it."""
     op = OPS[name]
     if name in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"):
@@ -30,8 +29,8 @@ def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
     return _operator(Op("Rsub:1" if name == "sub" else op.name, lambda x, y: op.fun(y, x)))
 
 
-def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
-    def run(self: Tensor, other: Any) -> Any:
+def _in_place(op: Op) -> Callable[[Tensor, object], Tensor]:
+    def run(self: Tensor, other: object) -> Tensor:
         return change(self, op, (other,)) if is_operand(other) else NotImplemented
 
     return run

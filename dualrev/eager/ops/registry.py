@@ -51,7 +51,7 @@ def renamed(fun: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
     return fun
 
 
-def unary(name: str, op: Op) -> Callable[[Any], Tensor]:
+def unary(name: str, op: Op) -> Callable[[Tensor], Tensor]:
     """Register an operation on one tensor as a function, a method and an in-place method."""
     def entrywise(input: Tensor) -> Tensor:  # noqa: A002
         if not isinstance(input, Tensor):

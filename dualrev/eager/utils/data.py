@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.creation import tensor
+from dualrev.eager.ops.generator import Generator
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.sampling import randint, randperm
 
@@ -83,7 +84,7 @@ class Subset(Dataset):
         return len(self.indices)
 
 
-def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) -> list[Subset]:
+def random_split(dataset: Any, lengths: Sequence[float], generator: Generator | None = None) -> list[Subset]:
     """Disjoint random subsets of given lengths or fractions."""
     n = len(dataset)
     sizes = [int(x) for x in lengths]
@@ -111,7 +112,7 @@ class Sampler:
 class SequentialSampler(Sampler):
     """The indices in order."""
 
-    def __init__(self, data_source: Any):
+    def __init__(self, data_source: Sized):
         self.data_source = data_source
 
     def __iter__(self) -> Iterator[int]:
@@ -124,7 +125,8 @@ class SequentialSampler(Sampler):
 class RandomSampler(Sampler):
     """The indices in random order, or drawn with replacement."""
 
-    def __init__(self, data_source: Any, replacement: bool = False, num_samples: int | None = None, generator: Any = None):
+    def __init__(self, data_source: Sized, replacement: bool = False, num_samples: int | None = None,
+                 generator: Generator | None = None):
         self.data_source, self.replacement, self.generator = data_source, replacement, generator
         self.num_samples = len(data_source) if num_samples is None else num_samples
 
@@ -141,7 +143,7 @@ class RandomSampler(Sampler):
 class BatchSampler(Sampler):
     """Lists of ``batch_size`` indices of another sampler."""
 
-    def __init__(self, sampler: Any, batch_size: int, drop_last: bool):
+    def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool):
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -216,7 +218,7 @@ class DataLoader:
 
     def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool = False, sampler: Any = None, batch_sampler: Any = None,
                  num_workers: int = 0, collate_fn: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False,
-                 drop_last: bool = False, generator: Any = None, **_: Any):
+                 drop_last: bool = False, generator: Generator | None = None, **_: Any):
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size <= 0):
             raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if sampler is not None and shuffle:

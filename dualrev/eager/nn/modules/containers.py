@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from typing import Any, NoReturn, Self
 
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
 
@@ -14,7 +15,7 @@ from dualrev.eager.nn.parameter import Parameter
 class Sequential(Module):
     """Modules in sequence."""
 
-    def __init__(self, *modules: Any):
+    def __init__(self, *modules: Module | OrderedDict[str, Module]):
         super().__init__()
         items = modules[0].items() if len(modules) == 1 and isinstance(modules[0], OrderedDict) else enumerate(modules)
         for name, module in items:
@@ -37,7 +38,7 @@ class Sequential(Module):
         found = list(self._modules.values())[i]
         return Sequential(*found) if isinstance(i, slice) else found
 
-    def append(self, module: Module) -> Any:
+    def append(self, module: Module) -> Self:
         """One more module at the end."""
         self.add_module(str(len(self)), module)
         return self
@@ -68,14 +69,14 @@ class ModuleList(Sequential):
             self.append(module)
         return self
 
-    def forward(self, *_: Any) -> Any:
+    def forward(self, *_: object) -> NoReturn:
         raise NotImplementedError('Module [ModuleList] is missing the required "forward" function')
 
 
 class ModuleDict(Module):
     """Modules by name."""
 
-    def __init__(self, modules: Any = ()):
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
         super().__init__()
         for name, module in dict(modules).items():
             self.add_module(name, module)
@@ -95,14 +96,14 @@ class ModuleDict(Module):
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, Module]:
         return self._modules.items()
 
 
 class ParameterList(Module):
     """A list of parameters."""
 
-    def __init__(self, values: Iterable[Any] = ()):
+    def __init__(self, values: Iterable[Tensor] = ()):
         super().__init__()
         for i, x in enumerate(values):
             setattr(self, str(i), x if isinstance(x, Parameter) else Parameter(x))
