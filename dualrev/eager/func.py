@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,9 @@ from dualrev.functional import api, gradients
 if TYPE_CHECKING:
     from dualrev.eager.nn.modules.module import Module
 
-T = TypeVar("T")
 #: The dimension of the examples: one for all arguments, or a tree of them.
-InDims: TypeAlias = int | None | Sequence[Any]
-OutDims: TypeAlias = int | None | Sequence[Any]
+InDims: TypeAlias = int | Sequence[Any] | None
+OutDims: TypeAlias = int | Sequence[Any] | None
 #: Tensors by name.
 Values: TypeAlias = Mapping[str, Tensor]
 
@@ -48,7 +47,7 @@ def lower(fun: Callable[..., object]) -> Callable[..., Any]:
     return lowered
 
 
-def _tensor(x: T) -> T | Tensor:
+def _tensor(x: Any) -> Any:
     return wrap(x) if is_array_like(x) and hasattr(x, "shape") else x
 
 

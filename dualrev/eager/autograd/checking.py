@@ -79,7 +79,7 @@ def gradgradcheck(func: TensorFunction, inputs: Tensors, grad_outputs: Tensors |
     vs = grad_outputs if grad_outputs is not None else [randn(*o.shape, dtype=o.dtype, requires_grad=True) for o in outs]
     vs = list(vs) if isinstance(vs, (tuple, list)) else [vs]
 
-    def gradients(*args: Tensor) -> tuple[Tensor, ...]:
+    def gradients(*args: Tensor) -> Any:
         values, weights = list(args[: len(given)]), list(args[len(given):])
         with enable_grad():
             active = [values[i] if values[i].requires_grad else values[i].detach().requires_grad_() for i in places]

@@ -111,12 +111,12 @@ class FunctionNode(Node):
         return [(i, backward_pass.value(self._fitted(i, r))) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
                 if r is not None and edge is not None]
 
-    def _fitted(self, i: int, given: object) -> Tensor:
+    def _fitted(self, i: int, given: Any) -> Tensor:
         """A gradient with the shape of its input: summed over the dimensions along which the input was broadcast."""
         if not isinstance(given, Tensor):
             raise RuntimeError(f"expected Variable or None (got {type(given).__name__})\nthe backward of {self.name()} returned it for "
                                f"argument {i}; wrap it: torch.tensor(...)")
-        shape, dtype = self.taken[i]
+        shape, dtype = self.taken[i]  # type: ignore[misc]  # it has an edge
         got = tuple(given.shape)
         if got != shape:
             extra = len(got) - len(shape)
@@ -234,7 +234,7 @@ def once_differentiable(fun: Callable[..., R]) -> Callable[..., R | tuple[Any, .
             if isinstance(r, Tensor):
                 r = r.detach()
                 edges = [(g, 0) if g._node is None else (g._node, g._slot) for g in grads if isinstance(g, Tensor) and g.requires_grad]
-                edges += [e for e in ctx._node.edges if e is not None]
+                edges += [e for e in ctx._node.edges if e is not None]  # type: ignore[union-attr]  # it was recorded
                 r._node, r._requires_grad = Refusal(None, "Error", edges, (), (), None, 1), True
             marked.append(r)
         return tuple(marked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax.numpy as jnp
 
@@ -14,16 +14,16 @@ from dualrev.eager.graph.tangents import tangent_of
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 #: A tensor, or several, as the user's function takes and returns them.
-Tensors: TypeAlias = Tensor | Sequence[Tensor]
+Tensors: TypeAlias = Tensor | list[Tensor] | tuple[Tensor, ...]
 TensorFunction: TypeAlias = Callable[..., Tensors]
 #: A derivative for each output and each input.
-Nested: TypeAlias = Tensors | Sequence[Tensors]
+Nested: TypeAlias = Tensors | tuple[Tensors, ...]
 V = TypeVar("V")
 
 
 def _start(inputs: Tensors, create: bool) -> tuple[bool, list[Tensor]]:
     is_tuple = isinstance(inputs, (tuple, list))
-    given = list(inputs) if is_tuple else [inputs]
+    given: list[Any] = list(inputs) if is_tuple else [inputs]
     for i, x in enumerate(given):
         if not isinstance(x, Tensor):
             raise TypeError(f"The inputs given to a function of torch.autograd.functional must be either a Tensor or a tuple of "
@@ -33,7 +33,7 @@ def _start(inputs: Tensors, create: bool) -> tuple[bool, list[Tensor]]:
 
 def _run(func: TensorFunction, inputs: list[Tensor]) -> tuple[bool, list[Tensor]]:
     with enable_grad():
-        out = func(*inputs)
+        out: Any = func(*inputs)
     is_tuple = isinstance(out, (tuple, list))
     return is_tuple, list(out) if is_tuple else [out]
 

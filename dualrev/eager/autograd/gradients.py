@@ -18,6 +18,7 @@ from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described, w
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.registry import method, renamed
 
+#: A tensor, or several.
 Tensors: TypeAlias = Tensor | Sequence[Tensor]
 
 
@@ -36,9 +37,9 @@ def backward(tensors: Tensors, grad_tensors: Tensor | Sequence[Tensor | None] | 
     backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, captured)
     found = backward_pass.run(roots_of(outputs, given, create_graph), replayed)
     if inputs is None:
-        for (leaf, _), ct in found.items():
-            if leaf._requires_grad:  # requires_grad may have been set to False since
-                accumulate(leaf, ct, create_graph)
+        for (leaf, _), ct in found.items():  # nothing is captured: these are leaves
+            if leaf._requires_grad:  # type: ignore[union-attr]  # requires_grad may have been set to False since
+                accumulate(leaf, ct, create_graph)  # type: ignore[arg-type]
     else:
         for t in {id(t): t for t in inputs}.values():
             ct = found.get(edge_of(t))

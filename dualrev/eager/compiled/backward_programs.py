@@ -82,7 +82,7 @@ class Graph:
                     saved.append(x)
                 key.append(place)
             for i in record.positions:
-                target, slot = edges[i]
+                target, slot = edges[i]  # type: ignore[misc]  # an active input has an edge
                 k = index.get(target)
                 if k is None:
                     if isinstance(target, Node):

@@ -148,7 +148,7 @@ class Guards:
 
 def _state_of(m: Any) -> dict[str, object]:
     """The attributes, members and hooks of a module, which decide how it runs."""
-    found = {}
+    found: dict[str, object] = {}
     for name, x in m.__dict__.items():
         if name.endswith("_hooks"):
             found[name] = tuple(x)

@@ -84,7 +84,7 @@ class Program:
         self.changing = [k for k in order if k in changed]
         self.staying = [k for k in order if k not in changed]
 
-        def run(changing: Arrays, spare: Arrays, staying: Arrays, arrays: Arrays) -> Sequence[jax.Array]:
+        def run(changing: Arrays, spare: Arrays, staying: list[Number], arrays: Arrays) -> Sequence[jax.Array]:
             values = dict(zip((*self.changing, *self.staying), (*changing, *staying), strict=True))
             return evaluate(*arrays, *[values[k] for k in order])
 
@@ -212,7 +212,7 @@ def _storage(x: Any) -> Storage:
 
 
 def _value(x: Given | tuple[Settings, str]) -> Number:
-    return _storage(x).array if type(x) is Given else setting(*x)
+    return _storage(x).array if isinstance(x, Given) else setting(*x)
 
 
 def jit(step: Callable[P, R]) -> Callable[P, R]:

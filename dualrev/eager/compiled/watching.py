@@ -133,7 +133,7 @@ class Watcher:
         for x in self.inputs:
             if isinstance(x, Given):
                 x.storage.array = x.before
-                x.before = x.tracer = None
+                x.before = x.tracer = None  # type: ignore[assignment]  # it is not used any more
         for leaf in self.leaves.values():
             leaf.tensor._grad, leaf.before = leaf.before, None
 

@@ -19,6 +19,6 @@ DType: TypeAlias = dtypes.dtype | np.dtype | type
 #: A device, its name, or the number of a GPU.
 Device: TypeAlias = dtypes.device | str | int
 #: Dimensions to reduce; None is all.
-Dims: TypeAlias = int | Sequence[int] | None
+Dims: TypeAlias = int | list[int] | tuple[int, ...] | None
 #: One number for all spatial dimensions, or one for each.
 Sizes: TypeAlias = int | Sequence[int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import threading
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -150,7 +151,7 @@ class device:
     def __enter__(self) -> device:
         before = getattr(self, "_before", ())
         jax_device(self)
-        self._before: tuple[device | None, ...] = (*before, _chosen.device)
+        self._before: Sequence[device | None] = (*before, _chosen.device)
         _chosen.device = self
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.saved import FREED, unpack
 from dualrev.eager.graph.tensor import Cotangent, Hook, Tensor, array_of, wrap
 
-_add = caches.jit(jnp.add, inline=True)
+_add: Callable[..., jax.Array] = caches.jit(jnp.add, inline=True)
 ADD = Op("Add", jnp.add)
 _SINGLE = (True,)
 #: What gradients go to: a node, or a leaf; and which of its outputs.
@@ -33,6 +33,7 @@ Roots: TypeAlias = Sequence[tuple[Place, Cotangent]]
 Gradients: TypeAlias = dict[Place, Any]
 #: The places whose gradients are asked for, with their numbers; None is all leaves.
 Captured: TypeAlias = dict[Place, int] | None
+C = TypeVar("C", Tensor, jax.Array, Cotangent, Cotangent | None)
 #: Held while a gradient is added: several threads may accumulate into one leaf.
 _lock = threading.Lock()
 
@@ -73,7 +74,7 @@ class BackwardPass:
         if self.captured is not None:
             self.needed = self._needed([target for (target, _), _ in roots])
         waiting: list[tuple[int, Node]] = []
-        arrived: dict[Target, list[Cotangent | None]] = {}
+        arrived: dict[Target, list[Any]] = {}
         add = self.add
 
         def send(edge: Place, ct: Cotangent) -> None:
@@ -108,11 +109,11 @@ class BackwardPass:
             for edge, ct in self.pull(node, cts):
                 send(edge, ct)
         for leaf in leaves:
-            ct = arrived.pop(leaf)[0]
+            total = arrived.pop(leaf)[0]
             if self.captured is None or (leaf, 0) in self.captured:
                 if leaf._hooks:
-                    ct = self.run_hooks(leaf._hooks, ct)
-                self.found[(leaf, 0)] = ct
+                    total = self.run_hooks(leaf._hooks, total)
+                self.found[(leaf, 0)] = total
         return self.found
 
     # ------------------------------------------------------------------------------------------------- one node
@@ -132,7 +133,7 @@ class BackwardPass:
         edges = node.edges
         if node.hooks:
             return self._run_node_hooks(node, cts, pulled)
-        return [(edges[i], ct) for i, ct in pulled if edges[i] is not None]
+        return [(edges[i], ct) for i, ct in pulled if edges[i] is not None]  # type: ignore[misc]
 
     def _pull_recorded(self, node: Node, cts: list[Cotangent | None]) -> Pulled:
         saved, record = node.saved, node.record
@@ -180,7 +181,7 @@ class BackwardPass:
         """The cotangent after a tensor's hooks."""
         for key, hook in list(hooks.items()):
             if key >= 0 and ct is not None:
-                given = hook(self.tensor(ct))
+                given = hook(self.tensor(ct))  # type: ignore[arg-type]
                 if given is not None:
                     check_hook(hook, ct, given)
                     ct = self.value(given)
@@ -193,7 +194,7 @@ class BackwardPass:
             retained = hooks.get(-1)
             t = retained() if retained is not None else None
             if t is not None and cts[slot] is not None:
-                accumulate(t, conjugate(cts[slot]), self.create)
+                accumulate(t, conjugate(cts[slot]), self.create)  # type: ignore[arg-type]
 
     def _run_node_hooks(self, node: Node, cts: list[Cotangent | None], pulled: Pulled) -> list[tuple[Place, Any]]:
         grads: list[Cotangent | None] = [None] * len(node.edges)
@@ -228,13 +229,17 @@ class BackwardPass:
         return any(edge is not None and (edge[0] in self.goals or edge[0] in (self.needed or ())) for edge in node.edges)
 
 
-def conjugate(ct: Cotangent | None) -> Cotangent | None:
+def conjugate(ct: C) -> C:
     """A cotangent in the other convention: PyTorch's gradient of a complex tensor is the conjugate of jax's cotangent."""
     if ct is None or (array_of(ct) if isinstance(ct, Tensor) else ct).dtype.kind != "c":
         return ct
-    return ct.conj()
+    return ct.conj()  # type: ignore[return-value]
 
 
+@overload
+def joined(value: jax.Array, edge: None) -> jax.Array: ...
+@overload
+def joined(value: jax.Array, edge: tuple[Any, int]) -> Tensor: ...
 def joined(value: jax.Array, edge: Edge) -> jax.Array | Tensor:
     """A saved value as a tensor at its old place in the graph."""
     if edge is None:

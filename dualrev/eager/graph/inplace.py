@@ -99,7 +99,7 @@ class Cut(Node):
         return []
 
 
-def rebase(t: Tensor, node: Node | None, slot: int) -> None:
+def rebase(t: Tensor, node: Node, slot: int) -> None:
     """Make a tensor the output of another node."""
     if t._retains and t._node is not None and t._node.slot_hooks is not None:
         kept = t._node.slot_hooks[t._slot].pop(-1, None)  # .grad is that of the new value

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
-from dualrev.eager.core.annotations import Scalar
+from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
@@ -32,7 +32,7 @@ if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
 _constants = caches.table()
 
 
-def constant(value: Scalar) -> jax.Array | Scalar:
+def constant(value: float) -> Number:
     """A Python number as a weakly typed array, kept for the next call: arrays are cheap to pass, numbers are not."""
     key = (type(value), value)
     found = _constants.get(key)
@@ -49,7 +49,7 @@ def apply(op: Op, args: Sequence[object]) -> Any:
     handler = mode.handler
     if handler is not None:
         return handler(op, args)
-    values = []
+    values: list[object] = []
     mask = 0
     bit = 1
     for a in args:

@@ -67,7 +67,7 @@ def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: jax.Array, mad
 
 def detached(t: Tensor) -> Tensor:
     """A tensor outside the graph that shares the storage and the count of changes."""
-    result = wrap(None)
+    result = wrap(None)  # type: ignore[arg-type]  # it gets the storage of t
     result._storage, result._counter = t._storage, t._counter
     if t._view is not None:
         result._view = RecordedView(detached(t._view.base), t._view.path, array_of(t))
@@ -78,7 +78,7 @@ def detached(t: Tensor) -> Tensor:
 def data_of(t: Tensor) -> Tensor:
     """A tensor outside the graph that shares the storage; changes through it are not counted."""
     result = detached(t)
-    result._counter = Storage(None)
+    result._counter = Storage(None)  # type: ignore[arg-type]  # a counter without a value
     if result._view is not None:
         result._view.base._counter = result._counter
     return result

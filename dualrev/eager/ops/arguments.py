@@ -250,7 +250,7 @@ def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def shape_from(name: str, sizes: Sequence[object]) -> tuple[int, ...]:
+def shape_from(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     """A shape; refused where a size is not an integer, or negative."""
     for i, s in enumerate(sizes):
         if not _is_int(s):

@@ -80,7 +80,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
 
 
 Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
-Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[attr-defined]
+Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[method-assign, arg-type]
 
 
 def _number(self: Tensor) -> Any:
@@ -90,9 +90,9 @@ def _number(self: Tensor) -> Any:
     return _known(self, "a Python number").item()
 
 
-Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[attr-defined]
-Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
-Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
+Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[method-assign]
+Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[method-assign]
+Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[method-assign]
 Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[attr-defined]
 
 
@@ -104,7 +104,7 @@ def _truth(self: Tensor) -> bool:
     return bool(_known(self, "a condition"))
 
 
-Tensor.__bool__ = _truth  # type: ignore[attr-defined]
+Tensor.__bool__ = _truth  # type: ignore[method-assign]
 
 
 @method

@@ -60,11 +60,10 @@ def normal(mean: float | Tensor, std: float | Tensor = 1, size: Sequence[int] | 
     if size is not None:
         made = randn(size, generator=generator, out=out, dtype=dtype, device=device)
         return made.mul_(std).add_(mean).requires_grad_(requires_grad)
-    of = mean if isinstance(mean, Tensor) else std
-    floating(array_of(of).dtype, "normal_kernel_cpu")
     arrays = [array_of(x) for x in (mean, std) if isinstance(x, Tensor)]
+    floating(arrays[0].dtype, "normal_kernel_cpu")
     broadcast(*arrays)
-    z = wrap(draw("randn", np.broadcast_shapes(*[x.shape for x in arrays]), array_of(of).dtype, generator=generator))
+    z = wrap(draw("randn", np.broadcast_shapes(*[x.shape for x in arrays]), arrays[0].dtype, generator=generator))
     return _given(apply(_NORMAL, (mean, std, z)), out, "normal")
 
 

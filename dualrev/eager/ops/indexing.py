@@ -202,7 +202,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
     return apply(_index_select(d), (input, index))
 
 
-def _to_write(src: Operand | None, value: Scalar | None, reduce: str | None) -> Operand:
+def _to_write(src: Operand | None, value: Scalar | None, reduce: str | None) -> Operand | None:
     """The tensor or number to scatter."""
     if reduce is not None:
         raise NotImplementedError(f"scatter(): reduce={reduce!r} is not offered\nscatter_add adds")

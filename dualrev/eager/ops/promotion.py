@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -38,7 +39,7 @@ def _alike(kind: str, other: str) -> bool:
     return (kind == "c") == (other == "c") and other in "fcV"
 
 
-def _fitted(a: Number, b: Number) -> Number:
+def _fitted(a: Any, b: Any) -> Number:
     """One operand, promoted beside the other."""
     if not hasattr(a, "dtype"):
         return a

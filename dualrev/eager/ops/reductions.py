@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +79,7 @@ def _correction(unbiased: bool | None, correction: int | None) -> int:
 def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
     """The variance; the divisor is the number of entries minus ``correction``, 1 by default."""
     if isinstance(dim, bool):
-        dim, unbiased = None, dim
+        unbiased, dim = dim, None
     return apply(_var(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
 
 
@@ -85,7 +87,7 @@ def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
 def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
     """The standard deviation; ``correction`` as of ``var``."""
     if isinstance(dim, bool):
-        dim, unbiased = None, dim
+        unbiased, dim = dim, None
     return apply(_std(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
 
 
@@ -119,7 +121,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:  
     return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
-def _norm_of(x: jax.Array, p: float | str, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
+def _norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
     if x.dtype.kind in "biu":
         raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
                            f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")

@@ -24,7 +24,7 @@ def _number(x: Operand) -> Any:
     return x.item() if isinstance(x, (Tensor, np.generic, np.ndarray)) else x
 
 
-def _check_steps(start: Operand, end: Operand, step: Operand) -> None:
+def _check_steps(start: float, end: float, step: float) -> None:
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if not all(math.isfinite(x) for x in (start, end)):
@@ -35,7 +35,7 @@ def _check_steps(start: Operand, end: Operand, step: Operand) -> None:
 
 @function
 @taking(f"Number end, *, {OUT}", f"Number start, Number end, *, {OPTIONS}", f"Number start, Number end, Number step = 1, *, {OUT}")
-def arange(end: Operand, start: Operand = 0, step: Operand = 1, *, out: Tensor | None = None, dtype: DType | None = None,
+def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
            device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers in equal steps from ``start`` up to, and without, ``end``.
 
@@ -54,7 +54,7 @@ def arange(end: Operand, start: Operand = 0, step: Operand = 1, *, out: Tensor |
 
 @function
 @taking(f"Number start, Number end, Number step = 1, *, {OUT}")
-def range(start: Operand, end: Operand, step: Operand = 1, *, out: Tensor | None = None, dtype: DType | None = None,  # noqa: A001
+def range(start: Any, end: Any, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,  # noqa: A001
           device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers in equal steps from ``start`` to ``end``, inclusive."""
     start, end, step = map(_number, (start, end, step))
@@ -150,7 +150,7 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = N
 
 
 @function
-def meshgrid(*tensors: Tensor | Sequence[Tensor], indexing: str = "ij") -> tuple[Tensor, ...]:
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """The coordinates of a grid."""
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
     if not given:

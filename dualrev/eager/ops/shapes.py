@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ class Size(tuple[int, ...]):
         return math.prod(self)
 
 
-def shape_of(sizes: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
+def shape_of(sizes: Sequence[Any]) -> tuple[int, ...]:
     """A shape given as numbers or as one sequence."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = tuple(sizes[0])

@@ -71,7 +71,7 @@ class Optimizer:
         self.param_groups: list[Settings] = []
         #: For each parameter, its state by name.
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        given = list(params)
+        given: list[Any] = list(params)
         if not given:
             raise ValueError("optimizer got an empty parameter list")
         for group in given if isinstance(given[0], dict) else [{"params": given}]:

@@ -19,7 +19,7 @@ def _shaped(v: jax.Array, x: jax.Array) -> jax.Array:
     return v.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
-def _batch_norm_of(x: jax.Array, *rest: Any) -> jax.Array:
+def _batch_norm_of(x: jax.Array, *rest: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     *affine, eps = rest
     axes = (0, *range(2, x.ndim))
     mean = jnp.mean(x, axes, keepdims=True)

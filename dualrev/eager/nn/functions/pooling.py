@@ -89,9 +89,9 @@ def _adaptive_of(x: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
 _adaptive = family("AdaptiveAvgPool2D", _adaptive_of)
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: int | None | Sequence[int | None]) -> Tensor:  # noqa: A002
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:  # noqa: A002
     """Means of windows whose number is the output size."""
-    sizes = tuple_of(output_size, 2) if not isinstance(output_size, int) else (output_size, output_size)
+    sizes = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     return apply(_adaptive(tuple([input.shape[i - 2] if s is None else s for i, s in enumerate(sizes)])), (input,))
 
 

@@ -17,8 +17,10 @@ Tell: TypeAlias = Callable[[Grads], Grads | None]
 class Watched(Protocol):
     """A module with backward hooks."""
 
-    forward: Callable[..., Any]
     _backward_hooks: dict[int, Callable[..., Any]]
+
+    @property
+    def forward(self) -> Callable[..., Any]: ...
 
     def _finish(self, args: tuple[Any, ...], result: object) -> Any: ...
 

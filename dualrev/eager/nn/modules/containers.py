@@ -15,7 +15,7 @@ from dualrev.eager.nn.parameter import Parameter
 class Sequential(Module):
     """Modules in sequence."""
 
-    def __init__(self, *modules: Module | OrderedDict[str, Module]):
+    def __init__(self, *modules: Any):
         super().__init__()
         items = modules[0].items() if len(modules) == 1 and isinstance(modules[0], OrderedDict) else enumerate(modules)
         for name, module in items:

@@ -28,7 +28,7 @@ class _Loss(Module):
 
 
 def _loss(class_name: str, function: str, *names: str) -> type[_Loss]:
-    def start(self: _Loss, *args: object, **kwargs: Any) -> None:
+    def start(self: _Loss, *args: Any, **kwargs: Any) -> None:
         given = dict(zip(names, args, strict=False)) | kwargs
         for name in given:
             if name not in (*names, "reduction"):

@@ -137,7 +137,7 @@ class _Layers(_Recurrent):
         shape = (count, x.shape[1], self.hidden_size)
         if hx is None:
             return [make.zeros(*shape, dtype=x.dtype) for _ in range(n)]
-        given = list(hx) if n > 1 else [hx]
+        given: list[Any] = list(hx) if n > 1 else [hx]
         given = given if batched else [h.unsqueeze(1) for h in given]
         for h in given:
             if tuple(h.shape) != shape:
