@@ -68,6 +68,7 @@ from dualrev.eager.core.modes import is_grad_enabled as is_grad_enabled
 from dualrev.eager.core.modes import is_inference_mode_enabled as is_inference_mode_enabled
 from dualrev.eager.core.modes import no_grad as no_grad
 from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
+from dualrev.eager.core.size import Size as Size
 from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.func import vmap as vmap
 from dualrev.eager.graph.tensor import Tensor as Tensor
@@ -85,7 +86,6 @@ from dualrev.eager.ops.generator import Generator as Generator
 from dualrev.eager.ops.generator import default_generator as default_generator
 from dualrev.eager.ops.lifting import lift as lift
 from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
-from dualrev.eager.ops.shapes import Size as Size
 
 if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...

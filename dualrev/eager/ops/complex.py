@@ -14,8 +14,8 @@ from dualrev.eager.ops.checks import broadcast, same_dtype
 from dualrev.eager.ops.registry import both, function
 
 _REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
-Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[attr-defined]
-Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[attr-defined]
+Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[assignment, misc]
+Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[assignment, misc]
 
 
 def _parts(x: jax.Array, y: jax.Array, cartesian: bool) -> jax.Array:

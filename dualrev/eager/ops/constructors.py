@@ -12,11 +12,11 @@ from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import DType
+from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from
 from dualrev.eager.ops.creation import array_from, finished
 from dualrev.eager.ops.registry import FUNCTIONS, method
-from dualrev.eager.ops.shapes import Size
 
 _SIZE = [Signature("tuple of ints size, *, torch.device device = None")]
 _DATA = [Signature("*, torch.device device = None"), Signature("Any data, *, torch.device device = None")]

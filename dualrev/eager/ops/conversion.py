@@ -23,12 +23,12 @@ from dualrev.eager.ops.registry import both, method
 
 # ------------------------------------------------------------------------------------------------------------- taking out
 
-Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[attr-defined]
-Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[attr-defined]
-Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[attr-defined]
-Tensor.is_cpu = property(lambda self: self.device.type == "cpu")  # type: ignore[attr-defined]
-Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[attr-defined]
-Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[attr-defined]
+Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[assignment]
+Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[assignment]
+Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[assignment]
+Tensor.is_cpu = property(lambda self: self.device.type == "cpu")  # type: ignore[assignment]
+Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[assignment]
+Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[assignment]
 
 
 def _set_data(self: Tensor, value: object) -> None:
@@ -45,7 +45,7 @@ def _set_data(self: Tensor, value: object) -> None:
         self._counter.version -= 1
 
 
-Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[attr-defined]
+Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[assignment, misc]
 
 
 def _known(self: Tensor, what: str) -> np.ndarray:
@@ -79,8 +79,8 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     return np.array(_known(self, "numpy()"))
 
 
-Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
-Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[method-assign, arg-type]
+Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[assignment]
+Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[arg-type, method-assign]
 
 
 def _number(self: Tensor) -> Any:
@@ -90,10 +90,10 @@ def _number(self: Tensor) -> Any:
     return _known(self, "a Python number").item()
 
 
-Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[method-assign]
-Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[method-assign]
-Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[method-assign]
-Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[attr-defined]
+Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[arg-type, method-assign]
+Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[arg-type, method-assign]
+Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[arg-type, method-assign]
+Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[arg-type, method-assign]
 
 
 def _truth(self: Tensor) -> bool:
@@ -104,7 +104,7 @@ def _truth(self: Tensor) -> bool:
     return bool(_known(self, "a condition"))
 
 
-Tensor.__bool__ = _truth  # type: ignore[method-assign]
+Tensor.__bool__ = _truth  # type: ignore[assignment, method-assign]
 
 
 @method
@@ -168,8 +168,8 @@ for _name in ("double", "half", "bfloat16", "long", "short"):
     _to(_name, getattr(dtypes, _name))
 for _name, _dtype in dict(float=dtypes.float32, int=dtypes.int32, bool=dtypes.bool).items():
     _to(_name, _dtype)
-Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[attr-defined]
-Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[attr-defined]
+Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[method-assign]
+Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[method-assign]
 
 
 @method

@@ -23,8 +23,8 @@ def clone(input: Tensor, *, memory_format: memory_format | None = None) -> Tenso
     return apply(CLONE, (input,))
 
 
-Tensor.contiguous = lambda self, memory_format=None: self  # type: ignore[attr-defined]
-Tensor.is_contiguous = lambda self, memory_format=None: True  # type: ignore[attr-defined]
+Tensor.contiguous = lambda self, memory_format=None: self  # type: ignore[assignment, method-assign, return-value]
+Tensor.is_contiguous = lambda self, memory_format=None: True  # type: ignore[method-assign]
 
 
 @both

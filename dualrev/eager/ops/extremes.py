@@ -61,7 +61,7 @@ def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *
         other: Tensor | None = None) -> Tensor | values_indices:
     """The largest entry; with ``dim``, ``(values, indices)`` along it; with a tensor, the larger of each pair."""
     if isinstance(dim, Tensor) or other is not None:
-        return input.maximum(dim if other is None else other)
+        return input.maximum(dim if other is None else other)  # type: ignore[arg-type]
     if dim is None:
         return apply(_MAX, (input,))
     return values_indices(*apply(_max_dim(dim_of(dim, input.ndim), keepdim), (input,)))
@@ -72,7 +72,7 @@ def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *
         other: Tensor | None = None) -> Tensor | values_indices:
     """The smallest entry; with ``dim``, ``(values, indices)`` along it; with a tensor, the smaller of each pair."""
     if isinstance(dim, Tensor) or other is not None:
-        return input.minimum(dim if other is None else other)
+        return input.minimum(dim if other is None else other)  # type: ignore[arg-type]
     if dim is None:
         return apply(_MIN, (input,))
     return values_indices(*apply(_min_dim(dim_of(dim, input.ndim), keepdim), (input,)))

@@ -90,8 +90,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     return apply(op, (input, other))
 
 
-Tensor.__matmul__ = matmul  # type: ignore[method-assign]
-Tensor.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[method-assign]
+Tensor.__matmul__ = matmul  # type: ignore[assignment, method-assign]
+Tensor.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[arg-type, method-assign]
 
 
 @both

@@ -46,10 +46,10 @@ for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor"
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
     setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
 Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
-Tensor.__neg__ = lambda self: self.neg()  # type: ignore[method-assign]
-Tensor.__pos__ = lambda self: self  # type: ignore[method-assign]
-Tensor.__abs__ = lambda self: self.abs()  # type: ignore[method-assign]
-Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[method-assign]
-Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[method-assign]
-Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[method-assign]
-Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[method-assign]
+Tensor.__neg__ = lambda self: self.neg()  # type: ignore[attr-defined, method-assign]
+Tensor.__pos__ = lambda self: self  # type: ignore[assignment, method-assign, return-value]
+Tensor.__abs__ = lambda self: self.abs()  # type: ignore[attr-defined, method-assign]
+Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[attr-defined, method-assign]
+Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[attr-defined, method-assign]
+Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[arg-type, method-assign]
+Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[attr-defined, method-assign]

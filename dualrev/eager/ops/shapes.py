@@ -11,23 +11,12 @@ import jax.numpy as jnp
 
 from dualrev.eager.core.annotations import Dims, Sizes
 from dualrev.eager.core.operation import Op, family
+from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import view, views
 from dualrev.eager.ops.checks import expands
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.registry import alias, both, method
-
-
-class Size(tuple[int, ...]):
-    """The shape of a tensor."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"torch.Size({list(self)})"
-
-    def numel(self) -> int:
-        return math.prod(self)
 
 
 def shape_of(sizes: Sequence[Any]) -> tuple[int, ...]:
@@ -60,12 +49,12 @@ _unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
 _split = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
 _unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
 
-Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[attr-defined]
-Tensor.ndim = property(lambda self: len(array_of(self).shape))  # type: ignore[attr-defined]
-Tensor.T = property(lambda self: view(_permute(tuple(range(self.ndim))[::-1]), self))  # type: ignore[attr-defined]
-Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
-Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[attr-defined]
-Tensor.mH = property(lambda self: self.adjoint())  # type: ignore[attr-defined]
+Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[assignment]
+Tensor.ndim = property(lambda self: len(array_of(self).shape))  # type: ignore[assignment]
+Tensor.T = property(lambda self: view(_permute(tuple(range(self.ndim))[::-1]), self))  # type: ignore[assignment, misc]
+Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[assignment, misc]
+Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[assignment, misc]
+Tensor.mH = property(lambda self: self.adjoint())  # type: ignore[assignment, misc]
 
 
 @method
@@ -86,8 +75,8 @@ def dim(self: Tensor) -> int:
     return self.ndim
 
 
-Tensor.nelement = Tensor.numel  # type: ignore[attr-defined]
-Tensor.ndimension = Tensor.dim  # type: ignore[attr-defined]
+Tensor.nelement = Tensor.numel  # type: ignore[method-assign]
+Tensor.ndimension = Tensor.dim  # type: ignore[method-assign]
 
 
 def _view_of(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
@@ -95,9 +84,9 @@ def _view_of(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
     return view(_view(_full_shape(sizes, array_of(self))), self)
 
 
-Tensor.view = _view_of  # type: ignore[attr-defined]
-Tensor.view_as = lambda self, other: self.view(other.shape)  # type: ignore[attr-defined]
-Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignore[attr-defined]
+Tensor.view = _view_of  # type: ignore[assignment, method-assign]
+Tensor.view_as = lambda self, other: self.view(other.shape)  # type: ignore[method-assign]
+Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignore[method-assign]
 
 
 @both
@@ -187,7 +176,7 @@ def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:  # noqa: A002
     return input.expand(*shape_of((size,)))
 
 
-Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore[attr-defined]
+Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore[method-assign]
 
 
 @both

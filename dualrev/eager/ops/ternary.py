@@ -73,7 +73,7 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
     return apply(_WHERE, (condition, input, other))
 
 
-Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[attr-defined]
+Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[arg-type, assignment, method-assign, return-value]
 
 
 @both

@@ -25,21 +25,21 @@ from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
 from dualrev.eager.ops.joining import cat, stack
 
-State: TypeAlias = tuple[jax.Array, ...]
-Cell: TypeAlias = Callable[[State, jax.Array, jax.Array], State]
-Linear: TypeAlias = Callable[[jax.Array], jax.Array]
+_State: TypeAlias = tuple[jax.Array, ...]
+_Step: TypeAlias = Callable[[_State, jax.Array, jax.Array], _State]
+_Map: TypeAlias = Callable[[jax.Array], jax.Array]
 
 # ------------------------------------------------------------------------------------------------------------------- cells
 # Each takes the state, the product of the input with its weights, and that of the hidden state with its weights.
 
 
-def _lstm(state: State, x: jax.Array, h: jax.Array) -> State:
+def _lstm(state: _State, x: jax.Array, h: jax.Array) -> _State:
     i, f, g, o = jnp.split(x + h, 4, -1)
     c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _gru(state: State, x: jax.Array, h: jax.Array) -> State:
+def _gru(state: _State, x: jax.Array, h: jax.Array) -> _State:
     (xr, xz, xn), (hr, hz, hn) = jnp.split(x, 3, -1), jnp.split(h, 3, -1)
     new = jnp.tanh(xn + jax.nn.sigmoid(xr + hr) * hn)
     z = jax.nn.sigmoid(xz + hz)
@@ -47,12 +47,12 @@ def _gru(state: State, x: jax.Array, h: jax.Array) -> State:
 
 
 #: For each kind: the cell, the number of gates, the number of tensors of the state.
-_KINDS: dict[str, tuple[Cell, int, int]] = dict(
+_KINDS: dict[str, tuple[_Step, int, int]] = dict(
     lstm=(_lstm, 4, 2), gru=(_gru, 3, 1), tanh=(lambda s, x, h: (jnp.tanh(x + h),), 1, 1),
     relu=(lambda s, x, h: (jnp.where(x + h > 0, x + h, 0),), 1, 1))
 
 
-def _products(weights: Sequence[jax.Array]) -> tuple[Linear, Linear]:
+def _products(weights: Sequence[jax.Array]) -> tuple[_Map, _Map]:
     """The linear maps from inputs and hidden states to the gates."""
     w, u, *biases = weights
     b, c = biases or (0, 0)
@@ -64,7 +64,7 @@ def _layer_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
     cell, _, n = _KINDS[kind]
     of_x, of_h = _products(arrays[n:])
 
-    def step(state: State, gates: jax.Array) -> tuple[State, jax.Array]:
+    def step(state: _State, gates: jax.Array) -> tuple[_State, jax.Array]:
         state = cell(state, gates, of_h(state[0]))
         return state, state[0]
 
