@@ -1,6 +1,7 @@
 """Tensors: a value in a storage, and its place in the graph.
 
-The operators and methods of tensors stand in the modules that define the operations: ``dualrev.eager.ops`` lists them.
+The operators and methods of tensors stand in the modules that define the operations: ``dualrev.eager.ops`` lists them, and
+``methods.pyi`` declares them for editors and type checkers.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from dualrev.eager.graph.storage import Storage, View
 if TYPE_CHECKING:
     from dualrev.eager.graph.methods import Methods
 
-
-if TYPE_CHECKING:
     class _Declared(Methods["Tensor"]):
         """The methods that the modules of ``ops`` register."""
 else:

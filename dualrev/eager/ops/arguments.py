@@ -11,13 +11,15 @@ import functools
 import inspect
 import keyword
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.generator import Generator
+
+R = TypeVar("R")
 
 #: numpy's names of some arguments, which PyTorch takes too.
 ALSO = {"dim": ("axis",), "keepdim": ("keepdims",), "input": ("x", "a", "x1"), "other": ("x2",)}
@@ -198,17 +200,17 @@ def read(name: str, signatures: list[Signature], args: tuple[object, ...], kwarg
     raise TypeError(f"{name}() received an invalid combination of arguments - got ({came}), but expected one of:\n * {listed}")
 
 
-def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """A decorator: calls of the function are read by these signatures, which leave out the tensor of a method."""
     signatures = [Signature(text) for text in texts]
 
-    def decorate(fun: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(fun: Callable[..., R]) -> Callable[..., R]:
         name = fun.__name__
         if method:
-            def called(*args: Any, **kwargs: Any) -> Any:
+            def called(*args: Any, **kwargs: Any) -> R:
                 return fun(args[0], **checked(name, read(name, signatures, args[1:], kwargs)))
         else:
-            def called(*args: Any, **kwargs: Any) -> Any:
+            def called(*args: Any, **kwargs: Any) -> R:
                 return fun(**checked(name, read(name, signatures, args, kwargs)))
 
         called = functools.wraps(fun)(called)

@@ -44,7 +44,7 @@ def alias(name: str, fun: Callable[..., Any]) -> None:
         setattr(Tensor, name, fun)
 
 
-def renamed(fun: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
+def renamed(fun: F, name: str, doc: str) -> F:
     """The function, under a name and with a docstring."""
     fun.__name__ = fun.__qualname__ = name
     fun.__doc__ = doc

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,21 @@ _conv = family("Convolution", _conv_of)
 _small_conv = family("Convolution", small_of, light=True)
 
 
-def _convolve(n: int) -> Callable[..., Tensor]:
+class Convolution(Protocol):
+    """A convolution over some dimensions."""
+
+    def __call__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,  # noqa: A002
+                 padding: Sizes | str = 0, dilation: Sizes = 1, groups: int = 1) -> Tensor: ...
+
+
+class TransposedConvolution(Protocol):
+    """The transpose of a convolution over some dimensions."""
+
+    def __call__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,  # noqa: A002
+                 padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor: ...
+
+
+def _convolve(n: int) -> Convolution:
     def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes | str = 0,  # noqa: A002
              dilation: Sizes = 1, groups: int = 1) -> Tensor:
         if input.ndim == n + 1:
@@ -79,7 +92,7 @@ def _transposed_of(x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
 _transposed = family("Convolution", _transposed_of)
 
 
-def _transpose(n: int) -> Callable[..., Tensor]:
+def _transpose(n: int) -> TransposedConvolution:
     def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes = 0,  # noqa: A002
              output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor:
         if input.ndim == n + 1:

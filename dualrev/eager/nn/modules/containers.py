@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, overload
 
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn.modules.module import Module
@@ -15,6 +15,10 @@ from dualrev.eager.nn.parameter import Parameter
 class Sequential(Module):
     """Modules in sequence."""
 
+    @overload
+    def __init__(self, *modules: Module): ...
+    @overload
+    def __init__(self, modules: OrderedDict[str, Module], /): ...
     def __init__(self, *modules: Any):
         super().__init__()
         items = modules[0].items() if len(modules) == 1 and isinstance(modules[0], OrderedDict) else enumerate(modules)
@@ -32,10 +36,14 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __getitem__(self, i: Any) -> Any:
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequential: ...
+    def __getitem__(self, i: int | slice) -> Module:
         if isinstance(i, int) and not -len(self) <= i < len(self):
             raise IndexError(f"index {i} is out of range")
-        found = list(self._modules.values())[i]
+        found: Any = list(self._modules.values())[i]
         return Sequential(*found) if isinstance(i, slice) else found
 
     def append(self, module: Module) -> Self:
@@ -50,7 +58,11 @@ class ModuleList(Sequential):
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__(*modules)
 
-    def __getitem__(self, i: Any) -> Any:
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+    @overload
+    def __getitem__(self, i: slice) -> ModuleList: ...
+    def __getitem__(self, i: int | slice) -> Module:
         return ModuleList(list(self._modules.values())[i]) if isinstance(i, slice) else super().__getitem__(i)
 
     def __repr__(self) -> str:

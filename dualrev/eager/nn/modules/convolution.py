@@ -86,7 +86,8 @@ class _Transposed(_Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[self.n]
-        return conv(x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return conv(x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups,  # type: ignore[arg-type]
+                    self.dilation)
 
 
 class ConvTranspose1d(_Transposed):

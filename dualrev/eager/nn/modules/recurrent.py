@@ -145,7 +145,7 @@ class _Layers(_Recurrent):
                                    "it is (layers * directions, batch, hidden), whatever batch_first says")
         return given
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+    def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> tuple[Tensor, Any]:  # noqa: A002
         if input.ndim not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
         _check_input(type(self).__name__, input, self.input_size)
@@ -216,7 +216,7 @@ class _Cell(_Recurrent):
         self._add("", input_size, bias, dtype)
         self.reset_parameters()
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+    def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> Any:  # noqa: A002
         _check_input(type(self).__name__, input, self.input_size)
         n = _KINDS[self.kind][2]
         given = [make.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype) for _ in range(n)] if hx is None else (
