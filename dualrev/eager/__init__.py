@@ -21,7 +21,7 @@ tensor([10.])
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dualrev.eager import autograd as autograd
 from dualrev.eager import cuda as cuda
@@ -88,7 +88,8 @@ from dualrev.eager.ops.lifting import lift as lift
 from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
 
 if TYPE_CHECKING:
-    def __getattr__(name: str) -> Any: ...
+    from dualrev.eager.functions import *  # noqa: F403
+    from dualrev.eager.makers import *  # noqa: F403
 
 _adapters.complete()
 globals().update(_FUNCTIONS)

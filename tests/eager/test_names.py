@@ -12,8 +12,10 @@ import pytest
 from against_torch import in_both
 from offered import LIST, PAGE, listing, offered, release, text
 
+from dualrev import eager
 from dualrev.eager import graph, ops
 from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.registry import FUNCTIONS
 
 
 def test_the_list_of_names_is_that_of_its_release() -> None:
@@ -80,3 +82,11 @@ def test_all_methods_of_tensors_are_declared() -> None:
     own = {x.name for x in here.body if isinstance(x, ast.FunctionDef)} | {"name"}
     assert {n for n in declared if not n.startswith("_")} == {n for n in vars(Tensor) if not n.startswith("_")} - own
     assert {n for n in declared if n.startswith("_")} <= set(vars(Tensor))
+
+
+def test_all_functions_are_declared() -> None:
+    """What editors and type checkers see of ``torch`` is what it has; ``relu`` stands in ``nn.functional``."""
+    bodies = [ast.parse(stub.read_text()).body for stub in pathlib.Path(eager.__file__).parent.glob("*.pyi")]
+    declared = {node.name for body in bodies for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    imported = {a.asname for body in bodies for node in body if isinstance(node, ast.ImportFrom) for a in node.names if a.asname}
+    assert declared | imported | {"relu"} == set(FUNCTIONS)

@@ -207,10 +207,10 @@ def test_a_compiled_step_accumulates_and_reads_no_values() -> None:
     @torch.jit
     def accumulate(x: Any) -> Any:
         (w * x).sum().backward()
-        return w.grad * 1
+        return w.grad * 1  # type: ignore[operator]
 
     for k in range(1, 5):
-        assert accumulate(torch.ones(2)).tolist() == w.grad.tolist() == [k, k]
+        assert accumulate(torch.ones(2)).tolist() == w.grad.tolist() == [k, k]  # type: ignore[union-attr]
 
     @torch.jit
     def branches(x: Any) -> Any:
