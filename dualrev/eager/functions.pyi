@@ -138,14 +138,20 @@ def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor: ...
 def cross(input: Tensor, other: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def numel(input: Tensor) -> int: ...  # noqa: A002
-def reshape(input: Tensor, *sizes: int | Sequence[int]) -> Tensor: ...  # noqa: A002
+@overload
+def reshape(input: Tensor, *shape: int) -> Tensor: ...
+@overload
+def reshape(input: Tensor, shape: Sequence[int]) -> Tensor: ...
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor: ...  # noqa: A002
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor: ...  # noqa: A002
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor: ...  # noqa: A002
 def swapaxes(input: Tensor, dim0: int, dim1: int) -> Tensor: ...  # noqa: A002
 def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor: ...  # noqa: A002
 def t(input: Tensor) -> Tensor: ...  # noqa: A002
-def permute(input: Tensor, *dims: int | Sequence[int]) -> Tensor: ...  # noqa: A002
+@overload
+def permute(input: Tensor, *dims: int) -> Tensor: ...
+@overload
+def permute(input: Tensor, dims: Sequence[int]) -> Tensor: ...
 def movedim(input: Tensor, source: int, destination: int) -> Tensor: ...  # noqa: A002
 def moveaxis(input: Tensor, source: int, destination: int) -> Tensor: ...  # noqa: A002
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor: ...  # noqa: A002
@@ -158,12 +164,18 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 def ravel(input: Tensor) -> Tensor: ...  # noqa: A002
 def adjoint(input: Tensor) -> Tensor: ...  # noqa: A002
 def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None, *, output_size: int | None = None) -> Tensor: ...  # noqa: A002
-def flip(input: Tensor, *dims: int | Sequence[int]) -> Tensor: ...  # noqa: A002
+@overload
+def flip(input: Tensor, *dims: int) -> Tensor: ...
+@overload
+def flip(input: Tensor, dims: Sequence[int]) -> Tensor: ...
 def roll(input: Tensor, shifts: Sizes, dims: Sizes | None = None) -> Tensor: ...  # noqa: A002
 def tril(input: Tensor, diagonal: int = 0, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def triu(input: Tensor, diagonal: int = 0, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def diag(input: Tensor, diagonal: int = 0, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
-def tile(input: Tensor, *dims: int | Sequence[int]) -> Tensor: ...  # noqa: A002
+@overload
+def tile(input: Tensor, *dims: int) -> Tensor: ...
+@overload
+def tile(input: Tensor, dims: Sequence[int]) -> Tensor: ...
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor: ...  # noqa: A002
 def fliplr(input: Tensor) -> Tensor: ...  # noqa: A002
 def flipud(input: Tensor) -> Tensor: ...  # noqa: A002
