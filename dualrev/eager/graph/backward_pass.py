@@ -233,7 +233,7 @@ def conjugate(ct: C) -> C:
     """A cotangent in the other convention: PyTorch's gradient of a complex tensor is the conjugate of jax's cotangent."""
     if ct is None or (array_of(ct) if isinstance(ct, Tensor) else ct).dtype.kind != "c":
         return ct
-    return ct.conj()  # type: ignore[return-value]
+    return ct.conj()
 
 
 @overload

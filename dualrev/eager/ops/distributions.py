@@ -161,7 +161,7 @@ def _fills(signature: str) -> Callable[[Callable[..., jax.Array]], Callable[...,
         def filled(self: Tensor, **named: Any) -> Tensor:
             return _fill(self, fun(self, **named))
 
-        del filled.__wrapped__  # type: ignore[attr-defined]  # the function that is called has the method's arguments, not its
+        del filled.__wrapped__  # the function that is called has the method's arguments, not its
         return method(taking(f"{signature}, *, {_DRAW}", method=True)(filled))
 
     return decorate

@@ -19,7 +19,7 @@ from dualrev.eager.graph.recording import constant
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
 
 #: Parameters, or groups of them: ``{"params": ..., "lr": ...}``.
-Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
 #: The settings of a group by name: numbers, truth values, tensors, and its parameters.
 Settings: TypeAlias = dict[str, Any]
 #: The state of a parameter inside the program.

@@ -259,7 +259,7 @@ class Module:
             for x in (*self.parameters(), *self.buffers()):
                 target = (args, kwargs)
                 if not x.is_floating_point():
-                    target = tuple([a for a in args if isinstance(a, str)]), {k: v for k, v in kwargs.items() if k == "device"}  # type: ignore[assignment]
+                    target = tuple([a for a in args if isinstance(a, str)]), {k: v for k, v in kwargs.items() if k == "device"}
                 x.data = x.detach().to(*target[0], **target[1])
                 if x.grad is not None:
                     x._grad = x.grad.to(*target[0], **target[1])
