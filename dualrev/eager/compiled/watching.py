@@ -5,9 +5,11 @@ from __future__ import annotations
 import weakref
 from typing import Any, TypeAlias
 
+import jax
+
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import stand_in
-from dualrev._jax.source_lines import source
+from dualrev._jax.source_lines import SourceInfo, source
 from dualrev._jax.traces import Tracer, current_trace
 from dualrev.eager.compiled.guards import Guards
 from dualrev.eager.core.annotations import Number
@@ -26,7 +28,7 @@ class Given:
 
     __slots__ = ("before", "owner", "requires_grad", "storage", "tensor", "tracer")
 
-    def __init__(self, t: Tensor, tracer: Tracer):
+    def __init__(self, t: Tensor, tracer: jax.Array):
         self.storage = t._storage
         self.tensor = weakref.ref(t)
         self.requires_grad = t._requires_grad
@@ -76,9 +78,9 @@ class Watcher:
         self.inputs: list[Given | tuple[Settings, str]] = []
         self.seen: dict[int, Storage] = {}
         self.leaves: dict[int, Leaf] = {}
-        self.numbers: dict[tuple[int, str], Tracer] = {}
+        self.numbers: dict[tuple[int, str], jax.Array] = {}
         self.rates: list[tuple[Settings, str, object]] = []
-        self.made: list[tuple[weakref.ref[Storage], object]] = []
+        self.made: list[tuple[weakref.ref[Storage], SourceInfo]] = []
 
     def __enter__(self) -> Watcher:
         self._before = mode.watcher, mode.handler
@@ -109,7 +111,7 @@ class Watcher:
         if id(t) not in self.leaves:
             self.leaves[id(t)] = Leaf(t, not replaced)
 
-    def number(self, group: Settings, name: str) -> Tracer:
+    def number(self, group: Settings, name: str) -> jax.Array:
         """A setting of an optimizer as an input of the program: it may change from call to call."""
         found = self.numbers.get((id(group), name))
         if found is None:

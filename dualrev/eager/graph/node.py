@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from dualrev._jax.source_lines import line_of
+from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.operation import Record
@@ -40,7 +40,7 @@ class Node:
     slot_hooks: dict[int, dict[int, Any]] | None = None
 
     def __init__(self, record: Record | None, op_name: str, edges: Sequence[Edge], saved: Sequence[object], checks: Sequence[Any],
-                 source: object, n_out: int, inputs: Sequence[object] | None = None):
+                 source: SourceInfo | None, n_out: int, inputs: Sequence[object] | None = None):
         self.record = record
         self.op_name = op_name
         self.edges = edges
@@ -52,7 +52,7 @@ class Node:
         #: Input values, where a second derivative recomputes residuals.
         self.inputs = inputs
         #: The call of backward that freed its saved values.
-        self.freed: object = None
+        self.freed: SourceInfo | None = None
         #: Whether it has hooks, or its saved values were packed by one.
         self.hooked = False
         self.number = next_number()

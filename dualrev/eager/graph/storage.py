@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from dualrev._jax.source_lines import SourceInfo
 from dualrev.eager.core.operation import Op
 
 
@@ -17,7 +18,7 @@ class Storage:
     def __init__(self, array: jax.Array):
         self.array = array
         self.version = 0
-        self.changed: object = None
+        self.changed: SourceInfo | None = None
 
 
 class View:

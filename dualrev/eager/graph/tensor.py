@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax.source_lines import line_of
+from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Scalar
 from dualrev.eager.core.hooks import RemovableHandle
@@ -55,7 +55,7 @@ class Tensor(_Declared):
     _hooks: dict[int, Hook] | None = None
     _after_hooks: dict[int, Callable[[Tensor], None]] | None = None
     _retains = False
-    _made: object = None
+    _made: SourceInfo | None = None
     _tangent: tuple[int, Tensor] | None = None
     _inference = False
     name: str | None = None
