@@ -21,7 +21,7 @@ tensor([10.])
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dualrev.eager import autograd as autograd
 from dualrev.eager import cuda as cuda
@@ -68,6 +68,7 @@ from dualrev.eager.core.modes import is_grad_enabled as is_grad_enabled
 from dualrev.eager.core.modes import is_inference_mode_enabled as is_inference_mode_enabled
 from dualrev.eager.core.modes import no_grad as no_grad
 from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
+from dualrev.eager.core.size import Size as Size
 from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.func import vmap as vmap
 from dualrev.eager.graph.tensor import Tensor as Tensor
@@ -85,10 +86,10 @@ from dualrev.eager.ops.generator import Generator as Generator
 from dualrev.eager.ops.generator import default_generator as default_generator
 from dualrev.eager.ops.lifting import lift as lift
 from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
-from dualrev.eager.ops.shapes import Size as Size
 
 if TYPE_CHECKING:
-    def __getattr__(name: str) -> Any: ...
+    from dualrev.eager.functions import *  # noqa: F403
+    from dualrev.eager.makers import *  # noqa: F403
 
 _adapters.complete()
 globals().update(_FUNCTIONS)

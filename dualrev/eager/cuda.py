@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
+from dualrev.eager.core.annotations import Device
 from dualrev.eager.core.dtypes import device, jax_device
 from dualrev.eager.ops.sampling import manual_seed as manual_seed
 from dualrev.eager.ops.sampling import manual_seed as manual_seed_all  # noqa: F401
 
 
-def _devices() -> list[Any]:
+def _devices() -> list[jax.Device]:
     try:
         return list(jax.devices("gpu"))
     except RuntimeError:  # jax has no such device
@@ -37,12 +36,12 @@ def current_device() -> int:
     return jax_device("cuda").id
 
 
-def get_device_name(device: Any = None) -> str:
+def get_device_name(device: Device | None = None) -> str:
     """The name of a GPU."""
     return jax_device("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device).device_kind
 
 
-def synchronize(device: Any = None) -> None:
+def synchronize(device: Device | None = None) -> None:
     """Wait until all arrays have been computed."""
     for x in jax.live_arrays():
         x.block_until_ready()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,17 @@ from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.functional import api, gradients, jacobians
 
+if TYPE_CHECKING:
+    from dualrev.eager.nn.modules.module import Module
 
-def lower(fun: Callable[..., Any]) -> Callable[..., Any]:
+#: The dimension of the examples: one for all arguments, or a tree of them.
+InDims: TypeAlias = int | Sequence[Any] | None
+OutDims: TypeAlias = int | Sequence[Any] | None
+#: Tensors by name.
+Values: TypeAlias = Mapping[str, Tensor]
+
+
+def lower(fun: Callable[..., object]) -> Callable[..., Any]:
     """A function of tensors as one of jax arrays: for ``dualrev.grad`` and its kin, ``jax.vmap`` and ``jax.jit``.
 
     Args:
@@ -31,7 +40,7 @@ def lower(fun: Callable[..., Any]) -> Callable[..., Any]:
     Array([2., 4.], dtype=float32)
     """
     @functools.wraps(fun)
-    def lowered(*args: Any, **kwargs: Any) -> Any:
+    def lowered(*args: object, **kwargs: object) -> Any:
         args, kwargs = tree_map(_tensor, (args, kwargs))
         return _arrays(fun(*args, **kwargs))
 
@@ -39,7 +48,7 @@ def lower(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _tensor(x: Any) -> Any:
-    return wrap(x) if is_array_like(x) and hasattr(x, "shape") else x
+    return wrap(x) if is_array_like(x) and hasattr(x, "shape") else x  # type: ignore[arg-type]
 
 
 def _tensors(tree: Any) -> Any:
@@ -52,12 +61,12 @@ def _arrays(tree: Any) -> Any:
 
 def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
     """A functional transformation of dualrev, for functions of tensors."""
-    def transformed(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, chunk_size: int | None = None,
-                    randomness: str = "error") -> Callable[..., Any]:
+    def transformed(func: Callable[..., object], argnums: int | Sequence[int] = 0, has_aux: bool = False, *,
+                    chunk_size: int | None = None, randomness: str = "error") -> Callable[..., Any]:
         inner = transform(lower(func), argnums, has_aux)
 
         @functools.wraps(func)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: object, **kwargs: object) -> Any:
             return _tensors(inner(*_arrays(args), **_arrays(kwargs)))
 
         return call
@@ -76,19 +85,20 @@ hessian = _of(jacobians.hessian, "The Hessian of a scalar function of tensors.")
 _value_and_grad = _of(gradients.value_and_grad, "")
 
 
-def grad_and_value(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad_and_value(func: Callable[..., object], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """The gradient of a scalar function of tensors, and its value."""
     inner = _value_and_grad(func, argnums, has_aux)
 
     @functools.wraps(func)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         value, gradient = inner(*args, **kwargs)
         return gradient, value
 
     return call
 
 
-def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
+def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequence[object], *, strict: bool = False,
+        has_aux: bool = False) -> tuple[Any, ...]:
     """The value and the Jacobian times tangents.
 
     Raises:
@@ -100,18 +110,18 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
     return tuple([_tensors(x) for x in api.jvp(lower(func), _arrays(tuple(primals)), _arrays(tuple(tangents)), has_aux)])
 
 
-def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+def vjp(func: Callable[..., object], *primals: object, has_aux: bool = False) -> tuple[Any, ...]:
     """The value, and the pull: a function from cotangents of the value to cotangents of each primal."""
     out, pull, *aux = api.vjp(lower(func), *_arrays(primals), has_aux=has_aux)
 
-    def pulled(*cotangents: Any) -> Any:
+    def pulled(*cotangents: object) -> Any:
         given = _arrays(cotangents if len(cotangents) > 1 else cotangents[0])
         return _tensors(pull(given))
 
     return (_tensors(out), pulled, *[_tensors(a) for a in aux])
 
 
-def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *,
+def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0, randomness: str = "error", *,
          chunk_size: int | None = None) -> Callable[..., Any]:
     """A function of one example as a function of many, along a dimension of each argument.
 
@@ -135,7 +145,7 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomne
         raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
     inner = lower(func)
 
-    def of_one(example: Any, args: Any, kwargs: Any) -> Any:
+    def of_one(example: jax.Array | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
         try:
             return inner(*args, **kwargs)
@@ -143,7 +153,7 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomne
             mode.examples = before
 
     @functools.wraps(func)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         given, named = _arrays(args), _arrays(kwargs)
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
@@ -154,8 +164,8 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomne
     return call
 
 
-def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = (), kwargs: Any = None, *, tie_weights: bool = True,
-                    strict: bool = False) -> Any:
+def functional_call(module: Module, parameter_and_buffer_dicts: Values | Sequence[Values], args: object = (),
+                    kwargs: dict[str, Any] | None = None, *, tie_weights: bool = True, strict: bool = False) -> Any:
     """Call a module with other parameters and buffers, by name, in place of its own.
 
     Raises:
@@ -163,7 +173,7 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = ()
       RuntimeError: ``strict``, and not all of its own are given.
     """
     given = parameter_and_buffer_dicts
-    values: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {k: v for part in given for k, v in part.items()}
+    values: dict[str, Tensor] = dict(given) if isinstance(given, Mapping) else {k: v for part in given for k, v in part.items()}
     places = {f"{prefix}.{name}" if prefix else name: (place, name) for prefix, m in module.named_modules()
               for place in (m._parameters, m._buffers) for name in place}
     unknown = [name for name in values if name not in places]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
 
+from dualrev.eager.core.annotations import Dims, DType
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.linear_algebra import CHOLESKY, DET, INV, SLOGDET, SOLVE
@@ -28,12 +28,13 @@ def slogdet(A: Tensor) -> SlogdetResult:
     return SlogdetResult(*apply(SLOGDET, (A,)))
 
 
-def norm(input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def norm(input: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,  # noqa: A002
+         dtype: DType | None = None) -> Tensor:
     """The norm of order ``ord``, 2 by default, of all entries or along dimensions."""
     return input.norm(2 if ord is None else ord, dim, keepdim, dtype=dtype)
 
 
-def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def vector_norm(x: Tensor, ord: float | str = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The norm of vectors."""
     return x.norm(ord, dim, keepdim, dtype=dtype)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from dualrev.eager import nn
 from dualrev.eager.graph.tensor import Tensor
@@ -64,7 +63,7 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def resnet18(weights: Any = None, num_classes: int = 1000) -> ResNet:
+def resnet18(weights: None = None, num_classes: int = 1000) -> ResNet:
     """ResNet-18.
 
     Args:

@@ -15,12 +15,13 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev.eager.core.annotations import Device
 from dualrev.eager.core.dtypes import numpy_of
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.creation import finished
@@ -34,6 +35,7 @@ _TYPES: dict[str, Any] = {
 _LETTERS = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
 #: The key of the skeleton in the metadata.
 _SKELETON = "dualrev"
+File: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
 
 # ---------------------------------------------------------------------------------------------------------------- the format
@@ -91,7 +93,7 @@ def unpack(data: bytes, where: str = "these bytes") -> tuple[dict[str, np.ndarra
 
 # ------------------------------------------------------------------------------------------------------------ the structure
 
-def _skeleton(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+def _skeleton(x: object, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """The containers around tensors, as JSON; the tensors are added to ``arrays`` under their paths."""
     if isinstance(x, (Tensor, np.ndarray, np.generic, jax.Array)):
         name = path or "tensor"
@@ -111,13 +113,13 @@ def _skeleton(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     raise TypeError(f"torch.save cannot write {f'the {type(x).__name__} at {path}' if path else f'a {type(x).__name__}'}\n{advice}")
 
 
-def _is_key(key: Any, path: str) -> bool:
+def _is_key(key: object, path: str) -> bool:
     if not isinstance(key, (str, int)) or isinstance(key, bool):
         raise TypeError(f"torch.save cannot write the key {key!r}{f' at {path}' if path else ''}\nkeys are strings or whole numbers")
     return True
 
 
-def _restored(x: Any, arrays: dict[str, np.ndarray], device: Any) -> Any:
+def _restored(x: Any, arrays: dict[str, np.ndarray], device: Device | None) -> Any:
     if not isinstance(x, dict):
         return x
     if "tensor" in x:
@@ -128,14 +130,14 @@ def _restored(x: Any, arrays: dict[str, np.ndarray], device: Any) -> Any:
     return {"list": list, "tuple": tuple}[kind](_restored(v, arrays, device) for v in x[kind])
 
 
-def _tensor(array: np.ndarray, device: Any) -> Tensor:
+def _tensor(array: np.ndarray, device: Device | None) -> Tensor:
     return finished(jnp.array(array, numpy_of(array.dtype)), False, device)
 
 
 # ------------------------------------------------------------------------------------------------------------ save and load
 
 @function
-def save(obj: Any, f: Any) -> None:
+def save(obj: object, f: File) -> None:
     """Write tensors, numbers, strings, and lists and dicts of them, as a safetensors file.
 
     A state_dict becomes a file that PyTorch reads with ``safetensors.torch.load_file``.
@@ -171,7 +173,7 @@ def save(obj: Any, f: Any) -> None:
 
 
 @function
-def load(f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
+def load(f: File, map_location: Device | None = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
     """Read what :func:`save` wrote, or a state_dict in a safetensors file that PyTorch wrote.
 
     Args:

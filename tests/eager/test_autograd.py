@@ -89,7 +89,7 @@ def test_any_jax_function_is_one_operation() -> None:
     g, = torch.autograd.grad(out["a"].sum() + out["b"], x, create_graph=True)
     np.testing.assert_allclose(g.detach().numpy(), 3 * np.cos([0.3, 0.6]) + 1, 1e-6)
     g.sum().backward()
-    np.testing.assert_allclose(x.grad.numpy(), -9 * np.sin([0.3, 0.6]), 1e-6)
+    np.testing.assert_allclose(x.grad.numpy(), -9 * np.sin([0.3, 0.6]), 1e-6)  # type: ignore[union-attr]
 
 
 @pytest.mark.thorough
@@ -200,4 +200,4 @@ def test_checkpoint_computes_again() -> None:
     assert len(calls) == 2
     y.sum().backward()
     assert len(calls) == 3
-    assert torch.allclose(x.grad, expected[0]) and torch.allclose(layer.weight.grad, expected[1])
+    assert torch.allclose(x.grad, expected[0]) and torch.allclose(layer.weight.grad, expected[1])  # type: ignore[arg-type]

@@ -67,18 +67,18 @@ def test_gradients_from_outside() -> None:
 
     for k in range(1, 4):
         accumulate(torch.ones(2))
-        assert w.grad.tolist() == [k, k]
+        assert w.grad.tolist() == [k, k]  # type: ignore[union-attr]
     assert runs == [True, False]
     w.grad = torch.full((2,), 5.0)
     accumulate(torch.ones(2))
     assert w.grad.tolist() == [6, 6]
     w.grad = None
     accumulate(torch.ones(2))
-    assert w.grad.tolist() == [1, 1] and runs == [True, False]
+    assert w.grad.tolist() == [1, 1] and runs == [True, False]  # type: ignore[attr-defined]
     first = w.grad
     w.grad = None
     accumulate(torch.ones(2) * 3)
-    assert first.tolist() == [1, 1] and w.grad.tolist() == [3, 3]
+    assert first.tolist() == [1, 1] and w.grad.tolist() == [3, 3]  # type: ignore[attr-defined]
 
 
 def test_it_is_traced_anew_where_tensors_from_outside_differ() -> None:
@@ -97,9 +97,9 @@ def test_it_is_traced_anew_where_tensors_from_outside_differ() -> None:
     assert step(1).tolist() == [3, 3] and len(runs) == 2
     b.requires_grad_(False)
     step(1)
-    assert b.grad is None and w.grad.tolist() == [1, 1] and len(runs) == 3
+    assert b.grad is None and w.grad.tolist() == [1, 1] and len(runs) == 3  # type: ignore[union-attr]
     step(2)
-    assert w.grad.tolist() == [2, 2] and len(runs) == 4
+    assert w.grad.tolist() == [2, 2] and len(runs) == 4  # type: ignore[union-attr]
     step(2)
     assert len(runs) == 4
 
@@ -143,7 +143,7 @@ def test_arguments_are_changed_in_place_and_get_gradients() -> None:
     x, y = torch.ones(2, requires_grad=True), torch.zeros(2)
     step(x, y)
     step(x, y)
-    assert y.tolist() == [2, 2] and x.grad.tolist() == [12, 12]
+    assert y.tolist() == [2, 2] and x.grad.tolist() == [12, 12]  # type: ignore[union-attr]
 
 
 def test_a_step_that_fails_changes_nothing() -> None:
@@ -304,11 +304,11 @@ def test_gradients_that_somebody_keeps() -> None:
 
     for k in range(4):
         step(torch.ones(2) * k)
-        kept.append((w.grad, w.grad.detach(), w.grad.jax, w.grad[:1])[k])
+        kept.append((w.grad, w.grad.detach(), w.grad.jax, w.grad[:1])[k])  # type: ignore[index, union-attr]
     step(torch.ones(2) * 9)
     step(torch.ones(2) * 10)
     assert [np.asarray(x).tolist() for x in kept] == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0]]
-    assert w.grad.tolist() == [10.0, 10.0]
+    assert w.grad.tolist() == [10.0, 10.0]  # type: ignore[union-attr]
     alone = torch.jit(optimizer.step)  # which reads parameters for the first time
     alone()
     alone()

@@ -67,7 +67,7 @@ def test_a_tensor_goes_into_a_lifted_function() -> None:
     x = torch.tensor(np.asarray(X), requires_grad=True)
     y = torch.lift(functional)(x)
     y.backward()
-    np.testing.assert_allclose(x.grad.numpy(), jax.grad(functional)(X), 1e-6)
+    np.testing.assert_allclose(x.grad.numpy(), jax.grad(functional)(X), 1e-6)  # type: ignore[union-attr]
 
 
 def test_gradients_of_each_example_are_those_of_a_loop() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import pathlib
 import pkgutil
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 from against_torch import in_both
 from offered import LIST, PAGE, listing, offered, release, text
 
-from dualrev.eager import ops
+from dualrev import eager
+from dualrev.eager import graph, ops
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.registry import FUNCTIONS
 
 
 def test_the_list_of_names_is_that_of_its_release() -> None:
@@ -63,3 +68,25 @@ def test_all_modules_that_register_operations_are_listed() -> None:
     for name in found - listed:
         source = inspect.getsource(pkgutil.resolve_name(name))
         assert not any(f"\n{line}" in source for line in registers), name
+
+
+def test_all_methods_of_tensors_are_declared() -> None:
+    """What editors and type checkers see of a tensor is what it has."""
+    stubs = pathlib.Path(graph.__file__).parent.glob("*methods.pyi")
+    classes = [node for stub in stubs for node in ast.parse(stub.read_text()).body
+               if isinstance(node, ast.ClassDef) and node.name != "values_indices"]
+    declared = {x.name if isinstance(x, ast.FunctionDef) else ast.unparse(x.target) for c in classes for x in c.body
+                if isinstance(x, (ast.FunctionDef, ast.AnnAssign))}
+    here = ast.parse(inspect.getsource(Tensor)).body[0]
+    assert isinstance(here, ast.ClassDef)
+    own = {x.name for x in here.body if isinstance(x, ast.FunctionDef)} | {"name"}
+    assert {n for n in declared if not n.startswith("_")} == {n for n in vars(Tensor) if not n.startswith("_")} - own
+    assert {n for n in declared if n.startswith("_")} <= set(vars(Tensor))
+
+
+def test_all_functions_are_declared() -> None:
+    """What editors and type checkers see of ``torch`` is what it has; ``relu`` stands in ``nn.functional``."""
+    bodies = [ast.parse(stub.read_text()).body for stub in pathlib.Path(eager.__file__).parent.glob("*.pyi")]
+    declared = {node.name for body in bodies for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    imported = {a.asname for body in bodies for node in body if isinstance(node, ast.ImportFrom) for a in node.names if a.asname}
+    assert declared | imported | {"relu"} == set(FUNCTIONS)

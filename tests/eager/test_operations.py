@@ -28,7 +28,7 @@ def test_residuals_that_are_inputs_or_the_output_are_not_copied() -> None:
 
 def test_relu_saves_a_mask_and_gelu_its_input() -> None:
     x = torch.ones(3, requires_grad=True)
-    assert [a.dtype.name for a in saved(x.relu())] == ["bool"] and x.relu().grad_fn.inputs is None
+    assert [a.dtype.name for a in saved(x.relu())] == ["bool"] and x.relu().grad_fn.inputs is None  # type: ignore[union-attr]
     assert [a is x.jax for a in saved(torch.nn.functional.gelu(x))] == [True]
 
 
@@ -88,7 +88,7 @@ def test_one_call_empties_all_caches() -> None:
         w.grad = None
         (cube(w) * 1.5 + w.view(2, 1)[:, 0].clamp(0, 9)).sum().backward()
         torch.manual_seed(0)
-        return [w.grad.tolist(), step(torch.ones(3)).tolist(), torch.rand(2).tolist()]
+        return [w.grad.tolist(), step(torch.ones(3)).tolist(), torch.rand(2).tolist()]  # type: ignore[attr-defined]
 
     first = work()
     optimizer.step()

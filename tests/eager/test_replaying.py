@@ -41,7 +41,7 @@ def test_a_program_has_the_numbers_of_the_node_by_node_pass(soon: None) -> None:
     for _ in range(4):
         x.grad = w.grad = None
         shared(x, w).backward()
-        found.append((x.grad.tolist(), w.grad.tolist()))
+        found.append((x.grad.tolist(), w.grad.tolist()))  # type: ignore[attr-defined]
         assert compiled() == (len(found) >= 2)
     assert found[0] == found[1] == found[2] == found[3]
 
@@ -85,7 +85,7 @@ def test_hooks_and_recorded_passes_visit_nodes_one_by_one(soon: None) -> None:
     handle = x.register_hook(lambda g: g * 0)
     x.grad = None
     graph()[1].backward()
-    assert x.grad.tolist() == [0.0, 0.0]
+    assert x.grad.tolist() == [0.0, 0.0]  # type: ignore[attr-defined]
     handle.remove()
     h, y = graph()
     again: Any = torch.autograd.grad(y, x, create_graph=True)
@@ -100,7 +100,7 @@ def test_hooks_and_recorded_passes_visit_nodes_one_by_one(soon: None) -> None:
         y = graph()[1]
     x.grad = None
     y.backward()
-    assert x.grad.tolist() == [0.0, 0.0]
+    assert x.grad.tolist() == [0.0, 0.0]  # type: ignore[attr-defined]
     with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match=r"SumBackward0.*nan"):
         graph()[1].backward(torch.tensor(float("nan")))
 
@@ -119,7 +119,7 @@ def test_errors_are_those_of_the_node_by_node_pass(soon: None) -> None:
         h.zero_()
         assert "modified by an inplace operation" in message(y.backward)
     assert compiled() == 1
-    assert x.grad.tolist() == pytest.approx((6 * (1 + x.detach()) * x.detach().exp()).tolist())
+    assert x.grad.tolist() == pytest.approx((6 * (1 + x.detach()) * x.detach().exp()).tolist())  # type: ignore[union-attr]
 
 
 def test_nothing_is_kept_without_a_bound(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_a_compiled_step_has_the_same_numbers() -> None:
         for _ in range(6):
             found.append(run(x, x.sum(1, keepdim=True)).item())
             schedule.step()
-        return found, [v.tolist() for v in model.state_dict().values()] + [p.grad.tolist() for p in model.parameters()]
+        return found, [v.tolist() for v in model.state_dict().values()] + [p.grad.tolist() for p in model.parameters()]  # type: ignore[union-attr]
 
     (a, state_a), (b, state_b) = losses(False), losses(True)
     np.testing.assert_allclose(a, b, 1e-9)
@@ -207,10 +207,10 @@ def test_a_compiled_step_accumulates_and_reads_no_values() -> None:
     @torch.jit
     def accumulate(x: Any) -> Any:
         (w * x).sum().backward()
-        return w.grad * 1
+        return w.grad * 1  # type: ignore[operator]
 
     for k in range(1, 5):
-        assert accumulate(torch.ones(2)).tolist() == w.grad.tolist() == [k, k]
+        assert accumulate(torch.ones(2)).tolist() == w.grad.tolist() == [k, k]  # type: ignore[union-attr]
 
     @torch.jit
     def branches(x: Any) -> Any:

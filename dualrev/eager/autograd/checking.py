@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dualrev.eager.autograd.functional import jacobian
+from dualrev.eager.autograd.functional import TensorFunction, Tensors, jacobian
 from dualrev.eager.autograd.gradients import grad
 from dualrev.eager.core.modes import enable_grad, no_grad
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -19,13 +19,13 @@ class GradcheckError(RuntimeError):
     """Derivatives and differences disagree."""
 
 
-def _outputs(func: Callable[..., Any], inputs: list[Any]) -> list[Tensor]:
+def _outputs(func: TensorFunction, inputs: Sequence[object]) -> list[Tensor]:
     out = func(*inputs)
     return list(out) if isinstance(out, (tuple, list)) else [out]
 
 
-def gradcheck(func: Callable[..., Any], inputs: Any, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
-              raise_exception: bool = True, **_: Any) -> bool:
+def gradcheck(func: TensorFunction, inputs: Tensors, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
+              raise_exception: bool = True, **_: object) -> bool:
     """Compare the Jacobians of a function, with respect to the inputs that require grad, with finite differences.
 
     Raises:
@@ -71,7 +71,7 @@ def gradcheck(func: Callable[..., Any], inputs: Any, *, eps: float = 1e-6, atol:
     return True
 
 
-def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = None, **settings: Any) -> bool:
+def gradgradcheck(func: TensorFunction, inputs: Tensors, grad_outputs: Tensors | None = None, **settings: Any) -> bool:
     """As :func:`gradcheck`, of the gradients of a function."""
     given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     places = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
@@ -79,7 +79,7 @@ def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = Non
     vs = grad_outputs if grad_outputs is not None else [randn(*o.shape, dtype=o.dtype, requires_grad=True) for o in outs]
     vs = list(vs) if isinstance(vs, (tuple, list)) else [vs]
 
-    def gradients(*args: Any) -> Any:
+    def gradients(*args: Tensor) -> Any:
         values, weights = list(args[: len(given)]), list(args[len(given):])
         with enable_grad():
             active = [values[i] if values[i].requires_grad else values[i].detach().requires_grad_() for i in places]

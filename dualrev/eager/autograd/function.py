@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev._jax.source_lines import source
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode, no_grad
-from dualrev.eager.graph.backward_pass import joined
+from dualrev.eager.graph.backward_pass import BackwardPass, joined
 from dualrev.eager.graph.inplace import rebase
-from dualrev.eager.graph.node import Node
+from dualrev.eager.graph.node import Node, Pulled
 from dualrev.eager.graph.saved import FREED
-from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, wrap
+
+R = TypeVar("R")
+#: A kept tensor and its version, and its slot where it is an output.
+Kept: TypeAlias = tuple[Tensor, int] | tuple[Tensor, int, int] | None
 
 
 class Context:
     """What ``forward`` keeps for ``backward``."""
 
     def __init__(self) -> None:
-        self._kept: list[Any] = []
+        self._kept: list[Kept] = []
         self._fixed: list[int] = []
         self._dirty: list[int] = []
         self._materialize = True
@@ -76,16 +81,16 @@ class FunctionNode(Node):
 
     __slots__ = ("ctx", "function", "shapes", "taken")
 
-    ctx: Any
-    function: Any
-    shapes: list[Any]
+    ctx: Context
+    function: type[Function]
+    shapes: list[tuple[tuple[int, ...], np.dtype | None]]
     #: Shape and dtype of each argument that gets a gradient.
-    taken: list[Any]
+    taken: list[tuple[tuple[int, ...], np.dtype] | None]
 
     def name(self) -> str:
         return self.op_name + "Backward"
 
-    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Cotangent | None], backward_pass: BackwardPass) -> Pulled:
         ctx = self.ctx
         grads = [backward_pass.tensor(ct) for ct in cts]
         if ctx._materialize:
@@ -106,12 +111,12 @@ class FunctionNode(Node):
         return [(i, backward_pass.value(self._fitted(i, r))) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
                 if r is not None and edge is not None]
 
-    def _fitted(self, i: int, given: Any) -> Any:
+    def _fitted(self, i: int, given: Any) -> Tensor:
         """A gradient with the shape of its input: summed over the dimensions along which the input was broadcast."""
         if not isinstance(given, Tensor):
             raise RuntimeError(f"expected Variable or None (got {type(given).__name__})\nthe backward of {self.name()} returned it for "
                                f"argument {i}; wrap it: torch.tensor(...)")
-        shape, dtype = self.taken[i]
+        shape, dtype = self.taken[i]  # type: ignore[misc]  # it has an edge
         got = tuple(given.shape)
         if got != shape:
             extra = len(got) - len(shape)
@@ -210,15 +215,15 @@ class Refusal(Node):
 
     __slots__ = ()
 
-    def pull_custom(self, cts: list[Any], backward_pass: Any) -> Any:
+    def pull_custom(self, cts: list[Cotangent | None], backward_pass: BackwardPass) -> NoReturn:
         raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable\n"
                            "remove the decorator from backward, and write it with operations on tensors")
 
 
-def once_differentiable(fun: Callable[..., Any]) -> Callable[..., Any]:
+def once_differentiable(fun: Callable[..., R]) -> Callable[..., R | tuple[Any, ...]]:
     """Declare that a backward cannot be differentiated: trying to raises."""
     @functools.wraps(fun)
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Context, *grads: Tensor | None) -> R | tuple[Any, ...]:
         records = mode.grad
         with no_grad():
             results = fun(ctx, *grads)
@@ -229,7 +234,7 @@ def once_differentiable(fun: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(r, Tensor):
                 r = r.detach()
                 edges = [(g, 0) if g._node is None else (g._node, g._slot) for g in grads if isinstance(g, Tensor) and g.requires_grad]
-                edges += [e for e in ctx._node.edges if e is not None]
+                edges += [e for e in ctx._node.edges if e is not None]  # type: ignore[union-attr]  # it was recorded
                 r._node, r._requires_grad = Refusal(None, "Error", edges, (), (), None, 1), True
             marked.append(r)
         return tuple(marked)

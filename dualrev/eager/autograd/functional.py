@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax.numpy as jnp
 
@@ -13,10 +13,17 @@ from dualrev.eager.core.modes import enable_grad
 from dualrev.eager.graph.tangents import tangent_of
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
+#: A tensor, or several, as the user's function takes and returns them.
+Tensors: TypeAlias = Tensor | list[Tensor] | tuple[Tensor, ...]
+TensorFunction: TypeAlias = Callable[..., Tensors]
+#: A derivative for each output and each input.
+Nested: TypeAlias = Tensors | tuple[Tensors, ...]
+V = TypeVar("V")
 
-def _start(inputs: Any, create: bool) -> tuple[bool, list[Tensor]]:
+
+def _start(inputs: Tensors, create: bool) -> tuple[bool, list[Tensor]]:
     is_tuple = isinstance(inputs, (tuple, list))
-    given = list(inputs) if is_tuple else [inputs]
+    given: list[Any] = list(inputs) if is_tuple else [inputs]
     for i, x in enumerate(given):
         if not isinstance(x, Tensor):
             raise TypeError(f"The inputs given to a function of torch.autograd.functional must be either a Tensor or a tuple of "
@@ -24,14 +31,14 @@ def _start(inputs: Any, create: bool) -> tuple[bool, list[Tensor]]:
     return is_tuple, [x.view(x.shape) if create and x.requires_grad else x.detach().requires_grad_() for x in given]
 
 
-def _run(func: Callable[..., Any], inputs: list[Tensor]) -> tuple[bool, list[Tensor]]:
+def _run(func: TensorFunction, inputs: list[Tensor]) -> tuple[bool, list[Tensor]]:
     with enable_grad():
-        out = func(*inputs)
+        out: Any = func(*inputs)
     is_tuple = isinstance(out, (tuple, list))
     return is_tuple, list(out) if is_tuple else [out]
 
 
-def _weights(v: Any, like: list[Tensor]) -> list[Tensor]:
+def _weights(v: Tensors | None, like: list[Tensor]) -> list[Tensor]:
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:
             raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single "
@@ -44,7 +51,7 @@ def _weights(v: Any, like: list[Tensor]) -> list[Tensor]:
     return vs
 
 
-def _packed(is_tuple: bool, values: Sequence[Any]) -> Any:
+def _packed(is_tuple: bool, values: Sequence[V]) -> V | tuple[V, ...]:
     return tuple(values) if is_tuple else values[0]
 
 
@@ -63,7 +70,7 @@ def _check_strict(strict: bool, live: Sequence[bool], message: str = _DEPENDS) -
         raise RuntimeError(message.format(list(live).index(False)))
 
 
-def _pull(outs: list[Tensor], inputs: list[Tensor], vs: list[Any], create: bool, strict: bool = False) -> list[Tensor]:
+def _pull(outs: list[Tensor], inputs: list[Tensor], vs: Sequence[Tensor | None], create: bool, strict: bool = False) -> list[Tensor]:
     live = [(o, v) for o, v in zip(outs, vs, strict=True) if o.requires_grad]
     if not live:
         return [wrap(jnp.zeros_like(array_of(x))) for x in inputs]
@@ -72,7 +79,8 @@ def _pull(outs: list[Tensor], inputs: list[Tensor], vs: list[Any], create: bool,
     return [wrap(jnp.zeros_like(array_of(x))) if g is None else g for g, x in zip(found, inputs, strict=True)]
 
 
-def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+def vjp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_graph: bool = False,
+        strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), v^T J)``."""
     is_tuple, xs = _start(inputs, create_graph)
     many, outs = _run(func, xs)
@@ -81,7 +89,8 @@ def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, pulled)
 
 
-def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+def jvp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_graph: bool = False,
+        strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), J v)``, by pushing the tangents ``v`` forward.
 
     >>> from dualrev import eager as torch
@@ -111,8 +120,8 @@ def _rows(out: Tensor, xs: list[Tensor], create: bool) -> list[Tensor]:
     return [r.reshape(*out.shape, *x.shape) for r, x in zip(rows, xs, strict=True) if r is not None]
 
 
-def jacobian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
-             strategy: str = "reverse-mode") -> Any:
+def jacobian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+             strategy: str = "reverse-mode") -> Nested:
     """The Jacobian of each output by each input, with the shape of the output followed by that of the input.
 
     >>> from dualrev import eager as torch
@@ -135,8 +144,8 @@ def _check_scalar(outs: list[Tensor], call: str) -> None:
         raise RuntimeError(f"The Tensor returned by the function given to {call} should contain a single element")
 
 
-def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
-            outer_jacobian_strategy: str = "reverse-mode") -> Any:
+def hessian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+            outer_jacobian_strategy: str = "reverse-mode") -> Nested:
     """The Hessian of a function with a single value, for each pair of inputs.
 
     ``vectorize`` and ``outer_jacobian_strategy`` change nothing but how long PyTorch takes.
@@ -157,7 +166,8 @@ def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False, s
                               for g in first])
 
 
-def vhp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+def vhp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_graph: bool = False,
+        strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), v^T H)``."""
     is_tuple, xs = _start(inputs, create_graph)
     many, outs = _run(func, xs)
@@ -169,6 +179,7 @@ def vhp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, second)
 
 
-def hvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+def hvp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_graph: bool = False,
+        strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), H v)``; the Hessian is symmetric, and so it is ``vhp``."""
     return vhp(func, inputs, v, create_graph, strict)

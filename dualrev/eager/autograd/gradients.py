@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev._jax.traces import Tracer
 from dualrev.eager.compiled.backward_programs import replayed
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
-from dualrev.eager.graph.backward_pass import BackwardPass, accumulate
-from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
+from dualrev.eager.graph.backward_pass import BackwardPass, Place, accumulate
+from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described, wrap
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.registry import method, renamed
 
+#: A tensor, or several.
+Tensors: TypeAlias = Tensor | Sequence[Tensor]
 
-def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-             grad_variables: Any = None, inputs: Any = None) -> None:
+
+def backward(tensors: Tensors, grad_tensors: Tensor | Sequence[Tensor | None] | None = None, retain_graph: bool | None = None,
+             create_graph: bool = False, grad_variables: object = None, inputs: Tensors | None = None) -> None:
     """Add to ``.grad`` of each leaf the sum of the derivatives of several tensors: see :meth:`Tensor.backward`."""
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     given = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, (Tensor, float, int)) else list(grad_tensors)
@@ -33,9 +37,9 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, captured)
     found = backward_pass.run(roots_of(outputs, given, create_graph), replayed)
     if inputs is None:
-        for (leaf, _), ct in found.items():
-            if leaf._requires_grad:  # requires_grad may have been set to False since
-                accumulate(leaf, ct, create_graph)
+        for (leaf, _), ct in found.items():  # nothing is captured: these are leaves
+            if leaf._requires_grad:  # type: ignore[union-attr]  # requires_grad may have been set to False since
+                accumulate(leaf, ct, create_graph)  # type: ignore[arg-type]
     else:
         for t in {id(t): t for t in inputs}.values():
             ct = found.get(edge_of(t))
@@ -43,9 +47,9 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
                 accumulate(t, ct, create_graph)
 
 
-def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-         only_inputs: bool = True, allow_unused: bool | None = None, is_grads_batched: bool = False,
-         materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
+def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+         retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
     """The derivative of the outputs, weighted with ``grad_outputs``, with respect to each input; ``.grad`` stays as it is.
 
     Args:
@@ -89,7 +93,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     return tuple(results)
 
 
-def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,
+def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Tensor | None], retain: bool, create: bool,
                  allow_unused: bool | None, materialize: bool) -> tuple[Tensor | None, ...]:
     """``grad`` for several weights at once: one backward pass under ``vmap``, or one for each weight where it is recorded."""
     if create:
@@ -99,7 +103,7 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
         return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
     captured = capture(inputs)
 
-    def pull(cts: list[Any]) -> list[Any]:
+    def pull(cts: list[jax.Array | None]) -> list[jax.Array | None]:
         roots = [(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True) if ct is not None]
         found = BackwardPass(True, False, captured).run(roots)
         return [found.get(edge_of(t)) for t in inputs]
@@ -114,18 +118,18 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
                   for t, r in zip(inputs, results, strict=True)])
 
 
-def edge_of(t: Tensor) -> tuple[Any, int]:
+def edge_of(t: Tensor) -> Place:
     """The target that a tensor is in a backward pass: its node and slot, or itself."""
     node = t.grad_fn
     return (t, 0) if node is None else (node, t._slot)
 
 
-def capture(inputs: Sequence[Tensor]) -> dict[Any, int]:
+def capture(inputs: Sequence[Tensor]) -> dict[Place, int]:
     """The targets of a backward pass that is to give the gradients of some tensors only."""
     return {edge_of(t): i for i, t in enumerate(inputs)}
 
 
-def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> list[tuple[Any, Any]]:
+def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: bool) -> list[tuple[Place, Cotangent]]:
     """The roots of a backward pass: ``((target, slot), gradient)`` of each output."""
     roots = []
     for i, (out, weight) in enumerate(zip(outputs, given, strict=True)):
@@ -133,7 +137,7 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> l
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
                                + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
         array = array_of(out)
-        ct: Any
+        ct: Cotangent
         if weight is None:
             if array.size != 1:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs\n" + described(out)
@@ -159,7 +163,7 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> l
 _ones = caches.table()
 
 
-def ones(shape: tuple[int, ...], dtype: Any) -> Any:
+def ones(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Ones of the shape of a scalar, kept for the next backward."""
     found = _ones.get((shape, dtype))
     if found is None:
@@ -169,12 +173,12 @@ def ones(shape: tuple[int, ...], dtype: Any) -> Any:
     return found
 
 
-def _root_value(ct: Any, create: bool) -> Any:
+def _root_value(ct: Cotangent, create: bool) -> Cotangent:
     return wrap(ct) if create and not isinstance(ct, Tensor) else ct
 
 
 def backward_of(self: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
-                inputs: Any = None) -> None:
+                inputs: Tensors | None = None) -> None:
     """Add to ``.grad`` of each leaf the derivative of this tensor, weighted with ``gradient``: v^T J.
 
     Args:

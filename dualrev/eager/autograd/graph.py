@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from dualrev.eager.core.modes import Mode, ModeBlock, mode
 from dualrev.eager.graph.interception import apply_intercepted
 from dualrev.eager.graph.node import Node as Node
+from dualrev.eager.graph.tensor import Tensor
 
 
 class saved_tensors_hooks(ModeBlock):
@@ -22,11 +23,11 @@ class saved_tensors_hooks(ModeBlock):
     tensor([6.])
     """
 
-    def __init__(self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]):
+    def __init__(self, pack_hook: Callable[[Tensor], object], unpack_hook: Callable[[Any], Tensor]):
         self._pair = (pack_hook, unpack_hook)
         Mode.packs = True
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"packers": (*mode.packers, self._pair), "handler": apply_intercepted}
 
 
@@ -53,7 +54,7 @@ class detect_anomaly(ModeBlock):
     def __init__(self, check_nan: bool = True):
         self._check = check_nan
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"anomaly": self._check}
 
 
@@ -65,6 +66,6 @@ class set_detect_anomaly(detect_anomaly):
         self._before = globals()["mode"].anomaly
         globals()["mode"].anomaly = mode and check_nan
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         mode.anomaly = self._before
         return super().__enter__()

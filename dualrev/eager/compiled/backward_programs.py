@@ -8,7 +8,7 @@ of the node-by-node pass, to the last bit, so that they do not depend on how oft
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ from dualrev._jax.traces import in_eager_context
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Record
-from dualrev.eager.graph.backward_pass import BackwardPass
+from dualrev.eager.graph.backward_pass import BackwardPass, Captured, Gradients, Place, Roots, Target
 from dualrev.eager.graph.node import Node
+from dualrev.eager.graph.tensor import Cotangent, Tensor
 
 #: A graph is compiled when it was seen this many times, or as many times as it has nodes: compiling takes as long as a thousand passes.
 SEEN = 10
@@ -40,7 +41,7 @@ class Program:
 
     found: list[tuple[int, int]]
     pulled: list[int]
-    run: Any
+    run: Callable[..., Sequence[jax.Array]]
 
 
 class Graph:
@@ -48,16 +49,16 @@ class Graph:
 
     __slots__ = ("index", "key", "leaves", "nodes", "saved")
 
-    def __init__(self, roots: Sequence[tuple[Any, Any]], captured: Any):
+    def __init__(self, roots: Roots, captured: Captured):
         #: All that a program depends on, shapes and dtypes through the records; None where nodes must be visited one by one.
-        self.key: tuple[Any, ...] | None = None
-        index: dict[Any, int] = {}
+        self.key: tuple[Hashable, ...] | None = None
+        index: dict[Target, int] = {}
         nodes: list[Node] = []
-        leaves: list[Any] = []
+        leaves: list[Tensor] = []
         #: The saved values, each array once.
         saved: list[Any] = []
         places: dict[int, int] = {}
-        key: list[Any] = []
+        key: list[Hashable] = []
         self.index, self.nodes, self.leaves, self.saved = index, nodes, leaves, saved
         for (target, slot), _ in roots:
             if not isinstance(target, Node):
@@ -81,7 +82,7 @@ class Graph:
                     saved.append(x)
                 key.append(place)
             for i in record.positions:
-                target, slot = edges[i]
+                target, slot = edges[i]  # type: ignore[misc]  # an active input has an edge
                 k = index.get(target)
                 if k is None:
                     if isinstance(target, Node):
@@ -99,7 +100,7 @@ class Graph:
         self.key = tuple(key)
 
 
-def replayed(backward_pass: BackwardPass, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any] | None:
+def replayed(backward_pass: BackwardPass, roots: Roots) -> Gradients | None:
     """The gradients of a backward pass, by the program of its graph; None if there is none."""
     if backward_pass.create or mode.anomaly or mode.watcher is not None or not in_eager_context():
         return None
@@ -136,7 +137,7 @@ def replayed(backward_pass: BackwardPass, roots: Sequence[tuple[Any, Any]]) -> d
     return backward_pass.found
 
 
-def _is_due(key: Any, n_nodes: int) -> bool:
+def _is_due(key: Hashable, n_nodes: int) -> bool:
     """Count a graph, and return whether it was seen often enough."""
     with _lock:
         n = _seen.get(key, 0) + 1
@@ -146,7 +147,7 @@ def _is_due(key: Any, n_nodes: int) -> bool:
         return False
 
 
-def _compiled(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any) -> Program | None:
+def _compiled(graph: Graph, roots: Roots, captured: Captured) -> Program | None:
     """Compile the program of a graph and keep it; None if the graph is to be visited node by node."""
     devices = {frozenset(x.devices()) for x in (*graph.saved, *[ct for _, ct in roots]) if isinstance(x, jax.Array)}
     size = sum(getattr(x, "nbytes", 0) for x in graph.saved)
@@ -170,24 +171,24 @@ class _Leaf:
 class _Tracing(BackwardPass):
     """A backward pass over stand-ins; barriers keep the compiler from fusing across nodes."""
 
-    def __init__(self, captured: Any):
+    def __init__(self, captured: Captured):
         super().__init__(True, False, captured)
         add = self.add
         self.add = lambda a, b: jax.lax.optimization_barrier(add(a, b))
         self.visited: list[Node] = []
 
-    def pull(self, node: Node, cts: list[Any]) -> list[tuple[Any, Any]]:
+    def pull(self, node: Node, cts: list[Cotangent | None]) -> list[tuple[Place, Any]]:
         self.visited.append(node)
         pulled = super().pull(node, cts)
         return list(zip([edge for edge, _ in pulled], jax.lax.optimization_barrier([ct for _, ct in pulled]), strict=True))
 
 
-def _traced(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any, devices: Any) -> Program:
+def _traced(graph: Graph, roots: Roots, captured: Captured, devices: frozenset[jax.Device]) -> Program:
     """The program of a graph; jax traces and compiles it when it first runs."""
     index, n_saved, n_leaves = graph.index, len(graph.saved), len(graph.leaves)
     places = {id(x): place for place, x in enumerate(graph.saved)}
     # Only records and numbers are kept, nothing of the user's graph.
-    plan: list[tuple[int, Record, list[Any], list[int]]] = [
+    plan: list[tuple[int, Record, list[tuple[int, int] | None], list[int]]] = [
         (index[node], node.record, [None if e is None else (index[e[0]], e[1]) for e in node.edges],  # type: ignore[misc]
          [places[id(x)] for x in node.saved or ()])
         for node in sorted(graph.nodes, key=lambda node: node.number)]
@@ -195,7 +196,7 @@ def _traced(graph: Graph, roots: Sequence[tuple[Any, Any]], captured: Any, devic
     goals = None if captured is None else [(index[target], slot) for target, slot in captured if target in index]
     program = Program()
 
-    def backward(*args: Any) -> list[Any]:
+    def backward(*args: jax.Array) -> list[jax.Array]:
         made: dict[int, Any] = {~i: _Leaf() for i in range(n_leaves)}
         for k, record, edges, at in plan:
             made[k] = Node(record, record.op.name, [None if e is None else (made[e[0]], e[1]) for e in edges], [args[p] for p in at],

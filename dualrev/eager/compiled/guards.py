@@ -16,7 +16,7 @@ _LIBRARIES = {"dualrev", "jax", "jaxlib", "numpy", "optax", "torch", "builtins"}
 _PLAIN = (int, float, complex, str, bytes, type(None))
 
 
-def _kept(x: Any) -> Any:
+def _kept(x: object) -> object:
     """A value to compare later: itself if it is plain, otherwise a reference; Ellipsis where changes are not checked."""
     if isinstance(x, _PLAIN):
         return x
@@ -28,7 +28,7 @@ def _kept(x: Any) -> Any:
     return ...
 
 
-def _same(now: Any, then: Any) -> bool:
+def _same(now: object, then: Any) -> bool:
     """Whether a value is as it was; 1 differs from 1.0, and 0.0 from -0.0."""
     if then is ... or now is then:
         return True
@@ -38,7 +38,7 @@ def _same(now: Any, then: Any) -> bool:
     return type(kept) is type(then) and repr(kept) == repr(then)
 
 
-def functions(fun: Any) -> Iterator[types.FunctionType]:
+def functions(fun: object) -> Iterator[types.FunctionType]:
     """The user's function in a callable, if there is one."""
     while isinstance(fun, functools.partial):
         fun = fun.func
@@ -51,11 +51,11 @@ class Names:
     """The global and nonlocal names that functions read, and their values."""
 
     def __init__(self) -> None:
-        self._seen: set[Any] = set()
+        self._seen: set[types.FunctionType] = set()
         #: ``(name, function that reads it, its value)``.
-        self.found: list[tuple[str, Callable[[], Any], Any]] = []
+        self.found: list[tuple[str, Callable[[], object], object]] = []
 
-    def add(self, fun: Any) -> None:
+    def add(self, fun: object) -> None:
         """The names of a callable, and of the functions that it calls by a name."""
         for f in functions(fun):
             if f in self._seen:
@@ -67,7 +67,7 @@ class Names:
                 if name in f.__globals__:
                     self._note(name, functools.partial(f.__globals__.get, name))
 
-    def _note(self, name: str, read: Callable[[], Any]) -> None:
+    def _note(self, name: str, read: Callable[[], object]) -> None:
         value = read()
         kept = _kept(value)
         if kept is not ...:
@@ -82,7 +82,7 @@ class Names:
         return None
 
 
-def _content(cell: Any) -> Any:
+def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # not yet set
@@ -99,10 +99,10 @@ def _names(code: types.CodeType) -> Iterator[str]:
 class Guards:
     """The modules, names and settings that a step has read, as they were."""
 
-    def __init__(self, step: Callable[..., Any]):
+    def __init__(self, step: Callable[..., object]):
         self.names = Names()
         self.names.add(step)
-        self.modules: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self.modules: dict[int, tuple[Any, dict[str, object]]] = {}
         #: ``(optimizer, the number of parameters of each group)``, and settings that are static in the program.
         self.optimizers: list[tuple[Any, list[int]]] = []
         self.settings: list[tuple[dict[str, Any], str, Any, Any]] = []
@@ -146,9 +146,9 @@ class Guards:
         return None
 
 
-def _state_of(m: Any) -> dict[str, Any]:
+def _state_of(m: Any) -> dict[str, object]:
     """The attributes, members and hooks of a module, which decide how it runs."""
-    found = {}
+    found: dict[str, object] = {}
     for name, x in m.__dict__.items():
         if name.endswith("_hooks"):
             found[name] = tuple(x)

@@ -6,19 +6,21 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_unflatten
+import numpy as np
+from jax.tree_util import PyTreeDef, tree_flatten, tree_unflatten
 
 from dualrev._jax.avals import is_array_like
 from dualrev._jax.jaxprs import jaxpr_as_fun, with_stand_ins
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import Tracer
 from dualrev.eager.compiled.guards import Guards
-from dualrev.eager.compiled.watching import Given, Leaf, Watcher, setting
+from dualrev.eager.compiled.watching import Given, Leaf, Settings, Watcher, setting
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.backward_pass import accumulate
@@ -29,18 +31,22 @@ from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
 #: How many programs a step keeps for arguments of the same shapes and dtypes.
 ALIKE = 8
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Arrays: TypeAlias = list[jax.Array]
+
 
 class Program:
     """A compiled step: its inputs, its program, and where the results go."""
 
-    def __init__(self, step: Callable[..., Any], tree: Any, leaves: list[Any], dynamic: list[bool], arrays: list[Any]):
+    def __init__(self, step: Callable[..., object], tree: PyTreeDef, leaves: list[Any], dynamic: list[bool], arrays: Arrays):
         #: Whether it runs only once: the next call traces again.
         self.once = False
         watchers: list[Watcher] = []
         guards = self.guards = Guards(step)
         shared = _twins(leaves)
 
-        def traced(*values: Any) -> list[Any]:
+        def traced(*values: jax.Array) -> Arrays:
             watcher = Watcher(guards)
             watchers.append(watcher)
             given = iter(values)
@@ -71,21 +77,21 @@ class Program:
         #: Storages from outside that are read, by id, with their place among the inputs.
         self.read = {id(x.storage): k for k, x in enumerate(self.inputs) if isinstance(x, Given) and x.owner is None}
         #: Tensors and gradients from outside, which must be as they were.
-        self.outside: list[Any] = [*watchers[0].leaves.values(), *[x for x in self.inputs if isinstance(x, Given)]]
+        self.outside: list[Leaf | Given] = [*watchers[0].leaves.values(), *[x for x in self.inputs if isinstance(x, Given)]]
         evaluate = jaxpr_as_fun(jaxpr)
         n_args, order = len(arrays), self.order
         changed = set(self.written)
         self.changing = [k for k in order if k in changed]
         self.staying = [k for k in order if k not in changed]
 
-        def run(changing: Any, spare: Any, staying: Any, arrays: Any) -> Any:
+        def run(changing: Arrays, spare: Arrays, staying: list[Number], arrays: Arrays) -> Sequence[jax.Array]:
             values = dict(zip((*self.changing, *self.staying), (*changing, *staying), strict=True))
             return evaluate(*arrays, *[values[k] for k in order])
 
         assert len(jaxpr.jaxpr.invars) == n_args + len(order)
         self.run = caches.jit(run, donate_argnums=(0, 1), keep_unused=True)
 
-    def _effects(self, watcher: Watcher, arguments: list[Any]) -> list[Any]:
+    def _effects(self, watcher: Watcher, arguments: list[Any]) -> Arrays:
         """The values that a traced step has changed, after noting where each goes."""
         inputs = watcher.inputs
         #: Inputs whose value the step replaces.
@@ -94,11 +100,11 @@ class Program:
         self.changed_arguments = [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage.version]
         #: Leaves that get a new gradient, and those whose gradient becomes None or another tensor.
         self.grads: list[Leaf] = []
-        self.assigned: list[tuple[Leaf, Any]] = []
+        self.assigned: list[tuple[Leaf, Tensor | None]] = []
         #: Arguments that get a gradient.
         self.arg_grads: list[int] = []
         #: Shape and dtype of each new gradient.
-        self.grad_avals: list[tuple[Any, Any]] = []
+        self.grad_avals: list[tuple[tuple[int, ...], np.dtype]] = []
         states = {id(x.storage): x for x in inputs if isinstance(x, Given)}
         places = {id(t): k for k, t in enumerate(arguments)}
         results = [inputs[k].storage.array for k in self.written]  # type: ignore[union-attr]
@@ -158,7 +164,7 @@ class Program:
                 raise RuntimeError(f"backward inside a compiled step has reached an argument that {node.name()} computed outside"
                                    + (f", at {node.line()}" if node.line() else "") + "\na program goes back to its arguments and not "
                                    "further; compute it inside the step, or pass it .detach()ed")
-        places: dict[int, Any] = {}
+        places: dict[int, tuple[int, Tensor]] = {}
         for k, t in enumerate(arguments):
             if not isinstance(t, Tensor):
                 continue
@@ -171,7 +177,7 @@ class Program:
                                    + ("a tensor that it takes from outside" if at is not None else "another argument")
                                    + f"\n{described(t)}; its program takes them as separate: pass a .clone(), or use one of them only")
 
-    def __call__(self, arrays: list[Any], arguments: list[Any]) -> Any:
+    def __call__(self, arrays: Arrays, arguments: list[Any]) -> Any:
         inputs = self.inputs
         self._refuse(arguments)
         storages = [_storage(inputs[k]) for k in self.changing]
@@ -205,11 +211,11 @@ def _storage(x: Any) -> Storage:
     return x.storage if x.owner is None else x.owner._grad._storage
 
 
-def _value(x: Any) -> Any:
-    return _storage(x).array if type(x) is Given else setting(*x)
+def _value(x: Given | tuple[Settings, str]) -> Number:
+    return _storage(x).array if isinstance(x, Given) else setting(*x)
 
 
-def jit(step: Callable[..., Any]) -> Callable[..., Any]:
+def jit(step: Callable[P, R]) -> Callable[P, R]:
     """Compile an imperative step, with its backward, optimizer, in-place changes and random draws, into one program.
 
     The first call traces the step and runs the program; later calls run the program, and not Python: what Python decided in the
@@ -245,7 +251,7 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
     programs = caches.table(PROGRAM)
 
     @functools.wraps(step)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         leaves, tree = tree_flatten((args, kwargs))
         if mode.watcher is not None:
             return step(*args, **kwargs)
@@ -277,13 +283,13 @@ def jit(step: Callable[..., Any]) -> Callable[..., Any]:
 _ALONE = 3
 
 
-def _own(storage: Storage) -> Any:
+def _own(storage: Storage) -> jax.Array:
     """The value of a storage, to be donated: a copy where something else refers to it."""
     x = storage.array
     return x if sys.getrefcount(x) <= _ALONE else jnp.copy(x)
 
 
-def _spare(t: Tensor, shape: tuple[int, ...], dtype: Any) -> Any:
+def _spare(t: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Memory for a new gradient: that of the old one, unless something else refers to it; fresh pages take time."""
     g = t._grad
     if g is not None and g._view is None and sys.getrefcount(g) <= _ALONE and sys.getrefcount(g._storage) <= _ALONE:
@@ -293,17 +299,17 @@ def _spare(t: Tensor, shape: tuple[int, ...], dtype: Any) -> Any:
     return jnp.empty(shape, dtype)
 
 
-def _itself(x: Any) -> Any:
+def _itself(x: R) -> R:
     return x
 
 
-def _twins(leaves: list[Any]) -> tuple[int, ...]:
+def _twins(leaves: Sequence[object]) -> tuple[int, ...]:
     """For each argument, the first place where the same tensor is given."""
     first: dict[int, int] = {}
     return tuple([first.setdefault(id(x), k) if isinstance(x, Tensor) else k for k, x in enumerate(leaves)])
 
 
-def _like(x: Any, given: Any) -> Any:
+def _like(x: jax.Array, given: object) -> jax.Array | Tensor:
     """A tracer as what was given: an array, or a tensor that requires grad as that did."""
     if not isinstance(given, Tensor):
         return x

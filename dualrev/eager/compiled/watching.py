@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, TypeAlias
+
+import jax
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import stand_in
-from dualrev._jax.source_lines import source
+from dualrev._jax.source_lines import SourceInfo, source
 from dualrev._jax.traces import Tracer, current_trace
 from dualrev.eager.compiled.guards import Guards
+from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.interception import apply_intercepted
 from dualrev.eager.graph.recording import constant
 from dualrev.eager.graph.storage import Storage
 from dualrev.eager.graph.tensor import Tensor
+
+#: The settings of an optimizer's group by name.
+Settings: TypeAlias = dict[str, Any]
 
 
 class Given:
@@ -22,7 +28,7 @@ class Given:
 
     __slots__ = ("before", "owner", "requires_grad", "storage", "tensor", "tracer")
 
-    def __init__(self, t: Tensor, tracer: Any):
+    def __init__(self, t: Tensor, tracer: jax.Array):
         self.storage = t._storage
         self.tensor = weakref.ref(t)
         self.requires_grad = t._requires_grad
@@ -69,12 +75,12 @@ class Watcher:
         #: The modules, names and settings that Python decides by.
         self.guards = guards
         #: The inputs of the program: storages, and settings of optimizers ``(group, name)``.
-        self.inputs: list[Given | tuple[dict[str, Any], str]] = []
+        self.inputs: list[Given | tuple[Settings, str]] = []
         self.seen: dict[int, Storage] = {}
         self.leaves: dict[int, Leaf] = {}
-        self.numbers: dict[tuple[int, str], Any] = {}
-        self.rates: list[tuple[dict[str, Any], str, Any]] = []
-        self.made: list[tuple[weakref.ref[Storage], Any]] = []
+        self.numbers: dict[tuple[int, str], jax.Array] = {}
+        self.rates: list[tuple[Settings, str, object]] = []
+        self.made: list[tuple[weakref.ref[Storage], SourceInfo]] = []
 
     def __enter__(self) -> Watcher:
         self._before = mode.watcher, mode.handler
@@ -105,7 +111,7 @@ class Watcher:
         if id(t) not in self.leaves:
             self.leaves[id(t)] = Leaf(t, not replaced)
 
-    def number(self, group: dict[str, Any], name: str) -> Any:
+    def number(self, group: Settings, name: str) -> jax.Array:
         """A setting of an optimizer as an input of the program: it may change from call to call."""
         found = self.numbers.get((id(group), name))
         if found is None:
@@ -129,11 +135,11 @@ class Watcher:
         for x in self.inputs:
             if isinstance(x, Given):
                 x.storage.array = x.before
-                x.before = x.tracer = None
+                x.before = x.tracer = None  # type: ignore[assignment]  # it is not used any more
         for leaf in self.leaves.values():
             leaf.tensor._grad, leaf.before = leaf.before, None
 
 
-def setting(group: dict[str, Any], name: str) -> Any:
+def setting(group: Settings, name: str) -> Number:
     """A setting as an operand, always a float."""
     return constant(float(group[name]))

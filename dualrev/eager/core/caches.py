@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import jax
 
@@ -17,7 +17,9 @@ BOUND = 1024
 #: A whole program counts as so many entries, for it takes as much memory.
 PROGRAM = 16
 
+P = ParamSpec("P")
 V = TypeVar("V")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class Cache(Protocol):
@@ -26,7 +28,7 @@ class Cache(Protocol):
     def cache_clear(self) -> None: ...
 
 
-class Table(dict[Any, Any]):
+class Table(dict[Hashable, Any]):
     """A dictionary with a bound: a new entry takes the place of the oldest one where it is full."""
 
     __slots__ = ("__weakref__", "bound")
@@ -35,7 +37,7 @@ class Table(dict[Any, Any]):
         super().__init__()
         self.bound = bound
 
-    def keep(self, key: Any, value: V) -> V:
+    def keep(self, key: Hashable, value: V) -> V:
         """Add an entry, and return its value."""
         while len(self) >= self.bound and key not in self:
             self.pop(next(iter(self)), None)
@@ -51,7 +53,7 @@ class Caches:
     """All caches of the imperative face, by weak references: a cache lives as long as what it belongs to."""
 
     def __init__(self) -> None:
-        self._caches: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._caches: weakref.WeakValueDictionary[int, Cache] = weakref.WeakValueDictionary()
         self._compiled: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def add(self, cache: Cache) -> None:
@@ -64,13 +66,13 @@ class Caches:
         self.add(table)
         return table
 
-    def memoized(self, fun: Callable[..., V]) -> Callable[..., V]:
+    def memoized(self, fun: F) -> F:
         """The function, with its latest results kept by their arguments and the types of these."""
-        kept = functools.lru_cache(maxsize=BOUND, typed=True)(fun)
+        kept: Any = functools.lru_cache(maxsize=BOUND, typed=True)(fun)
         self.add(kept)
         return kept
 
-    def jit(self, fun: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    def jit(self, fun: Callable[P, V], **settings: Any) -> Callable[P, V]:
         """``jax.jit`` of a function, with its programs among the caches."""
         compiled = jax.jit(fun, **settings)
         self._compiled[id(compiled)] = compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import threading
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class dtype:
 
     __slots__ = ("name", "numpy")
 
-    def __init__(self, name: str, numpy: Any):
+    def __init__(self, name: str, numpy: np.dtype | type):
         self.name = name
         self.numpy = np.dtype(numpy)
 
@@ -66,18 +66,18 @@ _CPP = {"float32": "float", "float64": "double", "float16": "c10::Half", "bfloat
 _default = [float32]
 
 
-def of(numpy_dtype: Any) -> dtype:
+def of(numpy_dtype: np.dtype) -> dtype:
     """PyTorch's dtype for an array's dtype."""
     found = _BY_NUMPY.get(numpy_dtype)
     return dtype(str(numpy_dtype), numpy_dtype) if found is None else found
 
 
-def type_name(numpy_dtype: Any) -> str:
+def type_name(numpy_dtype: np.dtype) -> str:
     """What PyTorch calls a tensor of this dtype in messages: ``Float``, ``Long``."""
     return _TYPES.get(of(numpy_dtype).name, str(numpy_dtype))
 
 
-def cpp_name(numpy_dtype: Any) -> str:
+def cpp_name(numpy_dtype: np.dtype) -> str:
     """What C++ calls a dtype: ``float``, ``long``."""
     return _CPP.get(of(numpy_dtype).name, str(numpy_dtype))
 
@@ -99,7 +99,7 @@ def set_default_dtype(d: dtype) -> None:
     _default[0] = d
 
 
-def numpy_of(d: Any) -> Any:
+def numpy_of(d: dtype | np.dtype | type) -> np.dtype:
     """The array dtype for one of ours, or a Python or numpy type; 64 bits need jax's ``jax_enable_x64``.
 
     Integers fall back to 32 bits without it, as indices and labels do no harm; floats raise.
@@ -121,7 +121,7 @@ def numpy_of(d: Any) -> Any:
 class _Chosen(threading.local):
     """The device on which this thread makes tensors."""
 
-    device: Any = None
+    device: device | None = None
 
 
 _chosen = _Chosen()
@@ -132,10 +132,10 @@ class device:
 
     __slots__ = ("_before", "index", "type")
 
-    index: Any
-    type: Any
+    index: builtins.int | None
+    type: str
 
-    def __init__(self, type: Any = "cpu", index: Any = None):  # noqa: A002
+    def __init__(self, type: device | str | builtins.int = "cpu", index: builtins.int | None = None):  # noqa: A002
         if isinstance(type, device):
             given, index = type.type, type.index
         elif isinstance(type, builtins.int) and not isinstance(type, builtins.bool):
@@ -151,18 +151,18 @@ class device:
     def __enter__(self) -> device:
         before = getattr(self, "_before", ())
         jax_device(self)
-        self._before: Any = (*before, _chosen.device)
+        self._before: Sequence[device | None] = (*before, _chosen.device)
         _chosen.device = self
         return self
 
     def __exit__(self, *_: object) -> None:
         *self._before, _chosen.device = self._before
 
-    def __eq__(self, other: object) -> Any:
+    def __eq__(self, other: object) -> builtins.bool:
         other = device(other) if isinstance(other, str) else other
         return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
 
-    def __hash__(self) -> Any:
+    def __hash__(self) -> builtins.int:
         return hash((self.type, self.index))
 
     def __str__(self) -> str:
@@ -172,12 +172,12 @@ class device:
         return f"device(type='{self.type}'" + ("" if self.index is None else f", index={self.index}") + ")"
 
 
-def default_device() -> Any:
+def default_device() -> device | None:
     """The device of new tensors, if one was chosen; None is the one where jax makes its arrays."""
     return _chosen.device
 
 
-def set_default_device(device: Any) -> None:
+def set_default_device(device: device | str | builtins.int | None) -> None:
     """Choose the device of new tensors; None is the one where jax makes its arrays.
 
     >>> from dualrev import eager as torch
@@ -191,13 +191,13 @@ def set_default_device(device: Any) -> None:
     _chosen.device = None if device is None else globals()["device"](device)
 
 
-def get_default_device() -> Any:
+def get_default_device() -> device:
     """The device of new tensors."""
     chosen = _chosen.device
     return device("cpu" if jax.devices()[0].platform == "cpu" else "cuda") if chosen is None else chosen
 
 
-def jax_device(d: Any) -> Any:
+def jax_device(d: device | str | builtins.int) -> jax.Device:
     """The jax device for a device or its name.
 
     Raises:
@@ -212,7 +212,7 @@ def jax_device(d: Any) -> Any:
                            f".to('{d}'), or install a jax that drives the GPU (pip install 'jax[cuda12]')") from None
 
 
-def device_of(array: Any) -> device:
+def device_of(array: jax.Array) -> device:
     """The device of an array."""
     found = next(iter(array.devices())) if isinstance(array, jax.Array) and not isinstance(array, Tracer) else jax.devices()[0]
     return device("cpu") if found.platform == "cpu" else device("cuda", found.id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TypeVar
+
+H = TypeVar("H")
 
 
 class _Changes:
@@ -20,7 +22,7 @@ class RemovableHandle:
 
     _ids = itertools.count()
 
-    def __init__(self, hooks: dict[int, Any], hook: Any):
+    def __init__(self, hooks: dict[int, H], hook: H):
         self._hooks = hooks
         self.id = next(self._ids)
         hooks[self.id] = hook

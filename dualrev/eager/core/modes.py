@@ -5,7 +5,15 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+if TYPE_CHECKING:
+    import jax
+
+    from dualrev.eager.core.operation import Op
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Mode(threading.local):
@@ -18,7 +26,7 @@ class Mode(threading.local):
     #: Whether backward looks for NaN.
     anomaly = False
     #: The functions ``(pack, unpack)`` for saved tensors, innermost last.
-    packers: tuple[tuple[Callable[[Any], Any], Callable[[Any], Any]], ...] = ()
+    packers: tuple[tuple[Callable[[Any], object], Callable[[Any], Any]], ...] = ()
     #: Whether saved tensors were ever packed in this process.  Set on the class: one thread packs, another may unpack.
     packs = False
     #: The number of the open level of forward-mode differentiation, or 0.
@@ -26,9 +34,9 @@ class Mode(threading.local):
     #: While a whole step is being compiled, the object that notes which storages it reads and writes.
     watcher: Any = None
     #: For each enclosing ``vmap``: its ``randomness``, and the number of the example.
-    examples: tuple[tuple[str, Any], ...] = ()
+    examples: tuple[tuple[str, jax.Array | None], ...] = ()
     #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level`` or ``watcher`` is.
-    handler: Callable[[Any, Sequence[Any]], Any] | None = None
+    handler: Callable[[Op, Sequence[object]], Any] | None = None
 
 
 mode = Mode()
@@ -37,10 +45,10 @@ mode = Mode()
 class ModeBlock:
     """A ``with`` block that sets modes, which also decorates functions."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         raise NotImplementedError(f"{type(self).__name__} must define settings()")
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         settings = self.settings()
         stack = self.__dict__.setdefault("_stack", [])
         stack.append({name: getattr(mode, name) for name in settings})
@@ -52,9 +60,9 @@ class ModeBlock:
         for name, value in self._stack.pop().items():  # type: ignore[attr-defined]
             setattr(mode, name, value)
 
-    def __call__(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, fun: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(fun)
-        def inside(*args: Any, **kwargs: Any) -> Any:
+        def inside(*args: P.args, **kwargs: P.kwargs) -> R:
             with self:
                 return fun(*args, **kwargs)
 
@@ -80,7 +88,7 @@ class no_grad(ModeBlock, metaclass=_Decorates):
     False
     """
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"grad": False, "dual_level": 0}
 
 
@@ -94,7 +102,7 @@ class enable_grad(ModeBlock, metaclass=_Decorates):
     True
     """
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"grad": True}
 
 
@@ -113,14 +121,14 @@ class set_grad_enabled(ModeBlock):
         self._before = globals()["mode"].grad
         globals()["mode"].grad = mode
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"grad": self._flag}
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         mode.grad = self._before
         return super().__enter__()
 
-    def __call__(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, fun: Callable[P, R]) -> Callable[P, R]:
         mode.grad = self._before
         return super().__call__(fun)
 
@@ -134,7 +142,7 @@ class inference_mode(ModeBlock):
     True
     """
 
-    def __new__(cls, mode: Any = True) -> Any:
+    def __new__(cls, mode: bool | Callable[P, R] = True) -> Any:
         if callable(mode) and not isinstance(mode, bool):
             return cls()(mode)
         return super().__new__(cls)
@@ -142,11 +150,11 @@ class inference_mode(ModeBlock):
     def __init__(self, mode: bool = True):
         self._flag = bool(mode)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"grad": False, "inference": True, "dual_level": 0} if self._flag else {"inference": False, "grad": True}
 
 
-def _check_flag(call: str, flag: Any) -> None:
+def _check_flag(call: str, flag: object) -> None:
     if not isinstance(flag, bool):
         raise TypeError(f"{call}(): argument 'mode' must be bool, not {type(flag).__name__}")
 

@@ -8,18 +8,24 @@ inputs nor outputs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, typeof
-from dualrev._jax.jaxprs import jaxpr_as_fun
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.staging import Linearization, Wrapper
 from dualrev.eager.core.caches import caches
 from dualrev.options.settings import DEFAULT, under
+
+R = TypeVar("R")
+#: A function of arrays, and of static arguments, that returns an array, or several where the operation has ``many``.
+ArrayFunction: TypeAlias = Callable[..., Any]
+#: A pull: from saved values and cotangents to the cotangents of active inputs.
+Pull: TypeAlias = Callable[..., Sequence[jax.Array]]
 
 
 class Evaluated(tuple[Any, ...]):
@@ -52,7 +58,7 @@ class Record:
         "sources",
     )
 
-    def __init__(self, op: Op, avals: Sequence[Any], active: tuple[bool, ...]):
+    def __init__(self, op: Op, avals: Sequence[jax.core.ShapedArray], active: tuple[bool, ...]):
         self.op = op
         self.active = active
         self.n_in = len(avals)
@@ -74,21 +80,21 @@ class Record:
         self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
         self.positions = tuple([i for i, a in enumerate(active) if a])
         #: ``pull_of((True,))``, once it was compiled.
-        self.single: tuple[Callable[..., Any], tuple[int, ...]] | None = None
-        self._pulls: dict[tuple[bool, ...], tuple[Callable[..., Any], tuple[int, ...]]] = {}
+        self.single: tuple[Pull, tuple[int, ...]] | None = None
+        self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
 
-    def evaluate(self, args: Sequence[Any]) -> Evaluated:
+    def evaluate(self, args: Sequence[jax.Array]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
         return Evaluated((self, (*outs, *(() if self.light else new))))
 
-    def _residuals(self, inputs: Sequence[Any]) -> list[Any]:
+    def _residuals(self, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         """The residuals, computed from the inputs."""
         outs, new = self.linearization.evaluate(inputs)
         pools = {"in": inputs, "out": outs, "new": new}
         return [pools[kind][where] for kind, where in self.linearization.residual_sources]
 
-    def _read(self, avals: Sequence[Any]) -> list[int]:
+    def _read(self, avals: Sequence[jax.core.ShapedArray]) -> list[int]:
         """The inputs that the residuals depend on."""
         jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
         needed = {id(x) for x in jaxpr.outvars}
@@ -97,33 +103,33 @@ class Record:
                 needed.update(id(x) for x in eqn.invars)
         return [i for i, x in enumerate(jaxpr.invars) if id(x) in needed]
 
-    def _again(self, jaxpr: Any) -> Callable[..., Any]:
+    def _again(self, jaxpr: ClosedJaxpr) -> Pull:
         """The pull as a function of inputs and cotangents, which recomputes the residuals."""
         pull = jaxpr_as_fun(jaxpr)
         avals = self.linearization.in_avals
         given = [i for _, i in self.sources] if self.light else range(self.n_in)
 
-        def again(*args: Any) -> Any:
+        def again(*args: jax.Array) -> list[jax.Array]:
             known = dict(zip(given, args, strict=False))
             inputs = [known[i] if i in known else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(avals)]
             return pull(*self._residuals(inputs), *args[len(given):])
 
         return again
 
-    def _whole(self, pull: Callable[..., Any], mask: tuple[bool, ...]) -> Callable[..., Any]:
+    def _whole(self, pull: Pull, mask: tuple[bool, ...]) -> Pull:
         """The pull, with zeros for the inputs that the outputs do not depend on."""
         which = self.linearization.results_of("pull", mask)
         if all(which):
             return pull
         avals = [self.linearization.in_avals[i] for i in self.positions]
 
-        def whole(*args: Any) -> list[Any]:
+        def whole(*args: jax.Array) -> list[jax.Array]:
             found = iter(pull(*args))
             return [next(found) if nonzero else jnp.zeros(aval.shape, aval.dtype) for nonzero, aval in zip(which, avals, strict=True)]
 
         return whole
 
-    def pull_of(self, mask: tuple[bool, ...]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    def pull_of(self, mask: tuple[bool, ...]) -> tuple[Pull, tuple[int, ...]]:
         """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results belong to."""
         found = self._pulls.get(mask)
         if found is None:
@@ -149,14 +155,14 @@ class Record:
         return found
 
 
-def promoting(fun: Callable[..., Any]) -> Callable[..., Any]:
+def promoting(fun: Callable[..., R]) -> Callable[..., R]:
     """The function under jax's own promotion of shapes and dtypes; where PyTorch's differs, operations convert.
 
     Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
     tensors.
     """
     @functools.wraps(fun)
-    def promotes(*args: Any) -> Any:
+    def promotes(*args: object) -> R:
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             return fun(*args)
 
@@ -173,7 +179,7 @@ class Op:
 
     __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
 
-    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False, promotes: bool = True):
+    def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True):
         fun = promoting(fun) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
@@ -183,8 +189,8 @@ class Op:
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
         self.plain = caches.jit(fun, inline=True)
-        self._graded: dict[int, Callable[..., Any]] = {}
-        self._pushes: dict[Any, Op] = {}
+        self._graded: dict[int, Callable[..., Evaluated]] = {}
+        self._pushes: dict[tuple[bool, ...], Op] = {}
         caches.add(self)
 
     def cache_clear(self) -> None:
@@ -195,11 +201,11 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
-    def graded(self, mask: int) -> Callable[..., Any]:
+    def graded(self, mask: int) -> Callable[..., Evaluated]:
         """The compiled evaluation that returns ``(record, arrays)``; bit ``i`` of the mask is set where input ``i`` is active."""
         found = self._graded.get(mask)
         if found is None:
-            def evaluate(*args: Any) -> Evaluated:
+            def evaluate(*args: jax.Array) -> Evaluated:
                 active = tuple([bool(mask >> i & 1) for i in range(len(args))])
                 return Record(self, [typeof(x) for x in args], active).evaluate(args)
 
@@ -208,11 +214,11 @@ class Op:
         return found
 
 
-def family(name: str, fun: Callable[..., Any], many: bool = False, light: bool = False) -> Callable[..., Op]:
+def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False) -> Callable[..., Op]:
     """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
 
     @caches.memoized
-    def make(*statics: Any) -> Op:
+    def make(*statics: Hashable) -> Op:
         return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
 
     return make

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 
 from dualrev.eager.graph.node import Node
-from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of
 
 
-def check_nan(node: Node, cts: Sequence[Any]) -> None:
+def check_nan(node: Node, cts: Sequence[Cotangent | None]) -> None:
     """Raise if a gradient that a node returned has a NaN.
 
     Raises:

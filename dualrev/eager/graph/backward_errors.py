@@ -9,7 +9,7 @@ from dualrev._jax.source_lines import line_of
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.storage import Storage
-from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of
 
 
 def freed_at(node: Node) -> str:
@@ -41,7 +41,7 @@ def modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, ver
     return text + "; change a .clone() of it instead, or use the operation that is not in place"
 
 
-def check_hook(hook: Any, ct: Any, given: Any) -> None:
+def check_hook(hook: object, ct: Cotangent, given: object) -> None:
     """Refuse a hook's result that is no gradient of the same shape and dtype."""
     name = getattr(hook, "__name__", type(hook).__name__)
     if not isinstance(given, Tensor):

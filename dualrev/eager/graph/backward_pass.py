@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar, overload
 
+import jax
 import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
@@ -16,14 +17,23 @@ from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.anomaly import check_nan
 from dualrev.eager.graph.backward_errors import check_hook, freed_at, modified
 from dualrev.eager.graph.inplace import write
-from dualrev.eager.graph.node import Node
+from dualrev.eager.graph.node import Edge, Node, Pulled
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.saved import FREED, unpack
-from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.graph.tensor import Cotangent, Hook, Tensor, array_of, wrap
 
-_add = caches.jit(jnp.add, inline=True)
+_add: Callable[..., jax.Array] = caches.jit(jnp.add, inline=True)
 ADD = Op("Add", jnp.add)
 _SINGLE = (True,)
+#: What gradients go to: a node, or a leaf; and which of its outputs.
+Target: TypeAlias = Node | Tensor
+Place: TypeAlias = tuple[Target, int]
+#: The outputs that a backward pass starts from, with their gradients.
+Roots: TypeAlias = Sequence[tuple[Place, Cotangent]]
+Gradients: TypeAlias = dict[Place, Any]
+#: The places whose gradients are asked for, with their numbers; None is all leaves.
+Captured: TypeAlias = dict[Place, int] | None
+C = TypeVar("C", Tensor, jax.Array, Cotangent, Cotangent | None)
 #: Held while a gradient is added: several threads may accumulate into one leaf.
 _lock = threading.Lock()
 
@@ -31,18 +41,18 @@ _lock = threading.Lock()
 class BackwardPass:
     """One backward pass.  Cotangents are arrays, or tensors where the pass itself is recorded (``create``)."""
 
-    def __init__(self, retain: bool, create: bool, captured: dict[Any, int] | None):
+    def __init__(self, retain: bool, create: bool, captured: Captured):
         self.retain = retain
         self.create = create
         #: The targets whose gradients are asked for, ``(node, slot)`` or ``(leaf, 0)``; None for all leaves.
         self.captured = captured
-        self.found: dict[Any, Any] = {}
+        self.found: Gradients = {}
         self.where = source()
-        self.add: Callable[[Any, Any], Any] = (lambda a, b: apply(ADD, (a, b))) if create else _add
+        self.add: Callable[[Cotangent, Cotangent], Cotangent] = (lambda a, b: apply(ADD, (a, b))) if create else _add
         self.needed: set[Node] | None = None
         self.goals = {target for target, _ in captured or ()}
 
-    def run(self, roots: Sequence[tuple[Any, Any]], program: Callable[..., dict[Any, Any] | None] | None = None) -> dict[Any, Any]:
+    def run(self, roots: Roots, program: Callable[[BackwardPass, Roots], Gradients | None] | None = None) -> Gradients:
         """The gradients of leaves, or of the captured targets, by ``(target, slot)``.
 
         Args:
@@ -59,15 +69,15 @@ class BackwardPass:
         finally:
             mode.grad = before
 
-    def visit(self, roots: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    def visit(self, roots: Roots) -> Gradients:
         """Visit the nodes one by one."""
         if self.captured is not None:
             self.needed = self._needed([target for (target, _), _ in roots])
         waiting: list[tuple[int, Node]] = []
-        arrived: dict[Any, list[Any]] = {}
+        arrived: dict[Target, list[Any]] = {}
         add = self.add
 
-        def send(edge: Any, ct: Any) -> None:
+        def send(edge: Place, ct: Cotangent) -> None:
             target, slot = edge
             cts = arrived.get(target)
             if cts is None:
@@ -99,16 +109,16 @@ class BackwardPass:
             for edge, ct in self.pull(node, cts):
                 send(edge, ct)
         for leaf in leaves:
-            ct = arrived.pop(leaf)[0]
+            total = arrived.pop(leaf)[0]
             if self.captured is None or (leaf, 0) in self.captured:
                 if leaf._hooks:
-                    ct = self.run_hooks(leaf._hooks, ct)
-                self.found[(leaf, 0)] = ct
+                    total = self.run_hooks(leaf._hooks, total)
+                self.found[(leaf, 0)] = total
         return self.found
 
     # ------------------------------------------------------------------------------------------------- one node
 
-    def pull(self, node: Node, cts: list[Any]) -> list[tuple[Any, Any]]:
+    def pull(self, node: Node, cts: list[Cotangent | None]) -> list[tuple[Place, Any]]:
         """The cotangents of a node's inputs, ``(edge, cotangent)`` for each input that gets one."""
         if node.prehooks:
             for hook in list(node.prehooks.values()):
@@ -123,9 +133,9 @@ class BackwardPass:
         edges = node.edges
         if node.hooks:
             return self._run_node_hooks(node, cts, pulled)
-        return [(edges[i], ct) for i, ct in pulled if edges[i] is not None]
+        return [(edges[i], ct) for i, ct in pulled if edges[i] is not None]  # type: ignore[misc]
 
-    def _pull_recorded(self, node: Node, cts: list[Any]) -> list[tuple[int, Any]]:
+    def _pull_recorded(self, node: Node, cts: list[Cotangent | None]) -> Pulled:
         saved, record = node.saved, node.record
         assert record is not None
         if saved is None:
@@ -145,7 +155,7 @@ class BackwardPass:
         mask = tuple([ct is not None for ct in cts])
         _, positions = record.pull_of(mask)
         saved = unpack(saved)
-        operands: list[Any]
+        operands: list[object]
         if record.has_new:
             operands = [joined(x, edge) for x, edge in zip(unpack(node.inputs or ()), node.edges, strict=True)]
         else:
@@ -156,38 +166,38 @@ class BackwardPass:
 
     # ---------------------------------------------------------------------------------------------------- hooks
 
-    def tensor(self, ct: Any) -> Any:
+    def tensor(self, ct: Cotangent | None) -> Tensor | None:
         """A cotangent as the user sees it: a tensor, in PyTorch's convention."""
         if ct is None:
             return None
         ct = conjugate(ct)
         return ct if isinstance(ct, Tensor) else wrap(ct)
 
-    def value(self, ct: Any) -> Any:
+    def value(self, ct: Cotangent | None) -> Cotangent | None:
         """A cotangent that the user gave, in the convention of pulls."""
         return conjugate(array_of(ct) if isinstance(ct, Tensor) and not self.create else ct)
 
-    def run_hooks(self, hooks: dict[int, Any], ct: Any) -> Any:
+    def run_hooks(self, hooks: dict[int, Hook], ct: Cotangent | None) -> Cotangent | None:
         """The cotangent after a tensor's hooks."""
         for key, hook in list(hooks.items()):
             if key >= 0 and ct is not None:
-                given = hook(self.tensor(ct))
+                given = hook(self.tensor(ct))  # type: ignore[arg-type]
                 if given is not None:
                     check_hook(hook, ct, given)
                     ct = self.value(given)
         return ct
 
-    def _run_slot_hooks(self, node: Node, cts: list[Any]) -> None:
+    def _run_slot_hooks(self, node: Node, cts: list[Cotangent | None]) -> None:
         assert node.slot_hooks is not None
         for slot, hooks in node.slot_hooks.items():
             cts[slot] = self.run_hooks(hooks, cts[slot])
             retained = hooks.get(-1)
             t = retained() if retained is not None else None
             if t is not None and cts[slot] is not None:
-                accumulate(t, conjugate(cts[slot]), self.create)
+                accumulate(t, conjugate(cts[slot]), self.create)  # type: ignore[arg-type]
 
-    def _run_node_hooks(self, node: Node, cts: list[Any], pulled: list[tuple[int, Any]]) -> list[tuple[Any, Any]]:
-        grads: list[Any] = [None] * len(node.edges)
+    def _run_node_hooks(self, node: Node, cts: list[Cotangent | None], pulled: Pulled) -> list[tuple[Place, Any]]:
+        grads: list[Cotangent | None] = [None] * len(node.edges)
         for i, ct in pulled:
             grads[i] = ct
         for hook in list((node.hooks or {}).values()):
@@ -198,7 +208,7 @@ class BackwardPass:
 
     # ------------------------------------------------------------------------------- gradients of some targets only
 
-    def _needed(self, roots: Sequence[Any]) -> set[Node]:
+    def _needed(self, roots: Sequence[Target]) -> set[Node]:
         """The nodes from which a captured target is reached."""
         assert self.captured is not None
         seen: set[Node] = set()
@@ -219,14 +229,18 @@ class BackwardPass:
         return any(edge is not None and (edge[0] in self.goals or edge[0] in (self.needed or ())) for edge in node.edges)
 
 
-def conjugate(ct: Any) -> Any:
+def conjugate(ct: C) -> C:
     """A cotangent in the other convention: PyTorch's gradient of a complex tensor is the conjugate of jax's cotangent."""
     if ct is None or (array_of(ct) if isinstance(ct, Tensor) else ct).dtype.kind != "c":
         return ct
     return ct.conj()
 
 
-def joined(value: Any, edge: Any) -> Any:
+@overload
+def joined(value: jax.Array, edge: None) -> jax.Array: ...
+@overload
+def joined(value: jax.Array, edge: tuple[Any, int]) -> Tensor: ...
+def joined(value: jax.Array, edge: Edge) -> jax.Array | Tensor:
     """A saved value as a tensor at its old place in the graph."""
     if edge is None:
         return value
@@ -247,11 +261,11 @@ class Identity(Node):
 
     __slots__ = ()
 
-    def pull_custom(self, cts: list[Any], backward_pass: BackwardPass) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Cotangent | None], backward_pass: BackwardPass) -> Pulled:
         return [(0, cts[0])]
 
 
-def accumulate(t: Tensor, ct: Any, create: bool) -> None:
+def accumulate(t: Tensor, ct: Cotangent, create: bool) -> None:
     """Add a gradient to ``.grad`` of a tensor, and run its hooks for that."""
     if mode.watcher is not None:
         mode.watcher.leaf(t)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import jax
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.drawing_layout import layered
@@ -15,6 +17,12 @@ from dualrev.eager.graph.tensor import Tensor, array_of
 _COLORS = {"op": "#e8eef7", "leaf": "#dff0d8", "output": "#fbe3d6"}
 #: The text's font size, the width of a letter and the height of a line.
 _SIZE, _LETTER, _LINE = 11, 6.9, 14
+
+
+class Named(Protocol):
+    """A module."""
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]: ...
 
 
 class Picture:
@@ -79,7 +87,7 @@ def _bytes(n: int) -> str:
     return f"{n} B" if n < 1024 else f"{n / 1024:.1f} KiB" if n < 1024 ** 2 else f"{n / 1024 ** 2:.1f} MiB"
 
 
-def draw(y: Tensor, params: Any = None) -> Picture:
+def draw(y: Tensor, params: Mapping[str, Tensor] | Named | None = None) -> Picture:
     """A picture of how a tensor was computed: operations, shapes, leaves that require grad, bytes saved for backward.
 
     Args:
@@ -134,7 +142,7 @@ def draw(y: Tensor, params: Any = None) -> Picture:
     return Picture(nodes, edges, sum(x.nbytes for x in arrays.values()))
 
 
-def _shape(aval: Any) -> str:
+def _shape(aval: jax.Array | jax.core.ShapedArray) -> str:
     return f"{dtypes.of(aval.dtype).name}{list(aval.shape)}"
 
 

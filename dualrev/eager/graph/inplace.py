@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from dualrev._jax.source_lines import source
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
-from dualrev.eager.graph.node import Node, node_class
+from dualrev.eager.graph.node import Node, Pulled, node_class
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.storage import View
 from dualrev.eager.graph.tangents import set_tangent, tangent_of
-from dualrev.eager.graph.tensor import Tensor, array_of, described
+from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described
 from dualrev.eager.graph.views import overlaps, put_op
 
 
-def write(t: Tensor, array: Any) -> None:
+def write(t: Tensor, array: jax.Array) -> None:
     """Replace the value of a tensor, for all tensors that share its storage, and count the change."""
     view = t._view
     storage = t._storage
@@ -33,7 +36,7 @@ def write(t: Tensor, array: Any) -> None:
     counter.changed = source()
 
 
-def change(t: Tensor, op: Op, others: tuple[Any, ...], swap: bool = False) -> Tensor:
+def change(t: Tensor, op: Op, others: tuple[object, ...], swap: bool = False) -> Tensor:
     """``t = op(t, *others)`` in place, recorded as PyTorch records it.
 
     Raises:
@@ -92,11 +95,11 @@ class Cut(Node):
 
     __slots__ = ()
 
-    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Cotangent | None], backward_pass: object) -> Pulled:
         return []
 
 
-def rebase(t: Tensor, node: Any, slot: int) -> None:
+def rebase(t: Tensor, node: Node, slot: int) -> None:
     """Make a tensor the output of another node."""
     if t._retains and t._node is not None and t._node.slot_hooks is not None:
         kept = t._node.slot_hooks[t._slot].pop(-1, None)  # .grad is that of the new value
@@ -143,10 +146,10 @@ def check_may_change(t: Tensor) -> None:
                            + "; change it under torch.no_grad() or through .data, or use the operation that is not in place")
 
 
-def narrows(new: Any, old: Any) -> bool:
+def narrows(new: np.dtype, old: np.dtype) -> bool:
     """Whether a conversion from dtype ``new`` to ``old`` loses a kind: complex to float, float to integer, integer to bool."""
     return _kind(new) > _kind(old)
 
 
-def _kind(dtype: Any) -> int:
+def _kind(dtype: np.dtype) -> int:
     return {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}.get(dtype.kind, 2)

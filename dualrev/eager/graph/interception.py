@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
@@ -13,7 +12,7 @@ from dualrev.eager.graph.tangents import push, tangent_of
 from dualrev.eager.graph.tensor import Tensor
 
 
-def apply_intercepted(op: Op, args: Sequence[Any]) -> Any:
+def apply_intercepted(op: Op, args: Sequence[object]) -> Tensor | tuple[Tensor, ...]:
     """``apply`` where a mode intercepts operations: this is its handler (:class:`~dualrev.eager.core.modes.Mode`)."""
     if mode.watcher is not None:
         for a in args:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from dualrev._jax.source_lines import line_of
+from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.operation import Record
 
 #: Nodes are numbered as they are made.
 next_number = itertools.count().__next__
+#: Where the gradient of an input goes: ``(producer, which of its outputs)``, or None; a leaf's producer is the tensor itself, a class
+#: that stands above this module.
+Edge: TypeAlias = tuple[Any, int] | None
+#: What a pull gives: ``(which input, its cotangent)``.
+Pulled: TypeAlias = list[tuple[int, Any]]
+#: Hooks get gradients of inputs and outputs, or of outputs, and may return others.
+NodeHook: TypeAlias = Callable[[tuple[Any, ...], tuple[Any, ...]], Any]
+NodePrehook: TypeAlias = Callable[[tuple[Any, ...]], Any]
 
 
 class Node:
@@ -26,13 +34,13 @@ class Node:
                  "saved", "source")
 
     # Attributes that few nodes have stand in their __dict__.
-    hooks: dict[int, Callable[..., Any]] | None = None
-    prehooks: dict[int, Callable[..., Any]] | None = None
+    hooks: dict[int, NodeHook] | None = None
+    prehooks: dict[int, NodePrehook] | None = None
     #: For an output, the hooks of its tensor: ``{slot: {id: hook}}``.
     slot_hooks: dict[int, dict[int, Any]] | None = None
 
-    def __init__(self, record: Record | None, op_name: str, edges: Sequence[Any], saved: Sequence[Any], checks: Sequence[Any],
-                 source: Any, n_out: int, inputs: Sequence[Any] | None = None):
+    def __init__(self, record: Record | None, op_name: str, edges: Sequence[Edge], saved: Sequence[object], checks: Sequence[Any],
+                 source: SourceInfo | None, n_out: int, inputs: Sequence[object] | None = None):
         self.record = record
         self.op_name = op_name
         self.edges = edges
@@ -44,7 +52,7 @@ class Node:
         #: Input values, where a second derivative recomputes residuals.
         self.inputs = inputs
         #: The call of backward that freed its saved values.
-        self.freed: Any = None
+        self.freed: SourceInfo | None = None
         #: Whether it has hooks, or its saved values were packed by one.
         self.hooked = False
         self.number = next_number()
@@ -62,9 +70,9 @@ class Node:
         return f"<{self.name()} object at {hex(id(self))}>"
 
     @property
-    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+    def next_functions(self) -> tuple[tuple[Node | AccumulateGrad | None, int], ...]:
         """``(node, which of its outputs)`` for each input; leaves that require grad appear as :class:`AccumulateGrad`."""
-        found: list[tuple[Any, int]] = []
+        found: list[tuple[Node | AccumulateGrad | None, int]] = []
         for edge in self.edges:
             if edge is None:
                 found.append((None, 0))
@@ -73,14 +81,14 @@ class Node:
                 found.append((target, slot) if isinstance(target, Node) else (AccumulateGrad(target), 0))
         return tuple(found)
 
-    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_hook(self, hook: NodeHook) -> RemovableHandle:
         """Call ``hook(grad_inputs, grad_outputs)`` after this node has run; a result other than None replaces grad_inputs."""
         self.hooked = True
         if self.hooks is None:
             self.hooks = {}
         return RemovableHandle(self.hooks, hook)
 
-    def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_prehook(self, hook: NodePrehook) -> RemovableHandle:
         """Call ``hook(grad_outputs)`` before this node runs; a result other than None replaces grad_outputs."""
         self.hooked = True
         if self.prehooks is None:
@@ -94,7 +102,7 @@ class Node:
             self.slot_hooks = {}
         return self.slot_hooks.setdefault(slot, {})
 
-    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Any], backward_pass: Any) -> Pulled:
         """The pull of a node without a record: ``(which input, its cotangent)`` from the cotangents of the outputs.
 
         ``backward_pass`` is the :class:`~dualrev.eager.graph.backward_pass.BackwardPass` that visits the node.
@@ -111,7 +119,7 @@ class AccumulateGrad:
 
     __slots__ = ("variable",)
 
-    next_functions: tuple[Any, ...] = ()
+    next_functions: tuple[()] = ()
 
     def __init__(self, variable: Any):
         self.variable = variable
@@ -130,7 +138,7 @@ class AccumulateGrad:
 
 
 @caches.memoized
-def node_class(op_name: str, base: type[Any] | None = None) -> type[Any]:
+def node_class(op_name: str, base: type[Node] | None = None) -> type[Node]:
     """The class of an operation's nodes, for what PyTorch users see in ``type(y.grad_fn).__name__``."""
     head, _, variant = op_name.partition(":")  # PyTorch numbers the variants of an operation
     name = head if head == "CopySlices" else f"{head}Backward{variant or 0}"

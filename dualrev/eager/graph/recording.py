@@ -12,10 +12,11 @@ import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
+from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
-from dualrev.eager.graph.node import next_number, node_class
+from dualrev.eager.graph.node import Edge, Node, next_number, node_class
 from dualrev.eager.graph.tensor import Tensor, described, refresh, view_array, wrap
 
 #: PyTorch's refusal of tensors that were made under ``inference_mode``.
@@ -31,7 +32,7 @@ if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
 _constants = caches.table()
 
 
-def constant(value: Any) -> Any:
+def constant(value: float) -> Number:
     """A Python number as a weakly typed array, kept for the next call: arrays are cheap to pass, numbers are not."""
     key = (type(value), value)
     found = _constants.get(key)
@@ -43,12 +44,12 @@ def constant(value: Any) -> Any:
     return found
 
 
-def apply(op: Op, args: Sequence[Any]) -> Any:
+def apply(op: Op, args: Sequence[object]) -> Any:
     """Evaluate an operation on tensors and numbers, and record it where a tensor requires grad."""
     handler = mode.handler
     if handler is not None:
         return handler(op, args)
-    values = []
+    values: list[object] = []
     mask = 0
     bit = 1
     for a in args:
@@ -75,13 +76,13 @@ def apply(op: Op, args: Sequence[Any]) -> Any:
     return tuple([wrap(x) for x in out]) if op.many else wrap(out)
 
 
-def _inferred(array: Any) -> Tensor:
+def _inferred(array: jax.Array) -> Tensor:
     t = wrap(array)
     t._inference = True
     return t
 
 
-def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any:
+def record(op: Op, args: Sequence[Any], values: Sequence[object], mask: int) -> Tensor | tuple[Tensor, ...]:
     """Evaluate an operation on values, and write its node.
 
     This runs for every operation of a program: attributes are set here, for a call of a constructor costs as much as five of them.
@@ -107,7 +108,7 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
             checks += (~len(saved), results[where]._storage, 0)
         else:
             saved.append(arrays[n_out + where])
-    edges: list[Any] = [None] * len(args)
+    edges: list[Edge] = [None] * len(args)
     for i in found.positions:
         a = args[i]
         origin = a._node
@@ -140,7 +141,7 @@ def record(op: Op, args: Sequence[Any], values: Sequence[Any], mask: int) -> Any
 _new = object.__new__
 
 
-def node_type(op: Op) -> type[Any]:
+def node_type(op: Op) -> type[Node]:
     """The class of an operation's nodes."""
     op.node_type = node_class(op.name)
     return op.node_type

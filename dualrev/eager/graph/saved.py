@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax
 
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.node import Node
@@ -20,7 +22,7 @@ class Packed:
 
     __slots__ = ("dtype", "packed", "shape", "unpack")
 
-    def __init__(self, packed: Any, unpack: Any, array: Any):
+    def __init__(self, packed: object, unpack: Callable[[Any], Tensor], array: jax.Array):
         self.packed = packed
         self.unpack = unpack
         self.shape, self.dtype = array.shape, array.dtype
@@ -36,7 +38,7 @@ def unpack(saved: Sequence[Any]) -> Sequence[Any]:
     return [array_of(x.unpack(x.packed)) if type(x) is Packed else x for x in saved]
 
 
-def _saved_of(node: Node, name: str, wanted: tuple[int, int]) -> Any:
+def _saved_of(node: Node, name: str, wanted: tuple[int, int]) -> Tensor:
     """The value that a node has saved under PyTorch's name: an input, ``_saved_self`` or ``_saved_other``, or its result.
 
     Raises:
@@ -62,7 +64,7 @@ def pack(node: Node) -> None:
         packer, unpacker = mode.packers[-1]
         before, mode.packers = mode.packers, ()
         try:
-            def packed(x: Any) -> Any:
+            def packed(x: Any) -> object:
                 return Packed(packer(wrap(x)), unpacker, x) if hasattr(x, "shape") else x
 
             node.hooked = True

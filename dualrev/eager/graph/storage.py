@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
+from dualrev._jax.source_lines import SourceInfo
 from dualrev.eager.core.operation import Op
 
 
@@ -12,10 +15,10 @@ class Storage:
 
     __slots__ = ("__weakref__", "array", "changed", "version")
 
-    def __init__(self, array: Any):
+    def __init__(self, array: jax.Array):
         self.array = array
         self.version = 0
-        self.changed: Any = None
+        self.changed: SourceInfo | None = None
 
 
 class View:
@@ -23,7 +26,7 @@ class View:
 
     __slots__ = ("array", "base", "generation", "made", "path", "seen")
 
-    def __init__(self, base: Any, path: tuple[Op, ...], array: Any, made: str | None = None):
+    def __init__(self, base: Any, path: tuple[Op, ...], array: jax.Array, made: str | None = None):
         #: Why in-place changes cannot be recorded: "several" for one of several outputs, "no_grad" if made without recording, or None.
         self.made = made
         self.base = base

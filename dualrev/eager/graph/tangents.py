@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from dualrev import errors
@@ -18,7 +19,7 @@ from dualrev.eager.graph.views import path_op, put_op
 from dualrev.options.settings import DEFAULT, under
 
 
-def tangent_of(t: Any) -> Tensor | None:
+def tangent_of(t: object) -> Tensor | None:
     """The tangent of a tensor at the open level."""
     if not isinstance(t, Tensor):
         return None
@@ -45,7 +46,7 @@ def set_tangent(t: Tensor, tangent: Tensor | None) -> None:
     view.base._tangent = (level, _without_tangents(put_op(view.path), (whole, part)))
 
 
-def _without_tangents(op: Op, args: Sequence[Any]) -> Any:
+def _without_tangents(op: Op, args: Sequence[object]) -> Any:
     """Apply an operation that pushes no tangents; other handlers stay."""
     level, handler = mode.dual_level, mode.handler
     mode.dual_level = 0
@@ -63,7 +64,7 @@ def push_op(op: Op, active: tuple[bool, ...]) -> Op:
     if found is None:
         n = len(active)
 
-        def push(*flat: Any) -> list[Any]:
+        def push(*flat: jax.Array) -> list[jax.Array]:
             with errors.calling("forward_ad"):
                 pushforward = under(DEFAULT, Pushforward, op.flat, [typeof(x) for x in flat[:n]], active, Wrapper(op.name, None))
             given = iter(flat[n:])
@@ -74,7 +75,7 @@ def push_op(op: Op, active: tuple[bool, ...]) -> Op:
     return found
 
 
-def push(op: Op, args: Sequence[Any]) -> Any:
+def push(op: Op, args: Sequence[object]) -> Any:
     """Evaluate an operation on tensors, some of which have tangents, with the tangents of its outputs."""
     tangents = [tangent_of(a) for a in args]
     if all(t is None for t in tangents):

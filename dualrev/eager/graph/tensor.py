@@ -1,26 +1,38 @@
 """Tensors: a value in a storage, and its place in the graph.
 
-The operators and methods of tensors stand in the modules that define the operations: ``dualrev.eager.ops`` lists them.
+The operators and methods of tensors stand in the modules that define the operations: ``dualrev.eager.ops`` lists them, and
+``methods.pyi`` declares them for editors and type checkers.
 """
 
 from __future__ import annotations
 
+import types
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax.source_lines import line_of
+from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Scalar
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.storage import Storage, View
 
+if TYPE_CHECKING:
+    from dualrev.eager.graph.methods import Methods
 
-class Tensor:
+    class _Declared(Methods["Tensor"]):
+        """The methods that the modules of ``ops`` register."""
+else:
+    _Declared = object
+
+
+class Tensor(_Declared):
     """An array that remembers how it was computed, with PyTorch's semantics.
 
     Args:
@@ -40,11 +52,11 @@ class Tensor:
     # Attributes that few tensors have stand in their __dict__.
     _grad: Tensor | None = None
     _generation: int = 0
-    _hooks: dict[int, Any] | None = None
-    _after_hooks: dict[int, Any] | None = None
+    _hooks: dict[int, Hook] | None = None
+    _after_hooks: dict[int, Callable[[Tensor], None]] | None = None
     _retains = False
-    _made: Any = None
-    _tangent: Any = None
+    _made: SourceInfo | None = None
+    _tangent: tuple[int, Tensor] | None = None
     _inference = False
     name: str | None = None
 
@@ -57,49 +69,6 @@ class Tensor:
         _view: View | None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-        # The operations, which the modules that define them register.
-        __add__: Any
-        __radd__: Any
-        __iadd__: Any
-        __sub__: Any
-        __rsub__: Any
-        __isub__: Any
-        __mul__: Any
-        __rmul__: Any
-        __imul__: Any
-        __truediv__: Any
-        __rtruediv__: Any
-        __itruediv__: Any
-        __pow__: Any
-        __rpow__: Any
-        __ipow__: Any
-        __matmul__: Any
-        __rmatmul__: Any
-        __neg__: Any
-        __pos__: Any
-        __abs__: Any
-        __invert__: Any
-        __floordiv__: Any
-        __mod__: Any
-        __and__: Any
-        __or__: Any
-        __xor__: Any
-        __lt__: Any
-        __le__: Any
-        __gt__: Any
-        __ge__: Any
-        __getitem__: Any
-        __setitem__: Any
-        __iter__: Any
-        __len__: Any
-        __float__: Any
-        __int__: Any
-        __bool__: Any
-        __index__: Any
-        __array__: Any
-
-        def __getattr__(self, name: str) -> Any: ...
 
     # ---------------------------------------------------------------------------------------------- autograd
 
@@ -179,7 +148,7 @@ class Tensor:
         """Whether it was made under ``inference_mode``."""
         return self._inference
 
-    def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+    def register_hook(self, hook: Hook) -> RemovableHandle:
         """Call ``hook(grad)`` when the gradient of this tensor is complete; a result other than None replaces the gradient."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient\n" + described(self))
@@ -216,7 +185,7 @@ class Tensor:
         """Whether ``retain_grad`` was called."""
         return self._retains
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    def __deepcopy__(self, memo: dict[int, object]) -> Tensor:
         if self.grad_fn is not None:
             raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
                                "moment.\n" + described(self) + "; .detach() it first")
@@ -227,16 +196,25 @@ class Tensor:
             copy._grad = self._grad.detach().clone()
         return copy
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
         return _restored, (type(self), np.asarray(array_of(self)), self.requires_grad)
 
 
 # ------------------------------------------------------------------------------------------------------------------ values
 
+#: What can stand beside a tensor.
+Operand: TypeAlias = Tensor | Scalar | jax.Array | np.ndarray
+#: What can stand in ``x[...]``: a tuple has a part for each dimension.
+Index: TypeAlias = Tensor | int | slice | types.EllipsisType | jax.Array | np.ndarray | Sequence[object] | None
+#: A cotangent: an array, or a tensor where the backward pass itself is recorded.
+Cotangent: TypeAlias = Tensor | jax.Array
+#: A hook on a tensor gets its gradient, and may return another one.
+Hook: TypeAlias = Callable[[Tensor], Tensor | None]
+
 _new = object.__new__
 
 
-def fill(t: Tensor, array: Any) -> None:
+def fill(t: Tensor, array: jax.Array) -> None:
     """Make ``t``, which has just been allocated, a leaf of an array."""
     t._storage = t._counter = Storage(array)
     t._requires_grad = False
@@ -245,14 +223,14 @@ def fill(t: Tensor, array: Any) -> None:
     t._view = None
 
 
-def _restored(kind: type[Tensor], array: Any, requires_grad: bool) -> Tensor:
+def _restored(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
     t = _new(kind)
     fill(t, jnp.asarray(array))
     t._requires_grad = requires_grad
     return t
 
 
-def wrap(array: Any) -> Tensor:
+def wrap(array: jax.Array) -> Tensor:
     """A new tensor of an array."""
     t: Tensor = _new(Tensor)
     storage = t._storage = t._counter = _new(Storage)
@@ -266,7 +244,7 @@ def wrap(array: Any) -> Tensor:
     return t
 
 
-def array_of(t: Tensor) -> Any:
+def array_of(t: Tensor) -> jax.Array:
     """The value of a tensor now."""
     if mode.watcher is not None:
         mode.watcher.read(t)
@@ -274,7 +252,7 @@ def array_of(t: Tensor) -> Any:
     return t._storage.array if view is None else view_array(t, view)
 
 
-def view_array(t: Tensor, view: View) -> Any:
+def view_array(t: Tensor, view: View) -> jax.Array:
     """The value of a view, recomputed if the base's value was replaced."""
     base = t._storage.array
     if view.seen is not base:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +53,7 @@ def pick_op(op: Op, i: int) -> Op:
     return Op(op.name, lambda x: op.fun(x)[i])
 
 
-def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: Any, made: str | None = None) -> None:
+def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: jax.Array, made: str | None = None) -> None:
     """Make ``result``, whose value is ``array``, a view of ``t``."""
     base = t
     if t._view is not None:
@@ -68,7 +67,7 @@ def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: Any, made: str
 
 def detached(t: Tensor) -> Tensor:
     """A tensor outside the graph that shares the storage and the count of changes."""
-    result = wrap(None)
+    result = wrap(None)  # type: ignore[arg-type]  # it gets the storage of t
     result._storage, result._counter = t._storage, t._counter
     if t._view is not None:
         result._view = RecordedView(detached(t._view.base), t._view.path, array_of(t))
@@ -79,7 +78,7 @@ def detached(t: Tensor) -> Tensor:
 def data_of(t: Tensor) -> Tensor:
     """A tensor outside the graph that shares the storage; changes through it are not counted."""
     result = detached(t)
-    result._counter = Storage(None)
+    result._counter = Storage(None)  # type: ignore[arg-type]  # a counter without a value
     if result._view is not None:
         result._view.base._counter = result._counter
     return result
@@ -88,7 +87,7 @@ def data_of(t: Tensor) -> Tensor:
 @caches.memoized
 def path_op(path: tuple[Op, ...]) -> Op:
     """The operations of a view's path as one operation."""
-    def along(x: Any) -> Any:
+    def along(x: jax.Array) -> jax.Array:
         for op in path:
             x = op.fun(x)
         return x
@@ -110,7 +109,7 @@ def put_op(path: tuple[Op, ...]) -> Op:
     """The operation that replaces the entries of a view: ``put(base, new)`` is the base with ``new`` in their place."""
     along = path_op(path).fun
 
-    def put(base: Any, new: Any) -> Any:
+    def put(base: jax.Array, new: jax.Array) -> jax.Array:
         places = along(jnp.arange(base.size).reshape(base.shape))
         return base.ravel().at[places.ravel()].set(new.ravel()).reshape(base.shape)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.core.annotations import DType
+from dualrev.eager.graph.tensor import Operand, Tensor
 from dualrev.eager.ops.creation import tensor, zeros
 
 
@@ -17,7 +16,7 @@ class Parameter(Tensor):
     tensor([1.], requires_grad=True)
     """
 
-    def __init__(self, data: Any = None, requires_grad: bool = True):
+    def __init__(self, data: Operand | None = None, requires_grad: bool = True):
         super().__init__(Tensor(()) if data is None else data if isinstance(data, Tensor) else tensor(data),
                          requires_grad=requires_grad)
 
@@ -25,6 +24,6 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + Tensor.__repr__(self)
 
 
-def zero_parameter(*shape: int, dtype: Any = None) -> Parameter:
+def zero_parameter(*shape: int, dtype: DType | None = None) -> Parameter:
     """A parameter of zeros, to be initialized."""
     return Parameter(zeros(*shape, dtype=dtype))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from dualrev.eager.core.caches import caches
@@ -14,17 +14,17 @@ from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.joining import cat
 
 
-def _grads(parameters: Any) -> list[Tensor]:
+def _grads(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     given: Iterable[Tensor] = [parameters] if isinstance(parameters, Tensor) else parameters
     return [p.grad for p in given if p.grad is not None]
 
 
-def _norm_of(arrays: list[Any], p: float) -> Any:
+def _norm_of(arrays: list[jax.Array], p: float) -> jax.Array:
     norms = jnp.stack([jnp.linalg.norm(jnp.ravel(g), p) for g in arrays])
     return jnp.linalg.norm(norms, p)
 
 
-def _shrunk_of(arrays: list[Any], norm: Any, bound: Any) -> list[Any]:
+def _shrunk_of(arrays: list[jax.Array], norm: jax.Array, bound: float | jax.Array) -> list[jax.Array]:
     factor = jnp.minimum(bound / (norm + 1e-6), 1.0)
     return [(g * factor).astype(g.dtype) for g in arrays]
 
@@ -32,13 +32,14 @@ def _shrunk_of(arrays: list[Any], norm: Any, bound: Any) -> list[Any]:
 _shrunk, _norm = caches.jit(_shrunk_of), caches.jit(_norm_of, static_argnums=1)
 
 
-def get_total_norm(tensors: Any, norm_type: float = 2.0) -> Tensor:
+def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
     """The norm of all entries of some tensors."""
     given = [array_of(t) for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
     return wrap(_norm(given, float(norm_type)) if given else jnp.zeros(()))
 
 
-def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
+                    error_if_nonfinite: bool = False) -> Tensor:
     """Scale the gradients by one factor, so that their norm is at most ``max_norm``; return the norm before.
 
     Raises:
@@ -64,7 +65,7 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, er
     return total
 
 
-def clip_grad_value_(parameters: Any, clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Clamp the entries of the gradients to ``[-clip_value, clip_value]``."""
     with no_grad():
         for g in _grads(parameters):

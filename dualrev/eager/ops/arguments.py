@@ -10,14 +10,16 @@ import ast
 import functools
 import inspect
 import keyword
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.generator import Generator
+
+R = TypeVar("R")
 
 #: numpy's names of some arguments, which PyTorch takes too.
 ALSO = {"dim": ("axis",), "keepdim": ("keepdims",), "input": ("x", "a", "x1"), "other": ("x2",)}
@@ -52,18 +54,18 @@ channels_last, channels_last_3d = memory_format("channels_last"), memory_format(
 strided, sparse_coo, sparse_csr = layout("strided"), layout("sparse_coo"), layout("sparse_csr")
 
 
-def _single(x: Any, kinds: str) -> bool:
+def _single(x: object, kinds: str) -> bool:
     """Whether it is an array without dimensions, of these kinds of dtypes, that requires no grad."""
     if isinstance(x, Tensor):
         return not x.requires_grad and array_of(x).ndim == 0 and array_of(x).dtype.kind in kinds
     return isinstance(x, (np.generic, np.ndarray)) and x.ndim == 0 and x.dtype.kind in kinds
 
 
-def _is_int(x: Any) -> bool:
+def _is_int(x: object) -> bool:
     return (isinstance(x, int) and not isinstance(x, bool)) or _single(x, "iu")
 
 
-def _is_ints(x: Any) -> bool:
+def _is_ints(x: object) -> bool:
     return isinstance(x, (tuple, list)) and (not x or _is_int(x[0]))
 
 
@@ -114,7 +116,7 @@ class Signature:
         self.least = sum(p.needed for p in self.parameters)
         self.variadic = self.positions == 1 and self.parameters[0].type == "tuple of ints"
 
-    def read(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], raises: bool) -> dict[str, Any] | None:
+    def read(self, name: str, args: tuple[object, ...], kwargs: dict[str, Any], raises: bool) -> dict[str, Any] | None:
         """The arguments by name, or None where they do not fit; with ``raises``, the refusal is raised."""
         n = len(args)
         found: dict[str, Any] = {}
@@ -169,7 +171,7 @@ class Signature:
         return TypeError(f"{name}() missing {len(lack)} required positional argument{'s' if len(lack) == 1 else ''}: "
                          f"{', '.join(lack)}\n{name} takes ({self.text})")
 
-    def _not_taken(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
+    def _not_taken(self, name: str, args: tuple[object, ...], kwargs: dict[str, Any]) -> TypeError:
         known = {k for p in self.parameters for k in p.names}
         for key in kwargs:
             if key not in known:
@@ -178,7 +180,7 @@ class Signature:
         return TypeError(f"{name}() got multiple values for argument '{twice}'")
 
 
-def read(name: str, signatures: list[Signature], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def read(name: str, signatures: list[Signature], args: tuple[object, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments by name, read by the first signature that they fit.
 
     Raises:
@@ -198,17 +200,17 @@ def read(name: str, signatures: list[Signature], args: tuple[Any, ...], kwargs: 
     raise TypeError(f"{name}() received an invalid combination of arguments - got ({came}), but expected one of:\n * {listed}")
 
 
-def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def taking(*texts: str, method: bool = False) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """A decorator: calls of the function are read by these signatures, which leave out the tensor of a method."""
     signatures = [Signature(text) for text in texts]
 
-    def decorate(fun: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(fun: Callable[..., R]) -> Callable[..., R]:
         name = fun.__name__
         if method:
-            def called(*args: Any, **kwargs: Any) -> Any:
+            def called(*args: Any, **kwargs: Any) -> R:
                 return fun(args[0], **checked(name, read(name, signatures, args[1:], kwargs)))
         else:
-            def called(*args: Any, **kwargs: Any) -> Any:
+            def called(*args: Any, **kwargs: Any) -> R:
                 return fun(**checked(name, read(name, signatures, args, kwargs)))
 
         called = functools.wraps(fun)(called)
@@ -250,7 +252,7 @@ def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def shape_from(name: str, sizes: Any) -> tuple[int, ...]:
+def shape_from(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     """A shape; refused where a size is not an integer, or negative."""
     for i, s in enumerate(sizes):
         if not _is_int(s):

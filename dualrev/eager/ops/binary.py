@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.tensor import Operand, Tensor, array_of
 from dualrev.eager.ops.promotion import broadcasting
 from dualrev.eager.ops.registry import alias, both, method, renamed
 
@@ -21,7 +20,7 @@ NUMBERS = (int, float, complex)
 OPS: dict[str, Op] = {}
 
 
-def _true_divide(x: Any, y: Any) -> Any:
+def _true_divide(x: jax.Array, y: jax.Array) -> jax.Array:
     if all(getattr(a, "dtype", None) == jnp.bool_ or jnp.issubdtype(jnp.result_type(a), jnp.integer) for a in (x, y)):
         x = jnp.asarray(x, dtypes.get_default_dtype().numpy)
     return jnp.true_divide(x, y)
@@ -30,12 +29,12 @@ def _true_divide(x: Any, y: Any) -> Any:
 OPERANDS = (Tensor, *NUMBERS)
 
 
-def is_operand(x: Any) -> bool:
+def is_operand(x: object) -> bool:
     """Whether something can stand beside a tensor: a tensor, a number or an array."""
     return isinstance(x, OPERANDS) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
 
 
-_BINARY: dict[str, Callable[[Any, Any], Any]] = dict(
+_BINARY: dict[str, Callable[..., jax.Array]] = dict(
     mul=jnp.multiply, div=_true_divide, maximum=jnp.maximum, minimum=jnp.minimum, floor_divide=jnp.floor_divide,
     remainder=jnp.remainder, fmod=jnp.fmod, atan2=jnp.arctan2, logaddexp=jnp.logaddexp, xlogy=jax.scipy.special.xlogy,
     hypot=jnp.hypot, eq=jnp.equal, ne=jnp.not_equal, lt=jnp.less, le=jnp.less_equal, gt=jnp.greater, ge=jnp.greater_equal,
@@ -47,7 +46,7 @@ OPS.update(add=ADD, sub=SUB)
 add_scaled = family("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
 
 
-def _check(name: str, x: Any, y: Any) -> None:
+def _check(name: str, x: object, y: object) -> None:
     """Refuse what is no operand."""
     for i, a in enumerate((x, y)):
         if not is_operand(a):
@@ -57,11 +56,11 @@ def _check(name: str, x: Any, y: Any) -> None:
 def _register(name: str, op: Op) -> None:
     OPS[name] = op
 
-    def entrywise(input: Any, other: Any) -> Tensor:  # noqa: A002
+    def entrywise(input: Operand, other: Operand) -> Tensor:  # noqa: A002
         _check(name, input, other)
         return apply(op, (input, other))
 
-    def in_place(self: Tensor, other: Any) -> Tensor:
+    def in_place(self: Tensor, other: Operand) -> Tensor:
         _check(name, self, other)
         return change(self, op, (other,))
 
@@ -75,27 +74,27 @@ for _name, _fun in _BINARY.items():
 
 
 @both
-def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:  # noqa: A002
+def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """``input + alpha * other``."""
     _check("add", input, other)
     return apply(ADD if alpha == 1 else add_scaled(alpha), (input, other))
 
 
 @both
-def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:  # noqa: A002
+def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """``input - alpha * other``."""
     _check("sub", input, other)
     return apply(SUB if alpha == 1 else add_scaled(-alpha), (input, other))
 
 
 @method
-def add_(self: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+def add_(self: Tensor, other: Operand, *, alpha: float = 1) -> Tensor:
     """Add in place."""
     return change(self, ADD if alpha == 1 else add_scaled(alpha), (other,))
 
 
 @method
-def sub_(self: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+def sub_(self: Tensor, other: Operand, *, alpha: float = 1) -> Tensor:
     """Subtract in place."""
     return change(self, SUB if alpha == 1 else add_scaled(-alpha), (other,))
 
@@ -114,14 +113,14 @@ _TRUNC = Op("Div", broadcasting(lambda x, y: jnp.trunc(x / y).astype(jnp.result_
 
 
 @both
-def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:  # noqa: A002
+def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:  # noqa: A002
     """``input / other``, rounded with ``"floor"`` or ``"trunc"``."""
     _check("div", input, other)
     return apply(_rounded(rounding_mode), (input, other))
 
 
 @method
-def div_(self: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+def div_(self: Tensor, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
     """Divide in place."""
     return change(self, _rounded(rounding_mode), (other,))
 
@@ -132,7 +131,7 @@ for _new, _old in dict(subtract="sub", multiply="mul", divide="div", true_divide
 
 
 @both
-def rsub(input: Any, other: Any) -> Tensor:  # noqa: A002
+def rsub(input: Operand, other: Operand) -> Tensor:  # noqa: A002
     """``other - input``."""
     return apply(SUB, (other, input))
 
@@ -144,7 +143,7 @@ _power = family("Pow", lambda x, exponent: x ** exponent if jnp.issubdtype(x.dty
 _POWER = Op("Pow:1", broadcasting(jnp.power))
 
 
-def _pow_op(exponent: Any) -> tuple[Op, tuple[Any, ...]]:
+def _pow_op(exponent: Operand) -> tuple[Op, tuple[Operand, ...]]:
     if isinstance(exponent, NUMBERS) and not isinstance(exponent, bool):
         if isinstance(exponent, float) and exponent.is_integer():
             exponent = int(exponent)
@@ -153,7 +152,7 @@ def _pow_op(exponent: Any) -> tuple[Op, tuple[Any, ...]]:
 
 
 @both
-def pow(input: Any, exponent: Any) -> Tensor:  # noqa: A001, A002
+def pow(input: Operand, exponent: Operand) -> Tensor:  # noqa: A001, A002
     """``input ** exponent``."""
     _check("pow", input, exponent)
     if isinstance(input, Tensor):
@@ -163,7 +162,7 @@ def pow(input: Any, exponent: Any) -> Tensor:  # noqa: A001, A002
 
 
 @method
-def pow_(self: Tensor, exponent: Any) -> Tensor:
+def pow_(self: Tensor, exponent: Operand) -> Tensor:
     """A power in place."""
     op, rest = _pow_op(exponent)
     return change(self, op, rest)
@@ -171,7 +170,7 @@ def pow_(self: Tensor, exponent: Any) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------- without promotion
 
-def _pairs(name: str, fun: Callable[[Any, Any], Any], op_name: str) -> None:
+def _pairs(name: str, fun: Callable[..., jax.Array], op_name: str) -> None:
     op = Op(op_name, fun)
     if name == "heaviside":
         both(renamed(lambda input, values: apply(op, (input, values)), name, f"{name} of two tensors."))  # noqa: A006

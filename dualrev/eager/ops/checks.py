@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 import numpy as np
 
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core.dtypes import cpp_name, type_name
 
 
-def same_dtype(a: Any, b: Any, message: str) -> None:
+def same_dtype(a: jax.Array, b: jax.Array, message: str) -> None:
     """Refuse two arrays of different dtypes; the message is formatted with both."""
     if a.dtype != b.dtype:
         raise RuntimeError(message.format(cpp_name(a.dtype), cpp_name(b.dtype), A=type_name(a.dtype), B=type_name(b.dtype))
                            + "\nconvert one: x.to(y.dtype), x.float(), model.double()")
 
 
-def square(a: Any, name: str) -> Any:
+def square(a: jax.Array, name: str) -> jax.Array:
     """The argument, if it is a square matrix or a batch of them."""
     if a.ndim < 2:
         raise RuntimeError(f"{name}: The input tensor A must have at least 2 dimensions.\nthe shape is {list(a.shape)}")
@@ -27,7 +27,7 @@ def square(a: Any, name: str) -> Any:
     return a
 
 
-def broadcast(*arrays: Any) -> None:
+def broadcast(*arrays: jax.Array) -> None:
     """Refuse shapes that do not broadcast, naming the first two that differ."""
     shapes = [getattr(x, "shape", ()) for x in arrays]
     n = max(map(len, shapes))
@@ -40,7 +40,7 @@ def broadcast(*arrays: Any) -> None:
                                f"dimension {i}\nthe shapes are {', '.join(str(list(s)) for s in shapes)}")
 
 
-def first_outside(index: Any, size: int, low: int = 0, ignore: int | None = None) -> int | None:
+def first_outside(index: jax.Array, size: int, low: int = 0, ignore: int | None = None) -> int | None:
     """The first index outside ``low`` to ``size - 1``, except ``ignore``, or None; jax itself would clamp it.
 
     Indices that are traced, or on another device than the CPU, are not checked.
@@ -55,7 +55,7 @@ def first_outside(index: Any, size: int, low: int = 0, ignore: int | None = None
     return int(wrong[0]) if wrong.size else None
 
 
-def fitting(arrays: Sequence[Any], dim: int) -> list[Any]:
+def fitting(arrays: Sequence[jax.Array], dim: int) -> list[jax.Array]:
     """The arrays to concatenate along a dimension, if they fit, without those of shape ``(0,)``, which PyTorch ignores."""
     first = next((x for x in arrays if x.shape != (0,)), arrays[0])
     for i, x in enumerate(arrays):
@@ -70,7 +70,7 @@ def fitting(arrays: Sequence[Any], dim: int) -> list[Any]:
     return [x for x in arrays if x.ndim == first.ndim]
 
 
-def expands(given: Sequence[int], old: Sequence[int], array: Any) -> None:
+def expands(given: Sequence[int], old: Sequence[int], array: jax.Array) -> None:
     """Refuse sizes to which an array cannot be broadcast."""
     if len(given) < array.ndim:
         raise RuntimeError(f"expand({type_name(array.dtype)}Tensor{{{list(array.shape)}}}, size={list(given)}): the "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -16,11 +14,11 @@ from dualrev.eager.ops.checks import broadcast, same_dtype
 from dualrev.eager.ops.registry import both, function
 
 _REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
-Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[attr-defined]
-Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[attr-defined]
+Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[assignment, misc]
+Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[assignment, misc]
 
 
-def _parts(x: Any, y: Any, cartesian: bool) -> Any:
+def _parts(x: jax.Array, y: jax.Array, cartesian: bool) -> jax.Array:
     if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (x, y)):
         raise RuntimeError(f"Expected both inputs to be Half, Float or Double tensors but got {dtypes.type_name(x.dtype)} and "
                            f"{dtypes.type_name(y.dtype)}\nconvert them first: x.float()")

@@ -11,17 +11,18 @@ import numpy as np
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import DType
+from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from
 from dualrev.eager.ops.creation import array_from, finished
 from dualrev.eager.ops.registry import FUNCTIONS, method
-from dualrev.eager.ops.shapes import Size
 
 _SIZE = [Signature("tuple of ints size, *, torch.device device = None")]
 _DATA = [Signature("*, torch.device device = None"), Signature("Any data, *, torch.device device = None")]
 
 
-def _array_for(args: tuple[Any, ...], kwargs: dict[str, Any], dtype: Any = None) -> Any:
+def _array_for(args: tuple[object, ...], kwargs: dict[str, Any], dtype: DType | None = None) -> jax.Array:
     """The array of ``Tensor(...)``: zeros of a shape that integers give, or data."""
     first = args[0] if args else None
     if isinstance(first, int) or "size" in kwargs or len(args) > 1 or isinstance(first, Size):
@@ -53,7 +54,7 @@ def __init__(self: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: N807
 class _OfType(type):
     """The tensors of a dtype: ``isinstance`` asks for it, and a call makes one."""
 
-    wanted: Any
+    wanted: dtypes.dtype
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, Tensor) and instance.dtype == cls.wanted

@@ -11,25 +11,27 @@ import numpy as np
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType, Scalar
 from dualrev.eager.core.dtypes import device_of, jax_device, numpy_of
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import data_of
+from dualrev.eager.ops.arguments import memory_format
 from dualrev.eager.ops.registry import both, method
 
 # ------------------------------------------------------------------------------------------------------------- taking out
 
-Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[attr-defined]
-Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[attr-defined]
-Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[attr-defined]
-Tensor.is_cpu = property(lambda self: self.device.type == "cpu")  # type: ignore[attr-defined]
-Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[attr-defined]
-Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[attr-defined]
+Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[assignment]
+Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[assignment]
+Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[assignment]
+Tensor.is_cpu = property(lambda self: self.device.type == "cpu")  # type: ignore[assignment]
+Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[assignment]
+Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[assignment]
 
 
-def _set_data(self: Tensor, value: Any) -> None:
+def _set_data(self: Tensor, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
     if value._storage is self._storage:
@@ -43,7 +45,7 @@ def _set_data(self: Tensor, value: Any) -> None:
         self._counter.version -= 1
 
 
-Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[attr-defined]
+Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[assignment, misc]
 
 
 def _known(self: Tensor, what: str) -> np.ndarray:
@@ -55,7 +57,7 @@ def _known(self: Tensor, what: str) -> np.ndarray:
 
 
 @method
-def item(self: Tensor) -> Any:
+def item(self: Tensor) -> Scalar:
     """The only entry as a Python number."""
     values = _known(self, "item()")
     if values.size != 1:
@@ -77,8 +79,8 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     return np.array(_known(self, "numpy()"))
 
 
-Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
-Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[attr-defined]
+Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[assignment]
+Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[arg-type, method-assign]
 
 
 def _number(self: Tensor) -> Any:
@@ -88,10 +90,10 @@ def _number(self: Tensor) -> Any:
     return _known(self, "a Python number").item()
 
 
-Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[attr-defined]
-Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
-Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
-Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[attr-defined]
+Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[arg-type, method-assign]
+Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[arg-type, method-assign]
+Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[arg-type, method-assign]
+Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[arg-type, method-assign]
 
 
 def _truth(self: Tensor) -> bool:
@@ -102,7 +104,7 @@ def _truth(self: Tensor) -> bool:
     return bool(_known(self, "a condition"))
 
 
-Tensor.__bool__ = _truth  # type: ignore[attr-defined]
+Tensor.__bool__ = _truth  # type: ignore[assignment, method-assign]
 
 
 @method
@@ -119,7 +121,7 @@ def element_size(self: Tensor) -> int:
 
 
 @both
-def is_tensor(obj: Any) -> bool:
+def is_tensor(obj: object) -> bool:
     """Whether it is a tensor."""
     return isinstance(obj, Tensor)
 
@@ -135,8 +137,8 @@ _put = family("ToCopy", lambda x, target: jax.device_put(x, target))
 
 
 @method
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
-       memory_format: Any = None, tensor: Any = None) -> Tensor:
+def to(self: Tensor, *args: object, dtype: DType | None = None, device: Device | None = None, non_blocking: bool = False,
+       copy: bool = False, memory_format: memory_format | None = None, tensor: Tensor | None = None) -> Tensor:
     """The tensor with another dtype or on another device, or with those of another tensor; itself if it has both already."""
     flags = [a for a in args if isinstance(a, bool)]
     copy = copy or (len(flags) > 1 and flags[1])
@@ -158,7 +160,7 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
     return result.clone() if copy and result is self else result
 
 
-def _to(name: str, dtype: Any) -> None:
+def _to(name: str, dtype: DType) -> None:
     setattr(Tensor, name, lambda self, memory_format=None: self.to(dtype))
 
 
@@ -166,12 +168,12 @@ for _name in ("double", "half", "bfloat16", "long", "short"):
     _to(_name, getattr(dtypes, _name))
 for _name, _dtype in dict(float=dtypes.float32, int=dtypes.int32, bool=dtypes.bool).items():
     _to(_name, _dtype)
-Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[attr-defined]
-Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[attr-defined]
+Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[method-assign]
+Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[method-assign]
 
 
 @method
-def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+def cuda(self: Tensor, device: Device | None = None, non_blocking: bool = False, memory_format: memory_format | None = None) -> Tensor:
     """On a GPU."""
     return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Operand, Tensor
 from dualrev.eager.graph.views import detached
+from dualrev.eager.ops.arguments import memory_format
 from dualrev.eager.ops.registry import both, method
 
 CLONE = Op("Clone", lambda x: jnp.copy(x))
@@ -19,13 +18,13 @@ CLONE = Op("Clone", lambda x: jnp.copy(x))
 # ----------------------------------------------------------------------------------------------------- copies and cutting
 
 @both
-def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:  # noqa: A002
+def clone(input: Tensor, *, memory_format: memory_format | None = None) -> Tensor:  # noqa: A002
     """A copy with a storage of its own; its derivative is the identity."""
     return apply(CLONE, (input,))
 
 
-Tensor.contiguous = lambda self, memory_format=None: self  # type: ignore[attr-defined]
-Tensor.is_contiguous = lambda self, memory_format=None: True  # type: ignore[attr-defined]
+Tensor.contiguous = lambda self, memory_format=None: self  # type: ignore[assignment, method-assign, return-value]
+Tensor.is_contiguous = lambda self, memory_format=None: True  # type: ignore[method-assign]
 
 
 @both
@@ -61,7 +60,7 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 @method
-def fill_(self: Tensor, value: Any) -> Tensor:
+def fill_(self: Tensor, value: Operand) -> Tensor:
     """Make all entries equal to a number."""
     return change(self, _FILL, (value,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,15 +13,17 @@ import numpy as np
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.dtypes import jax_device, numpy_of
 from dualrev.eager.core.modes import mode
-from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
+from dualrev.eager.graph.tensor import Operand, Tensor, array_of, described, wrap
 from dualrev.eager.ops.arguments import OPTIONS, OUT, taking
 from dualrev.eager.ops.outputs import into
 from dualrev.eager.ops.registry import FUNCTIONS, function, method, renamed
 
 
-def finished(array: Any, requires_grad: bool = False, device: Any = None, out: Tensor | None = None, name: str = "") -> Tensor:
+def finished(array: jax.Array, requires_grad: bool = False, device: Device | None = None, out: Tensor | None = None,
+             name: str = "") -> Tensor:
     """A new leaf; or ``out``, with the array written into it."""
     device = dtypes.default_device() if device is None else device
     if device is not None and not isinstance(array, Tracer):
@@ -39,7 +42,7 @@ def finished(array: Any, requires_grad: bool = False, device: Any = None, out: T
     return t
 
 
-def dtype_for(dtype: Any, out: Tensor | None, otherwise: Any = None) -> Any:
+def dtype_for(dtype: DType | None, out: Tensor | None, otherwise: DType | None = None) -> np.dtype:
     """The array dtype that is asked for: ``dtype``, or that of ``out``, or ``otherwise``, by default the default float.
 
     Raises:
@@ -65,7 +68,7 @@ def _numbers(data: Any) -> Any:
     return data
 
 
-def _ragged(data: Any, dim: int) -> str | None:
+def _ragged(data: object, dim: int) -> str | None:
     """PyTorch's message about sequences of different lengths, or None."""
     if not isinstance(data, (list, tuple)):
         return None
@@ -76,11 +79,11 @@ def _ragged(data: Any, dim: int) -> str | None:
     return next((found for x in data if (found := _ragged(x, dim + 1))), None)
 
 
-def _leaves(data: Any) -> list[Any]:
+def _leaves(data: object) -> list[Any]:
     return list(itertools.chain.from_iterable(map(_leaves, data))) if isinstance(data, (list, tuple)) else [data]
 
 
-def array_from(data: Any, dtype: Any) -> Any:
+def array_from(data: Any, dtype: DType | None) -> jax.Array:
     """A new array of data, with the dtype that PyTorch infers if none is given.
 
     Raises:
@@ -113,7 +116,7 @@ def array_from(data: Any, dtype: Any) -> Any:
 
 @function
 @taking("Any data, *, torch.dtype dtype = None, torch.device device = None, bool pin_memory = False, bool requires_grad = False")
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, *, dtype: DType | None = None, device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """A new leaf with a copy of the data.
 
     Args:
@@ -134,7 +137,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     return finished(array_from(data, dtype), requires_grad, device)
 
 
-def _same(data: Any, dtype: Any, device: Any) -> Tensor | None:
+def _same(data: Any, dtype: DType | None, device: Device | None) -> Tensor | None:
     """The data, if it is a tensor of this dtype and on this device; otherwise None."""
     if isinstance(data, Tensor) and (dtype is None or array_of(data).dtype == numpy_of(dtype)) and (
             device is None or isinstance(array_of(data), Tracer) or jax_device(device) in array_of(data).devices()):
@@ -144,7 +147,7 @@ def _same(data: Any, dtype: Any, device: Any) -> Tensor | None:
 
 @function
 @taking("Any data, *, torch.dtype dtype = None, torch.device device = None")
-def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+def as_tensor(data: Any, *, dtype: DType | None = None, device: Device | None = None) -> Tensor:
     """The data as a tensor: a tensor of the same dtype and device stays itself."""
     same = _same(data, dtype, device)
     if same is not None:
@@ -154,7 +157,8 @@ def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
 
 @function
 @taking("Any obj, *, torch.dtype dtype = None, torch.device device = None, bool copy = None, bool requires_grad = False")
-def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+def asarray(obj: Any, *, dtype: DType | None = None, device: Device | None = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Tensor:
     """The data as a tensor: one of the same dtype and device stays itself, unless ``copy``.
 
     Raises:
@@ -182,7 +186,8 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 @method
 @taking("Any data, *, torch.dtype dtype = None, torch.layout layout = None, torch.device device = None, bool pin_memory = False, "
         "bool requires_grad = False", method=True)
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_tensor(self: Tensor, data: Any, *, dtype: DType | None = None, device: Device | None = None,
+               requires_grad: bool = False) -> Tensor:
     """A new leaf, of this one's dtype."""
     return finished(array_from(data, dtype or self.dtype), requires_grad, device)
 
@@ -194,7 +199,8 @@ _SIZE = f"tuple of ints size, *, {OUT}"
 
 @function
 @taking(_SIZE)
-def zeros(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None,
+          requires_grad: bool = False) -> Tensor:
     """Zeros.
 
     >>> from dualrev import eager as torch
@@ -206,21 +212,24 @@ def zeros(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, 
 
 @function
 @taking(_SIZE)
-def ones(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None,
+         requires_grad: bool = False) -> Tensor:
     """Ones."""
     return finished(jnp.ones(size, dtype_for(dtype, out)), requires_grad, device, out, "ones")
 
 
 @function
 @taking(f"tuple of ints size, *, torch.memory_format memory_format = None, {OUT}")
-def empty(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None,
+          requires_grad: bool = False) -> Tensor:
     """Zeros, in place of uninitialized entries."""
     return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "empty")
 
 
 @function
 @taking(f"tuple of ints size, tuple of ints stride, *, {OPTIONS}")
-def empty_strided(size: Any, stride: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: DType | None = None, device: Device | None = None,
+                  requires_grad: bool = False) -> Tensor:
     """As ``empty``: arrays of jax choose their order in memory."""
     if len(size) != len(stride):
         raise RuntimeError(f"mismatch in length of strides and shape\nthe shape is {list(size)}, the strides are {list(stride)}")
@@ -229,7 +238,8 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None, device: Any = No
 
 @function
 @taking(f"tuple of ints size, tuple of ints physical_layout, *, {OPTIONS}")
-def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], *, dtype: DType | None = None, device: Device | None = None,
+                   requires_grad: bool = False) -> Tensor:
     """As ``empty``: arrays of jax choose their order in memory."""
     if sorted(physical_layout) != list(range(len(size))):
         raise RuntimeError(f"Number of dimensions in size does not match the length of the physical_layout; {list(physical_layout)} is "
@@ -237,7 +247,7 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, device
     return empty(size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def _kind_of(fill_value: Any) -> Any:
+def _kind_of(fill_value: Operand) -> DType:
     if isinstance(fill_value, Tensor):
         return array_of(fill_value).dtype
     kind = np.asarray(fill_value).dtype.kind
@@ -246,7 +256,8 @@ def _kind_of(fill_value: Any) -> Any:
 
 @function
 @taking(f"tuple of ints size, Number fill_value, *, {OUT}")
-def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full(size: Sequence[int], fill_value: Operand, *, out: Tensor | None = None, dtype: DType | None = None,
+         device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """One number everywhere."""
     value = array_of(fill_value) if isinstance(fill_value, Tensor) else fill_value
     kind = dtype_for(dtype, out, _kind_of(fill_value))
@@ -259,7 +270,7 @@ def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, devi
 LIKE = f"torch.memory_format memory_format = None, {OPTIONS}"
 
 
-def like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:  # noqa: A002
+def like(input: Tensor, dtype: DType | None, device: Device | None) -> dict[str, Any]:  # noqa: A002
     """The dtype and device that are asked for, by default those of a tensor."""
     array = array_of(input)
     if device is None and not isinstance(array, Tracer) and jax.devices()[0] not in array.devices():
@@ -267,14 +278,15 @@ def like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:  # noqa: A00
     return {"dtype": dtype or input.dtype, "device": device}
 
 
-def _of_others(make: Any, name: str) -> None:
+def _of_others(make: Callable[..., Tensor], name: str) -> None:
     """Register ``name_like``, which takes the shape of a tensor, and the method ``new_name``, which takes its dtype."""
     value = ", Number fill_value" if name == "full" else ""
 
-    def of_shape(input: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:  # noqa: A002
+    def of_shape(input: Tensor, *, dtype: DType | None = None, device: Device | None = None, **rest: Operand) -> Tensor:  # noqa: A002
         return make(input.shape, **like(input, dtype, device), **rest)
 
-    def of_dtype(self: Tensor, size: Any, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
+    def of_dtype(self: Tensor, size: Sequence[int], *, dtype: DType | None = None, device: Device | None = None,
+                 **rest: Operand) -> Tensor:
         return make(size, **like(self, dtype, device), **rest)
 
     renamed(of_shape, f"{name}_like", f"As ``{name}``, with the shape and dtype of a tensor.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dualrev.eager.core.annotations import Dims
 
 
 def dim_of(dim: int, ndim: int) -> int:
@@ -17,7 +17,7 @@ def dim_of(dim: int, ndim: int) -> int:
     return dim % bound
 
 
-def dims_of(dim: Any, ndim: int) -> tuple[int, ...] | None:
+def dims_of(dim: Dims, ndim: int) -> tuple[int, ...] | None:
     """Dimensions counted from the front; None is all."""
     if dim is None or (isinstance(dim, (list, tuple)) and not dim):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax import lax
 
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
@@ -33,13 +34,13 @@ def _given(result: Tensor, out: Tensor | None, name: str) -> Tensor:
     return result if out is None else all_into(out, result, name)
 
 
-def _holds(condition: Any, error: str) -> None:
+def _holds(condition: bool | jax.Array, error: str) -> None:
     """Raise where a condition is known to be false."""
     if not isinstance(condition, Tracer) and not bool(np.all(np.asarray(condition))):
         raise RuntimeError(error)
 
 
-def _spread(x: Any, z: Any) -> Any:
+def _spread(x: float | jax.Array, z: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(x).astype(z.dtype), z.shape)
 
 
@@ -52,36 +53,35 @@ _POISSON = Op("Poisson", lambda rate, drawn: lax.stop_gradient(drawn.astype(rate
 @function
 @taking(f"Tensor mean, Tensor std, *, {_INTO}", f"Tensor mean, float std = 1, *, {_INTO}", f"float mean, Tensor std, *, {_INTO}",
         f"float mean, float std, tuple of ints size, *, {_INTO}, {OPTIONS}")
-def normal(mean: Any, std: Any = 1, size: Any = None, *, generator: Any = None, out: Any = None, dtype: Any = None,
-           device: Any = None, requires_grad: bool = False) -> Tensor:
+def normal(mean: float | Tensor, std: float | Tensor = 1, size: Sequence[int] | None = None, *, generator: Generator | None = None,
+           out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers: one for each entry of the means and standard deviations, or ``size`` of them."""
     _check_std(std)
     if size is not None:
         made = randn(size, generator=generator, out=out, dtype=dtype, device=device)
         return made.mul_(std).add_(mean).requires_grad_(requires_grad)
-    of = mean if isinstance(mean, Tensor) else std
-    floating(array_of(of).dtype, "normal_kernel_cpu")
     arrays = [array_of(x) for x in (mean, std) if isinstance(x, Tensor)]
+    floating(arrays[0].dtype, "normal_kernel_cpu")
     broadcast(*arrays)
-    z = wrap(draw("randn", np.broadcast_shapes(*[x.shape for x in arrays]), array_of(of).dtype, generator=generator))
+    z = wrap(draw("randn", np.broadcast_shapes(*[x.shape for x in arrays]), arrays[0].dtype, generator=generator))
     return _given(apply(_NORMAL, (mean, std, z)), out, "normal")
 
 
-def _check_std(std: Any, words: str = "normal expects std >= 0.0, but found std {}") -> None:
+def _check_std(std: float | Tensor, words: str = "normal expects std >= 0.0, but found std {}") -> None:
     if not isinstance(std, Tensor):
         _holds(std >= 0, words.format(_short(std)))
     elif not isinstance(array_of(std), Tracer):
         _holds(array_of(std) >= 0, "normal expects all elements of std >= 0.0")
 
 
-def _short(x: Any) -> str:
+def _short(x: object) -> str:
     """A number as C++ prints it."""
     return f"{x:g}" if isinstance(x, (int, float)) else str(x)
 
 
 @both
 @taking(f"Tensor input, *, {_INTO}", f"Tensor input, float p, *, {_DRAW}")
-def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None, out: Any = None) -> Tensor:  # noqa: A002
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Tensor | None = None) -> Tensor:  # noqa: A002
     """Bernoulli random numbers, with the probabilities in a tensor, or with probability ``p``."""
     array = array_of(input)
     if p is None:
@@ -91,7 +91,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None, o
     return finished(draw("bernoulli", array.shape, array.dtype, _probability("bernoulli_", p), generator=generator))
 
 
-def _probability(name: str, p: Any) -> float:
+def _probability(name: str, p: float) -> float:
     p = float(p)
     if not 0 <= p <= 1:
         raise RuntimeError(f"{name} expects p to be in [0, 1], but got p={_short(p)}")
@@ -100,7 +100,7 @@ def _probability(name: str, p: Any) -> float:
 
 @function
 @taking("Tensor input, torch.Generator generator = None")
-def poisson(input: Tensor, generator: Any = None) -> Tensor:  # noqa: A002
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:  # noqa: A002
     """Poisson random numbers of these rates."""
     rate = array_of(input)
     floating(rate.dtype, "poisson_cpu")
@@ -111,7 +111,8 @@ def poisson(input: Tensor, generator: Any = None) -> Tensor:  # noqa: A002
 
 @both
 @taking(f"Tensor input, int num_samples, bool replacement = False, *, {_INTO}")
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None, out: Any = None) -> Tensor:  # noqa: A002
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None,  # noqa: A002
+                out: Tensor | None = None) -> Tensor:
     """Indices drawn with the weights in each row, with or without replacement.
 
     Raises:
@@ -144,30 +145,30 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 _FILLED = family("Fill", lambda x, values: lax.stop_gradient(values.astype(x.dtype)))
 
 
-def _fill(t: Tensor, values: Any) -> Tensor:
+def _fill(t: Tensor, values: jax.Array) -> Tensor:
     return change(t, _FILLED(), (wrap(values),))
 
 
-def _draws(t: Tensor, kind: str, kernel: str, generator: Generator | None) -> Any:
+def _draws(t: Tensor, kind: str, kernel: str, generator: Generator | None) -> jax.Array:
     array = array_of(t)
     return draw(kind, array.shape, floating(array.dtype, kernel), generator=generator)
 
 
-def _fills(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _fills(signature: str) -> Callable[[Callable[..., jax.Array]], Callable[..., Tensor]]:
     """A decorator: a method that fills a tensor with the array that the function returns."""
-    def decorate(fun: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(fun: Callable[..., jax.Array]) -> Callable[..., Tensor]:
         @functools.wraps(fun)
         def filled(self: Tensor, **named: Any) -> Tensor:
             return _fill(self, fun(self, **named))
 
-        del filled.__wrapped__  # type: ignore[attr-defined]  # the function that is called has the method's arguments, not its
+        del filled.__wrapped__  # the function that is called has the method's arguments, not its
         return method(taking(f"{signature}, *, {_DRAW}", method=True)(filled))
 
     return decorate
 
 
 @_fills("float mean = 0.0, float std = 1.0")
-def normal_(self: Tensor, mean: Any = 0.0, std: Any = 1.0, generator: Any = None) -> Any:
+def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> jax.Array:
     """Normal random numbers, in place."""
     _check_std(std)
     z = _draws(self, "randn", "normal_kernel_cpu", generator)
@@ -175,7 +176,7 @@ def normal_(self: Tensor, mean: Any = 0.0, std: Any = 1.0, generator: Any = None
 
 
 @_fills("float from = 0.0, float to = 1.0")
-def uniform_(self: Tensor, to: Any = 1.0, generator: Any = None, **named: Any) -> Any:
+def uniform_(self: Tensor, to: float = 1.0, generator: Generator | None = None, **named: Any) -> jax.Array:
     """Uniform random numbers from ``from`` to ``to``, in place."""
     low = named.get("from", 0.0)
     u = _draws(self, "rand", "check_uniform_bounds", generator)
@@ -185,7 +186,7 @@ def uniform_(self: Tensor, to: Any = 1.0, generator: Any = None, **named: Any) -
 
 
 @_fills("float lambd = 1.0")
-def exponential_(self: Tensor, lambd: Any = 1.0, generator: Any = None) -> Any:
+def exponential_(self: Tensor, lambd: float = 1.0, generator: Generator | None = None) -> jax.Array:
     """Exponential random numbers of a rate, in place."""
     if lambd <= 0:
         raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={_short(lambd)}")
@@ -194,7 +195,7 @@ def exponential_(self: Tensor, lambd: Any = 1.0, generator: Any = None) -> Any:
 
 
 @_fills("float mean = 1.0, float std = 2.0")
-def log_normal_(self: Tensor, mean: Any = 1.0, std: Any = 2.0, generator: Any = None) -> Any:
+def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, generator: Generator | None = None) -> jax.Array:
     """Random numbers whose logarithms are normal, in place."""
     if std <= 0:
         raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={_short(std)}")
@@ -203,7 +204,7 @@ def log_normal_(self: Tensor, mean: Any = 1.0, std: Any = 2.0, generator: Any = 
 
 
 @_fills("float median = 0.0, float sigma = 1.0")
-def cauchy_(self: Tensor, median: Any = 0.0, sigma: Any = 1.0, generator: Any = None) -> Any:
+def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, generator: Generator | None = None) -> jax.Array:
     """Cauchy random numbers, in place."""
     if sigma <= 0:
         raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={_short(sigma)}")
@@ -212,7 +213,7 @@ def cauchy_(self: Tensor, median: Any = 0.0, sigma: Any = 1.0, generator: Any = 
 
 
 @_fills("float p")
-def geometric_(self: Tensor, p: Any, generator: Any = None) -> Any:
+def geometric_(self: Tensor, p: float, generator: Generator | None = None) -> jax.Array:
     """The number of trials until an event of probability ``p`` occurs, in place."""
     if not 0 < p < 1:
         raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={_short(p)}")
@@ -222,7 +223,7 @@ def geometric_(self: Tensor, p: Any, generator: Any = None) -> Any:
 
 @method
 @taking(f"Tensor p, *, {_DRAW}", f"float p = 0.5, *, {_DRAW}", method=True)
-def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
+def bernoulli_(self: Tensor, p: float | Tensor = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Bernoulli random numbers with one probability, or one for each entry, in place."""
     array = array_of(self)
     if isinstance(p, Tensor):
@@ -232,7 +233,7 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
 
 @method
 @taking(f"*, {_DRAW}", f"int to, *, {_DRAW}", f"int from, int? to, *, {_DRAW}", method=True)
-def random_(self: Tensor, to: Any = None, generator: Any = None, **named: Any) -> Tensor:
+def random_(self: Tensor, to: int | None = None, generator: Generator | None = None, **named: Any) -> Tensor:
     """Integers from ``from`` (0) up to, and without, ``to``, by default the largest that the dtype holds exactly; in place."""
     array = array_of(self)
     if to is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core.annotations import Dims
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
@@ -22,18 +22,18 @@ _arg = family("Argmax", lambda x, dim, keep, largest: (jnp.argmax if largest els
 
 
 @both
-def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A002
+def amax(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:  # noqa: A002
     """The largest entry; equal ones share the gradient."""
     return apply(_amax(dims_of(dim, input.ndim), keepdim), (input,))
 
 
 @both
-def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A002
+def amin(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:  # noqa: A002
     """The smallest entry; equal ones share the gradient."""
     return apply(_amin(dims_of(dim, input.ndim), keepdim), (input,))
 
 
-def _extreme(x: Any, dim: int, keep: bool, largest: bool) -> Any:
+def _extreme(x: jax.Array, dim: int, keep: bool, largest: bool) -> tuple[jax.Array, jax.Array]:
     if x.ndim == 0:
         return x, jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
     places = (jnp.argmax if largest else jnp.argmin)(x, dim, keepdims=True)
@@ -45,7 +45,7 @@ _max_dim = family("Max", lambda x, dim, keep: _extreme(x, dim, keep, True), many
 _min_dim = family("Min", lambda x, dim, keep: _extreme(x, dim, keep, False), many=True)
 
 
-def _some(x: Any, name: str, kind: type[Exception] = RuntimeError, more: str = "") -> Any:
+def _some(x: jax.Array, name: str, kind: type[Exception] = RuntimeError, more: str = "") -> jax.Array:
     """The array, if it is not empty."""
     if x.size == 0:
         raise kind(f"{name}(): Expected reduction dim to be specified for input.numel() == 0.{more}\nthe shape is {list(x.shape)}")
@@ -57,20 +57,22 @@ _MAX, _MIN = Op("Max:1", lambda x: jnp.max(_some(x, "max", more=_MORE))), Op("Mi
 
 
 @both
-def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:  # noqa: A001, A002
+def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *,  # noqa: A001, A002
+        other: Tensor | None = None) -> Tensor | values_indices:
     """The largest entry; with ``dim``, ``(values, indices)`` along it; with a tensor, the larger of each pair."""
     if isinstance(dim, Tensor) or other is not None:
-        return input.maximum(dim if other is None else other)
+        return input.maximum(dim if other is None else other)  # type: ignore[arg-type]
     if dim is None:
         return apply(_MAX, (input,))
     return values_indices(*apply(_max_dim(dim_of(dim, input.ndim), keepdim), (input,)))
 
 
 @both
-def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:  # noqa: A001, A002
+def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *,  # noqa: A001, A002
+        other: Tensor | None = None) -> Tensor | values_indices:
     """The smallest entry; with ``dim``, ``(values, indices)`` along it; with a tensor, the smaller of each pair."""
     if isinstance(dim, Tensor) or other is not None:
-        return input.minimum(dim if other is None else other)
+        return input.minimum(dim if other is None else other)  # type: ignore[arg-type]
     if dim is None:
         return apply(_MIN, (input,))
     return values_indices(*apply(_min_dim(dim_of(dim, input.ndim), keepdim), (input,)))
@@ -91,13 +93,13 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 _sort = family("Sort", lambda x, dim, descending, stable: _sorted(x, dim, descending), many=True)
 
 
-def _sorted(x: Any, dim: int, descending: bool) -> Any:
+def _sorted(x: jax.Array, dim: int, descending: bool) -> tuple[jax.Array, jax.Array]:
     order = jnp.argsort(x, dim, descending=descending)
     return jnp.take_along_axis(x, order, dim), order
 
 
 @both
-def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:  # noqa: A002
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> values_indices:  # noqa: A002
     """``(values, indices)`` of the sorted entries."""
     return values_indices(*apply(_sort(dim_of(dim, input.ndim), descending, stable), (input,)))
 
@@ -109,7 +111,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 
 @both
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:  # noqa: A002
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> values_indices:  # noqa: A002
     """``(values, indices)`` of the ``k`` largest entries."""
     values, indices = sort(input, dim, largest)
     return values_indices(values.narrow(dim, 0, k), indices.narrow(dim, 0, k))

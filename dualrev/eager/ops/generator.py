@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.inplace import write
@@ -19,7 +19,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 class Generator:
     """A source of random numbers: a key that each draw replaces."""
 
-    def __init__(self, device: Any = "cpu"):
+    def __init__(self, device: Device = "cpu"):
         self.device = dtypes.device(device)
         self._state: Tensor | None = None
         self._seed = 0
@@ -61,7 +61,7 @@ class Generator:
                 self._state = wrap(jax.random.PRNGKey(self._seed))
         return self._state
 
-    def key(self) -> Any:
+    def key(self) -> jax.Array:
         """A new key; under ``vmap``, one for all examples or one for each, by its ``randomness``."""
         for randomness, _ in mode.examples:
             if randomness == "error":

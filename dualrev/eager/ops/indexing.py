@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import types
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
+from dualrev.eager.core.annotations import Number, Scalar
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
+from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, described, wrap
 from dualrev.eager.graph.views import view
 from dualrev.eager.ops.checks import first_outside
 from dualrev.eager.ops.dimensions import dim_of
@@ -21,13 +25,16 @@ from dualrev.eager.ops.registry import both, method
 
 #: Stands in a static index for an array, which is an operand.
 _HERE = "array"
+#: A part of an index without its arrays: a number, None, an ellipsis, a place for an array, or the bounds of a slice.
+Part: TypeAlias = int | str | types.EllipsisType | tuple[object, ...] | None
+Static: TypeAlias = tuple[Part, ...]
 
 
-def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], list[Any], bool]:
+def _frozen(index: object, ndim: int, shape: tuple[int, ...]) -> tuple[Static, list[jax.Array], bool]:
     """An index as ``(static part, arrays in it, whether it only slices)``."""
     parts = index if isinstance(index, tuple) else (index,)
-    static: list[Any] = []
-    arrays: list[Any] = []
+    static: list[Part] = []
+    arrays: list[jax.Array] = []
     slices = True
     at = 0
     for part in parts:
@@ -87,7 +94,7 @@ def _frozen(index: Any, ndim: int, shape: tuple[int, ...]) -> tuple[tuple[Any, .
     return tuple(static), arrays, slices
 
 
-def _thawed(static: tuple[Any, ...], arrays: Any) -> Any:
+def _thawed(static: Static, arrays: Iterable[jax.Array]) -> tuple[Any, ...]:
     values = iter(arrays)
     return tuple([next(values) if p is _HERE or p == _HERE else slice(*p[1:]) if isinstance(p, tuple) else p for p in static])
 
@@ -97,7 +104,7 @@ _select = family("Select", lambda x, static: x[_thawed(static, ())])
 _index = family("Index", lambda x, *rest: x[_thawed(rest[-1], rest[:-1])])
 
 
-def _put_at(x: Any, value: Any, *rest: Any, adds: bool = False) -> Any:
+def _put_at(x: jax.Array, value: Number, *rest: Any, adds: bool = False) -> jax.Array:
     at = x.at[_thawed(rest[-1], rest[:-1])]
     value = value.astype(x.dtype) if hasattr(value, "astype") else value
     return at.add(value) if adds else at.set(value)
@@ -108,7 +115,7 @@ _add_at = family("IndexPut", lambda *a: _put_at(*a, adds=True))
 
 
 @method
-def __getitem__(self: Tensor, index: Any) -> Tensor:  # noqa: N807
+def __getitem__(self: Tensor, index: Index) -> Tensor:  # noqa: N807
     x = array_of(self)
     static, arrays, slices = _frozen(index, x.ndim, x.shape)
     if slices:
@@ -117,7 +124,7 @@ def __getitem__(self: Tensor, index: Any) -> Tensor:  # noqa: N807
 
 
 @method
-def __setitem__(self: Tensor, index: Any, value: Any) -> None:  # noqa: N807
+def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N807
     x = array_of(self)
     static, arrays, slices = _frozen(index, x.ndim, x.shape)
     if slices and mode.grad and self._requires_grad and self._node is None and self._view is None:
@@ -127,7 +134,7 @@ def __setitem__(self: Tensor, index: Any, value: Any) -> None:  # noqa: N807
 
 
 @method
-def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
+def index_put_(self: Tensor, indices: Iterable[Tensor], values: Operand, accumulate: bool = False) -> Tensor:
     """Write, or add, values at indices."""
     static, arrays, _ = _frozen(tuple(indices), self.ndim, self.shape)
     return change(self, (_add_at if accumulate else _set)(static), (values, *arrays))
@@ -139,13 +146,13 @@ _gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(
 _index_select = family("IndexSelect", lambda x, index, dim: jnp.take(x, index, dim))
 
 
-def _scatter_at(index: Any, dim: int) -> tuple[Any, ...]:
+def _scatter_at(index: jax.Array, dim: int) -> tuple[jax.Array, ...]:
     places = list(jnp.meshgrid(*[jnp.arange(n) for n in index.shape], indexing="ij"))
     places[dim] = index
     return tuple(places)
 
 
-def _sources(index: Any, src: Any, x: Any) -> Any:
+def _sources(index: jax.Array, src: Number, x: jax.Array) -> jax.Array:
     src = jnp.asarray(src, x.dtype)
     return src if src.ndim == 0 else src[tuple([slice(0, n) for n in index.shape])]
 
@@ -195,7 +202,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
     return apply(_index_select(d), (input, index))
 
 
-def _to_write(src: Any, value: Any, reduce: str | None) -> Any:
+def _to_write(src: Operand | None, value: Scalar | None, reduce: str | None) -> Operand | None:
     """The tensor or number to scatter."""
     if reduce is not None:
         raise NotImplementedError(f"scatter(): reduce={reduce!r} is not offered\nscatter_add adds")
@@ -205,7 +212,8 @@ def _to_write(src: Any, value: Any, reduce: str | None) -> Any:
 
 
 @both
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:  # noqa: A002
+def scatter(input: Tensor, dim: int, index: Tensor, src: Operand | None = None, *, value: Scalar | None = None,  # noqa: A002
+            reduce: str | None = None) -> Tensor:
     """A copy with values written at indices along a dimension."""
     return apply(_scatter(_along(input, dim, index)), (input, index, _to_write(src, value, reduce)))
 
@@ -217,7 +225,8 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor: 
 
 
 @method
-def scatter_(self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
+def scatter_(self: Tensor, dim: int, index: Tensor, src: Operand | None = None, *, value: Scalar | None = None,
+             reduce: str | None = None) -> Tensor:
     """As ``scatter``, in place."""
     return change(self, _scatter(_along(self, dim, index)), (index, _to_write(src, value, reduce)))
 
@@ -241,7 +250,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
-def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:  # noqa: A002
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:  # noqa: A002
     """The indices of nonzero entries, one in each row; with ``as_tuple``, one tensor for each dimension."""
     found = [jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))]
     return tuple([wrap(i) for i in found]) if as_tuple else wrap(jnp.stack(found, 1))

@@ -45,7 +45,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def _each(name: str, doc: str, fun: Callable[[Tensor], Tensor]) -> None:
-    def of_each(*tensors: Any) -> Any:
+    def of_each(*tensors: Any) -> Tensor | tuple[Tensor, ...]:
         given = tensors[0] if len(tensors) == 1 else tensors
         return tuple([fun(x) for x in given]) if isinstance(given, (tuple, list)) else fun(given)
 

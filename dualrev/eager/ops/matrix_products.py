@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,7 +16,7 @@ from dualrev.eager.ops.checks import same_dtype
 from dualrev.eager.ops.registry import alias, both, function
 
 
-def _fits(name: str, a: Any, b: Any) -> None:
+def _fits(name: str, a: jax.Array, b: jax.Array) -> None:
     if a.shape[-1] != b.shape[-2]:
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, a.shape))} and "
                            f"{'x'.join(map(str, b.shape))})\nthe last size of the first must be the first of the second, in {name}")
@@ -23,7 +25,7 @@ def _fits(name: str, a: Any, b: Any) -> None:
 _DTYPES = "expected m1 and m2 to have the same dtype, but got: {} != {}"
 
 
-def _mm_of(a: Any, b: Any) -> Any:
+def _mm_of(a: jax.Array, b: jax.Array) -> jax.Array:
     if a.ndim != 2 or b.ndim != 2:
         raise RuntimeError(f"{'self' if a.ndim != 2 else 'mat2'} must be a matrix\nmm takes two matrices, not {a.ndim}-D and "
                            f"{b.ndim}-D; torch.matmul takes more")
@@ -32,7 +34,7 @@ def _mm_of(a: Any, b: Any) -> Any:
     return jnp.matmul(a, b)
 
 
-def _matmul_of(a: Any, b: Any) -> Any:
+def _matmul_of(a: jax.Array, b: jax.Array) -> jax.Array:
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
     if a.ndim >= 2 and b.ndim >= 2:
@@ -47,12 +49,12 @@ def _matmul_of(a: Any, b: Any) -> Any:
     return jnp.matmul(a, b)
 
 
-def _bmm_refusal(expected: list[int], got: list[int], a: Any, b: Any) -> None:
+def _bmm_refusal(expected: list[int], got: list[int], a: jax.Array, b: jax.Array) -> None:
     raise RuntimeError(f"Expected size for first two dimensions of batch2 tensor to be: {expected} but got: {got}.\n"
                        f"the shapes are {list(a.shape)} and {list(b.shape)}")
 
 
-def _bmm_of(a: Any, b: Any) -> Any:
+def _bmm_of(a: jax.Array, b: jax.Array) -> jax.Array:
     for i, x in enumerate((a, b)):
         if x.ndim != 3:
             raise RuntimeError(f"batch{i + 1} must be a 3D tensor\nbmm takes two batches of matrices, not {a.ndim}-D and {b.ndim}-D; "
@@ -62,7 +64,7 @@ def _bmm_of(a: Any, b: Any) -> Any:
     return _matmul_of(a, b)
 
 
-def _dot_of(a: Any, b: Any) -> Any:
+def _dot_of(a: jax.Array, b: jax.Array) -> jax.Array:
     if a.ndim != 1 or b.ndim != 1:
         raise RuntimeError(f"1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
     if a.shape != b.shape:
@@ -88,8 +90,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     return apply(op, (input, other))
 
 
-Tensor.__matmul__ = matmul  # type: ignore[operator]
-Tensor.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[operator]
+Tensor.__matmul__ = matmul  # type: ignore[assignment, method-assign]
+Tensor.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[arg-type, method-assign]
 
 
 @both
@@ -136,12 +138,12 @@ _INNER = Op("Inner", jnp.inner)
 
 
 @both
-def inner(input: Any, other: Any) -> Tensor:  # noqa: A002
+def inner(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     """Inner products over the last dimensions of two tensors."""
     return apply(_INNER, (input, other))
 
 
-def _einsum_of(*args: Any) -> Any:
+def _einsum_of(*args: Any) -> jax.Array:
     *arrays, equation = args
     seen: dict[str, int] = {}
     for i, (letters, x) in enumerate(zip(equation.partition("->")[0].replace(" ", "").split(","), arrays, strict=False)):
@@ -160,7 +162,7 @@ _kron = Op("Kron", jnp.kron)
 
 
 @function
-def einsum(equation: str, *operands: Any) -> Tensor:
+def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
     """A sum of products in Einstein's notation."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     return apply(_einsum(equation), tensors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
@@ -13,8 +12,8 @@ from dualrev.eager.ops import binary
 from dualrev.eager.ops.binary import OPERANDS, OPS, is_operand
 
 
-def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
-    def run(self: Tensor, other: Any) -> Any:
+def _operator(op: Op) -> Callable[[Tensor, object], Tensor]:
+    def run(self: Tensor, other: object) -> Tensor:
         if isinstance(other, OPERANDS) or is_operand(other):
             return apply(op, (self, other))
         return NotImplemented
@@ -22,7 +21,7 @@ def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
     return run
 
 
-def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
+def _swapped(name: str) -> Callable[[Tensor, object], Tensor]:
     """The operator for a tensor on the right: it comes first in the graph, as PyTorch has it."""
     op = OPS[name]
     if name in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"):
@@ -30,8 +29,8 @@ def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
     return _operator(Op("Rsub:1" if name == "sub" else op.name, lambda x, y: op.fun(y, x)))
 
 
-def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
-    def run(self: Tensor, other: Any) -> Any:
+def _in_place(op: Op) -> Callable[[Tensor, object], Tensor]:
+    def run(self: Tensor, other: object) -> Tensor:
         return change(self, op, (other,)) if is_operand(other) else NotImplemented
 
     return run
@@ -47,10 +46,10 @@ for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor"
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
     setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
 Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
-Tensor.__neg__ = lambda self: self.neg()  # type: ignore[operator]
-Tensor.__pos__ = lambda self: self  # type: ignore[operator]
-Tensor.__abs__ = lambda self: self.abs()  # type: ignore[operator]
-Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[operator]
-Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[operator]
-Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[operator]
-Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[operator, misc]
+Tensor.__neg__ = lambda self: self.neg()  # type: ignore[attr-defined, method-assign]
+Tensor.__pos__ = lambda self: self  # type: ignore[assignment, method-assign, return-value]
+Tensor.__abs__ = lambda self: self.abs()  # type: ignore[attr-defined, method-assign]
+Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[attr-defined, method-assign]
+Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[attr-defined, method-assign]
+Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[arg-type, method-assign]
+Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[attr-defined, method-assign]

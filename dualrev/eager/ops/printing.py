@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of
 PRECISION, THRESHOLD, EDGE, WIDTH = 4, 1000, 3, 80
 
 
-def _formatter(values: np.ndarray) -> Any:
+def _formatter(values: np.ndarray) -> Callable[[Any], str]:
     """A function from an entry to text of fixed width."""
     kind = values.dtype.kind
     if kind == "b":
@@ -48,7 +49,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _lines(values: np.ndarray, write: Any, indent: int, is_short: bool) -> str:
+def _lines(values: np.ndarray, write: Callable[[Any], str], indent: int, is_short: bool) -> str:
     if values.ndim == 0:
         return write(values[()])
     n = len(values)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Number
 
 
-def broadcasting(fun: Callable[..., Any]) -> Callable[..., Any]:
+def broadcasting(fun: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A function of two arrays, promoted as PyTorch does; shapes that do not broadcast are refused in its words."""
-    def checked(x: Any, y: Any) -> Any:
+    def checked(x: Number, y: Number) -> jax.Array:
         a, b = getattr(x, "shape", ()), getattr(y, "shape", ())
         n = max(len(a), len(b))
         sizes = list(enumerate(zip((1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b, strict=True)))
@@ -23,7 +26,7 @@ def broadcasting(fun: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def promoted(x: Any, y: Any) -> tuple[Any, Any]:
+def promoted(x: Number, y: Number) -> tuple[Number, Number]:
     """Two operands, promoted where PyTorch's promotion differs from jax's.
 
     A Python float makes an integer tensor the default float, and a tensor without dimensions does not widen one with dimensions.
@@ -36,7 +39,7 @@ def _alike(kind: str, other: str) -> bool:
     return (kind == "c") == (other == "c") and other in "fcV"
 
 
-def _fitted(a: Any, b: Any) -> Any:
+def _fitted(a: Any, b: Any) -> Number:
     """One operand, promoted beside the other."""
     if not hasattr(a, "dtype"):
         return a

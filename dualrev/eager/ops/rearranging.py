@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 
+from dualrev.eager.core.annotations import Sizes
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
@@ -29,13 +29,13 @@ _diff = family("Diff", lambda x, n, dim: jnp.diff(x, n, dim))
 
 
 @method
-def repeat(self: Tensor, *sizes: Any) -> Tensor:
+def repeat(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
     """Repeat the tensor along each dimension."""
     return apply(_repeat(shape_of(sizes)), (self,))
 
 
 @both
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:  # noqa: A002
+def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None, *, output_size: int | None = None) -> Tensor:  # noqa: A002
     """Repeat each entry; with a tensor of counts, each by its own count, ``output_size`` in total."""
     if isinstance(repeats, Tensor) and repeats.numel() == 1:
         repeats = repeats.item()
@@ -52,13 +52,13 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
 
 
 @both
-def flip(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+def flip(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
     """Reverse the order of entries along dimensions."""
     return apply(_flip(shape_of(dims)), (input,))
 
 
 @both
-def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:  # noqa: A002
+def roll(input: Tensor, shifts: Sizes, dims: Sizes | None = None) -> Tensor:  # noqa: A002
     """Shift entries along dimensions, cyclically."""
     return apply(_roll(shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int)
                        else tuple(dims)), (input,))
@@ -83,13 +83,13 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
 
 
 @both
-def tile(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+def tile(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
     """Repeat the tensor along each dimension."""
     return apply(_tile(tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else dims), (input,))
 
 
 @both
-def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:  # noqa: A002
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:  # noqa: A002
     """Rotate by a quarter turn, ``k`` times."""
     return apply(_rot(k, tuple(dims)), (input,))
 

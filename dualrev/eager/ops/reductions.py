@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Dims, DType
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -16,11 +18,11 @@ from dualrev.eager.ops.registry import both
 from dualrev.eager.ops.unary import abs_of
 
 
-def _float(x: Any, dtype: Any) -> Any:
+def _float(x: jax.Array, dtype: np.dtype | None) -> jax.Array:
     return x if dtype is None else x.astype(dtype)
 
 
-def _integers(x: Any) -> Any:
+def _integers(x: jax.Array) -> jax.Array:
     # Integers and truth values are summed in the widest integer dtype.
     return x.astype(jax.dtypes.canonicalize_dtype(jnp.int64)) if x.dtype.kind in "biu" else x
 
@@ -39,12 +41,12 @@ _cumsum = family("Cumsum", lambda x, dim, dtype: jnp.cumsum(_float(_integers(x),
 _cumprod = family("Cumprod", lambda x, dim, dtype: jnp.cumprod(_float(_integers(x), dtype), dim))
 
 
-def _dtype(dtype: Any) -> Any:
+def _dtype(dtype: DType | None) -> np.dtype | None:
     return None if dtype is None else dtypes.numpy_of(dtype)
 
 
 @both
-def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A001, A002
+def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A001, A002
     """The sum of the entries, of all or along dimensions.
 
     >>> from dualrev import eager as torch
@@ -55,7 +57,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 
 
 @both
-def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The mean of the entries, of all or along dimensions."""
     if dtype is None and not jnp.issubdtype(array_of(input).dtype, jnp.inexact):
         raise RuntimeError("mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
@@ -64,62 +66,62 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 @both
-def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The product of the entries, of all or along a dimension."""
     return apply(_prod(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
 
 
-def _correction(unbiased: Any, correction: Any) -> int:
+def _correction(unbiased: bool | None, correction: int | None) -> int:
     return correction if correction is not None else int(bool(unbiased))
 
 
 @both
-def var(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
+def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
     """The variance; the divisor is the number of entries minus ``correction``, 1 by default."""
     if isinstance(dim, bool):
-        dim, unbiased = None, dim
+        unbiased, dim = dim, None
     return apply(_var(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
 
 
 @both
-def std(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
+def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
     """The standard deviation; ``correction`` as of ``var``."""
     if isinstance(dim, bool):
-        dim, unbiased = None, dim
+        unbiased, dim = dim, None
     return apply(_std(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
 
 
 @both
-def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:  # noqa: A002
+def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:  # noqa: A002
     """The logarithm of the sum of exponentials."""
     return apply(_logsumexp(dims_of(dim, input.ndim), keepdim), (input,))
 
 
 @both
-def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A001, A002
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:  # noqa: A001, A002
     """Whether all entries are true."""
     return apply(_all(dims_of(dim, input.ndim), keepdim), (input,))
 
 
 @both
-def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A001, A002
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:  # noqa: A001, A002
     """Whether any entry is true."""
     return apply(_any(dims_of(dim, input.ndim), keepdim), (input,))
 
 
 @both
-def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The cumulative sum."""
     return apply(_cumsum(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
 @both
-def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The cumulative product."""
     return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
-def _norm_of(x: Any, p: Any, dim: Any, keep: bool) -> Any:
+def _norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
     if x.dtype.kind in "biu":
         raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
                            f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")
@@ -143,13 +145,13 @@ _norm = family("LinalgVectorNorm", _norm_of)
 
 
 @both
-def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def norm(input: Tensor, p: float | str | None = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The p-norm of all entries together, or along dimensions."""
     return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim), (input if dtype is None else input.to(dtype),))
 
 
 @both
-def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:  # noqa: A002
     """The number of nonzero entries, of all or along dimensions."""
     return input.ne(0).sum(dim)
 
@@ -158,18 +160,18 @@ _nansum = family("Nansum", lambda x, dim, keep: jnp.nansum(x, dim, keepdims=keep
 _nanmean = family("Nanmean", lambda x, dim, keep: jnp.nanmean(x, dim, keepdims=keep))
 
 
-def _as(input: Tensor, dtype: Any) -> Tensor:  # noqa: A002
+def _as(input: Tensor, dtype: DType | None) -> Tensor:  # noqa: A002
     return input if dtype is None else input.to(dtype)
 
 
 @both
-def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The sum of the entries that are not NaN."""
     return apply(_nansum(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
 
 
 @both
-def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The mean of the entries that are not NaN."""
     return apply(_nanmean(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
 

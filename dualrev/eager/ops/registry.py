@@ -44,14 +44,14 @@ def alias(name: str, fun: Callable[..., Any]) -> None:
         setattr(Tensor, name, fun)
 
 
-def renamed(fun: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
+def renamed(fun: F, name: str, doc: str) -> F:
     """The function, under a name and with a docstring."""
     fun.__name__ = fun.__qualname__ = name
     fun.__doc__ = doc
     return fun
 
 
-def unary(name: str, op: Op) -> Callable[[Any], Tensor]:
+def unary(name: str, op: Op) -> Callable[[Tensor], Tensor]:
     """Register an operation on one tensor as a function, a method and an in-place method."""
     def entrywise(input: Tensor) -> Tensor:  # noqa: A002
         if not isinstance(input, Tensor):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.caches import caches
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.arguments import OUT, taking
@@ -48,7 +51,7 @@ def set_rng_state(new_state: Tensor) -> None:
 
 
 @caches.memoized
-def _drawer(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any) -> Any:
+def _drawer(kind: str, shape: tuple[int, ...], dtype: np.dtype, *bounds: Any) -> Callable[[jax.Array], jax.Array]:
     """A compiled function from a key to random values."""
     draws = dict(
         rand=lambda key: _uniform(key, shape, dtype),
@@ -63,19 +66,19 @@ def _drawer(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any) -> Any:
     return caches.jit(draws[kind], inline=True)
 
 
-def _uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     if not jnp.issubdtype(dtype, jnp.complexfloating):
         return jax.random.uniform(key, shape, dtype)
     parts = jax.random.uniform(key, (2, *shape), jnp.finfo(dtype).dtype)
     return lax.complex(parts[0], parts[1])
 
 
-def draw(kind: str, shape: tuple[int, ...], dtype: Any, *bounds: Any, generator: Generator | None = None) -> Any:
+def draw(kind: str, shape: Sequence[int], dtype: np.dtype, *bounds: Any, generator: Generator | None = None) -> jax.Array:
     """An array of random values of a kind that ``_drawer`` lists."""
     return _drawer(kind, tuple(shape), dtype, *bounds)((generator or default_generator).key())
 
 
-def floating(dtype: Any, kernel: str) -> Any:
+def floating(dtype: np.dtype, kernel: str) -> np.dtype:
     """The dtype, if it is a float; the refusal names PyTorch's kernel.
 
     Raises:
@@ -87,7 +90,7 @@ def floating(dtype: Any, kernel: str) -> Any:
     return dtype
 
 
-def whole(shape: tuple[int, ...], dtype: Any, low: int, high: int, generator: Generator | None) -> Any:
+def whole(shape: Sequence[int], dtype: np.dtype, low: int, high: int, generator: Generator | None) -> jax.Array:
     """Random integers from ``low`` up to, and without, ``high``.
 
     Raises:
@@ -119,8 +122,8 @@ def _with_and_without(before: str, after: str) -> tuple[str, str]:
 
 @function
 @taking(*_with_and_without("tuple of ints size", OUT))
-def rand(size: Any, *, generator: Any = None, out: Any = None, dtype: Any = None, device: Any = None,
-         requires_grad: bool = False) -> Tensor:
+def rand(size: Sequence[int], *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
+         device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers from 0 to 1."""
     kind = floating(dtype_for(dtype, out), "check_uniform_bounds")
     return finished(draw("rand", size, kind, generator=generator), requires_grad, device, out, "rand")
@@ -128,8 +131,8 @@ def rand(size: Any, *, generator: Any = None, out: Any = None, dtype: Any = None
 
 @function
 @taking(*_with_and_without("tuple of ints size", OUT))
-def randn(size: Any, *, generator: Any = None, out: Any = None, dtype: Any = None, device: Any = None,
-          requires_grad: bool = False) -> Tensor:
+def randn(size: Sequence[int], *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
+          device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers.
 
     >>> from dualrev import eager as torch
@@ -142,8 +145,8 @@ def randn(size: Any, *, generator: Any = None, out: Any = None, dtype: Any = Non
 
 @function
 @taking(*_with_and_without("int high, tuple of ints size", OUT), *_with_and_without("int low, int high, tuple of ints size", OUT))
-def randint(high: int, size: Any, low: int = 0, *, generator: Any = None, out: Any = None, dtype: Any = None, device: Any = None,
-            requires_grad: bool = False) -> Tensor:
+def randint(high: int, size: Sequence[int], low: int = 0, *, generator: Generator | None = None, out: Tensor | None = None,
+            dtype: DType | None = None, device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Random integers from ``low`` (0) up to, and without, ``high``."""
     kind = dtype_for(dtype, out, dtypes.int64)
     return finished(whole(size, kind, low, high, generator), requires_grad, device, out, "randint")
@@ -151,8 +154,8 @@ def randint(high: int, size: Any, low: int = 0, *, generator: Any = None, out: A
 
 @function
 @taking(*_with_and_without("int n", OUT))
-def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
+             device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """A random permutation of the integers below ``n``."""
     if n < 0:
         raise RuntimeError(f"Trying to create tensor with negative dimension {n}: [{n}]")
@@ -162,14 +165,16 @@ def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = Non
 
 @function
 @taking(*_with_and_without("Tensor input", LIKE))
-def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # noqa: A002
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: DType | None = None, device: Device | None = None,  # noqa: A002
+              requires_grad: bool = False) -> Tensor:
     """As ``rand``, with the shape and dtype of a tensor."""
     return rand(input.shape, generator=generator, **like(input, dtype, device), requires_grad=requires_grad)
 
 
 @function
 @taking(*_with_and_without("Tensor input", LIKE))
-def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:  # noqa: A002
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: DType | None = None, device: Device | None = None,  # noqa: A002
+               requires_grad: bool = False) -> Tensor:
     """As ``randn``, with the shape and dtype of a tensor."""
     return randn(input.shape, generator=generator, **like(input, dtype, device), requires_grad=requires_grad)
 
@@ -177,7 +182,7 @@ def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None, devic
 @function
 @taking(*_with_and_without("Tensor input, int low, int high", LIKE), *_with_and_without("Tensor input, Tensor high", LIKE),
         *_with_and_without("Tensor input, int high", LIKE))
-def randint_like(input: Tensor, high: Any, low: int = 0, *, generator: Any = None, dtype: Any = None, device: Any = None,  # noqa: A002
-                 requires_grad: bool = False) -> Tensor:
+def randint_like(input: Tensor, high: int | Tensor, low: int = 0, *, generator: Generator | None = None, dtype: DType | None = None,  # noqa: A002
+                 device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """As ``randint``, with the shape and dtype of a tensor."""
     return randint(low, int(high), input.shape, generator=generator, **like(input, dtype, device), requires_grad=requires_grad)

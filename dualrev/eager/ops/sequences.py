@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.dtypes import numpy_of
-from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.tensor import Operand, Tensor, array_of
 from dualrev.eager.ops.arguments import OPTIONS, OUT, taking
 from dualrev.eager.ops.creation import dtype_for, finished
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.registry import function
 
 
-def _number(x: Any) -> Any:
+def _number(x: Operand) -> Any:
     return x.item() if isinstance(x, (Tensor, np.generic, np.ndarray)) else x
 
 
-def _check_steps(start: Any, end: Any, step: Any) -> None:
+def _check_steps(start: float, end: float, step: float) -> None:
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if not all(math.isfinite(x) for x in (start, end)):
@@ -33,8 +35,8 @@ def _check_steps(start: Any, end: Any, step: Any) -> None:
 
 @function
 @taking(f"Number end, *, {OUT}", f"Number start, Number end, *, {OPTIONS}", f"Number start, Number end, Number step = 1, *, {OUT}")
-def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Any = None, dtype: Any = None, device: Any = None,
-           requires_grad: bool = False) -> Tensor:
+def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
+           device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers in equal steps from ``start`` up to, and without, ``end``.
 
     >>> from dualrev import eager as torch
@@ -52,8 +54,8 @@ def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Any = None, dtype: A
 
 @function
 @taking(f"Number start, Number end, Number step = 1, *, {OUT}")
-def range(start: Any, end: Any, step: Any = 1, *, out: Any = None, dtype: Any = None, device: Any = None,  # noqa: A001
-          requires_grad: bool = False) -> Tensor:
+def range(start: Any, end: Any, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,  # noqa: A001
+          device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers in equal steps from ``start`` to ``end``, inclusive."""
     start, end, step = map(_number, (start, end, step))
     _check_steps(start, end, step)
@@ -61,7 +63,7 @@ def range(start: Any, end: Any, step: Any = 1, *, out: Any = None, dtype: Any = 
     return finished(jnp.asarray(values.astype(dtype_for(dtype, out))), requires_grad, device, out, "range")
 
 
-def _ends(name: str, start: Any, end: Any, steps: int) -> tuple[Any, Any, Any]:
+def _ends(name: str, start: Operand, end: Operand, steps: int) -> tuple[Any, Any, Any]:
     """The ends as numbers, and the default dtype."""
     for x in (start, end):
         if isinstance(x, Tensor) and x.ndim:
@@ -73,7 +75,7 @@ def _ends(name: str, start: Any, end: Any, steps: int) -> tuple[Any, Any, Any]:
     return start, end, dtypes.complex64 if isinstance(start, complex) or isinstance(end, complex) else None
 
 
-def _between(start: Any, end: Any, steps: int) -> Any:
+def _between(start: Operand, end: Operand, steps: int) -> np.ndarray:
     """Numbers in equal steps in double precision: the first half computed from the start, the second from the end."""
     step = (end - start) / max(steps - 1, 1)
     places = np.arange(steps)
@@ -87,8 +89,8 @@ def _four(rest: str) -> tuple[str, ...]:
 
 @function
 @taking(*_four("int steps"))
-def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def linspace(start: Operand, end: Operand, steps: int, *, out: Tensor | None = None, dtype: DType | None = None,
+             device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """``steps`` numbers in equal steps from ``start`` to ``end``."""
     start, end, kind = _ends("linspace", start, end, steps)
     values = _between(start, end, int(steps))
@@ -97,8 +99,8 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
 
 @function
 @taking(*_four("int steps, float base = 10.0"))
-def logspace(start: Any, end: Any, steps: int, base: Any = 10.0, *, out: Any = None, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def logspace(start: Operand, end: Operand, steps: int, base: Operand = 10.0, *, out: Tensor | None = None, dtype: DType | None = None,
+             device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """``base`` to the powers that ``linspace`` gives."""
     start, end, kind = _ends("logspace", start, end, steps)
     values = np.power(_number(base), _between(start, end, int(steps)))
@@ -107,7 +109,8 @@ def logspace(start: Any, end: Any, steps: int, base: Any = 10.0, *, out: Any = N
 
 @function
 @taking(f"int n, *, {OUT}", f"int n, int m, *, {OUT}")
-def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None,
+        requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal."""
     for name, size in (("n", n), ("m", 0 if m is None else m)):
         if size < 0:
@@ -119,7 +122,8 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, dev
 _INDICES = f"int row, int col, int offset = 0, *, {OPTIONS}"
 
 
-def _indices(name: str, found: Any, row: int, col: int, offset: int, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+def _indices(name: str, found: Callable[[int, int, int], tuple[np.ndarray, np.ndarray]], row: int, col: int, offset: int,
+             dtype: DType | None, device: Device | None, requires_grad: bool) -> Tensor:
     for what, size in (("row", row), ("col", col)):
         if size < 0:
             raise RuntimeError(f"{what} must be non-negative, got{size}")
@@ -131,14 +135,16 @@ def _indices(name: str, found: Any, row: int, col: int, offset: int, dtype: Any,
 
 @function
 @taking(_INDICES)
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Device | None = None,
+                 requires_grad: bool = False) -> Tensor:
     """The rows and columns of the lower triangle of a matrix."""
     return _indices("tril_indices", np.tril_indices, row, col, offset, dtype, device, requires_grad)
 
 
 @function
 @taking(_INDICES)
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Device | None = None,
+                 requires_grad: bool = False) -> Tensor:
     """The rows and columns of the upper triangle of a matrix."""
     return _indices("triu_indices", np.triu_indices, row, col, offset, dtype, device, requires_grad)
 
@@ -157,7 +163,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple([g.transpose(0, 1) for g in grids] if indexing == "xy" and len(given) > 1 else grids)
 
 
-def _all_tensors(given: Any) -> None:
+def _all_tensors(given: Sequence[object]) -> None:
     for i, x in enumerate(given):
         if not isinstance(x, Tensor):
             raise TypeError(f"expected Tensor as element {i} in argument 0, but got {type(x).__name__}")

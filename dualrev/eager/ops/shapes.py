@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core.annotations import Dims, Sizes
 from dualrev.eager.core.operation import Op, family
+from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import view, views
 from dualrev.eager.ops.checks import expands
@@ -16,26 +19,14 @@ from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.registry import alias, both, method
 
 
-class Size(tuple[int, ...]):
-    """The shape of a tensor."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"torch.Size({list(self)})"
-
-    def numel(self) -> int:
-        return math.prod(self)
-
-
-def shape_of(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+def shape_of(sizes: Sequence[Any]) -> tuple[int, ...]:
     """A shape given as numbers or as one sequence."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = tuple(sizes[0])
     return tuple([s if isinstance(s, int) else int(s) for s in sizes])
 
 
-def _full_shape(sizes: tuple[Any, ...], array: Any) -> tuple[int, ...]:
+def _full_shape(sizes: Sequence[int | Sequence[int]], array: jax.Array) -> tuple[int, ...]:
     shape = shape_of(sizes)
     known = math.prod([s for s in shape if s >= 0])
     if shape.count(-1) > 1:
@@ -58,16 +49,16 @@ _unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
 _split = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
 _unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
 
-Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[attr-defined]
-Tensor.ndim = property(lambda self: len(array_of(self).shape))  # type: ignore[attr-defined]
-Tensor.T = property(lambda self: view(_permute(tuple(range(self.ndim))[::-1]), self))  # type: ignore[attr-defined]
-Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
-Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[attr-defined]
-Tensor.mH = property(lambda self: self.adjoint())  # type: ignore[attr-defined]
+Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[assignment]
+Tensor.ndim = property(lambda self: len(array_of(self).shape))  # type: ignore[assignment]
+Tensor.T = property(lambda self: view(_permute(tuple(range(self.ndim))[::-1]), self))  # type: ignore[assignment, misc]
+Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[assignment, misc]
+Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[assignment, misc]
+Tensor.mH = property(lambda self: self.adjoint())  # type: ignore[assignment, misc]
 
 
 @method
-def size(self: Tensor, dim: int | None = None) -> Any:
+def size(self: Tensor, dim: int | None = None) -> Size | int:
     """The shape, or one of its sizes."""
     return self.shape if dim is None else self.shape[dim_of(dim, self.ndim)]
 
@@ -84,22 +75,22 @@ def dim(self: Tensor) -> int:
     return self.ndim
 
 
-Tensor.nelement = Tensor.numel  # type: ignore[attr-defined]
-Tensor.ndimension = Tensor.dim  # type: ignore[attr-defined]
+Tensor.nelement = Tensor.numel  # type: ignore[method-assign]
+Tensor.ndimension = Tensor.dim  # type: ignore[method-assign]
 
 
-def _view_of(self: Tensor, *sizes: Any) -> Tensor:
+def _view_of(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
     """The same entries in another shape, sharing the storage."""
     return view(_view(_full_shape(sizes, array_of(self))), self)
 
 
-Tensor.view = _view_of  # type: ignore[attr-defined]
-Tensor.view_as = lambda self, other: self.view(other.shape)  # type: ignore[attr-defined]
-Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignore[attr-defined]
+Tensor.view = _view_of  # type: ignore[assignment, method-assign]
+Tensor.view_as = lambda self, other: self.view(other.shape)  # type: ignore[method-assign]
+Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignore[method-assign]
 
 
 @both
-def reshape(input: Tensor, *sizes: Any) -> Tensor:  # noqa: A002
+def reshape(input: Tensor, *sizes: int | Sequence[int]) -> Tensor:  # noqa: A002
     """The same entries in another shape.
 
     >>> from dualrev import eager as torch
@@ -148,7 +139,7 @@ def t(input: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
-def permute(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+def permute(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
     """The dimensions in another order."""
     order = tuple([dim_of(d, input.ndim) for d in shape_of(dims)])
     if len(order) != input.ndim:
@@ -171,7 +162,7 @@ alias("moveaxis", movedim)
 
 
 @method
-def expand(self: Tensor, *sizes: Any) -> Tensor:
+def expand(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
     """Dimensions of size 1 repeated without copying; -1 leaves a size as it is."""
     given = shape_of(sizes)
     old = (1,) * (len(given) - self.ndim) + tuple(self.shape)
@@ -180,16 +171,16 @@ def expand(self: Tensor, *sizes: Any) -> Tensor:
 
 
 @both
-def broadcast_to(input: Tensor, size: Any) -> Tensor:  # noqa: A002
+def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:  # noqa: A002
     """As ``expand``."""
     return input.expand(*shape_of((size,)))
 
 
-Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore[attr-defined]
+Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore[method-assign]
 
 
 @both
-def squeeze(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
+def squeeze(input: Tensor, dim: Dims = None) -> Tensor:  # noqa: A002
     """Remove dimensions of size 1."""
     given = range(input.ndim) if dim is None else [dim_of(d, input.ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
     return view(_squeeze(tuple([d for d in given if d < input.ndim and input.shape[d] == 1])), input)
@@ -202,7 +193,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:  # noqa: A002
 
 
 @both
-def split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
+def split(input: Tensor, split_size: Sizes, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
     """Split into parts of one size, or of given sizes, along a dimension."""
     d = dim_of(dim, input.ndim)
     n = input.shape[d]
@@ -229,7 +220,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
 
 
 @method
-def __iter__(self: Tensor) -> Any:  # noqa: N807
+def __iter__(self: Tensor) -> Iterator[Tensor]:  # noqa: N807
     if self.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
     return iter(self.unbind(0))

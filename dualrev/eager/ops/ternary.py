@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Operand, Tensor
 from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.registry import alias, both, function, method, renamed
 
+#: A bound of arrays, or of tensors; None is no bound.
+Bound: TypeAlias = Number | None
+Limit: TypeAlias = Operand | None
 
-def _clip(x: Any, low: Any, high: Any) -> Any:
+
+def _clip(x: jax.Array, low: Bound, high: Bound) -> jax.Array:
     # The derivative at a bound is that inside.
     x = x if low is None else jnp.where(x < low, low, x)
     return x if high is None else jnp.where(x > high, high, x)
@@ -25,7 +31,7 @@ _CLAMPS = {(True, True): Op("Clamp", _clip), (True, False): Op("Clamp", lambda x
            (False, True): Op("Clamp", lambda x, high: _clip(x, None, high))}
 
 
-def _clamp_op(low: Any, high: Any) -> tuple[Op, tuple[Any, ...]]:
+def _clamp_op(low: Limit, high: Limit) -> tuple[Op, tuple[Operand, ...]]:
     if low is None and high is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     if isinstance(low, Tensor) or isinstance(high, Tensor):
@@ -34,14 +40,14 @@ def _clamp_op(low: Any, high: Any) -> tuple[Op, tuple[Any, ...]]:
 
 
 @both
-def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+def clamp(input: Tensor, min: Limit = None, max: Limit = None) -> Tensor:  # noqa: A002
     """Entries limited to the bounds."""
     op, rest = _clamp_op(min, max)
     return apply(op, (input, *rest))
 
 
 @method
-def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+def clamp_(self: Tensor, min: Limit = None, max: Limit = None) -> Tensor:  # noqa: A002
     """As ``clamp``, in place."""
     op, rest = _clamp_op(min, max)
     return change(self, op, rest)
@@ -50,7 +56,7 @@ def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A
 alias("clip", clamp)
 
 
-def _where_of(condition: Any, x: Any, y: Any) -> Any:
+def _where_of(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     broadcast(x, y, condition)
     return jnp.where(condition, x, y)
 
@@ -60,24 +66,24 @@ _FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(valu
 
 
 @function
-def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:  # noqa: A002
+def where(condition: Tensor, input: Operand | None = None, other: Operand | None = None) -> Tensor | tuple[Tensor, ...]:  # noqa: A002
     """``input`` where the condition is true, ``other`` elsewhere; with neither, the indices where it is true."""
     if input is None and other is None:
         return condition.nonzero(as_tuple=True)
     return apply(_WHERE, (condition, input, other))
 
 
-Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[attr-defined]
+Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[arg-type, assignment, method-assign, return-value]
 
 
 @both
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:  # noqa: A002
+def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:  # noqa: A002
     """``value`` where the mask is true."""
     return apply(_FILL, (input, mask, value))
 
 
 @method
-def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+def masked_fill_(self: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """As ``masked_fill``, in place."""
     return change(self, _FILL, (mask, value))
 
@@ -86,7 +92,7 @@ _LERP = Op("Lerp", lambda start, end, weight: start + weight * (end - start))
 
 
 @both
-def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:  # noqa: A002
+def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:  # noqa: A002
     """``input + weight * (end - input)``."""
     return apply(_LERP, (input, end, weight))
 

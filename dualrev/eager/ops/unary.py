@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +15,17 @@ from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.registry import alias, both, method, unary
 
 
-def _relu_of(x: Any) -> Any:
+def _relu_of(x: jax.Array) -> jax.Array:
     # The derivative at 0 is 0, as PyTorch has it; NaN stays.
     return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
-def abs_of(x: Any) -> Any:
+def abs_of(x: jax.Array) -> jax.Array:
     """The absolute value, with derivative 0 at 0, as PyTorch has it."""
     return jnp.abs(x) if jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype.kind in "biu" else x * jnp.sign(x)
 
 
-_UNARY: dict[str, Callable[[Any], Any]] = dict(
+_UNARY: dict[str, Callable[[jax.Array], jax.Array]] = dict(
     neg=jnp.negative, exp=jnp.exp, exp2=jnp.exp2, expm1=jnp.expm1, log=jnp.log, log2=jnp.log2, log10=jnp.log10, log1p=jnp.log1p,
     sin=jnp.sin, cos=jnp.cos, tan=jnp.tan, asin=jnp.arcsin, acos=jnp.arccos, atan=jnp.arctan, sinh=jnp.sinh, cosh=jnp.cosh,
     tanh=jnp.tanh, asinh=jnp.arcsinh, acosh=jnp.arccosh, atanh=jnp.arctanh, sigmoid=jax.nn.sigmoid, sqrt=jnp.sqrt, rsqrt=jax.lax.rsqrt,
@@ -40,9 +39,9 @@ _FLOATS = {"exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos"
            "asinh", "acosh", "atanh", "sigmoid", "sqrt", "rsqrt", "reciprocal", "erf", "erfc", "erfinv", "lgamma", "digamma"}
 
 
-def _floating(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _floating(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """The function, with integers converted to the default float."""
-    def of(x: Any) -> Any:
+    def of(x: jax.Array) -> jax.Array:
         return fun(x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(dtypes.get_default_dtype().numpy))
 
     return of

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from dualrev.eager.optim.optimizer import Optimizer, check_positive
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.optim.optimizer import Optimizer, Params, Settings, State, check_positive
 
 
-def _turned(p: Any, g: Any, s: dict[str, Any], coupled: bool = True) -> Any:
+def _turned(p: jax.Array, g: jax.Array, s: Settings, coupled: bool = True) -> jax.Array:
     """The gradient, negated for maximization, plus weight decay."""
     g = -g if s["maximize"] else g
     return g + s["weight_decay"] * p if coupled and s["decays"] else g
@@ -33,7 +34,7 @@ class SGD(Optimizer):
 
     numbers = ("lr", "weight_decay", "momentum", "dampening")
 
-    def __init__(self, params: Iterable[Any], lr: Any = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
+    def __init__(self, params: Params, lr: float | Tensor = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
                  nesterov: bool = False, *, maximize: bool = False):
         for name, value in (("learning rate", lr), ("momentum value", momentum), ("weight_decay value", weight_decay)):
             check_positive(name, value)
@@ -42,10 +43,10 @@ class SGD(Optimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
                                       maximize=maximize))
 
-    def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, p: jax.Array, group: Settings) -> State:
         return {"momentum_buffer": jnp.zeros_like(p), "step": jnp.zeros((), jnp.float32)} if group["momentum"] else {}
 
-    def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         g = _turned(p, g, settings)
         if not state:
             return p - settings["lr"] * g, {}
@@ -60,7 +61,7 @@ class Adam(Optimizer):
 
     coupled = True
 
-    def __init__(self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False):
         for name, value in (("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay)):
             check_positive(name, value)
@@ -69,11 +70,11 @@ class Adam(Optimizer):
                 raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize))
 
-    def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, p: jax.Array, group: Settings) -> State:
         state = {"step": jnp.zeros((), jnp.int32), "exp_avg": jnp.zeros_like(p), "exp_avg_sq": jnp.zeros_like(p)}
         return state | ({"max_exp_avg_sq": jnp.zeros_like(p)} if group["amsgrad"] else {})
 
-    def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
         g = _turned(p, g, s, self.coupled)
         if not self.coupled and s["decays"]:
@@ -98,7 +99,7 @@ class AdamW(Adam):
 
     coupled = False
 
-    def __init__(self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
@@ -108,18 +109,18 @@ class RMSprop(Optimizer):
 
     numbers = ("lr", "weight_decay", "momentum")
 
-    def __init__(self, params: Iterable[Any], lr: Any = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0,
+    def __init__(self, params: Params, lr: float | Tensor = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0,
                  momentum: float = 0, centered: bool = False, *, maximize: bool = False):
         for name, value in (("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay)):
             check_positive(name, value)
         super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered,
                                       maximize=maximize))
 
-    def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, p: jax.Array, group: Settings) -> State:
         names = ["square_avg", *(["momentum_buffer"] if group["momentum"] else []), *(["grad_avg"] if group["centered"] else [])]
         return {name: jnp.zeros_like(p) for name in names}
 
-    def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
         g = _turned(p, g, s)
         if s["centered"]:
@@ -141,17 +142,17 @@ class Adagrad(Optimizer):
 
     numbers = ("lr", "weight_decay", "lr_decay")
 
-    def __init__(self, params: Iterable[Any], lr: Any = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
+    def __init__(self, params: Params, lr: float | Tensor = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
                  initial_accumulator_value: float = 0, eps: float = 1e-10, *, maximize: bool = False):
         for name, value in (("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay)):
             check_positive(name, value)
         super().__init__(params, dict(lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
                                       initial_accumulator_value=initial_accumulator_value, maximize=maximize))
 
-    def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": jnp.zeros((), jnp.float32), "sum": jnp.full_like(p, group["initial_accumulator_value"])}
 
-    def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         # optax adds eps inside the root, PyTorch outside.
         g = _turned(p, g, settings)
         total = state["sum"] + g * g

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,16 @@ from dualrev.eager.core.modes import enable_grad, mode, no_grad
 from dualrev.eager.core.operation import promoting
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.recording import constant
-from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
+
+#: Parameters, or groups of them: ``{"params": ..., "lr": ...}``.
+Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
+#: The settings of a group by name: numbers, truth values, tensors, and its parameters.
+Settings: TypeAlias = dict[str, Any]
+#: The state of a parameter inside the program.
+State: TypeAlias = dict[str, jax.Array]
+Arrays: TypeAlias = list[jax.Array]
+R = TypeVar("R")
 
 #: The arguments that choose among PyTorch's implementations of an optimizer, which give the same numbers.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable")
@@ -29,7 +38,7 @@ def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
       NotImplementedError: ``differentiable`` is true.
     """
     @functools.wraps(init)
-    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+    def begin(self: Optimizer, *args: Any, **kwargs: Any) -> None:
         for name in IMPLEMENTATIONS:
             kwargs.pop(name, None)
         if kwargs.pop("differentiable", False):
@@ -49,27 +58,27 @@ class Optimizer:
     #: Settings that are inputs of the program: they may change at each step.
     numbers: tuple[str, ...] = ("lr", "weight_decay")
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: object):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.startswith("dualrev."):
             cls.__init__ = _of_any_implementation(vars(cls)["__init__"])  # type: ignore[method-assign]
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+    def __init__(self, params: Params, defaults: Settings):
         if isinstance(params, Tensor):
             raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
                             f"torch.{type_name(array_of(params).dtype)}Tensor\nput it into a list")
         self.defaults = defaults
-        self.param_groups: list[dict[str, Any]] = []
+        self.param_groups: list[Settings] = []
         #: For each parameter, its state by name.
-        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
-        given = list(params)
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        given: list[Any] = list(params)
         if not given:
             raise ValueError("optimizer got an empty parameter list")
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
         self._programs = caches.table(PROGRAM)
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
+    def add_param_group(self, group: Settings) -> None:
         """Add parameters with settings of their own."""
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
@@ -92,15 +101,15 @@ class Optimizer:
                 if p._grad is not None:
                     p._grad = None if set_to_none else p._grad.detach().zero_()
 
-    def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, p: jax.Array, group: Settings) -> State:
         """The state of a parameter before its first step, as arrays."""
         raise NotImplementedError(f"{type(self).__name__} must define it")
 
-    def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         """The new value of a parameter, and its new state."""
         raise NotImplementedError(f"{type(self).__name__} must define it")
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], R] | None = None) -> R | None:
         """Update each parameter that has a gradient.
 
         Args:
@@ -117,7 +126,7 @@ class Optimizer:
                 self._step_group(group)
         return loss
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _step_group(self, group: Settings) -> None:
         if mode.watcher is not None:
             for p in group["params"]:
                 mode.watcher.leaf(p)
@@ -136,7 +145,7 @@ class Optimizer:
                             v in fixed.items() if not callable(v) and k != "initial_lr"]))
         program = self._programs.get(key)
         if program is None:
-            def run(values: Any, grads: Any, states: Any, numbers: Any) -> Any:
+            def run(values: Arrays, grads: Arrays, states: list[State], numbers: State) -> tuple[Arrays, list[State]]:
                 settings = {**dict(key), **numbers}
                 results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
@@ -194,12 +203,12 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-def constant_of(group: dict[str, Any], name: str) -> Any:
+def constant_of(group: Settings, name: str) -> Operand:
     """A setting as an operand."""
     return constant(group[name])
 
 
-def check_positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: float | Tensor) -> None:
     """Raise PyTorch's error for a setting below zero."""
     if not isinstance(value, Tensor) and value < 0:
         raise ValueError(f"Invalid {name}: {value}")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from dualrev.eager.autograd.graph import saved_tensors_hooks
 from dualrev.eager.core.modes import enable_grad
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.generator import default_generator
 
+R = TypeVar("R")
+T = TypeVar("T")
 
-def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None, preserve_rng_state: bool = True,
-               context_fn: Any = None, determinism_check: str = "default", debug: bool = False, early_stop: bool = True,
-               **kwargs: Any) -> Any:
+
+def checkpoint(function: Callable[..., R], *args: object, use_reentrant: bool | None = None, preserve_rng_state: bool = True,
+               context_fn: object = None, determinism_check: str = "default", debug: bool = False, early_stop: bool = True,
+               **kwargs: object) -> R:
     """Call a function without keeping its residuals; backward recomputes them.
 
     Args:
@@ -33,7 +36,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     if debug or context_fn is not None:
         raise NotImplementedError("torch.utils.checkpoint: debug=True and context_fn= are not offered")
     seed = array_of(default_generator.state()) if preserve_rng_state else None
-    again: list[Any] = []
+    again: list[Tensor] = []
     count = [0]
 
     def pack(_: Tensor) -> int:
@@ -65,12 +68,12 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
         return function(*args, **kwargs)
 
 
-def checkpoint_sequential(functions: Any, segments: int, input: Any, **kwargs: Any) -> Any:  # noqa: A002
+def checkpoint_sequential(functions: Iterable[Callable[[T], T]], segments: int, input: T, **kwargs: Any) -> T:  # noqa: A002
     """Call modules in sequence, in segments, each of them checkpointed."""
     modules = list(functions)
     size = -(-len(modules) // segments)
     for start in range(0, len(modules), size):
-        def run(x: Any, part: Any = modules[start: start + size]) -> Any:
+        def run(x: T, part: Sequence[Callable[[T], T]] = modules[start: start + size]) -> T:
             for module in part:
                 x = module(x)
             return x

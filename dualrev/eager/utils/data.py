@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.creation import tensor
+from dualrev.eager.ops.generator import Generator
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.sampling import randint, randperm
+
+
+class Examples(Protocol):
+    """A dataset that can be indexed: a list, a :class:`Dataset`."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+class Indices(Protocol):
+    """A sampler with a length."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __len__(self) -> int: ...
 
 
 class Dataset:
@@ -73,7 +90,7 @@ class ConcatDataset(Dataset):
 class Subset(Dataset):
     """The examples of a dataset at some indices."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]):
+    def __init__(self, dataset: Examples, indices: Sequence[int]):
         self.dataset, self.indices = dataset, indices
 
     def __getitem__(self, index: Any) -> Any:
@@ -83,7 +100,7 @@ class Subset(Dataset):
         return len(self.indices)
 
 
-def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) -> list[Subset]:
+def random_split(dataset: Examples, lengths: Sequence[float], generator: Generator | None = None) -> list[Subset]:
     """Disjoint random subsets of given lengths or fractions."""
     n = len(dataset)
     sizes = [int(x) for x in lengths]
@@ -111,7 +128,7 @@ class Sampler:
 class SequentialSampler(Sampler):
     """The indices in order."""
 
-    def __init__(self, data_source: Any):
+    def __init__(self, data_source: Sized):
         self.data_source = data_source
 
     def __iter__(self) -> Iterator[int]:
@@ -124,7 +141,8 @@ class SequentialSampler(Sampler):
 class RandomSampler(Sampler):
     """The indices in random order, or drawn with replacement."""
 
-    def __init__(self, data_source: Any, replacement: bool = False, num_samples: int | None = None, generator: Any = None):
+    def __init__(self, data_source: Sized, replacement: bool = False, num_samples: int | None = None,
+                 generator: Generator | None = None):
         self.data_source, self.replacement, self.generator = data_source, replacement, generator
         self.num_samples = len(data_source) if num_samples is None else num_samples
 
@@ -141,7 +159,7 @@ class RandomSampler(Sampler):
 class BatchSampler(Sampler):
     """Lists of ``batch_size`` indices of another sampler."""
 
-    def __init__(self, sampler: Any, batch_size: int, drop_last: bool):
+    def __init__(self, sampler: Indices, batch_size: int, drop_last: bool):
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -191,7 +209,7 @@ def default_collate(batch: list[Any]) -> Any:
                     f"{type(first)}\ngive DataLoader a collate_fn")
 
 
-def _wide() -> Any:
+def _wide() -> np.dtype:
     return jax.dtypes.canonicalize_dtype(np.float64)
 
 
@@ -214,20 +232,22 @@ class DataLoader:
     tensor([4.])
     """
 
-    def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool = False, sampler: Any = None, batch_sampler: Any = None,
-                 num_workers: int = 0, collate_fn: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False,
-                 drop_last: bool = False, generator: Any = None, **_: Any):
+    def __init__(self, dataset: Examples | IterableDataset, batch_size: int | None = 1, shuffle: bool = False,
+                 sampler: Indices | None = None, batch_sampler: Indices | None = None, num_workers: int = 0,
+                 collate_fn: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False, drop_last: bool = False,
+                 generator: Generator | None = None, **_: object):
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size <= 0):
             raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
-        self.dataset, self.batch_size, self.drop_last, self.generator = dataset, batch_size, drop_last, generator
+        self.dataset: Any = dataset
+        self.batch_size, self.drop_last, self.generator = batch_size, drop_last, generator
         self.collate_fn = collate_fn or default_collate
         self.streams = isinstance(dataset, IterableDataset)
-        self.sampler = sampler
+        self.sampler: Any = sampler
         if sampler is None and not self.streams:
-            self.sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-        self.batch_sampler = batch_sampler
+            self.sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)  # type: ignore[arg-type]
+        self.batch_sampler: Any = batch_sampler
         if batch_sampler is None and batch_size is not None and not self.streams:
             self.batch_sampler = BatchSampler(self.sampler, batch_size, drop_last)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax.library_functions import softmax as softmax_of
+from dualrev.eager.core.annotations import DType
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
@@ -37,7 +36,7 @@ _softplus = family("Softplus", lambda x, beta, threshold: jnp.where(
     beta * x > threshold, x, jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta), light=True)
 
 
-def _glu_of(x: Any, dim: int) -> Any:
+def _glu_of(x: jax.Array, dim: int) -> jax.Array:
     a, b = jnp.split(x, 2, dim)
     return a * jax.nn.sigmoid(b)
 
@@ -45,7 +44,7 @@ def _glu_of(x: Any, dim: int) -> Any:
 _glu = family("Glu", _glu_of, light=True)
 
 
-def _gelu_of(x: Any, approximate: str) -> Any:
+def _gelu_of(x: jax.Array, approximate: str) -> jax.Array:
     if approximate == "tanh":
         return 0.5 * x * (1 + jnp.tanh(0.7978845608028654 * (x + 0.044715 * x ** 3)))
     return 0.5 * x * (1 + lax.erf(x * 0.7071067811865476))
@@ -54,7 +53,7 @@ def _gelu_of(x: Any, approximate: str) -> Any:
 _gelu = family("Gelu", _gelu_of, light=True)
 
 
-def _log_softmax_of(x: Any, dim: int) -> Any:
+def _log_softmax_of(x: jax.Array, dim: int) -> jax.Array:
     x = x - lax.stop_gradient(jnp.max(x, dim, keepdims=True))
     return x - jnp.log(jnp.sum(jnp.exp(x), dim, keepdims=True))
 
@@ -178,12 +177,12 @@ def softmin(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
     return softmax(-input, dim)
 
 
-def softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """Exponentials divided by their sum along a dimension."""
     return apply(_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
 
 
-def log_softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The logarithm of the softmax."""
     return apply(_log_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
 

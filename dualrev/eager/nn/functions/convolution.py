@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev.eager.core.annotations import Sizes
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -16,7 +17,7 @@ from dualrev.eager.nn.functions.small_convolution import is_small, small_of
 from dualrev.eager.ops.checks import same_dtype
 
 
-def _conv_of(x: Any, w: Any, *rest: Any) -> Any:
+def _conv_of(x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
     *bias, stride, padding, dilation, groups = rest
     letters = "DHW"[-(x.ndim - 2):]
     out = lax.conv_general_dilated(x, w, stride, padding if isinstance(padding, str) else [(p, p) for p in padding],
@@ -29,9 +30,23 @@ _conv = family("Convolution", _conv_of)
 _small_conv = family("Convolution", small_of, light=True)
 
 
-def _convolve(n: int) -> Callable[..., Tensor]:
-    def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,  # noqa: A002
-             groups: int = 1) -> Tensor:
+class Convolution(Protocol):
+    """A convolution over some dimensions."""
+
+    def __call__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,  # noqa: A002
+                 padding: Sizes | str = 0, dilation: Sizes = 1, groups: int = 1) -> Tensor: ...
+
+
+class TransposedConvolution(Protocol):
+    """The transpose of a convolution over some dimensions."""
+
+    def __call__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,  # noqa: A002
+                 padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor: ...
+
+
+def _convolve(n: int) -> Convolution:
+    def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes | str = 0,  # noqa: A002
+             dilation: Sizes = 1, groups: int = 1) -> Tensor:
         if input.ndim == n + 1:
             return conv(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
         if input.ndim != n + 2:
@@ -61,7 +76,7 @@ def _convolve(n: int) -> Callable[..., Tensor]:
 conv1d, conv2d, conv3d = _convolve(1), _convolve(2), _convolve(3)
 
 
-def _transposed_of(x: Any, w: Any, *rest: Any) -> Any:
+def _transposed_of(x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
     # The transpose of a convolution is a convolution of the dilated input with the flipped kernel, its channels exchanged.
     *bias, stride, padding, extra, dilation, groups = rest
     n = x.ndim - 2
@@ -77,9 +92,9 @@ def _transposed_of(x: Any, w: Any, *rest: Any) -> Any:
 _transposed = family("Convolution", _transposed_of)
 
 
-def _transpose(n: int) -> Callable[..., Tensor]:
-    def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,  # noqa: A002
-             groups: int = 1, dilation: Any = 1) -> Tensor:
+def _transpose(n: int) -> TransposedConvolution:
+    def conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes = 0,  # noqa: A002
+             output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor:
         if input.ndim == n + 1:
             return conv(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
         if input.ndim != n + 2:

@@ -16,7 +16,7 @@ from dualrev.eager.ops.checks import broadcast, first_outside
 from dualrev.eager.ops.unary import abs_of
 
 
-def _reduced(x: Any, reduction: str) -> Any:
+def _reduced(x: jax.Array, reduction: str) -> jax.Array:
     if reduction == "mean":
         return jnp.mean(x)
     if reduction == "sum":
@@ -26,13 +26,13 @@ def _reduced(x: Any, reduction: str) -> Any:
     raise ValueError(f"{reduction} is not a valid value for reduction")
 
 
-def _huber_of(x: Any, y: Any, reduction: str, delta: float, scale: float) -> Any:
+def _huber_of(x: jax.Array, y: jax.Array, reduction: str, delta: float, scale: float) -> jax.Array:
     broadcast(x, y)
     d = jnp.abs(x - y)
     return _reduced(jnp.where(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta)) / scale, reduction)
 
 
-def _logits_of(x: Any, y: Any, *rest: Any) -> Any:
+def _logits_of(x: jax.Array, y: jax.Array, *rest: Any) -> jax.Array:
     *weights, reduction, has_weight, has_pos = rest
     values = iter(weights)
     weight = next(values) if has_weight else 1
@@ -41,7 +41,7 @@ def _logits_of(x: Any, y: Any, *rest: Any) -> Any:
     return _reduced(weight * ((1 - y) * x + ((positive - 1) * y + 1) * softplus), reduction)
 
 
-def _nll_of(logs: Any, target: Any, *rest: Any) -> Any:
+def _nll_of(logs: jax.Array, target: jax.Array, *rest: Any) -> jax.Array:
     *weight, reduction, ignore, smoothing = rest
     n_classes = logs.shape[1 if logs.ndim > 1 else 0]
     dim = 1 if logs.ndim > 1 else 0
@@ -60,7 +60,7 @@ def _nll_of(logs: Any, target: Any, *rest: Any) -> Any:
     return _reduced(loss, reduction)
 
 
-def _soft_of(logs: Any, target: Any, *rest: Any) -> Any:
+def _soft_of(logs: jax.Array, target: jax.Array, *rest: Any) -> jax.Array:
     *weight, reduction, smoothing = rest
     dim = 1 if logs.ndim > 1 else 0
     target = target * (1 - smoothing) + smoothing / logs.shape[dim]
@@ -70,12 +70,12 @@ def _soft_of(logs: Any, target: Any, *rest: Any) -> Any:
     return jnp.sum(loss) / max(loss.size, 1) if reduction == "mean" else _reduced(loss, reduction)
 
 
-def _kl_of(x: Any, y: Any, reduction: str, log_target: bool) -> Any:
+def _kl_of(x: jax.Array, y: jax.Array, reduction: str, log_target: bool) -> jax.Array:
     each = jnp.exp(y) * (y - x) if log_target else jnp.where(y > 0, y * (jnp.log(jnp.where(y > 0, y, 1)) - x), 0)
     return jnp.sum(each) / x.shape[0] if reduction == "batchmean" else _reduced(each, reduction)
 
 
-def _difference(x: Any, y: Any) -> Any:
+def _difference(x: jax.Array, y: jax.Array) -> jax.Array:
     broadcast(x, y)
     return x - y
 

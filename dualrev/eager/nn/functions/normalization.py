@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -14,11 +15,11 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 
 
-def _shaped(v: Any, x: Any) -> Any:
+def _shaped(v: jax.Array, x: jax.Array) -> jax.Array:
     return v.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
-def _batch_norm_of(x: Any, *rest: Any) -> Any:
+def _batch_norm_of(x: jax.Array, *rest: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     *affine, eps = rest
     axes = (0, *range(2, x.ndim))
     mean = jnp.mean(x, axes, keepdims=True)
@@ -30,7 +31,7 @@ def _batch_norm_of(x: Any, *rest: Any) -> Any:
     return out, lax.stop_gradient(mean.ravel()), lax.stop_gradient(var.ravel() * (n / max(n - 1, 1)))
 
 
-def _batch_norm_fixed(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
+def _batch_norm_fixed(x: jax.Array, mean: jax.Array, var: jax.Array, *rest: Any) -> jax.Array:
     *affine, eps = rest
     out = (x - _shaped(mean, x)) * lax.rsqrt(_shaped(var, x) + eps)
     return out * _shaped(affine[0], x) + _shaped(affine[1], x) if affine else out
@@ -60,7 +61,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     return out
 
 
-def _layer_norm_of(x: Any, *rest: Any) -> Any:
+def _layer_norm_of(x: jax.Array, *rest: Any) -> jax.Array:
     *affine, n, eps = rest
     axes = tuple(range(x.ndim - n, x.ndim))
     mean = jnp.mean(x, axes, keepdims=True)
@@ -83,7 +84,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     return apply(_layer_norm(len(normalized_shape), eps), (input, *[x for x in (weight, bias) if x is not None]))
 
 
-def _group_norm_of(x: Any, *rest: Any) -> Any:
+def _group_norm_of(x: jax.Array, *rest: Any) -> jax.Array:
     *affine, groups, eps = rest
     parts = x.reshape(x.shape[0], groups, -1)
     mean = jnp.mean(parts, -1, keepdims=True)
@@ -95,7 +96,7 @@ def _group_norm_of(x: Any, *rest: Any) -> Any:
     return out
 
 
-def _rms_norm_of(x: Any, *rest: Any) -> Any:
+def _rms_norm_of(x: jax.Array, *rest: Any) -> jax.Array:
     *weight, n, eps = rest
     out = x * lax.rsqrt(jnp.mean(jnp.square(x), tuple(range(x.ndim - n, x.ndim)), keepdims=True) + eps)
     return out * weight[0] if weight else out
@@ -113,7 +114,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     return apply(_group_norm(num_groups, eps), (input, *affine))
 
 
-def instance_norm(input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Tensor | None = None,  # noqa: A002
+def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,  # noqa: A002
                   bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
     """Each channel of each example with mean 0 and variance 1."""
     if running_mean is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev.eager.core.annotations import Sizes
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn.functions.sizes import tuple_of
 
 
-def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str, dilation: Any = None, ceil: bool = False) -> Any:
+def _pool_of(x: jax.Array, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], kind: str,
+             dilation: tuple[int, ...] | None = None, ceil: bool = False) -> jax.Array:
     lead = (1,) * (x.ndim - len(kernel))
     pads = [(0, 0)] * len(lead) + [(p, p) for p in padding]
     if kind == "max":
@@ -35,7 +38,8 @@ def _pool_of(x: Any, kernel: Any, stride: Any, padding: Any, kind: str, dilation
     return total / size
 
 
-def _windows_fit(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any = None) -> None:
+def _windows_fit(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
+                 dilation: tuple[int, ...] | None = None) -> None:
     n = len(kernel)
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation or (1,) * n, strict=True)]
     if any(s + 2 * p < k for s, p, k in zip(x.shape[-n:], padding, spans, strict=True)):
@@ -48,7 +52,7 @@ def _windows_fit(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: An
 _max_pool, _avg_pool = family("MaxPool2DWithIndices", _pool_of), family("AvgPool2D", _pool_of)
 
 
-def _largest(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Tensor:
+def _largest(n: int, x: Tensor, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Tensor:
     """The largest entry of each window over the last ``n`` dimensions."""
     k, pads, holes = (tuple_of(value, n) for value in (kernel_size, padding, dilation))
     steps = k if stride is None else tuple_of(stride, n)
@@ -56,24 +60,24 @@ def _largest(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any, dil
     return apply(_max_pool(k, steps, pads, "max", holes, ceil_mode), (x,))
 
 
-def _means(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any) -> Tensor:
+def _means(n: int, x: Tensor, kernel_size: Sizes, stride: Sizes | None, padding: Sizes) -> Tensor:
     """The mean of each window over the last ``n`` dimensions."""
     k = tuple_of(kernel_size, n)
     return apply(_avg_pool(k, k if stride is None else tuple_of(stride, n), tuple_of(padding, n), "mean"), (x,))
 
 
-def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
+def max_pool2d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,  # noqa: A002
                ceil_mode: bool = False) -> Tensor:
     """The largest entry of each window."""
     return _largest(2, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
+def avg_pool2d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:  # noqa: A002
     """The mean of each window."""
     return _means(2, input, kernel_size, stride, padding)
 
 
-def _adaptive_of(x: Any, sizes: tuple[int, ...]) -> Any:
+def _adaptive_of(x: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     for d, size in enumerate(sizes):
         dim = x.ndim - len(sizes) + d
         n = x.shape[dim]
@@ -85,19 +89,19 @@ def _adaptive_of(x: Any, sizes: tuple[int, ...]) -> Any:
 _adaptive = family("AdaptiveAvgPool2D", _adaptive_of)
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:  # noqa: A002
     """Means of windows whose number is the output size."""
-    sizes = tuple_of(output_size, 2) if not isinstance(output_size, int) else (output_size, output_size)
+    sizes = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     return apply(_adaptive(tuple([input.shape[i - 2] if s is None else s for i, s in enumerate(sizes)])), (input,))
 
 
-def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,  # noqa: A002
+def max_pool1d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,  # noqa: A002
                ceil_mode: bool = False) -> Tensor:
     """The largest entry of each window of a sequence."""
     return _largest(1, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:  # noqa: A002
+def avg_pool1d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:  # noqa: A002
     """The mean of each window of a sequence."""
     return _means(1, input, kernel_size, stride, padding)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core.annotations import Sizes
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
@@ -23,7 +24,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     return apply(_pad(tuple(pads), value), (input,))
 
 
-def _nearest_of(x: Any, sizes: tuple[int, ...]) -> Any:
+def _nearest_of(x: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     for i, size in enumerate(sizes):
         dim = x.ndim - len(sizes) + i
         x = jnp.take(x, jnp.arange(size) * x.shape[dim] // size, dim)
@@ -33,7 +34,8 @@ def _nearest_of(x: Any, sizes: tuple[int, ...]) -> Any:
 _nearest = family("UpsampleNearest", _nearest_of)
 
 
-def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> Tensor:  # noqa: A002
+def interpolate(input: Tensor, size: Sizes | None = None, scale_factor: float | Sequence[float] | None = None,  # noqa: A002
+                mode: str = "nearest") -> Tensor:
     """Resize (batch, channels, ...) by repeating entries."""
     if mode != "nearest":
         raise NotImplementedError(f"interpolate with mode='{mode}'\nonly 'nearest' is there; torch.lift takes jax.image.resize")

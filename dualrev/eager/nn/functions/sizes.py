@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dualrev.eager.core.annotations import Sizes
 
 
-def tuple_of(x: Any, n: int) -> tuple[int, ...]:
+def tuple_of(x: Sizes, n: int) -> tuple[int, ...]:
     """A size for each of ``n`` dimensions."""
     return (x,) * n if isinstance(x, int) else tuple(x)

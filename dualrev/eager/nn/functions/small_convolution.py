@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 PLACES = 64
 
 
-def is_small(image: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
+def is_small(image: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...] | str,
+             dilation: tuple[int, ...], groups: int) -> bool:
     """Whether a convolution is computed as a matrix product."""
     if groups != 1 or isinstance(padding, str) or jax.default_backend() != "cpu" or math.prod(kernel) == 1:
         return False
@@ -24,11 +26,12 @@ def is_small(image: tuple[int, ...], kernel: tuple[int, ...], stride: Any, paddi
     return min(sizes) > 0 and math.prod(sizes) <= PLACES
 
 
-def _sizes(image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+def _sizes(image: Sequence[int], kernel: Sequence[int], stride: tuple[int, ...], padding: Sequence[int],
+           dilation: tuple[int, ...]) -> list[int]:
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True)]
 
 
-def small_of(x: Any, w: Any, *rest: Any) -> Any:
+def small_of(x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
     """The patches of the input, as columns, times the kernel."""
     *bias, stride, padding, dilation, _ = rest
     kernel, n = w.shape[2:], len(stride)

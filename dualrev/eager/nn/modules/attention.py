@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
@@ -31,7 +31,7 @@ class MultiheadAttention(Module):
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False,
-                 device: Any = None, dtype: Any = None):
+                 device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         if embed_dim % num_heads:
             raise AssertionError(f"embed_dim must be divisible by num_heads\n{embed_dim} is not divisible by {num_heads}")
@@ -44,7 +44,8 @@ class MultiheadAttention(Module):
             init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, need_weights: bool = True,
-                attn_mask: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False) -> Any:
+                attn_mask: Tensor | None = None, average_attn_weights: bool = True,
+                is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
         if query.ndim == 2:
             mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
             dim = 0 if self.batch_first else 1
@@ -82,7 +83,7 @@ class TransformerEncoderLayer(Module):
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
                  activation: str | Callable[[Tensor], Tensor] = "relu", layer_norm_eps: float = 1e-5, batch_first: bool = False,
-                 norm_first: bool = False, bias: bool = True, device: Any = None, dtype: Any = None):
+                 norm_first: bool = False, bias: bool = True, device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first, dtype=dtype)
         self.linear1 = Linear(d_model, dim_feedforward, bias, dtype=dtype)
@@ -114,7 +115,7 @@ class TransformerEncoderLayer(Module):
 class TransformerEncoder(Module):
     """Copies of a layer in sequence."""
 
-    def __init__(self, encoder_layer: TransformerEncoderLayer, num_layers: int, norm: Module | None = None, **_: Any):
+    def __init__(self, encoder_layer: TransformerEncoderLayer, num_layers: int, norm: Module | None = None, **_: object):
         super().__init__()
         self.layers = ModuleList([copy.deepcopy(encoder_layer) for _ in range(num_layers)])
         self.num_layers, self.norm = num_layers, norm

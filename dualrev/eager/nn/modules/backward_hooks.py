@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
-from dualrev.eager.graph.node import Node
-from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.graph.backward_pass import BackwardPass
+from dualrev.eager.graph.node import Node, Pulled
+from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, wrap
+
+#: The gradients that a module's backward hooks get.
+Grads: TypeAlias = tuple[Tensor | None, ...]
+Tell: TypeAlias = Callable[[Grads], Grads | None]
+
+
+class Watched(Protocol):
+    """A module with backward hooks."""
+
+    _backward_hooks: dict[int, Callable[..., Any]]
+
+    @property
+    def forward(self) -> Callable[..., Any]: ...
+
+    def _finish(self, args: tuple[Any, ...], result: object) -> Any: ...
 
 
 class Barrier(Node):
@@ -13,16 +30,16 @@ class Barrier(Node):
 
     __slots__ = ("tell",)
 
-    tell: Any
+    tell: Tell
 
-    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
+    def pull_custom(self, cts: list[Cotangent | None], backward_pass: BackwardPass) -> Pulled:
         given = self.tell(tuple([backward_pass.tensor(ct) for ct in cts]))
         if given is not None:
             cts = [backward_pass.value(ct) for ct in (given if isinstance(given, tuple) else (given,))]
         return list(enumerate(cts))
 
 
-def passed(tensors: tuple[Any, ...], tell: Any) -> tuple[Any, ...]:
+def passed(tensors: tuple[Any, ...], tell: Tell) -> tuple[Any, ...]:
     """The values, with the tensors among them passed through one barrier."""
     places = [i for i, x in enumerate(tensors) if isinstance(x, Tensor) and x.requires_grad]
     if not places:
@@ -38,18 +55,18 @@ def passed(tensors: tuple[Any, ...], tell: Any) -> tuple[Any, ...]:
     return tuple(results)
 
 
-def call_watched(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_watched(module: Watched, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a module between two barriers, which call its backward hooks."""
-    grad_out: list[Any] = []
+    grad_out: list[Grads] = []
 
-    def at_inputs(grads: tuple[Any, ...]) -> Any:
+    def at_inputs(grads: Grads) -> Grads:
         for hook in list(module._backward_hooks.values()):
             given = hook(module, grads, grad_out[-1] if grad_out else ())
             if given is not None:
                 grads = given if isinstance(given, tuple) else (given,)
         return grads
 
-    def at_outputs(grads: tuple[Any, ...]) -> Any:
+    def at_outputs(grads: Grads) -> None:
         grad_out[:] = [grads]
         if not inside:
             for hook in list(module._backward_hooks.values()):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from typing import Any, NoReturn, Self, overload
 
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
 
@@ -14,6 +15,10 @@ from dualrev.eager.nn.parameter import Parameter
 class Sequential(Module):
     """Modules in sequence."""
 
+    @overload
+    def __init__(self, *modules: Module): ...
+    @overload
+    def __init__(self, modules: OrderedDict[str, Module], /): ...
     def __init__(self, *modules: Any):
         super().__init__()
         items = modules[0].items() if len(modules) == 1 and isinstance(modules[0], OrderedDict) else enumerate(modules)
@@ -31,13 +36,17 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __getitem__(self, i: Any) -> Any:
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequential: ...
+    def __getitem__(self, i: int | slice) -> Module:
         if isinstance(i, int) and not -len(self) <= i < len(self):
             raise IndexError(f"index {i} is out of range")
-        found = list(self._modules.values())[i]
+        found: Any = list(self._modules.values())[i]
         return Sequential(*found) if isinstance(i, slice) else found
 
-    def append(self, module: Module) -> Any:
+    def append(self, module: Module) -> Self:
         """One more module at the end."""
         self.add_module(str(len(self)), module)
         return self
@@ -49,7 +58,11 @@ class ModuleList(Sequential):
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__(*modules)
 
-    def __getitem__(self, i: Any) -> Any:
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+    @overload
+    def __getitem__(self, i: slice) -> ModuleList: ...
+    def __getitem__(self, i: int | slice) -> Module:
         return ModuleList(list(self._modules.values())[i]) if isinstance(i, slice) else super().__getitem__(i)
 
     def __repr__(self) -> str:
@@ -68,14 +81,14 @@ class ModuleList(Sequential):
             self.append(module)
         return self
 
-    def forward(self, *_: Any) -> Any:
+    def forward(self, *_: object) -> NoReturn:
         raise NotImplementedError('Module [ModuleList] is missing the required "forward" function')
 
 
 class ModuleDict(Module):
     """Modules by name."""
 
-    def __init__(self, modules: Any = ()):
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
         super().__init__()
         for name, module in dict(modules).items():
             self.add_module(name, module)
@@ -95,14 +108,14 @@ class ModuleDict(Module):
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, Module]:
         return self._modules.items()
 
 
 class ParameterList(Module):
     """A list of parameters."""
 
-    def __init__(self, values: Iterable[Any] = ()):
+    def __init__(self, values: Iterable[Tensor] = ()):
         super().__init__()
         for i, x in enumerate(values):
             setattr(self, str(i), x if isinstance(x, Parameter) else Parameter(x))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from dualrev.eager.core.annotations import Device, DType, Sizes
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
@@ -16,8 +16,9 @@ from dualrev.eager.nn.parameter import zero_parameter
 class _Conv(Module):
     n = 2
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-                 groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None, dtype: Any = None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
+                 dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__()
         if in_channels % groups:
             raise ValueError("in_channels must be divisible by groups")
@@ -74,8 +75,9 @@ class Conv3d(_Conv):
 
 
 class _Transposed(_Conv):
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-                 output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1, device: Any = None, dtype: Any = None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
+                 output_padding: Sizes = 0, groups: int = 1, bias: bool = True, dilation: Sizes = 1, device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype=dtype)
         self.output_padding = tuple_of(output_padding, self.n)
 
@@ -84,7 +86,8 @@ class _Transposed(_Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[self.n]
-        return conv(x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return conv(x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups,  # type: ignore[arg-type]
+                    self.dilation)
 
 
 class ConvTranspose1d(_Transposed):

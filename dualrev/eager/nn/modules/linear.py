@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
@@ -22,7 +22,8 @@ class Linear(Module):
     Linear(in_features=3, out_features=2, bias=True)
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = zero_parameter(out_features, in_features, dtype=dtype)
@@ -45,7 +46,8 @@ class Linear(Module):
 class Embedding(Module):
     """A table of vectors."""
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: Any = None, dtype: Any = None):
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.weight = Parameter(randn(num_embeddings, embedding_dim, dtype=dtype))
@@ -63,7 +65,7 @@ class Embedding(Module):
 class PReLU(Module):
     """``x``, or a learned multiple of it where it is negative."""
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None):
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         self.num_parameters = num_parameters
         self.weight = Parameter(make.full((num_parameters,), init, dtype=dtype))

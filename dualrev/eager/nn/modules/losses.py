@@ -13,7 +13,7 @@ from dualrev.eager.nn.modules.module import Module
 class _Loss(Module):
     function = ""
 
-    def __init__(self, reduction: str = "mean", **settings: Any):
+    def __init__(self, reduction: str = "mean", **settings: object):
         super().__init__()
         if reduction not in ("mean", "sum", "none", "batchmean"):
             raise ValueError(f"{reduction} is not a valid value for reduction")
@@ -27,8 +27,8 @@ class _Loss(Module):
         return getattr(F, self.function)(input, target, **self.settings, **self._buffers)
 
 
-def _loss(class_name: str, function: str, *names: str) -> Any:
-    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+def _loss(class_name: str, function: str, *names: str) -> type[_Loss]:
+    def start(self: _Loss, *args: Any, **kwargs: Any) -> None:
         given = dict(zip(names, args, strict=False)) | kwargs
         for name in given:
             if name not in (*names, "reduction"):

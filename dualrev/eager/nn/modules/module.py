@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.hooks import RemovableHandle, changes
 from dualrev.eager.core.modes import mode, no_grad
 from dualrev.eager.graph.tensor import Tensor
-from dualrev.eager.nn.modules.backward_hooks import call_watched
+from dualrev.eager.nn.modules.backward_hooks import Grads, call_watched
 from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops.creation import tensor
 
@@ -73,7 +73,7 @@ class Module:
 
     # --------------------------------------------------------------------------------------------------- members
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         places = self.__dict__
         changes.count += 1
         if "_parameters" not in places:
@@ -193,7 +193,7 @@ class Module:
                     state[prefix + (f"{name}.{key}" if name else key)] = x.detach()
         return state
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values by name.
 
         Raises:
@@ -221,14 +221,14 @@ class Module:
             raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
         return IncompatibleKeys(missing, unexpected)
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> Self:
         """Set the training mode of this module and all inside it."""
         changes.count += 1
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
 
-    def eval(self) -> Any:
+    def eval(self) -> Self:
         """Set the evaluation mode: ``train(False)``."""
         return self.train(False)
 
@@ -240,66 +240,66 @@ class Module:
             elif p.grad is not None:
                 p.grad = p.grad.detach().zero_()
 
-    def requires_grad_(self, requires_grad: bool = True) -> Any:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Whether operations on the parameters are recorded."""
         for p in self.parameters():
             p.requires_grad_(requires_grad)
         return self
 
-    def apply(self, fn: Callable[[Module], Any]) -> Any:
+    def apply(self, fn: Callable[[Module], object]) -> Self:
         """Call ``fn`` on each module, the innermost first."""
         for module in reversed(list(self.modules())):
             fn(module)
         return self
 
-    def to(self, *args: Any, **kwargs: Any) -> Any:
+    def to(self, *args: Any, **kwargs: Any) -> Self:
         """Parameters and buffers in another dtype or on another device; whole numbers keep their dtype."""
         with no_grad():
             x: Any
             for x in (*self.parameters(), *self.buffers()):
                 target = (args, kwargs)
                 if not x.is_floating_point():
-                    target = tuple([a for a in args if isinstance(a, str)]), {k: v for k, v in kwargs.items() if k == "device"}  # type: ignore[assignment]
+                    target = tuple([a for a in args if isinstance(a, str)]), {k: v for k, v in kwargs.items() if k == "device"}
                 x.data = x.detach().to(*target[0], **target[1])
                 if x.grad is not None:
                     x._grad = x.grad.to(*target[0], **target[1])
         return self
 
-    def half(self) -> Any:
+    def half(self) -> Self:
         """In float16."""
         return self.to(dtypes.float16)
 
-    def bfloat16(self) -> Any:
+    def bfloat16(self) -> Self:
         """In bfloat16."""
         return self.to(dtypes.bfloat16)
 
-    def double(self) -> Any:
+    def double(self) -> Self:
         """In float64."""
         return self.to(dtypes.float64)
 
-    def float(self) -> Any:
+    def float(self) -> Self:
         """In float32."""
         return self.to(dtypes.float32)
 
-    def cpu(self) -> Any:
+    def cpu(self) -> Self:
         """On the CPU."""
         return self.to(device="cpu")
 
-    def cuda(self) -> Any:
+    def cuda(self) -> Self:
         """On the GPU."""
         return self.to(device="cuda")
 
     # ------------------------------------------------------------------------------------------------------- hooks
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_forward_hook(self, hook: Callable[[Self, tuple[Any, ...], Any], object]) -> RemovableHandle:
         """Call ``hook(module, args, output)`` after forward; a result other than None replaces the output."""
         return RemovableHandle(self._forward_hooks, hook)
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_forward_pre_hook(self, hook: Callable[[Self, tuple[Any, ...]], object]) -> RemovableHandle:
         """Call ``hook(module, args)`` before forward; a result other than None replaces the arguments."""
         return RemovableHandle(self._forward_pre_hooks, hook)
 
-    def register_full_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_full_backward_hook(self, hook: Callable[[Self, Grads, Grads], object]) -> RemovableHandle:
         """Call ``hook(module, grad_input, grad_output)`` in backward; a result other than None replaces grad_input."""
         return RemovableHandle(self._backward_hooks, hook)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Device, DType, Sizes
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn.functions.normalization import group_norm, instance_norm, rms_norm
@@ -16,8 +15,8 @@ from dualrev.eager.ops import creation as make
 class GroupNorm(Module):
     """Normalization of groups of channels of each example."""
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
-                 dtype: Any = None):
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__()
         if num_channels % num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
@@ -36,7 +35,7 @@ class _InstanceNorm(Module):
     dims = 4
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False, device: Any = None, dtype: Any = None):
+                 track_running_stats: bool = False, device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         if track_running_stats:
             raise NotImplementedError("track_running_stats=True\nonly the statistics of the input are there")
@@ -70,8 +69,8 @@ class InstanceNorm2d(_InstanceNorm):
 class RMSNorm(Module):
     """Division of the last dimensions by the root of their mean square."""
 
-    def __init__(self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True, device: Any = None,
-                 dtype: Any = None):
+    def __init__(self, normalized_shape: Sizes, eps: float | None = None, elementwise_affine: bool = True, device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
@@ -88,7 +87,7 @@ class _BatchNorm(Module):
     dims: tuple[int, ...] = (4,)
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None):
+                 track_running_stats: bool = True, device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
         self.track_running_stats = track_running_stats
@@ -135,8 +134,8 @@ class BatchNorm3d(_BatchNorm):
 class LayerNorm(Module):
     """Normalization over the last dimensions."""
 
-    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True, device: Any = None,
-                 dtype: Any = None):
+    def __init__(self, normalized_shape: Sizes, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
+                 device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine

@@ -7,13 +7,14 @@ all times at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
@@ -24,17 +25,21 @@ from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
 from dualrev.eager.ops.joining import cat, stack
 
+_State: TypeAlias = tuple[jax.Array, ...]
+_Step: TypeAlias = Callable[[_State, jax.Array, jax.Array], _State]
+_Map: TypeAlias = Callable[[jax.Array], jax.Array]
+
 # ------------------------------------------------------------------------------------------------------------------- cells
 # Each takes the state, the product of the input with its weights, and that of the hidden state with its weights.
 
 
-def _lstm(state: Any, x: Any, h: Any) -> Any:
+def _lstm(state: _State, x: jax.Array, h: jax.Array) -> _State:
     i, f, g, o = jnp.split(x + h, 4, -1)
     c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _gru(state: Any, x: Any, h: Any) -> Any:
+def _gru(state: _State, x: jax.Array, h: jax.Array) -> _State:
     (xr, xz, xn), (hr, hz, hn) = jnp.split(x, 3, -1), jnp.split(h, 3, -1)
     new = jnp.tanh(xn + jax.nn.sigmoid(xr + hr) * hn)
     z = jax.nn.sigmoid(xz + hz)
@@ -42,24 +47,24 @@ def _gru(state: Any, x: Any, h: Any) -> Any:
 
 
 #: For each kind: the cell, the number of gates, the number of tensors of the state.
-_KINDS: dict[str, tuple[Any, int, int]] = dict(
+_KINDS: dict[str, tuple[_Step, int, int]] = dict(
     lstm=(_lstm, 4, 2), gru=(_gru, 3, 1), tanh=(lambda s, x, h: (jnp.tanh(x + h),), 1, 1),
     relu=(lambda s, x, h: (jnp.where(x + h > 0, x + h, 0),), 1, 1))
 
 
-def _products(weights: Sequence[Any]) -> tuple[Any, Any]:
+def _products(weights: Sequence[jax.Array]) -> tuple[_Map, _Map]:
     """The linear maps from inputs and hidden states to the gates."""
     w, u, *biases = weights
     b, c = biases or (0, 0)
     return (lambda x: x @ w.T + b), (lambda h: h @ u.T + c)
 
 
-def _layer_of(x: Any, *rest: Any) -> list[Any]:
+def _layer_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
     *arrays, kind, backwards = rest
     cell, _, n = _KINDS[kind]
     of_x, of_h = _products(arrays[n:])
 
-    def step(state: Any, gates: Any) -> Any:
+    def step(state: _State, gates: jax.Array) -> tuple[_State, jax.Array]:
         state = cell(state, gates, of_h(state[0]))
         return state, state[0]
 
@@ -67,7 +72,7 @@ def _layer_of(x: Any, *rest: Any) -> list[Any]:
     return [out, *state]
 
 
-def _cell_of(x: Any, *rest: Any) -> list[Any]:
+def _cell_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
     *arrays, kind = rest
     cell, _, n = _KINDS[kind]
     of_x, of_h = _products(arrays[n:])
@@ -88,7 +93,7 @@ class _Recurrent(Module):
 
     kind = "tanh"
 
-    def _add(self, suffix: str, input_size: int, bias: bool, dtype: Any) -> None:
+    def _add(self, suffix: str, input_size: int, bias: bool, dtype: DType | None) -> None:
         gates = _KINDS[self.kind][1] * self.hidden_size
         shapes: list[tuple[str, tuple[int, ...]]] = [("weight_ih", (gates, input_size)), ("weight_hh", (gates, self.hidden_size)),
                                                      ("bias_ih", (gates,)), ("bias_hh", (gates,))]
@@ -109,7 +114,8 @@ class _Recurrent(Module):
 
 class _Layers(_Recurrent):
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-                 dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Any = None, dtype: Any = None):
+                 dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Device | None = None,
+                 dtype: DType | None = None):
         super().__init__()
         if proj_size:
             raise NotImplementedError(f"proj_size={proj_size}\nonly 0 is there; put an nn.Linear behind the layer")
@@ -125,13 +131,13 @@ class _Layers(_Recurrent):
     def flatten_parameters(self) -> None:
         """Nothing: for compatibility."""
 
-    def _start(self, x: Tensor, hx: Any, batched: bool) -> list[Tensor]:
+    def _start(self, x: Tensor, hx: Tensor | Sequence[Tensor] | None, batched: bool) -> list[Tensor]:
         """The initial state, each tensor of (layers * directions, batch, hidden)."""
         n, count = _KINDS[self.kind][2], sum(map(len, self._suffixes))
         shape = (count, x.shape[1], self.hidden_size)
         if hx is None:
             return [make.zeros(*shape, dtype=x.dtype) for _ in range(n)]
-        given = list(hx) if n > 1 else [hx]
+        given: list[Any] = list(hx) if n > 1 else [hx]
         given = given if batched else [h.unsqueeze(1) for h in given]
         for h in given:
             if tuple(h.shape) != shape:
@@ -139,7 +145,7 @@ class _Layers(_Recurrent):
                                    "it is (layers * directions, batch, hidden), whatever batch_first says")
         return given
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+    def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> tuple[Tensor, Any]:  # noqa: A002
         if input.ndim not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
         _check_input(type(self).__name__, input, self.input_size)
@@ -204,13 +210,13 @@ def _check_nonlinearity(nonlinearity: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------- cells
 
 class _Cell(_Recurrent):
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None):
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Device | None = None, dtype: DType | None = None):
         super().__init__()
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         self._add("", input_size, bias, dtype)
         self.reset_parameters()
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+    def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> Any:  # noqa: A002
         _check_input(type(self).__name__, input, self.input_size)
         n = _KINDS[self.kind][2]
         given = [make.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype) for _ in range(n)] if hx is None else (
@@ -237,8 +243,8 @@ class GRUCell(_Cell):
 class RNNCell(_Cell):
     """One step of a plain recurrence: ``h = cell(input, h)``."""
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
-                 dtype: Any = None):
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Device | None = None,
+                 dtype: DType | None = None):
         _check_nonlinearity(nonlinearity)
         object.__setattr__(self, "kind", nonlinearity)
         super().__init__(input_size, hidden_size, bias, device, dtype)

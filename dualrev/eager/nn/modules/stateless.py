@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+from dualrev.eager.core.annotations import Sizes
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn.functions.sizes import tuple_of
@@ -15,9 +16,9 @@ class _Keeps(Module):
     """Base class of layers whose settings are the arguments of a function."""
 
     names: tuple[str, ...] = ()
-    defaults: tuple[Any, ...] = ()
+    defaults: tuple[object, ...] = ()
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         super().__init__()
         values = dict(zip(self.names, self.defaults, strict=True))
         if len(args) > len(self.names) or set(kwargs) - set(self.names):
@@ -41,7 +42,7 @@ class _Keeps(Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.names if name != "inplace" or self.inplace)
 
 
-def _keeps(class_name: str, function: str, *arguments: tuple[str, Any]) -> Any:
+def _keeps(class_name: str, function: str, *arguments: tuple[str, object]) -> type[_Keeps]:
     return type(class_name, (_Keeps,), {"function": function, "names": tuple([n for n, _ in arguments]), "__module__": __name__,
                                         "defaults": tuple([d for _, d in arguments]),
                                         "__doc__": f"``functional.{function}`` as a layer."})
@@ -83,9 +84,9 @@ class AvgPool1d(_Keeps):
 
     function = "avg_pool1d"
     names: tuple[str, ...] = ("kernel_size", "stride", "padding")
-    defaults: tuple[Any, ...] = (None, None, 0)
+    defaults: tuple[object, ...] = (None, None, 0)
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
         for name in self.names:
             setattr(self, name, tuple_of(getattr(self, name), 1))
@@ -94,7 +95,7 @@ class AvgPool1d(_Keeps):
 class Identity(Module):
     """Its input."""
 
-    def __init__(self, *_: Any, **__: Any):
+    def __init__(self, *_: object, **__: object):
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class Identity(Module):
 class Upsample(Module):
     """Resize by repeating entries."""
 
-    def __init__(self, size: Any = None, scale_factor: Any = None, mode: str = "nearest"):
+    def __init__(self, size: Sizes | None = None, scale_factor: float | Sequence[float] | None = None, mode: str = "nearest"):
         super().__init__()
         self.size, self.mode = size, mode
         self.scale_factor = float(scale_factor) if isinstance(scale_factor, int) else scale_factor
@@ -120,7 +121,7 @@ class Upsample(Module):
 class Unflatten(Module):
     """Split one dimension into several."""
 
-    def __init__(self, dim: int, unflattened_size: Any):
+    def __init__(self, dim: int, unflattened_size: Sequence[int]):
         super().__init__()
         self.dim, self.unflattened_size = dim, unflattened_size
 
