@@ -79,8 +79,8 @@ def text() -> str:
         "",
         "*Kind*: what the derivative is; *cost*: of computing the operation again ([rows.py](../table/rows.py)); of rows that choose "
         "another, those of all that they choose from. "
-        "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes has its "
-        "pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there is no "
+        "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes "
+        "has its pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there is no "
         "bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
         "| operation | file | kind | cost | form | modes | order | dtypes | jax |",
@@ -109,8 +109,8 @@ def text() -> str:
             lines.append(f"| `{name}` | {file} | call | its program | asked of the engines | push, pull | | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
-              "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered JVP; "
-              "reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
+              "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered "
+              "JVP; reverse mode runs the registered linearization or JVP on tangents that are known as symbols only, and calls the "
               "registered transposes of the linear operations in it. A row stated with `dualrev.rule` comes first. What jax registered "
               "is never read ([tests](../../tests/test_foreign.py))."]
     lines += ["", "## At kinks, poles and limits", "", "Both modes give these values; jax's are the same where nothing is said.", "",

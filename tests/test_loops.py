@@ -467,7 +467,8 @@ def carried(f: Any, w: Any, how: Any) -> list[tuple[int, ...]]:
     return [var.aval.shape for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "scan" for var in eqn.outvars]
 
 
-@pytest.mark.parametrize(("name", "leaf"), [("recurrent", "again"), ("lookup", "table"), ("convolution", "kernel"), ("tied", "w"), ("prepared", "raw")])
+@pytest.mark.parametrize(("name", "leaf"), [("recurrent", "again"), ("lookup", "table"), ("convolution", "kernel"), ("tied", "w"),
+                                            ("prepared", "raw")])
 def test_weights_are_not_carried(name: str, leaf: str) -> None:
     f, w = SUMS[name]
     assert w[leaf].shape in carried(f, w, False)
