@@ -22,13 +22,15 @@ from rich.table import Table
 
 import dualrev as dr
 from benchmarks.by_hand import lstm_gradient
-from benchmarks.programs import LOOPS, LSTM_SIZES, RESIDUALS, SECOND_ORDER, repeated, sequence
+from benchmarks.programs import RESIDUALS, SECOND_ORDER, WHILE
+from benchmarks.scenarios.networks import LSTM_SIZES, recurrent, sequence
 from benchmarks.timing import Figure, checked, compare, temporary
 
 
 def by_hand(budget: float) -> list[Figure]:
     figures = []
-    for size, program in zip(LSTM_SIZES, LOOPS, strict=False):
+    for size in LSTM_SIZES:
+        program = recurrent("LSTM", *size)
         inputs = program.make_inputs()
         ours = jax.jit(dr.grad(program.function)).lower(inputs).compile()
         theirs = jax.jit(lstm_gradient(jnp.asarray(sequence(*size[:3])), size[3])).lower(inputs).compile()
@@ -46,9 +48,9 @@ def equinox(budget: float) -> list[Figure]:
     from equinox.internal import while_loop
 
     figures = []
-    for steps in (64, 1024):
-        program = repeated(steps, False)
-        weights, h, n = program.make_inputs()
+    for program in WHILE[:2]:
+        inputs = program.make_inputs()
+        (n,) = program.data
         for kept in (16, 64):
             def loss(moving: Any, n: Any = n, kept: int = kept) -> jax.Array:
                 weights, h = moving
@@ -58,18 +60,15 @@ def equinox(budget: float) -> list[Figure]:
 
                 return jnp.sum(while_loop(lambda c: c[0] < n, body, (0, h), kind="checkpointed", checkpoints=kept)[1])
 
-            def unknown(moving: Any, n: Any = n, function: Callable[..., Any] = program.function) -> jax.Array:
-                return function((*moving, n))
-
-            theirs = jax.jit(jax.grad(loss)).lower((weights, h)).compile()
+            theirs = jax.jit(jax.grad(loss)).lower(inputs).compile()
             for how in ("auto", False):
-                gradient = dr.grad(unknown, loop_checkpoints=kept, stack_cotangents=how)
-                ours = jax.jit(gradient).lower((weights, h)).compile()
-                room = [temporary(run) // h.nbytes for run in (ours, theirs)]
+                gradient = dr.grad(program.function, loop_checkpoints=kept, stack_cotangents=how)
+                ours = jax.jit(gradient).lower(inputs).compile()
+                room = [temporary(run) // inputs[1].nbytes for run in (ours, theirs)]
                 label = f"{program.name}, {kept} states, stacks: {how} (room for {room[0]:,} and {room[1]:,})"
-                difference = checked(ours((weights, h)), theirs((weights, h)), 1e-3)
-                figures.append(compare("while over Equinox", label, partial(ours, (weights, h)), partial(theirs, (weights, h)), budget,
-                                       1.0, difference))
+                difference = checked(ours(inputs), theirs(inputs), 1e-3)
+                figures.append(compare("while over Equinox", label, partial(ours, inputs), partial(theirs, inputs), budget, 1.0,
+                                       difference))
     return figures
 
 

@@ -20,14 +20,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks.functions import Program
 from benchmarks.libraries import LIBRARIES, UNJITTED, DisagreementError, checked, control, reference, use_double
 from benchmarks.programs import HESSIANS, JACOBIANS, PROGRAMS, SIZES, growing
 from benchmarks.stages import HEADINGS, first_call
 from benchmarks.timing import Run, interleaved
+from dualrev.problems.scenario import Scenario
 
 SCALARS = tuple(program for program in PROGRAMS if program.derivative is None)
-CALLS: dict[str, Sequence[Program]] = {
+CALLS: dict[str, Sequence[Scenario]] = {
     "gradient": PROGRAMS, "jvp": SCALARS, "hvp": SCALARS, "hessian": HESSIANS, "jacobian": JACOBIANS, "jacfwd": JACOBIANS}
 FOLDER = pathlib.Path(__file__).parent
 
@@ -57,7 +57,7 @@ class Row:
         return None
 
 
-def row(program: Program, call: str, libraries: Iterable[str], to: str, budget: float) -> Row:
+def row(program: Scenario, call: str, libraries: Iterable[str], to: str, budget: float) -> Row:
     expected = reference(program, call)
     runs: dict[str, Run] = {}
     notes = []
@@ -113,7 +113,7 @@ def ratios_table(rows: Sequence[Row], libraries: Sequence[str], to: str) -> str:
     return markdown([f"time over {to}'s", *others, "dualrev over function"], [line for line in cells if any(line[1:])])
 
 
-def stages_table(programs: Iterable[Program], budget: float) -> str:
+def stages_table(programs: Iterable[Scenario], budget: float) -> str:
     lines = []
     for program in programs:
         try:
@@ -226,7 +226,7 @@ def main() -> None:
             "where they are called, jax's too, and every result is waited for. A place is empty where a library cannot do it; the "
             "notes say why.\n"]
 
-    def chosen(programs: Iterable[Program]) -> list[Program]:
+    def chosen(programs: Iterable[Scenario]) -> list[Scenario]:
         return [p for p in programs if not options.programs or p.name.startswith(tuple(options.programs))]
 
     def write(*lines: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 
 import dualrev
-from benchmarks.functions import Program
-from benchmarks.functions.namespaces import JAX
+from benchmarks.scenarios.namespaces import JAX, on
+from dualrev.problems.scenario import Scenario
 
 
 def equations(jaxpr: Any) -> int:
@@ -22,9 +22,9 @@ def equations(jaxpr: Any) -> int:
     return len(jaxpr.eqns) + sum(equations(p) for p in programs if hasattr(p, "eqns"))
 
 
-def tape_bytes(program: Program, policy: Callable[[Any], Any] = lambda f: f) -> int:
+def tape_bytes(program: Scenario, policy: Callable[[Any], Any] = lambda f: f) -> int:
     """Bytes that the tape of a program's function keeps; its data is no part of them where it stands for itself."""
-    f = program.on(JAX)
+    f = on(JAX, program)
     p, *data = jax.tree.map(jax.numpy.asarray, program.draw())
     return int(dualrev.linearize(policy(lambda p: f(p, *data)), p)[1].residual_bytes)
 

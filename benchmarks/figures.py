@@ -18,7 +18,8 @@ from rich.table import Table
 
 import dualrev as dr
 from benchmarks import beyond
-from benchmarks.programs import COMPILED, EAGER, LOOPS, TRACED, chain, repeated
+from benchmarks.programs import COMPILED, EAGER, LOOPS, TRACED, WHILE
+from benchmarks.scenarios.in_jax import chain
 from benchmarks.timing import Figure, Run, checked, compare, temporary
 
 
@@ -55,21 +56,15 @@ def loops(budget: float) -> list[Figure]:
 def unbounded(budget: float) -> list[Figure]:
     """Gradients of while loops, against those of a scan with as many steps by jax."""
     figures = []
-    for steps in (64, 1024, 100_000):
-        known, unknown = repeated(steps, True), repeated(steps, False)
-        inputs = known.make_inputs()
-
-        def gradient(grad: Any, function: Any, n: Any = inputs[2]) -> Any:
-            return jax.jit(grad(lambda moving: function((*moving, n))))
-
-        theirs = gradient(jax.grad, known.function)
+    for program in WHILE:
+        inputs = program.make_inputs()
+        theirs = jax.jit(jax.grad(program.function_in_jax))
         for kept in (16, 64, None):
-            ours = gradient(partial(dr.grad, loop_checkpoints=kept), unknown.function)
-            room = [temporary(run.lower(inputs[:2]).compile()) // inputs[1].nbytes for run in (ours, theirs)]
-            difference = checked(ours(inputs[:2]), theirs(inputs[:2]), 1e-3)
-            label = f"{known.name}, {kept or 'default'} states (room for {room[0]:,}; scan {room[1]:,})"
-            figures.append(compare("while over scan", label, partial(ours, inputs[:2]), partial(theirs, inputs[:2]), budget, 1.5,
-                                   difference))
+            ours = jax.jit(dr.grad(program.function, loop_checkpoints=kept))
+            room = [temporary(run.lower(inputs).compile()) // inputs[1].nbytes for run in (ours, theirs)]
+            difference = checked(ours(inputs), theirs(inputs), 1e-3)
+            label = f"{program.name}, {kept or 'default'} states (room for {room[0]:,}; scan {room[1]:,})"
+            figures.append(compare("while over scan", label, partial(ours, inputs), partial(theirs, inputs), budget, 1.5, difference))
     return figures
 
 

@@ -22,15 +22,17 @@ from rich.table import Table
 
 import dualrev
 from benchmarks.counts import compiled_counts, python_calls, tape_bytes
-from benchmarks.functions import Program, networks, science
 from benchmarks.libraries import COMPILING, LIBRARIES, use_double
 from benchmarks.programs import PROGRAMS
+from benchmarks.scenarios import SCENARIOS
+from dualrev.problems.scenario import Scenario
 
 ALLOWED = 0.02
 Counts = dict[str, dict[str, int]]
 
-#: A function of few operations, and one of structured inputs: un-jitted, their time is that of Python.
-SMALL = (science.sines(20), networks.mlp(4, 8, 8, 3))
+#: A function of few operations, and one of structured inputs: un-jitted, their time is that of Python.  In this order, for the second
+#: finds caches that the first has filled.
+SMALL = SCENARIOS["20 sines"], SCENARIOS["network 8-8-3"]
 
 
 def baseline_path() -> pathlib.Path:
@@ -38,13 +40,13 @@ def baseline_path() -> pathlib.Path:
     return pathlib.Path(__file__).parent / "baselines" / f"jax-{jax.__version__}-python-{python}.json"
 
 
-def of_program(program: Program) -> dict[str, int]:
+def of_program(program: Scenario) -> dict[str, int]:
     library = COMPILING["dualrev"]
     counts = compiled_counts(library.function(program, "gradient"), library.call_arguments(program, "gradient"))
     return counts if program.derivative else {**counts, "tape bytes": tape_bytes(program)}
 
 
-def of_python(program: Program) -> dict[str, int]:
+def of_python(program: Scenario) -> dict[str, int]:
     counts = {}
     for call in ("gradient", "jvp"):
         run = LIBRARIES["dualrev un-jitted"].prepare(program, call)
@@ -55,7 +57,7 @@ def of_python(program: Program) -> dict[str, int]:
     return counts
 
 
-def measured(programs: Iterable[Program] = PROGRAMS, small: Iterable[Program] = SMALL) -> Counts:
+def measured(programs: Iterable[Scenario] = PROGRAMS, small: Iterable[Scenario] = SMALL) -> Counts:
     found = {program.name: of_program(program) for program in programs}
     for program in small:
         found[f"un-jitted {program.name}"] = of_python(program)

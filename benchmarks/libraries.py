@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import dualrev
-from benchmarks.functions import Program
-from benchmarks.functions.namespaces import JAX, AutogradNamespace, TorchNamespace
+from benchmarks.scenarios.namespaces import JAX, AutogradNamespace, TorchNamespace, on
+from dualrev.problems.scenario import Scenario
 
 Run = Callable[[], Any]
 CALLS = ("value", "gradient", "jvp", "jacobian", "jacfwd", "hessian", "hvp")
@@ -53,14 +53,14 @@ class Library:
         except ImportError as missing:
             raise NotImplementedError(f"{self.name}: {missing}") from None
 
-    def arguments(self, program: Program) -> Any:
+    def arguments(self, program: Scenario) -> Any:
         return jax.tree.map(self.namespace.array, program.draw())
 
     @property
     def namespace(self) -> Any:
         raise NotImplementedError
 
-    def prepare(self, program: Program, call: str) -> Run:
+    def prepare(self, program: Scenario, call: str) -> Run:
         raise NotImplementedError
 
     def numbers(self, result: Any) -> list[np.ndarray]:
@@ -81,7 +81,7 @@ class JaxLike(Library):
     def namespace(self) -> Any:
         return JAX
 
-    def function(self, program: Program, call: str) -> Callable[..., Any]:
+    def function(self, program: Scenario, call: str) -> Callable[..., Any]:
         """The call, of the program's arguments; a push and a product take their direction after them."""
         if call == "gradient" and program.derivative is not None:
             if self.engine:
@@ -89,7 +89,7 @@ class JaxLike(Library):
             if program.otherwise and self.module is jax:
                 raise NotImplementedError("jax has no reverse mode of while loops")
             return program.derivative(self.module)
-        f, ad, options = program.on(JAX), self.module, self.options
+        f, ad, options = on(JAX, program), self.module, self.options
         if self.engine == "auto" and call != "jacobian":
             raise NotImplementedError("the choice between modes is that of Jacobians")
         if self.engine == "forward" and call == "gradient":
@@ -120,11 +120,11 @@ class JaxLike(Library):
 
         return {"value": f, "gradient": grad, "jvp": jvp, "hvp": hvp, "jacobian": jacobian, "jacfwd": jacfwd, "hessian": hessian}[call]
 
-    def call_arguments(self, program: Program, call: str) -> tuple[Any, ...]:
+    def call_arguments(self, program: Scenario, call: str) -> tuple[Any, ...]:
         arguments = tuple(self.arguments(program))
         return (*arguments, jax.tree.map(jnp.asarray, direction(arguments[0]))) if call in ("jvp", "hvp") else arguments
 
-    def prepare(self, program: Program, call: str) -> Run:
+    def prepare(self, program: Scenario, call: str) -> Run:
         run = self.function(program, call)
         if self.compiled:
             run = jax.jit(run)
@@ -143,12 +143,12 @@ class TorchLike(Library):
     def namespace(self) -> Any:
         return TorchNamespace(self.module)
 
-    def prepare(self, program: Program, call: str) -> Run:
+    def prepare(self, program: Scenario, call: str) -> Run:
         if program.derivative is not None:
             raise NotImplementedError(f"{program.name} is written in jax")
         if self.compiled and program.steps > MOST_UNROLLED:
             raise NotImplementedError(f"{program.steps} steps in one program")
-        torch, f = self.module, program.on(self.namespace)
+        torch, f = self.module, on(self.namespace, program)
         p, *data = self.arguments(program)
         leaves, structure = jax.tree.flatten(p)
         along = [self.namespace.array(v) for v in jax.tree.leaves(direction(program.draw()[0]))]
@@ -198,12 +198,12 @@ class Autograd(Library):
         _ = self.module
         return AutogradNamespace(importlib.import_module("autograd.numpy"))
 
-    def prepare(self, program: Program, call: str) -> Run:
+    def prepare(self, program: Scenario, call: str) -> Run:
         if program.derivative is not None:
             raise NotImplementedError(f"{program.name} is written in jax")
         if call == "jacfwd":
             raise NotImplementedError("autograd pushes one direction at a time")
-        ad, f = self.module, program.on(self.namespace)
+        ad, f = self.module, on(self.namespace, program)
         p, *data = program.draw()
         v = direction(p)
 
@@ -245,7 +245,7 @@ LIBRARIES: dict[str, Library] = {library.name: library for library in (
 UNJITTED = ("dualrev un-jitted", "eager", "jax un-jitted", "PyTorch", "autograd")
 
 
-def reference(program: Program, call: str) -> list[np.ndarray]:
+def reference(program: Scenario, call: str) -> list[np.ndarray]:
     """The numbers that jax finds, which the others have to agree with."""
     library = LIBRARIES["jax"]
     if call == "gradient" and program.otherwise:
@@ -272,7 +272,7 @@ def agree(name: str, found: list[np.ndarray], expected: list[np.ndarray]) -> flo
     return worst
 
 
-def checked(library: str, program: Program, call: str, expected: list[np.ndarray], warm: int = 3, at_most: float = 1.0) -> Run:
+def checked(library: str, program: Scenario, call: str, expected: list[np.ndarray], warm: int = 3, at_most: float = 1.0) -> Run:
     """A run whose result is that of the others, warm after so many calls, or as many as take ``at_most`` seconds."""
     run = LIBRARIES[library].prepare(program, call)
     agree(f"{library}, {call} of {program.name}", LIBRARIES[library].numbers(run()), expected)

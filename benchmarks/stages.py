@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks.counts import equations
-from benchmarks.functions import Program
 from benchmarks.libraries import COMPILING
 from benchmarks.timing import rounds, temporary
+from dualrev.problems.scenario import Scenario
 
 
 class Seconds(NamedTuple):
@@ -77,7 +77,7 @@ def _with_times(a: Sequence[float], b: Sequence[float]) -> str:
     return f"{_ratio(a, b)} ({1e3 * statistics.median(a):.0f} ms / {1e3 * statistics.median(b):.0f} ms)"
 
 
-def first_call(program: Program, budget: float) -> FirstCall:
+def first_call(program: Scenario, budget: float) -> FirstCall:
     """Interleaved rounds of new programs, after one of each: what the first gradient of all sets up is not this one's."""
 
     def of(library: str, call: str) -> tuple[Any, Any]:

@@ -6,13 +6,12 @@ user made (``grad``, ``jvp``, ...), whatever engine runs underneath.
 
 from __future__ import annotations
 
-import functools
 from contextvars import ContextVar
 from importlib import metadata
 from typing import Any
 
 from dualrev._jax.avals import float0
-from dualrev._jax.libraries import is_of_jax, owner_of
+from dualrev._jax.libraries import distributions, is_of_jax, owner_of
 from dualrev._jax.source_lines import user_frame
 
 #: The name of the public function that is running, for messages raised far below it.
@@ -87,18 +86,12 @@ def at_user_frame() -> str:
     return f" at {frame}" if frame else ""
 
 
-@functools.cache
-def _distributions() -> dict[str, list[str]]:
-    """Which installed distributions a top-level module comes from."""
-    return {module: sorted(set(names)) for module, names in metadata.packages_distributions().items()}
-
-
 def whose(primitive: Any) -> str:
     """``'name' of module (distribution and version)``, as far as that can be told."""
     module = owner_of(primitive)
     if module is None:
         return f"'{primitive}'"
-    given = ", ".join(f"{name} {metadata.version(name)}" for name in _distributions().get(module.split(".")[0], []))
+    given = ", ".join(f"{name} {metadata.version(name)}" for name in distributions().get(module.split(".")[0], []))
     return f"'{primitive}' of {module}{given and f' ({given})'}"
 
 
@@ -122,9 +115,20 @@ def missing_rule(primitive: Any, mode: str, reason: str | None) -> MissingRuleEr
         f"    dualrev.rule({name}_p, partials=[lambda x, *, out: ...])      # entry by entry: one partial for each operand\n"
         f"    # or dualrev.rule({name}_p, pushforward=lambda t, x: ...)     # J·v as a program; its adjoint is derived\n"
         f"    # or dualrev.rule({name}_p, adjoint=lambda ct, x: ...)        # a linear operation: its adjoint alone\n"
+        f"    # or dualrev.rule({name}_p, bilinear=[lambda ct, x, y: ..., ...])   # a product: an adjoint for each factor\n"
+        f"    # or dualrev.rule({name}_p, definition=lambda x: ...)         # what it computes, in terms of other operations\n"
         f"    # or @dualrev.rule(partials=[...]) above the function that uses it\n{register}\n"
         "In dualrev itself, the row belongs in dualrev/rules/, in the file of the family that the primitive belongs to."
     )
+
+
+def wrong_count(row: Any, what: str, stated: int, operands: int) -> RuleError:
+    return RuleError(f"The rule for '{row.primitive}' at {row.where} states {stated} {what}, but {CALL}{at_user_frame()} met the "
+                     f"primitive with {operands} operands. State one for each operand, in their order; None for one without influence.")
+
+
+def wrong_definition(row: Any, what: str) -> RuleError:
+    return RuleError(f"The definition of '{row.primitive}' at {row.where} {what}. The program must return what the primitive does.")
 
 
 def no_registered_jvp(primitive: Any) -> MissingRuleError:

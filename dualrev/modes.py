@@ -61,7 +61,7 @@ def evaluate(mode: Mode, fun: Callable[..., Any], args: Sequence[Any], parts: Se
     >>> class Pushes(Mode):
     ...     name = "pushes"
     ...     def row(self, row, primals, parts, params):
-    ...         return row.jvp(primals, parts, params)
+    ...         return row.bind(primals, params), row.first(primals, parts, params)
     ...     def zero(self, aval):
     ...         return jnp.zeros(aval.shape, aval.dtype)
     >>> out, tangent = evaluate(Pushes(), lambda x: x * x, (3.0,), (1.0,))
@@ -70,6 +70,7 @@ def evaluate(mode: Mode, fun: Callable[..., Any], args: Sequence[Any], parts: Se
     """
     checks.check_callable(fun)
     with errors.calling(mode.name):
+        tree: Any
         flat, tree = tree_flatten(tuple(args))
         checks.check_leaves(tuple(args), "args")
         try:
@@ -79,11 +80,12 @@ def evaluate(mode: Mode, fun: Callable[..., Any], args: Sequence[Any], parts: Se
         flat = as_arrays(flat)
         given = [p if mode.has_parts(typeof(x)) else None for x, p in zip(flat, given, strict=True)]
 
+        out_trees: list[Any] = []
+
         def flat_fun(*values: Any) -> list[Any]:
-            nonlocal out_tree
             outs, out_tree = tree_flatten(fun(*tree_unflatten(tree, values)))
+            out_trees.append(out_tree)
             return as_arrays(outs)
 
-        out_tree: Any = None
         outs, parts_out = _parts.evaluate(mode, flat_fun, flat, given)
-        return tree_unflatten(out_tree, outs), tree_unflatten(out_tree, parts_out)
+        return tree_unflatten(out_trees[0], outs), tree_unflatten(out_trees[0], parts_out)

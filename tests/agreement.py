@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten
 
 import dualrev
+from dualrev.problems.scenario import Scenario
 
 ENGINES: tuple[Any, ...] = ("forward", "reverse")
 
@@ -77,3 +79,64 @@ def assert_close(x: Any, y: Any, rtol: float | None = None, what: str = "", floo
     finite = np.abs(y[np.isfinite(y)]) if y.size else y
     scale = float(finite.max()) if finite.size else 0.0
     np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(scale, floor), err_msg=what)
+
+
+# ----------------------------------------------------------------------------------------- the derivatives of a scenario
+
+
+def directions(like: Any, seed: int) -> Any:
+    """Random arrays of the shapes and dtypes of a pytree's."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: (rng.standard_normal(x.shape)
+                                   + (1j * rng.standard_normal(x.shape) if x.dtype.kind == "c" else 0)).astype(x.dtype), like)
+
+
+#: The forward engine pulls by a push for each input: it is asked for no more than so many.
+MOST_PUSHES = 512
+
+
+def derivatives(d: Any, f: Callable[[Any], Any], x: Any, t: Any, ct: Any, order: int,
+                engine: str | None = None) -> dict[str, list[Any]]:
+    """A push and a pull; of order 2 the push of a pull, and the pull of a push."""
+    chosen = {} if engine is None else {"engine": engine}
+    found = {"push": d.jvp(f, (x,), (t,), **chosen)[1]}
+    if engine != "forward" or sum(leaf.size for leaf in jax.tree.leaves(x)) <= MOST_PUSHES:
+        found["pull"] = d.vjp(f, x, **chosen)[1](ct)[0]
+    if order == 2:
+        reverse = {} if engine is None else {"engine": "reverse"}
+        found["push of pull"] = d.jvp(lambda x: d.vjp(f, x)[1](ct)[0], (x,), (t,), **chosen)[1]
+        found["pull of push"] = d.vjp(lambda x: d.jvp(f, (x,), (t,))[1], x, **reverse)[1](ct)[0]
+    return {what: jax.tree.leaves(arrays) for what, arrays in found.items()}
+
+
+def check(scenario: Scenario, seed: int, engines: tuple[str, ...] = ENGINES, compiled: bool = True) -> bool:
+    """Compare the engines with jax; False if jax's own derivative is not finite, so that there is nothing to compare with.
+
+    Second order is compared for the first of ``engines``.
+    """
+    inputs = scenario.draw()[0]
+    engines = tuple(engine for engine in engines if engine in scenario.engines)
+    out = jax.eval_shape(scenario.function, inputs)
+    t, ct = directions(inputs, seed), directions(out, seed + 1)
+
+    def everything(x: Any, t: Any, ct: Any) -> dict[str, dict[str, list[Any]]]:
+        results = {"jax": derivatives(jax, scenario.function_in_jax, x, t, ct, scenario.order)}
+        for i, engine in enumerate(engines):
+            results[engine] = derivatives(dualrev, scenario.function, x, t, ct, scenario.order if i == 0 else 1, engine)
+        return results
+
+    results = (jax.jit(everything) if compiled else everything)(inputs, t, ct)
+    if not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(results["jax"])):
+        return False
+    # Entries that cancel are compared with the size of what cancelled: the largest derivative of the same order.
+    dtypes = [x.dtype for x in jax.tree.leaves((out, inputs))]
+    tolerance = 100 * max(scenario.rtol, *(TOLERANCES[str(dtype)] for dtype in dtypes))
+    # Values are of order one, so that what cancels to zero is known to a few units of their rounding.
+    floor = max(1e-6, 4 * max(float(jnp.finfo(dtype).eps) for dtype in dtypes) / tolerance)
+    for engine in engines:
+        for what, arrays in results[engine].items():
+            for got, expected in zip(arrays, results["jax"][what], strict=True):
+                assert got.dtype == expected.dtype
+                assert got.shape == expected.shape
+                assert_close(got, expected, tolerance, f"{engine}, {what}: {scenario}", floor=floor)
+    return True

@@ -43,7 +43,7 @@ def registry() -> dict[str, set[str]]:
 
 def rows() -> dict[str, Any]:
     table.load_optional()
-    return {str(primitive): row for primitive, row in table.rows.items()}
+    return {str(primitive): row for primitive, row in table.rows.items() if not row.is_users_own}
 
 
 def uncovered() -> list[str]:
@@ -80,8 +80,8 @@ def text() -> str:
         "*Kind*: what the derivative is; *cost*: of computing the operation again ([rows.py](../table/rows.py)); of rows that choose "
         "another, those of all that they choose from. "
         "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes "
-        "has its pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there is no "
-        "bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
+        "has its pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
+        "is no bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
         "| operation | file | kind | cost | form | modes | order | dtypes | jax |",
         "|---|---|---|---|---|---|---|---|---|",

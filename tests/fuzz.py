@@ -17,10 +17,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import conftest  # noqa: F401  (the settings of the suite)
 import jax
+from agreement import check
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from programs import Program, check, programs
 from rich.console import Console
+from scenarios_random import scenarios
+
+from dualrev.problems.scenario import Scenario
 
 #: Programs between two looks at the clock, after which compiled programs are dropped.
 CHUNK = 20
@@ -38,14 +41,14 @@ def main() -> int:
 
     @settings(max_examples=CHUNK, deadline=None, database=None, phases=[Phase.generate], report_multiple_bugs=False,
               suppress_health_check=list(HealthCheck))
-    @given(programs(), st.integers(0, 1000), st.permutations(("forward", "reverse")))
-    def chunk(program: Program, which: int, engines: list[str]) -> None:
+    @given(scenarios(), st.integers(0, 1000), st.permutations(("forward", "reverse")))
+    def chunk(scenario: Scenario, which: int, engines: list[str]) -> None:
         nonlocal tried, compared
         tried += 1
         try:
-            compared += check(program, which, tuple(engines))
+            compared += check(scenario, which, tuple(engines))
         except Exception as error:  # whatever goes wrong in one program is reported, and the others still run
-            failures.append(f"seed {number}, {engines}, {program}\n{type(error).__name__}: {error}")
+            failures.append(f"seed {number}, {engines}, {scenario}\n{type(error).__name__}: {error}")
             console.print(failures[-1], markup=False, highlight=False)
 
     while time.monotonic() - start < arguments.seconds:

@@ -10,20 +10,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scenarios_grad  # noqa: F401  (adds its scenarios)
+import scenarios_gradients
+import scenarios_products
 from agreement import ENGINES, FACES, TRANSFORMATIONS, Face, assert_close, assert_same
-from scenarios import MAT, VEC, product, scenarios, to_dict
+from scenarios_products import MAT, VEC, product, to_dict
 
 import dualrev
+from dualrev.problems.scenario import Scenarios
 
-#: Scenarios on Python scalars, whose derivatives must not widen what they are combined with.
-WEAK = {"jvp_two_arguments", "vjp_returns_a_tuple", "linearize_is_a_function", "linear_transpose_scalar", "grad_scalar",
-        "grad_argnums", "grad_dtypes", "grad_weak_and_strong", "jacobians_weak", "hessian_argnums"}
+SCENARIOS = Scenarios(scenarios_products.SCENARIOS, scenarios_gradients.SCENARIOS)
+
+
+def called(name: str, d: Any) -> Any:
+    """What the calls of a scenario give, made with a library."""
+    derivative = SCENARIOS[name].derivative
+    assert derivative is not None
+    return derivative(d)()
 
 
 @functools.cache
 def of_jax(name: str) -> Any:
-    return scenarios[name](jax)
+    return called(name, jax)
 
 
 BY_EACH = [pytest.param(face, id=engine, marks=pytest.mark.thorough if engine == "forward" else ())
@@ -31,9 +38,9 @@ BY_EACH = [pytest.param(face, id=engine, marks=pytest.mark.thorough if engine ==
 
 
 @pytest.mark.parametrize("face", BY_EACH)
-@pytest.mark.parametrize("name", list(scenarios))
+@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
 def test_as_jax(name: str, face: Face) -> None:
-    assert_same(scenarios[name](face), of_jax(name), weak_types=name in WEAK)
+    assert_same(called(name, face), of_jax(name), weak_types="weak types" in SCENARIOS[name].tags)
 
 
 # ---------------------------------------------------------------------------------------------------- what jax lacks

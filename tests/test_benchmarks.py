@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks import compare, guard, stages
 from benchmarks.counts import python_calls
-from benchmarks.functions import Program, science
 from benchmarks.libraries import LIBRARIES, DisagreementError, checked, reference
+from benchmarks.scenarios import science
+from dualrev.problems.scenario import Scenario
 
 pytestmark = pytest.mark.thorough
 
@@ -64,9 +65,9 @@ def test_a_wrong_result_is_not_timed():
         return 2 * jax.numpy.sum(x)
 
     with pytest.raises(DisagreementError, match="dualrev, gradient of twice: differs by 5"):
-        checked("dualrev", Program("twice", twice, lambda: (np.ones(3),)), "gradient", [np.full(3, 4.0)])
+        checked("dualrev", Scenario("twice", twice, lambda: (np.ones(3),)), "gradient", [np.full(3, 4.0)])
     with pytest.raises(DisagreementError, match="shapes"):
-        checked("dualrev", Program("twice", twice, lambda: (np.ones(3),)), "gradient", [np.ones(2)])
+        checked("dualrev", Scenario("twice", twice, lambda: (np.ones(3),)), "gradient", [np.ones(2)])
 
 
 def test_results_of_the_imperative_face_are_waited_for(monkeypatch):

@@ -348,7 +348,7 @@ def test_no_rule_at_all() -> None:
 
 
 def test_the_distribution_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "_distributions", lambda: {str(owner_of(bare_p)).split(".")[0]: ["numpy"]})
+    monkeypatch.setattr(errors, "distributions", lambda: {str(owner_of(bare_p)).split(".")[0]: ["numpy"]})
     with pytest.raises(errors.MissingRuleError, match=rf"'own_bare' of \S+ \(numpy {np.__version__}\)"):
         dr.grad(lambda x: bare_p.bind(x).sum())(X)
 

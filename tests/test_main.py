@@ -15,7 +15,8 @@ import pytest
 
 import dualrev
 from dualrev.__main__ import main
-from dualrev.problems import PROBLEMS, Problem
+from dualrev.problems import PROBLEMS, Scenario
+from dualrev.problems.scenario import alone
 from dualrev.report import measure, tables
 
 MODEL = '''
@@ -290,9 +291,9 @@ def test_help(capsys):
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
-def small(count: int = 1) -> tuple[Problem, ...]:
-    return tuple(Problem(f"small {i}", "x sin x", "nobody", lambda x: x * jnp.sin(x), lambda: jnp.arange(3.0))
-                 for i in range(count))
+def small(count: int = 1) -> tuple[Scenario, ...]:
+    return tuple(Scenario(f"small {i}", lambda x: x * jnp.sin(x), alone(lambda: jnp.arange(3.0)), description="x sin x",
+                          citation="nobody") for i in range(count))
 
 
 def test_shipped_table_names_its_problems(monkeypatch, capsys):

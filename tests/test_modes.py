@@ -85,7 +85,7 @@ CONSTRUCTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def second_order(f: Callable[[Any], Any]) -> tuple[Any, Any]:
+def second_order(f: Callable[[Any], Any]) -> tuple[jax.Array, jax.Array]:
     """``(½ tr(C ∇²f), J C Jᵀ)`` by jax."""
     def flat(x: Any) -> Any:
         return jnp.concatenate([jnp.ravel(y) for y in jax.tree.leaves(f(x))])
@@ -104,6 +104,7 @@ def test_uncertainty_goes_through(name: str, wrap: Any) -> None:
         shift, covariance = second_order(f)
     directions = jnp.linalg.cholesky(C).T
     out, parts = wrap(lambda x, s: evaluate(Uncertainty(4), f, (x,), ((s, jnp.zeros_like(x)),)))(X, directions)
+    tree: Any
     outs, tree = jax.tree.flatten(out)
     found = tree.flatten_up_to(parts)
     moved = jnp.concatenate([s.reshape(4, -1) for s, _ in found], 1)
@@ -138,7 +139,7 @@ def test_counts_are_those_of_the_compiler() -> None:
         return out, back(out)
 
     for name, fun in (("value", network), ("pull", pull)):
-        cost = jax.jit(fun).lower(weights, x).compile().cost_analysis()
+        cost = jax.jit(fun).lower(weights, x).compile().cost_analysis() or {}
         assert cost["flops"] == pytest.approx(counts[name].flops, rel=0.05)
     assert counts["push"].flops == pytest.approx(3 * counts["value"].flops, rel=0.05)
     assert 4 <= counts["value"].kernels <= 8 < counts["pull"].kernels
@@ -156,7 +157,7 @@ class Pushes(Mode):
     name = "pushes"
 
     def row(self, row: Row, primals: Any, parts: Any, params: Any) -> Any:
-        return row.jvp(primals, parts, params)
+        return row.bind(primals, params), row.first(primals, parts, params)
 
     def zero(self, aval: Any) -> Any:
         return jnp.zeros(aval.shape, aval.dtype)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
-from agreement import assert_close
+from agreement import assert_close, check
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax import numpy as jnp
-from programs import Array, Program, check, programs
+from scenarios_random import Array, scenarios
 
 import dualrev
+from dualrev.problems.scenario import Scenario
 
 SETTINGS = settings(max_examples=50, deadline=None, database=None,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
@@ -28,9 +30,9 @@ def test_random_programs(part: int) -> None:
 
     @seed(part)
     @SETTINGS
-    @given(programs(longest=3), st.integers(0, 100), st.permutations(("forward", "reverse")))
-    def run(program: Program, which: int, engines: list[str]) -> None:
-        compared.append(check(program, which, tuple(engines)))
+    @given(scenarios(longest=3), st.integers(0, 100), st.permutations(("forward", "reverse")))
+    def run(scenario: Scenario, which: int, engines: list[str]) -> None:
+        compared.append(check(scenario, which, tuple(engines)))
 
     run()
     assert np.mean(compared) > 0.5, "too few programs have finite derivatives in jax"
@@ -39,10 +41,9 @@ def test_random_programs(part: int) -> None:
 @pytest.mark.promotes
 @pytest.mark.thorough
 @settings(SETTINGS, max_examples=3, derandomize=True)
-@given(programs(longest=4), st.integers(0, 100))
-def test_random_programs_without_jit(program: Program, which: int) -> None:
-    program.order = 1
-    check(program, which, compiled=False)
+@given(scenarios(longest=4), st.integers(0, 100))
+def test_random_programs_without_jit(scenario: Scenario, which: int) -> None:
+    check(dataclasses.replace(scenario, order=1), which, compiled=False)
 
 
 @pytest.mark.parametrize("engine", ["forward", "reverse"])

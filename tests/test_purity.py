@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.extend.core import Primitive
 
 import dualrev
 from dualrev._jax.libraries import foreign_rules, is_of_jax, owner_of
+from dualrev._jax.rules_for_jax import is_registered
 from dualrev.calls.foreign import ForeignRow
 from dualrev.table.operations import OpRow
 from dualrev.table.rows import row_of, rows
@@ -46,6 +48,12 @@ READABLE = {"custom_jvp_call_p", "custom_vjp_call_p", "custom_vjp_call_jaxpr_p",
 READS_FOREIGN_RULES, ASKS_FOR_FOREIGN_RULES = "foreign_rules", "calls/foreign.py"
 FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
     "primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes", "UndefinedPrimal", "ValAccum")}
+#: Where another function of _jax/ may write: it registers the derivative of a user's own primitive with jax, as the user would with
+#: jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
+#: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does so
+#: for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
+WRITES_RULES, ASKS_TO_WRITE = "register_with_jax", "functional/user_rules.py"
+WRITABLE = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
 
 
@@ -100,10 +108,22 @@ def differentiates(name: str) -> bool:
             or (bool(DIFFERENTIATION & set(parts[1:])) and "numpy" not in parts))
 
 
+def only_writes(function: ast.FunctionDef) -> bool:
+    """Whether a function only sets entries of jax's registries, and looks whether there is one."""
+    allowed: set[ast.AST] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            allowed.add(node.value)
+        elif isinstance(node, ast.Compare) and all(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
+            allowed.update(node.comparators)
+    return all(node in allowed for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in WRITABLE)
+
+
 def violations(source: str, private: bool = False) -> list[str]:
     found = []
     tree = ast.parse(source)
-    readers = [node for node in tree.body if private and isinstance(node, ast.FunctionDef) and node.name == READS_FOREIGN_RULES]
+    readers = [node for node in tree.body if private and isinstance(node, ast.FunctionDef)
+               and (node.name == READS_FOREIGN_RULES or (node.name == WRITES_RULES and only_writes(node)))]
     for name, line in names_used(tree):
         is_read = name.removesuffix(".get") in FOREIGN and any(node.lineno <= line <= (node.end_lineno or 0) for node in readers)
         if (differentiates(name) and not is_read) or (not private and within(name, HIDDEN)):
@@ -164,6 +184,47 @@ def test_registered_rules_are_read_by_one_function_for_one_file() -> None:
     assert asking == [ASKS_FOR_FOREIGN_RULES]
 
 
+WRITES = """def register_with_jax(primitive, rule):
+    from jax._src.interpreters.ad import primitive_jvps
+    if primitive in primitive_jvps:
+        return
+    primitive_jvps[primitive] = rule
+"""
+
+
+def test_rules_are_written_by_one_function_for_one_file() -> None:
+    assert not violations(WRITES, private=True)
+    assert violations(WRITES)
+    assert violations(WRITES.replace("register_with_jax", "tell"), private=True)
+    for reading in ("rule = primitive_jvps[primitive]", "primitive_jvps.get(primitive)", "primitive_jvps.pop(primitive)",
+                    "primitive_jvps[primitive](x, t)", "rules = primitive_jvps", "del primitive_jvps[primitive]",
+                    "rules = primitive in primitive_jvps and primitive_jvps"):
+        assert violations(f"{WRITES}    {reading}\n", private=True), reading
+    assert violations(WRITES.replace("primitive_jvps", "backward_pass"), private=True)
+    asking = [str(p.relative_to(PACKAGE)) for p in sources() if p.parent != PRIVATE and WRITES_RULES in p.read_text()]
+    assert asking == [ASKS_TO_WRITE]
+
+
+def test_what_is_registered_with_jax_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jax._src.interpreters import ad
+    from jax.interpreters import mlir
+
+    p = Primitive("registered")
+    p.def_impl(lambda x: 2.0 * x)
+    p.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(p, mlir.lower_fun(lambda x: 2.0 * x, multiple_results=False))
+    dualrev.rule(p, partials=[2.0])
+    monkeypatch.setitem(rows, p, rows.pop(p))  # which goes with the test
+    assert is_registered(p) and jax.grad(p.bind)(1.0) == 2.0
+    monkeypatch.setitem(ad.primitive_jvps, p, Forbidden)
+    monkeypatch.setitem(ad.primitive_transposes, p, Forbidden)
+    for engine in ("forward", "reverse"):
+        assert dualrev.grad(p.bind, engine=engine)(1.0) == 2.0  # type: ignore[arg-type]
+        assert dualrev.jvp(p.bind, (1.0,), (1.0,), engine=engine)[1] == 2.0  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="jax's own differentiation was called"):
+        jax.grad(p.bind)(1.0)
+
+
 def test_rules_are_read_of_primitives_that_neither_jax_nor_the_table_defines() -> None:
     from jax._src.interpreters.ad import primitive_jvps, primitive_transposes
 
@@ -172,7 +233,7 @@ def test_rules_are_read_of_primitives_that_neither_jax_nor_the_table_defines() -
     for primitive in known:
         if is_of_jax(str(owner_of(primitive))):
             assert foreign_rules(primitive) is None
-    assert all(is_of_jax(str(owner_of(p))) for p in known if p in rows)
+    assert all(is_of_jax(str(owner_of(p))) for p in known if p in rows and not is_registered(p))
     assert not [p for p in rows if isinstance(rows[p], ForeignRow)]
     assert isinstance(row_of(lax.sin_p, "forward"), OpRow)
 
@@ -212,8 +273,8 @@ def reached_from(start: str) -> set[str]:
 
 
 def test_nothing_that_differentiates_imports_the_oracle() -> None:
-    parts = [f"dualrev.{folder}.{p.stem}".removesuffix(".__init__")
-             for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).glob("*.py")]
+    parts = [".".join(("dualrev", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+             for folder in ("rules", "engines", "eager") for p in (PACKAGE / folder).rglob("*.py")]
     for start in ["dualrev", "dualrev.functional.api", "dualrev.linear.maps", *parts]:
         reached = reached_from(start)
         assert reached, start

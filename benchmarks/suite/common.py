@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.functions import Program
 from benchmarks.libraries import LIBRARIES, checked, reference, use_double
 from benchmarks.timing import Run
+from dualrev.problems.scenario import Scenario
 
 # Processors only: what is compared runs there in every library.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,11 +20,11 @@ use_double()
 Expected = dict[str, list[np.ndarray]]
 
 
-def named(programs: Iterable[Program]) -> dict[str, Program]:
+def named(programs: Iterable[Scenario]) -> dict[str, Scenario]:
     return {program.name: program for program in programs}
 
 
-def expected(call: str, programs: Iterable[Program]) -> Expected:
+def expected(call: str, programs: Iterable[Scenario]) -> Expected:
     """What jax finds, once for all processes; a program that is differentiated inside has no value."""
     found = {}
     for program in programs:
@@ -54,7 +54,7 @@ class Derivative(Warm):
     """A call of each program by each library, which in set-up is checked against jax's result, and warm."""
 
     call = "gradient"
-    programs: Mapping[str, Program] = MappingProxyType({})
+    programs: Mapping[str, Scenario] = MappingProxyType({})
     param_names = ("program", "library")
 
     def setup(self, found: Expected, program: str, library: str) -> None:
@@ -63,5 +63,5 @@ class Derivative(Warm):
         self.ready((program, library), lambda: checked(library, self.programs[program], self.call, found[program]))
 
 
-def grid(programs: Mapping[str, Program], libraries: Iterable[str] = LIBRARIES) -> list[Any]:
+def grid(programs: Mapping[str, Scenario], libraries: Iterable[str] = LIBRARIES) -> list[Any]:
     return [list(programs), list(libraries)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.counts import python_calls
-from benchmarks.functions import science
 from benchmarks.libraries import LIBRARIES, UNJITTED, checked, reference
 from benchmarks.programs import OPERATIONS, SIZES, growing
+from benchmarks.scenarios import science
 from benchmarks.suite.common import Expected, Warm, expected
 from benchmarks.timing import interleaved
 

@@ -6,6 +6,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any, NamedTuple
 
 
@@ -55,6 +56,24 @@ def owner_of(primitive: Any) -> str | None:
         if candidates:
             found = _owners[primitive] = candidates[0]
     return found
+
+
+def is_own(primitive: Any, module: str) -> bool:
+    """Whether the code of ``module`` may speak for a primitive: it, its package, or code that is installed nowhere defines it.
+
+    False for jax's primitives, for those of another installed library, and where it cannot be told who defines one.
+    """
+    owner = owner_of(primitive)
+    if owner is None or is_of_jax(owner):
+        return False
+    package = owner.split(".")[0]
+    return package == module.split(".")[0] or package not in distributions()
+
+
+@functools.cache
+def distributions() -> dict[str, list[str]]:
+    """Which installed distributions a top-level module comes from."""
+    return {module: sorted(set(names)) for module, names in metadata.packages_distributions().items()}
 
 
 def is_of_jax(module: str) -> bool:

@@ -24,7 +24,7 @@ from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
 from dualrev.calls.staging import Linearization, Program, cached, linearization_of, pushforward_of
 from dualrev.linear.maps import LinearMap
-from dualrev.options.settings import Active, current, settings_of, under
+from dualrev.options.settings import Active, current, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.recomputation import MinCut, Scheduled
@@ -182,7 +182,7 @@ def _remat_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: d
     policy, prevent_cse = params["policy"], params["prevent_cse"]
     if isinstance(policy, Scheduled):
         inner = dict(params, policy=policy.policy)
-        return under(settings_of(*current.get()._replace(schedule=policy.schedule)), _remat_reverse, primals, active, inner, is_linear)
+        return under(current.get().replace(schedule=policy.schedule), _remat_reverse, primals, active, inner, is_linear)
     jaxpr = own_copy(params["jaxpr"])
     if is_linear:
         return linearization_of(jaxpr, active, True, splice("checkpoint"))(primals)

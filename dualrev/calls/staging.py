@@ -55,7 +55,7 @@ class Wrapper:
 
     def fits(self, params: dict[str, Any]) -> bool:
         """Whether a ``jit`` call has these settings."""
-        return all(params[name] is value or params[name] == value for name, value in self.key[1])
+        return all(params[name] is value or params[name] == value for name, value in self.key[1] or ())
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Wrapper) and self.key == other.key)

@@ -1,10 +1,15 @@
 """PyTorch's way of writing, on jax arrays and dualrev's derivatives: ``from dualrev import eager as torch``.
 
-Operations run as they are written and are recorded on tensors that require grad; ``backward()`` walks the record.  Each
-operation is a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
+Operations run as they are written and are recorded on tensors that require grad; ``backward()`` visits the record.  Each operation is
+a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
 
 Operations run where they are called, as PyTorch's do: importing this module turns off jax's asynchronous dispatch on CPUs, for the
 whole process, unless the environment sets ``JAX_CPU_ENABLE_ASYNC_DISPATCH`` or jax has started before.
+
+The rooms, from the ground up: ``core`` (dtypes, modes, caches, what an operation is), ``graph`` (tensors, nodes, the backward pass),
+``ops`` (operations on tensors) and ``compiled`` (``jit``), ``autograd``, then ``nn``, ``optim`` and ``utils``; imports go down only.
+May import: everything below (``functional``, ``calls``, ...).  Start reading at :mod:`dualrev.eager.graph.tensor`, then
+:mod:`dualrev.eager.graph.recording` and :mod:`dualrev.eager.graph.backward_pass`.
 
 >>> from dualrev import eager as torch
 >>> x = torch.tensor([5.0], requires_grad=True)
@@ -19,85 +24,72 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualrev.eager import autograd as autograd
-from dualrev.eager import calling as calling
-from dualrev.eager import choices as choices
-from dualrev.eager import copies as copies
-from dualrev.eager import creation as creation
 from dualrev.eager import cuda as cuda
-from dualrev.eager import distributions as distributions
 from dualrev.eager import func as func
-from dualrev.eager import further as further
 from dualrev.eager import graph as graph
-from dualrev.eager import indexing as indexing
-from dualrev.eager import legacy as legacy
+from dualrev.eager import linalg as linalg
 from dualrev.eager import models as models
 from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
-from dualrev.eager import pointwise as pointwise
-from dualrev.eager import printing as printing
-from dualrev.eager import products as products
 from dualrev.eager import random as random
-from dualrev.eager import reductions as reductions
-from dualrev.eager import sequences as sequences
 from dualrev.eager import serialization as serialization
-from dualrev.eager import shapes as shapes
 from dualrev.eager import utils as utils
-from dualrev.eager import values as values
-from dualrev.eager.arguments import channels_last as channels_last
-from dualrev.eager.arguments import channels_last_3d as channels_last_3d
-from dualrev.eager.arguments import contiguous_format as contiguous_format
-from dualrev.eager.arguments import layout as layout
-from dualrev.eager.arguments import memory_format as memory_format
-from dualrev.eager.arguments import preserve_format as preserve_format
-from dualrev.eager.arguments import sparse_coo as sparse_coo
-from dualrev.eager.arguments import sparse_csr as sparse_csr
-from dualrev.eager.arguments import strided as strided
-from dualrev.eager.compiled import jit as jit
+from dualrev.eager.compiled.step import jit as jit
+from dualrev.eager.core.caches import clear_caches as clear_caches
+from dualrev.eager.core.dtypes import bfloat16 as bfloat16
+from dualrev.eager.core.dtypes import bool as bool  # noqa: A004
+from dualrev.eager.core.dtypes import cdouble as cdouble
+from dualrev.eager.core.dtypes import cfloat as cfloat
+from dualrev.eager.core.dtypes import complex64 as complex64
+from dualrev.eager.core.dtypes import complex128 as complex128
+from dualrev.eager.core.dtypes import device as device
+from dualrev.eager.core.dtypes import double as double
+from dualrev.eager.core.dtypes import dtype as dtype
+from dualrev.eager.core.dtypes import float as float  # noqa: A004
+from dualrev.eager.core.dtypes import float16 as float16
+from dualrev.eager.core.dtypes import float32 as float32
+from dualrev.eager.core.dtypes import float64 as float64
+from dualrev.eager.core.dtypes import get_default_device as get_default_device
+from dualrev.eager.core.dtypes import get_default_dtype as get_default_dtype
+from dualrev.eager.core.dtypes import half as half
+from dualrev.eager.core.dtypes import int as int  # noqa: A004
+from dualrev.eager.core.dtypes import int8 as int8
+from dualrev.eager.core.dtypes import int16 as int16
+from dualrev.eager.core.dtypes import int32 as int32
+from dualrev.eager.core.dtypes import int64 as int64
+from dualrev.eager.core.dtypes import long as long
+from dualrev.eager.core.dtypes import set_default_device as set_default_device
+from dualrev.eager.core.dtypes import set_default_dtype as set_default_dtype
+from dualrev.eager.core.dtypes import short as short
+from dualrev.eager.core.dtypes import uint8 as uint8
+from dualrev.eager.core.modes import enable_grad as enable_grad
+from dualrev.eager.core.modes import inference_mode as inference_mode
+from dualrev.eager.core.modes import is_grad_enabled as is_grad_enabled
+from dualrev.eager.core.modes import is_inference_mode_enabled as is_inference_mode_enabled
+from dualrev.eager.core.modes import no_grad as no_grad
+from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
 from dualrev.eager.cuda import accelerator as accelerator
-from dualrev.eager.dtypes import bfloat16 as bfloat16
-from dualrev.eager.dtypes import bool as bool  # noqa: A004
-from dualrev.eager.dtypes import cdouble as cdouble
-from dualrev.eager.dtypes import cfloat as cfloat
-from dualrev.eager.dtypes import complex64 as complex64
-from dualrev.eager.dtypes import complex128 as complex128
-from dualrev.eager.dtypes import device as device
-from dualrev.eager.dtypes import double as double
-from dualrev.eager.dtypes import dtype as dtype
-from dualrev.eager.dtypes import float as float  # noqa: A004
-from dualrev.eager.dtypes import float16 as float16
-from dualrev.eager.dtypes import float32 as float32
-from dualrev.eager.dtypes import float64 as float64
-from dualrev.eager.dtypes import get_default_device as get_default_device
-from dualrev.eager.dtypes import get_default_dtype as get_default_dtype
-from dualrev.eager.dtypes import half as half
-from dualrev.eager.dtypes import int as int  # noqa: A004
-from dualrev.eager.dtypes import int8 as int8
-from dualrev.eager.dtypes import int16 as int16
-from dualrev.eager.dtypes import int32 as int32
-from dualrev.eager.dtypes import int64 as int64
-from dualrev.eager.dtypes import long as long
-from dualrev.eager.dtypes import set_default_device as set_default_device
-from dualrev.eager.dtypes import set_default_dtype as set_default_dtype
-from dualrev.eager.dtypes import short as short
-from dualrev.eager.dtypes import uint8 as uint8
 from dualrev.eager.func import vmap as vmap
-from dualrev.eager.lifted import lift as lift
-from dualrev.eager.modes import enable_grad as enable_grad
-from dualrev.eager.modes import inference_mode as inference_mode
-from dualrev.eager.modes import is_grad_enabled as is_grad_enabled
-from dualrev.eager.modes import is_inference_mode_enabled as is_inference_mode_enabled
-from dualrev.eager.modes import no_grad as no_grad
-from dualrev.eager.modes import set_grad_enabled as set_grad_enabled
-from dualrev.eager.names import FUNCTIONS as _FUNCTIONS
-from dualrev.eager.products import linalg as linalg
-from dualrev.eager.random import Generator as Generator
-from dualrev.eager.random import default_generator as default_generator
-from dualrev.eager.shapes import Size as Size
-from dualrev.eager.tensors import Tensor as Tensor
+from dualrev.eager.graph.tensor import Tensor as Tensor
+from dualrev.eager.ops import adapters as _adapters
+from dualrev.eager.ops.arguments import channels_last as channels_last
+from dualrev.eager.ops.arguments import channels_last_3d as channels_last_3d
+from dualrev.eager.ops.arguments import contiguous_format as contiguous_format
+from dualrev.eager.ops.arguments import layout as layout
+from dualrev.eager.ops.arguments import memory_format as memory_format
+from dualrev.eager.ops.arguments import preserve_format as preserve_format
+from dualrev.eager.ops.arguments import sparse_coo as sparse_coo
+from dualrev.eager.ops.arguments import sparse_csr as sparse_csr
+from dualrev.eager.ops.arguments import strided as strided
+from dualrev.eager.ops.generator import Generator as Generator
+from dualrev.eager.ops.generator import default_generator as default_generator
+from dualrev.eager.ops.lifting import lift as lift
+from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
+from dualrev.eager.ops.shapes import Size as Size
 
 if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
-calling.complete()
+_adapters.complete()
 globals().update(_FUNCTIONS)
 relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

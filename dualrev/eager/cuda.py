@@ -1,4 +1,4 @@
-"""GPUs, as far as tutorials ask for them: ``torch.cuda`` and ``torch.accelerator``."""
+"""Queries about GPUs: ``torch.cuda`` and ``torch.accelerator``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import jax
 
-from dualrev.eager.dtypes import device, jax_device
-from dualrev.eager.random import manual_seed as manual_seed
-from dualrev.eager.random import manual_seed as manual_seed_all  # noqa: F401
+from dualrev.eager.core.dtypes import device, jax_device
+from dualrev.eager.ops.sampling import manual_seed as manual_seed
+from dualrev.eager.ops.sampling import manual_seed as manual_seed_all  # noqa: F401
 
 
 def _devices() -> list[Any]:
     try:
         return list(jax.devices("gpu"))
-    except RuntimeError:  # jax has none of this kind
+    except RuntimeError:  # jax has no such device
         return []
 
 
@@ -28,7 +28,7 @@ def is_available() -> bool:
 
 
 def device_count() -> int:
-    """How many GPUs jax drives."""
+    """The number of GPUs that jax drives."""
     return len(_devices())
 
 
@@ -38,12 +38,12 @@ def current_device() -> int:
 
 
 def get_device_name(device: Any = None) -> str:
-    """What a GPU is called."""
+    """The name of a GPU."""
     return jax_device("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device).device_kind
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait until everything asked for has been computed."""
+    """Wait until all arrays have been computed."""
     for x in jax.live_arrays():
         x.block_until_ready()
 

@@ -1,4 +1,4 @@
-"""Where the imperative and the functional face meet: ``torch.func``, and functions of tensors as functions of arrays."""
+"""``torch.func``: derivatives of functions of tensors, and functions of tensors as functions of arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import jax.numpy as jnp
 from jax.tree_util import tree_map
 
 from dualrev._jax.avals import is_array_like
-from dualrev.eager.modes import mode
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import mode
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.functional import api, gradients
 
 
 def lower(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors as one of jax arrays: for ``dualrev.grad``, ``jvp``, ``hessian`` and all, ``jax.vmap`` and ``jax.jit``.
+    """A function of tensors as one of jax arrays: for ``dualrev.grad`` and its kin, ``jax.vmap`` and ``jax.jit``.
 
     Args:
-      fun: takes and returns pytrees of tensors; inside, backward may run too.
+      fun: takes and returns pytrees of tensors; it may call backward inside.
 
     >>> import jax.numpy as jnp
     >>> import dualrev as dr
@@ -51,7 +51,7 @@ def _arrays(tree: Any) -> Any:
 
 
 def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
-    """One of dualrev's functional transformations, on functions of tensors."""
+    """A functional transformation of dualrev, for functions of tensors."""
     def transformed(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False, *, chunk_size: int | None = None,
                     randomness: str = "error") -> Callable[..., Any]:
         inner = transform(lower(func), argnums, has_aux)
@@ -63,9 +63,9 @@ def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
         return call
 
     transformed.__name__ = transformed.__qualname__ = transform.__name__
-    transformed.__doc__ = (f"{words}  Its results are no part of the graph that backward walks; nest these functions "
-                           "instead.  ``chunk_size`` and ``randomness`` change nothing: nothing is cut, and all rows share what is "
-                           "drawn.")
+    transformed.__doc__ = (f"{words}  Its results are not part of the graph of backward; nest these functions "
+                           "instead.  ``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same "
+                           "random numbers.")
     return transformed
 
 
@@ -101,7 +101,7 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
 
 
 def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
-    """The value, and a function from cotangents to those of each primal."""
+    """The value, and the pull: a function from cotangents of the value to cotangents of each primal."""
     out, pull, *aux = api.vjp(lower(func), *_arrays(primals), has_aux=has_aux)
 
     def pulled(*cotangents: Any) -> Any:
@@ -118,9 +118,9 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomne
     Args:
       func: takes and returns pytrees of tensors.
       in_dims: the dimension of the examples in each argument; None, where all examples share it.
-      out_dims: where the examples stand in each result.
+      out_dims: the dimension of the examples in each result.
       randomness: "error" refuses random numbers inside; "same" draws them once for all examples, "different" for each.
-      chunk_size: nothing, for compatibility: all examples run at once.
+      chunk_size: accepted for compatibility: all examples run at once.
 
     Raises:
       RuntimeError: random numbers are drawn inside, and ``randomness`` is "error".

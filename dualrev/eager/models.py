@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from dualrev.eager import nn
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.serialization import load
-from dualrev.eager.tensors import Tensor
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions of 3 by 3, and a way past them."""
+    """Two convolutions of 3 by 3 with a residual connection."""
 
     def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None):
         super().__init__()
@@ -73,7 +73,7 @@ def resnet18(weights: Any = None, num_classes: int = 1000) -> ResNet:
 
     Raises:
       RuntimeError: names or shapes differ.
-      ValueError: the file is no safetensors file.
+      ValueError: the file is not a safetensors file.
     """
     model = ResNet((2, 2, 2, 2), num_classes)
     if isinstance(weights, (str, os.PathLike)):

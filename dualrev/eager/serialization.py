@@ -1,8 +1,8 @@
-"""``torch.save`` and ``torch.load``: tensors, and what holds them, in safetensors files.
+"""``torch.save`` and ``torch.load``: tensors, and the containers that hold them, in safetensors files.
 
-A file is the length of a header (eight bytes, the lowest first), the header (JSON: for each name its dtype, shape and place), and the
-values.  A state_dict is written as it is, so that the file is one that PyTorch's safetensors reads, and the other way round.  Around
-tensors in deeper structures the header's metadata keeps a skeleton.
+A file is the length of a header (eight bytes, little-endian), the header (JSON: for each name its dtype, shape and offsets), and the
+values.  A state_dict is written as it is, so that PyTorch's safetensors reads the file, and its files load here.  The structure
+around tensors in other containers is a skeleton in the header's metadata.
 
 Format: [https://huggingface.co/docs/safetensors, "Format"].
 """
@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev.eager.creation import finished
-from dualrev.eager.dtypes import numpy_of
-from dualrev.eager.names import function
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.core.dtypes import numpy_of
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.creation import finished
+from dualrev.eager.ops.registry import function
 
 _TYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "C64": np.complex64, "I64": np.int64,
@@ -32,7 +32,7 @@ _TYPES: dict[str, Any] = {
     "BOOL": np.bool_,
 }
 _LETTERS = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
-#: Where the metadata keeps the skeleton.
+#: The key of the skeleton in the metadata.
 _SKELETON = "dualrev"
 
 
@@ -63,7 +63,7 @@ def unpack(data: bytes, where: str = "these bytes") -> tuple[dict[str, np.ndarra
     """The arrays and the metadata of a safetensors file.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is not one.
     """
     if data[:2] == b"PK" or data[:1] == b"\x80":
         raise ValueError(f"{where} is a pickle as PyTorch's torch.save writes it, which would run code that is in it\n"
@@ -92,7 +92,7 @@ def unpack(data: bytes, where: str = "these bytes") -> tuple[dict[str, np.ndarra
 # ------------------------------------------------------------------------------------------------------------ the structure
 
 def _skeleton(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """What holds the tensors, as JSON; the tensors go to ``arrays`` under their paths."""
+    """The containers around tensors, as JSON; the tensors are added to ``arrays`` under their paths."""
     if isinstance(x, (Tensor, np.ndarray, np.generic, jax.Array)):
         name = path or "tensor"
         while name in arrays:
@@ -145,7 +145,7 @@ def save(obj: Any, f: Any) -> None:
       f: a path, or a file opened for writing bytes.
 
     Raises:
-      TypeError: there is something else in it, a whole module for example.
+      TypeError: it contains something else, a whole module for example.
 
     >>> import io
     >>> from dualrev import eager as torch
@@ -161,7 +161,7 @@ def save(obj: Any, f: Any) -> None:
                                             for k, v in obj.items())
     data = pack(arrays, {"format": "pt"} if flat else {_SKELETON: json.dumps(skeleton, separators=(",", ":"))})
     if isinstance(f, (str, os.PathLike)):
-        # Another name first: a program that is stopped while it writes leaves the last checkpoint as it was.
+        # Written under another name first: a program that is stopped while it writes leaves the last checkpoint intact.
         beside = f"{os.fspath(f)}.part"
         with open(beside, "wb") as file:
             file.write(data)
@@ -176,7 +176,7 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: b
 
     Args:
       f: a path, or a file opened for reading bytes.
-      map_location: the device of the tensors; the usual one by default.
+      map_location: the device of the tensors; by default that of new tensors.
       weights_only: accepted for compatibility: such a file holds no code.
       mmap: accepted for compatibility.
 

@@ -200,7 +200,7 @@ class CustomJvp(UserRule):
         self.rule = rule
         self.symbolic_zeros = symbolic_zeros
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         return call_jvp(self.fun, self._again(self.rule), primals, tangents, self.symbolic_zeros)
 
     def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Any:

@@ -77,7 +77,7 @@ class PartsTrace(EngineTrace):
         with set_current_trace(self.parent):
             is_current = current.get() is self.settings
             result = apply(primals, marks, params) if is_current else under(self.settings, apply, primals, marks, params)
-        if type(result) is Expansion:
+        if isinstance(result, Expansion):
             with set_current_trace(self):
                 return many(result.run(*tracers))
         outs, parts_out = result

@@ -146,11 +146,11 @@ class TapeTrace(EngineTrace):
                 if not self.is_linear:
                     raise
                 result = not_linear(row, primals, params, error)
-        if type(result) is not tuple:
-            if type(result) is Expansion and (self.is_whole or result.plain is None):
+        if not isinstance(result, tuple):
+            if isinstance(result, Expansion) and (self.is_whole or result.plain is None):
                 with set_current_trace(self):
                     return many(result.run(*tracers))
-            result = self.split_poles(result) if type(result) is Split and self.is_whole else result.plain
+            result = self.split_poles(result) if isinstance(result, Split) and self.is_whole else result.plain
         outs, linear_map, active_outs = result
         return self.record(outs, linear_map, active_outs, marks)
 

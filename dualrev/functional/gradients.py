@@ -427,7 +427,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     checks.check_engine(engine, (None, "forward", "reverse"), "hvp")
     with errors.calling("hvp"):
         checks.check_callable(fun)
-        if options.get("non_float", "float0") == "float0":
+        if not Request.of("hvp", options).keeps_all:
             checks.check_jvp_arguments(primals, tangents)
         argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
         gradient = _value_and_grad("hvp", fun, argnums, False, False, False, (), engine or "reverse", options)

@@ -21,7 +21,7 @@ from dualrev.calls.staging import StagedMap
 from dualrev.functional.results import Structure
 from dualrev.linear.algebra import MadeOfMaps
 from dualrev.linear.maps import LinearMap, Tape
-from dualrev.options.settings import Settings, settings_of, using
+from dualrev.options.settings import Settings, using
 from dualrev.table.operations import Site
 from dualrev.table.rows import Row, row_of
 
@@ -87,8 +87,6 @@ class _Pickler(pickle.Pickler):
             raise TypeError("a traced value has no number yet: pickle the map outside the traced function")
         if isinstance(x, (np.ndarray, int, float, complex)) and hasattr(x, "dtype") and type(x).__module__.startswith("jax."):
             return np.array, (np.asarray(x, x.dtype),)  # a constant of a traced program, in a class of jax's own
-        if isinstance(x, Settings):
-            return settings_of, tuple(x)
         if isinstance(x, ShapedArray):
             return self._aval(x)
         if isinstance(x, Primitive):

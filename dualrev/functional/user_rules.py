@@ -3,53 +3,56 @@
 from __future__ import annotations
 
 import functools
-import inspect
+import sys
 from collections.abc import Callable, Sequence
+from numbers import Number
 from typing import Any
 
-import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
-
-from dualrev import errors
-from dualrev._jax.avals import is_differentiable, tangent_aval, typeof
-from dualrev._jax.custom_rules import SymbolicZero, bind_custom_jvp
+from dualrev._jax.libraries import is_own
 from dualrev._jax.primitives import Primitive
-from dualrev.engines import reverse
-from dualrev.functional import checks
-from dualrev.linear import zeros
+from dualrev._jax.rules_for_jax import register_with_jax
+from dualrev.functional.ruled_functions import Statement, with_rule
 from dualrev.table import forms
-from dualrev.table.operations import OpRow
+from dualrev.table.pushforward import definition as definition_row
 from dualrev.table.pushforward import pushforward as pushforward_row
-from dualrev.table.rows import rows
+from dualrev.table.rows import Row, Unknown, linearized, pushed, rows
 
 
-def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex] | None = None,
-         pushforward: Callable[..., Any] | None = None, adjoint: Callable[..., Any] | None = None,
+def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex | None] | None = None,
+         pushforward: Callable[..., Any] | None = None, adjoint: Callable[..., Any] | Sequence[Callable[..., Any] | None] | None = None,
+         bilinear: Sequence[Callable[..., Any] | None] | None = None, definition: Callable[..., Any] | None = None,
          nondiff_argnums: int | Sequence[int] = ()) -> Any:
-    r"""State the derivative of a function once, and get both modes, higher orders, ``jit`` and ``vmap``.
+    r"""State the derivative of a function, or of a primitive, once, and get both modes, higher orders, ``jit`` and ``vmap``.
 
-    One of three statements is given, each a function of the arguments by position and, where it names it, ``out=``, the value:
+    One of five statements is given, each made of functions of the arguments by position and, where it names it, ``out=``, the value:
 
     - ``partials``: for an entry-by-entry function, one :math:`\partial f / \partial x_i` for each argument, or a number;
     - ``pushforward``: ``(t, x, *, out)`` or ``(ts, x, y, ..., *, out)`` returns :math:`\partial f \cdot t`, linear in the tangents;
-      in ``ts`` an argument that does not move has None;
+      in ``ts`` an argument that is not differentiated has None;
     - ``adjoint``: ``(ct, x, y, ..., *, out)`` returns the cotangents of the arguments, :math:`\partial f^{\mathsf T} ct`, linear in
-      ``ct``: a tuple, or one value for one argument.
+      ``ct``: a tuple, or one value for one argument;
+    - ``bilinear``: for a product, linear in each of two arguments, one adjoint ``(ct, x, y, ...)`` for each of the two, in which the
+      argument that it is for has a shape and a dtype and no value; None for other arguments, such as indices;
+    - ``definition``: a program ``(x, y, ...)`` over other operations that computes what the function does, whose derivative is known:
+      for one that is faster or that nothing can look into, such as a kernel.
 
-    The other mode is derived by transposing the statement.  ``jax``'s own transformations respect the rule too.
+    The other mode is derived by transposing the statement.  ``jax``'s own transformations respect the rule too: ``jax.grad`` and
+    ``jax.jvp`` of what uses the function or primitive follow from the same statement.
 
     Args:
-      target: the function, or a jax primitive of yours, which then gets a row in the table (there a pushforward and an adjoint
-        take the primitive's parameters by keyword, and ``adjoint`` says that the primitive is linear in each operand that it
-        has a function for: give a sequence).
-      partials, pushforward, adjoint: the statement.
-      nondiff_argnums: positions of arguments that are not arrays, or not to be differentiated.
+      target: the function, or a jax primitive of yours, which then gets a row in the table.  There the functions take the
+        primitive's parameters by keyword; ``adjoint`` says that the primitive is linear in each operand that it has a function for
+        (give a sequence); and the push of a linear or bilinear primitive is the primitive itself.  For a primitive that jax or
+        another library defines, or for which a derivative is registered with jax, the row is dualrev's alone: what jax does with it
+        stays as it is.
+      partials, pushforward, adjoint, bilinear, definition: the statement.
+      nondiff_argnums: positions of a function's arguments that are not arrays, or not to be differentiated.
 
     Returns:
-      The function with its rule; without ``target``, a decorator.
+      The function with its rule; without ``target``, a decorator.  A primitive is returned as it is.
 
     Raises:
-      TypeError: not exactly one statement.
+      TypeError: not exactly one statement, or one of a wrong kind.
       RuleError: when the rule is used and returns a wrong structure or shape; the message names the rule.
 
     >>> import jax.numpy as jnp, dualrev as dr
@@ -58,202 +61,87 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex]
     ...     return jnp.log1p(jnp.exp(x))
     >>> float(dr.grad(softplus)(0.0)), float(dr.grad(dr.grad(softplus))(0.0))
     (0.5, 0.25)
+    >>> @dr.rule(bilinear=[lambda ct, x, y: jnp.vdot(ct, y), lambda ct, x, y: x * ct])
+    ... def scaled(x, y):                                 # a number times a vector
+    ...     return x * y
+    >>> dr.grad(lambda x: jnp.sum(scaled(x, jnp.array([1.0, 2.0])) ** 2))(3.0).item()
+    30.0
+    >>> @dr.rule(definition=lambda x: jnp.exp(jnp.mean(jnp.log(x))))
+    ... def geometric_mean(x):                            # as one would compute it by hand
+    ...     return jnp.prod(x) ** (1 / x.size)
+    >>> dr.grad(geometric_mean)(jnp.array([1.0, 4.0])).tolist()
+    [1.0, 0.25]
+
+    A primitive of one's own, step by step: ``papers/ops/README.md``.
 
     Source: [Radul et al. 2023, "You Only Linearize Once"].
     """
-    given = {name: s for name, s in (("partials", partials), ("pushforward", pushforward), ("adjoint", adjoint)) if s is not None}
-    if len(given) != 1:
-        raise TypeError(f"rule takes exactly one of partials=, pushforward=, adjoint=; got {', '.join(given) or 'none'}")
-    if isinstance(target, Primitive):
-        _register_row(target, partials, pushforward, adjoint)
-        return target
-    statement = _Statement(*next(iter(given.items())))
+    given = {"partials": partials, "pushforward": pushforward, "adjoint": adjoint, "bilinear": bilinear, "definition": definition}
+    stated = {kind: statement for kind, statement in given.items() if statement is not None}
+    if len(stated) != 1:
+        raise TypeError(f"rule takes exactly one of {', '.join(f'{kind}=' for kind in given)}; got {', '.join(stated) or 'none'}")
+    ((kind, statement),) = stated.items()
+    _check(kind, statement, isinstance(target, Primitive))
     skipped = (nondiff_argnums,) if isinstance(nondiff_argnums, int) else tuple(nondiff_argnums)
+    if isinstance(target, Primitive):
+        if skipped:
+            raise TypeError(f"rule: nondiff_argnums is for functions; got {nondiff_argnums!r} for the primitive '{target}', whose "
+                            "statement has None for an operand without influence")
+        row = _stated(target, kind, statement)
+        if is_own(target, sys._getframe(1).f_globals.get("__name__", "")):
+            _register(row)
+        return target
     if target is None:
-        return lambda fun: _with_rule(fun, statement, skipped)
-    return _with_rule(target, statement, skipped)
+        return lambda fun: with_rule(fun, Statement(kind, statement), skipped)
+    return with_rule(target, Statement(kind, statement), skipped)
 
 
-def _register_row(primitive: Any, partials: Any, pushforward: Any, adjoint: Any) -> None:
-    """State a row, and have all that it returns checked; its signatures are no promise that the operation is linear in anything."""
-    if partials is not None:
-        forms.elementwise(primitive, *partials, cost="work", linear_in=())
-    elif pushforward is not None:
-        pushforward_row(primitive, pushforward, linear_in=())
-    elif callable(adjoint):
-        forms.linear(primitive, adjoint)
+def _check(kind: str, statement: Any, of_primitive: bool) -> None:
+    """Raises where a statement is not made of what its kind is made of."""
+    if kind in ("pushforward", "definition") or (kind == "adjoint" and not (of_primitive and isinstance(statement, (list, tuple)))):
+        if not callable(statement):
+            raise TypeError(f"rule: {kind} must be a function; got {statement!r}")
+        return
+    numbers = " or a number" if kind == "partials" else ""
+    if not isinstance(statement, (list, tuple)):
+        raise TypeError(f"rule: {kind} must be a list with a function{numbers} for each argument; got {statement!r}")
+    for i, entry in enumerate(statement):
+        if not (entry is None or callable(entry) or (numbers and isinstance(entry, Number))):
+            raise TypeError(f"rule: {kind}[{i}] must be a function{numbers}, or None for an argument without influence; got {entry!r}")
+    factors = sum(entry is not None for entry in statement)
+    if kind == "bilinear" and factors != 2:
+        raise TypeError("rule: bilinear must be a list with an adjoint for each of the two arguments that the product is linear in, "
+                        f"and None for the others; got {factors} adjoint{'' if factors == 1 else 's'}. State a product of more factors "
+                        "by its pushforward.")
+
+
+def _stated(primitive: Any, kind: str, statement: Any) -> Row:
+    """The row of a statement, all of whose results are checked; its signatures are no promise that it is linear in anything."""
+    if kind == "partials":
+        forms.elementwise(primitive, *statement, cost="work", linear_in=())
+    elif kind == "pushforward":
+        pushforward_row(primitive, statement, linear_in=())
+    elif kind == "bilinear":
+        forms.bilinear(primitive, *statement)
+    elif kind == "definition":
+        definition_row(primitive, statement)
+    elif callable(statement):
+        forms.linear(primitive, statement)
     else:
-        forms.linear(primitive, *adjoint)
+        forms.linear(primitive, *statement)
     row = rows[primitive]
-    assert isinstance(row, OpRow)  # all three forms are
     row.is_users_own = True
+    return row
 
 
-class _Statement:
-    """One statement of a derivative: what kind, and what it reads."""
+def _register(row: Row) -> None:
+    """Have jax's transformations follow the same row."""
+    def pull(cotangents: Sequence[Any], operands: Sequence[Any], avals: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+        linear = tuple([aval is not None for aval in avals])
+        primals = [x if aval is None else Unknown(aval) for x, aval in zip(operands, avals, strict=True)]
+        _, linear_map, _ = linearized(row, primals, linear, params, True)
+        if linear_map is None or all(ct is None for ct in cotangents):
+            return [None] * sum(linear)
+        return linear_map.pull(*cotangents)
 
-    def __init__(self, kind: str, statement: Any):
-        self.kind = kind
-        self.functions = list(statement) if kind == "partials" else [statement]
-        for function in self.functions:
-            if not callable(function) and kind != "partials":
-                raise TypeError(f"rule: {kind} must be a function; got {function!r}")
-        first = inspect.signature(self.functions[0]).parameters if callable(self.functions[0]) else {}
-        self.takes_one = next(iter(first), "") == "t"
-
-    def keywords(self, function: Callable[..., Any], out: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        names = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
-        return {name: value for name, value in {"out": out, **kwargs}.items() if name in names}
-
-
-class _Call:
-    """One call of a function that has a rule: its arguments, flat and as trees."""
-
-    def __init__(self, fun: Callable[..., Any], statement: _Statement, args: tuple[Any, ...], kwargs: dict[str, Any],
-                 skipped: tuple[int, ...]):
-        self.fun, self.statement, self.args, self.kwargs = fun, statement, args, kwargs
-        self.name = checks.name_of(fun)
-        fixed = {i % len(args) for i in skipped} if args else set()
-        self.positions = [i for i in range(len(args)) if i not in fixed]
-        self.flat, self.in_tree = tree_flatten([args[i] for i in self.positions])
-
-    def all_args(self, flat: Sequence[Any]) -> list[Any]:
-        args = list(self.args)
-        for i, x in zip(self.positions, tree_unflatten(self.in_tree, flat), strict=True):
-            args[i] = x
-        return args
-
-    def evaluate(self, *flat: Any) -> list[Any]:
-        outs, self.out_tree = tree_flatten(self.fun(*self.all_args(flat), **self.kwargs))
-        return outs
-
-    def bind(self, flat: Sequence[Any]) -> list[Any]:
-        return bind_custom_jvp(self.evaluate, self.jvp, flat)
-
-    def jvp(self, *flat: Any) -> list[Any]:
-        n = len(self.flat)
-        primals, tangents = flat[:n], [None if type(t) is SymbolicZero else zeros.drop_float0(t) for t in flat[n:]]
-        outs = self.bind(primals)  # with its rule: an outer derivative must not look inside either
-        try:
-            moved = getattr(self, self.statement.kind)(list(primals), tangents, outs)
-        except Exception as error:
-            error.add_note(f"in the rule for {self.name} ({self.statement.kind})")
-            raise
-        return [*outs, *self.checked(moved, outs)]
-
-    def checked(self, moved: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-        results: list[Any] = []
-        for j, (t, out) in enumerate(zip(moved, outs, strict=True)):
-            expected = tangent_aval(typeof(out))
-            if t is None or not is_differentiable(typeof(out)):
-                results.append(SymbolicZero(expected))
-                continue
-            t = jnp.asarray(t)
-            if t.shape != expected.shape:
-                raise errors.RuleError(f"in the rule for {self.name} ({self.statement.kind}): the tangent of output {j} has shape "
-                                       f"{t.shape}, but the output has shape {expected.shape}")
-            results.append(t.astype(expected.dtype) if t.dtype != expected.dtype else t)
-        return results
-
-    def partials(self, primals: list[Any], tangents: list[Any], outs: list[Any]) -> list[Any]:
-        if len(outs) != 1 or len(primals) != len(self.positions):
-            raise errors.RuleError(f"in the rule for {self.name}: partials are for functions of arrays with one array as output; "
-                                   "state a pushforward")
-        functions = self.statement.functions
-        if len(functions) != len(primals):
-            raise errors.RuleError(f"in the rule for {self.name}: {len(functions)} partials for {len(primals)} arguments")
-        total = None
-        for partial, t in zip(functions, tangents, strict=True):
-            if t is None:
-                continue
-            if callable(partial):
-                factor = partial(*self.all_args(primals), **self.statement.keywords(partial, outs[0], self.kwargs))
-            else:
-                factor = partial
-            term = jnp.broadcast_to(t, jnp.shape(outs[0])) * factor
-            total = term if total is None else total + term
-        return [total]
-
-    def pushforward(self, primals: list[Any], tangents: list[Any], outs: list[Any]) -> list[Any]:
-        (function,) = self.statement.functions
-        ts = self._trees(tangents, primals)
-        out = tree_unflatten(self.out_tree, outs)
-        moving = ts[0] if self.statement.takes_one else tuple(ts)
-        moved = function(moving, *self.all_args(primals), **self.statement.keywords(function, out, self.kwargs))
-        if moved is None:
-            return [None] * len(outs)
-        leaves, tree = tree_flatten(moved, is_leaf=lambda x: x is None)
-        expected: Any = tree_structure(tree_map(lambda _: 0, out))
-        if expected != tree_structure(tree_unflatten(tree, [0] * len(leaves))):
-            raise errors.RuleError(f"in the rule for {self.name} (pushforward): the tangent has the structure {tree}, but the output "
-                                   f"has {self.out_tree}")
-        return leaves
-
-    def _trees(self, tangents: list[Any], primals: list[Any]) -> list[Any]:
-        """A tangent for each argument: None if nothing in it moves, otherwise with zeros for what does not."""
-        trees: list[Any] = []
-        start = 0
-        for arg in tree_unflatten(self.in_tree, primals):
-            count = len(tree_leaves(arg))
-            part, values = tangents[start: start + count], primals[start: start + count]
-            start += count
-            if all(t is None for t in part):
-                trees.append(None)
-            else:
-                full = [zeros.zero_tangent(x) if t is None else t for t, x in zip(part, values, strict=True)]
-                trees.append(tree_unflatten(tree_structure(arg), full))
-        return trees
-
-    def adjoint(self, primals: list[Any], tangents: list[Any], outs: list[Any]) -> list[Any]:
-        (function,) = self.statement.functions
-        moving = [i for i, t in enumerate(tangents) if t is not None]
-        which = [j for j, out in enumerate(outs) if is_differentiable(typeof(out))]
-        out = tree_unflatten(self.out_tree, outs)
-
-        def pull(*cts: Any) -> list[Any]:
-            given = dict(zip(which, cts, strict=True))
-            ct = tree_unflatten(self.out_tree, [given[j] if j in given else zeros.zero_tangent(x) for j, x in enumerate(outs)])
-            pulled = function(ct, *self.all_args(primals), **self.statement.keywords(function, out, self.kwargs))
-            return self._flat_cotangents(pulled, primals, moving)
-
-        tape = reverse.transpose(pull, [tangent_aval(typeof(outs[j])) for j in which])
-        found = dict(zip(which, tape.pull(*[tangents[i] for i in moving]), strict=True))
-        return [found.get(j) for j in range(len(outs))]
-
-    def _flat_cotangents(self, pulled: Any, primals: list[Any], moving: list[int]) -> list[Any]:
-        if len(self.positions) == 1 and not (isinstance(pulled, tuple) and len(pulled) == 1):
-            pulled = (pulled,)
-        if not isinstance(pulled, tuple) or len(pulled) != len(self.positions):
-            raise errors.RuleError(f"in the rule for {self.name} (adjoint): expected a tuple of {len(self.positions)} cotangents, one "
-                                   f"for each argument; got {pulled!r}")
-        flat: list[Any] = []
-        for arg, ct in zip(tree_unflatten(self.in_tree, primals), pulled, strict=True):
-            leaves = tree_leaves(arg)
-            found = [None] * len(leaves) if ct is None else tree_flatten(ct, is_leaf=lambda x: x is None)[0]
-            if len(found) != len(leaves):
-                raise errors.RuleError(f"in the rule for {self.name} (adjoint): a cotangent has {len(found)} leaves, but its argument "
-                                       f"has {len(leaves)}")
-            flat.extend(found)
-        results = []
-        for i in moving:
-            x, ct = primals[i], flat[i]
-            ct = zeros.zero_tangent(x) if ct is None else jnp.asarray(ct)
-            if ct.shape != jnp.shape(x):
-                raise errors.RuleError(f"in the rule for {self.name} (adjoint): the cotangent of argument leaf {i} has shape "
-                                       f"{ct.shape}, but the argument has shape {jnp.shape(x)}")
-            results.append(ct)
-        return results
-
-
-def _with_rule(fun: Callable[..., Any], statement: _Statement, skipped: tuple[int, ...]) -> Callable[..., Any]:
-    if not callable(fun):
-        raise TypeError(f"rule: expected a function or a jax primitive; got {fun!r}")
-
-    @functools.wraps(fun)
-    def with_rule(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(fun, statement, args, kwargs, skipped)
-        checks.check_leaves([args[i] for i in call.positions], "arguments")
-        outs = call.bind(call.flat)
-        return tree_unflatten(call.out_tree, outs)
-
-    return with_rule
+    register_with_jax(row.primitive, functools.partial(pushed, row), pull)

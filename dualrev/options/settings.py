@@ -1,5 +1,9 @@
 """What a call of the functional face asks of the engines, beyond which one to use.
 
+An option is stated once, as a field of :class:`Settings`, or of :class:`CallSettings` where the functional face reads it.  Its check
+follows from the field, and so does its line in :class:`~dualrev.options.keywords.Options`, the type of keyword options, which
+``python -m tests.keywords`` writes.
+
 The settings in force are those of the innermost call that is running.  An engine's trace remembers those it was made under, and
 so does what ``vjp`` and ``linearize`` return, so that nested calls do not see each other's.
 """
@@ -9,76 +13,86 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any, Literal, NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from dualrev._jax.avals import common_dtype, is_differentiable
+from dualrev.options.fields import checked_later, checks_of, defaults_of, option
+from dualrev.options.keywords import Options as Options  # the types of options, for those who read them here
 from dualrev.options.schedules import Schedule, check_schedule
 
 CustomVjpJvp = Literal["transpose", "differentiate_primal", "error"]
-StackCotangents = Literal["auto", True, False]
 
 
-class Options(TypedDict, total=False):
-    """Options of every function that differentiates.
+@dataclass(frozen=True, slots=True, eq=False)
+class Settings:
+    """What engines and rows read.  Equal settings are one object (see :func:`settings_of`), compared and hashed as such."""
 
-    - ``zero_wins`` (False): in a pull or push, the product of 0 and infinity is 0, and so is that of a zero tangent or cotangent
-      and nan: what has no influence has none, however steep.  The gradient of ``where(x < 1, x, sqrt(x))`` at 0 is then 1, and that
-      of a norm at 0 is 0.
-    - ``custom_vjp_jvp`` ("transpose"): the push of a ``jax.custom_vjp`` function is ``"transpose"``, the transpose of the user's
-      backward function; ``"differentiate_primal"``, that of the function without its rule; or ``"error"``, an error as in jax.
-    - ``split_repeated`` (False): a pull through eigenvectors or singular vectors is right at repeated eigenvalues or singular values
-      wherever the function has a derivative, also under ``jit`` and ``vmap``, where the default is NaN
-      (see :mod:`dualrev.rules.linalg.spectral`).  All that is computed from the vectors then carries an infinitesimal along, which
-      takes up to three times as long.
-    - ``stack_cotangents`` ("auto"): where the cotangent of a loop constant is a sum of products over the steps, the factors are
-      stacked and contracted once, after the loop.  ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and
-      all steps no more than the loop keeps anyway; True wherever possible; False never, which takes the least room, as all steps add
-      to one sum (see :mod:`dualrev.calls.loops.sums_over_steps`).
-    - ``loop_checkpoints`` (None): how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default as
-      many as 64 MiB hold, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).
-    - ``max_steps`` (None): the most steps that a ``while_loop`` may take.  Its pull then reads residuals of all steps, for which
-      there is room from the beginning; a loop that goes on longer raises an error, even in a branch that ``vmap`` runs in vain.
-    - ``schedule`` ("all"): what a pull keeps of each ``scan``: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of
-      √n steps; ``Revolve(slots)``, so many states; or ``Bytes(n)``, what fits.  The rest is computed again (see
-      :mod:`dualrev.options.schedules`).
-    - ``cotangent_dtype`` (None): the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than
-      theirs; one for all, or a tree of them (None: their own) that is a prefix of what is differentiated.
-    - ``non_float`` ("float0"): what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax;
-      with ``"none"`` integers, booleans, keys and leaves that are no arrays at all pass through, and their derivative is None.
-    """
+    zero_wins: bool = option(False, """
+        in a pull or push, the product of 0 and infinity is 0, and so is that of a zero tangent or cotangent and nan: what has no
+        influence has none, however steep.  The gradient of ``where(x < 1, x, sqrt(x))`` at 0 is then 1, and that of a norm at 0
+        is 0.""")
+    custom_vjp_jvp: CustomVjpJvp = option("transpose", """
+        the push of a ``jax.custom_vjp`` function is ``"transpose"``, the transpose of the user's backward function;
+        ``"differentiate_primal"``, that of the function without its rule; or ``"error"``, an error as in jax.""")
+    split_repeated: bool = option(False, """
+        a pull through eigenvectors or singular vectors is right at repeated eigenvalues or singular values wherever the function has
+        a derivative, also under ``jit`` and ``vmap``, where the default is NaN (see :mod:`dualrev.rules.linalg.spectral`).  All that
+        is computed from the vectors then carries an infinitesimal along, which takes up to three times as long.""")
+    stack_cotangents: Literal["auto", True, False] = option("auto", """
+        where the cotangent of a loop constant is a sum of products over the steps, the factors are stacked and contracted once,
+        after the loop.  ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and all steps no more than the
+        loop keeps anyway; True wherever possible; False never, which takes the least room, as all steps add to one sum (see
+        :mod:`dualrev.calls.loops.sums_over_steps`).""")
+    loop_checkpoints: int | None = option(None, """
+        how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default as many as 64 MiB hold, at
+        least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).""")
+    max_steps: int | None = option(None, """
+        the most steps that a ``while_loop`` may take.  Its pull then reads residuals of all steps, for which there is room from the
+        beginning; a loop that goes on longer raises an error, even in a branch that ``vmap`` runs in vain.""")
+    schedule: Schedule = option("all", """
+        what a pull keeps of each ``scan``: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of √n steps;
+        ``Revolve(slots)``, so many states; or ``Bytes(n)``, what fits.  The rest is computed again (see
+        :mod:`dualrev.options.schedules`).""", check_schedule)
 
-    zero_wins: bool
-    custom_vjp_jvp: CustomVjpJvp
-    split_repeated: bool
-    stack_cotangents: StackCotangents
-    loop_checkpoints: int | None
-    max_steps: int | None
-    schedule: Schedule
-    cotangent_dtype: Any
-    non_float: Literal["float0", "none"]
+    def replace(self, **changes: Unpack[Options]) -> Settings:
+        """The settings with some of them changed."""
+        return _interned(*[changes.get(name, getattr(self, name)) for name in _DEFAULTS])
+
+    def __reduce__(self) -> Any:  # copied and unpickled, settings are the one object that they were
+        return _interned, tuple([getattr(self, name) for name in _DEFAULTS])
 
 
-class Settings(NamedTuple):
-    """What engines and rows read.  Equal settings are one object (see :func:`settings_of`)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class CallSettings(Settings):
+    """All that a call may ask: what engines and rows read, and what the functional face reads itself."""
 
-    zero_wins: bool = False
-    custom_vjp_jvp: CustomVjpJvp = "transpose"
-    split_repeated: bool = False
-    stack_cotangents: StackCotangents = "auto"
-    loop_checkpoints: int | None = None
-    max_steps: int | None = None
-    schedule: Schedule = "all"
+    cotangent_dtype: Any = option(None, """
+        the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than theirs; one for all, or a
+        tree of them (None: their own) that is a prefix of what is differentiated.""", checked_later)
+    non_float: Literal["float0", "none"] = option("float0", """
+        what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax; with ``"none"`` integers,
+        booleans, keys and leaves that are no arrays at all pass through, and their derivative is None.""")
+
+
+_DEFAULTS = defaults_of(Settings)
+_CHECKS = checks_of(CallSettings)
 
 
 @functools.cache
-def settings_of(*values: Any) -> Settings:
+def _interned(*values: Any) -> Settings:
     return Settings(*values)
 
 
-DEFAULT = settings_of(*Settings())
+def settings_of(**options: Unpack[Options]) -> Settings:
+    """The settings with these values, and the defaults of the others."""
+    return _interned(*[options.get(name, default) for name, default in _DEFAULTS.items()])
+
+
+DEFAULT = settings_of()
 
 #: The settings in force.
 current: ContextVar[Settings] = ContextVar("settings", default=DEFAULT)
@@ -144,42 +158,19 @@ class Request(NamedTuple):
     keeps_all: bool
 
     @staticmethod
-    def of(call: str, options: Any, is_single: bool = False) -> Request:
+    def of(call: str, options: Options, is_single: bool = False) -> Request:
         if not options:
             return PLAIN
-        known = Options.__annotations__
-        for name in options:
-            if name not in known:
+        for name, value in options.items():
+            check = _CHECKS.get(name)
+            if check is None:
                 raise TypeError(f"{call}() got an unexpected keyword argument '{name}'; its options are engine, "
-                                f"{', '.join(sorted(known))}")
-        policy = options.get("custom_vjp_jvp", "transpose")
-        if policy not in ("transpose", "differentiate_primal", "error"):
-            raise ValueError(f"{call}: custom_vjp_jvp must be 'transpose', 'differentiate_primal' or 'error'; got {policy!r}")
-        non_float = options.get("non_float", "float0")
-        if non_float not in ("float0", "none"):
-            raise ValueError(f"{call}: non_float must be 'float0' or 'none'; got {non_float!r}")
-        zero_wins = options.get("zero_wins", False)
-        if not isinstance(zero_wins, bool):
-            raise TypeError(f"{call}: zero_wins must be True or False; got {zero_wins!r}")
-        dtype = options.get("cotangent_dtype")
-        split = options.get("split_repeated", False)
-        if not isinstance(split, bool):
-            raise TypeError(f"{call}: split_repeated must be True or False; got {split!r}")
-        stack = options.get("stack_cotangents", "auto")
-        if not (stack == "auto" or isinstance(stack, bool)):
-            raise ValueError(f"{call}: stack_cotangents must be 'auto', True or False; got {stack!r}")
-        counts = [options.get(name) for name in ("loop_checkpoints", "max_steps")]
-        for name, count in zip(("loop_checkpoints", "max_steps"), counts, strict=True):
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
-                raise TypeError(f"{call}: {name} must be None or a whole number; got {count!r}")
-            if count is not None and count < 1:
-                raise ValueError(f"{call}: {name} must be at least 1; got {count}")
-        schedule = options.get("schedule", "all")
-        check_schedule(call, schedule)
+                                f"{', '.join(sorted(_CHECKS))}")
+            check(call, value)
+        asked = CallSettings(**options)
+        dtype = asked.cotangent_dtype
         dtypes = (dtype,) if is_single and dtype is not None else dtype
-        settings = Settings(zero_wins=zero_wins, custom_vjp_jvp=policy, split_repeated=split, stack_cotangents=stack,
-                            loop_checkpoints=counts[0], max_steps=counts[1], schedule=schedule)
-        return Request(settings_of(*settings), dtypes, non_float == "none")
+        return Request(settings_of(**options), dtypes, asked.non_float == "none")
 
     def flags(self, tree: Any, avals: Any) -> list[Active]:
         """For each leaf, whether it is active, and how its cotangents accumulate."""

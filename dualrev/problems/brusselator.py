@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev.problems.scenario import Scenario, alone
+
 A, B, DIFFUSION = 3.4, 1.0, 0.1
 POINTS, STEPS, STEP = 16, 40, 0.005
 
@@ -68,3 +70,18 @@ def state(points: int = POINTS) -> State:
 def coefficients() -> dict[str, Any]:
     """The coefficients of BRUSS-2D."""
     return {"a": jnp.asarray(A), "b": jnp.asarray(B), "diffusion": jnp.asarray(DIFFUSION)}
+
+
+SCENARIOS = [
+    Scenario(
+        "Brusselator rate", right_hand_side, alone(state), inputs=2 * POINTS**2, outputs=2 * POINTS**2, tags=("tour", "correctness"),
+        description="right-hand side of a reaction-diffusion equation of two substances on a periodic grid of 16 x 16 points",
+        citation="E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, 2nd ed. (1996), section IV.10, BRUSS-2D",
+    ),
+    Scenario(
+        "Brusselator solution", solution, alone(coefficients), inputs=3, outputs=2 * POINTS**2, steps=STEPS,
+        tags=("tour", "correctness"),
+        description="the same equation solved to t = 0.2 in 40 steps of the midpoint rule, by its three coefficients",
+        citation="E. Hairer, G. Wanner, the same section",
+    ),
+]

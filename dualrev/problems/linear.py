@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dualrev.problems.scenario import Scenario, alone
+
 
 def loss(model: Any) -> jax.Array:
     """``L = (y - t)^2 / 2`` with ``y = w.x + b``: ``dL/dw = (y - t) x = (-6, -3, -9)``, ``dL/db = y - t = -3``."""
@@ -16,3 +18,13 @@ def loss(model: Any) -> jax.Array:
 
 def model() -> Any:
     return {"w": jnp.ones(3), "b": jnp.zeros(())}
+
+
+SCENARIOS = [
+    Scenario(
+        "linear model", loss, alone(model), inputs=4, outputs=1, tags=("tour", "correctness"),
+        description="half the squared error of y = w.x + b at one point, by w and b: n pushes that store nothing, "
+                    "or one pull from a tape",
+        citation="A. M. Legendre, Nouvelles méthodes pour la détermination des orbites des comètes (1805), appendix on least squares",
+    ),
+]

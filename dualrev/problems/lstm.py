@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dualrev.problems.scenario import Scenario, alone
 from dualrev.problems.sources import text
 
 HIDDEN = 8
@@ -54,3 +55,12 @@ def parameters(hidden: int = HIDDEN) -> Parameters:
         "output": jnp.asarray(draw.normal(size=(hidden, alphabet)) / np.sqrt(hidden)),
         "output_bias": jnp.zeros(alphabet),
     }
+
+
+SCENARIOS = [
+    Scenario(
+        "LSTM scan", loss, alone(parameters), inputs=1272, outputs=1, steps=127, tags=("tour", "correctness", "compiled"),
+        description="cross-entropy of an LSTM with 8 units that foretells each character of the first stanza of Jabberwocky",
+        citation="S. Hochreiter, J. Schmidhuber, Long short-term memory, Neural Computation 9 (1997) 1735-1780",
+    ),
+]

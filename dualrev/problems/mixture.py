@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev.problems.scenario import Scenario, alone
 from dualrev.problems.sources import SPECIES, iris
 
 Parameters = dict[str, Any]
@@ -49,3 +50,12 @@ def parameters() -> Parameters:
         "log_diagonal": jnp.asarray(np.log(q[:, diagonal, diagonal])),
         "below_diagonal": jnp.asarray(q[:, rows, columns]),
     }
+
+
+SCENARIOS = [
+    Scenario(
+        "Gaussian mixture", log_likelihood, alone(parameters), inputs=45, outputs=1, tags=("tour", "correctness", "compiled"),
+        description="log-likelihood of three Gaussians with full covariances on Fisher's iris measurements, 150 flowers",
+        citation="R. A. Fisher, The use of multiple measurements in taxonomic problems, Annals of Eugenics 7 (1936) 179-188",
+    ),
+]

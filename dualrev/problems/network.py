@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev.problems.scenario import Scenario, alone
 from dualrev.problems.sources import SPECIES, iris
 
 HIDDEN = 16
@@ -34,3 +35,12 @@ def layers() -> Layers:
         {"weights": jnp.asarray(draw.normal(size=(n, m)) / np.sqrt(n)), "bias": jnp.zeros(m)}
         for n, m in pairwise(sizes)
     ]
+
+
+SCENARIOS = [
+    Scenario(
+        "two-layer network", loss, alone(layers), inputs=131, outputs=1, tags=("tour", "correctness", "compiled"),
+        description="cross-entropy of a network with 16 hidden tanh units that tells the three species of iris apart",
+        citation="D. Rumelhart, G. Hinton, R. Williams, Learning representations by back-propagating errors, Nature 323 (1986) 533-536",
+    ),
+]

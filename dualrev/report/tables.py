@@ -17,7 +17,7 @@ from rich.text import Text
 
 import dualrev
 from dualrev.linear.residuals import size
-from dualrev.problems import Problem
+from dualrev.problems import Scenario
 from dualrev.report.measure import Measurement, Stored, Sweep
 
 #: Columns of text to write where there is no terminal to ask.
@@ -107,7 +107,7 @@ def table(measurements: Sequence[Measurement], is_wide: bool) -> Table:
     return made
 
 
-def show(out: Console, measurements: Sequence[Measurement], problems: Sequence[Problem] = ()) -> None:
+def show(out: Console, measurements: Sequence[Measurement], problems: Sequence[Scenario] = ()) -> None:
     """Print the table, and what its words and its problems are."""
     wide = table(measurements, is_wide=True)
     fits = out.measure(wide, options=out.options.update(width=10_000)).maximum <= out.width
@@ -133,20 +133,20 @@ def show_memory(out: Console, stored: Sequence[Stored]) -> None:
 # -------------------------------------------------------------------------------------------------------------- as JSON
 
 
-def as_json(measurements: Sequence[Measurement], problems: Sequence[Problem] = ()) -> str:
+def as_json(measurements: Sequence[Measurement], problems: Sequence[Scenario] = ()) -> str:
     """Every number, unrounded; a number that JSON has no word for is null."""
     about = _about(problems)
     return _json([{"name": r.name, **about.get(r.name, {}), **asdict(r), "agrees": r.agrees} for r in measurements])
 
 
-def memory_as_json(stored: Sequence[Stored], problems: Sequence[Problem] = ()) -> str:
+def memory_as_json(stored: Sequence[Stored], problems: Sequence[Scenario] = ()) -> str:
     """Every array that is stored, in the order of the program."""
     about = _about(problems)
     return _json([{"name": found.name, **about.get(found.name, {}), "tape_bytes": found.residuals.nbytes,
                    "residuals": [asdict(r) for r in found.residuals]} for found in stored])
 
 
-def _about(problems: Sequence[Problem]) -> dict[str, dict[str, str]]:
+def _about(problems: Sequence[Scenario]) -> dict[str, dict[str, str]]:
     return {problem.name: {"description": problem.description, "citation": problem.citation} for problem in problems}
 
 

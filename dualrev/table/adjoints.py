@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dualrev import errors
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangents
 from dualrev.linear.products import contraction
@@ -32,6 +33,10 @@ class LinearRow(OpRow):
         self.together = together
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         self.fixed = fixed
+
+    def check_operands(self, count: int) -> None:
+        if not self.together and count < len(self.adjoints):
+            raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
 
     def is_fixed(self, position: int) -> bool:
         """Whether the operand is one, such as an index, that the operation is not linear in."""
@@ -102,6 +107,10 @@ class BilinearRow(OpRow):
         x, y = [i for i, a in enumerate(adjoints) if a is not None]
         self.partner = {x: y, y: x}
         self.linear_in = frozenset((x, y))
+
+    def check_operands(self, count: int) -> None:
+        if count != len(self.adjoints):
+            raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
 
     def is_read(self, i: int, active: tuple[Active, ...]) -> Active:
         """Whether an operand is fixed, or its partner moves."""

@@ -137,8 +137,6 @@ class Reader:
 class OpRow(Row):
     """A row whose derivative is stated by pushes and pulls of residuals."""
 
-    #: Whether a user stated the row: what it returns is checked in full.
-    is_users_own = False
     #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
     reads_avals = True
     #: Whether the pushes and pulls divide by zero at some values, at which :meth:`is_singular` says so.
@@ -203,6 +201,9 @@ class OpRow(Row):
                 raise errors.RuleError(f"the rule for {self.primitive} gives a {what} {i} of type {t.dtype.name}{list(t.shape)}; "
                                        f"expected {aval.dtype.name}{list(aval.shape)}")
 
+    def check_operands(self, count: int) -> None:
+        """Raises where the row does not state the derivative of an operation with so many operands."""
+
     def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
 
@@ -216,6 +217,8 @@ class OpRow(Row):
         except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
             return Site(self, active, params, avals, self._out_avals(avals, params), None)
         if found is None:
+            if self.is_users_own:
+                self.check_operands(len(active))
             if len(self.sites) >= SITES_PER_ROW:
                 self.sites.pop(next(iter(self.sites)), None)
             found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)

@@ -59,6 +59,10 @@ class ElementwiseRow(OpRow):
         self.kind, self.linear_in = ("diagonal", frozenset(linear_in)) if linear_in is not None else self._algebra()
         self.plans: dict[tuple[Active, ...], tuple[tuple[int, ...], bool]] = {}
 
+    def check_operands(self, count: int) -> None:
+        if count != len(self.stated):
+            raise errors.wrong_count(self, "partials", len(self.stated), count)
+
     def _algebra(self) -> tuple[Kind, frozenset[int]]:
         """What the signatures say: an operand whose own partial does not read it, nor the output, is one in which ``f`` is linear.
 

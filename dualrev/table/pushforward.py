@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable, tangent_aval
+from dualrev._jax.avals import abstract_outputs, is_differentiable, tangent_aval
 from dualrev.linear.maps import Tangents, Tape
 from dualrev.options.settings import Active, under
 from dualrev.table import engine
@@ -149,9 +149,23 @@ class DefinedRow(Row):
 
         def run(*operands: Any) -> list[Any]:
             result = compiled(*operands)
-            return list(result) if self.primitive.multiple_results else [result]
+            outs = list(result) if self.primitive.multiple_results else [result]
+            if self.is_users_own:
+                self.check(operands, params, outs)
+            return outs
 
         return run
+
+    def check(self, operands: Sequence[Any], params: dict[str, Any], outs: Sequence[Any]) -> None:
+        """A user's program returns what the primitive does."""
+        expected = abstract_outputs(self.primitive, [aval_of(x) for x in operands], params)
+        if len(outs) != len(expected):
+            raise errors.wrong_definition(self, f"returns {len(outs)} values; the primitive returns {len(expected)}")
+        for i, (out, aval) in enumerate(zip(outs, expected, strict=True)):
+            found = aval_of(out)
+            if found.shape != aval.shape or found.dtype != aval.dtype:
+                raise errors.wrong_definition(self, f"returns for output {i} a value of type {found.dtype.name}{list(found.shape)}; "
+                                                    f"the primitive's is {aval.dtype.name}{list(aval.shape)}")
 
     def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Expansion:
         return Expansion(None, self.function(params))

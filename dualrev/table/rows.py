@@ -155,6 +155,8 @@ class Row(ABC):
     may_refuse = False
     #: The form in which the row is stated, for the list of what the table covers.
     form = "a program"
+    #: Whether a user stated the row: what it returns is checked in full.
+    is_users_own = False
 
     def __init__(self, primitive: Any):
         self.primitive = primitive
@@ -188,6 +190,10 @@ class Row(ABC):
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
 
+    def first(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        """``Df[t]``, one for each output, None where it is zero; a tangent of None is zero."""
+        return list(pushed(self, primals, tangents, params)[1])
+
     def second(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """``D²f[t, t]``, one for each output, None where it is zero; a tangent of None is zero.
 
@@ -196,8 +202,7 @@ class Row(ABC):
         which: list[bool] = []
 
         def push(*primals: Any) -> list[Any]:
-            pushed = self.jvp(list(primals), tangents, params)
-            _, moved = engine.push_through(pushed.run, primals, tangents) if isinstance(pushed, Expansion) else pushed
+            moved = self.first(primals, tangents, params)
             which[:] = [t is not None for t in moved]
             return [t for t in moved if t is not None]
 
@@ -208,6 +213,25 @@ class Row(ABC):
     def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         outs = self.primitive.bind(*primals, **params)
         return list(outs) if self.primitive.multiple_results else [outs]
+
+
+def pushed(row: Row, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    """Outputs and their tangents, also of a row that gives a program."""
+    result = row.jvp(primals, tangents, params)
+    return engine.push_through(result.run, primals, tangents) if isinstance(result, Expansion) else result
+
+
+def linearized(row: Row, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+               is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    """What a row gives to a tape that is a part of another, also of a row that gives a program."""
+    result = row.linearize(primals, active, params, is_linear)
+    if isinstance(result, tuple):
+        return result
+    if result.plain is None and isinstance(result, Expansion):
+        outs, tape = engine.linearize(result.run, primals, active, is_linear)
+        return outs, tape, [slot is not None for slot in tape.out_slots]
+    plain: tuple[list[Any], LinearMap | None, Sequence[bool]] = result.plain
+    return plain
 
 
 def register(row: Row) -> None:

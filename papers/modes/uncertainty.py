@@ -36,9 +36,9 @@ class Uncertainty(Mode):
         directions = [None if p is None else p[0] for p in parts]
         shifts = [None if p is None else p[1] for p in parts]
         outs = row.bind(primals, params)
-        moved = jax.vmap(lambda ts: row.jvp(primals, ts, params)[1])(directions)
+        moved = jax.vmap(lambda ts: row.first(primals, ts, params))(directions)
         bent = jax.vmap(lambda ts: row.second(primals, ts, params))(directions)
-        shifted = row.jvp(primals, shifts, params)[1]
+        shifted = row.first(primals, shifts, params)
         return outs, [None if m is None else (m, s if b is None else s + b.sum(0) / 2)
                       for m, b, s in zip(moved, bent, shifted, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Numbers 14 and 15: functions with a backward of their own, functional derivatives, forward mode, hooks on what is saved."""
+"""Functions with a backward of their own, functional derivatives, forward mode, hooks on saved tensors, checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cube(t: Any) -> Any:
     return Cube
 
 
-def test_14_functions_with_a_backward_of_their_own() -> None:
+def test_functions_with_a_backward_of_their_own() -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor([1.0, 2.0], requires_grad=True)
         y = cube(t).apply(x, 2.0)
@@ -43,7 +43,7 @@ def test_14_functions_with_a_backward_of_their_own() -> None:
     in_both(program)
 
 
-def test_14_setup_context_outputs_and_marks() -> None:
+def test_setup_context_outputs_and_marks() -> None:
     def program(t: Any) -> list[Any]:
         class Two(t.autograd.Function):  # type: ignore[misc, name-defined]
             @staticmethod
@@ -80,7 +80,7 @@ def test_14_setup_context_outputs_and_marks() -> None:
     in_both(program)
 
 
-def test_14_any_jax_function_is_one_operation() -> None:
+def test_any_jax_function_is_one_operation() -> None:
     wave = torch.lift(lambda x, *, k: {"a": jnp.sin(k * x["v"]), "b": jnp.sum(x["v"])}, name="Wave")
     x = torch.tensor([0.1, 0.2], requires_grad=True)
     out = wave({"v": x}, k=3)
@@ -93,7 +93,7 @@ def test_14_any_jax_function_is_one_operation() -> None:
 
 
 @pytest.mark.thorough
-def test_15_functional() -> None:
+def test_derivatives_of_functions() -> None:
     def program(t: Any) -> list[Any]:
         F = t.autograd.functional
         x, y = t.tensor([0.5, 1.5]), t.tensor([2.0, -1.0, 3.0])
@@ -102,15 +102,14 @@ def test_15_functional() -> None:
         h = lambda x: (x ** 3).sum() + x.prod()  # noqa: E731
         v = t.tensor([1.0, -2.0])
         return [F.jacobian(f, x), F.jacobian(two, (x, y)), F.vjp(f, x, v), F.jvp(f, x, v), F.hessian(h, x), F.hvp(h, x, v),
-                F.vhp(h, x, v),
-                F.hessian(lambda a, b: (a.sum() * b).pow(2).sum(), (x, y)),
+                F.vhp(h, x, v), F.hessian(lambda a, b: (a.sum() * b).pow(2).sum(), (x, y)),
                 F.jacobian(f, x.requires_grad_(), create_graph=True).requires_grad]
 
     in_both(program)
 
 
 @pytest.mark.thorough
-def test_15_gradcheck() -> None:
+def test_gradcheck() -> None:
     x = torch.rand(3, dtype=torch.float64, requires_grad=True)
     w = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
     f = lambda x, w: (x @ w).tanh() * x[0]  # noqa: E731
@@ -129,7 +128,7 @@ def test_15_gradcheck() -> None:
         torch.autograd.gradcheck(Wrong.apply, x)
 
 
-def test_15_forward_mode() -> None:
+def test_forward_mode() -> None:
     def program(t: Any) -> list[Any]:
         fw = t.autograd.forward_ad
         x, v = t.tensor([0.5, 2.0], requires_grad=True), t.tensor([1.0, -1.0])
@@ -147,11 +146,11 @@ def test_15_forward_mode() -> None:
         d = fw.make_dual(torch.ones(2), torch.ones(2))
         with torch.no_grad():
             assert fw.unpack_dual(d * 2).tangent is None
-        moved: Any = fw.unpack_dual(d * 2).tangent
-        assert moved.tolist() == [2, 2]
+        pushed: Any = fw.unpack_dual(d * 2).tangent
+        assert pushed.tolist() == [2, 2]
 
 
-def test_15_anomalies_name_the_operation_and_its_line() -> None:
+def test_anomalies_name_the_operation_and_its_line() -> None:
     def program(t: Any) -> list[str]:
         x = t.tensor([0.0, 1.0], requires_grad=True)
         y = (x.sqrt() * 0).sum()
@@ -167,7 +166,7 @@ def test_15_anomalies_name_the_operation_and_its_line() -> None:
         y.backward()
 
 
-def test_15_hooks_on_saved_tensors() -> None:
+def test_hooks_on_saved_tensors() -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor([1.0, 2.0], requires_grad=True)
         packed: list[Any] = []
@@ -185,7 +184,7 @@ def test_15_hooks_on_saved_tensors() -> None:
     in_both(program)
 
 
-def test_15_checkpoint_computes_again() -> None:
+def test_checkpoint_computes_again() -> None:
     calls = []
 
     def part(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Numbers 5 to 9: backward."""
+"""``backward`` and ``grad``: weights, accumulation, freed graphs, higher derivatives, hooks, threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dualrev import eager as torch
 pytestmark = pytest.mark.thorough
 
 
-def test_5_backward_with_a_gradient() -> None:
+def test_backward_with_a_gradient() -> None:
     def program(t: Any) -> list[Any]:
         results = []
         for weight in (t.tensor([1.0, 1.0]), t.tensor([0.1, 10.0]), None):
@@ -38,7 +38,7 @@ def test_5_backward_with_a_gradient() -> None:
                                              [-12, -8]]
 
 
-def test_5_weights_are_those_of_a_sum() -> None:
+def test_weights_are_those_of_a_sum() -> None:
     x = torch.tensor([0.3, 0.7], requires_grad=True)
     w = torch.tensor([2.0, -1.0])
     x.sin().backward(w)
@@ -47,7 +47,7 @@ def test_5_weights_are_those_of_a_sum() -> None:
     assert torch.allclose(first, x.grad)
 
 
-def test_5_errors_say_what_to_do() -> None:
+def test_errors_say_what_to_do() -> None:
     def program(t: Any) -> list[str]:
         x = t.ones(3, requires_grad=True)
         return [message(lambda: (x * 2).backward()), message(lambda: (x * 2).backward(t.ones(2))),
@@ -58,7 +58,7 @@ def test_5_errors_say_what_to_do() -> None:
         (torch.ones(3, requires_grad=True) * 2).backward()
 
 
-def test_6_gradients_accumulate() -> None:
+def test_gradients_accumulate() -> None:
     def program(t: Any) -> list[Any]:
         x = t.ones(2, 2, requires_grad=True)
         (3 * (x + 2) ** 2).mean().backward()
@@ -77,7 +77,7 @@ def test_6_gradients_accumulate() -> None:
     assert [g[0, 0].item() for g in in_both(program)] == [4.5, 5.5, 6.5, 0.0, 1.0]
 
 
-def test_7_a_graph_is_freed() -> None:
+def test_a_graph_is_freed() -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor(2.0, requires_grad=True)
         y = x * x
@@ -98,14 +98,14 @@ def test_7_a_graph_is_freed() -> None:
         y.backward()
 
 
-def test_8_derivatives_of_derivatives() -> None:
+def test_derivatives_of_derivatives() -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor([0.4, 1.3], requires_grad=True)
         results = []
         for f in (lambda x: x.exp() * x.sin(), lambda x: x ** 4, lambda x: x.tanh() / (1 + x), t.nn.functional.gelu,
                   lambda x: x.softmax(0) * x, lambda x: t.cat([x, x * x])[1:], lambda x: x.max() * x,
-                  lambda x: x[:, None] @ x[None] / x,
-                  lambda x: x.norm() * x, lambda x: x.logsumexp(0), lambda x: t.where(x > 1, x ** 3, x.sqrt())):
+                  lambda x: x[:, None] @ x[None] / x, lambda x: x.norm() * x, lambda x: x.logsumexp(0),
+                  lambda x: t.where(x > 1, x ** 3, x.sqrt())):
             first, = t.autograd.grad(f(x).sum(), x, create_graph=True)
             second, = t.autograd.grad(first.pow(2).sum(), x, create_graph=True)
             third, = t.autograd.grad(second.sum(), x)
@@ -120,7 +120,7 @@ def test_8_derivatives_of_derivatives() -> None:
     in_both(program, 1e-3)
 
 
-def test_8_grad_of_chosen_inputs() -> None:
+def test_grad_of_chosen_inputs() -> None:
     def program(t: Any) -> list[Any]:
         x, y, unused = t.ones(2, requires_grad=True), t.full((2,), 3.0, requires_grad=True), t.ones(1, requires_grad=True)
         h = x * y
@@ -151,7 +151,7 @@ def test_gradients_of_complex_tensors_are_those_of_pytorch() -> None:
     in_both(program, 1e-4)
 
 
-def test_copies() -> None:
+def test_copies_and_pickles() -> None:
     def program(t: Any) -> list[Any]:
         model = t.nn.Linear(2, 2)
         model(t.ones(1, 2)).sum().backward()
@@ -165,7 +165,7 @@ def test_copies() -> None:
     in_both(program)
 
 
-def test_9_hooks() -> None:
+def test_hooks_of_tensors_and_nodes() -> None:
     def program(t: Any) -> list[Any]:
         seen: list[Any] = []
         x = t.tensor([1.0, 2.0], requires_grad=True)
@@ -185,7 +185,7 @@ def test_9_hooks() -> None:
     in_both(program)
 
 
-def test_9_hooks_of_modules() -> None:
+def test_hooks_of_modules() -> None:
     def program(t: Any) -> list[Any]:
         seen: list[Any] = []
         layer = t.nn.Linear(2, 2)
@@ -213,7 +213,7 @@ def test_long_chains_do_not_recurse() -> None:
     del y
 
 
-def test_16_threads() -> None:
+def test_threads_accumulate_into_one_leaf() -> None:
     x = torch.ones(3, requires_grad=True)
 
     def work() -> None:

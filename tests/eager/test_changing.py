@@ -1,4 +1,4 @@
-"""Numbers 10 to 13: cutting the graph, and changing tensors in place."""
+"""Tensors outside the graph (``no_grad``, ``detach``, ``data``), and changes in place, of views too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODIFIED = len("one of the variables needed for gradient computation has been mo
                "[torch.FloatTensor [4]]")
 
 
-def test_10_no_grad() -> None:
+def test_no_grad() -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor(1.0, requires_grad=True)
         y1 = x ** 2
@@ -48,7 +48,7 @@ def test_10_no_grad() -> None:
     assert in_both(program)[0].item() == 2
 
 
-def test_11_detach_shares_storage() -> None:
+def test_detach_shares_storage() -> None:
     def program(t: Any) -> list[Any]:
         x = t.arange(4.0).requires_grad_()
         y = x * x
@@ -68,7 +68,7 @@ def test_11_detach_shares_storage() -> None:
     in_both(program)
 
 
-def test_12_data_changes_are_not_seen() -> None:
+def test_data_changes_are_not_seen() -> None:
     def program(t: Any) -> list[Any]:
         x = t.ones(1, requires_grad=True)
         y = 2 * x
@@ -81,7 +81,7 @@ def test_12_data_changes_are_not_seen() -> None:
     assert in_both(program)[0].item() == 5
 
 
-def test_13_changes_in_place_are_differentiated() -> None:
+def test_changes_in_place_are_differentiated() -> None:
     def program(t: Any) -> list[Any]:
         w = t.tensor([1.0, 2.0, 3.0], requires_grad=True)
         results = []
@@ -105,7 +105,7 @@ def test_13_changes_in_place_are_differentiated() -> None:
     in_both(program)
 
 
-def test_13_views_see_changes_of_their_base() -> None:
+def test_views_see_changes_of_their_base() -> None:
     def program(t: Any) -> list[Any]:
         w = t.ones(2, 3, requires_grad=True)
         base = w * 1
@@ -120,7 +120,7 @@ def test_13_views_see_changes_of_their_base() -> None:
     in_both(program)
 
 
-def test_13_refusals() -> None:
+def test_refusals_of_changes_in_place() -> None:
     def program(t: Any) -> list[str]:
         w = t.ones(3, requires_grad=True)
         h = w * 2
@@ -140,7 +140,7 @@ def test_13_refusals() -> None:
         z.sum().backward()
 
 
-def test_13_without_recording_leaves_change() -> None:
+def test_leaves_may_be_changed_without_recording() -> None:
     def program(t: Any) -> list[Any]:
         w = t.ones(3, requires_grad=True)
         with t.no_grad():

@@ -1,4 +1,4 @@
-"""What programs do that are unkind: the same numbers as PyTorch's, or its refusal."""
+"""Corner cases: the same numbers as PyTorch's, or its refusal."""
 
 from __future__ import annotations
 

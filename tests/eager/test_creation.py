@@ -201,8 +201,8 @@ def of_named(t: Any, call: str) -> Any:
     y, i = t.tensor([[1.0, 2.0, -0.5], [0.75, -1.5, 3.0]]), t.tensor([[0, 1, 0], [1, 1, 0]])
     out = eval(call, {"t": t, "x": x, "y": y, "i": i})
     outs = list(out) if isinstance(out, (tuple, list)) else [out]
-    moving = [o for o in outs if o.requires_grad]
-    return [outs, [t.autograd.grad(sum((o * o).sum() for o in moving), x)[0]] if moving else []]
+    active = [o for o in outs if o.requires_grad]
+    return [outs, [t.autograd.grad(sum((o * o).sum() for o in active), x)[0]] if active else []]
 
 
 @pytest.mark.parametrize("line", range(len(NAMED.strip().splitlines())))
@@ -230,8 +230,8 @@ def test_results_are_written_into_out() -> None:
     in_both(program)
 
     def refused(t: Any) -> list[Any]:
-        x, moving = t.ones(2), t.ones(2, requires_grad=True)
-        return [message(lambda: t.sin(moving, out=t.empty(2))), message(lambda: t.sin(x, out=t.empty(2, dtype=t.int32))),
+        x, active = t.ones(2), t.ones(2, requires_grad=True)
+        return [message(lambda: t.sin(active, out=t.empty(2))), message(lambda: t.sin(x, out=t.empty(2, dtype=t.int32))),
                 message(lambda: t.sin(x, out=3), TypeError), message(lambda: t.relu(x, out=x), TypeError),
                 message(lambda: t.sum("a"), TypeError), message(lambda: t.sin(2.0), TypeError)]
 

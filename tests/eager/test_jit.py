@@ -1,4 +1,4 @@
-"""Number 20: compiled steps, and what becomes of the state that they read and write."""
+"""Compiled steps: the state that they read and write, and when they are traced again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Number 18, more of it: recurrent layers, attention, normalization, transposed convolution, activations, tools for training."""
+"""Layers: recurrent, attention, normalization, transposed convolution, activations; clipping, initialization, batches."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from dualrev import eager as torch
 
 pytestmark = pytest.mark.thorough
 
+#: A layer, and the shape of its input.
 LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = dict(
     transposed=(lambda nn: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (1, 4, 3, 2)),
     transposed_dilated=(lambda nn: nn.ConvTranspose2d(2, 3, (2, 3), dilation=(1, 2), bias=False), (2, 2, 3, 3)),
-    transposed_1d=(lambda nn: nn.ConvTranspose1d(2, 3, 3, 2), (2, 2, 4)), group_norm=(lambda nn: nn.GroupNorm(2, 4), (2, 4, 3)),
-    instance_norm=(lambda nn: nn.InstanceNorm2d(2, affine=True), (2, 2, 3, 2)), rms_norm=(lambda nn: nn.RMSNorm(4), (2, 3, 4)),
-    batch_norm_1d=(lambda nn: nn.BatchNorm1d(3), (4, 3)), batch_norm_sequence=(lambda nn: nn.BatchNorm1d(3), (2, 3, 4)),
-    max_pool_1d=(lambda nn: nn.MaxPool1d(3, 2, 1), (1, 2, 8)), avg_pool_1d=(lambda nn: nn.AvgPool1d(2), (1, 2, 6)),
+    transposed_1d=(lambda nn: nn.ConvTranspose1d(2, 3, 3, 2), (2, 2, 4)),
+    group_norm=(lambda nn: nn.GroupNorm(2, 4), (2, 4, 3)),
+    instance_norm=(lambda nn: nn.InstanceNorm2d(2, affine=True), (2, 2, 3, 2)),
+    rms_norm=(lambda nn: nn.RMSNorm(4), (2, 3, 4)),
+    batch_norm_1d=(lambda nn: nn.BatchNorm1d(3), (4, 3)),
+    batch_norm_sequence=(lambda nn: nn.BatchNorm1d(3), (2, 3, 4)),
+    max_pool_1d=(lambda nn: nn.MaxPool1d(3, 2, 1), (1, 2, 8)),
+    avg_pool_1d=(lambda nn: nn.AvgPool1d(2), (1, 2, 6)),
     max_pool=(lambda nn: nn.MaxPool2d(3, 2, 1, dilation=2, ceil_mode=True), (1, 1, 7, 8)),
     max_pool_ceil=(lambda nn: nn.MaxPool2d(2, ceil_mode=True), (1, 1, 5, 4)),
-    avg_pool=(lambda nn: nn.AvgPool2d((3, 2), 2, (1, 0)), (1, 2, 5, 6)), adaptive_1d=(lambda nn: nn.AdaptiveAvgPool1d(3), (1, 2, 7)),
-    upsample=(lambda nn: nn.Upsample(scale_factor=2), (1, 1, 2, 3)), prelu=(lambda nn: nn.PReLU(3), (2, 3, 2)),
-    unflatten=(lambda nn: nn.Unflatten(1, (2, 3)), (2, 6)), glu=(lambda nn: nn.GLU(), (3, 4)),
+    avg_pool=(lambda nn: nn.AvgPool2d((3, 2), 2, (1, 0)), (1, 2, 5, 6)),
+    adaptive_1d=(lambda nn: nn.AdaptiveAvgPool1d(3), (1, 2, 7)),
+    upsample=(lambda nn: nn.Upsample(scale_factor=2), (1, 1, 2, 3)),
+    prelu=(lambda nn: nn.PReLU(3), (2, 3, 2)),
+    unflatten=(lambda nn: nn.Unflatten(1, (2, 3)), (2, 6)),
+    glu=(lambda nn: nn.GLU(), (3, 4)),
     **{name: (lambda nn, name=name: getattr(nn, name)(), (7,)) for name in (  # type: ignore[misc]
         "SiLU", "Tanh", "Sigmoid", "LeakyReLU", "ELU", "Softplus", "SELU", "CELU", "Hardtanh", "Hardswish", "Hardsigmoid", "LogSigmoid",
         "Softsign", "Tanhshrink", "Mish", "ReLU6", "GELU")},
@@ -38,7 +46,7 @@ def made(t: Any, *shape: int) -> Any:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_18_more_layers(name: str) -> None:
+def test_layers(name: str) -> None:
     make, shape = LAYERS[name]
 
     def program(t: Any) -> list[Any]:
@@ -54,7 +62,7 @@ def test_18_more_layers(name: str) -> None:
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "bias": False}],
                          ids=["one", "two layers both ways", "batch first"])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
-def test_18_recurrent_layers(name: str, settings: dict[str, Any]) -> None:
+def test_recurrent_layers(name: str, settings: dict[str, Any]) -> None:
     def program(t: Any) -> list[Any]:
         layer = fill(t, getattr(t.nn, name)(3, 2, **settings))
         x = made(t, 4, 2, 3)
@@ -69,7 +77,7 @@ def test_18_recurrent_layers(name: str, settings: dict[str, Any]) -> None:
     in_both(program, 2e-5)
 
 
-def test_18_recurrent_cells_and_what_does_not_fit() -> None:
+def test_recurrent_cells_and_what_does_not_fit() -> None:
     def program(t: Any) -> list[Any]:
         x = made(t, 2, 3)
         cells = [fill(t, t.nn.LSTMCell(3, 2)), fill(t, t.nn.GRUCell(3, 2)), fill(t, t.nn.RNNCell(3, 2, nonlinearity="relu"))]
@@ -87,7 +95,7 @@ def test_18_recurrent_cells_and_what_does_not_fit() -> None:
         torch.nn.GRU(3, 2)(torch.ones(4, 2, 3), torch.ones(1, 3, 2))
 
 
-def test_18_attention() -> None:
+def test_attention() -> None:
     def program(t: Any) -> list[Any]:
         q, k = made(t, 2, 3, 4), made(t, 2, 5, 4)
         results: list[Any] = []
@@ -107,7 +115,7 @@ def test_18_attention() -> None:
     in_both(program, 1e-4)
 
 
-def test_18_gradients_are_clipped() -> None:
+def test_gradients_are_clipped() -> None:
     def program(t: Any) -> list[Any]:
         found: list[Any] = []
         for clip in (lambda p: t.nn.utils.clip_grad_norm_(p, 1.5), lambda p: t.nn.utils.clip_grad_norm_(p, 0.5, norm_type=float("inf")),
@@ -124,7 +132,7 @@ def test_18_gradients_are_clipped() -> None:
     in_both(program)
 
 
-def test_18_first_values() -> None:
+def test_initialization() -> None:
     torch.manual_seed(0)
     w = torch.empty(40, 50)
     for fill_in, low, high, std in ((torch.nn.init.uniform_, 0, 1, 0.29), (torch.nn.init.normal_, -6, 6, 1.0),
@@ -145,7 +153,7 @@ def test_18_first_values() -> None:
     in_both(program)
 
 
-def test_18_sets_of_examples_and_batches() -> None:
+def test_datasets_and_batches() -> None:
     def program(t: Any) -> list[Any]:
         data = t.utils.data
         x, y = t.arange(14.0).reshape(7, 2), t.arange(7)

@@ -34,7 +34,7 @@ def functional(x: Any) -> Any:
 
 
 @pytest.mark.parametrize("engine", ["forward", "reverse"])
-def test_6_functions_of_tensors_under_dualrev(engine: Any) -> None:
+def test_functions_of_tensors_under_dualrev(engine: Any) -> None:
     f = torch.func.lower(imperative)
     for transform in (dualrev.grad, dualrev.jacobian, dualrev.value_and_grad):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), transform(f, engine=engine)(X),
@@ -43,7 +43,7 @@ def test_6_functions_of_tensors_under_dualrev(engine: Any) -> None:
     np.testing.assert_allclose(dualrev.jvp(f, (X,), (X,), engine=engine), dualrev.jvp(functional, (X,), (X,)), 1e-6)
 
 
-def test_6_under_jit_and_vmap() -> None:
+def test_under_jit_and_vmap() -> None:
     f = torch.func.lower(imperative)
     rows = jnp.stack([X, 2 * X])
     np.testing.assert_allclose(jax.jit(f)(X), functional(X), 1e-6)
@@ -51,7 +51,7 @@ def test_6_under_jit_and_vmap() -> None:
     np.testing.assert_allclose(jax.jit(jax.vmap(dualrev.grad(f)))(rows), [jax.grad(functional)(x) for x in rows], 1e-5)
 
 
-def test_6_backward_inside_a_function_that_is_differentiated() -> None:
+def test_backward_inside_a_function_that_is_differentiated() -> None:
     def gradient(x: Any) -> Any:
         x = x.detach().requires_grad_()
         imperative(x).backward()
@@ -63,14 +63,14 @@ def test_6_backward_inside_a_function_that_is_differentiated() -> None:
     np.testing.assert_allclose(jax.vmap(g)(X[None])[0], jax.grad(functional)(X), 1e-6)
 
 
-def test_6_a_tensor_goes_into_a_lifted_function() -> None:
+def test_a_tensor_goes_into_a_lifted_function() -> None:
     x = torch.tensor(np.asarray(X), requires_grad=True)
     y = torch.lift(functional)(x)
     y.backward()
     np.testing.assert_allclose(x.grad.numpy(), jax.grad(functional)(X), 1e-6)
 
 
-def test_6_gradients_of_each_example_are_those_of_a_loop() -> None:
+def test_gradients_of_each_example_are_those_of_a_loop() -> None:
     def program(t: Any) -> list[Any]:
         model = fill(t, t.nn.Sequential(t.nn.Linear(3, 4), t.nn.Tanh(), t.nn.Linear(4, 2)))
         x, classes = t.arange(15.0).reshape(5, 3).sin(), t.tensor([0, 1, 1, 0, 1])
@@ -90,7 +90,7 @@ def test_6_gradients_of_each_example_are_those_of_a_loop() -> None:
     in_both(program)
 
 
-def test_6_the_functions_of_torch_func() -> None:
+def test_the_functions_of_torch_func() -> None:
     def program(t: Any) -> list[Any]:
         F = t.func
         x, y = t.tensor([0.3, -0.8]), t.tensor([1.0, 2.0, 3.0])

@@ -1,12 +1,16 @@
-"""The page of PyTorch's names is current, and so is the list that it compares with."""
+"""The page of PyTorch's names is current, and so are the lists behind it."""
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from typing import Any
 
 import pytest
 from against_torch import in_both
 from offered import LIST, PAGE, listing, offered, release, text
+
+from dualrev.eager import ops
 
 
 def test_the_list_of_names_is_that_of_its_release() -> None:
@@ -26,7 +30,7 @@ def test_the_page_of_names_is_current() -> None:
 
 
 @pytest.mark.thorough
-def test_further_functions_and_second_names() -> None:
+def test_functions_of_numpy_and_second_names() -> None:
     def program(t: Any) -> list[Any]:
         x, y = t.tensor([[0.5, -1.0], [2.0, 3.0]], requires_grad=True), t.tensor([[1.0, 0.3], [-2.0, 2.0]])
         outs = [t.inner(x, y), t.fmax(x, y), t.fmin(x, y), t.copysign(x, y), t.logaddexp2(x, y), t.diff(x), x.diff(dim=0), x.tile(2, 1),
@@ -49,3 +53,13 @@ def test_what_tutorials_use_is_offered() -> None:
     assert found["torch.optim"] >= {"SGD", "Adam", "AdamW", "RMSprop", "Adagrad"}
     assert found["torch"] >= {"save", "load", "no_grad", "where"}
     assert sum(map(len, found.values())) > 700
+
+
+def test_all_modules_that_register_operations_are_listed() -> None:
+    listed = {module.__name__ for module in ops.MODULES}
+    found = {f"{ops.__name__}.{m.name}" for m in pkgutil.iter_modules(ops.__path__)}
+    assert listed <= found
+    registers = ("@function\n", "@both\n", "@method\n", "Tensor.", "FUNCTIONS[")
+    for name in found - listed:
+        source = inspect.getsource(pkgutil.resolve_name(name))
+        assert not any(f"\n{line}" in source for line in registers), name

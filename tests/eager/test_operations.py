@@ -1,4 +1,4 @@
-"""How operations run: what they save, what is compiled, and once only."""
+"""Operations: what they save, what is compiled once, and the caches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from dualrev import eager as torch
-from dualrev.eager import operation
+from dualrev.eager.core import operation
+from dualrev.eager.core.caches import BOUND, PROGRAM, Table, caches
+from dualrev.eager.ops.binary import OPS
 
 
 def saved(t: Any) -> list[Any]:
@@ -50,15 +52,57 @@ def test_a_derivative_is_traced_once_for_each_shape(monkeypatch: pytest.MonkeyPa
 
 def test_the_caches_are_bounded() -> None:
     make = operation.family("Scale", lambda x, k: k * x)
-    for k in range(operation.KEPT + 50):
+    for k in range(BOUND + 50):
         make(k)
-    assert make.cache_info().currsize == operation.KEPT  # type: ignore[attr-defined]
+    assert make.cache_info().currsize == BOUND  # type: ignore[attr-defined]
 
 
 def test_what_python_puts_in_is_no_new_program() -> None:
     x = torch.ones(3, requires_grad=True)
     (x * 1.0).sum().backward()
-    before = torch.pointwise.OPS["mul"].graded(1)._cache_size()  # type: ignore[attr-defined]
+    before = OPS["mul"].graded(1)._cache_size()  # type: ignore[attr-defined]
     for k in range(20):
         (x * (k + 0.5)).sum().backward()
-    assert torch.pointwise.OPS["mul"].graded(1)._cache_size() == before  # type: ignore[attr-defined]
+    assert OPS["mul"].graded(1)._cache_size() == before  # type: ignore[attr-defined]
+
+
+def test_a_full_table_forgets_its_oldest_entry() -> None:
+    table = Table(2)
+    for k in range(4):
+        assert table.keep(k, -k) == -k
+    assert list(table) == [2, 3]
+    table.keep(2, 5)
+    assert table == {2: 5, 3: -3}
+
+
+def test_one_call_empties_all_caches() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = torch.optim.SGD([w], lr=0.5, momentum=0.9)
+    cube = torch.lift(lambda x: x ** 3, name="Cube")
+
+    @torch.jit
+    def step(x: Any) -> Any:
+        return (x * 3).cumsum(0)
+
+    def work() -> list[Any]:
+        w.grad = None
+        (cube(w) * 1.5 + w.view(2, 1)[:, 0].clamp(0, 9)).sum().backward()
+        torch.manual_seed(0)
+        return [w.grad.tolist(), step(torch.ones(3)).tolist(), torch.rand(2).tolist()]
+
+    first = work()
+    optimizer.step()
+    mul = OPS["mul"]
+    assert OPS["mul"].graded(1)._cache_size() > 0  # type: ignore[attr-defined]
+    torch.clear_caches()
+    assert mul._graded == {} and mul.plain._cache_size() == 0  # type: ignore[attr-defined]
+    assert all(len(c) == 0 for c in caches._caches.values() if isinstance(c, Table))
+    assert all(c.cache_info().currsize == 0 for c in caches._caches.values() if hasattr(c, "cache_info"))
+    assert all(c._cache_size() == 0 for c in caches._compiled.values())
+    before = w.tolist()
+    optimizer.step()
+    assert w.tolist() != before
+    with torch.no_grad():
+        w.copy_(torch.tensor([1.0, 2.0]))
+    assert work() == first
+    assert 1 < PROGRAM < BOUND

@@ -1,4 +1,4 @@
-"""Backward passes as programs: the numbers and errors of the walk, and caches with a bound."""
+"""Backward passes as compiled programs: the numbers and errors of the node-by-node pass, and bounded caches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from against_torch import message
 
 from dualrev import eager as torch
-from dualrev.eager import programs
+from dualrev.eager.compiled import backward_programs as programs
+from dualrev.eager.core.caches import Table
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile a graph of up to 40 nodes when it comes for the second time."""
     monkeypatch.setattr(programs, "SEEN", 2)
     monkeypatch.setattr(programs, "_is_due", lambda key, n, is_due=programs._is_due: is_due(key, 0))
-    monkeypatch.setattr(programs, "_programs", {})
-    monkeypatch.setattr(programs, "_seen", {})
+    monkeypatch.setattr(programs, "_programs", Table())
+    monkeypatch.setattr(programs, "_seen", Table())
 
 
 def compiled() -> int:
@@ -33,7 +34,7 @@ def shared(x: Any, w: Any) -> Any:
     return (y.softmax(1) * x[:, :2]).sum()
 
 
-def test_a_program_has_the_numbers_of_the_walk(soon: None) -> None:
+def test_a_program_has_the_numbers_of_the_node_by_node_pass(soon: None) -> None:
     x = torch.tensor([[0.3, -1.0, 2.0, 0.7], [1.0, 0.2, -0.4, 0.9]], requires_grad=True)
     w = (torch.arange(16.0).reshape(4, 4) * 0.7).sin().requires_grad_()
     found = []
@@ -62,7 +63,7 @@ def test_some_gradients_only(soon: None) -> None:
     assert compiled() == 2
 
 
-def test_what_needs_the_walk_is_walked(soon: None) -> None:
+def test_hooks_and_recorded_passes_visit_nodes_one_by_one(soon: None) -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     seen: list[Any] = []
 
@@ -104,7 +105,7 @@ def test_what_needs_the_walk_is_walked(soon: None) -> None:
         graph()[1].backward(torch.tensor(float("nan")))
 
 
-def test_errors_are_those_of_the_walk(soon: None) -> None:
+def test_errors_are_those_of_the_node_by_node_pass(soon: None) -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     for _ in range(3):
         h = x.exp()
@@ -122,8 +123,8 @@ def test_errors_are_those_of_the_walk(soon: None) -> None:
 
 
 def test_nothing_is_kept_without_a_bound(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "KEPT", 2)
-    monkeypatch.setattr(programs, "COUNTED", 3)
+    monkeypatch.setattr(programs, "_programs", Table(2))
+    monkeypatch.setattr(programs, "_seen", Table(3))
     x = torch.tensor(1.5, requires_grad=True)
     for n in range(1, 6):
         for _ in range(1 + n % 2):
@@ -135,7 +136,7 @@ def test_nothing_is_kept_without_a_bound(soon: None, monkeypatch: pytest.MonkeyP
     assert compiled() == 2
 
 
-def test_large_graphs_are_walked(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_graphs_are_visited_node_by_node(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "BYTES", 10)
     x = torch.ones(4, requires_grad=True)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Number 19: the training step of the tutorial, against torch."""
+"""A training step of ResNet-18 has the numbers of PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Number 18: state dicts in files, ours and PyTorch's, and what is wrong with them."""
+"""State dicts and checkpoints in files, ours and PyTorch's, and files that are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def network(t: Any) -> Any:
     return t.nn.Sequential(t.nn.Conv2d(1, 2, 3), t.nn.BatchNorm2d(2), t.nn.ReLU(), t.nn.Flatten(), t.nn.Linear(8, 3))
 
 
-def test_18_a_state_dict_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_a_state_dict_is_saved_and_loaded(tmp_path: Path) -> None:
     model = fill(torch, network(torch))
     model(torch.ones(2, 1, 4, 4))
     torch.save(model.state_dict(), tmp_path / "model.safetensors")
@@ -33,7 +33,7 @@ def test_18_a_state_dict_is_saved_and_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "model.safetensors.part").exists()
 
 
-def test_18_files_are_those_of_safetensors(tmp_path: Path) -> None:
+def test_files_are_those_of_safetensors(tmp_path: Path) -> None:
     reader = pytest.importorskip("safetensors.numpy")
     arrays = {"a": np.arange(6, dtype=np.int8).reshape(2, 3), "b": np.array(2.5), "c": np.zeros((0, 3), np.float32),
               "d": np.array([True, False]), "e": np.array([1, 2], np.int64), "é": np.array([1, 2], np.float16)}
@@ -49,7 +49,7 @@ def test_18_files_are_those_of_safetensors(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "low")["x"].dtype == torch.bfloat16
 
 
-def test_18_a_state_dict_of_torch_loads_as_it_is(tmp_path: Path) -> None:
+def test_a_state_dict_of_torch_loads_as_it_is(tmp_path: Path) -> None:
     library = pytest.importorskip("torch")
     files = pytest.importorskip("safetensors.torch")
     theirs, ours = fill(library, network(library)), network(torch)
@@ -63,7 +63,7 @@ def test_18_a_state_dict_of_torch_loads_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_18_a_checkpoint_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_a_checkpoint_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     def start() -> tuple[Any, Any, Any]:
         model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Dropout(0.3), torch.nn.Linear(4, 1))
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

@@ -1,4 +1,4 @@
-"""Numbers 1 to 4: tensors and the graph."""
+"""Tensors: printing, creation, devices, and the graph and its drawings."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import pytest
 from against_torch import in_both, message
 
 from dualrev import eager as torch
-from dualrev.eager.layout import layered
+from dualrev.eager.graph.drawing_layout import layered
 from dualrev.eager.models import BasicBlock
 
 
-def test_1_tensors_print_as_in_pytorch() -> None:
+def test_tensors_print_as_in_pytorch() -> None:
     def program(t: Any) -> list[str]:
         x = t.tensor([5.0], requires_grad=True)
         y = x ** 2
         y.backward()
         shown = [x.grad, x, y, x + 1, t.tensor(3.5), t.tensor([[1.0, 2.5], [3.25, 4.0]]), t.tensor([True, False]),
-                 t.tensor([1e-6, 1.0]),
-                 t.tensor([1e9, 1.0]), t.zeros(2, 2, 2), t.tensor([1, 20, 3]), t.tensor([1.0, 2.0], dtype=t.float64),
-                 t.ones(1000, 1000),
-                 t.tensor([float("nan"), float("inf"), 1.5]), t.tensor([-1.0, 1.0]), t.arange(30.0), t.tensor([])]
+                 t.tensor([1e-6, 1.0]), t.tensor([1e9, 1.0]), t.zeros(2, 2, 2), t.tensor([1, 20, 3]),
+                 t.tensor([1.0, 2.0], dtype=t.float64), t.ones(1000, 1000), t.tensor([float("nan"), float("inf"), 1.5]),
+                 t.tensor([-1.0, 1.0]), t.arange(30.0), t.tensor([])]
         return [str(s) for s in shown] + [repr(x.shape), repr(x.dtype), str(x.device)]
 
     assert in_both(program)[0] == "tensor([10.])"
 
 
-def test_1_creation() -> None:
+def test_creation() -> None:
     def program(t: Any) -> list[Any]:
         a = t.arange(6.0).reshape(2, 3)
         return [t.zeros(2, 3), t.ones((2,)), t.full((2, 2), 7.0), t.arange(1, 7, 2), t.linspace(0, 1, 5), t.eye(3), t.zeros_like(a),
@@ -43,15 +42,15 @@ def test_1_creation() -> None:
     assert torch.rand(3).tolist() == first != torch.rand(3).tolist()
 
 
-def test_2_leaves_and_names_of_nodes() -> None:
+def test_leaves_and_names_of_nodes() -> None:
     def program(t: Any) -> list[Any]:
         x = t.ones(2, 2, requires_grad=True)
         y = x + 2
         v = t.ones(2, requires_grad=True)
-        names = [type(z.grad_fn).__name__ for z in (y, y * y, y - 1, y / 2, y ** 2, y.mean(), y.sum(), v.dot(v), x.mm(x), x @ v,
-                                                    y.relu(),
-                                                    y.exp(), y.t(), y.view(4), y[0], y.clone(), -y, y.sigmoid(), y.tanh(), y.log(),
-                                                    y.sqrt(), y.unsqueeze(0), t.cat([y, y]), t.stack([y, y]), y.max(), y.abs())]
+        computed = [y, y * y, y - 1, y / 2, y ** 2, y.mean(), y.sum(), v.dot(v), x.mm(x), x @ v, y.relu(), y.exp(), y.t(), y.view(4),
+                    y[0], y.clone(), -y, y.sigmoid(), y.tanh(), y.log(), y.sqrt(), y.unsqueeze(0), t.cat([y, y]), t.stack([y, y]),
+                    y.max(), y.abs()]
+        names = [type(z.grad_fn).__name__ for z in computed]
         plain = t.ones(2)
         return [*names, x.grad_fn, x.is_leaf, y.is_leaf, (plain * 2).is_leaf, y.detach().is_leaf, y.requires_grad, plain.requires_grad,
                 plain.requires_grad_().requires_grad, x.grad, x.data, y.tolist(), y.sum().item(), list(x.size()), x.size(0), x.dim(),
@@ -60,14 +59,14 @@ def test_2_leaves_and_names_of_nodes() -> None:
     in_both(program)
 
 
-def test_2_where_there_is_no_gpu_cuda_says_so() -> None:
+def test_where_there_is_no_gpu_cuda_says_so() -> None:
     with pytest.raises(RuntimeError, match="No CUDA GPUs are available"):
         torch.ones(2).cuda()
     x = torch.ones(2)
     assert x.cpu() is x and x.to("cpu") is x and x.to(torch.float64).dtype == torch.float64
 
 
-def test_3_the_graph_is_built_while_python_runs() -> None:
+def test_the_graph_is_built_while_python_runs() -> None:
     def program(t: Any) -> list[Any]:
         a = t.tensor([0.3, -0.2], requires_grad=True)
         b = a * 2
@@ -81,7 +80,7 @@ def test_3_the_graph_is_built_while_python_runs() -> None:
     in_both(program)
 
 
-def test_4_next_functions() -> None:
+def test_nodes_and_their_next_functions() -> None:
     def program(t: Any) -> list[Any]:
         x = t.ones(2, requires_grad=True)
         y = (x * 2 + 1).mean()
@@ -94,7 +93,7 @@ def test_4_next_functions() -> None:
     assert in_both(program)[0] == ["MeanBackward0", "AddBackward0", "MulBackward0", "AccumulateGrad"]
 
 
-def test_4_pictures() -> None:
+def test_drawings_of_graphs() -> None:
     x = torch.ones(3, requires_grad=True)
     x.name = "x"
     picture = torch.graph.draw((x.exp() * x).sum())
@@ -103,7 +102,7 @@ def test_4_pictures() -> None:
     assert picture._repr_svg_().startswith("<svg")
 
 
-def test_4_a_picture_of_a_block_is_legible() -> None:
+def test_a_drawing_of_a_block_is_legible() -> None:
     """Boxes as wide as their text, none over another, edges around them, leaves in a colour of their own, with names."""
     nn = torch.nn
     block = BasicBlock(2, 3, 2, nn.Sequential(nn.Conv2d(2, 3, 1, 2, bias=False), nn.BatchNorm2d(3)))
@@ -133,10 +132,8 @@ def test_errors_of_shapes_are_those_of_pytorch() -> None:
         a, b = t.ones(2, 3), t.ones(4, 5)
         return [message(lambda: a + b), message(lambda: a @ b), message(lambda: a.view(7)), message(lambda: a.sum(dim=2), IndexError),
                 message(lambda: a[5], IndexError), message(lambda: a.item()), message(lambda: bool(a)),
-                message(lambda: a.requires_grad_().numpy()),
-                message(lambda: t.stack([a, b])), message(lambda: t.tensor([1]).requires_grad_()),
-                message(lambda: a + "x", TypeError)[:11],
-                message(lambda: t.tensor("a"), TypeError), message(lambda: a["a"], TypeError),
-                message(lambda: a[1.5], IndexError)]
+                message(lambda: a.requires_grad_().numpy()), message(lambda: t.stack([a, b])),
+                message(lambda: t.tensor([1]).requires_grad_()), message(lambda: a + "x", TypeError)[:11],
+                message(lambda: t.tensor("a"), TypeError), message(lambda: a["a"], TypeError), message(lambda: a[1.5], IndexError)]
 
     in_both(program)

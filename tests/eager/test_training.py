@@ -1,4 +1,4 @@
-"""Numbers 17, 18, 20, 21 and 22: optimizers, layers, compiled steps, matrix calculus."""
+"""Training: optimizers, layers, losses, modules, compiled steps; matrix calculus, and the cost of the modes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from dualrev.report.measure import flatten, measure
 pytestmark = pytest.mark.thorough
 
 OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = dict(
-    sgd=lambda t, p: t.optim.SGD(p, lr=0.01), sgd_momentum=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, dampening=0.1,
-                                                                                   weight_decay=0.01),
-    nesterov=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, nesterov=True), adam=lambda t,
-                                                        p: t.optim.Adam(p, lr=0.01, weight_decay=0.1),
-    ascent=lambda t, p: t.optim.Adam(p, lr=0.01, maximize=True), adamw=lambda t, p: t.optim.AdamW(p, lr=0.01),
-    amsgrad=lambda t, p: t.optim.Adam(p, lr=0.01, amsgrad=True), rmsprop=lambda t,
-                                                        p: t.optim.RMSprop(p, momentum=0.5, weight_decay=0.1),
-    centered=lambda t, p: t.optim.RMSprop(p, centered=True), adagrad=lambda t, p: t.optim.Adagrad(p, lr=0.1, lr_decay=0.01),
+    sgd=lambda t, p: t.optim.SGD(p, lr=0.01),
+    sgd_momentum=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, dampening=0.1, weight_decay=0.01),
+    nesterov=lambda t, p: t.optim.SGD(p, lr=0.003, momentum=0.9, nesterov=True),
+    adam=lambda t, p: t.optim.Adam(p, lr=0.01, weight_decay=0.1),
+    ascent=lambda t, p: t.optim.Adam(p, lr=0.01, maximize=True),
+    adamw=lambda t, p: t.optim.AdamW(p, lr=0.01),
+    amsgrad=lambda t, p: t.optim.Adam(p, lr=0.01, amsgrad=True),
+    rmsprop=lambda t, p: t.optim.RMSprop(p, momentum=0.5, weight_decay=0.1),
+    centered=lambda t, p: t.optim.RMSprop(p, centered=True),
+    adagrad=lambda t, p: t.optim.Adagrad(p, lr=0.1, lr_decay=0.01),
 )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_17_trajectories_are_those_of_pytorch(name: str) -> None:
+def test_trajectories_are_those_of_pytorch(name: str) -> None:
     def program(t: Any) -> list[Any]:
         x = t.tensor([1.0, 2.0, 3.0, 4.0], dtype=t.float64)
         w, b = t.tensor([1.0], dtype=t.float64, requires_grad=True), t.tensor([0.0], dtype=t.float64, requires_grad=True)
@@ -51,7 +53,7 @@ def test_17_trajectories_are_those_of_pytorch(name: str) -> None:
     in_both(program)
 
 
-def test_17_groups_closures_and_state() -> None:
+def test_optimizers_have_groups_closures_and_state() -> None:
     def program(t: Any) -> list[Any]:
         a, b = t.ones(2, requires_grad=True), t.ones(2, requires_grad=True)
         optimizer = t.optim.SGD([{"params": [a]}, {"params": [b], "lr": 0.5}], lr=0.1, momentum=0.9)
@@ -68,8 +70,8 @@ def test_17_groups_closures_and_state() -> None:
         optimizer.load_state_dict(state)
         optimizer.step(closure)
         rates = []
-        for make in (lambda o: t.optim.lr_scheduler.ExponentialLR(o, 0.5), lambda o: t.optim.lr_scheduler.CosineAnnealingLR(o, 4,
-                                                                                                                            0.01)):
+        for make in (lambda o: t.optim.lr_scheduler.ExponentialLR(o, 0.5),
+                     lambda o: t.optim.lr_scheduler.CosineAnnealingLR(o, 4, 0.01)):
             other = t.optim.SGD([a], lr=0.1)
             schedule = make(other)
             for _ in range(5):
@@ -82,21 +84,29 @@ def test_17_groups_closures_and_state() -> None:
     in_both(program)
 
 
+#: A layer, and the shape of its input.
 LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = dict(
-    linear=(lambda nn: nn.Linear(3, 4), (2, 3)), conv=(lambda nn: nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), (1, 2, 5, 6)),
-    dilated=(lambda nn: nn.Conv2d(2, 3, (1, 3), dilation=2, bias=False), (2, 2, 4, 7)), conv1d=(lambda nn: nn.Conv1d(2, 3, 2), (2, 2,
-                                                                                                                                5)),
-    batch_norm=(lambda nn: nn.BatchNorm2d(3), (2, 3, 2, 2)), layer_norm=(lambda nn: nn.LayerNorm(4), (2, 3, 4)),
-    max_pool=(lambda nn: nn.MaxPool2d(3, 2, 1), (1, 2, 7, 7)), avg_pool=(lambda nn: nn.AvgPool2d(2), (1, 2, 4, 4)),
-    adaptive=(lambda nn: nn.AdaptiveAvgPool2d((2, 3)), (1, 2, 5, 7)), gelu=(lambda nn: nn.GELU(), (3,)),
-                                                                       tanh=(lambda nn: nn.Tanh(), (3,)),
-    softmax=(lambda nn: nn.Softmax(dim=-1), (2, 3)), elu=(lambda nn: nn.ELU(), (5,)), leaky=(lambda nn: nn.LeakyReLU(0.2), (5,)),
-    silu=(lambda nn: nn.SiLU(), (5,)), flat=(lambda nn: nn.Sequential(nn.Flatten(), nn.Linear(6, 2), nn.ReLU()), (2, 2, 3)),
+    linear=(lambda nn: nn.Linear(3, 4), (2, 3)),
+    conv=(lambda nn: nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), (1, 2, 5, 6)),
+    dilated=(lambda nn: nn.Conv2d(2, 3, (1, 3), dilation=2, bias=False), (2, 2, 4, 7)),
+    conv1d=(lambda nn: nn.Conv1d(2, 3, 2), (2, 2, 5)),
+    batch_norm=(lambda nn: nn.BatchNorm2d(3), (2, 3, 2, 2)),
+    layer_norm=(lambda nn: nn.LayerNorm(4), (2, 3, 4)),
+    max_pool=(lambda nn: nn.MaxPool2d(3, 2, 1), (1, 2, 7, 7)),
+    avg_pool=(lambda nn: nn.AvgPool2d(2), (1, 2, 4, 4)),
+    adaptive=(lambda nn: nn.AdaptiveAvgPool2d((2, 3)), (1, 2, 5, 7)),
+    gelu=(lambda nn: nn.GELU(), (3,)),
+    tanh=(lambda nn: nn.Tanh(), (3,)),
+    softmax=(lambda nn: nn.Softmax(dim=-1), (2, 3)),
+    elu=(lambda nn: nn.ELU(), (5,)),
+    leaky=(lambda nn: nn.LeakyReLU(0.2), (5,)),
+    silu=(lambda nn: nn.SiLU(), (5,)),
+    flat=(lambda nn: nn.Sequential(nn.Flatten(), nn.Linear(6, 2), nn.ReLU()), (2, 2, 3)),
 )
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_18_layers(name: str) -> None:
+def test_layers(name: str) -> None:
     make, shape = LAYERS[name]
 
     def program(t: Any) -> list[Any]:
@@ -110,7 +120,7 @@ def test_18_layers(name: str) -> None:
     in_both(program, 2e-5)
 
 
-def test_18_losses() -> None:
+def test_losses() -> None:
     def program(t: Any) -> list[Any]:
         nn = t.nn
         x = t.tensor([[0.2, -1.0, 2.0], [0.5, 0.1, -0.3]], requires_grad=True)
@@ -128,7 +138,7 @@ def test_18_losses() -> None:
     in_both(program)
 
 
-def test_18_modules_and_their_state() -> None:
+def test_modules_and_their_state() -> None:
     def program(t: Any) -> list[Any]:
         class Net(t.nn.Module):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
@@ -157,13 +167,12 @@ def test_18_modules_and_their_state() -> None:
         grads = [p.grad for p in net.parameters()]
         net.zero_grad()
         return [net(i), copy(i), names, len(list(net.modules())), repr(net), grads, [p.grad for p in net.parameters()], text,
-                net.training,
-                len(loaded[0]), [n for n, _ in net.named_buffers()]]
+                net.training, len(loaded[0]), [n for n, _ in net.named_buffers()]]
 
     in_both(program)
 
 
-def test_20_a_compiled_step_has_the_same_numbers() -> None:
+def test_a_compiled_step_has_the_same_numbers() -> None:
     def losses(compiled: bool) -> tuple[list[float], list[Any]]:
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Dropout(0.2),
@@ -192,7 +201,7 @@ def test_20_a_compiled_step_has_the_same_numbers() -> None:
         np.testing.assert_allclose(x, y, 1e-7, 1e-9)
 
 
-def test_20_accumulating_and_looking_at_values() -> None:
+def test_a_compiled_step_accumulates_and_reads_no_values() -> None:
     w = torch.ones(2, requires_grad=True)
 
     @torch.jit
@@ -211,7 +220,7 @@ def test_20_accumulating_and_looking_at_values() -> None:
         branches(torch.ones(2))
 
 
-def test_21_the_linear_model() -> None:
+def test_gradients_of_a_linear_model() -> None:
     def program(t: Any) -> list[Any]:
         w, b = t.tensor([1.0, 1.0, 1.0], requires_grad=True), t.tensor(0.0, requires_grad=True)
         loss = (w.dot(t.tensor([2.0, 1.0, 3.0])) + b - 9) ** 2 / 2
@@ -221,7 +230,7 @@ def test_21_the_linear_model() -> None:
     assert [g.tolist() for g in in_both(program)] == [[-6, -3, -9], -3]
 
 
-def test_21_what_the_modes_cost_is_counted() -> None:
+def test_what_the_modes_cost_is_counted() -> None:
     """For n inputs n pushes that leave nothing behind, or one pull from a tape: as ``python -m dualrev`` shows it."""
     problem = next(p for p in PROBLEMS if p.name == "linear model")
     inputs = problem.make_inputs()
@@ -245,7 +254,7 @@ def test_21_what_the_modes_cost_is_counted() -> None:
     assert left_behind(calls[0]) == 0 < left_behind(calls[1])
 
 
-def test_22_matrix_calculus() -> None:
+def test_matrix_calculus() -> None:
     def program(t: Any) -> list[Any]:
         x = t.arange(4.0).requires_grad_()
         X, y = t.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]]), t.tensor([1.0, 0.0, 2.0])
@@ -274,7 +283,7 @@ def test_tensor_functions_are_functions_for_jax_and_dualrev() -> None:
     np.testing.assert_allclose(dualrev.jacobian(g)(x), np.diag(6 * np.arange(3.0)))
 
 
-def test_18_convolutions_with_few_places() -> None:
+def test_convolutions_with_few_places() -> None:
     def program(t: Any) -> list[Any]:
         x = (t.arange(2.0 * 3 * 4 * 3).reshape(2, 3, 4, 3) * 0.7).sin().requires_grad_()
         w, b = (t.arange(36.0 * 3).reshape(4, 3, 3, 3) * 0.4).cos().requires_grad_(), t.ones(4, requires_grad=True)

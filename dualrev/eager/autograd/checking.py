@@ -1,4 +1,4 @@
-"""Derivatives against finite differences: ``gradcheck``."""
+"""Derivatives compared with finite differences: ``gradcheck``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from dualrev.eager.autograd.functional import jacobian
-from dualrev.eager.backward import grad
-from dualrev.eager.creation import tensor
-from dualrev.eager.modes import enable_grad, no_grad
-from dualrev.eager.random import randn
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.autograd.gradients import grad
+from dualrev.eager.core.modes import enable_grad, no_grad
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.creation import tensor
+from dualrev.eager.ops.sampling import randn
 
 
 class GradcheckError(RuntimeError):
@@ -26,7 +26,7 @@ def _outputs(func: Callable[..., Any], inputs: list[Any]) -> list[Tensor]:
 
 def gradcheck(func: Callable[..., Any], inputs: Any, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
               raise_exception: bool = True, **_: Any) -> bool:
-    """Compare the Jacobians of a function, by the inputs that require grad, with differences.
+    """Compare the Jacobians of a function, with respect to the inputs that require grad, with finite differences.
 
     Raises:
       ValueError: no input requires grad.
@@ -43,9 +43,9 @@ def gradcheck(func: Callable[..., Any], inputs: Any, *, eps: float = 1e-6, atol:
         raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have "
                          "requires_grad=True.")
 
-    def at(*moving: Tensor) -> tuple[Tensor, ...]:
+    def at(*active: Tensor) -> tuple[Tensor, ...]:
         values = list(given)
-        for i, x in zip(places, moving, strict=True):
+        for i, x in zip(places, active, strict=True):
             values[i] = x
         return tuple(_outputs(func, values))
 
@@ -82,9 +82,9 @@ def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = Non
     def gradients(*args: Any) -> Any:
         values, weights = list(args[: len(given)]), list(args[len(given):])
         with enable_grad():
-            moving = [values[i] if values[i].requires_grad else values[i].detach().requires_grad_() for i in places]
-            for i, x in zip(places, moving, strict=True):
+            active = [values[i] if values[i].requires_grad else values[i].detach().requires_grad_() for i in places]
+            for i, x in zip(places, active, strict=True):
                 values[i] = x
-            return grad(_outputs(func, values), moving, weights, create_graph=True, allow_unused=True, materialize_grads=True)
+            return grad(_outputs(func, values), active, weights, create_graph=True, allow_unused=True, materialize_grads=True)
 
     return gradcheck(gradients, (*given, *vs), **settings)

@@ -6,17 +6,21 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from dualrev._jax.source_lines import source
-from dualrev.eager import dtypes
-from dualrev.eager.modes import mode, no_grad
-from dualrev.eager.node import Node
-from dualrev.eager.operation import KEPT
-from dualrev.eager.tensors import Tensor, array_of, wrap
-from dualrev.eager.walk import FREED, joined
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.caches import caches
+from dualrev.eager.core.modes import mode, no_grad
+from dualrev.eager.graph.backward_pass import joined
+from dualrev.eager.graph.inplace import rebase
+from dualrev.eager.graph.node import Node
+from dualrev.eager.graph.saved import FREED
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 
 class Context:
-    """What ``forward`` leaves for ``backward``."""
+    """What ``forward`` keeps for ``backward``."""
 
     def __init__(self) -> None:
         self._kept: list[Any] = []
@@ -28,7 +32,7 @@ class Context:
         self.needs_input_grad: tuple[bool, ...] = ()
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keep inputs or outputs, and notice if they are changed in place."""
+        """Keep inputs or outputs; ``saved_tensors`` raises if they were changed in place."""
         self._kept = [None if t is None else (t, t._counter.version) for t in tensors]
 
     save_for_forward = save_for_backward
@@ -42,12 +46,12 @@ class Context:
         self._dirty = [id(t) for t in tensors]
 
     def set_materialize_grads(self, value: bool) -> None:
-        """Whether ``backward`` gets zeros, instead of None, for outputs that no gradient reached."""
+        """Whether ``backward`` gets zeros instead of None for outputs without a gradient."""
         self._materialize = value
 
     @property
     def saved_tensors(self) -> tuple[Tensor | None, ...]:
-        """What was kept.
+        """The tensors that were kept.
 
         Raises:
           RuntimeError: the graph was freed, or a tensor was changed in place since.
@@ -81,14 +85,12 @@ class FunctionNode(Node):
     def name(self) -> str:
         return self.op_name + "Backward"
 
-    def pull_custom(self, cts: list[Any], walk: Any) -> list[tuple[int, Any]]:
-        import jax.numpy as jnp
-
+    def pull_custom(self, cts: list[Any], backward_pass: Any) -> list[tuple[int, Any]]:
         ctx = self.ctx
-        grads = [walk.tensor(ct) for ct in cts]
+        grads = [backward_pass.tensor(ct) for ct in cts]
         if ctx._materialize:
             grads = [wrap(jnp.zeros(shape, dtype)) if g is None else g for g, (shape, dtype) in zip(grads, self.shapes, strict=True)]
-        before, mode.grad = mode.grad, walk.create
+        before, mode.grad = mode.grad, backward_pass.create
         try:
             results = self.function.backward(ctx, *grads)
         finally:
@@ -99,13 +101,13 @@ class FunctionNode(Node):
         if len(results) != len(self.edges):
             raise RuntimeError(f"function {self.name()} returned an incorrect number of gradients (expected {len(self.edges)}, got "
                                f"{len(results)})\nbackward returns one for each argument of forward, None where there is none")
-        if not walk.retain:
+        if not backward_pass.retain:
             ctx._freed = True
-        return [(i, walk.value(self._fitted(i, r))) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
+        return [(i, backward_pass.value(self._fitted(i, r))) for i, (r, edge) in enumerate(zip(results, self.edges, strict=True))
                 if r is not None and edge is not None]
 
     def _fitted(self, i: int, given: Any) -> Any:
-        """A gradient with the shape of its input, summed if it is that of what the input was broadcast to."""
+        """A gradient with the shape of its input: summed over the dimensions along which the input was broadcast."""
         if not isinstance(given, Tensor):
             raise RuntimeError(f"expected Variable or None (got {type(given).__name__})\nthe backward of {self.name()} returned it for "
                                f"argument {i}; wrap it: torch.tensor(...)")
@@ -122,7 +124,7 @@ class FunctionNode(Node):
         return given if array_of(given).dtype == dtype else given.to(dtypes.of(dtype))
 
 
-@functools.lru_cache(maxsize=KEPT)
+@caches.memoized
 def _node_type(name: str) -> type[FunctionNode]:
     """The class of the nodes of functions of this name, for what PyTorch users see in ``type(y.grad_fn).__name__``."""
     return type(f"{name}Backward", (FunctionNode,), {"__slots__": ()})
@@ -132,7 +134,7 @@ class Function:
     """An operation with a forward and a backward of its own; derive from it, and call ``apply``.
 
     ``forward(ctx, *args)`` computes, ``backward(ctx, *grads)`` returns a gradient for each argument; ``jvp(ctx, *tangents)``, if
-    it is there, serves forward mode.  ``setup_context(ctx, inputs, output)`` may fill ctx instead, after ``forward(*args)``.
+    defined, serves forward mode.  ``setup_context(ctx, inputs, output)`` may fill ctx instead, after ``forward(*args)``.
 
     >>> from dualrev import eager as torch
     >>> class Square(torch.autograd.Function):
@@ -157,15 +159,14 @@ class Function:
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use "
-                                  "it with "
-                                  "backward mode AD.")
+                                  "it with backward mode AD.")
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run forward, and record it."""
         ctx = Context()
-        moves = [isinstance(a, Tensor) and a.requires_grad for a in args]
-        ctx.needs_input_grad = tuple(moves)
+        active = [isinstance(a, Tensor) and a.requires_grad for a in args]
+        ctx.needs_input_grad = tuple(active)
         tangents = [a._tangent[1] if isinstance(a, Tensor) and a._tangent is not None and a._tangent[0] == mode.dual_level else None
                     for a in args] if mode.dual_level else []
         with no_grad():
@@ -178,28 +179,26 @@ class Function:
         for i, out in enumerate(outs):
             if isinstance(out, Tensor) and any(out is a for a in args) and id(out) not in ctx._dirty:
                 outs[i] = out.detach()
-        if any(moves) and mode.grad:
-            outs = cls._record(ctx, args, moves, outs)
+        if any(active) and mode.grad:
+            outs = cls._record(ctx, args, active, outs)
         if any(t is not None for t in tangents):
-            moved = cls.jvp(ctx, *tangents)  # type: ignore[attr-defined]
-            for out, t in zip(outs, moved if isinstance(moved, tuple) else (moved,), strict=True):
+            pushed = cls.jvp(ctx, *tangents)  # type: ignore[attr-defined]
+            for out, t in zip(outs, pushed if isinstance(pushed, tuple) else (pushed,), strict=True):
                 out._tangent = (mode.dual_level, t)
         return tuple(outs) if isinstance(result, tuple) else outs[0]
 
     @classmethod
-    def _record(cls, ctx: Context, args: Sequence[Any], moves: Sequence[bool], outs: list[Any]) -> list[Any]:
-        edges = [((a, 0) if a._node is None else (a._node, a._slot)) if m else None for a, m in zip(args, moves, strict=True)]
+    def _record(cls, ctx: Context, args: Sequence[Any], active: Sequence[bool], outs: list[Any]) -> list[Any]:
+        edges = [((a, 0) if a._node is None else (a._node, a._slot)) if m else None for a, m in zip(args, active, strict=True)]
         node = _node_type(cls.__name__)(None, cls.__name__, edges, (), (), source(), len(outs))
         ctx._node, node.ctx, node.function = node, ctx, cls
-        node.taken = [(tuple(array_of(a).shape), array_of(a).dtype) if m else None for a, m in zip(args, moves, strict=True)]
+        node.taken = [(tuple(array_of(a).shape), array_of(a).dtype) if m else None for a, m in zip(args, active, strict=True)]
         node.shapes = [(array_of(o).shape, array_of(o).dtype) if isinstance(o, Tensor) else ((), None) for o in outs]
         for slot, out in enumerate(outs):
             if isinstance(out, Tensor) and id(out) not in ctx._fixed and array_of(out).dtype.kind in "fcV":
-                # What was saved of an output stands in the graph, and not in a circle.
+                # A saved output is kept detached, and joined to its node later: a reference to itself would be a cycle.
                 ctx._kept = [(out.detach(), e[1], slot) if e is not None and e[0] is out else e for e in ctx._kept]
                 if id(out) in ctx._dirty:
-                    from dualrev.eager.inplace import rebase
-
                     rebase(out, node, slot)
                 else:
                     out._node, out._slot, out._requires_grad = node, slot, True
@@ -207,17 +206,17 @@ class Function:
 
 
 class Refusal(Node):
-    """Stands behind what must not be differentiated again."""
+    """The node of results that must not be differentiated again."""
 
     __slots__ = ()
 
-    def pull_custom(self, cts: list[Any], walk: Any) -> Any:
+    def pull_custom(self, cts: list[Any], backward_pass: Any) -> Any:
         raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable\n"
                            "remove the decorator from backward, and write it with operations on tensors")
 
 
 def once_differentiable(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Say that a backward cannot be differentiated: trying to raises."""
+    """Declare that a backward cannot be differentiated: trying to raises."""
     @functools.wraps(fun)
     def backward(ctx: Any, *grads: Any) -> Any:
         records = mode.grad

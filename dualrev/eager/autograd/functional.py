@@ -5,40 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from dualrev.eager.backward import capture, edge_of, grad
-from dualrev.eager.modes import enable_grad
-from dualrev.eager.shapes import stack
-from dualrev.eager.tensors import Tensor, array_of, wrap
-from dualrev.eager.walk import Walk
-
-
-def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,
-                 allow_unused: bool | None, materialize: bool) -> tuple[Tensor | None, ...]:
-    """``grad`` for several weights at once: without a graph of its own, in one walk."""
-    if create:
-        n = next(g for g in given if g is not None).shape[0]
-        rows = [grad(outputs, inputs, [None if g is None else g[i] for g in given], True, True, True, allow_unused, False, materialize)
-                for i in range(n)]
-        return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
-    captured = capture(inputs)
-
-    def pull(cts: list[Any]) -> list[Any]:
-        walk = Walk(True, False, captured)
-        found = walk.run([(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True) if ct is not None])
-        return [found.get(edge_of(t)) for t in inputs]
-
-    results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
-    for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
-        if r is None and not (allow_unused or materialize):
-            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
-                               "allow_unused=True if "
-                               f"this is the desired behavior.\nit has the shape {list(t.shape)}")
-    n = next(g for g in given if g is not None).shape[0]
-    return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
-                  for t, r in zip(inputs, results, strict=True)])
+from dualrev.eager.autograd import forward_ad
+from dualrev.eager.autograd.gradients import batched_grad, grad
+from dualrev.eager.core.modes import enable_grad
+from dualrev.eager.graph.tangents import tangent_of
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 
 def _start(inputs: Any, create: bool) -> tuple[bool, list[Tensor]]:
@@ -47,8 +20,7 @@ def _start(inputs: Any, create: bool) -> tuple[bool, list[Tensor]]:
     for i, x in enumerate(given):
         if not isinstance(x, Tensor):
             raise TypeError(f"The inputs given to a function of torch.autograd.functional must be either a Tensor or a tuple of "
-                            "Tensors "
-                            f"but the value at index {i} has type {type(x).__name__}.")
+                            f"Tensors but the value at index {i} has type {type(x).__name__}.")
     return is_tuple, [x.view(x.shape) if create and x.requires_grad else x.detach().requires_grad_() for x in given]
 
 
@@ -76,7 +48,7 @@ def _packed(is_tuple: bool, values: Sequence[Any]) -> Any:
     return tuple(values) if is_tuple else values[0]
 
 
-#: What strict mode refuses.
+#: The refusals of strict mode.
 _DEPENDS = ("Output {} of the user-provided function does not require gradients. The outputs must be computed in a differentiable "
             "manner from the input when running in strict mode.")
 _UNUSED = "The output of the user-provided function is independent of input {}. This is not allowed in strict mode."
@@ -86,7 +58,7 @@ _FLAT = ("While computing the hessian, found that the jacobian of the user-provi
 
 
 def _check_strict(strict: bool, live: Sequence[bool], message: str = _DEPENDS) -> None:
-    """Refuse what does not depend on the inputs, if asked to."""
+    """Raise in strict mode if something does not depend on the inputs."""
     if strict and not all(live):
         raise RuntimeError(message.format(list(live).index(False)))
 
@@ -116,19 +88,17 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     >>> torch.autograd.functional.jvp(lambda x: x * x, torch.tensor(3.0), torch.tensor(1.0))
     (tensor(9.), tensor(6.))
     """
-    from dualrev.eager import forward_ad
-
     _, xs = _start(inputs, create_graph)
     vs = _weights(v, xs)
     with forward_ad.dual_level():
         many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)])
-        tangents = [forward_ad.tangent_of(o) for o in outs]
-    if strict:  # which input is not used is seen in reverse
+        tangents = [tangent_of(o) for o in outs]
+    if strict:  # reverse mode finds the inputs that are not used
         vjp(func, inputs, [wrap(jnp.ones_like(array_of(o))) for o in outs], strict=True)
     for o in outs:
         o._tangent = None
-    moved = [wrap(jnp.zeros_like(array_of(o))) if t is None else t for o, t in zip(outs, tangents, strict=True)]
-    return _packed(many, outs), _packed(many, moved)
+    pushed = [wrap(jnp.zeros_like(array_of(o))) if t is None else t for o, t in zip(outs, tangents, strict=True)]
+    return _packed(many, outs), _packed(many, pushed)
 
 
 def _rows(out: Tensor, xs: list[Tensor], create: bool) -> list[Tensor]:

@@ -1,16 +1,17 @@
-"""What backward saves, and when it goes wrong: hooks on saved tensors, detection of NaN."""
+"""Hooks on saved tensors, and detection of NaN in backward: ``torch.autograd.graph``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from dualrev.eager.modes import _Block, _Mode, mode
-from dualrev.eager.node import Node as Node
+from dualrev.eager.core.modes import Mode, ModeBlock, mode
+from dualrev.eager.graph.interception import apply_intercepted
+from dualrev.eager.graph.node import Node as Node
 
 
-class saved_tensors_hooks(_Block):
-    """Inside, ``pack(tensor)`` is what the graph keeps, and ``unpack(packed)`` gives the tensor back in backward.
+class saved_tensors_hooks(ModeBlock):
+    """A block in which the graph keeps ``pack(tensor)`` for each saved tensor; backward calls ``unpack(packed)``.
 
     >>> from dualrev import eager as torch
     >>> x = torch.tensor([3.0], requires_grad=True)
@@ -23,21 +24,21 @@ class saved_tensors_hooks(_Block):
 
     def __init__(self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]):
         self._pair = (pack_hook, unpack_hook)
-        _Mode.packs = True
+        Mode.packs = True
 
     def settings(self) -> dict[str, Any]:
-        return {"packers": (*mode.packers, self._pair), "special": True}
+        return {"packers": (*mode.packers, self._pair), "handler": apply_intercepted}
 
 
 class save_on_cpu(saved_tensors_hooks):
-    """Inside, saved tensors wait for backward in the memory of the host."""
+    """A block in which saved tensors are kept in the memory of the host."""
 
     def __init__(self, pin_memory: bool = False):
         super().__init__(lambda t: (t.device, t.cpu()), lambda kept: kept[1].to(kept[0]))
 
 
-class detect_anomaly(_Block):
-    """Inside, backward raises where an operation makes a NaN, with the line that ran it forward.
+class detect_anomaly(ModeBlock):
+    """A block in which backward raises where a pull returns a NaN, with the line that ran the operation forward.
 
     >>> from dualrev import eager as torch
     >>> x = torch.tensor([0.0], requires_grad=True)

@@ -1,28 +1,24 @@
-"""Modules, layers and losses: ``torch.nn``."""
+"""Modules, layers and losses: ``torch.nn``.
+
+May import: ``core``, ``graph`` and ``ops``.  Start reading at :mod:`dualrev.eager.nn.modules.module`, then ``modules/linear`` and
+``functions/linear``: layers stand in ``modules``, and the functions that they call, those of ``torch.nn.functional``, in ``functions``.
+"""
 
 from __future__ import annotations
 
-from dualrev.eager.nn import attention as _attention
-from dualrev.eager.nn import containers as _containers
-from dualrev.eager.nn import criteria as _criteria
 from dualrev.eager.nn import functional as functional
 from dualrev.eager.nn import init as init
-from dualrev.eager.nn import layers as _layers
-from dualrev.eager.nn import norms as _norms
-from dualrev.eager.nn import plain as _plain
-from dualrev.eager.nn import recurrent as _recurrent
 from dualrev.eager.nn import utils as utils
-from dualrev.eager.nn.attention import *  # noqa: F403
-from dualrev.eager.nn.containers import *  # noqa: F403
-from dualrev.eager.nn.criteria import *  # noqa: F403
-from dualrev.eager.nn.layers import *  # noqa: F403
-from dualrev.eager.nn.module import Module as Module
-from dualrev.eager.nn.module import Parameter as Parameter
-from dualrev.eager.nn.norms import *  # noqa: F403
-from dualrev.eager.nn.plain import *  # noqa: F403
-from dualrev.eager.nn.recurrent import *  # noqa: F403
+from dualrev.eager.nn.modules import LAYERS
+from dualrev.eager.nn.modules.attention import *  # noqa: F403
+from dualrev.eager.nn.modules.containers import *  # noqa: F403
+from dualrev.eager.nn.modules.convolution import *  # noqa: F403
+from dualrev.eager.nn.modules.linear import *  # noqa: F403
+from dualrev.eager.nn.modules.losses import *  # noqa: F403
+from dualrev.eager.nn.modules.module import Module as Module
+from dualrev.eager.nn.modules.normalization import *  # noqa: F403
+from dualrev.eager.nn.modules.recurrent import *  # noqa: F403
+from dualrev.eager.nn.modules.stateless import *  # noqa: F403
+from dualrev.eager.nn.parameter import Parameter as Parameter
 
-__all__ = ["Module", "Parameter", "functional", "init", "utils",
-           *[name for part in (_attention, _containers, _criteria, _layers, _norms, _plain, _recurrent)
-           for name, x in vars(part).items()
-             if isinstance(x, type) and x.__module__ == part.__name__ and name[0] != "_"]]
+__all__ = ["Module", "Parameter", "functional", "init", "utils", *LAYERS]

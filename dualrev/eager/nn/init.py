@@ -1,4 +1,4 @@
-"""First values of parameters: ``torch.nn.init``."""
+"""Initialization of parameters: ``torch.nn.init``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dualrev.eager.modes import no_grad
-from dualrev.eager.random import randn
-from dualrev.eager.sequences import eye
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import no_grad
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.sampling import randn
+from dualrev.eager.ops.sequences import eye
 
 
 def _fans(t: Tensor) -> tuple[int, int]:
@@ -21,7 +21,7 @@ def _fans(t: Tensor) -> tuple[int, int]:
 
 
 def calculate_gain(nonlinearity: str, param: Any = None) -> float:
-    """How much a nonlinearity shrinks values."""
+    """The recommended gain of a nonlinearity."""
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     return {"relu": math.sqrt(2), "tanh": 5 / 3, "selu": 0.75}.get(nonlinearity, 1.0)
@@ -56,26 +56,26 @@ def ones_(tensor: Tensor) -> Tensor:
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
-    """Uniform, so that variances stay equal both ways."""
+    """Uniform, with variance ``gain^2 2 / (fan_in + fan_out)``."""
     bound = gain * math.sqrt(6 / sum(_fans(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
-    """Normal, so that variances stay equal both ways."""
+    """Normal, with variance ``gain^2 2 / (fan_in + fan_out)``."""
     return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans(tensor))), generator)
 
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                      generator: Any = None) -> Tensor:
-    """Uniform, so that variances stay equal one way."""
+    """Uniform, with variance ``gain^2 / fan``, where ``mode`` chooses the fan."""
     bound = math.sqrt(3) * calculate_gain(nonlinearity, a) / math.sqrt(_fans(tensor)[mode != "fan_in"])
     return uniform_(tensor, -bound, bound, generator)
 
 
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                     generator: Any = None) -> Tensor:
-    """Normal, so that variances stay equal one way."""
+    """Normal, with variance ``gain^2 / fan``, where ``mode`` chooses the fan."""
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fans(tensor)[mode != "fan_in"]), generator)
 
 
@@ -87,8 +87,8 @@ def eye_(tensor: Tensor) -> Tensor:
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
                   generator: Any = None) -> Tensor:
-    """Normal, drawn again where outside ``[a, b]``."""
-    # The inverse of the distribution function, at uniform numbers between its values at the bounds.
+    """Normal, truncated to ``[a, b]``."""
+    # The inverse distribution function of uniform numbers between its values at the bounds.
     low, high = (math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
     with no_grad():
         return tensor.uniform_(low, high, generator=generator).erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)

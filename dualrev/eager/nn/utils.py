@@ -1,17 +1,17 @@
-"""``torch.nn.utils``: gradients that are clipped, parameters as one vector."""
+"""Clipping of gradients, and parameters as one vector: ``torch.nn.utils``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from dualrev.eager.inplace import write
-from dualrev.eager.modes import no_grad
-from dualrev.eager.shapes import cat
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.caches import caches
+from dualrev.eager.core.modes import no_grad
+from dualrev.eager.graph.inplace import write
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.joining import cat
 
 
 def _grads(parameters: Any) -> list[Tensor]:
@@ -24,13 +24,12 @@ def _norm_of(arrays: list[Any], p: float) -> Any:
     return jnp.linalg.norm(norms, p)
 
 
-@jax.jit
-def _shrunk(arrays: list[Any], norm: Any, bound: Any) -> list[Any]:
+def _shrunk_of(arrays: list[Any], norm: Any, bound: Any) -> list[Any]:
     factor = jnp.minimum(bound / (norm + 1e-6), 1.0)
     return [(g * factor).astype(g.dtype) for g in arrays]
 
 
-_norm = jax.jit(_norm_of, static_argnums=1)
+_shrunk, _norm = caches.jit(_shrunk_of), caches.jit(_norm_of, static_argnums=1)
 
 
 def get_total_norm(tensors: Any, norm_type: float = 2.0) -> Tensor:
@@ -40,7 +39,7 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0) -> Tensor:
 
 
 def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
-    """Shrink the gradients, all by one factor, so that their norm is at most ``max_norm``; returns what it was.
+    """Scale the gradients by one factor, so that their norm is at most ``max_norm``; return the norm before.
 
     Raises:
       RuntimeError: the norm is not finite, with ``error_if_nonfinite=True``.
@@ -66,7 +65,7 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, er
 
 
 def clip_grad_value_(parameters: Any, clip_value: float) -> None:
-    """Move the entries of the gradients into ``[-clip_value, clip_value]``."""
+    """Clamp the entries of the gradients to ``[-clip_value, clip_value]``."""
     with no_grad():
         for g in _grads(parameters):
             g.clamp_(-clip_value, clip_value)

@@ -1,4 +1,4 @@
-"""Learning rates that change from epoch to epoch: ``torch.optim.lr_scheduler``."""
+"""Schedules of the learning rate: ``torch.optim.lr_scheduler``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dualrev.eager.modes import mode
+from dualrev.eager.core.modes import mode
 from dualrev.eager.optim.optimizer import Optimizer
 
 
 class LRScheduler:
-    """Base class: a subclass gives the rates of an epoch from the first ones."""
+    """Base class: a subclass defines ``rate(base, epoch)``."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
@@ -25,14 +25,14 @@ class LRScheduler:
 
     def rate(self, base: float, epoch: int) -> float:
         """The rate of an epoch."""
-        raise NotImplementedError(f"{type(self).__name__} must say how")
+        raise NotImplementedError(f"{type(self).__name__} must define it")
 
     def get_last_lr(self) -> list[float]:
-        """The rates in force."""
+        """The current rates."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self) -> None:
-        """Go on to the next epoch.
+        """Set the rates of the next epoch.
 
         Raises:
           RuntimeError: inside a step that is being compiled.
@@ -45,11 +45,11 @@ class LRScheduler:
             group["lr"] = self.rate(base, self.last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes, and the settings."""
+        """The epoch, the rates and the settings."""
         return {k: v for k, v in vars(self).items() if k != "optimizer" and not callable(v)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where another one was."""
+        """Continue from the state of another scheduler."""
         vars(self).update(state_dict)
 
 

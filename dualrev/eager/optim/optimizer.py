@@ -1,4 +1,4 @@
-"""What optimizers share: groups of parameters, state, ``step``."""
+"""The base class of optimizers: groups of parameters, state, ``step``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev.eager.dispatch import constant
-from dualrev.eager.dtypes import type_name
-from dualrev.eager.inplace import write
-from dualrev.eager.modes import enable_grad, mode, no_grad
-from dualrev.eager.operation import promoting
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.caches import PROGRAM, caches
+from dualrev.eager.core.dtypes import type_name
+from dualrev.eager.core.modes import enable_grad, mode, no_grad
+from dualrev.eager.core.operation import promoting
+from dualrev.eager.graph.inplace import write
+from dualrev.eager.graph.recording import constant
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
-#: What chooses among PyTorch's implementations of an optimizer, which give the same numbers.
+#: The arguments that choose among PyTorch's implementations of an optimizer, which give the same numbers.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable")
 
 
 def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that takes PyTorch's names of implementations, too: here all parameters are updated by one program.
+    """A constructor that also accepts PyTorch's choices of an implementation: here one program updates all parameters.
 
     Raises:
-      NotImplementedError: steps are to be differentiated.
+      NotImplementedError: ``differentiable`` is true.
     """
     @functools.wraps(init)
     def begin(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -40,12 +41,12 @@ def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
 
 
 class Optimizer:
-    """Base class: a subclass gives ``defaults``, ``begin`` and ``update``.
+    """Base class: a subclass defines ``defaults``, ``begin`` and ``update``.
 
     All parameters of a group are updated by one compiled program.
     """
 
-    #: Settings that may change at each step without compiling anew.
+    #: Settings that are inputs of the program: they may change at each step.
     numbers: tuple[str, ...] = ("lr", "weight_decay")
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -66,10 +67,10 @@ class Optimizer:
             raise ValueError("optimizer got an empty parameter list")
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
-        self._programs: dict[Any, Callable[..., Any]] = {}
+        self._programs = caches.table(PROGRAM)
 
     def add_param_group(self, group: dict[str, Any]) -> None:
-        """More parameters, with settings of their own."""
+        """Add parameters with settings of their own."""
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         known = {id(p) for g in self.param_groups for p in g["params"]}
@@ -93,11 +94,11 @@ class Optimizer:
 
     def begin(self, p: Any, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter before its first step, as arrays."""
-        raise NotImplementedError(f"{type(self).__name__} must say how")
+        raise NotImplementedError(f"{type(self).__name__} must define it")
 
     def update(self, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The new value of a parameter, and its new state."""
-        raise NotImplementedError(f"{type(self).__name__} must say how")
+        raise NotImplementedError(f"{type(self).__name__} must define it")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update each parameter that has a gradient.
@@ -126,7 +127,7 @@ class Optimizer:
         for p in params:
             if not self.state[p]:
                 value = array_of(p)
-                # Known values, also while a step is being traced.
+                # Concrete values, also while a step is being traced.
                 with jax.ensure_compile_time_eval():
                     self.state[p] = {name: wrap(x) for name, x in self.begin(value, group).items()}
         fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
@@ -140,7 +141,7 @@ class Optimizer:
                 results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
 
-            program = self._programs[key] = jax.jit(promoting(run), inline=True)
+            program = self._programs.keep(key, jax.jit(promoting(run), inline=True))
         states = [self.state[p] for p in params]
         number = constant_of if mode.watcher is None else mode.watcher.number
         numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
@@ -179,7 +180,7 @@ class Optimizer:
             for name, value in state.items():
                 old = mine.get(name)
                 if isinstance(value, Tensor) and isinstance(old, Tensor) and old.shape == value.shape and old.dtype == value.dtype:
-                    write(old, jnp.copy(array_of(value)))  # a compiled step refers to this one
+                    write(old, jnp.copy(array_of(value)))  # compiled steps hold a reference to this tensor
                 else:
                     mine[name] = value.detach().clone() if isinstance(value, Tensor) else value
             for name in [n for n in mine if n not in state]:

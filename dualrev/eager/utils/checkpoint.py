@@ -1,4 +1,4 @@
-"""Less memory for more time: ``torch.utils.checkpoint``."""
+"""Checkpointing, less memory for more time: ``torch.utils.checkpoint``."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 from dualrev.eager.autograd.graph import saved_tensors_hooks
-from dualrev.eager.modes import enable_grad
-from dualrev.eager.random import default_generator
-from dualrev.eager.tensors import Tensor, array_of, wrap
+from dualrev.eager.core.modes import enable_grad
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.generator import default_generator
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None, preserve_rng_state: bool = True,
                context_fn: Any = None, determinism_check: str = "default", debug: bool = False, early_stop: bool = True,
                **kwargs: Any) -> Any:
-    """Call a function, of which backward computes again what it needs, instead of keeping it.
+    """Call a function without keeping its residuals; backward recomputes them.
 
     Args:
-      function: the same operations must run when it is called again.
+      function: called again in backward, where it must run the same operations.
       use_reentrant: accepted for compatibility.
-      preserve_rng_state: whether the same random numbers are drawn again.
-      determinism_check, early_stop: accepted for compatibility: how many values are saved again is always checked.
+      preserve_rng_state: whether the recomputation draws the same random numbers.
+      determinism_check, early_stop: accepted for compatibility; the number of saved values is always checked.
 
     Raises:
       NotImplementedError: ``debug`` or ``context_fn`` is given.
@@ -32,7 +32,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     """
     if debug or context_fn is not None:
         raise NotImplementedError("torch.utils.checkpoint: debug=True and context_fn= are not offered")
-    seed = array_of(default_generator._begun()) if preserve_rng_state else None
+    seed = array_of(default_generator.state()) if preserve_rng_state else None
     again: list[Any] = []
     count = [0]
 
@@ -66,7 +66,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
 
 
 def checkpoint_sequential(functions: Any, segments: int, input: Any, **kwargs: Any) -> Any:  # noqa: A002
-    """Call modules one after the other, in segments of which each is checkpointed."""
+    """Call modules in sequence, in segments, each of them checkpointed."""
     modules = list(functions)
     size = -(-len(modules) // segments)
     for start in range(0, len(modules), size):

@@ -1,20 +1,21 @@
-"""Sets of examples, and batches of them: ``torch.utils.data``."""
+"""Datasets, samplers and batches: ``torch.utils.data``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from dualrev.eager.creation import tensor
-from dualrev.eager.random import randint, randperm
-from dualrev.eager.shapes import stack
-from dualrev.eager.tensors import Tensor, array_of
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.creation import tensor
+from dualrev.eager.ops.joining import stack
+from dualrev.eager.ops.sampling import randint, randperm
 
 
 class Dataset:
-    """Base class: a subclass gives ``__getitem__`` and ``__len__``."""
+    """Base class: a subclass defines ``__getitem__`` and ``__len__``."""
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
@@ -24,7 +25,7 @@ class Dataset:
 
 
 class IterableDataset(Dataset):
-    """Base class of examples that come one after the other: a subclass gives ``__iter__``."""
+    """Base class of streams of examples: a subclass defines ``__iter__``."""
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
@@ -52,7 +53,7 @@ class TensorDataset(Dataset):
 
 
 class ConcatDataset(Dataset):
-    """Sets one after the other."""
+    """Datasets concatenated."""
 
     def __init__(self, datasets: Iterable[Any]):
         self.datasets = list(datasets)
@@ -70,7 +71,7 @@ class ConcatDataset(Dataset):
 
 
 class Subset(Dataset):
-    """Some examples of a set."""
+    """The examples of a dataset at some indices."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]):
         self.dataset, self.indices = dataset, indices
@@ -83,7 +84,7 @@ class Subset(Dataset):
 
 
 def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) -> list[Subset]:
-    """Parts without a common example, of these lengths or fractions."""
+    """Disjoint random subsets of given lengths or fractions."""
     n = len(dataset)
     sizes = [int(x) for x in lengths]
     if any(isinstance(x, float) for x in lengths) and abs(sum(lengths) - 1) < 1e-6:
@@ -101,14 +102,14 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) 
 # ----------------------------------------------------------------------------------------------------------------- samplers
 
 class Sampler:
-    """Base class: an iterator over places in a set."""
+    """Base class: an iterable of indices."""
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
 
 
 class SequentialSampler(Sampler):
-    """Each example in turn."""
+    """The indices in order."""
 
     def __init__(self, data_source: Any):
         self.data_source = data_source
@@ -121,7 +122,7 @@ class SequentialSampler(Sampler):
 
 
 class RandomSampler(Sampler):
-    """The examples in random order, or random ones again and again."""
+    """The indices in random order, or drawn with replacement."""
 
     def __init__(self, data_source: Any, replacement: bool = False, num_samples: int | None = None, generator: Any = None):
         self.data_source, self.replacement, self.generator = data_source, replacement, generator
@@ -138,7 +139,7 @@ class RandomSampler(Sampler):
 
 
 class BatchSampler(Sampler):
-    """Lists of so many places of another sampler."""
+    """Lists of ``batch_size`` indices of another sampler."""
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool):
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
@@ -161,7 +162,7 @@ class BatchSampler(Sampler):
 # ------------------------------------------------------------------------------------------------------------------- batches
 
 def default_collate(batch: list[Any]) -> Any:
-    """Examples as one batch: tensors are stacked, numbers become a tensor, what holds them stays.
+    """Examples as one batch: tensors are stacked, numbers become a tensor, containers keep their structure.
 
     Raises:
       TypeError: the examples hold something else.
@@ -172,7 +173,7 @@ def default_collate(batch: list[Any]) -> Any:
     if isinstance(first, (np.ndarray, np.generic)):
         return tensor(np.stack(batch))
     if isinstance(first, float):
-        # PyTorch's choice: Python floats have 64 bits, where there are such.
+        # As PyTorch: Python floats become float64, where jax has it.
         return tensor(np.asarray(batch, np.dtype(_wide())))
     if isinstance(first, (bool, int)):
         return tensor(batch)
@@ -191,20 +192,18 @@ def default_collate(batch: list[Any]) -> Any:
 
 
 def _wide() -> Any:
-    import jax
-
     return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 class DataLoader:
-    """Batches of a set of examples.
+    """Batches of a dataset.
 
     Args:
       dataset: has ``__getitem__`` and ``__len__``, or is an :class:`IterableDataset`.
       batch_size: examples in each; None for the examples themselves.
-      shuffle: in another random order each time.
+      shuffle: whether the order is random, and another one in each epoch.
       num_workers: accepted for compatibility: examples are read in this process.
-      generator: of the order; the process's own by default.
+      generator: the source of the random order; by default that of the process.
 
     >>> from dualrev import eager as torch
     >>> rows = torch.utils.data.TensorDataset(torch.arange(5.0))
@@ -248,7 +247,7 @@ class DataLoader:
     def _batch(self, places: list[int]) -> Any:
         rows = self.dataset.dataset if type(self.dataset) is Subset else self.dataset
         if type(rows) is TensorDataset and self.collate_fn is default_collate:
-            # All rows at once, which are those that would be stacked.
+            # All rows by one index: the same as stacking them.
             places = [self.dataset.indices[i] for i in places] if rows is not self.dataset else places
             index = np.asarray(places)
             return [tensor(array_of(t)[index]) if not t.requires_grad else t[index.tolist()] for t in rows.tensors]

@@ -163,7 +163,8 @@ class SpectralRow(PushforwardRow):
         idle = self.idle(cotangents, saved)
         return super().pull(site, residuals if idle is None else ((*saved, idle),), cotangents)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],  # type: ignore[override]
+                  is_linear: bool) -> Linearized:  # other rows of one operation never split
         outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
         assert isinstance(linear_map, OpMap)  # rows of one operation make no other
         (saved,) = linear_map.residuals

@@ -1,0 +1,20 @@
+"""The whole list of scenarios: programs to differentiate, each stated once, for tests, benchmarks and figures.
+
+``dualrev/problems/scenario.py`` says what a scenario is, and how to add one.  A file here is a family: its functions, what makes a
+scenario of them at any size, and a list of those that are run.  ``networks`` and ``science`` are written in an array namespace
+(``namespaces``), so that other libraries can run them; ``in_jax`` and ``gradbench`` use what only jax has.
+
+>>> from benchmarks.scenarios import SCENARIOS
+>>> SCENARIOS["LSTM scan"].tags
+('tour', 'correctness', 'compiled')
+>>> [scenario.name for scenario in SCENARIOS.select("residuals")]
+['3-layer transformer block', 'dense network', 'ten sines of a million numbers']
+"""
+
+from __future__ import annotations
+
+from benchmarks.scenarios import gradbench, in_jax, networks, science
+from dualrev import problems
+from dualrev.problems.scenario import Scenarios
+
+SCENARIOS = Scenarios(problems.SCENARIOS, networks.SCENARIOS, science.SCENARIOS, in_jax.SCENARIOS, gradbench.SCENARIOS)

@@ -1,0 +1,70 @@
+"""The derivative of a user's own primitive, registered with jax: ``jax.grad`` and ``jax.jvp`` then know the primitive too.
+
+To register a rule is not to differentiate with jax: two entries of jax's registries are written, as the user would, and none is read.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax import dtypes
+
+from dualrev._jax.avals import cotangent_aval, tangent_aval, typeof
+from dualrev._jax.custom_rules import Zero, is_symbolic_zero
+
+#: The primitives whose rules were registered here, and may be registered anew.
+_registered: weakref.WeakSet[Any] = weakref.WeakSet()
+
+#: ``push(primals, tangents, params) -> (outs, tangents of the outs)``; None is the zero tangent.
+Push = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], tuple[Sequence[Any], Sequence[Any]]]
+
+#: ``pull(cotangents, operands, avals, params) -> cotangents``: operands that the operation is linear in come as abstract values in
+#: ``avals``, with None in ``operands``; the others the other way round.
+Pull = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], dict[str, Any]], Sequence[Any]]
+
+
+def register_with_jax(primitive: Any, push: Push, pull: Pull) -> bool:
+    """Have jax push through a primitive by ``push``, and transpose it by ``pull``; False where someone else has registered a rule.
+
+    Only for a primitive that is the caller's own (see :func:`dualrev._jax.libraries.is_own`).
+    """
+    from jax._src.interpreters.ad import (
+        UndefinedPrimal,
+        fancy_transposes,
+        primitive_jvps,
+        primitive_linearizations,
+        primitive_transposes,
+    )
+
+    if primitive not in _registered and (primitive in primitive_jvps or primitive in primitive_linearizations
+                                   or primitive in primitive_transposes or primitive in fancy_transposes):
+        return False
+
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+        outs, moved = push(primals, [None if _is_zero(t) else t for t in tangents], params)
+        moved = [Zero(tangent_aval(typeof(out))) if t is None else t for out, t in zip(outs, moved, strict=True)]
+        return (list(outs), moved) if primitive.multiple_results else (outs[0], moved[0])
+
+    def transpose(cotangents: Any, *operands: Any, **params: Any) -> list[Any]:
+        avals = [x.aval if type(x) is UndefinedPrimal else None for x in operands]
+        known = [None if type(x) is UndefinedPrimal else x for x in operands]
+        cts = [None if _is_zero(ct) else ct for ct in (cotangents if primitive.multiple_results else [cotangents])]
+        pulled = iter(pull(cts, known, avals, params))
+        found = [None if aval is None else next(pulled) for aval in avals]
+        return [Zero(cotangent_aval(aval)) if ct is None and aval is not None else ct for aval, ct in zip(avals, found, strict=True)]
+
+    primitive_jvps[primitive] = jvp
+    primitive_transposes[primitive] = transpose
+    _registered.add(primitive)
+    return True
+
+
+def is_registered(primitive: Any) -> bool:
+    """Whether it is from here that jax knows the derivative of a primitive."""
+    return primitive in _registered
+
+
+def _is_zero(t: Any) -> bool:
+    return is_symbolic_zero(t) or typeof(t).dtype == dtypes.float0

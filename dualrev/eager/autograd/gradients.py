@@ -1,0 +1,198 @@
+"""``backward`` and ``grad``: the roots of a backward pass, and where its gradients go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev._jax.traces import Tracer
+from dualrev.eager.compiled.backward_programs import replayed
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.caches import caches
+from dualrev.eager.graph.backward_pass import BackwardPass, accumulate
+from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
+from dualrev.eager.ops.joining import stack
+from dualrev.eager.ops.registry import method, renamed
+
+
+def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+             grad_variables: Any = None, inputs: Any = None) -> None:
+    """Add to ``.grad`` of each leaf the sum of the derivatives of several tensors: see :meth:`Tensor.backward`."""
+    outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    given = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, (Tensor, float, int)) else list(grad_tensors)
+    given += [None] * (len(outputs) - len(given))
+    captured = None
+    if inputs is not None:
+        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        if not inputs:
+            raise RuntimeError("'inputs' argument to backward cannot be empty.\nleave it out to accumulate into all leaves")
+        captured = capture(inputs)
+    backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, captured)
+    found = backward_pass.run(roots_of(outputs, given, create_graph), replayed)
+    if inputs is None:
+        for (leaf, _), ct in found.items():
+            if leaf._requires_grad:  # requires_grad may have been set to False since
+                accumulate(leaf, ct, create_graph)
+    else:
+        for t in {id(t): t for t in inputs}.values():
+            ct = found.get(edge_of(t))
+            if ct is not None:
+                accumulate(t, ct, create_graph)
+
+
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+         only_inputs: bool = True, allow_unused: bool | None = None, is_grads_batched: bool = False,
+         materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
+    """The derivative of the outputs, weighted with ``grad_outputs``, with respect to each input; ``.grad`` stays as it is.
+
+    Args:
+      outputs, inputs: a tensor or several.
+      grad_outputs: weights for the outputs, as ``gradient`` of ``backward``.
+      retain_graph, create_graph: as of ``backward``.
+      only_inputs: accepted for compatibility, as PyTorch has it.
+      allow_unused: give None for an input that the outputs do not depend on, instead of raising.
+      is_grads_batched: the first axis of ``grad_outputs`` is a batch of weights, and that of each result the batch of gradients.
+      materialize_grads: give zeros instead of None.
+
+    Raises:
+      RuntimeError: an input does not require grad, or was not used.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor(3.0, requires_grad=True)
+    >>> g, = torch.autograd.grad(x ** 3, x, create_graph=True)
+    >>> torch.autograd.grad(g, x)
+    (tensor(18.),)
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    if is_grads_batched:
+        return batched_grad(outputs, inputs, given, bool(retain_graph), create_graph, allow_unused, materialize_grads)
+    given += [None] * (len(outputs) - len(given))
+    for t in inputs:
+        if not t.requires_grad:
+            raise RuntimeError("One of the differentiated Tensors does not require grad\n" + described(t))
+    backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))
+    found = backward_pass.run(roots_of(outputs, given, create_graph), replayed)
+    results = []
+    for i, t in enumerate(inputs):
+        ct = found.get(edge_of(t))
+        if ct is None and materialize_grads:
+            ct = jnp.zeros_like(array_of(t))
+        elif ct is None and not allow_unused:
+            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
+                               "allow_unused=True if this is the desired behavior.\n" + described(t))
+        results.append(ct if ct is None or isinstance(ct, Tensor) else wrap(ct))
+    return tuple(results)
+
+
+def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Sequence[Any], retain: bool, create: bool,
+                 allow_unused: bool | None, materialize: bool) -> tuple[Tensor | None, ...]:
+    """``grad`` for several weights at once: one backward pass under ``vmap``, or one for each weight where it is recorded."""
+    if create:
+        n = next(g for g in given if g is not None).shape[0]
+        rows = [grad(outputs, inputs, [None if g is None else g[i] for g in given], True, True, True, allow_unused, False, materialize)
+                for i in range(n)]
+        return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
+    captured = capture(inputs)
+
+    def pull(cts: list[Any]) -> list[Any]:
+        roots = [(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True) if ct is not None]
+        found = BackwardPass(True, False, captured).run(roots)
+        return [found.get(edge_of(t)) for t in inputs]
+
+    results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
+    for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
+        if r is None and not (allow_unused or materialize):
+            raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
+                               f"allow_unused=True if this is the desired behavior.\nit has the shape {list(t.shape)}")
+    n = next(g for g in given if g is not None).shape[0]
+    return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
+                  for t, r in zip(inputs, results, strict=True)])
+
+
+def edge_of(t: Tensor) -> tuple[Any, int]:
+    """The target that a tensor is in a backward pass: its node and slot, or itself."""
+    node = t.grad_fn
+    return (t, 0) if node is None else (node, t._slot)
+
+
+def capture(inputs: Sequence[Tensor]) -> dict[Any, int]:
+    """The targets of a backward pass that is to give the gradients of some tensors only."""
+    return {edge_of(t): i for i, t in enumerate(inputs)}
+
+
+def roots_of(outputs: Sequence[Tensor], given: Sequence[Any], create: bool) -> list[tuple[Any, Any]]:
+    """The roots of a backward pass: ``((target, slot), gradient)`` of each output."""
+    roots = []
+    for i, (out, weight) in enumerate(zip(outputs, given, strict=True)):
+        if not out.requires_grad:
+            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
+                               + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
+        array = array_of(out)
+        ct: Any
+        if weight is None:
+            if array.size != 1:
+                raise RuntimeError("grad can be implicitly created only for scalar outputs\n" + described(out)
+                                   + "; call .sum().backward(), or .backward(gradient=v) with a weight v of this shape")
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise RuntimeError(f"grad can be implicitly created only for real scalar outputs but got {dtypes.of(array.dtype)!r}")
+            ct = ones(array.shape, array.dtype)
+        elif not isinstance(weight, Tensor):
+            raise TypeError(f"gradients can be either Tensors or None, but got {type(weight).__name__}\n"
+                            f"wrap it: gradient=torch.tensor({weight!r})")
+        else:
+            value = array_of(weight)
+            if value.shape != array.shape:
+                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(value.shape)}) and "
+                                   f"output[{i}] has a shape of torch.Size({list(array.shape)}).\n" + described(out))
+            ct = weight if create else value
+            if value.dtype != array.dtype:
+                ct = weight.to(dtypes.of(array.dtype)) if create else value.astype(array.dtype)
+        roots.append((edge_of(out), _root_value(ct, create)))
+    return roots
+
+
+_ones = caches.table()
+
+
+def ones(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Ones of the shape of a scalar, kept for the next backward."""
+    found = _ones.get((shape, dtype))
+    if found is None:
+        found = jnp.ones(shape, dtype)
+        if not isinstance(found, Tracer):
+            _ones.keep((shape, dtype), found)
+    return found
+
+
+def _root_value(ct: Any, create: bool) -> Any:
+    return wrap(ct) if create and not isinstance(ct, Tensor) else ct
+
+
+def backward_of(self: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
+                inputs: Any = None) -> None:
+    """Add to ``.grad`` of each leaf the derivative of this tensor, weighted with ``gradient``: v^T J.
+
+    Args:
+      gradient: a weight for each entry, of the same shape; only a scalar may do without.
+      retain_graph: keep the saved values of the graph, for another backward; default ``create_graph``.
+      create_graph: record the derivative's own operations, to differentiate it again.
+      inputs: the tensors to accumulate into, instead of all leaves.
+
+    Raises:
+      RuntimeError: nothing requires grad, the gradient does not fit, the graph was freed, or a saved value was changed.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).backward(torch.tensor([1.0, 10.0]))
+    >>> x.grad
+    tensor([ 2., 40.])
+    """
+    backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+
+
+method(renamed(backward_of, "backward", backward_of.__doc__ or ""))

@@ -1,0 +1,218 @@
+"""An operation on tensors: a jax function, with an evaluation and pulls that are derived from the table of rules.
+
+It is compiled once for each set of active inputs; jax keeps one program for each set of shapes and dtypes.  The compiled evaluation
+returns a :class:`Record`, which lists the residuals and holds the pulls, and arrays: the outputs, and residuals that are neither
+inputs nor outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev import errors
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.jaxprs import jaxpr_as_fun
+from dualrev.calls.staging import Linearization, Wrapper
+from dualrev.eager.core.caches import caches
+from dualrev.options.settings import DEFAULT, under
+
+
+class Evaluated(tuple[Any, ...]):
+    """The result of a compiled evaluation, ``(record, arrays)``: the outputs, then residuals that are neither inputs nor outputs."""
+
+    __slots__ = ()
+
+
+# The record is static data of the result's pytree structure: jax keeps it with the program for the shapes at hand.
+jax.tree_util.register_pytree_node(Evaluated, lambda pair: (pair[1], pair[0]), lambda record, arrays: Evaluated((record, arrays)))
+
+
+class Record:
+    """The linearization of an operation for some shapes, dtypes and active inputs, with its compiled pulls."""
+
+    __slots__ = (
+        "_pull_ops",
+        "_pulls",
+        "active",
+        "differentiable",
+        "has_new",
+        "light",
+        "linearization",
+        "n_in",
+        "n_out",
+        "op",
+        "out_avals",
+        "positions",
+        "single",
+        "sources",
+    )
+
+    def __init__(self, op: Op, avals: Sequence[Any], active: tuple[bool, ...]):
+        self.op = op
+        self.active = active
+        self.n_in = len(avals)
+        with errors.calling("backward"):
+            linearization = under(DEFAULT, Linearization, op.flat, avals, active, False, Wrapper(op.name, None))
+        self.linearization = linearization
+        self.out_avals = linearization.out_avals
+        #: The floating outputs: part of the graph also where the derivative is zero, as in PyTorch.
+        self.differentiable = tuple([j for j, aval in enumerate(self.out_avals) if is_differentiable(aval)])
+        self.n_out = len(self.out_avals)
+        #: The residuals: (0, i) is input i; (1, j) is output j; (2, k) is an array of its own.
+        kinds = {"in": 0, "out": 1, "new": 2}
+        self.sources = tuple([(kinds[kind], where) for kind, where in linearization.residual_sources])
+        #: Whether the pull recomputes residuals from the inputs.
+        self.light = op.light and any(kind != 0 for kind, _ in self.sources)
+        if self.light:
+            self.sources = tuple([(0, i) for i in self._read(avals)])
+        #: Whether a floating residual is neither an input nor an output: derivatives of the pull then need the inputs.
+        self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
+        self.positions = tuple([i for i, a in enumerate(active) if a])
+        #: ``pull_of((True,))``, once it was compiled.
+        self.single: tuple[Callable[..., Any], tuple[int, ...]] | None = None
+        self._pulls: dict[tuple[bool, ...], tuple[Callable[..., Any], tuple[int, ...]]] = {}
+        self._pull_ops: dict[tuple[bool, ...], Op] = {}
+
+    def evaluate(self, args: Sequence[Any]) -> Evaluated:
+        outs, new = self.linearization.evaluate(args)
+        return Evaluated((self, (*outs, *(() if self.light else new))))
+
+    def _residuals(self, inputs: Sequence[Any]) -> list[Any]:
+        """The residuals, computed from the inputs."""
+        outs, new = self.linearization.evaluate(inputs)
+        pools = {"in": inputs, "out": outs, "new": new}
+        return [pools[kind][where] for kind, where in self.linearization.residual_sources]
+
+    def _read(self, avals: Sequence[Any]) -> list[int]:
+        """The inputs that the residuals depend on."""
+        jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
+        needed = {id(x) for x in jaxpr.outvars}
+        for eqn in reversed(jaxpr.eqns):
+            if any(id(x) in needed for x in eqn.outvars):
+                needed.update(id(x) for x in eqn.invars)
+        return [i for i, x in enumerate(jaxpr.invars) if id(x) in needed]
+
+    def _again(self, jaxpr: Any) -> Callable[..., Any]:
+        """The pull as a function of inputs and cotangents, which recomputes the residuals."""
+        pull = jaxpr_as_fun(jaxpr)
+        avals = self.linearization.in_avals
+        given = [i for _, i in self.sources] if self.light else range(self.n_in)
+
+        def again(*args: Any) -> Any:
+            known = dict(zip(given, args, strict=False))
+            inputs = [known[i] if i in known else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(avals)]
+            return pull(*self._residuals(inputs), *args[len(given):])
+
+        return again
+
+    def _whole(self, pull: Callable[..., Any], mask: tuple[bool, ...]) -> Callable[..., Any]:
+        """The pull, with zeros for the inputs that the outputs do not depend on."""
+        which = self.linearization.results_of("pull", mask)
+        if all(which):
+            return pull
+        avals = [self.linearization.in_avals[i] for i in self.positions]
+
+        def whole(*args: Any) -> list[Any]:
+            found = iter(pull(*args))
+            return [next(found) if nonzero else jnp.zeros(aval.shape, aval.dtype) for nonzero, aval in zip(which, avals, strict=True)]
+
+        return whole
+
+    def pull_of(self, mask: tuple[bool, ...]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+        """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results belong to."""
+        found = self._pulls.get(mask)
+        if found is None:
+            with errors.calling("backward"):
+                program = under(DEFAULT, self.linearization.program_of, "pull", mask)
+            pull = self._again(program.jaxpr) if self.light else jaxpr_as_fun(program.jaxpr)
+            found = self._pulls[mask] = jax.jit(self._whole(pull, mask), inline=True), self.positions
+            if len(mask) == 1:
+                self.single = found
+        return found
+
+    def pull_op(self, mask: tuple[bool, ...]) -> Op:
+        """The pull as an operation on saved values and cotangents, which can be differentiated.
+
+        Residuals that are neither inputs nor outputs are recomputed from the inputs, for they depend on them.
+        """
+        found = self._pull_ops.get(mask)
+        if found is None:
+            jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
+            pull = self._again(jaxpr) if self.has_new or self.light else jaxpr_as_fun(jaxpr)
+            found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True,
+                                              promotes=False)
+        return found
+
+
+def promoting(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under jax's own promotion of shapes and dtypes; where PyTorch's differs, operations convert.
+
+    Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
+    tensors.
+    """
+    @functools.wraps(fun)
+    def promotes(*args: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return fun(*args)
+
+    return promotes
+
+
+class Op:
+    """An operation: its name in PyTorch, and a jax function of arrays.
+
+    ``promotes``: operands broadcast and are promoted as tensors are; false for a user's own function, and for derived ones.
+    ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
+    ``light``: only inputs are saved; other residuals are cheap, and the pull recomputes them.
+    """
+
+    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
+
+    def __init__(self, name: str, fun: Callable[..., Any], many: bool = False, light: bool = False, promotes: bool = True):
+        fun = promoting(fun) if promotes else fun
+        self.light = light
+        #: The class of its nodes, once there is one.
+        self.node_type: type[Any] | None = None
+        self.name = name
+        self.fun = fun
+        self.many = many
+        self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
+        self.plain = caches.jit(fun, inline=True)
+        self._graded: dict[int, Callable[..., Any]] = {}
+        self._pushes: dict[Any, Op] = {}
+        caches.add(self)
+
+    def cache_clear(self) -> None:
+        """Forget the compiled programs of derivatives; ``plain`` is a cache of its own."""
+        self._graded.clear()
+        self._pushes.clear()
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+    def graded(self, mask: int) -> Callable[..., Any]:
+        """The compiled evaluation that returns ``(record, arrays)``; bit ``i`` of the mask is set where input ``i`` is active."""
+        found = self._graded.get(mask)
+        if found is None:
+            def evaluate(*args: Any) -> Evaluated:
+                active = tuple([bool(mask >> i & 1) for i in range(len(args))])
+                return Record(self, [typeof(x) for x in args], active).evaluate(args)
+
+            evaluate.__name__ = self.name.partition(":")[0]
+            found = self._graded[mask] = jax.jit(evaluate, inline=True)
+        return found
+
+
+def family(name: str, fun: Callable[..., Any], many: bool = False, light: bool = False) -> Callable[..., Op]:
+    """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
+
+    @caches.memoized
+    def make(*statics: Any) -> Op:
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
+
+    return make

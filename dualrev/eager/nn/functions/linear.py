@@ -1,0 +1,53 @@
+"""Linear maps, tables of vectors, and classes as vectors."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev.eager.core.dtypes import type_name
+from dualrev.eager.core.operation import Op, family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.checks import first_outside, same_dtype
+
+_LINEAR = Op("Addmm", lambda x, w, b: jnp.matmul(x, w.T) + b)
+_LINEAR_PLAIN = Op("Mm", lambda x, w: jnp.matmul(x, w.T))
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
+    """``x @ weight.T + bias``."""
+    x, w = array_of(input).shape, array_of(weight).shape
+    if x[-1] != w[1]:
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, x))} and {w[1]}x{w[0]})\n"
+                           f"the layer takes {w[1]} features")
+    same_dtype(array_of(input), array_of(weight), "mat1 and mat2 must have the same dtype, but got {A} and {B}")
+    return apply(_LINEAR_PLAIN, (input, weight)) if bias is None else apply(_LINEAR, (input, weight, bias))
+
+
+_embedding = family("Embedding", lambda w, index, padding: jnp.take(w, index, 0) if padding is None else jnp.where(
+    (index == padding)[..., None], lax.stop_gradient(jnp.take(w, index, 0)), jnp.take(w, index, 0)))
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
+    """The rows of a table at indices; row ``padding_idx`` gets no gradient."""
+    index = array_of(input)
+    if index.dtype.kind not in "iu":
+        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
+                           f"torch.{type_name(index.dtype)}Tensor instead (while checking arguments for embedding)")
+    wrong = first_outside(index, weight.shape[0])
+    if wrong is not None:
+        raise IndexError(f"index out of range in self\nindex {wrong} of a table of {weight.shape[0]} rows")
+    return apply(_embedding(padding_idx), (weight, input))
+
+
+_one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=jax.dtypes.canonicalize_dtype(jnp.int64)))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """One-hot vectors of classes."""
+    if num_classes >= 0 and (wrong := first_outside(array_of(tensor), num_classes)) is not None:
+        raise RuntimeError(f"Class values must be {'smaller than num_classes' if wrong > 0 else 'non-negative'}.\n"
+                           f"there is {wrong}, and num_classes={num_classes}")
+    return apply(_one_hot(int(tensor.max().item()) + 1 if num_classes < 0 else num_classes), (tensor,))

@@ -1,0 +1,138 @@
+"""Normalization: of batches, layers, groups, instances and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev.eager.core.operation import Op, family
+from dualrev.eager.graph.inplace import write
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, array_of
+
+
+def _shaped(v: Any, x: Any) -> Any:
+    return v.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def _batch_norm_of(x: Any, *rest: Any) -> Any:
+    *affine, eps = rest
+    axes = (0, *range(2, x.ndim))
+    mean = jnp.mean(x, axes, keepdims=True)
+    var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+    out = (x - mean) * lax.rsqrt(var + eps)
+    if affine:
+        out = out * _shaped(affine[0], x) + _shaped(affine[1], x)
+    n = x.size // x.shape[1]
+    return out, lax.stop_gradient(mean.ravel()), lax.stop_gradient(var.ravel() * (n / max(n - 1, 1)))
+
+
+def _batch_norm_fixed(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    *affine, eps = rest
+    out = (x - _shaped(mean, x)) * lax.rsqrt(_shaped(var, x) + eps)
+    return out * _shaped(affine[0], x) + _shaped(affine[1], x) if affine else out
+
+
+_batch_norm = family("NativeBatchNorm", _batch_norm_of, many=True, light=True)
+_batch_norm_eval = family("NativeBatchNorm", _batch_norm_fixed)
+_towards = Op("Lerp", lambda old, new, momentum: (1 - momentum) * old + (momentum * new).astype(old.dtype))
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,  # noqa: A002
+               bias: Tensor | None = None, training: bool = False, momentum: float | None = 0.1, eps: float = 1e-5) -> Tensor:
+    """Each channel with mean 0 and variance 1, by the batch's statistics in training and the running ones otherwise."""
+    affine = () if weight is None else (weight, bias)
+    for name, x in (("running_mean", running_mean), ("weight", weight)):
+        if x is not None and x.numel() != input.shape[1]:
+            raise RuntimeError(f"{name} should contain {input.shape[1]} elements not {x.numel()}\n"
+                               f"the input has shape {list(input.shape)}")
+    if not training:
+        return apply(_batch_norm_eval(eps), (input, running_mean, running_var, *affine))
+    if input.numel() == input.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+    out, mean, var = apply(_batch_norm(eps), (input, *affine))
+    if running_mean is not None and running_var is not None:
+        for running, new in ((running_mean, mean), (running_var, var)):
+            write(running, _towards.plain(array_of(running), array_of(new), momentum))
+    return out
+
+
+def _layer_norm_of(x: Any, *rest: Any) -> Any:
+    *affine, n, eps = rest
+    axes = tuple(range(x.ndim - n, x.ndim))
+    mean = jnp.mean(x, axes, keepdims=True)
+    out = (x - mean) * lax.rsqrt(jnp.mean(jnp.square(x - mean), axes, keepdims=True) + eps)
+    if affine:
+        out = out * affine[0]
+    return out + affine[1] if len(affine) > 1 else out
+
+
+_layer_norm = family("NativeLayerNorm", _layer_norm_of, light=True)
+
+
+def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,  # noqa: A002
+               eps: float = 1e-5) -> Tensor:
+    """The last dimensions with mean 0 and variance 1."""
+    if tuple(input.shape[-len(normalized_shape):]) != tuple(normalized_shape):
+        wanted = ", ".join(map(str, normalized_shape))
+        raise RuntimeError(f"Given normalized_shape=[{wanted}], expected input with shape [*, {wanted}], but got input of "
+                           f"size{list(input.shape)}")
+    return apply(_layer_norm(len(normalized_shape), eps), (input, *[x for x in (weight, bias) if x is not None]))
+
+
+def _group_norm_of(x: Any, *rest: Any) -> Any:
+    *affine, groups, eps = rest
+    parts = x.reshape(x.shape[0], groups, -1)
+    mean = jnp.mean(parts, -1, keepdims=True)
+    parts = (parts - mean) * lax.rsqrt(jnp.mean(jnp.square(parts - mean), -1, keepdims=True) + eps)
+    out = parts.reshape(x.shape)
+    if affine:
+        weight, bias = (v.reshape(1, -1, *(1,) * (x.ndim - 2)) for v in affine)
+        out = out * weight + bias
+    return out
+
+
+def _rms_norm_of(x: Any, *rest: Any) -> Any:
+    *weight, n, eps = rest
+    out = x * lax.rsqrt(jnp.mean(jnp.square(x), tuple(range(x.ndim - n, x.ndim)), keepdims=True) + eps)
+    return out * weight[0] if weight else out
+
+
+_group_norm, _rms_norm = family("NativeGroupNorm", _group_norm_of), family("RmsNorm", _rms_norm_of)
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:  # noqa: A002
+    """Each group of channels of each example with mean 0 and variance 1."""
+    if input.shape[1] % num_groups:
+        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got input of shape "
+                           f"{list(input.shape)} and num_groups={num_groups}")
+    affine = () if weight is None else (weight, bias)
+    return apply(_group_norm(num_groups, eps), (input, *affine))
+
+
+def instance_norm(input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Tensor | None = None,  # noqa: A002
+                  bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """Each channel of each example with mean 0 and variance 1."""
+    if running_mean is not None:
+        raise NotImplementedError("instance_norm with running statistics\nonly the statistics of the input are there")
+    return group_norm(input, input.shape[1], weight, bias, eps)
+
+
+def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: A002
+    """The last dimensions divided by the root of their mean square."""
+    if eps is None:
+        eps = float(jnp.finfo(input.dtype.numpy).eps)
+    return apply(_rms_norm(len(normalized_shape), eps), (input, *(() if weight is None else (weight,))))
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:  # noqa: A002
+    """Divide by the norm along a dimension."""
+    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """The cosine of the angle between vectors along a dimension."""
+    return (x1 * x2).sum(dim) / (x1.norm(2, dim).clamp(min=eps) * x2.norm(2, dim).clamp(min=eps))

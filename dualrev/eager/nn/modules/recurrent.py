@@ -1,0 +1,245 @@
+"""Recurrent layers, with PyTorch's names, layouts and order of gates.
+
+A layer in one direction is one operation: a scan over time.  The products of the inputs with the weights are computed before it, for
+all times at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev.eager.core.operation import family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.nn import functional as F  # noqa: N812
+from dualrev.eager.nn import init
+from dualrev.eager.nn.modules.module import Module
+from dualrev.eager.nn.parameter import Parameter
+from dualrev.eager.ops import creation as make
+from dualrev.eager.ops.joining import cat, stack
+
+# ------------------------------------------------------------------------------------------------------------------- cells
+# Each takes the state, the product of the input with its weights, and that of the hidden state with its weights.
+
+
+def _lstm(state: Any, x: Any, h: Any) -> Any:
+    i, f, g, o = jnp.split(x + h, 4, -1)
+    c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def _gru(state: Any, x: Any, h: Any) -> Any:
+    (xr, xz, xn), (hr, hz, hn) = jnp.split(x, 3, -1), jnp.split(h, 3, -1)
+    new = jnp.tanh(xn + jax.nn.sigmoid(xr + hr) * hn)
+    z = jax.nn.sigmoid(xz + hz)
+    return ((1 - z) * new + z * state[0],)
+
+
+#: For each kind: the cell, the number of gates, the number of tensors of the state.
+_KINDS: dict[str, tuple[Any, int, int]] = dict(
+    lstm=(_lstm, 4, 2), gru=(_gru, 3, 1), tanh=(lambda s, x, h: (jnp.tanh(x + h),), 1, 1),
+    relu=(lambda s, x, h: (jnp.where(x + h > 0, x + h, 0),), 1, 1))
+
+
+def _products(weights: Sequence[Any]) -> tuple[Any, Any]:
+    """The linear maps from inputs and hidden states to the gates."""
+    w, u, *biases = weights
+    b, c = biases or (0, 0)
+    return (lambda x: x @ w.T + b), (lambda h: h @ u.T + c)
+
+
+def _layer_of(x: Any, *rest: Any) -> list[Any]:
+    *arrays, kind, backwards = rest
+    cell, _, n = _KINDS[kind]
+    of_x, of_h = _products(arrays[n:])
+
+    def step(state: Any, gates: Any) -> Any:
+        state = cell(state, gates, of_h(state[0]))
+        return state, state[0]
+
+    state, out = lax.scan(step, tuple(arrays[:n]), of_x(x), reverse=backwards)
+    return [out, *state]
+
+
+def _cell_of(x: Any, *rest: Any) -> list[Any]:
+    *arrays, kind = rest
+    cell, _, n = _KINDS[kind]
+    of_x, of_h = _products(arrays[n:])
+    return list(cell(tuple(arrays[:n]), of_x(x), of_h(arrays[0])))
+
+
+_layer, _cell = family("Rnn", _layer_of, many=True), family("RnnCell", _cell_of, many=True)
+
+
+def _check_input(name: str, x: Tensor, size: int) -> None:
+    if x.shape[-1] != size:
+        raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {size}, got {x.shape[-1]}\n"
+                           f"the input of the {name} has shape {list(x.shape)}")
+
+
+class _Recurrent(Module):
+    """Base class of layers and cells, with their parameters."""
+
+    kind = "tanh"
+
+    def _add(self, suffix: str, input_size: int, bias: bool, dtype: Any) -> None:
+        gates = _KINDS[self.kind][1] * self.hidden_size
+        shapes: list[tuple[str, tuple[int, ...]]] = [("weight_ih", (gates, input_size)), ("weight_hh", (gates, self.hidden_size)),
+                                                     ("bias_ih", (gates,)), ("bias_hh", (gates,))]
+        for name, shape in shapes if bias else shapes[:2]:
+            self.register_parameter(name + suffix, Parameter(make.zeros(*shape, dtype=dtype)))
+
+    def reset_parameters(self) -> None:
+        bound = 1 / math.sqrt(self.hidden_size) if self.hidden_size else 0
+        for p in self.parameters():
+            init.uniform_(p, -bound, bound)
+
+    def _weights(self, suffix: str) -> list[Tensor]:
+        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
+        return [self._parameters[name + suffix] for name in names]
+
+
+# ------------------------------------------------------------------------------------------------------------------ layers
+
+class _Layers(_Recurrent):
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+                 dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Any = None, dtype: Any = None):
+        super().__init__()
+        if proj_size:
+            raise NotImplementedError(f"proj_size={proj_size}\nonly 0 is there; put an nn.Linear behind the layer")
+        self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
+        self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
+        directions = ("", "_reverse") if bidirectional else ("",)
+        self._suffixes = [[f"_l{k}{d}" for d in directions] for k in range(num_layers)]
+        for k, suffixes in enumerate(self._suffixes):
+            for suffix in suffixes:
+                self._add(suffix, input_size if k == 0 else hidden_size * len(directions), bias, dtype)
+        self.reset_parameters()
+
+    def flatten_parameters(self) -> None:
+        """Nothing: for compatibility."""
+
+    def _start(self, x: Tensor, hx: Any, batched: bool) -> list[Tensor]:
+        """The initial state, each tensor of (layers * directions, batch, hidden)."""
+        n, count = _KINDS[self.kind][2], sum(map(len, self._suffixes))
+        shape = (count, x.shape[1], self.hidden_size)
+        if hx is None:
+            return [make.zeros(*shape, dtype=x.dtype) for _ in range(n)]
+        given = list(hx) if n > 1 else [hx]
+        given = given if batched else [h.unsqueeze(1) for h in given]
+        for h in given:
+            if tuple(h.shape) != shape:
+                raise RuntimeError(f"Expected hidden size {shape}, got {list(h.shape)}\n"
+                                   "it is (layers * directions, batch, hidden), whatever batch_first says")
+        return given
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+        if input.ndim not in (2, 3):
+            raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
+        _check_input(type(self).__name__, input, self.input_size)
+        batched = input.ndim == 3
+        x = input.unsqueeze(1) if not batched else input.transpose(0, 1) if self.batch_first else input
+        start = self._start(x, hx, batched)
+        ends: list[list[Tensor]] = []
+        for k, suffixes in enumerate(self._suffixes):
+            outs = []
+            for d, suffix in enumerate(suffixes):
+                out, *end = apply(_layer(self.kind, d == 1), (x, *[h[len(ends)] for h in start], *self._weights(suffix)))
+                outs.append(out)
+                ends.append(end)
+            x = outs[0] if len(outs) == 1 else cat(outs, -1)
+            if self.dropout and k + 1 < self.num_layers:
+                x = F.dropout(x, self.dropout, self.training)
+        state = [stack(h) if batched else stack(h).squeeze(1) for h in zip(*ends, strict=True)]
+        out = x.squeeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
+        return out, tuple(state) if len(state) > 1 else state[0]
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text
+
+
+class LSTM(_Layers):
+    """Long short-term memory: ``output, (h, c) = lstm(input, (h0, c0))``.
+
+    >>> from dualrev import eager as torch
+    >>> out, (h, c) = torch.nn.LSTM(3, 4, num_layers=2)(torch.ones(5, 1, 3))
+    >>> out.shape, h.shape
+    (torch.Size([5, 1, 4]), torch.Size([2, 1, 4]))
+    """
+
+    kind = "lstm"
+
+
+class GRU(_Layers):
+    """Gated recurrent units: ``output, h = gru(input, h0)``."""
+
+    kind = "gru"
+
+
+class RNN(_Layers):
+    """The plain recurrence ``h = tanh(W x + b + U h + c)``; ``nonlinearity`` may be "relu"."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", *args: Any, **kwargs: Any):
+        _check_nonlinearity(nonlinearity)
+        object.__setattr__(self, "kind", nonlinearity)
+        super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
+        self.nonlinearity = nonlinearity
+
+
+def _check_nonlinearity(nonlinearity: str) -> None:
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+
+
+# ------------------------------------------------------------------------------------------------------------------- cells
+
+class _Cell(_Recurrent):
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None):
+        super().__init__()
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        self._add("", input_size, bias, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002
+        _check_input(type(self).__name__, input, self.input_size)
+        n = _KINDS[self.kind][2]
+        given = [make.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype) for _ in range(n)] if hx is None else (
+            list(hx) if n > 1 else [hx])
+        state = apply(_cell(self.kind), (input, *given, *self._weights("")))
+        return tuple(state) if n > 1 else state[0]
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+class LSTMCell(_Cell):
+    """One step of an LSTM: ``h, c = cell(input, (h, c))``."""
+
+    kind = "lstm"
+
+
+class GRUCell(_Cell):
+    """One step of a GRU: ``h = cell(input, h)``."""
+
+    kind = "gru"
+
+
+class RNNCell(_Cell):
+    """One step of a plain recurrence: ``h = cell(input, h)``."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
+                 dtype: Any = None):
+        _check_nonlinearity(nonlinearity)
+        object.__setattr__(self, "kind", nonlinearity)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = nonlinearity

@@ -1,0 +1,34 @@
+"""Operations on tensors, one module for each kind; a module registers its functions, methods and operators as it is imported.
+
+May import: ``core`` and ``graph``.  Start reading at :mod:`dualrev.eager.ops.unary`: an operation is a jax function, an ``Op``, and a
+function that applies it; then ``registry``, where it is registered, and ``arguments``, which reads PyTorch's signatures.
+"""
+
+from dualrev.eager.ops import (
+    binary,
+    constructors,
+    conversion,
+    copies,
+    creation,
+    distributions,
+    extremes,
+    indexing,
+    joining,
+    lifting,
+    linear_algebra,
+    matrix_products,
+    operators,
+    printing,
+    rearranging,
+    reductions,
+    sampling,
+    sequences,
+    shapes,
+    ternary,
+    unary,
+)
+from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of complex tensors)
+
+#: The modules that register operations.
+MODULES = (binary, complex, constructors, conversion, copies, creation, distributions, extremes, indexing, joining, lifting,
+           linear_algebra, matrix_products, operators, printing, rearranging, reductions, sampling, sequences, shapes, ternary, unary)

@@ -1,0 +1,100 @@
+"""Adapters before functions and methods: other names of arguments, PyTorch's and numpy's, and ``out=``.
+
+Functions that need no adapter have none.  Without named arguments, an adapter calls the function as it was called.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.arguments import ALSO
+from dualrev.eager.ops.outputs import all_into
+from dualrev.eager.ops.registry import FUNCTIONS
+
+#: The argument of functions that take sizes or dimensions one by one, or together under this name.
+TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "repeat": "repeats",
+            "view": "size"}
+#: Other names of arguments of single functions.
+OWN = {
+    "swapaxes": {"axis0": "dim0", "axis1": "dim1"},
+    "split": {"tensor": "input", "split_size_or_sections": "split_size"},
+}
+#: The functions that take ``out=`` by their adapter; functions that make tensors take it themselves.
+WITH_OUT = frozenset("""
+    abs absolute acos acosh add addcdiv addcmul addmm all amax amin angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh
+    argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clip complex
+    concat concatenate copysign cos cosh cross cumprod cumsum deg2rad diag digamma div divide dot eq erf erfc erfinv exp exp2
+    expm1 fix floor floor_divide fmax fmin fmod frac gather ge ger greater greater_equal gt heaviside hstack hypot index_select
+    inner inverse isneginf kron le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
+    logical_or logical_xor logsumexp lt masked_select matmul matrix_power max maximum mean min minimum mm mul multiply mv
+    nan_to_num nanmean nansum ne neg negative nonzero norm not_equal outer polar pow prod rad2deg reciprocal remainder round
+    row_stack rsqrt scatter scatter_add sgn sigmoid sign sin sinh sort sqrt square stack std sub subtract sum tan tanh topk tril
+    triu true_divide trunc var vstack where xlogy
+""".split())  # noqa: SIM905  (a list of a hundred names is read as words)
+
+
+def _other_names(name: str, parameters: dict[str, inspect.Parameter]) -> dict[str, str]:
+    """The other names of arguments, and the names that the function has for them."""
+    found = {other: own for own, others in ALSO.items() if own in parameters for other in others if other not in parameters}
+    return {**found, **OWN.get(name, {})}
+
+
+def _listed(sig: inspect.Signature, together: str | None, takes_out: bool) -> inspect.Signature:
+    """The signature with what the adapter adds."""
+    given = [p.replace(name=together) if together and p.kind is p.VAR_POSITIONAL else p for p in sig.parameters.values()]
+    if takes_out and "out" not in sig.parameters:
+        at = len(given) - (bool(given) and given[-1].kind is inspect.Parameter.VAR_KEYWORD)
+        given.insert(at, inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None))
+    return sig.replace(parameters=given)
+
+
+def named(name: str, fun: Callable[..., Any], is_method: bool) -> Callable[..., Any]:
+    """The function with an adapter before it, or the function itself if it needs none."""
+    sig = inspect.signature(fun)
+    parameters = dict(sig.parameters)
+    takes_out = not is_method and name in WITH_OUT
+    together = TOGETHER.get(name)
+    others = _other_names(name, parameters)
+    if is_method:
+        others = {k: v for k, v in others.items() if v not in ("input", "self")}
+    needs_tensor = not is_method and next(iter(parameters), None) == "input" and "other" not in parameters and name not in (
+        "where", "pow", "is_tensor")
+    if not (takes_out or together or others or needs_tensor):
+        return fun
+
+    @functools.wraps(fun)
+    def adapted(*args: Any, **kwargs: Any) -> Any:
+        if needs_tensor and args and not isinstance(args[0], Tensor) and not hasattr(args[0], "dtype"):
+            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}\n"
+                            "torch.tensor(value) makes one")
+        if not kwargs:
+            return fun(*args)
+        out = kwargs.pop("out", None) if takes_out else None
+        for other, own in others.items():
+            if other in kwargs:
+                if own in kwargs:
+                    raise TypeError(f"{name}() got multiple values for argument '{own}'\n'{other}' is another name of it")
+                kwargs[own] = kwargs.pop(other)
+        if together is not None and together in kwargs:
+            if "input" in kwargs:
+                args = (kwargs.pop("input"), *args)
+            args = (*args, kwargs.pop(together))
+        result = fun(*args, **kwargs)
+        return result if out is None else all_into(out, result, name)
+
+    adapted.__dict__["__signature__"] = _listed(sig, together, takes_out)
+    return adapted
+
+
+def complete() -> None:
+    """Put adapters before all functions and methods that need one."""
+    for name, fun in list(FUNCTIONS.items()):
+        if inspect.isfunction(fun):
+            FUNCTIONS[name] = named(name, fun, False)
+    for name, fun in list(vars(Tensor).items()):
+        if inspect.isfunction(fun) and not name.startswith("_"):
+            setattr(Tensor, name, named(name, fun, True))

@@ -1,0 +1,182 @@
+"""Values of tensors as Python numbers, lists and numpy arrays, and conversions to other dtypes and devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualrev._jax.source_lines import user_frame
+from dualrev._jax.traces import Tracer
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.dtypes import device_of, jax_device, numpy_of
+from dualrev.eager.core.operation import family
+from dualrev.eager.graph.inplace import write
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.views import data_of
+from dualrev.eager.ops.registry import both, method
+
+# ------------------------------------------------------------------------------------------------------------- taking out
+
+Tensor.dtype = property(lambda self: dtypes.of(array_of(self).dtype))  # type: ignore[attr-defined]
+Tensor.device = property(lambda self: device_of(array_of(self)))  # type: ignore[attr-defined]
+Tensor.is_cuda = property(lambda self: self.device.type == "cuda")  # type: ignore[attr-defined]
+Tensor.is_cpu = property(lambda self: self.device.type == "cpu")  # type: ignore[attr-defined]
+Tensor.nbytes = property(lambda self: array_of(self).nbytes)  # type: ignore[attr-defined]
+Tensor.itemsize = property(lambda self: array_of(self).dtype.itemsize)  # type: ignore[attr-defined]
+
+
+def _set_data(self: Tensor, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+    if value._storage is self._storage:
+        return  # x.data *= 2 has changed the storage already
+    if self._view is None and value._view is None:
+        version = self._counter
+        self._storage = value._storage
+        self._counter = version
+    else:
+        write(self, array_of(value))
+        self._counter.version -= 1
+
+
+Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[attr-defined]
+
+
+def _known(self: Tensor, what: str) -> np.ndarray:
+    array = array_of(self)
+    if isinstance(array, Tracer):
+        raise RuntimeError(f"{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is known when the "
+                           "compiled program runs, not while it is compiled; use torch.where for a choice, or do this outside")
+    return np.asarray(array)
+
+
+@method
+def item(self: Tensor) -> Any:
+    """The only entry as a Python number."""
+    values = _known(self, "item()")
+    if values.size != 1:
+        raise RuntimeError(f"a Tensor with {values.size} elements cannot be converted to Scalar")
+    return values.item()
+
+
+@method
+def tolist(self: Tensor) -> Any:
+    """The entries as nested lists."""
+    return _known(self, "tolist()").tolist()
+
+
+@method
+def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
+    """The entries as a numpy array, a copy."""
+    if self.requires_grad and not force:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+    return np.array(_known(self, "numpy()"))
+
+
+Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[attr-defined]
+Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[attr-defined]
+
+
+def _number(self: Tensor) -> Any:
+    n = array_of(self).size
+    if n != 1:
+        raise ValueError(f"only one element tensors can be converted to Python scalars\nthis one has {n}; .tolist() gives all")
+    return _known(self, "a Python number").item()
+
+
+Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[attr-defined]
+Tensor.__int__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
+Tensor.__index__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
+Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[attr-defined]
+
+
+def _truth(self: Tensor) -> bool:
+    n = array_of(self).size
+    if n != 1:
+        raise RuntimeError("Boolean value of Tensor with " + ("no values" if n == 0 else "more than one value") + " is ambiguous\n"
+                           "use .any() or .all()")
+    return bool(_known(self, "a condition"))
+
+
+Tensor.__bool__ = _truth  # type: ignore[attr-defined]
+
+
+@method
+def __len__(self: Tensor) -> int:  # noqa: N807
+    if self.ndim == 0:
+        raise TypeError("len() of a 0-d tensor")
+    return self.shape[0]
+
+
+@method
+def element_size(self: Tensor) -> int:
+    """Bytes of one entry."""
+    return array_of(self).dtype.itemsize
+
+
+@both
+def is_tensor(obj: Any) -> bool:
+    """Whether it is a tensor."""
+    return isinstance(obj, Tensor)
+
+
+@both
+def is_floating_point(input: Tensor) -> bool:  # noqa: A002
+    """Whether the dtype is a float."""
+    return jnp.issubdtype(array_of(input).dtype, jnp.floating)
+
+
+_cast = family("ToCopy", lambda x, dtype: x.astype(dtype))
+_put = family("ToCopy", lambda x, target: jax.device_put(x, target))
+
+
+@method
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
+       memory_format: Any = None, tensor: Any = None) -> Tensor:
+    """The tensor with another dtype or on another device, or with those of another tensor; itself if it has both already."""
+    flags = [a for a in args if isinstance(a, bool)]
+    copy = copy or (len(flags) > 1 and flags[1])
+    for a in args if tensor is None else (*args, tensor):
+        if isinstance(a, (dtypes.dtype, type)):
+            dtype = a
+        elif isinstance(a, (str, dtypes.device)):
+            device = a
+        elif isinstance(a, Tensor):
+            dtype, device = a.dtype, a.device
+    result = self
+    if dtype is not None and numpy_of(dtype) != array_of(self).dtype:
+        result = apply(_cast(numpy_of(dtype)), (result,))
+    if device is not None:
+        target = jax_device(device)
+        array = array_of(result)
+        if not isinstance(array, Tracer) and target not in array.devices():
+            result = apply(_put(target), (result,))
+    return result.clone() if copy and result is self else result
+
+
+def _to(name: str, dtype: Any) -> None:
+    setattr(Tensor, name, lambda self, memory_format=None: self.to(dtype))
+
+
+for _name in ("double", "half", "bfloat16", "long", "short"):
+    _to(_name, getattr(dtypes, _name))
+for _name, _dtype in dict(float=dtypes.float32, int=dtypes.int32, bool=dtypes.bool).items():
+    _to(_name, _dtype)
+Tensor.type_as = lambda self, other: self.to(other.dtype)  # type: ignore[attr-defined]
+Tensor.cpu = lambda self, memory_format=None: self.to("cpu")  # type: ignore[attr-defined]
+
+
+@method
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+    """On a GPU."""
+    return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+
+@both
+def is_nonzero(input: Tensor) -> bool:  # noqa: A002
+    """Whether the only entry is not zero."""
+    return bool(input)

@@ -1,0 +1,288 @@
+"""Tensors made of data, filled with a number, or with the shape of another tensor."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualrev._jax.source_lines import source
+from dualrev._jax.traces import Tracer
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.dtypes import jax_device, numpy_of
+from dualrev.eager.core.modes import mode
+from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
+from dualrev.eager.ops.arguments import OPTIONS, OUT, taking
+from dualrev.eager.ops.outputs import into
+from dualrev.eager.ops.registry import FUNCTIONS, function, method, renamed
+
+
+def finished(array: Any, requires_grad: bool = False, device: Any = None, out: Tensor | None = None, name: str = "") -> Tensor:
+    """A new leaf; or ``out``, with the array written into it."""
+    device = dtypes.default_device() if device is None else device
+    if device is not None and not isinstance(array, Tracer):
+        array = jax.device_put(array, jax_device(device))
+    if out is not None:
+        t = into(out, array, f"aten::{name}")
+    else:
+        t = wrap(array)
+        t._made = source()
+        if mode.inference:
+            t._inference = True
+    if requires_grad:
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
+            raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients\n" + described(t))
+        t.requires_grad_()
+    return t
+
+
+def dtype_for(dtype: Any, out: Tensor | None, otherwise: Any = None) -> Any:
+    """The array dtype that is asked for: ``dtype``, or that of ``out``, or ``otherwise``, by default the default float.
+
+    Raises:
+      RuntimeError: the first two are not the same.
+    """
+    if out is None:
+        return numpy_of(dtype if dtype is not None else dtypes.get_default_dtype() if otherwise is None else otherwise)
+    found = array_of(out).dtype
+    if dtype is not None and numpy_of(dtype) != found:
+        raise RuntimeError(f"dtype {dtypes.type_name(numpy_of(dtype))} does not match dtype of out parameter "
+                           f"({dtypes.type_name(found)})\nleave out dtype=, or give an out= of this dtype")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------------ of data
+
+def _numbers(data: Any) -> Any:
+    """Nested sequences with their tensors replaced by arrays."""
+    if isinstance(data, Tensor):
+        return array_of(data)
+    if isinstance(data, (list, tuple)):
+        return [_numbers(x) for x in data]
+    return data
+
+
+def _ragged(data: Any, dim: int) -> str | None:
+    """PyTorch's message about sequences of different lengths, or None."""
+    if not isinstance(data, (list, tuple)):
+        return None
+    for x in data:
+        n, first = (len(y) if isinstance(y, (list, tuple)) else 0 for y in (x, data[0]))
+        if n != first:
+            return f"expected sequence of length {first} at dim {dim + 1} (got {n})"
+    return next((found for x in data if (found := _ragged(x, dim + 1))), None)
+
+
+def _leaves(data: Any) -> list[Any]:
+    return list(itertools.chain.from_iterable(map(_leaves, data))) if isinstance(data, (list, tuple)) else [data]
+
+
+def array_from(data: Any, dtype: Any) -> Any:
+    """A new array of data, with the dtype that PyTorch infers if none is given.
+
+    Raises:
+      ValueError: the sequences are ragged.
+      TypeError, RuntimeError: they contain something other than numbers.
+    """
+    data = _numbers(data)
+    leaves = _leaves(data)
+    if any(isinstance(x, Tracer) for x in leaves):
+        array = jnp.asarray(data)
+    elif isinstance(data, (jax.Array, np.ndarray, np.generic)):
+        array = jnp.array(data, copy=True)
+    else:
+        try:
+            values = np.asarray(jax.tree_util.tree_map(np.asarray, data) if any(isinstance(x, jax.Array) for x in leaves) else data)
+        except ValueError as error:
+            raise ValueError(f"{_ragged(data, 0)}\n{error}") from None
+        if values.dtype.kind in "SUMm":
+            wrong = next(x for x in leaves if not isinstance(x, (int, float, complex)))
+            raise TypeError(f"new(): invalid data type '{type(wrong).__name__}'\na tensor holds numbers and truth values")
+        if values.dtype.kind == "O":
+            raise RuntimeError(f"Could not infer dtype of {type(leaves[0]).__name__}")
+        if (values.dtype.kind == "f" and not any(isinstance(x, (np.ndarray, np.generic, jax.Array)) for x in leaves)) or not leaves:
+            values = values.astype(dtypes.get_default_dtype().numpy)
+        elif values.dtype.kind == "c" and not any(isinstance(x, (np.ndarray, np.generic)) for x in leaves):
+            values = values.astype(np.complex64)
+        array = jnp.asarray(values, None if dtype is None else numpy_of(dtype))
+    return array if dtype is None else array.astype(numpy_of(dtype))
+
+
+@function
+@taking("Any data, *, torch.dtype dtype = None, torch.device device = None, bool pin_memory = False, bool requires_grad = False")
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new leaf with a copy of the data.
+
+    Args:
+      data: a number, nested sequences of numbers, or an array.
+      dtype: by default the default float for Python floats, and the dtype of the data otherwise.
+      device: "cpu" or "cuda".
+      requires_grad: whether operations on it are recorded.
+
+    Raises:
+      ValueError: the sequences are ragged.
+      RuntimeError: ``requires_grad`` is true and the dtype is not a float.
+
+    >>> from dualrev import eager as torch
+    >>> torch.tensor([[1, 2], [3, 4.5]], requires_grad=True)
+    tensor([[1.0000, 2.0000],
+            [3.0000, 4.5000]], requires_grad=True)
+    """
+    return finished(array_from(data, dtype), requires_grad, device)
+
+
+def _same(data: Any, dtype: Any, device: Any) -> Tensor | None:
+    """The data, if it is a tensor of this dtype and on this device; otherwise None."""
+    if isinstance(data, Tensor) and (dtype is None or array_of(data).dtype == numpy_of(dtype)) and (
+            device is None or isinstance(array_of(data), Tracer) or jax_device(device) in array_of(data).devices()):
+        return data
+    return None
+
+
+@function
+@taking("Any data, *, torch.dtype dtype = None, torch.device device = None")
+def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """The data as a tensor: a tensor of the same dtype and device stays itself."""
+    same = _same(data, dtype, device)
+    if same is not None:
+        return same
+    return data.to(device, dtype) if isinstance(data, Tensor) else finished(array_from(data, dtype), False, device)
+
+
+@function
+@taking("Any obj, *, torch.dtype dtype = None, torch.device device = None, bool copy = None, bool requires_grad = False")
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+    """The data as a tensor: one of the same dtype and device stays itself, unless ``copy``.
+
+    Raises:
+      ValueError: ``copy`` is false, and the dtype or device would be another.
+    """
+    same = _same(obj, dtype, device)
+    if same is not None and not copy:
+        return same
+    if copy is False and not isinstance(obj, np.ndarray):
+        raise ValueError("can't alias tensor with dtype or device of its own, or a sequence\nleave out copy=False")
+    found = obj.to(device, dtype, copy=True) if isinstance(obj, Tensor) else finished(array_from(obj, dtype), False, device)
+    if not requires_grad and isinstance(obj, Tensor):
+        return found.detach()
+    return found.requires_grad_(requires_grad)
+
+
+@function
+def from_numpy(ndarray: np.ndarray) -> Tensor:
+    """A tensor with a copy of an array's values: arrays of jax share no memory with numpy."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    return finished(jnp.array(ndarray))
+
+
+@method
+@taking("Any data, *, torch.dtype dtype = None, torch.layout layout = None, torch.device device = None, bool pin_memory = False, "
+        "bool requires_grad = False", method=True)
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new leaf, of this one's dtype."""
+    return finished(array_from(data, dtype or self.dtype), requires_grad, device)
+
+
+# ---------------------------------------------------------------------------------------------- filled with a number
+
+_SIZE = f"tuple of ints size, *, {OUT}"
+
+
+@function
+@taking(_SIZE)
+def zeros(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros.
+
+    >>> from dualrev import eager as torch
+    >>> torch.zeros(2), torch.zeros(size=(3,), dtype=torch.bool)
+    (tensor([0., 0.]), tensor([False, False, False]))
+    """
+    return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "zeros")
+
+
+@function
+@taking(_SIZE)
+def ones(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones."""
+    return finished(jnp.ones(size, dtype_for(dtype, out)), requires_grad, device, out, "ones")
+
+
+@function
+@taking(f"tuple of ints size, *, torch.memory_format memory_format = None, {OUT}")
+def empty(size: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros, in place of uninitialized entries."""
+    return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "empty")
+
+
+@function
+@taking(f"tuple of ints size, tuple of ints stride, *, {OPTIONS}")
+def empty_strided(size: Any, stride: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """As ``empty``: arrays of jax choose their order in memory."""
+    if len(size) != len(stride):
+        raise RuntimeError(f"mismatch in length of strides and shape\nthe shape is {list(size)}, the strides are {list(stride)}")
+    return empty(size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@function
+@taking(f"tuple of ints size, tuple of ints physical_layout, *, {OPTIONS}")
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """As ``empty``: arrays of jax choose their order in memory."""
+    if sorted(physical_layout) != list(range(len(size))):
+        raise RuntimeError(f"Number of dimensions in size does not match the length of the physical_layout; {list(physical_layout)} is "
+                           f"no order of {len(size)} dimensions")
+    return empty(size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def _kind_of(fill_value: Any) -> Any:
+    if isinstance(fill_value, Tensor):
+        return array_of(fill_value).dtype
+    kind = np.asarray(fill_value).dtype.kind
+    return {"b": dtypes.bool, "f": dtypes.get_default_dtype(), "c": dtypes.complex64}.get(kind, dtypes.int64)
+
+
+@function
+@taking(f"tuple of ints size, Number fill_value, *, {OUT}")
+def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One number everywhere."""
+    value = array_of(fill_value) if isinstance(fill_value, Tensor) else fill_value
+    kind = dtype_for(dtype, out, _kind_of(fill_value))
+    return finished(jnp.full(size, jnp.asarray(value).astype(kind), kind), requires_grad, device, out, "full")
+
+
+# ----------------------------------------------------------------------------------------- of the shape or dtype of others
+
+#: The last arguments of functions that take the shape of a tensor.
+LIKE = f"torch.memory_format memory_format = None, {OPTIONS}"
+
+
+def like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:  # noqa: A002
+    """The dtype and device that are asked for, by default those of a tensor."""
+    array = array_of(input)
+    if device is None and not isinstance(array, Tracer) and jax.devices()[0] not in array.devices():
+        device = dtypes.device_of(array)
+    return {"dtype": dtype or input.dtype, "device": device}
+
+
+def _of_others(make: Any, name: str) -> None:
+    """Register ``name_like``, which takes the shape of a tensor, and the method ``new_name``, which takes its dtype."""
+    value = ", Number fill_value" if name == "full" else ""
+
+    def of_shape(input: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:  # noqa: A002
+        return make(input.shape, **like(input, dtype, device), **rest)
+
+    def of_dtype(self: Tensor, size: Any, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
+        return make(size, **like(self, dtype, device), **rest)
+
+    renamed(of_shape, f"{name}_like", f"As ``{name}``, with the shape and dtype of a tensor.")
+    renamed(of_dtype, f"new_{name}", f"As ``{name}``, with the dtype of this tensor.")
+    function(taking(f"Tensor input{value}, *, {LIKE}")(of_shape))
+    method(taking(f"tuple of ints size{value}, *, {OPTIONS}", method=True)(of_dtype))
+
+
+for _make in (zeros, ones, empty, full):
+    _of_others(_make, _make.__name__)
+zeros_like = FUNCTIONS["zeros_like"]

@@ -1,0 +1,56 @@
+"""The operators of Python on tensors: ``x + y``, ``x ** 2``, ``-x``, ``x < y``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dualrev.eager.core.operation import Op
+from dualrev.eager.graph.inplace import change
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops import binary
+from dualrev.eager.ops.binary import OPERANDS, OPS, is_operand
+
+
+def _operator(op: Op) -> Callable[[Tensor, Any], Any]:
+    def run(self: Tensor, other: Any) -> Any:
+        if isinstance(other, OPERANDS) or is_operand(other):
+            return apply(op, (self, other))
+        return NotImplemented
+
+    return run
+
+
+def _swapped(name: str) -> Callable[[Tensor, Any], Any]:
+    """The operator for a tensor on the right: it comes first in the graph, as PyTorch has it."""
+    op = OPS[name]
+    if name in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"):
+        return _operator(op)
+    return _operator(Op("Rsub:1" if name == "sub" else op.name, lambda x, y: op.fun(y, x)))
+
+
+def _in_place(op: Op) -> Callable[[Tensor, Any], Any]:
+    def run(self: Tensor, other: Any) -> Any:
+        return change(self, op, (other,)) if is_operand(other) else NotImplemented
+
+    return run
+
+
+for _name, _symbol in dict(add="add", sub="sub", mul="mul", div="truediv", floor_divide="floordiv", remainder="mod").items():
+    setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
+    setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
+    setattr(Tensor, f"__i{_symbol}__", _in_place(OPS[_name]))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Tensor, f"__{_name}__", _operator(OPS[_name]))
+for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor").items():
+    setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
+    setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
+Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
+Tensor.__neg__ = lambda self: self.neg()  # type: ignore[operator]
+Tensor.__pos__ = lambda self: self  # type: ignore[operator]
+Tensor.__abs__ = lambda self: self.abs()  # type: ignore[operator]
+Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[operator]
+Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[operator]
+Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[operator]
+Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[operator, misc]

@@ -1,0 +1,53 @@
+"""``out=``: results written into a given tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.modes import mode
+from dualrev.eager.graph.inplace import check_may_change, narrows, write
+from dualrev.eager.graph.tensor import Tensor, array_of, described
+
+
+def into(out: Any, array: Any, name: str) -> Tensor:
+    """Write an array into a tensor; an empty tensor takes its shape.
+
+    Raises:
+      TypeError: ``out`` is no tensor.
+      RuntimeError: it requires grad, its dtype is narrower, or its shape is another.
+    """
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if mode.grad and out.requires_grad:
+        refused(name)
+    old = array_of(out)
+    if narrows(array.dtype, old.dtype):
+        raise RuntimeError(f"result type {dtypes.type_name(array.dtype)} can't be cast to the desired output type "
+                           f"{dtypes.type_name(old.dtype)}\n" + described(out))
+    if old.shape != array.shape and (old.size or out._view is not None):
+        raise RuntimeError(f"out= has shape {list(old.shape)}, and the result has shape {list(array.shape)}\n" + described(out)
+                           + f"; give one of shape {list(array.shape)}, or torch.empty(0), which takes any")
+    if mode.grad:
+        check_may_change(out)
+    write(out, array.astype(old.dtype))
+    return out
+
+
+def refused(name: str) -> None:
+    """Raise PyTorch's refusal to differentiate through ``out=``."""
+    raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments "
+                       "requires grad.\ncall it without out=, or under torch.no_grad()")
+
+
+def all_into(out: Any, result: Any, name: str) -> Any:
+    """Write a result, or each of several, into ``out``."""
+    if isinstance(result, tuple):
+        if not isinstance(out, (tuple, list)) or len(out) != len(result):
+            raise TypeError(f"{name}(): argument 'out' must be tuple of {len(result)} Tensors, not {type(out).__name__}")
+        for o, r in zip(out, result, strict=True):
+            all_into(o, r, name)
+        return type(result)(*out) if hasattr(result, "_fields") else tuple(out)
+    if result.requires_grad:
+        refused(name)
+    return into(out, array_of(result), name)

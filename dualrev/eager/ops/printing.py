@@ -1,0 +1,102 @@
+"""``repr`` and ``format`` of tensors, as PyTorch prints them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualrev._jax.traces import Tracer
+from dualrev.eager.core import dtypes
+from dualrev.eager.graph.tensor import Tensor, array_of
+
+PRECISION, THRESHOLD, EDGE, WIDTH = 4, 1000, 3, 80
+
+
+def _formatter(values: np.ndarray) -> Any:
+    """A function from an entry to text of fixed width."""
+    kind = values.dtype.kind
+    if kind == "b":
+        return lambda v: str(bool(v)).rjust(max([len(str(bool(x))) for x in values.ravel()], default=0))
+    if kind in "iu":
+        width = max([len(str(v)) for v in values.ravel()], default=0)
+        return lambda v: str(v).rjust(width)
+    finite = values[np.isfinite(values)]
+    nonzero = np.abs(finite[finite != 0]).astype(np.float64)
+    is_whole = bool(np.all(finite == np.ceil(finite)))
+    is_scientific = nonzero.size > 0 and (nonzero.max() / nonzero.min() > 1000 or nonzero.max() > 1e8
+                                          or (not is_whole and nonzero.min() < 1e-4))
+    if is_whole:
+        is_scientific = nonzero.size > 0 and (nonzero.max() / nonzero.min() > 1000 or nonzero.max() > 1e8)
+
+    def write(v: Any) -> str:
+        if not np.isfinite(v):
+            return str(float(v))
+        if is_scientific:
+            return f"{v:.{PRECISION}e}"
+        return f"{v:.0f}." if is_whole else f"{v:.{PRECISION}f}"
+
+    width = max([len(write(v)) for v in values.ravel()], default=0)
+    return lambda v: write(v).rjust(width)
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """The entries of a large array that are shown."""
+    for axis, n in enumerate(values.shape):
+        if n > 2 * EDGE:
+            values = np.take(values, [*range(EDGE), *range(n - EDGE, n)], axis)
+    return values
+
+
+def _lines(values: np.ndarray, write: Any, indent: int, is_short: bool) -> str:
+    if values.ndim == 0:
+        return write(values[()])
+    n = len(values)
+    places: list[int | None] = [*range(n)]
+    if is_short and n > 2 * EDGE:
+        places = [*range(EDGE), None, *range(n - EDGE, n)]
+    if values.ndim == 1:
+        parts = [" ..." if i is None else write(values[i]) for i in places]
+        width = max([len(p) for p in parts], default=0) + 2
+        per_line = max(1, (WIDTH - indent) // width)
+        rows = [", ".join(parts[i: i + per_line]) for i in range(0, len(parts), per_line)]
+        return "[" + (",\n" + " " * (indent + 1)).join(rows) + "]"
+    parts = ["..." if i is None else _lines(values[i], write, indent + 1, is_short) for i in places]
+    return "[" + ("," + "\n" * (values.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
+
+
+def text_of(t: Tensor) -> str:
+    """``tensor([1., 2.], requires_grad=True)``."""
+    array = array_of(t)
+    extra = []
+    if isinstance(array, Tracer):
+        shown = f"... being traced, {dtypes.of(array.dtype).name}{list(array.shape)}"
+    else:
+        values = np.asarray(array)
+        if values.dtype.kind == "V":
+            values = values.astype(np.float32)
+        is_short = values.size > THRESHOLD
+        shown = "[]" if values.size == 0 else _lines(values, _formatter(_edges(values) if is_short else values), 7, is_short) \
+            if values.dtype.kind != "c" else np.array2string(values, separator=", ", prefix="tensor(")
+        name = dtypes.of(array.dtype).name
+        whole = dtypes.of(dtypes.numpy_of(dtypes.int64)).name
+        if values.size == 0:
+            extra.append(f"size={tuple(array.shape)}") if array.shape != (0,) else None
+        if name not in (dtypes.get_default_dtype().name, whole, "bool", "complex64"):
+            extra.append(f"dtype=torch.{name}")
+    if dtypes.device_of(array).type != "cpu":
+        extra.insert(0, f"device='{dtypes.device_of(array)}'")
+    node = t.grad_fn
+    if node is not None:
+        extra.append(f"grad_fn=<{node.name()}>")
+    elif t.requires_grad:
+        extra.append("requires_grad=True")
+    return f"tensor({', '.join([shown, *extra])})"
+
+
+def _formatted(t: Tensor, spec: str) -> str:
+    return format(t.item() if t.ndim == 0 and spec else text_of(t), spec)
+
+
+setattr(Tensor, "__repr__", text_of)  # noqa: B010
+setattr(Tensor, "__format__", _formatted)  # noqa: B010

@@ -1,0 +1,114 @@
+"""Entries repeated, reversed, rolled or rotated; triangles and diagonals of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from dualrev.eager.core.operation import family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.joining import cat
+from dualrev.eager.ops.registry import both, method
+from dualrev.eager.ops.shapes import shape_of
+
+_repeat = family("Repeat", lambda x, sizes: jnp.tile(x, sizes))
+_flip = family("Flip", lambda x, dims: jnp.flip(x, dims))
+_roll = family("Roll", lambda x, shifts, dims: jnp.roll(x, shifts, dims))
+_tril = family("Tril", lambda x, k: jnp.tril(x, k))
+_triu = family("Triu", lambda x, k: jnp.triu(x, k))
+_diag = family("Diag", lambda x, k: jnp.diag(x, k))
+_repeat_each = family("RepeatInterleave", lambda x, n, dim: jnp.repeat(x, n, dim))
+_repeat_places = family("RepeatInterleave", lambda x, places, dim: jnp.take(x, jnp.asarray(places, jnp.int32), dim))
+_tile = family("Repeat", lambda x, dims: jnp.tile(x, dims))
+_rot = family("Rot90", lambda x, k, dims: jnp.rot90(x, k, dims))
+_diff = family("Diff", lambda x, n, dim: jnp.diff(x, n, dim))
+
+
+@method
+def repeat(self: Tensor, *sizes: Any) -> Tensor:
+    """Repeat the tensor along each dimension."""
+    return apply(_repeat(shape_of(sizes)), (self,))
+
+
+@both
+def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:  # noqa: A002
+    """Repeat each entry; with a tensor of counts, each by its own count, ``output_size`` in total."""
+    if isinstance(repeats, Tensor) and repeats.numel() == 1:
+        repeats = repeats.item()
+    if isinstance(repeats, Tensor):
+        times = tuple(repeats.tolist())
+        size = input.numel() if dim is None else input.shape[dim_of(dim, input.ndim)]
+        if len(times) != size:
+            raise RuntimeError("repeats must have the same size as input along dim, but got repeats.size(0) = "
+                               f"{len(times)} and input.size({0 if dim is None else dim}) = {size}")
+        places = [i for i, n in enumerate(times) for _ in range(n)]
+        flat = input.reshape(-1) if dim is None else input
+        return apply(_repeat_places(tuple(places), 0 if dim is None else dim_of(dim, input.ndim)), (flat,))
+    return apply(_repeat_each(repeats, dim), (input,))
+
+
+@both
+def flip(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+    """Reverse the order of entries along dimensions."""
+    return apply(_flip(shape_of(dims)), (input,))
+
+
+@both
+def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:  # noqa: A002
+    """Shift entries along dimensions, cyclically."""
+    return apply(_roll(shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int)
+                       else tuple(dims)), (input,))
+
+
+@both
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
+    """The lower triangle of a matrix."""
+    return apply(_tril(diagonal), (input,))
+
+
+@both
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
+    """The upper triangle of a matrix."""
+    return apply(_triu(diagonal), (input,))
+
+
+@both
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
+    """The diagonal of a matrix, or a matrix with this diagonal."""
+    return apply(_diag(diagonal), (input,))
+
+
+@both
+def tile(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+    """Repeat the tensor along each dimension."""
+    return apply(_tile(tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else dims), (input,))
+
+
+@both
+def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:  # noqa: A002
+    """Rotate by a quarter turn, ``k`` times."""
+    return apply(_rot(k, tuple(dims)), (input,))
+
+
+@both
+def fliplr(input: Tensor) -> Tensor:  # noqa: A002
+    """The columns in reverse."""
+    return input.flip(1)
+
+
+@both
+def flipud(input: Tensor) -> Tensor:  # noqa: A002
+    """The rows in reverse."""
+    return input.flip(0)
+
+
+@both
+def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:  # noqa: A002
+    """Differences of neighbours along a dimension, after prepending and appending tensors."""
+    d = dim_of(dim, input.ndim)
+    parts = [x for x in (prepend, input, append) if x is not None]
+    return apply(_diff(n, d), (input if len(parts) == 1 else cat(parts, d),))

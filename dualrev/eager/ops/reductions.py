@@ -1,0 +1,180 @@
+"""Reductions: sums, means, variances and norms, of all entries or along dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev.eager.core import dtypes
+from dualrev.eager.core.operation import family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.dimensions import dim_of, dims_of
+from dualrev.eager.ops.registry import both
+from dualrev.eager.ops.unary import abs_of
+
+
+def _float(x: Any, dtype: Any) -> Any:
+    return x if dtype is None else x.astype(dtype)
+
+
+def _integers(x: Any) -> Any:
+    # Integers and truth values are summed in the widest integer dtype.
+    return x.astype(jax.dtypes.canonicalize_dtype(jnp.int64)) if x.dtype.kind in "biu" else x
+
+
+_sum = family("Sum", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
+_mean = family("Mean", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
+_prod = family("Prod", lambda x, dim, keep, dtype: jnp.prod(_float(_integers(x), dtype), dim, keepdims=keep))
+_sum_dim = family("Sum:1", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
+_mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
+_var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
+_std = family("Std", lambda x, dim, keep, correction: jnp.std(x, dim, ddof=correction, keepdims=keep))
+_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
+_all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
+_any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
+_cumsum = family("Cumsum", lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim))
+_cumprod = family("Cumprod", lambda x, dim, dtype: jnp.cumprod(_float(_integers(x), dtype), dim))
+
+
+def _dtype(dtype: Any) -> Any:
+    return None if dtype is None else dtypes.numpy_of(dtype)
+
+
+@both
+def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A001, A002
+    """The sum of the entries, of all or along dimensions.
+
+    >>> from dualrev import eager as torch
+    >>> torch.ones(2, 3).sum(dim=1)
+    tensor([3., 3.])
+    """
+    return apply((_sum if dim is None else _sum_dim)(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
+
+
+@both
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The mean of the entries, of all or along dimensions."""
+    if dtype is None and not jnp.issubdtype(array_of(input).dtype, jnp.inexact):
+        raise RuntimeError("mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
+                           f"Got: {dtypes.type_name(array_of(input).dtype)}\nconvert it first: x.float().mean()")
+    return apply((_mean if dim is None else _mean_dim)(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
+
+
+@both
+def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The product of the entries, of all or along a dimension."""
+    return apply(_prod(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
+
+
+def _correction(unbiased: Any, correction: Any) -> int:
+    return correction if correction is not None else int(bool(unbiased))
+
+
+@both
+def var(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
+    """The variance; the divisor is the number of entries minus ``correction``, 1 by default."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    return apply(_var(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
+
+
+@both
+def std(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Tensor:  # noqa: A002
+    """The standard deviation; ``correction`` as of ``var``."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    return apply(_std(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
+
+
+@both
+def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:  # noqa: A002
+    """The logarithm of the sum of exponentials."""
+    return apply(_logsumexp(dims_of(dim, input.ndim), keepdim), (input,))
+
+
+@both
+def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A001, A002
+    """Whether all entries are true."""
+    return apply(_all(dims_of(dim, input.ndim), keepdim), (input,))
+
+
+@both
+def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:  # noqa: A001, A002
+    """Whether any entry is true."""
+    return apply(_any(dims_of(dim, input.ndim), keepdim), (input,))
+
+
+@both
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The cumulative sum."""
+    return apply(_cumsum(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
+
+
+@both
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The cumulative product."""
+    return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
+
+
+def _norm_of(x: Any, p: Any, dim: Any, keep: bool) -> Any:
+    if x.dtype.kind in "biu":
+        raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+                           f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")
+    if p == "fro":
+        p = 2
+    if p == 2:
+        squares = jnp.sum(jnp.square(jnp.abs(x)), dim, keepdims=keep)
+        # At zero the gradient is zero, as PyTorch has it.
+        is_zero = squares == 0
+        return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squares)))
+    if p == 1:
+        return jnp.sum(abs_of(x), dim, keepdims=keep)
+    if p in (float("inf"), float("-inf")):
+        return (jnp.max if p > 0 else jnp.min)(jnp.abs(x), dim, keepdims=keep)
+    if p == 0:
+        return jnp.sum(x != 0, dim, keepdims=keep).astype(x.dtype)
+    return jnp.sum(jnp.abs(x) ** p, dim, keepdims=keep) ** (1 / p)
+
+
+_norm = family("LinalgVectorNorm", _norm_of)
+
+
+@both
+def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The p-norm of all entries together, or along dimensions."""
+    return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim), (input if dtype is None else input.to(dtype),))
+
+
+@both
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
+    """The number of nonzero entries, of all or along dimensions."""
+    return input.ne(0).sum(dim)
+
+
+_nansum = family("Nansum", lambda x, dim, keep: jnp.nansum(x, dim, keepdims=keep))
+_nanmean = family("Nanmean", lambda x, dim, keep: jnp.nanmean(x, dim, keepdims=keep))
+
+
+def _as(input: Tensor, dtype: Any) -> Tensor:  # noqa: A002
+    return input if dtype is None else input.to(dtype)
+
+
+@both
+def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The sum of the entries that are not NaN."""
+    return apply(_nansum(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
+
+
+@both
+def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:  # noqa: A002
+    """The mean of the entries that are not NaN."""
+    return apply(_nanmean(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
+
+
+@both
+def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:  # noqa: A002
+    """The norm of the difference."""
+    return (input - other).norm(p)

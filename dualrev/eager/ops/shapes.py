@@ -1,0 +1,253 @@
+"""Shapes: views in another shape or order of dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from dualrev.eager.core.operation import Op, family
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.views import view, views
+from dualrev.eager.ops.checks import expands
+from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.registry import alias, both, method
+
+
+class Size(tuple[int, ...]):
+    """The shape of a tensor."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"
+
+    def numel(self) -> int:
+        return math.prod(self)
+
+
+def shape_of(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """A shape given as numbers or as one sequence."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = tuple(sizes[0])
+    return tuple([s if isinstance(s, int) else int(s) for s in sizes])
+
+
+def _full_shape(sizes: tuple[Any, ...], array: Any) -> tuple[int, ...]:
+    shape = shape_of(sizes)
+    known = math.prod([s for s in shape if s >= 0])
+    if shape.count(-1) > 1:
+        raise RuntimeError(f"only one dimension can be inferred\nthe shape {list(shape)} leaves {shape.count(-1)} open")
+    if shape.count(-1) == 1 and known and array.size % known == 0:
+        return tuple([array.size // known if s == -1 else s for s in shape])
+    if -1 in shape or known != array.size:
+        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {array.size}")
+    return shape
+
+
+_view = family("View", lambda x, shape: jnp.reshape(x, shape))
+_transpose = family("Transpose", lambda x, a, b: jnp.swapaxes(x, a, b))
+_T = Op("T", lambda x: x.T)
+_permute = family("Permute", lambda x, dims: jnp.transpose(x, dims))
+_expand = family("Expand", lambda x, shape: jnp.broadcast_to(x, shape))
+_squeeze = family("Squeeze", lambda x, dims: jnp.squeeze(x, dims))
+_diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b))
+_unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
+_split = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
+_unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
+
+Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[attr-defined]
+Tensor.ndim = property(lambda self: len(array_of(self).shape))  # type: ignore[attr-defined]
+Tensor.T = property(lambda self: view(_permute(tuple(range(self.ndim))[::-1]), self))  # type: ignore[attr-defined]
+Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
+Tensor.H = property(lambda self: self.t() if not self.is_complex() else self.t().conj())  # type: ignore[attr-defined]
+Tensor.mH = property(lambda self: self.adjoint())  # type: ignore[attr-defined]
+
+
+@method
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """The shape, or one of its sizes."""
+    return self.shape if dim is None else self.shape[dim_of(dim, self.ndim)]
+
+
+@both
+def numel(input: Tensor) -> int:  # noqa: A002
+    """The number of entries."""
+    return array_of(input).size
+
+
+@method
+def dim(self: Tensor) -> int:
+    """The number of dimensions."""
+    return self.ndim
+
+
+Tensor.nelement = Tensor.numel  # type: ignore[attr-defined]
+Tensor.ndimension = Tensor.dim  # type: ignore[attr-defined]
+
+
+def _view_of(self: Tensor, *sizes: Any) -> Tensor:
+    """The same entries in another shape, sharing the storage."""
+    return view(_view(_full_shape(sizes, array_of(self))), self)
+
+
+Tensor.view = _view_of  # type: ignore[attr-defined]
+Tensor.view_as = lambda self, other: self.view(other.shape)  # type: ignore[attr-defined]
+Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignore[attr-defined]
+
+
+@both
+def reshape(input: Tensor, *sizes: Any) -> Tensor:  # noqa: A002
+    """The same entries in another shape.
+
+    >>> from dualrev import eager as torch
+    >>> torch.arange(4.0).reshape(2, -1)
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
+    return view(_view(_full_shape(sizes, array_of(input))), input)
+
+
+@both
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:  # noqa: A002
+    """Merge several dimensions into one."""
+    n = input.ndim
+    if n == 0:
+        return input.reshape(1)
+    a, b = dim_of(start_dim, n), dim_of(end_dim, n)
+    shape = input.shape
+    return view(_view((*shape[:a], math.prod(shape[a: b + 1]), *shape[b + 1:])), input)
+
+
+@both
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:  # noqa: A002
+    """Split one dimension into several."""
+    d = dim_of(dim, input.ndim)
+    return input.reshape(*input.shape[:d], *sizes, *input.shape[d + 1:])
+
+
+@both
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:  # noqa: A002
+    """Exchange two dimensions."""
+    return view(_transpose(dim_of(dim0, input.ndim), dim_of(dim1, input.ndim)), input)
+
+
+alias("swapaxes", transpose)
+alias("swapdims", transpose)
+
+
+@both
+def t(input: Tensor) -> Tensor:  # noqa: A002
+    """The transpose of a matrix."""
+    if input.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D\n"
+                           "x.mT or x.transpose(a, b) exchange two of more")
+    return input if input.ndim < 2 else view(_T, input)
+
+
+@both
+def permute(input: Tensor, *dims: Any) -> Tensor:  # noqa: A002
+    """The dimensions in another order."""
+    order = tuple([dim_of(d, input.ndim) for d in shape_of(dims)])
+    if len(order) != input.ndim:
+        raise RuntimeError("permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
+                           f"ordering of dimensions i.e. input.dim() = {input.ndim} is not equal to len(dims) = {len(order)}")
+    if len(set(order)) != len(order):
+        raise RuntimeError("permute(): duplicate dims are not allowed.")
+    return view(_permute(order), input)
+
+
+@both
+def movedim(input: Tensor, source: int, destination: int) -> Tensor:  # noqa: A002
+    """Move one dimension to another position."""
+    order = list(range(input.ndim))
+    order.insert(dim_of(destination, input.ndim), order.pop(dim_of(source, input.ndim)))
+    return permute(input, *order)
+
+
+alias("moveaxis", movedim)
+
+
+@method
+def expand(self: Tensor, *sizes: Any) -> Tensor:
+    """Dimensions of size 1 repeated without copying; -1 leaves a size as it is."""
+    given = shape_of(sizes)
+    old = (1,) * (len(given) - self.ndim) + tuple(self.shape)
+    expands(given, old, array_of(self))
+    return view(_expand(tuple([o if s == -1 else s for s, o in zip(given, old, strict=True)])), self)
+
+
+@both
+def broadcast_to(input: Tensor, size: Any) -> Tensor:  # noqa: A002
+    """As ``expand``."""
+    return input.expand(*shape_of((size,)))
+
+
+Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore[attr-defined]
+
+
+@both
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:  # noqa: A002
+    """Remove dimensions of size 1."""
+    given = range(input.ndim) if dim is None else [dim_of(d, input.ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
+    return view(_squeeze(tuple([d for d in given if d < input.ndim and input.shape[d] == 1])), input)
+
+
+@both
+def unsqueeze(input: Tensor, dim: int) -> Tensor:  # noqa: A002
+    """Insert a dimension of size 1."""
+    return view(_unsqueeze(dim_of(dim, input.ndim + 1)), input)
+
+
+@both
+def split(input: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
+    """Split into parts of one size, or of given sizes, along a dimension."""
+    d = dim_of(dim, input.ndim)
+    n = input.shape[d]
+    if isinstance(split_size, int):
+        bounds = tuple(range(split_size, n, split_size))
+    else:
+        if sum(split_size) != n:
+            raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), "
+                               f"but got split_sizes={list(split_size)}")
+        bounds = tuple([sum(split_size[: i + 1]) for i in range(len(split_size) - 1)])
+    return views(_split(bounds, d), input)
+
+
+@both
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
+    """Split into a number of parts along a dimension."""
+    return split(input, -(-input.shape[dim_of(dim, input.ndim)] // chunks), dim)
+
+
+@both
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
+    """The slices along a dimension, without it."""
+    return views(_unbind(dim_of(dim, input.ndim)), input)
+
+
+@method
+def __iter__(self: Tensor) -> Any:  # noqa: N807
+    if self.ndim == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(self.unbind(0))
+
+
+@both
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:  # noqa: A002
+    """A view of the diagonal."""
+    return view(_diagonal(offset, dim1, dim2), input)
+
+
+@both
+def ravel(input: Tensor) -> Tensor:  # noqa: A002
+    """All entries in one dimension."""
+    return input.reshape(-1)
+
+
+@both
+def adjoint(input: Tensor) -> Tensor:  # noqa: A002
+    """The transposed and conjugated matrix."""
+    return input.transpose(-2, -1).conj() if input.is_complex() else input.transpose(-2, -1)

@@ -1,0 +1,111 @@
+"""Operations entry by entry of three operands: clamp, where, masked_fill, lerp, addcmul, addcdiv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from dualrev.eager.core.operation import Op, family
+from dualrev.eager.graph.inplace import change
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.checks import broadcast
+from dualrev.eager.ops.registry import alias, both, function, method, renamed
+
+
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    # The derivative at a bound is that inside.
+    x = x if low is None else jnp.where(x < low, low, x)
+    return x if high is None else jnp.where(x > high, high, x)
+
+
+_clamp = family("Clamp", lambda x, low, high: _clip(x, low, high).astype(x.dtype))
+_CLAMPS = {(True, True): Op("Clamp", _clip), (True, False): Op("Clamp", lambda x, low: _clip(x, low, None)),
+           (False, True): Op("Clamp", lambda x, high: _clip(x, None, high))}
+
+
+def _clamp_op(low: Any, high: Any) -> tuple[Op, tuple[Any, ...]]:
+    if low is None and high is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return _CLAMPS[low is not None, high is not None], tuple([b for b in (low, high) if b is not None])
+    return _clamp(low, high), ()
+
+
+@both
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    """Entries limited to the bounds."""
+    op, rest = _clamp_op(min, max)
+    return apply(op, (input, *rest))
+
+
+@method
+def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    """As ``clamp``, in place."""
+    op, rest = _clamp_op(min, max)
+    return change(self, op, rest)
+
+
+alias("clip", clamp)
+
+
+def _where_of(condition: Any, x: Any, y: Any) -> Any:
+    broadcast(x, y, condition)
+    return jnp.where(condition, x, y)
+
+
+_WHERE = Op("Where", _where_of)
+_FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(value, x.dtype), x))
+
+
+@function
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:  # noqa: A002
+    """``input`` where the condition is true, ``other`` elsewhere; with neither, the indices where it is true."""
+    if input is None and other is None:
+        return condition.nonzero(as_tuple=True)
+    return apply(_WHERE, (condition, input, other))
+
+
+Tensor.where = lambda self, condition, other: where(condition, self, other)  # type: ignore[attr-defined]
+
+
+@both
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:  # noqa: A002
+    """``value`` where the mask is true."""
+    return apply(_FILL, (input, mask, value))
+
+
+@method
+def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """As ``masked_fill``, in place."""
+    return change(self, _FILL, (mask, value))
+
+
+_LERP = Op("Lerp", lambda start, end, weight: start + weight * (end - start))
+
+
+@both
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:  # noqa: A002
+    """``input + weight * (end - input)``."""
+    return apply(_LERP, (input, end, weight))
+
+
+_ADDCMUL = family("Addcmul", lambda x, a, b, value: x + value * a * b)
+_ADDCDIV = family("Addcdiv", lambda x, a, b, value: x + value * a / b)
+
+
+@both
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
+    """``input + value * tensor1 * tensor2``."""
+    return apply(_ADDCMUL(value), (input, tensor1, tensor2))
+
+
+@both
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
+    """``input + value * tensor1 / tensor2``."""
+    return apply(_ADDCDIV(value), (input, tensor1, tensor2))
+
+
+method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCMUL(value), (tensor1, tensor2)), "addcmul_", "In place."))
+method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCDIV(value), (tensor1, tensor2)), "addcdiv_", "In place."))
