@@ -63,7 +63,7 @@ class Mode(ABC):
     def flatten(self, parts: Sequence[Parts]) -> tuple[list[Any], Hashable]:
         """The arrays of several values' parts, and what is static about them: their structure and types."""
         leaves, tree = jax.tree_util.tree_flatten(list(parts))
-        return leaves, (tree, tuple([_strong(x if hasattr(x, "update") else typeof(x)) for x in leaves]))
+        return leaves, (tree, tuple([_strong(x if isinstance(x, ShapedArray) else typeof(x)) for x in leaves]))
 
     def unflatten(self, structure: Any, leaves: Sequence[Any]) -> list[Parts]:
         """Undo :meth:`flatten`."""
