@@ -6,135 +6,34 @@ A line of the test table is run until it comes to the primitive; with the operan
 - a derivative that is the same everywhere by pushes at two points, one that is zero by its absence;
 - a diagonal Jacobian by a push of masked tangents, its entries by the partials;
 - selection by operands that are constants, each of which can be told in the result;
-- second derivatives against ``jax.jvp`` of ``jax.jvp``, or differences of pushes where jax has no derivative.
+- second derivatives against ``jax.jvp`` of ``jax.jvp``, or differences of pushes where a line says that jax cannot, or is wrong.
 """
 
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import promoting
-from cases import CASES, Case, Constant
+from cases import CASES, Case
 from jax import lax
+from row_uses import Use, combined, filled, is_float, use_of
 
 import dualrev as dr
 from dualrev._jax.calls import cond_p
-from dualrev._jax.jaxprs import is_literal
 from dualrev._jax.new_primitives import entrywise_primitive
-from dualrev.engines.forward import push_through
 from dualrev.table.partials import ElementwiseRow
-from dualrev.table.rows import AllBut, Expansion, Row, row_of, rows
+from dualrev.table.rows import AllBut, Row, rows
 
 DOUBLE = ("float64", "complex128")
 
-#: Operations of which jax has no (second) derivative; of a Cholesky factor and of eigenvectors it takes the matrix for Hermitian where
-#: tangents here are not.
-BY_DIFFERENCES = {"cholesky", "cholesky_update", "eigh", "geqrf", "householder_product", "ormqr", "reduce_window", "scatter",
-                  "symmetric_product", "zeta"}
-
-
-class Use(NamedTuple):
-    """One use of a row: the operands at which an operation is evaluated, and which of them depend on what is differentiated."""
-
-    row: Row
-    operands: list[Any]
-    active: list[bool]
-    params: dict[str, Any]
-
-    def run(self, operands: Sequence[Any]) -> list[Any]:
-        """The floating-point results."""
-        return [out for out in self.row.bind(operands, self.params) if is_float(out)]
-
-    def push(self, operands: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
-        """The tangents of all results; zeros where there is none."""
-        pushed = self.row.jvp(operands, tangents, self.params)
-        outs, moved = push_through(pushed.run, operands, tangents) if isinstance(pushed, Expansion) else pushed
-        return [np.zeros(out.shape, out.dtype) if t is None else t for out, t in zip(outs, moved, strict=True)]
-
-    def random(self, which: Sequence[int], seed: int) -> list[Any]:
-        """Random numbers in place of some operands, None for the others."""
-        rng = np.random.default_rng([zlib.crc32(str(self.row.primitive).encode()), seed])
-        return [normal(rng, x) if i in which else None for i, x in enumerate(self.operands)]
-
-    @property
-    def moving(self) -> list[int]:
-        return [i for i, moves in enumerate(self.active) if moves]
-
-
-def is_float(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
-
-
-def normal(rng: np.random.Generator, like: Any) -> Any:
-    x = rng.standard_normal(like.shape)
-    if jnp.issubdtype(like.dtype, jnp.complexfloating):
-        x = x + 1j * rng.standard_normal(like.shape)
-    return jnp.asarray(x.astype(like.dtype))
-
-
-def combined(a: float, x: Any, b: float, y: Any) -> Any:
-    """``a x + b y`` in numpy, which need not compile it."""
-    return jnp.asarray((a * np.asarray(x) + b * np.asarray(y)).astype(x.dtype))
-
-
-def filled(values: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-    return [x if value is None else value for value, x in zip(values, operands, strict=True)]
-
-
-class _Reached(Exception):  # noqa: N818  (a signal)
-    """The primitive that was looked for, its operands, which of them are active, its parameters."""
-
-
-CALLS = {"jit", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_lin"}
-
-
-def follow(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], active: Sequence[bool], name: str) -> tuple[list[Any], list[bool]]:
-    """Run a jaxpr, operation by operation, until it comes to a primitive."""
-    env: dict[Any, tuple[Any, bool]] = {v: (x, False) for v, x in zip(jaxpr.constvars, consts, strict=True)}
-    env.update(zip(jaxpr.invars, zip(args, active, strict=True), strict=True))
-
-    def read(atom: Any) -> tuple[Any, bool]:
-        return (jnp.asarray(atom.val, atom.aval.dtype), False) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
-
-    for eqn in jaxpr.eqns:
-        pairs = [read(atom) for atom in eqn.invars]
-        operands, flags = [x for x, _ in pairs], [flag and is_float(x) for x, flag in pairs]
-        if str(eqn.primitive) == name:
-            raise _Reached(eqn.primitive, operands, flags, dict(eqn.params))
-        inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
-        if inner is not None and str(eqn.primitive) in CALLS:
-            outs, out_flags = follow(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, flags, name)
-        else:
-            given = eqn.primitive.get_bind_params(eqn.params)
-            functions, params = given if isinstance(given, tuple) else ((), given)  # until 0.11 what is bound may be functions
-            found = eqn.primitive.bind(*functions, *operands, **params)
-            outs = list(found) if eqn.primitive.multiple_results else [found]
-            out_flags = [any(flags)] * len(outs)
-        env.update(zip(eqn.outvars, zip(outs, out_flags, strict=True), strict=True))
-    pairs = [read(atom) for atom in jaxpr.outvars]
-    return [x for x, _ in pairs], [flag for _, flag in pairs]
-
-
-def use_of(case: Case, dtype: str) -> Use:
-    """The first use of a case's primitive."""
-    rng = np.random.default_rng(zlib.crc32(f"{case.primitive} {case.label} {dtype}".encode()))
-    args = [jnp.asarray(maker(rng, jnp.dtype(dtype))) for maker in case.makers]
-    active = [is_float(x) and not isinstance(maker, Constant) for x, maker in zip(args, case.makers, strict=True)]
-    closed = jax.make_jaxpr(case.fun)(*args)
-    try:
-        follow(closed.jaxpr, closed.consts, args, active, case.primitive)
-    except _Reached as found:
-        primitive, operands, flags, params = found.args
-        row = row_of(primitive, "read")
-        return Use(row.choose(operands, flags, params), operands, flags, params)
-    raise AssertionError(f"{case.primitive} is not reached")
+#: Operations whose tangents jax takes for Hermitian, and so they are here.
+HERMITIAN = {"cholesky", "eigh"}
 
 
 # -------------------------------------------------------------------------------------------------------------- the checks
@@ -171,8 +70,7 @@ def check_kind(use: Use) -> None:
         return
     t = use.random(moving, 3)
     if row.kind == "zero":
-        pushed = row.jvp(use.operands, t, use.params)
-        assert not isinstance(pushed, Expansion) and all(moved is None for moved in pushed[1]), f"{row.primitive} has a tangent"
+        assert all(moved is None for moved in row.first(use.operands, t, use.params)), f"{row.primitive} has a tangent"
     elif row.kind == "linear":
         # An operand in which it is not linear may have no derivative and choose, as the operand of select_and_gather_add does.
         elsewhere = filled(use.random([i for i in moving if i in row.linear_in] or moving, 4), use.operands)
@@ -218,31 +116,36 @@ def check_selects(use: Use) -> None:
     assert all(given[i].shape == out.shape for i in others)
 
 
-def check_second(use: Use) -> None:
-    """``D²f[t, t]``."""
-    moving = use.moving
-    t = use.random(moving, 8)
-    outs = row_outs = use.row.bind(use.operands, use.params)
-    found = use.row.second(use.operands, t, use.params)
-    assert len(found) == len(row_outs)
+def check_second(use: Use, by_jax: bool = True) -> None:
+    """``D²f[t, t]``, by jax or by differences of pushes."""
+    t = use.random(use.moving, 8)
+    if str(use.row.primitive) in HERMITIAN:
+        t = [None if s is None else combined(0.5, s, 0.5, np.conj(np.swapaxes(s, -1, -2))) for s in t]
+    outs, found = use.row.bind(use.operands, use.params), use.row.second(use.operands, t, use.params)
     got = [np.zeros(out.shape, out.dtype) if s is None else s for out, s in zip(outs, found, strict=True) if is_float(out)]
+    what = f"second derivative of {use.row.primitive}"
+    if by_jax:
+        agree(got, second_by_jax(use, t), what, 1e-7)
+    else:
+        agree(got, second_by_differences(use, t), what, 1e-5)
 
+
+def second_by_jax(use: Use, tangents: Sequence[Any]) -> list[Any]:
     def at(*xs: Any) -> list[Any]:
         given = iter(xs)
         return use.run([next(given) if moves else x for x, moves in zip(use.operands, use.active, strict=True)])
 
-    xs, ts = tuple([use.operands[i] for i in moving]), tuple([t[i] for i in moving])
-    if str(use.row.primitive) not in BY_DIFFERENCES:
-        push: Callable[..., Any] = lambda *xs: jax.jvp(at, xs, ts)[1]  # noqa: E731
-        with promoting():
-            expected = jax.jvp(push, xs, ts)[1]
-        agree(got, expected, f"second derivative of {use.row.primitive}", 1e-7)
-        return
+    xs, ts = (tuple([values[i] for i in use.moving]) for values in (use.operands, tangents))
+    with promoting():
+        found: list[Any] = jax.jvp(lambda *xs: jax.jvp(at, xs, ts)[1], xs, ts)[1]
+    return found
+
+
+def second_by_differences(use: Use, tangents: Sequence[Any]) -> list[Any]:
     h = 1e-5
-    ends = [use.push([x if s is None else combined(1, x, step, s) for x, s in zip(use.operands, t, strict=True)], t)
+    ends = [use.push([x if t is None else combined(1, x, step, t) for x, t in zip(use.operands, tangents, strict=True)], tangents)
             for step in (h, -h)]
-    slopes = [combined(0.5 / h, a, -0.5 / h, b) for a, b, out in zip(*ends, outs, strict=True) if is_float(out)]
-    agree(got, slopes, f"second derivative of {use.row.primitive}", 1e-5)
+    return [combined(0.5 / h, a, -0.5 / h, b) for a, b in zip(*ends, strict=True) if is_float(a)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- tests
@@ -289,8 +192,14 @@ def test_second_derivatives(case: Case, dtype: str) -> None:
     if case.order < 2:
         return
     use = use_of(case, dtype)
-    if use.moving and use.row.kind != "zero":
+    if not use.moving or use.row.kind == "zero":
+        return
+    try:
         check_second(use)
+    except (AssertionError, NotImplementedError, TypeError, ValueError):
+        if case.oracle is None:
+            raise
+        check_second(use, by_jax=False)
 
 
 def test_selection_by_an_index_of_programs() -> None:
@@ -390,10 +299,10 @@ def test_more_than_a_choice() -> None:
         check_selects(use)
 
 
-@pytest.mark.parametrize("primitive", ["sin", "symmetric_product"])
-def test_second_derivatives_that_are_wrong(primitive: str) -> None:
-    use = example(primitive)
-    check_second(use)
+@pytest.mark.parametrize("by_jax", [True, False])
+def test_second_derivatives_that_are_wrong(by_jax: bool) -> None:
+    use = example("sin")
+    check_second(use, by_jax)
     twice = lying(use.row, second=lambda *args: [2 * s for s in use.row.second(*args)])
     with pytest.raises(AssertionError, match="second derivative"):
-        check_second(use._replace(row=twice))
+        check_second(use._replace(row=twice), by_jax)

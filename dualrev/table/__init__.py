@@ -1,6 +1,6 @@
 """What a row of the table is, the forms in which one is stated, and how rows are found.
 
 The rows themselves are in :mod:`dualrev.rules` and, for operations that hold programs, in :mod:`dualrev.calls`.
-May import: ``_jax``, ``errors``, ``options``, ``linear``, ``programs``.  Start reading at :mod:`dualrev.table.rows`, then
-:mod:`dualrev.table.forms`.
+May import: ``_jax``, ``errors``, ``options``, ``linear``, ``programs``.  Start reading at :mod:`dualrev.table.rows` (what a row
+says), then :mod:`dualrev.table.forms` (how one is stated) and :mod:`dualrev.table.operations` (what one use of an operation keeps).
 """

@@ -6,12 +6,16 @@
 ``linear``          the push is the operation itself; only its adjoint is stated
 ``bilinear``        linear in each of two operands; one adjoint for each
 ``pushforward``     J·v as a program over other primitives (:mod:`dualrev.table.pushforward`)
+``definition``      the operation itself as a program over other primitives (:mod:`dualrev.table.pushforward`)
+``alongside``       output ``i`` is operand ``i``
+``by_kind``         one row for real operands, another for complex ones (and others that choose: :mod:`dualrev.table.choosing`)
 ``call``            operations that hold a program of their own (:mod:`dualrev.calls.call_rows`)
 ==================  ==============================================================================================
 
 Operands of a partial or an adjoint are positional; ``out`` and the primitive's parameters are keyword-only.  A function names
 only what it reads, and a name that begins with ``_`` is a value not read: *the signature is the list of residuals*.  Both
-modes, symbolic zeros, scalars that broadcast and low precision are handled here and never in a row.
+modes, symbolic zeros, scalars that broadcast and low precision are handled here and never in a row.  What a reader asks of a row
+(:class:`~dualrev.table.rows.Row`: kind, linearity) is found from the statement; the cost of the operation is stated beside it.
 """
 
 from __future__ import annotations
