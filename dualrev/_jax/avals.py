@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax._src.core import primal_dtype_to_tangent_dtype as _primal_dtype_to_tangent_dtype  # extended dtypes have their own
 from jax._src.dtypes import float0 as float0  # documented as jax.dtypes.float0; the tangent dtype of integers
+from jax.core import AbstractValue as AbstractValue  # of anything: of an array, a reference, a value that a library defined
 from jax.core import ShapedArray as ShapedArray  # the abstract value of an array
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version__.split(".")[:2])

@@ -9,6 +9,7 @@ from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach cu
 from jax._src.ad_util import Zero as Zero  # a None that a backward function returns; zeros that reach rules of libraries
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
 from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  # carries a user's jax.custom_vjp rule
+from jax._src.linear_util import WrappedFun as WrappedFun  # a function as it reaches a trace, flattened
 from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
 from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Jaxpr as Jaxpr  # to put equations together that belong to a part of a program
+from jax.extend.core import JaxprEqn as JaxprEqn
+from jax.extend.core import Literal as Literal  # an operand that is a number in the program
 from jax.extend.core import Var as Var  # to name the values of a program that is spliced into another
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
 
 from dualrev._jax.primitives import Primitive
 from dualrev._jax.traces import set_current_trace
+
+#: What an equation reads.
+Atom: TypeAlias = Var | Literal
+
+#: A function of arrays, which returns several.
+FlatFunction: TypeAlias = Callable[..., Sequence[jax.Array]]
 
 
 def stage(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax.extend.core import Primitive as Primitive
+
+#: What an equation says besides its operands: each primitive has parameters of its own.
+Params: TypeAlias = dict[str, Any]
 
 
 def primitive(name: str) -> Any:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from jax._src import source_info_util as _source_info_util
+from jax._src.source_info_util import SourceInfo as SourceInfo  # where the program stood when an operation was called
 
 # Frames of the package are not the user's; what stands in dualrev.problems is, and so is a user's own rule.
 for _path in pathlib.Path(__file__).parents[1].iterdir():

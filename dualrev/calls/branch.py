@@ -15,29 +15,31 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.avals import typeof
 from dualrev._jax.calls import cond_p
+from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import is_placed_alike, varying
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, widened
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Unknown, aval_of
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Taped, Unknown, aval_of
 
 
 def _index(index: Any) -> Any:
     return lax.convert_element_type(index, "int32")
 
 
-def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+              params: Params) -> Carried:
     index, operands, moving = primals[0], list(primals[1:]), list(parts[1:])
     structure = mode.flatten(moving)[1]
     pushes = [pushforward_of(branch, structure, splice("cond"), mode) for branch in params["branches"]]
     has_parts = [any(flags) for flags in zip(*[push.active_outs for push in pushes], strict=True)]
 
     def branch_of(push: Pushforward) -> Any:
-        def branch(operands: Sequence[Any], moving: Sequence[Parts]) -> Any:
+        def branch(operands: Sequence[jax.Array], moving: Sequence[Parts]) -> Any:
             outs, found = push(operands, moving)
             return outs, [mode.fill(p, aval_of(x)) if has else None for p, x, has in zip(found, outs, has_parts, strict=True)]
 
@@ -66,7 +68,7 @@ class CondMap(LinearMap):
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         return [any(flags) for flags in zip(*[lin.reached(cotangents) for lin in self.linearizations], strict=True)]
 
-    def _move(self, direction: str, moving: Sequence[Any]) -> Tangents:
+    def _move(self, direction: str, moving: Sequence[Tangent]) -> Tangents:
         mask = tuple([t is not None for t in moving])
         given = [t for t in moving if t is not None]
 
@@ -83,7 +85,7 @@ class CondMap(LinearMap):
             else:
                 targets = list(linearization.out_avals)
 
-            def branch(pools: Any, given: Sequence[Any]) -> list[Any]:
+            def branch(pools: Any, given: Sequence[Any]) -> list[jax.Array]:
                 operands, outs, slots = pools
                 found = {"in": operands, "out": outs, "new": [slots[place] for place in places]}
                 residuals = [found[kind][where] for kind, where in linearization.residual_sources]
@@ -111,10 +113,10 @@ class CondMap(LinearMap):
                     if m and axes - varying(aval):
                         raise errors.devices_differ(what, aval, sorted(axes - varying(aval), key=str))
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         return self._move("push", tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         return self._move("pull", cotangents)
 
 
@@ -127,7 +129,7 @@ jax.tree_util.register_pytree_node(
 
 def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
     """Slots for the new residuals of all branches, and the slots that each branch fills."""
-    slots: list[Any] = []
+    slots: list[jax.Array] = []
     places = []
     for linearization in linearizations:
         taken: set[int] = set()
@@ -145,8 +147,8 @@ def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[Any], tu
     return slots, tuple(places)
 
 
-def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-             is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+             is_linear: bool) -> Taped:
     index, operands = _index(primals[0]), list(primals[1:])
     linearizations = tuple([linearization_of(b, active[1:], is_linear, splice("cond")) for b in params["branches"]])
     moves_out = [any(flags) for flags in zip(*[lin.active_outs for lin in linearizations], strict=True)]
@@ -154,7 +156,7 @@ def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[st
     slots, places = _share_slots(linearizations)
 
     def branch_of(linearization: Linearization, chosen: tuple[int, ...]) -> Any:
-        def branch(known: Sequence[Any]) -> Any:
+        def branch(known: Sequence[jax.Array]) -> Any:
             known_results, new = linearization.evaluate(known)
             filled = dict(zip(chosen, new, strict=True))
             outs = linearization.spread_outs(known_results)

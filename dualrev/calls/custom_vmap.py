@@ -15,14 +15,15 @@ from jax.tree_util import tree_flatten, tree_structure, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, tangent_aval
-from dualrev._jax.jaxprs import jaxpr_as_fun, stage
-from dualrev._jax.primitives import primitive
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
+from dualrev._jax.primitives import Params, primitive
 from dualrev._jax.traces import in_front, is_eager, is_same_for_all
 from dualrev.calls.call_rows import RunRow, own_copy, splice
 from dualrev.calls.staging import cached, pushforward_of
 from dualrev.engines import forward
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Pushed, register
@@ -31,11 +32,11 @@ from dualrev.table.rows import Pushed, register
 class CustomVmapRow(RunRow):
     """A call of a function that has a rule for ``vmap``."""
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
         # Of parts other than tangents the user's rule says nothing: they go through the program.
         return self.jvp(primals, parts, params) if mode.pushes else super().through(mode, primals, parts, params)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         moving = [t for t in tangents if t is not None]
         if is_eager((*primals, *moving)):
             pushed: Pushed = super().through(TANGENTS, primals, tangents, params)
@@ -51,22 +52,22 @@ class CustomVmapRow(RunRow):
         return list(outs[:n_out]), [next(found) if moves else None for moves in moves_out]
 
 
-def _spread(moving: Sequence[Any], active: Sequence[Active]) -> list[Any]:
+def _spread(moving: Sequence[Tangent], active: Sequence[Active]) -> list[jax.Array]:
     values = iter(moving)
     return [next(values) if moves else None for moves in active]
 
 
-def _with_zeros(outs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+def _with_zeros(outs: Sequence[jax.Array], tangents: Sequence[Tangent]) -> list[jax.Array]:
     """Outputs, and then the tangents of all that are differentiable."""
     filled = [zeros.instantiate(t, jax.typeof(x)) for x, t in zip(outs, tangents, strict=True) if is_differentiable(jax.typeof(x))]
     return [*outs, *filled]
 
 
-def _push_of_all(jaxpr: Any, active: tuple[Active, ...]) -> Any:
+def _push_of_all(jaxpr: ClosedJaxpr, active: tuple[Active, ...]) -> Any:
     """The program of outputs and tangents, zeros among them: those of the rule have the same structure whatever moves."""
     push = pushforward_of(jaxpr, active, splice("custom_vmap"))
 
-    def both(*flat: Any) -> list[Any]:
+    def both(*flat: jax.Array) -> list[jax.Array]:
         return _with_zeros(*push(flat[: len(active)], _spread(flat[len(active):], active)))
 
     moving = [tangent_aval(aval) for aval, moves in zip(jaxpr.in_avals, active, strict=True) if moves]
@@ -77,7 +78,7 @@ def _rule_of_push(rule: Callable[..., Any], in_tree: Any, out_tree: Any, active:
                   push: Callable[..., Any]) -> Callable[..., tuple[list[Any], list[bool]]]:
     n = len(active)
 
-    def rule_of_push(axis_size: int, in_batched: Sequence[bool], *flat: Any) -> tuple[list[Any], list[bool]]:
+    def rule_of_push(axis_size: int, in_batched: Sequence[bool], *flat: jax.Array) -> tuple[list[Any], list[bool]]:
         if not any(in_batched[:n]):
             return _mapped(push, axis_size, in_batched, flat)
         moving_batched = [bool(b) for b in _spread(in_batched[n:], active)]
@@ -88,7 +89,7 @@ def _rule_of_push(rule: Callable[..., Any], in_tree: Any, out_tree: Any, active:
                     for t, b, own in zip(_spread(flat[n:], active), batched, moving_batched, strict=True)]
         out_batched: list[bool] = []
 
-        def by_rule(*operands: Any) -> list[Any]:
+        def by_rule(*operands: jax.Array) -> list[jax.Array]:
             out, which = rule(axis_size, list(tree_unflatten(in_tree, batched)), *tree_unflatten(in_tree, operands))
             outs, tree = tree_flatten(out)
             out_batched[:], which_tree = tree_flatten(which)
@@ -104,11 +105,11 @@ def _rule_of_push(rule: Callable[..., Any], in_tree: Any, out_tree: Any, active:
 
 
 def _mapped(push: Callable[..., Any], axis_size: int, in_batched: Sequence[bool],
-            flat: Sequence[Any]) -> tuple[list[Any], list[bool]]:
+            flat: Sequence[jax.Array]) -> tuple[list[Any], list[bool]]:
     """Results of a program under ``vmap``, and which of them differ from member to member."""
     out_batched: list[bool] = []
 
-    def one(*member: Any) -> list[Any]:
+    def one(*member: jax.Array) -> list[jax.Array]:
         results = list(push(*member))
         out_batched[:] = [not is_same_for_all(x) for x in results]
         return results

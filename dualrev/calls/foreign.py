@@ -15,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from dualrev import errors
-from dualrev._jax.avals import abstract_outputs, cotangent_aval, is_differentiable, tangent_aval, typeof
+from dualrev._jax.avals import ShapedArray, abstract_outputs, cotangent_aval, is_differentiable, tangent_aval, typeof
 from dualrev._jax.custom_rules import SymbolicZero, Zero
 from dualrev._jax.libraries import ForeignRules, foreign_rules
+from dualrev._jax.primitives import Params, Primitive
 from dualrev.engines.custom_derivatives import linearize_push
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
-from dualrev.table.rows import Row, Unknown, aval_of, others
+from dualrev.table.rows import Operand, Row, Unknown, aval_of, others
 
 
 class ForeignRow(Row):
@@ -34,19 +36,19 @@ class ForeignRow(Row):
 
     form = "registered"
 
-    def __init__(self, primitive: Any, rules: ForeignRules):
+    def __init__(self, primitive: Primitive, rules: ForeignRules):
         super().__init__(primitive)
         self.rules = rules
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         if not current.get().zero_wins:
             return self.pushed(False, primals, tangents, params)
         # The products inside the rule are those of its tape.
         outs, tape, _ = self.linearize(primals, tuple([t is not None for t in tangents]), params, False)
         return outs, tape.push(*[t for t in tangents if t is not None])
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
         if not is_linear:
             return linearize_push(lambda xs, ts: self.pushed(True, xs, ts, params), primals, active)
         avals = [aval_of(x) for x in primals]
@@ -56,8 +58,8 @@ class ForeignRow(Row):
         fixed = [x for x, moves in zip(primals, active, strict=True) if not moves]
         return [Unknown(aval) for aval in out_avals], ForeignMap(use, fixed), [True] * len(out_avals)
 
-    def pushed(self, may_linearize: bool, primals: Sequence[Any], tangents: Sequence[Any],
-               params: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    def pushed(self, may_linearize: bool, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+               params: Params) -> tuple[list[jax.Array], list[jax.Array]]:
         """Outputs and their tangents by the registered JVP, or by the linearization where that is as good or there is no JVP."""
         given = tuple([_to_rule(t, tangent_aval(typeof(x))) for x, t in zip(primals, tangents, strict=True)])
         jvp, linearization = self.rules.jvp, self.rules.linearization
@@ -79,7 +81,7 @@ class ForeignRow(Row):
         return outs, [self._checked("JVP", "tangent of output", i, t, tangent_aval(aval)) if is_differentiable(aval) else None
                       for i, (aval, t) in enumerate(zip(avals, moved, strict=True))]
 
-    def transposed(self, use: LinearUse, operands: Sequence[Any], cotangents: Tangents) -> list[Any]:
+    def transposed(self, use: LinearUse, operands: Sequence[jax.Array], cotangents: Tangents) -> list[jax.Array]:
         """The cotangents of all operands, by the registered transpose."""
         cts: Any = [_to_rule(ct, cotangent_aval(aval)) for ct, aval in zip(cotangents, use.out_avals, strict=True)]
         cts = cts if self.primitive.multiple_results else cts[0]
@@ -100,7 +102,7 @@ class ForeignRow(Row):
         return [None if a is None else self._checked("transpose", "cotangent of operand", i, ct, a)
                 for i, (ct, a) in enumerate(zip(pulled, linear, strict=True))]
 
-    def _checked(self, rule: str, what: str, i: int, t: Any, aval: Any) -> Any:
+    def _checked(self, rule: str, what: str, i: int, t: Tangent, aval: ShapedArray) -> Any:
         """A tangent or cotangent from a rule, None where it is zero."""
         if t is None or t is Zero or isinstance(t, (Zero, SymbolicZero)):
             return None
@@ -111,7 +113,7 @@ class ForeignRow(Row):
         return t
 
 
-def _to_rule(t: Any, aval: Any) -> Any:
+def _to_rule(t: Tangent, aval: ShapedArray) -> Any:
     """A tangent or cotangent as a registered rule expects it: a jax array, or a symbolic zero with its abstract value."""
     if t is None:
         return Zero(aval)
@@ -124,7 +126,7 @@ class LinearUse:
 
     __slots__ = ("key", "linear", "out_avals", "params", "row")
 
-    def __init__(self, row: ForeignRow, linear: tuple[Any, ...], out_avals: tuple[Any, ...], params: dict[str, Any]):
+    def __init__(self, row: ForeignRow, linear: tuple[Any, ...], out_avals: tuple[ShapedArray, ...], params: Params):
         self.row, self.linear, self.out_avals, self.params = row, linear, out_avals, params
         self.key: Any = (row.primitive, linear, out_avals, tuple(params.items()))
         try:
@@ -147,7 +149,7 @@ class ForeignMap(LinearMap):
 
     __slots__ = ("fixed", "use")
 
-    def __init__(self, use: LinearUse, fixed: Sequence[Any]):
+    def __init__(self, use: LinearUse, fixed: Sequence[jax.Array]):
         self.use = use
         self.fixed = fixed
 
@@ -155,17 +157,17 @@ class ForeignMap(LinearMap):
     def name(self) -> str:  # type: ignore[override]
         return str(self.use.row.primitive)
 
-    def operands(self, moving: Sequence[Any]) -> list[Any]:
+    def operands(self, moving: Sequence[Tangent]) -> list[jax.Array]:
         known, given = iter(self.fixed), iter(moving)
         return [next(known) if aval is None else next(given) for aval in self.use.linear]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         avals = [aval for aval in self.use.linear if aval is not None]
         filled = [zeros.zeros_of(aval) if t is None else t for t, aval in zip(tangents, avals, strict=True)]
         outs = self.use.row.bind(self.operands(filled), self.use.params)
         return tuple([out if is_differentiable(aval) else None for out, aval in zip(outs, self.use.out_avals, strict=True)])
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         nothing = [None] * sum(aval is not None for aval in self.use.linear)
         cts = self.use.row.transposed(self.use, self.operands(nothing), cotangents)
         return tuple([ct for ct, aval in zip(cts, self.use.linear, strict=True) if aval is not None])
@@ -174,7 +176,7 @@ class ForeignMap(LinearMap):
 jax.tree_util.register_pytree_node(ForeignMap, lambda m: ((m.fixed,), m.use), lambda use, fixed: ForeignMap(use, fixed[0]))
 
 
-def row_for(primitive: Any) -> ForeignRow | None:
+def row_for(primitive: Primitive) -> ForeignRow | None:
     """The row of a primitive for which another library registered a derivative, or None."""
     rules = foreign_rules(primitive)
     if rules is None or not any(rules[:4]):

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from jax import lax
 from jax.tree_util import tree_leaves, tree_map, tree_structure, tree_unflatten
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.library_functions import is_custom_root
-from dualrev._jax.primitives import primitive
+from dualrev._jax.primitives import Params, primitive
 from dualrev.engines import custom_derivatives, forward
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.mode import Mode
 from dualrev.table.rows import Expansion, Linearized, Pushed, Row, register
 
 
-def _push_root(root: Any, evaluate: Callable[..., list[Any]], primals: Sequence[Any],
-               tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def _push_root(root: Any, evaluate: Callable[..., list[jax.Array]], primals: Sequence[jax.Array],
+               tangents: Sequence[Tangent]) -> tuple[list[jax.Array], list[jax.Array]]:
     sizes = [len(tree_leaves(avals)) for avals in root.in_avals]
     start = sizes[0] + sizes[1]
     *_, tangent_consts = tree_unflatten(root.in_tree, primals)
@@ -43,27 +45,27 @@ def _push_root(root: Any, evaluate: Callable[..., list[Any]], primals: Sequence[
 class HighRow(Row):
     """An operation among the parameters of the primitive, which expands it."""
 
-    def _expand(self, params: dict[str, Any]) -> Callable[..., Any]:
+    def _expand(self, params: Params) -> Callable[..., Any]:
         return lambda *args: self.primitive.to_lojax(*args, **params)
 
-    def _pushes(self, params: dict[str, Any]) -> Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]] | None:
+    def _pushes(self, params: Params) -> Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]] | None:
         operation = params["_prim"]
         if not is_custom_root(operation):
             return None
         return lambda primals, tangents: _push_root(operation, lambda *args: self.bind(args, params), primals, tangents)
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Any], params: Params) -> Any:
         if self._pushes(params) is None:
             return Expansion(None, self._expand(params))
         return super().through(mode, primals, parts, params)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         push = self._pushes(params)
         if push is None:
             return Expansion(None, self._expand(params))
         return push(primals, tangents)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         push = self._pushes(params)
         if push is None or is_linear:
             return Expansion(None, self._expand(params))

@@ -14,7 +14,7 @@ import jax
 from dualrev import errors
 from dualrev._jax.avals import typeof
 from dualrev._jax.calls import jit_p
-from dualrev._jax.primitives import primitive
+from dualrev._jax.primitives import Params, primitive
 from dualrev._jax.references import discharge
 from dualrev._jax.source_lines import defined_at
 from dualrev.calls import library_functions
@@ -23,23 +23,24 @@ from dualrev.calls.staging import cached, linearization_of, wrapper_of
 from dualrev.engines.custom_derivatives import from_rule
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.rows import Unknown, register
+from dualrev.table.rows import Taped, Unknown, register
 
 
-def runs(name: str, jaxpr_of: Callable[[dict[str, Any]], Any]) -> None:
+def runs(name: str, jaxpr_of: Callable[[Params], Any]) -> None:
     """State that an operation does what the program among its parameters does; nothing where this jax lacks the operation."""
     found = primitive(name)
     if found is not None:
         register(RunRow(found, jaxpr_of, lambda params: splice(name)))
 
 
-def program_of(params: dict[str, Any]) -> Any:
+def program_of(params: Params) -> Any:
     """The program among the parameters, which releases name differently."""
     return params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
 
 
-def without_references(params: dict[str, Any]) -> Any:
+def without_references(params: Params) -> Any:
     """The program of ``run_state``, from the initial values of its references to their final values."""
     jaxpr = params["jaxpr"]
     return cached(jaxpr, "without references", lambda: discharge(jaxpr))
@@ -66,19 +67,19 @@ class LinearCallMap(LinearMap):
 
     name = "linear_call"
 
-    def __init__(self, fixed: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]):
+    def __init__(self, fixed: Sequence[jax.Array], params: Params, active: tuple[Active, ...]):
         self.fixed = fixed
         self.params = params
         self.active = active
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         given = iter(tangents)
         moving = [next(given) if moves else None for moves in self.active]
         avals = self.params["callee"].in_avals[len(self.fixed):]
         filled = [zeros.instantiate(t, aval) for t, aval in zip(moving, avals, strict=True)]
         return tuple(_linear_call.bind(*self.fixed, *filled, **self.params))
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         params = self.params
         n_consts, n_res = params["num_callee_consts"], params["num_res"]
         transpose, consts = params["transpose_thunk"]()
@@ -110,11 +111,11 @@ class SumMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.left, self.right]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         pairs = zip(self.left.push(*tangents[: self.split]), self.right.push(*tangents[self.split:]), strict=True)
         return tuple([zeros.add(x, y) for x, y in pairs])
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         return (*self.left.pull(*cotangents), *self.right.pull(*cotangents))
 
 
@@ -124,15 +125,15 @@ jax.tree_util.register_pytree_node(
 jax.tree_util.register_pytree_node(SumMap, lambda m: ((m.left, m.right), m.split), lambda split, maps: SumMap(*maps, split))
 
 
-def _linear_call_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                         is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _linear_call_reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                         is_linear: bool) -> Taped:
     """The derivative by the residual arguments, in which the function need not be linear, is that of its program."""
     n = params["num_callee_consts"] + params["num_res"]
     out_avals = params["callee"].out_avals
     if is_linear:
         if any(active[:n]):
             raise errors.not_linear(_linear_call)
-        outs: list[Any] = [Unknown(a) for a in out_avals]
+        outs: list[jax.Array] = [Unknown(a) for a in out_avals]
     else:
         outs = list(_linear_call.bind(*primals, **params))
     linear_map: LinearMap = LinearCallMap(list(primals[:n]), params, active[n:])

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -25,9 +26,10 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.avals import common_dtype
 from dualrev._jax.calls import jit_p
-from dualrev._jax.jaxprs import is_literal, jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, is_literal, jaxpr_as_fun, stage
 from dualrev._jax.library_functions import LIBRARY_FUNCTIONS, library_function
 from dualrev._jax.new_primitives import matrix_primitive
+from dualrev._jax.primitives import Params, Primitive
 from dualrev.calls.staging import cached
 from dualrev.rules.linalg.matrices import H, T, cast, diagonal, mm, real, triangular
 from dualrev.table.adjoints import LinearRow
@@ -36,13 +38,13 @@ from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import register, rows
 
 
-def program_of(params: dict[str, Any]) -> Any:
+def program_of(params: Params) -> Any:
     """The program that a ``jit`` call is differentiated as."""
     name = library_function(params) if params["name"] in LIBRARY_FUNCTIONS else None
     return params["jaxpr"] if name is None else _in_place_of(name, params["jaxpr"])
 
 
-def _in_place_of(name: str, jaxpr: Any) -> Any:
+def _in_place_of(name: str, jaxpr: ClosedJaxpr) -> Any:
     replaced = _FUNCTIONS[name]
 
     def make() -> Any:
@@ -55,18 +57,18 @@ def _in_place_of(name: str, jaxpr: Any) -> Any:
 # -------------------------------------------------------------------------------------------------------- batched programs
 
 
-def _works_entry_by_entry(primitive: Any) -> bool:
+def _works_entry_by_entry(primitive: Primitive) -> bool:
     row = rows.get(primitive)
     return primitive is lax.convert_element_type_p or (row is not None and (row.is_diagonal or row.cost == "entrywise"))
 
 
-def batch_axes(jaxpr: Any, operand: int, until: str, core: Callable[[Any], set[int]], batches: int) -> list[int] | None:
+def batch_axes(jaxpr: ClosedJaxpr, operand: int, until: str, core: Callable[[Any], set[int]], batches: int) -> list[int] | None:
     """Which axes of an operand of a program under ``vmap`` are batches, in order: jax has put them where it liked.
 
     The operand is followed, through conversions, transposes and entrywise operations, to the first operation ``until``, whose
     parameters say which axes it works along: ``core(eqn)``.  None where the operand does not arrive.
     """
-    found: list[Any] = []
+    found: list[jax.Array] = []
 
     def follow(body: Any, axes: dict[Any, tuple[int, ...]]) -> list[tuple[int, ...] | None]:
         for eqn in body.eqns:
@@ -95,7 +97,7 @@ def batch_axes(jaxpr: Any, operand: int, until: str, core: Callable[[Any], set[i
     return found[0] if found and len(found[0]) == batches else None
 
 
-def batched_in_front(jaxpr: Any, x: Any, operand: int, until: str, core: Callable[[Any], set[int]], ndim: int) -> Any:
+def batched_in_front(jaxpr: ClosedJaxpr, x: Any, operand: int, until: str, core: Callable[[Any], set[int]], ndim: int) -> Any:
     """An operand with its batches in front."""
     batches = x.ndim - ndim
     if batches == 0:
@@ -149,7 +151,7 @@ square_root_p = matrix_primitive("square_root", lambda A, X: X)
 pushforward(square_root_p, lambda t, _A, _X, *, out: sylvester_p.bind(out, t))
 
 
-def _square_root(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
+def _square_root(jaxpr: ClosedJaxpr, args: Sequence[jax.Array]) -> list[jax.Array]:
     (A,) = args
     (X,) = jaxpr_as_fun(jaxpr)(lax.stop_gradient(A))
     A = batched_in_front(jaxpr, A, 0, "schur", lambda eqn: {eqn.invars[0].aval.ndim - 2, eqn.invars[0].aval.ndim - 1}, 2)
@@ -193,11 +195,11 @@ def _part(x: Any, start: Any, k: int) -> Any:
     return jnp.take_along_axis(x, lax.add(first, lax.broadcasted_iota(np.int32, first.shape, first.ndim - 1)), x.ndim - 1)
 
 
-def _eigh_tridiagonal(jaxpr: Any, args: Sequence[Any]) -> list[Any]:
+def _eigh_tridiagonal(jaxpr: ClosedJaxpr, args: Sequence[jax.Array]) -> list[jax.Array]:
     found = jaxpr_as_fun(jaxpr)(*[lax.stop_gradient(x) for x in args])
     w_found = found[0]
 
-    def reduced(eqn: Any) -> set[int]:
+    def reduced(eqn: JaxprEqn) -> set[int]:
         return {int(axis) for axis in eqn.params["axes"]}
 
     d, e = (batched_in_front(jaxpr, x, i, "reduce_max", reduced, 1) for i, x in enumerate(args[:2]))

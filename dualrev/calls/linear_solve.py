@@ -12,13 +12,15 @@ import jax
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax.primitives import primitive
+from dualrev._jax.avals import ShapedArray
+from dualrev._jax.primitives import Params, primitive
 from dualrev.calls.call_rows import MapRow, own_copy, splice
 from dualrev.calls.staging import linearization_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.rows import Unknown, aval_of, register
+from dualrev.table.rows import Taped, Unknown, aval_of, register
 
 linear_solve_p = primitive("custom_linear_solve")
 
@@ -34,7 +36,7 @@ class SolutionMap(LinearMap):
 
     name = "custom_linear_solve"
 
-    def __init__(self, consts: Sequence[Any], operator: LinearMap | None, problem: Problem):
+    def __init__(self, consts: Sequence[jax.Array], operator: LinearMap | None, problem: Problem):
         self.consts = consts
         self.operator = operator
         self.problem = problem
@@ -42,7 +44,7 @@ class SolutionMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [] if self.operator is None else [self.operator]
 
-    def solve(self, rhs: Sequence[Any], transposed: bool) -> list[Any]:
+    def solve(self, rhs: Sequence[Tangent], transposed: bool) -> list[jax.Array]:
         """The solution for this right-hand side, in which None is zero."""
         lengths, jaxprs = self.problem.lengths, self.problem.jaxprs
         values = iter(self.consts)
@@ -55,7 +57,7 @@ class SolutionMap(LinearMap):
         consts = [x for group in groups for x in group]
         return list(linear_solve_p.bind(*consts, *full, const_lengths=lengths, jaxprs=jaxprs))[: len(full)]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         t_operator, rhs = self.problem.split(tangents)
         if self.operator is not None and any(t is not None for t in t_operator):
             moved = self.operator.push(*t_operator)
@@ -63,9 +65,9 @@ class SolutionMap(LinearMap):
         aux = (None,) * self.problem.n_aux
         return (*self.solve(rhs, transposed=False), *aux) if any(t is not None for t in rhs) else (None,) * len(rhs) + aux
 
-    def pull(self, *cotangents: Any) -> Tangents:
-        cts: Sequence[Any] = cotangents[: len(self.problem.avals)]
-        ct_operator: Sequence[Any] = [None] * self.problem.n_operator
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        cts: Sequence[Tangent] = cotangents[: len(self.problem.avals)]
+        ct_operator: Sequence[Tangent] = [None] * self.problem.n_operator
         if any(ct is not None for ct in cts):
             cts = self.solve(cts, transposed=True)
             if self.operator is not None:
@@ -76,7 +78,7 @@ class SolutionMap(LinearMap):
 class Problem:
     """What is static about a linear solve: its programs, the type of ``b``, and which operands move."""
 
-    def __init__(self, params: dict[str, Any], avals: Sequence[Any], active: Sequence[Active]):
+    def __init__(self, params: Params, avals: Sequence[ShapedArray], active: Sequence[Active]):
         self.lengths = params["const_lengths"]
         # A map may be kept for as long as the original programs live, so it holds copies.
         self.jaxprs = type(params["jaxprs"])(*[None if j is None else own_copy(j) for j in params["jaxprs"]])
@@ -85,14 +87,14 @@ class Problem:
         self.n_aux = len(self.jaxprs.solve.out_avals) - len(self.avals)
         self.n_operator = sum(self.active[: self.lengths.matvec])
 
-    def split(self, moving: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def split(self, moving: Sequence[Tangent]) -> tuple[list[jax.Array], list[jax.Array]]:
         """From values for what moves: those for the operator, and one for each part of ``b``."""
         given = iter(moving)
         spread = [next(given) if moves else None for moves in self.active]
         in_operator = [t for t, moves in zip(spread[: self.lengths.matvec], self.active, strict=False) if moves]
         return in_operator, spread[len(spread) - len(self.avals):]
 
-    def join(self, in_operator: Sequence[Any], in_b: Sequence[Any]) -> tuple[Any, ...]:
+    def join(self, in_operator: Sequence[Tangent], in_b: Sequence[Tangent]) -> tuple[Any, ...]:
         """Undo :meth:`split`."""
         n_rest = len(self.active) - self.lengths.matvec - len(self.avals)
         values = iter(in_operator)
@@ -113,8 +115,8 @@ jax.tree_util.register_pytree_node(SolutionMap, lambda m: ((m.consts, m.operator
                                    lambda problem, children: SolutionMap(*children, problem))
 
 
-def _solve_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _solve_reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                   is_linear: bool) -> Taped:
     lengths, jaxprs = params["const_lengths"], params["jaxprs"]
     n = sum(lengths)
     problem = Problem(params, [aval_of(x) for x in primals[n:]], active)
@@ -122,7 +124,7 @@ def _solve_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: d
     if is_linear:
         if any(active[:n]):
             raise errors.not_linear(linear_solve_p)
-        outs: list[Any] = [Unknown(a) for a in jaxprs.solve.out_avals]
+        outs: list[jax.Array] = [Unknown(a) for a in jaxprs.solve.out_avals]
         return outs, SolutionMap(list(primals[:n]), None, problem), [True] * len(outs)
     outs = list(linear_solve_p.bind(*primals, **params))
     operator = None

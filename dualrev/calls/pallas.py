@@ -11,15 +11,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable, is_reference, tangent_aval, typeof
-from dualrev._jax.jaxprs import jaxpr_as_fun, open_and_closed, stage
-from dualrev._jax.primitives import kernel_primitives
+from dualrev._jax.avals import ShapedArray, is_differentiable, is_reference, tangent_aval, typeof
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, open_and_closed, stage
+from dualrev._jax.primitives import Params, Primitive, kernel_primitives
 from dualrev.calls.staging import cached
 from dualrev.engines import forward
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent
 from dualrev.rules.state import ReferenceRow
 from dualrev.table.forms import RefusingRow
 from dualrev.table.rows import register
@@ -47,7 +49,7 @@ class KernelRow(RefusingRow):
         return errors.no_derivative(self.primitive, f"A kernel's derivative is not found for a kernel {what}.",
                                     f"State the derivative of the function that calls the kernel with {_RULE}.")
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         grid, out_avals = params["grid_mapping"], list(params["out_avals"])
         if params["mesh"] is not None:
             raise self.unsupported("over a mesh")
@@ -89,7 +91,7 @@ class KernelRow(RefusingRow):
         moved = iter(results[n_out:])
         return results[:n_out], [next(moved) if moves else None for moves in on_outs]
 
-    def pushed(self, kernel: Any, grid: Any, *groups: tuple[bool, ...]) -> Any:
+    def pushed(self, kernel: ClosedJaxpr, grid: Any, *groups: tuple[bool, ...]) -> Any:
         """The kernel of primals and tangents: within each group of references, those of primals and then those of tangents."""
         avals = iter(kernel.in_avals)
         given: list[Any] = []
@@ -97,9 +99,9 @@ class KernelRow(RefusingRow):
             refs = [next(avals) for _ in flags]
             given += [*refs, *[a.to_tangent_aval() for a, moves in zip(refs, flags, strict=True) if moves]]
 
-        def push(*refs: Any) -> list[Any]:
+        def push(*refs: jax.Array) -> list[jax.Array]:
             primals: list[Any] = []
-            tangents: list[Any] = []
+            tangents: list[Tangent] = []
             values = iter(refs)
             for flags in groups:
                 primals += [next(values) for _ in flags]
@@ -114,7 +116,7 @@ class KernelRow(RefusingRow):
         return open_and_closed(staged)[0]
 
 
-def _has_tangent(aval: Any) -> bool:
+def _has_tangent(aval: ShapedArray) -> bool:
     """Whether scratch memory holds numbers, as opposed to indices or semaphores."""
     return jnp.issubdtype(aval.dtype, jnp.inexact)
 
@@ -129,11 +131,11 @@ class MaskedRow(ReferenceRow):
 
     form = "a kernel"
 
-    def __init__(self, primitive: Any, place: int):
+    def __init__(self, primitive: Primitive, place: int):
         super().__init__(primitive)
         self.place = place
 
-    def value_of(self, params: dict[str, Any]) -> int | None:
+    def value_of(self, params: Params) -> int | None:
         counts = [part.num_leaves for part in params["args_tree"].children()]
         return sum(counts[: self.place]) if counts[self.place] else None
 

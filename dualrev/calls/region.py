@@ -16,10 +16,11 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev._jax.avals import tangent_aval, typeof
+from dualrev._jax.avals import ShapedArray, tangent_aval, typeof
 from dualrev._jax.custom_rules import SymbolicZero
-from dualrev._jax.jaxprs import jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
 from dualrev._jax.new_primitives import program_primitive
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import own_copy, splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
@@ -27,10 +28,10 @@ from dualrev.engines.sweeps import dense_of
 from dualrev.linear.basis import matrix, push_all, unit_tangents
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.linear.zeros import instantiate
+from dualrev.linear.zeros import Tangent, instantiate
 from dualrev.options.settings import Active
 from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Row, aval_of, register
+from dualrev.table.rows import Operand, Row, Taped, aval_of, register
 
 Axes = tuple[tuple[int | None, ...], ...]
 
@@ -42,17 +43,17 @@ def over(fun: Callable[..., Any], axes: Axes) -> Callable[..., Any]:
     return fun
 
 
-def _run(*args: Any, jaxpr: Any, axes: Axes, mode: str) -> list[Any]:
+def _run(*args: jax.Array, jaxpr: ClosedJaxpr, axes: Axes, mode: str) -> list[jax.Array]:
     if is_eager(args):
         return cached(jaxpr, ("run", axes), lambda: jax.jit(over(jaxpr_as_fun(own_copy(jaxpr)), axes)))(*args)
     return over(jaxpr_as_fun(jaxpr), axes)(*args)
 
 
-def _batched(in_axes: tuple[int | None, ...] | None, *, jaxpr: Any, axes: Axes, mode: str) -> dict[str, Any]:
+def _batched(in_axes: tuple[int | None, ...] | None, *, jaxpr: ClosedJaxpr, axes: Axes, mode: str) -> Params:
     return dict(jaxpr=jaxpr, axes=() if in_axes is None else (*axes, in_axes), mode=mode)
 
 
-def _rule(params: dict[str, Any], *flat: Any) -> list[Any]:
+def _rule(params: Params, *flat: jax.Array) -> list[jax.Array]:
     primals, tangents = flat[: len(flat) // 2], flat[len(flat) // 2:]
     active = tuple([type(t) is not SymbolicZero for t in tangents])
     outs, linear_map, _ = linearize_by_matrix(primals, active, params)
@@ -66,14 +67,14 @@ region_p = program_primitive("region", _run, _batched, _rule)
 class Matrix:
     """The program that evaluates a region of one example and forms its Jacobian."""
 
-    def __init__(self, jaxpr: Any, active: tuple[Active, ...], mode: str):
+    def __init__(self, jaxpr: ClosedJaxpr, active: tuple[Active, ...], mode: str):
         self.active_outs: Sequence[bool] = ()
         in_avals = _only([tangent_aval(a) for a in jaxpr.in_avals], active)
 
-        def by_pushes(*flat: Any) -> list[Any]:
+        def by_pushes(*flat: jax.Array) -> list[jax.Array]:
             push = pushforward_of(jaxpr, active, splice("region"))
 
-            def push_moving(tangents: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+            def push_moving(tangents: Sequence[Tangent]) -> tuple[Sequence[Any], Sequence[Any]]:
                 given = iter(tangents)
                 return push(flat, [next(given) if moves else None for moves in active])
 
@@ -81,12 +82,12 @@ class Matrix:
             self.active_outs = push.active_outs
             return self._results(outs, matrix(_only(moved, self.active_outs), in_avals))
 
-        def by_pulls(*flat: Any) -> list[Any]:
+        def by_pulls(*flat: jax.Array) -> list[jax.Array]:
             outs, tape, self.active_outs = linearization_of(jaxpr, active, False, splice("region"))(flat)
             out_avals = _only([tangent_aval(a) for a in jaxpr.out_avals], self.active_outs)
             return self._results(outs, dense_of(_Transposed(tape, self), out_avals, in_avals))
 
-        def evaluate(*flat: Any) -> list[Any]:
+        def evaluate(*flat: jax.Array) -> list[jax.Array]:
             if any(a.size for a in in_avals):
                 return (by_pushes if mode == "forward" else by_pulls)(*flat)
             outs = jaxpr_as_fun(jaxpr)(*flat)
@@ -96,11 +97,11 @@ class Matrix:
         self.n_out = len(jaxpr.out_avals)
         self.jaxpr = stage(evaluate, jaxpr.in_avals)
 
-    def _results(self, outs: Sequence[Any], dense: DenseMap) -> list[Any]:
+    def _results(self, outs: Sequence[jax.Array], dense: DenseMap) -> list[jax.Array]:
         leaves, self.tree = jax.tree_util.tree_flatten(dense)
         return [*outs, *leaves]
 
-    def full_outs(self, moved: Sequence[Any]) -> Tangents:
+    def full_outs(self, moved: Sequence[Tangent]) -> Tangents:
         """One for each output of what there is for those that move."""
         given = iter(moved)
         return tuple([next(given) if moves else None for moves in self.active_outs])
@@ -112,10 +113,10 @@ class _Transposed(LinearMap):
     def __init__(self, linear_map: LinearMap, matrix: Matrix):
         self.linear_map, self.matrix = linear_map, matrix
 
-    def push(self, *cotangents: Any) -> Tangents:
+    def push(self, *cotangents: Tangent) -> Tangents:
         return self.linear_map.pull(*self.matrix.full_outs(cotangents))
 
-    def pull(self, *tangents: Any) -> Tangents:
+    def pull(self, *tangents: Tangent) -> Tangents:
         return tuple(_only(self.linear_map.push(*tangents), self.matrix.active_outs))
 
 
@@ -126,23 +127,23 @@ class MatrixMap(LinearMap):
 
     name = "region"
 
-    def __init__(self, blocks: Sequence[Any], matrix: Matrix, mode: str, axes: Axes, in_avals: Sequence[Any], out_avals: Sequence[Any]):
+    def __init__(self, blocks: Sequence[Any], matrix: Matrix, mode: str, axes: Axes, in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray]):
         self.blocks = blocks
         self.matrix = matrix
         self.mode = mode
         self.axes = axes  # those of the inputs that move
         self.in_avals, self.out_avals = tuple(in_avals), tuple(out_avals)
 
-    def push(self, *tangents: Any) -> Tangents:
-        def push(blocks: Sequence[Any], *ts: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
+        def push(blocks: Sequence[Any], *ts: Tangent) -> Tangents:
             dense = jax.tree_util.tree_unflatten(self.matrix.tree, blocks)
             return self.matrix.full_outs(dense.push(*ts) if self.mode == "forward" else dense.pull(*ts))
 
         given = [instantiate(t, aval) for t, aval in zip(tangents, self.in_avals, strict=True)]
         return over(push, tuple([(0, *in_axes) for in_axes in self.axes]))(self.blocks, *given)
 
-    def pull(self, *cotangents: Any) -> Tangents:
-        def pull(blocks: Sequence[Any], *cts: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        def pull(blocks: Sequence[Any], *cts: Tangent) -> Tangents:
             dense = jax.tree_util.tree_unflatten(self.matrix.tree, blocks)
             return dense.pull(*cts) if self.mode == "forward" else dense.push(*cts)
 
@@ -162,7 +163,7 @@ jax.tree_util.register_pytree_node(
 def _summed(pull: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
     """The pull of all examples from that of one: what all of them share receives the sum of its cotangents."""
 
-    def summed(*args: Any) -> Tangents:
+    def summed(*args: jax.Array) -> Tangents:
         cts = jax.vmap(pull, out_axes=tuple([axis or 0 for axis in in_axes]))(*args)
         return tuple([ct if axis is not None else _sum(ct) for ct, axis in zip(cts, in_axes, strict=True)])
 
@@ -173,8 +174,8 @@ def _sum(x: Any) -> Any:
     return lax.reduce_sum(x, (0,))
 
 
-def linearize_by_matrix(primals: Sequence[Any], active: tuple[Active, ...],
-                        params: dict[str, Any]) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+def linearize_by_matrix(primals: Sequence[jax.Array], active: tuple[Active, ...],
+                        params: Params) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
     jaxpr, axes, mode = params["jaxpr"], params["axes"], params["mode"]
     matrix = cached(jaxpr, ("matrix", active, mode), lambda: Matrix(own_copy(jaxpr), active, mode))
     results = region_p.bind(*primals, jaxpr=matrix.jaxpr, axes=axes, mode=mode)
@@ -189,13 +190,13 @@ class RegionRow(Row):
 
     kind = "call"
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
         if mode.pushes:
             return self.jvp(primals, parts, params)
         jaxpr = whole(params, [aval_of(x) for x in primals])
         return pushforward_of(jaxpr, mode.flatten(parts)[1], splice("region"), mode)(primals, parts)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         active = tuple([t is not None for t in tangents])
         moving = _only(tangents, active)
         if params["mode"] == "reverse":
@@ -208,8 +209,8 @@ class RegionRow(Row):
         found = iter(results[push.n_out:])
         return results[: push.n_out], [next(found) if moves else None for moves in push.active_outs]
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         active = tuple([bool(moves) for moves in active])
         if params["mode"] == "forward" and not is_linear:
             return linearize_by_matrix(primals, active, params)
@@ -217,7 +218,7 @@ class RegionRow(Row):
         return linearization_of(jaxpr, active, is_linear, splice("region"))(primals)
 
 
-def whole(params: dict[str, Any], avals: Sequence[Any]) -> Any:
+def whole(params: Params, avals: Sequence[ShapedArray]) -> Any:
     """The program of a region, of all examples."""
     jaxpr, axes = params["jaxpr"], params["axes"]
     if not axes:
@@ -225,7 +226,7 @@ def whole(params: dict[str, Any], avals: Sequence[Any]) -> Any:
     return cached(jaxpr, ("whole", axes, tuple(avals)), lambda: stage(over(jaxpr_as_fun(own_copy(jaxpr)), axes), avals))
 
 
-def _only(values: Sequence[Any], flags: Sequence[Active]) -> list[Any]:
+def _only(values: Sequence[jax.Array], flags: Sequence[Active]) -> list[jax.Array]:
     return [x for x, flag in zip(values, flags, strict=True) if flag]
 
 

@@ -18,16 +18,19 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.calls import cond_p, scan_p
 from dualrev._jax.checkpoints import lasting_effects, policy_saves, remat_p
-from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.primitives import Params
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
 from dualrev.calls.staging import Linearization, Program, cached, linearization_of, pushforward_of
 from dualrev.linear.maps import LinearMap
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
-from dualrev.table.mode import Mode, Parts
+from dualrev.table.mode import Carried, Mode, Parts
 from dualrev.table.recomputation import MinCut, Scheduled
+from dualrev.table.rows import Taped
 
 
 def choice_of(policy: Any, n_out: int) -> Choice:
@@ -41,12 +44,12 @@ def choice_of(policy: Any, n_out: int) -> Choice:
     return chosen_by(lambda eqn: policy_saves(policy, eqn) or has_say_within(policy, eqn))
 
 
-def has_say_within(policy: Any, eqn: Any) -> bool:
+def has_say_within(policy: Any, eqn: JaxprEqn) -> bool:
     """Whether an equation is a loop or a branch in which a policy stores anything."""
     return policy is not None and eqn.primitive in (scan_p, cond_p) and any(policy_saves(policy, e) for e in held_eqns(eqn))
 
 
-def within(jaxpr: Any, policy: Any) -> Any | None:
+def within(jaxpr: ClosedJaxpr, policy: Any) -> Any | None:
     """A closed jaxpr with the policy in the bodies of its loops and branches, or None where it has no say there."""
     if not any(has_say_within(policy, eqn) for eqn in eqns_within(jaxpr)):
         return None
@@ -75,7 +78,7 @@ class Plan:
     ``prevent_cse``: whether what is evaluated again is tied to what is moved, for each operand.
     """
 
-    def __init__(self, jaxpr: Any, active: tuple[Active, ...], policy: Any, prevent_cse: bool | tuple[bool, ...]):
+    def __init__(self, jaxpr: ClosedJaxpr, active: tuple[Active, ...], policy: Any, prevent_cse: bool | tuple[bool, ...]):
         self.linearization: Linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
         program = self.linearization.program.jaxpr
         graph = graph_of(program)
@@ -94,13 +97,13 @@ class Plan:
                       for direction in ("push", "pull")}
         self.compiled: dict[str, Callable[..., Any]] = {}
 
-    def evaluate(self, primals: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def evaluate(self, primals: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
         """``(outs, what is held)``."""
         results = list(self.first(*primals))
         pools = {"in": primals, "out": results, "saved": results[self.n_out:]}
         return results[: self.n_out], [pools[kind][i] for kind, i in self.parts.held]
 
-    def move(self, direction: str, held: Sequence[Any], moving: Sequence[Any]) -> tuple[Any, ...]:
+    def move(self, direction: str, held: Sequence[jax.Array], moving: Sequence[Tangent]) -> tuple[Any, ...]:
         """A push or a pull; of concrete values in one program, so that what is evaluated again need not be stored meanwhile."""
         if is_eager([*held, *(t for t in moving if t is not None)]):
             if direction not in self.compiled:
@@ -108,7 +111,7 @@ class Plan:
             return self.compiled[direction](list(held), tuple(moving))
         return self.moves[direction](list(held), tuple(moving))
 
-    def _move(self, direction: str, held: Sequence[Any], moving: Sequence[Any]) -> tuple[Any, ...]:
+    def _move(self, direction: str, held: Sequence[jax.Array], moving: Sequence[Tangent]) -> tuple[Any, ...]:
         read = [held[i] for i in self.parts.reads]
         if any(self.tied) and self.again.jaxpr.jaxpr.eqns:
             # Tied to what moves, so that the evaluation is neither shared with the first nor moved before it.
@@ -117,11 +120,11 @@ class Plan:
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
         return self.linearization.move(direction, self._residuals(held, read), tuple(moving))
 
-    def _residuals(self, held: Sequence[Any], read: Sequence[Any]) -> list[Any]:
+    def _residuals(self, held: Sequence[jax.Array], read: Sequence[jax.Array]) -> list[jax.Array]:
         pools_of = {"held": held, "again": self.again(read)}
         return [pools_of[kind][i] for kind, i in self.parts.where]
 
-    def residuals(self, held: Sequence[Any]) -> list[Any]:
+    def residuals(self, held: Sequence[jax.Array]) -> list[jax.Array]:
         """All residuals of the tape, from what is held."""
         return self._residuals(held, [held[i] for i in self.parts.reads])
 
@@ -133,7 +136,7 @@ class RematMap(LinearMap):
 
     name = "checkpoint"
 
-    def __init__(self, held: Sequence[Any], plan: Plan):
+    def __init__(self, held: Sequence[jax.Array], plan: Plan):
         self.held = held
         self.plan = plan
 
@@ -150,10 +153,10 @@ class RematMap(LinearMap):
     def unstaged(self) -> Any:
         return self.plan.linearization.tape(self.plan.residuals(self.held))
 
-    def push(self, *tangents: Any) -> tuple[Any, ...]:
+    def push(self, *tangents: Tangent) -> tuple[Any, ...]:
         return self.plan.move("push", self.held, tangents)
 
-    def pull(self, *cotangents: Any) -> tuple[Any, ...]:
+    def pull(self, *cotangents: Tangent) -> tuple[Any, ...]:
         return self.plan.move("pull", self.held, cotangents)
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
@@ -163,22 +166,22 @@ class RematMap(LinearMap):
 jax.tree_util.register_pytree_node(RematMap, lambda m: ((m.held,), m.plan), lambda plan, held: RematMap(held[0], plan))
 
 
-def _remat_evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-                    params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+def _remat_evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+                    params: Params) -> Carried:
     push = pushforward_of(own_copy(params["jaxpr"]), mode.flatten(parts)[1], splice("checkpoint"), mode)
     prevent_cse = params["prevent_cse"]
     if isinstance(prevent_cse, tuple):
         prevent_cse = (prevent_cse, True)
 
-    def both(primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
+    def both(primals: Sequence[jax.Array], parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
         return push(primals, parts)
 
     again = jax.checkpoint(both, prevent_cse=prevent_cse, policy=params["policy"])
     return again(tuple(primals), tuple(parts))
 
 
-def _remat_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _remat_reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                   is_linear: bool) -> Taped:
     policy, prevent_cse = params["policy"], params["prevent_cse"]
     if isinstance(policy, Scheduled):
         inner = dict(params, policy=policy.policy)

@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 from dualrev import errors
 from dualrev._jax.avals import cotangent_aval, tangent_aval, typeof
 from dualrev._jax.jaxprs import jaxpr_out_avals, stage
-from dualrev._jax.primitives import primitive
+from dualrev._jax.primitives import Params, primitive
 from dualrev._jax.shard_maps import bind_shard_map, rebind_shard_map
 from dualrev._jax.sharding import spmd_axis_names, vary_as
 from dualrev._jax.traces import Tracer
@@ -33,16 +33,17 @@ from dualrev.engines import reverse
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.forms import alongside, linear
 from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Pushed, Row, Unknown, aval_of, register, zero
+from dualrev.table.rows import Pushed, Row, Taped, Unknown, aval_of, register, zero
 
 #: What all the shard_maps made from one have in common.
 SETTINGS = ("mesh", "check_vma", "newly_manual_axes")
 
 
-def _only(values: Sequence[Any], flags: Sequence[Active]) -> list[Any]:
+def _only(values: Sequence[jax.Array], flags: Sequence[Active]) -> list[jax.Array]:
     return [x for x, flag in zip(values, flags, strict=True) if flag]
 
 
@@ -54,13 +55,13 @@ def _axes_of(spec: Any) -> set[Any]:
     return names
 
 
-def _manual_axes(settings: dict[str, Any]) -> tuple[Any, ...]:
+def _manual_axes(settings: Params) -> tuple[Any, ...]:
     """The mesh axes that a ``shard_map`` splits, in the order of the mesh."""
     taken = spmd_axis_names()
     return tuple(name for name in settings["mesh"].axis_names if name in settings["newly_manual_axes"] and name not in taken)
 
 
-def _copies(spec: Any, settings: dict[str, Any]) -> tuple[Any, ...]:
+def _copies(spec: Any, settings: Params) -> tuple[Any, ...]:
     """The axes over which values of a spec are replicated, where types do not keep track of it."""
     if settings["check_vma"]:
         return ()
@@ -68,7 +69,7 @@ def _copies(spec: Any, settings: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(name for name in _manual_axes(settings) if name not in named)
 
 
-def _residual_spec(x: Any, settings: dict[str, Any]) -> Any:
+def _residual_spec(x: Any, settings: Params) -> Any:
     """The spec of a residual with its new leading axis."""
     if not settings["check_vma"]:
         return PartitionSpec(_manual_axes(settings))
@@ -84,7 +85,7 @@ class ShardMap(LinearMap):
 
     name = "shard_map"
 
-    def __init__(self, residuals: Sequence[Any], linearization: Linearization | Unstaged, layout: tuple[Any, ...]):
+    def __init__(self, residuals: Sequence[jax.Array], linearization: Linearization | Unstaged, layout: tuple[Any, ...]):
         self.residuals = residuals
         self.linearization = linearization
         self.layout = layout  # (specs of residuals, specs of active operands, specs of results, settings)
@@ -92,14 +93,14 @@ class ShardMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.linearization.example()]
 
-    def _move(self, direction: str, moving: Sequence[Any], specs: Sequence[Any], result_specs: Sequence[Any],
+    def _move(self, direction: str, moving: Sequence[Tangent], specs: Sequence[Any], result_specs: Sequence[Any],
               finish: Callable[[Any, int], Any]) -> Tangents:
         residual_specs, _, _, settings = self.layout
         n = len(self.residuals)
         present = [t is not None for t in moving]
         which: list[bool] = []
 
-        def program(*args: Any) -> tuple[list[Any], list[Any]]:
+        def program(*args: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
             residuals = [lax.squeeze(x, (0,)) if kind == "new" else x
                          for x, (kind, _) in zip(args[:n], self.linearization.residual_sources, strict=True)]
             values = iter(args[n:])
@@ -112,23 +113,23 @@ class ShardMap(LinearMap):
                                       [*residual_specs, *_only(specs, present)], dict(settings)))
         return tuple([next(results) if moves else None for moves in which])
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         _, in_specs, out_specs, _ = self.layout
         avals = [tangent_aval(a) for a in self.linearization.out_avals]
         return self._move("push", tangents, in_specs, out_specs, lambda t, i: vary_as(t, avals[i]))
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         _, in_specs, out_specs, settings_ = self.layout
         settings = dict(settings_)
         lin = self.linearization
         avals = [cotangent_aval(a) for a, moves in zip(lin.in_avals, lin.active, strict=True) if moves]
         in_specs, out_specs = [spec.to_ct_spec() for spec in in_specs], [spec.to_ct_spec() for spec in out_specs]
 
-        def share(ct: Any, spec: Any) -> Any:
+        def share(ct: Tangent, spec: Any) -> Any:
             n = math.prod(settings["mesh"].shape[name] for name in _copies(spec, settings))
             return ct if ct is None or n == 1 else lax.div(ct, lax.full_like(ct, n))
 
-        def collect(ct: Any, i: int) -> Any:
+        def collect(ct: Tangent, i: int) -> Any:
             copies = _copies(in_specs[i], settings)
             return lax.psum(ct, copies) if copies else vary_as(ct, avals[i])
 
@@ -148,11 +149,11 @@ class Unstaged:
         self.run = run
         self.active = active
 
-    def __call__(self, *args: Any) -> Sequence[Any]:
+    def __call__(self, *args: jax.Array) -> Sequence[Any]:
         outs, self.out_specs = self.run(*args)
         return outs
 
-    def evaluate(self, args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def evaluate(self, args: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
         outs, tape = reverse.linearize(self, args, self.active)
         leaves, self.treedef = jax.tree_util.tree_flatten(tape)
         self.constants = [None if isinstance(x, Tracer) else x for x in leaves]
@@ -163,14 +164,14 @@ class Unstaged:
         self.known_outs = [True] * len(outs)
         return outs, new
 
-    def tape(self, residuals: Sequence[Any]) -> Any:
+    def tape(self, residuals: Sequence[jax.Array]) -> Any:
         values = iter(residuals)
         return jax.tree_util.tree_unflatten(self.treedef, [next(values, None) if x is None else x for x in self.constants])
 
     def example(self) -> Any:
         return self.tape(())
 
-    def move(self, direction: str, residuals: Sequence[Any], moving: Sequence[Any]) -> Tangents:
+    def move(self, direction: str, residuals: Sequence[jax.Array], moving: Sequence[Tangent]) -> Tangents:
         return getattr(self.tape(residuals), direction)(*moving)
 
 
@@ -179,13 +180,13 @@ class ShardMapRow(Row):
 
     kind = "call"
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
         leaves, structure = mode.flatten(parts)
         structure_out: list[Any] = []
         n, in_specs = len(primals), params["in_specs"]
         specs = [spec for p, own in zip(parts, in_specs, strict=True) for spec in mode.specs(own, p)]
 
-        def program(*args: Any) -> tuple[list[Any], list[Any]]:
+        def program(*args: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
             shards = mode.unflatten(structure, args[n:])
             if "run" in params:
                 fun = Unstaged(params["run"], tuple([p is not None for p in parts]))
@@ -206,19 +207,19 @@ class ShardMapRow(Row):
         n_out, structure = structure_out
         return results[:n_out], mode.unflatten(structure, results[n_out:])
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         if is_linear and "run" in params:
             raise errors.not_linear(self.primitive)
         in_specs = params["in_specs"]
         known = [type(x) is not Unknown for x in primals]
         made: list[Any] = []
 
-        def program(*args: Any) -> tuple[list[Any], list[Any]]:
+        def program(*args: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
             linearization: Any
             if "run" in params:
                 linearization = Unstaged(params["run"], active)
@@ -233,7 +234,7 @@ class ShardMapRow(Row):
         results = bind_shard_map(program, _only(primals, known), _only(in_specs, known), params)
         linearization, out_specs, new_specs = made
         n_known = sum(linearization.known_outs)
-        outs: list[Any] = results[:n_known]
+        outs: list[jax.Array] = results[:n_known]
         if is_linear:
             staged = stage(lambda *args: rebind_shard_map(params, args), [aval_of(x) for x in primals])
             values, avals = iter(outs), jaxpr_out_avals(staged)
@@ -253,17 +254,17 @@ register(ShardMapRow(primitive("shard_map")))
 # What moves is placed as the operand is.  Where the place is part of a type, a cotangent goes back to where the operand came from.
 
 
-def unreshard(ct: Any, x: Any, *, concrete_mesh: Any) -> Any:
+def unreshard(ct: Tangent, x: Any, *, concrete_mesh: Any) -> Any:
     sharding = cotangent_aval(x).sharding
     with jax.sharding.use_abstract_mesh(sharding.mesh):
         return reshard.bind(ct, dst_sharding=sharding, concrete_mesh=concrete_mesh)
 
 
-def back_to_memory(operands: Sequence[Any], _: Sequence[int], back: bool, *, memory_space: Any) -> dict[str, Any]:
+def back_to_memory(operands: Sequence[jax.Array], _: Sequence[int], back: bool, *, memory_space: Any) -> Params:
     return dict(memory_space=operands[0].memory_space if back else memory_space)
 
 
-def back_to_layout(operands: Sequence[Any], _: Sequence[int], back: bool, *, dst_layout: Any) -> dict[str, Any]:
+def back_to_layout(operands: Sequence[jax.Array], _: Sequence[int], back: bool, *, dst_layout: Any) -> Params:
     return dict(dst_layout=operands[0].layout if back else dst_layout)
 
 

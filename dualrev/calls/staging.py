@@ -17,16 +17,18 @@ from typing import Any
 import jax
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable, tangent_aval
+from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
 from dualrev._jax.calls import bind_jit, has_explicit_layout, inlined, is_inlined
 from dualrev._jax.invalid_values import INVALID_VALUE
-from dualrev._jax.jaxprs import jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.primitives import Params
 from dualrev._jax.source_lines import line_of, user_frame
 from dualrev._jax.traces import Tracer, is_batching, is_eager
 from dualrev.engines import reverse
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import DEFAULT, Active, current
 from dualrev.programs.jaxprs import check_operands, first_invalid, replayer, runner
 from dualrev.table.mode import Mode, Parts
@@ -41,7 +43,7 @@ class Wrapper:
 
     __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent")
 
-    def __init__(self, name: str, like: dict[str, Any] | None):
+    def __init__(self, name: str, like: Params | None):
         self.name = name
         self.like = like
         self.key = (name, None if like is None else tuple(like.items()))
@@ -53,7 +55,7 @@ class Wrapper:
         #: Whether on concrete values a plain ``jax.jit`` does the same.
         self.is_plain = like is None or not has_explicit_layout(like)
 
-    def fits(self, params: dict[str, Any]) -> bool:
+    def fits(self, params: Params) -> bool:
         """Whether a ``jit`` call has these settings."""
         return all(params[name] is value or params[name] == value for name, value in self.key[1] or ())
 
@@ -69,22 +71,22 @@ class Program:
 
     __slots__ = ("_compiled", "_replay", "in_like", "jaxpr", "name", "out_like", "wrapper")
 
-    def __init__(self, jaxpr: Any, wrapper: Wrapper, name: str, in_like: Sequence[int | None], out_like: Sequence[int | None]):
+    def __init__(self, jaxpr: ClosedJaxpr, wrapper: Wrapper, name: str, in_like: Sequence[int | None], out_like: Sequence[int | None]):
         self.jaxpr = jaxpr
         self.wrapper = wrapper
         self.name = name
         self.in_like = in_like
         self.out_like = out_like
-        self._compiled: Callable[..., list[Any]] | None = None
-        self._replay: Callable[..., list[Any]] | None = None
+        self._compiled: Callable[..., list[jax.Array]] | None = None
+        self._replay: Callable[..., list[jax.Array]] | None = None
 
-    def __call__(self, args: Sequence[Any]) -> list[Any]:
+    def __call__(self, args: Sequence[jax.Array]) -> list[jax.Array]:
         like = self.wrapper.like
         if self.wrapper.is_plain and is_eager(args):
             if self._compiled is None:
                 run = runner(self.jaxpr, self.name)
 
-                def program(*args: Any) -> list[Any]:
+                def program(*args: jax.Array) -> list[jax.Array]:
                     return run(*args)
 
                 program.__name__ = self.name
@@ -107,7 +109,7 @@ class Linearization:
     ``linearizer(fun, primals, active, is_linear)`` gives the outputs and the tape, where that is not left to the reverse engine.
     """
 
-    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], active: tuple[Active, ...], is_linear: bool,
+    def __init__(self, fun: FlatFunction, in_avals: Sequence[ShapedArray], active: tuple[Active, ...], is_linear: bool,
                  wrapper: Wrapper, linearizer: Callable[..., tuple[list[Any], Tape]] = reverse.linearize):
         self.active = active
         self.is_linear = is_linear
@@ -122,7 +124,7 @@ class Linearization:
         self.plans: dict[Any, Any] = {}
         self._reached: dict[tuple[bool, ...], tuple[bool, ...]] = {}
 
-        def evaluate(*known: Any) -> list[Any]:
+        def evaluate(*known: jax.Array) -> list[jax.Array]:
             values = iter(known)
             args = [next(values) if k else Unknown(aval) for k, aval in zip(self.known, in_avals, strict=True)]
             outs, tape = linearizer(fun, args, active, is_linear)
@@ -146,7 +148,7 @@ class Linearization:
         self.new_avals = jaxpr_out_avals(jaxpr)[len(out_like):]
         self.program = Program(jaxpr, wrapper, wrapper.name, in_like, [*out_like, *[None] * n_new])
 
-    def _classify(self, leaves: Sequence[Any], args: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
+    def _classify(self, leaves: Sequence[jax.Array], args: Sequence[jax.Array], outs: Sequence[jax.Array]) -> list[jax.Array]:
         """Fill ``sources``; what is an input, an output or a duplicate is not returned a second time."""
         seen: dict[int, tuple[str, Any]] = {}
         # What a linear program knows of its outputs may differ between the branches of a conditional.
@@ -154,7 +156,7 @@ class Linearization:
             for i, x in enumerate(values):
                 if isinstance(x, Tracer):
                     seen.setdefault(id(x), (kind, i))
-        new: list[Any] = []
+        new: list[jax.Array] = []
         for leaf in leaves:
             if not isinstance(leaf, Tracer):
                 self.sources.append(("constant", leaf))
@@ -165,24 +167,24 @@ class Linearization:
                 self.sources.append(seen[id(leaf)])
         return new
 
-    def residual_avals(self) -> list[Any]:
+    def residual_avals(self) -> list[jax.Array]:
         pools = {"in": self.in_avals, "out": self.out_avals, "new": self.new_avals}
         return [pools[kind][where] for kind, where in self.residual_sources]
 
-    def evaluate(self, known: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def evaluate(self, known: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
         """``(known outputs, new residuals)`` from the known inputs."""
         results = self.program(known)
         split = len(results) - self.n_new
         return results[:split], results[split:]
 
-    def spread_outs(self, known_outs: Sequence[Any]) -> list[Any]:
+    def spread_outs(self, known_outs: Sequence[jax.Array]) -> list[jax.Array]:
         """All outputs, with symbols for those that are not known."""
         if not self.is_linear:
             return list(known_outs)
         values = iter(known_outs)
         return [next(values) if k else Unknown(a) for k, a in zip(self.known_outs, self.out_avals, strict=True)]
 
-    def __call__(self, primals: Sequence[Any]) -> tuple[list[Any], StagedMap, tuple[bool, ...]]:
+    def __call__(self, primals: Sequence[jax.Array]) -> tuple[list[Any], StagedMap, tuple[bool, ...]]:
         if self.is_linear:
             known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
             outs = self.spread_outs(known_outs)
@@ -194,7 +196,7 @@ class Linearization:
         residuals = [pools[kind][where] for kind, where in self.residual_sources]
         return outs, StagedMap(self, residuals), self.active_outs
 
-    def tape(self, residuals: Sequence[Any]) -> Any:
+    def tape(self, residuals: Sequence[jax.Array]) -> Any:
         found = dict(zip(self.residual_sources, residuals, strict=True))
         leaves = [x if kind == "constant" else found[(kind, x)] for kind, x in self.sources]
         tape = jax.tree_util.tree_unflatten(self.treedef, leaves)
@@ -225,7 +227,7 @@ class Linearization:
         residual_avals = self.residual_avals()
         which: list[bool] = []
 
-        def move(*flat: Any) -> list[Any]:
+        def move(*flat: jax.Array) -> list[jax.Array]:
             tape = self.tape(flat[: len(residual_avals)])
             values = iter(flat[len(residual_avals):])
             results = getattr(tape, direction)(*[next(values) if m else None for m in mask])
@@ -239,11 +241,11 @@ class Linearization:
         cache[mask] = (program, tuple(which))
         return cache[mask]
 
-    def _moving_aval(self, aval: Any) -> Any:
+    def _moving_aval(self, aval: ShapedArray) -> Any:
         # A linear program of integers is moved through with integers.
         return aval if self.is_linear and not is_differentiable(aval) else tangent_aval(aval)
 
-    def move(self, direction: str, residuals: Sequence[Any], moving: Tangents) -> Tangents:
+    def move(self, direction: str, residuals: Sequence[jax.Array], moving: Tangents) -> Tangents:
         mask = tuple(map(is_not, moving, repeat(None)))
         found = (self.pulls if direction == "pull" else self.pushes).get(mask)
         program, which = self._moving(direction, mask) if found is None else found
@@ -267,7 +269,7 @@ class StagedMap(LinearMap):
 
     __slots__ = ("linearization", "residuals")
 
-    def __init__(self, linearization: Linearization, residuals: Sequence[Any]):
+    def __init__(self, linearization: Linearization, residuals: Sequence[jax.Array]):
         self.linearization = linearization
         self.residuals = residuals
 
@@ -287,10 +289,10 @@ class StagedMap(LinearMap):
     def unstaged(self) -> Any:
         return self.tape()
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         return self.linearization.move("push", self.residuals, tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         return self.linearization.move("pull", self.residuals, cotangents)
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
@@ -302,7 +304,7 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def may_refuse(jaxpr: Any) -> bool:
+def may_refuse(jaxpr: ClosedJaxpr) -> bool:
     """Whether a program has an operation, in itself or in a call, whose row refuses some values."""
     for eqn in jaxpr.eqns:
         row, inner = rows.get(eqn.primitive), eqn.params.get("jaxpr")
@@ -318,12 +320,12 @@ class Pushforward:
     have one.
     """
 
-    def __init__(self, fun: Callable[..., Sequence[Any]], in_avals: Sequence[Any], structure: Any, wrapper: Wrapper,
+    def __init__(self, fun: FlatFunction, in_avals: Sequence[ShapedArray], structure: Any, wrapper: Wrapper,
                  mode: Mode = TANGENTS):
         self.mode = mode
         n_in = len(in_avals)
 
-        def push(*flat: Any) -> list[Any]:
+        def push(*flat: jax.Array) -> list[jax.Array]:
             outs, parts_out = evaluate(mode, fun, flat[:n_in], mode.unflatten(structure, flat[n_in:]))
             self.active_outs = tuple([p is not None for p in parts_out])
             leaves, self.structure = mode.flatten(parts_out)
@@ -335,7 +337,7 @@ class Pushforward:
         in_like, out_like = [*range(n_in), *mode.are_like(structure)], [*range(self.n_out), *mode.are_like(self.structure)]
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
-    def __call__(self, primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
+    def __call__(self, primals: Sequence[jax.Array], parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
         args = [*primals, *self.mode.flatten(parts)[0]]
         try:
             results = self.program(args)
@@ -384,7 +386,7 @@ def cached(owners: Any, key: Any, make: Callable[[], Any]) -> Any:
 _last_wrapper: weakref.WeakKeyDictionary[Any, Wrapper] = weakref.WeakKeyDictionary()
 
 
-def wrapper_of(params: dict[str, Any]) -> Wrapper:
+def wrapper_of(params: Params) -> Wrapper:
     """The settings of a ``jit`` call: those of the last call of the same jaxpr where they fit, which is cheaper than hashing."""
     found = _last_wrapper.get(params["jaxpr"])
     if found is None or not (found.inline is params["inline"] and found.name == params["name"] if found.like is None
@@ -396,7 +398,7 @@ def wrapper_of(params: dict[str, Any]) -> Wrapper:
     return found
 
 
-def linearization_of(jaxpr: Any, active: tuple[Active, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
+def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
     """The linearization of a closed jaxpr, traced once."""
     settings = current.get()
     if (recent := wrapper.recent) is not None:  # most calls ask for what the last one asked for: a look is cheaper than a hash
@@ -410,7 +412,7 @@ def linearization_of(jaxpr: Any, active: tuple[Active, ...], is_linear: bool, wr
     return made
 
 
-def pushforward_of(jaxpr: Any, structure: Any, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
+def pushforward_of(jaxpr: ClosedJaxpr, structure: Any, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
     """A closed jaxpr under a mode that goes forward, traced once; ``structure`` is that of the parts of its inputs."""
     return cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
         jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))

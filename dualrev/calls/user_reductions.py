@@ -18,10 +18,11 @@ from jax import lax
 
 from dualrev import errors
 from dualrev._jax.jaxprs import ClosedJaxpr, stage
-from dualrev._jax.primitives import primitive
+from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev.calls.call_rows import splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
@@ -85,7 +86,7 @@ def along_first(operation: Operation, xs: Arrays, lists: np.ndarray) -> Arrays:
     return [pick(x, results) for x in xs]
 
 
-def entry_by_entry(jaxpr: Any) -> Operation:
+def entry_by_entry(jaxpr: ClosedJaxpr) -> Operation:
     """The user's operation on arrays."""
     scalars = on_shards(jaxpr)
 
@@ -188,15 +189,15 @@ class UserOperationRow(Row):
     #: The parameters that hold the program and its constants, and those that no derivative needs.
     jaxpr, consts, ignored = "jaxpr", "consts", ("computation",)
 
-    def __init__(self, primitive: Any, program: Callable[..., Any]):
+    def __init__(self, primitive: Primitive, program: Callable[..., Any]):
         super().__init__(primitive)
         self.program = program
 
-    def flat(self, jaxpr: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Arrays:
+    def flat(self, jaxpr: ClosedJaxpr, operands: Sequence[jax.Array], settings: Params) -> Arrays:
         n = len(operands) // 2
         return self.program(entry_by_entry(jaxpr), list(operands[:n]), list(operands[n:]), **settings)
 
-    def stand_in(self, primals: Sequence[Any], params: dict[str, Any]) -> Any:
+    def stand_in(self, primals: Sequence[jax.Array], params: Params) -> Any:
         """The equivalent program, traced once."""
         jaxpr = params[self.jaxpr]
         settings = {name: value for name, value in params.items() if name not in (self.jaxpr, self.consts, *self.ignored)}
@@ -215,16 +216,16 @@ class UserOperationRow(Row):
                                        "the operation and may be used any number of times.",
                                        "Reduce with the identity, and combine the result with the other value.")
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
         self.check([p is not None for p in parts])
         structure = mode.flatten(parts)[1]
         return pushforward_of(self.stand_in(primals, params), structure, splice(self.primitive), mode)(primals, parts)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         self.check(active)
         return linearization_of(self.stand_in(primals, params), active, is_linear, splice(self.primitive))(primals)
 
@@ -234,7 +235,7 @@ class ApplyRow(UserOperationRow):
 
     jaxpr, consts = "update_jaxpr", "update_consts"
 
-    def flat(self, jaxpr: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Arrays:
+    def flat(self, jaxpr: ClosedJaxpr, operands: Sequence[jax.Array], settings: Params) -> Arrays:
         operation = entry_by_entry(jaxpr)
         return [self.program(lambda x: operation([x], [x])[0], *operands, **settings)]
 

@@ -6,7 +6,7 @@ A complex input has unit tangents along both axes, as its derivative need only b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,12 @@ from dualrev._jax.sharding import vary_as
 from dualrev._jax.traces import first_member
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.zeros import zeros_of
+
+#: A number of elements; in an exported program it may be an expression of symbols, which jax lets stand where an int does.
+Size: TypeAlias = int
+
+#: Numbers of basis vectors.
+Indices: TypeAlias = jax.Array | np.ndarray
 
 
 def basis_vectors(avals: Sequence[Any], indices: Any) -> list[Any]:

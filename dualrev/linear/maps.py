@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
@@ -20,8 +20,16 @@ from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.sharding import in_mesh_context, on_own_mesh
 from dualrev._jax.source_lines import line_of
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent as Tangent
 
-Tangents = tuple[Any, ...]
+#: Tangents of all inputs or outputs of a map, or cotangents: an array each, or None for zero.
+Tangents: TypeAlias = tuple[Tangent, ...]
+
+#: A residual: the array, the operation that keeps it, and the user's line.
+Kept: TypeAlias = tuple[jax.Array, str, str]
+
+#: A map on a tape, the slots that it reads and those that it writes; None for an output that is constant.
+Entry: TypeAlias = tuple["LinearMap", tuple[int, ...], tuple[int | None, ...]]
 
 
 class LinearMap(ABC):

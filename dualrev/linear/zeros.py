@@ -6,7 +6,7 @@ convention holds: zeros are arrays, and what belongs to an integer or boolean va
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -15,6 +15,9 @@ from jax import lax
 from dualrev._jax.avals import convert_to, extended_sum, extended_zeros, float0, is_extended, key_implementation, tangent_aval, typeof
 from dualrev._jax.sharding import explicit_sharding, in_mesh_context, on_own_mesh, vary_as
 from dualrev._jax.traces import is_eager
+
+#: A tangent or a cotangent of an array; None is the symbolic zero.
+Tangent: TypeAlias = jax.Array | None
 
 
 def zeros_of(aval: Any) -> jax.Array | np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from dualrev.table.rows import Row
 
 #: What a mode carries beside one value: a pytree of arrays; None where nothing is known to be nonzero.
-Parts = Any
+Parts: TypeAlias = Any
+
+#: Outputs of an operation, and the parts of each.
+Carried: TypeAlias = tuple[list[jax.Array], Sequence[Parts]]
 
 
 class Mode(ABC):

@@ -10,7 +10,9 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+import jax
 
 from dualrev import errors
 from dualrev._jax.avals import typeof
@@ -51,6 +53,13 @@ class Unknown:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.aval.shape
+
+
+#: An operand or a result: an array, or what stands for one that a program is linear in.
+Operand: TypeAlias = jax.Array | Unknown
+
+#: What an operation gives to a tape: outputs, the linear map (None: all outputs are constant), and which outputs it maps to.
+Taped: TypeAlias = tuple[Sequence[Operand], LinearMap | None, Sequence[bool]]
 
 
 def aval_of(x: Any) -> Any:

@@ -10,11 +10,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
+from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev.calls.loops.invariant import Invariant, invariant_of
 from dualrev.calls.loops.packing import SMALL
 from dualrev.calls.loops.sums_over_steps import Plan
 from dualrev.calls.staging import Linearization
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import current
 from dualrev.programs.jaxprs import nbytes_of
 from dualrev.table.rows import Unknown
@@ -22,22 +26,22 @@ from dualrev.table.rows import Unknown
 Flags = tuple[Any, ...]
 
 
-def only(values: Sequence[Any], flags: Sequence[Any]) -> list[Any]:
+def only(values: Sequence[jax.Array], flags: Sequence[Any]) -> list[jax.Array]:
     return [x for x, flag in zip(values, flags, strict=True) if flag]
 
 
-def spread(values: Sequence[Any], flags: Sequence[Any]) -> list[Any]:
+def spread(values: Sequence[jax.Array], flags: Sequence[Any]) -> list[jax.Array]:
     """Undo :func:`only`, with None in the gaps."""
     found = iter(values)
     return [next(found) if flag else None for flag in flags]
 
 
-def size_of(values: Sequence[Any]) -> int:
+def size_of(values: Sequence[jax.Array]) -> int:
     """Bytes of arrays, or of abstract ones."""
     return sum(map(nbytes_of, values))
 
 
-def moving_carry(derive: Callable[[Any, tuple[bool, ...]], Any], jaxpr: Any, carry: Sequence[Any]) -> tuple[Any, list[bool]]:
+def moving_carry(derive: Callable[[Any, tuple[bool, ...]], Any], jaxpr: ClosedJaxpr, carry: Sequence[jax.Array]) -> tuple[Any, list[bool]]:
     """The fixed point of carry activity: the derivative of a loop body, and which carries depend on the inputs at some step."""
     active = [bool(a) for a in carry]  # what goes round keeps its dtype
     while True:
@@ -68,14 +72,14 @@ class Body:
     next_of: tuple[int, ...]
 
     @staticmethod
-    def of(linearization: Linearization, consts: Sequence[Any], groups: Sequence[Flags],
+    def of(linearization: Linearization, consts: Sequence[jax.Array], groups: Sequence[Flags],
            on_carry: Flags) -> tuple[Body, list[Any], list[Any]]:
         """The body, the values of the residuals that are the same at all steps, and what every step reads in place of the constants."""
         n_consts = len(consts)
         known_consts = [x for x in consts if type(x) is not Unknown]
         invariant = invariant_of(linearization, len(known_consts))
         hoisted, step_consts = invariant.before(known_consts)
-        once: list[Any] = []
+        once: list[jax.Array] = []
         kept: list[tuple[str, int]] = []
         next_of: list[int] = []
         # Inputs first: what is an output may then be found to be one of them, a step later.
@@ -122,7 +126,7 @@ class Body:
         jaxpr, linearization = self.linearization.program.jaxpr.jaxpr, self.linearization
         n_in = self.n_consts + self.n_carry
         ins: list[Any] = spread(jaxpr.invars[: sum(linearization.known)], linearization.known)
-        outs: list[Any] = spread(jaxpr.outvars[: sum(linearization.known_outs)], linearization.known_outs)
+        outs: list[jax.Array] = spread(jaxpr.outvars[: sum(linearization.known_outs)], linearization.known_outs)
         found: dict[tuple[str, int], tuple[int, bool]] = {}
         for kind, i in self.kept:
             if kind != "in" or not self.n_consts <= i < n_in:
@@ -139,11 +143,11 @@ class Body:
     def carry_avals(self) -> Sequence[Any]:
         return self.linearization.in_avals[self.n_consts: self.n_consts + self.n_carry]
 
-    def step_consts(self, consts: Sequence[Any]) -> list[Any]:
+    def step_consts(self, consts: Sequence[jax.Array]) -> list[jax.Array]:
         """What every step reads in place of the known constants."""
         return self.invariant.before(consts)[1]
 
-    def step(self, consts: Sequence[Any], carry: Sequence[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[..., Any]]:
+    def step(self, consts: Sequence[jax.Array], carry: Sequence[jax.Array], x: Sequence[jax.Array]) -> tuple[list[Any], list[Any], Callable[..., Any]]:
         """One step on known values: the carries, the other results, and a function that looks up a residual by its source.
 
         ``consts`` are those of :meth:`step_consts`.
@@ -162,21 +166,21 @@ class Body:
 
         return only(outs[:n_carry], self.known_carry), [out for out in outs[n_carry:] if type(out) is not Unknown], residual
 
-    def residuals(self, once: Sequence[Any], kept: Sequence[Any], following: Sequence[Any]) -> list[Any]:
+    def residuals(self, once: Sequence[jax.Array], kept: Sequence[jax.Array], following: Sequence[jax.Array]) -> list[jax.Array]:
         """The residuals of a step, of which ``following`` are found at the next, or of all steps."""
         pools = {"once": once, "kept": kept, "next": following}
         return [pools[kind][i] for kind, i in self.where]
 
-    def following(self, kept: Sequence[Any]) -> list[Any]:
+    def following(self, kept: Sequence[jax.Array]) -> list[jax.Array]:
         """What the step before finds here."""
         return [kept[i] for i in self.next_of]
 
-    def last(self, carry: Sequence[Any]) -> list[Any]:
+    def last(self, carry: Sequence[jax.Array]) -> list[jax.Array]:
         """What the last step finds in the carries that the loop ends with, of which those that are known are given."""
         values = spread(carry, self.known_carry)
         return [values[self.kept[i][1] - self.n_consts] for i in self.next_of]
 
-    def tape(self, once: Sequence[Any], kept: Sequence[Any]) -> Any:
+    def tape(self, once: Sequence[jax.Array], kept: Sequence[jax.Array]) -> Any:
         """The body's tape with the residuals of all steps in place of those of one, to look at."""
         return self.linearization.tape(self.residuals(once, kept, [None] * len(self.next_of)))
 
@@ -206,7 +210,7 @@ class Body:
         results = self.linearization.reached((*self.into_body(moving), *ys))
         return [*results[:n_consts], *only(moving, self.on_init), *results[n_consts + n_moving:]]
 
-    def start_tangents(self, tangents: Sequence[Any]) -> list[Any]:
+    def start_tangents(self, tangents: Sequence[Tangent]) -> list[jax.Array]:
         """Tangents or cotangents of the carries that move, as arrays; ``tangents`` has one for each carry, None where it is zero."""
         return [zeros.instantiate(t, a) for t, a, moves in zip(tangents, self.carry_avals, self.on_carry, strict=True) if moves]
 
@@ -220,7 +224,7 @@ class Pull:
     hand as stacks of such a length.
     """
 
-    def __init__(self, body: Body, carry_ct: Sequence[Any], on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
+    def __init__(self, body: Body, carry_ct: Sequence[Tangent], on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
         self.body = body
         n_consts, n_moving = sum(map(bool, body.on_consts)), sum(body.on_carry)
         self.on_carry = body.moving_back([ct is not None for ct in carry_ct], on_ys)
@@ -253,7 +257,7 @@ class Pull:
                               [*(not fixed for fixed in is_fixed), *[False] * self.n_carry_ct, *[stacks] * n_ys], weigh)
         self.plan: Plan = plans[key]
 
-    def step(self, carry_ct: Sequence[Any], y_ct: Sequence[Any], residuals: Sequence[Any]) -> tuple[list[Any], ...]:
+    def step(self, carry_ct: Sequence[Tangent], y_ct: Sequence[jax.Array], residuals: Sequence[jax.Array]) -> tuple[list[Any], ...]:
         """Cotangents of the carries before the step, of the slices, what is to be added up, and what is to be stacked."""
         given = [ct for ct, goes in zip(carry_ct, only(self.body.into_body(self.on_carry), self.on_carry), strict=True) if goes]
         rest, terms, new = self.plan.split(self.plan.step(*residuals, *given, *y_ct))
@@ -261,31 +265,31 @@ class Pull:
         carry_ct = self._instantiated(spread(cts[: self.n_moving], self.body.on_carry))
         return carry_ct, only(cts[self.n_moving:], self.to_xs), terms, new
 
-    def _instantiated(self, cts: Sequence[Any]) -> list[Any]:
+    def _instantiated(self, cts: Sequence[Tangent]) -> list[jax.Array]:
         """Of a cotangent or None for each carry, those that the loop carries, as arrays."""
         return [zeros.instantiate(ct, a) for ct, a, on in zip(cts, self.body.carry_avals, self.on_carry, strict=True) if on]
 
-    def to_init(self, carry_ct: Sequence[Any]) -> list[Any]:
+    def to_init(self, carry_ct: Sequence[Tangent]) -> list[jax.Array]:
         """Cotangents of the initial carries that move, None where they are zero, from those that the loop ends with."""
         return only(spread(carry_ct, self.on_carry), self.body.on_init)
 
-    def no_totals(self) -> list[Any]:
+    def no_totals(self) -> list[jax.Array]:
         return [zeros.zeros_of(a) for a in self.plan.total_avals]
 
-    def no_sums(self) -> list[Any]:
+    def no_sums(self) -> list[jax.Array]:
         """Sums over the steps of several records, of none yet: of what is added up, where nothing is stacked."""
         return [zeros.zeros_of(a) for a in self.plan.sum_avals] if self.plan.stacks else self.no_totals()
 
-    def sums_to_consts(self, once: Sequence[Any], sums: Sequence[Any]) -> list[Any]:
+    def sums_to_consts(self, once: Sequence[jax.Array], sums: Sequence[jax.Array]) -> list[jax.Array]:
         """The cotangents of the constants from the sums over all records."""
         if self.plan.stacks:
             return list(sums)
         return self.finish(self.body.residuals(once, [None] * len(self.body.kept), [None] * len(self.body.next_of)), sums, [])
 
-    def add(self, totals: Sequence[Any], terms: Sequence[Any]) -> list[Any]:
+    def add(self, totals: Sequence[jax.Array], terms: Sequence[jax.Array]) -> list[jax.Array]:
         return [zeros.add(total, term) for total, term in zip(totals, terms, strict=True)]
 
-    def finish(self, residuals: Sequence[Any], totals: Sequence[Any], new: Sequence[Any], ys_ct: Sequence[Any] = ()) -> list[Any]:
+    def finish(self, residuals: Sequence[jax.Array], totals: Sequence[jax.Array], new: Sequence[jax.Array], ys_ct: Sequence[jax.Array] = ()) -> list[jax.Array]:
         """The cotangents of the constants, from stacks of residuals, what was added up and stacked, and stacks of cotangents."""
         stacks = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
         return self.plan.finish([*stacks, *[None] * (len(self.plan.inputs) - len(stacks))], totals, new)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dualrev._jax.jaxprs import is_literal
+import jax
+
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, is_literal
 from dualrev.calls.staging import Linearization, Program
+from dualrev.linear.zeros import Tangent
 from dualrev.programs.jaxprs import behind, nbytes_of
 from dualrev.programs.partition import graph_of
 from dualrev.table.recomputation import is_cheap
@@ -38,7 +41,7 @@ class Invariant:
                     read = [sources.get(v, {v: nbytes_of(v.aval)}) for v in eqn.invars if not is_literal(v)]
                     sources.update((v, {k: n for part in read for k, n in part.items()}) for v in eqn.outvars)
 
-        def stays(eqn: Any) -> bool:
+        def stays(eqn: JaxprEqn) -> bool:
             v = eqn.outvars[0]
             return id(eqn) not in before or (v in sources and sum(sources[v].values()) < nbytes_of(v.aval))
 
@@ -46,7 +49,7 @@ class Invariant:
         self.changing = [i for i in range(n_new) if i not in set(self.given)]
         results = [*outs, *(residuals[i] for i in self.changing)]
         needed = {atom for atom in results if not is_literal(atom)}
-        moved: list[Any] = []
+        moved: list[Tangent] = []
         within = []
         for eqn in reversed(graph.eqns):
             read = [v for v in eqn.outvars if v in needed]
@@ -61,19 +64,19 @@ class Invariant:
         self._before = _program(graph.program(behind(graph.eqns, wanted), consts, wanted), program, "before_loop")
         self._within = _program(graph.program(within[::-1], [*consts, *moved, *graph.invars[n_fixed:]], results), program, program.name)
 
-    def before(self, consts: Sequence[Any]) -> tuple[dict[int, Any], list[Any]]:
+    def before(self, consts: Sequence[jax.Array]) -> tuple[dict[int, Any], list[Any]]:
         """The new residuals that are the same at all steps, and what :meth:`within` takes for the constants."""
         values = self._before(consts) if self._before.jaxpr.out_avals else []
         n = len(self.given)
         return dict(zip(self.given, values[:n], strict=True)), [*consts, *values[n:]]
 
-    def within(self, consts: Sequence[Any], rest: Sequence[Any]) -> tuple[list[Any], dict[int, Any]]:
+    def within(self, consts: Sequence[jax.Array], rest: Sequence[jax.Array]) -> tuple[list[Any], dict[int, Any]]:
         """The known outputs of a step, and its new residuals that change."""
         results = self._within([*consts, *rest])
         return results[: self.n_outs], dict(zip(self.changing, results[self.n_outs:], strict=True))
 
 
-def _program(jaxpr: Any, like: Program, name: str) -> Program:
+def _program(jaxpr: ClosedJaxpr, like: Program, name: str) -> Program:
     return Program(jaxpr, like.wrapper, name, [None] * len(jaxpr.in_avals), [None] * len(jaxpr.out_avals))
 
 

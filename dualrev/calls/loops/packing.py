@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.sharding import varying
 from dualrev.programs.jaxprs import nbytes_of
 
@@ -21,7 +21,7 @@ from dualrev.programs.jaxprs import nbytes_of
 SMALL = 1024
 
 
-def _may_be_packed(aval: Any) -> bool:
+def _may_be_packed(aval: ShapedArray) -> bool:
     """Whether an array is small, and lies on one device in one piece."""
     is_static = all(isinstance(n, int) for n in aval.shape)
     return is_static and 0 < nbytes_of(aval) <= SMALL and not varying(aval) and aval.sharding.mesh.empty
@@ -40,7 +40,7 @@ def packed(step: Callable[[Any, Any], Any], start: Any,
     alone = sorted(set(range(len(values))).difference(*together))
 
     def pack(carry: Any) -> Any:
-        leaves: Sequence[Any] = jax.tree_util.tree_leaves(carry)
+        leaves: Sequence[jax.Array] = jax.tree_util.tree_leaves(carry)
         return ([lax.concatenate([lax.reshape(leaves[i], (avals[i].size,)) for i in indices], 0) for indices in together],
                 [leaves[i] for i in alone])
 

@@ -14,13 +14,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dualrev._jax.avals import ShapedArray
+from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
 from dualrev.calls.loops.body import Body, Pull, size_of
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent
 from dualrev.options import schedules
 from dualrev.options.settings import current
 
@@ -33,19 +37,19 @@ FEWEST, MOST = 16, 128
 LONGEST_BLOCK = 64
 
 
-def _read(buffers: Sequence[Any], i: Any) -> list[Any]:
+def _read(buffers: Sequence[jax.Array], i: Any) -> list[jax.Array]:
     return [lax.dynamic_index_in_dim(buffer, i, keepdims=False) for buffer in buffers]
 
 
-def _write(buffers: Sequence[Any], values: Sequence[Any], i: Any) -> list[Any]:
+def _write(buffers: Sequence[jax.Array], values: Sequence[jax.Array], i: Any) -> list[jax.Array]:
     return [lax.dynamic_update_index_in_dim(buffer, x, i, 0) for buffer, x in zip(buffers, values, strict=True)]
 
 
-def _room(avals: Sequence[Any], length: int) -> list[Any]:
+def _room(avals: Sequence[ShapedArray], length: int) -> list[jax.Array]:
     return [zeros.filler(stacked_aval(a, length)) for a in avals]
 
 
-def kept_avals(body: Body) -> list[Any]:
+def kept_avals(body: Body) -> list[jax.Array]:
     found = {i: a for a, (kind, i) in zip(body.linearization.residual_avals(), body.where, strict=True) if kind == "kept"}
     return [found[i] for i in range(len(body.kept))]
 
@@ -59,16 +63,16 @@ class Slices(NamedTuple):
     A while loop has none of them.  ``order(i)`` is where step i stands in the arrays.
     """
 
-    xs: Sequence[Any] = ()
-    ys_ct: Sequence[Any] = ()
-    xs_ct: Sequence[Any] = ()
+    xs: Sequence[jax.Array] = ()
+    ys_ct: Sequence[jax.Array] = ()
+    xs_ct: Sequence[jax.Array] = ()
     order: Callable[[Any], Any] = lambda i: i
 
 
 NOTHING = Slices()
 
 
-def record(body: Body, consts: Sequence[Any], carry: Sequence[Any], goes_on: Callable[[Any, Any], Any], length: int,
+def record(body: Body, consts: Sequence[jax.Array], carry: Sequence[jax.Array], goes_on: Callable[[Any, Any], Any], length: int,
            slices: Slices = NOTHING, first: Any = 0) -> tuple[list[Any], Any, list[Any]]:
     """The carries after the steps for which ``goes_on(carry, i)``, their number, and their residuals in buffers of ``length``."""
 
@@ -81,9 +85,9 @@ def record(body: Body, consts: Sequence[Any], carry: Sequence[Any], goes_on: Cal
     return lax.while_loop(lambda state: goes_on(state[0], state[1]), step, start)
 
 
-def pull_record(pull: Pull, once: Sequence[Any], buffers: Sequence[Any], last: Sequence[Any], n: Any, length: int,
-                carry_ct: Sequence[Any], sums: Sequence[Any], slices: Slices = NOTHING,
-                first: Any = 0) -> tuple[list[Any], list[Any], list[Any]]:
+def pull_record(pull: Pull, once: Sequence[jax.Array], buffers: Sequence[jax.Array], last: Sequence[jax.Array], n: Any, length: int,
+                carry_ct: Sequence[Tangent], sums: Sequence[jax.Array], slices: Slices = NOTHING,
+                first: Any = 0) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
     """The cotangents of the carries before ``n`` recorded steps, ``sums`` with what they add, and the cotangents of the slices of
     arrays, written into place.
 
@@ -118,13 +122,13 @@ class Checkpoints(NamedTuple):
     ``places`` from ``count`` on are the free slots; the last slot takes what nobody will read.
     """
 
-    slots: list[Any]
+    slots: list[jax.Array]
     starts: Any
     places: Any
     count: Any
 
     @staticmethod
-    def empty(avals: Sequence[Any], n: int) -> Checkpoints:
+    def empty(avals: Sequence[ShapedArray], n: int) -> Checkpoints:
         order = jnp.arange(n, dtype="int32")
         return Checkpoints(_room(avals, n + 1), jnp.zeros_like(order), order, jnp.int32(0))
 
@@ -132,7 +136,7 @@ class Checkpoints(NamedTuple):
     def size(self) -> int:
         return int(self.starts.shape[0])
 
-    def append(self, state: Sequence[Any], start: Any) -> Checkpoints:
+    def append(self, state: Sequence[jax.Array], start: Any) -> Checkpoints:
         """With one state more, where there is a free slot; otherwise as it was."""
         is_free = self.count < self.size
         i = jnp.minimum(self.count, self.size - 1)
@@ -140,7 +144,7 @@ class Checkpoints(NamedTuple):
         starts = self.starts.at[i].set(jnp.where(is_free, start, self.starts[i]))
         return Checkpoints(_write(self.slots, state, place), starts, self.places, self.count + is_free.astype(self.count.dtype))
 
-    def replace(self, state: Sequence[Any], start: Any, table: Any) -> Checkpoints:
+    def replace(self, state: Sequence[jax.Array], start: Any, table: Any) -> Checkpoints:
         """With the state in a free slot or, if there is none, in that of the state that is needed least."""
         is_full = self.count == self.size
         given_up = jnp.where(is_full, schedules.discard(self.starts, start, table), self.count)
@@ -167,11 +171,11 @@ def sizes(body: Body) -> tuple[int, int]:
     return kept, min(max(kept * state // (2 * max(1, size_of(kept_avals(body)))), 1), LONGEST_BLOCK)
 
 
-def known_avals(body: Body) -> list[Any]:
+def known_avals(body: Body) -> list[jax.Array]:
     return [a for a, known in zip(body.carry_avals, body.known_carry, strict=True) if known]
 
 
-def sweep(body: Body, consts: Sequence[Any], carry: Sequence[Any], go: Go, n_kept: int,
+def sweep(body: Body, consts: Sequence[jax.Array], carry: Sequence[jax.Array], go: Go, n_kept: int,
           block: int) -> tuple[list[Any], Any, Any, Checkpoints]:
     """Run the loop: the carries in the end, the numbers of steps and of blocks, and the kept states."""
     table = jnp.asarray(schedules.binomials(n_kept))
@@ -187,8 +191,8 @@ def sweep(body: Body, consts: Sequence[Any], carry: Sequence[Any], go: Go, n_kep
     return lax.while_loop(lambda state: go(state[0]), run_block, start)
 
 
-def pull_sweep(pull: Pull, once: Sequence[Any], consts: Sequence[Any], checkpoints: Checkpoints, steps: Any, blocks: Any,
-               block: int, carry_ct: Sequence[Any], slices: Slices = NOTHING) -> tuple[list[Any], list[Any], list[Any]]:
+def pull_sweep(pull: Pull, once: Sequence[jax.Array], consts: Sequence[jax.Array], checkpoints: Checkpoints, steps: Any, blocks: Any,
+               block: int, carry_ct: Sequence[Tangent], slices: Slices = NOTHING) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
     """As :func:`pull_record`, from kept states."""
     body, size = pull.body, checkpoints.size
     table = jnp.asarray(schedules.binomials(size))
@@ -217,8 +221,8 @@ def pull_sweep(pull: Pull, once: Sequence[Any], consts: Sequence[Any], checkpoin
     return carry_ct, pull.sums_to_consts(once, sums), xs_ct
 
 
-def sweep_scan(body: Body, consts: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], n_kept: int, block: int,
-               settings: dict[str, Any]) -> tuple[list[Any], list[Any], Checkpoints]:
+def sweep_scan(body: Body, consts: Sequence[jax.Array], carry: Sequence[jax.Array], xs: Sequence[jax.Array], n_kept: int, block: int,
+               settings: Params) -> tuple[list[Any], list[Any], Checkpoints]:
     """Run a scan, whose length is known: the carries in the end, the results, and the states that are best kept."""
     length = settings["length"]
     starts = schedules.positions(-(-length // block), n_kept)

@@ -14,6 +14,8 @@ from jax import lax
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.calls import scan_layout, scan_p
+from dualrev._jax.jaxprs import ClosedJaxpr
+from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
@@ -22,25 +24,26 @@ from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, sched
 from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Unknown
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Taped, Unknown
 
 
 class Layout:
     """How the operands and results of a scan are grouped."""
 
-    def __init__(self, params: dict[str, Any]):
+    def __init__(self, params: Params):
         self.jaxpr = params["jaxpr"]
         self.n_consts, self.n_carry = scan_layout(params)
         self.settings = {name: params[name] for name in ("length", "reverse", "unroll")}
 
-    def groups(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def groups(self, values: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
         i, j = self.n_consts, self.n_consts + self.n_carry
         return list(values[:i]), list(values[i:j]), list(values[j:])
 
 
-def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: dict[str, Any]) -> Any:
+def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: Params) -> Any:
     """``lax.scan``, for a length that is a symbol too, as in a program to be exported: that can only be one of the arrays'."""
     if isinstance(settings["length"], int):
         return lax.scan(step, init, xs, **settings)
@@ -48,15 +51,15 @@ def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: dict[st
     return lax.scan(lambda carry, x: step(carry, x[0]), init, (xs, counter), reverse=settings["reverse"], unroll=settings["unroll"])
 
 
-def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+              params: Params) -> Carried:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
     consts_p, init_p, xs_p = layout.groups(parts)
     xs_p = [mode.slices(p) for p in xs_p]
     avals = layout.jaxpr.in_avals[layout.n_consts: layout.n_consts + layout.n_carry]
 
-    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+    def derive(jaxpr: ClosedJaxpr, on_carry: Sequence[bool]) -> Pushforward:
         carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
         return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
 
@@ -79,7 +82,7 @@ def slice_of(parts: Parts) -> Parts:
     return jax.tree.map(lambda x: typeof(x).update(shape=typeof(x).shape[1:], weak_type=False), parts)
 
 
-def _shifted(stack: Any, value: Any, settings: dict[str, Any], at_start: bool) -> Any:
+def _shifted(stack: Any, value: Any, settings: Params, at_start: bool) -> Any:
     """The stack with a value put in at one end and that at the other left out."""
     value = lax.broadcast_in_dim(value, (1, *value.shape), range(1, value.ndim + 1))
     start = 0 if at_start else 1
@@ -97,7 +100,7 @@ class ScanMap(LinearMap):
 
     name = "scan"
 
-    def __init__(self, once: Sequence[Any], stacked: Sequence[Any], last: Sequence[Any], body: Body,
+    def __init__(self, once: Sequence[jax.Array], stacked: Sequence[jax.Array], last: Sequence[jax.Array], body: Body,
                  settings: tuple[tuple[str, Any], ...]):
         self.once = once
         self.stacked = stacked
@@ -111,13 +114,13 @@ class ScanMap(LinearMap):
     def tape(self) -> Any:
         return self.body.tape(self.once, self.stacked)
 
-    def shifted(self) -> list[Any]:
+    def shifted(self) -> list[jax.Array]:
         """For each step, what it finds at the next."""
         settings = dict(self.settings)
         return [_shifted(x, last, settings, at_start=settings["reverse"])
                 for x, last in zip(self.body.following(self.stacked), self.last, strict=True)]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         body, n_carry = self.body, self.body.n_carry
         values = iter(tangents)
         consts_t = [next(values) for moves in body.on_consts if moves]
@@ -137,7 +140,7 @@ class ScanMap(LinearMap):
         carry, ys = _scan(step, body.start_tangents(init_t), slices, dict(self.settings))
         return (*spread(carry, body.on_carry), *spread(ys, on_ys))
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         body, settings = self.body, dict(self.settings)
         carry_ct, all_ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
         ys_ct = [ct for ct in all_ys_ct if ct is not None]
@@ -175,7 +178,7 @@ class CheckpointedScan(LinearMap):
 
     name = "scan"
 
-    def __init__(self, operands: Sequence[Any], checkpoints: Checkpoints, body: Body, block: int,
+    def __init__(self, operands: Sequence[jax.Array], checkpoints: Checkpoints, body: Body, block: int,
                  settings: tuple[tuple[str, Any], ...]):
         self.operands = operands  # constants, initial carries, arrays, residuals that steps share
         self.checkpoints = checkpoints
@@ -186,12 +189,12 @@ class CheckpointedScan(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         consts, init, xs, once = self.operands
         carry, _, stacked = _run(self.body, self.body.step_consts(consts), init, xs, dict(self.settings))
         return ScanMap(once, stacked, self.body.last(carry), self.body, self.settings).push(*tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         body, settings, block = self.body, dict(self.settings), self.block
         consts, _, xs, once = self.operands
         length = settings["length"]
@@ -215,8 +218,8 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[Any],
-         settings: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+def _run(body: Body, consts: Sequence[jax.Array], init: Sequence[jax.Array], xs: Sequence[jax.Array],
+         settings: Params) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
     """The known carries and results of a scan, and the residuals of its steps."""
     n_inputs, n_carry = body.n_consts + body.n_carry, body.n_carry
     # Slices and stacked results have their stacks already; so has a carry that is a result, before the step or after it.
@@ -239,8 +242,8 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
     return carry, ys, [found[source] for source in body.kept]
 
 
-def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-             is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+             is_linear: bool) -> Taped:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
     groups = tuple(map(tuple, layout.groups(active)))
@@ -266,7 +269,7 @@ def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[st
     return outs, linear_map, [*on_carry, *linearization.active_outs[layout.n_carry:]]
 
 
-def _stacked_avals(layout: Layout) -> list[Any]:
+def _stacked_avals(layout: Layout) -> list[jax.Array]:
     return [stacked_aval(a, layout.settings["length"]) for a in layout.jaxpr.out_avals[layout.n_carry:]]
 
 

@@ -17,10 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax.jaxprs import is_literal
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
+from dualrev._jax.primitives import Params
 from dualrev.calls.loops.packing import SMALL
 from dualrev.programs.jaxprs import behind, nbytes_of, runner
 from dualrev.programs.partition import graph_of
@@ -30,7 +32,7 @@ from dualrev.table.rows import Unknown, rows
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
 
 
-def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
+def _dot_general(params: Params, a: Any, b: Any) -> Any:
     (a_contract, b_contract), (a_batch, b_batch) = params["dimension_numbers"]
     contract = [0, *(axis + 1 for axis in a_contract)], [0, *(axis + 1 for axis in b_contract)]
     batch = [axis + 1 for axis in a_batch], [axis + 1 for axis in b_batch]
@@ -38,7 +40,7 @@ def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
                            preferred_element_type=params["preferred_element_type"])
 
 
-def _conv(params: dict[str, Any], a: Any, b: Any) -> Any:
+def _conv(params: Params, a: Any, b: Any) -> Any:
     """The features that are contracted are those of all steps."""
     numbers = params["dimension_numbers"]
 
@@ -51,7 +53,7 @@ def _conv(params: dict[str, Any], a: Any, b: Any) -> Any:
                                     **{name: params[name] for name in names})
 
 
-def _scatter_add(params: dict[str, Any], zero: Any, indices: Any, updates: Any) -> Any:
+def _scatter_add(params: Params, zero: Any, indices: Any, updates: Any) -> Any:
     numbers = params["dimension_numbers"]
     later = lax.ScatterDimensionNumbers(
         update_window_dims=tuple([axis + 1 for axis in numbers.update_window_dims]),
@@ -62,7 +64,7 @@ def _scatter_add(params: dict[str, Any], zero: Any, indices: Any, updates: Any) 
     return lax.scatter_add(zero, indices, updates, later, mode=params["mode"])
 
 
-def _mul(_: dict[str, Any], a: Any, b: Any) -> Any:
+def _mul(_: Params, a: Any, b: Any) -> Any:
     return _stack_sum(lax.mul(a, b))
 
 
@@ -70,7 +72,7 @@ def _stack_sum(stack: Any) -> Any:
     return lax.reduce_sum(stack, (0,))
 
 
-def _dynamic_update_slice(params: dict[str, Any], zero: Any, update: Any, *starts: Any) -> Any:
+def _dynamic_update_slice(params: Params, zero: Any, update: Any, *starts: jax.Array) -> Any:
     indices = jnp.stack([jnp.broadcast_to(start, update.shape[:1]) for start in starts], axis=1)
     axes = tuple(range(zero.ndim))
     numbers = lax.ScatterDimensionNumbers(tuple([axis + 1 for axis in axes]), (), axes)
@@ -88,7 +90,7 @@ class Sum(NamedTuple):
     of: Callable[..., Any]
     stacked: Sequence[int]
     zero: int | None = None
-    fits: Callable[[dict[str, Any]], bool] = lambda _: True
+    fits: Callable[[Params], bool] = lambda _: True
     most: int | None = None
 
 
@@ -116,25 +118,25 @@ def _is_as_precise(summed: Any, result: Any) -> bool:
 class InLoop(NamedTuple):
     """A value that is added up in the loop."""
 
-    var: Any
+    var: Var
 
 
 class Stacked(NamedTuple):
     """A value of which there is a stack over the steps."""
 
-    var: Any
+    var: Var
 
 
 class Fixed(NamedTuple):
     """A value that is the same at all steps."""
 
-    atom: Any
+    atom: Atom
 
 
 class Later(NamedTuple):
     """A value whose sum is computed after the loop."""
 
-    var: Any
+    var: Var
 
 
 class AfterLoop(NamedTuple):
@@ -151,7 +153,7 @@ class Plan:
     ``weigh(new, carry)`` decides whether ``new`` more bytes a step are stacked in place of a carry of so many bytes.
     """
 
-    def __init__(self, jaxpr: Any, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
+    def __init__(self, jaxpr: ClosedJaxpr, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
                  weigh: Callable[[int, int], bool]):
         body = graph_of(jaxpr, checkpoints=False)
         self.inputs = body.invars
@@ -195,17 +197,17 @@ class Plan:
         #: nothing is compiled to one call anyway.
         self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and sum(map(nbytes_of, [*step.in_avals, *step.out_avals])) > SMALL
 
-    def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def split(self, results: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
         """The outputs of a step: those that are not summed, those to add up, those to stack."""
         i, j = self.n_rest, self.n_rest + len(self.in_loop)
         return list(results[:i]), list(results[i:j]), list(results[j:])
 
     @property
-    def total_avals(self) -> list[Any]:
+    def total_avals(self) -> list[jax.Array]:
         """The abstract values of what is added up."""
         return [var.aval for var in self.in_loop.values()]
 
-    def finish(self, inputs: Sequence[Any], totals: Sequence[Any], stacks: Sequence[Any]) -> list[Any]:
+    def finish(self, inputs: Sequence[jax.Array], totals: Sequence[jax.Array], stacks: Sequence[jax.Array]) -> list[jax.Array]:
         """The sums, from the inputs of the steps (stacks for those that have one), the added and the stacked."""
         known = {**self.constants, **dict(zip(self.inputs, inputs, strict=True)), **dict(zip(self.new, stacks, strict=True))}
         added = dict(zip(self.in_loop, totals, strict=True))
@@ -226,16 +228,16 @@ class Plan:
             sums[var] = node.of(*map(value, node.operands))
         return [value(term) for term in self.terms]
 
-    def _is_fixed(self, atom: Any) -> bool:
+    def _is_fixed(self, atom: Atom) -> bool:
         return is_literal(atom) or atom in self.fixed
 
-    def _is_zero(self, atom: Any) -> bool:
+    def _is_zero(self, atom: Atom) -> bool:
         eqn = None if is_literal(atom) else self.producer.get(atom)
         if eqn is not None and eqn.primitive is lax.broadcast_in_dim_p:
             atom = eqn.invars[0]
         return is_literal(atom) and not jnp.ndim(atom.val) and bool(atom.val == 0)
 
-    def _term(self, atom: Any, least: dict[Any, int]) -> Any:
+    def _term(self, atom: Atom, least: dict[Any, int]) -> Any:
         """The sum of a value over the steps: of one that has a stack, the sum of that, unless the loop adds up something smaller."""
         if is_literal(atom):
             return InLoop(atom)
@@ -245,7 +247,7 @@ class Plan:
             self.later[atom] = AfterLoop(_stack_sum, (Stacked(atom),))
         return Later(atom) if atom in self.later else InLoop(atom)
 
-    def _least_carries(self, eqns: Sequence[Any]) -> dict[Any, int]:
+    def _least_carries(self, eqns: Sequence[JaxprEqn]) -> dict[Any, int]:
         """The bytes of the smallest carry that would hold the sum of each value, or what is computed from it."""
         least: dict[Any, int] = {}
         for eqn in reversed(eqns):
@@ -255,13 +257,13 @@ class Plan:
                     least[x] = min(least.get(x, nbytes_of(x.aval)), least.get(var, nbytes_of(var.aval)))
         return least
 
-    def _summands(self, eqn: Any) -> Sequence[Any]:
+    def _summands(self, eqn: JaxprEqn) -> Sequence[Any]:
         """The operands of an equation whose sums give that of its result."""
         if id(eqn) not in self.summands:
             self.summands[id(eqn)] = self._linear_operands(eqn)
         return self.summands[id(eqn)]
 
-    def _linear_operands(self, eqn: Any) -> Sequence[Any]:
+    def _linear_operands(self, eqn: JaxprEqn) -> Sequence[Any]:
         """The operands in which an equation is linear, where all that changes from step to step is among them.
 
         Of operands in which it is jointly linear, those that do not change are zero, but in a sum, which the loop can add up as well;
@@ -280,7 +282,7 @@ class Plan:
         summands = [x for i, x in enumerate(eqn.invars) if changes[i] or (is_sum and i in row.linear_in)]
         return summands if all(_is_as_precise(x.aval, eqn.outvars[0].aval) for x in summands) else []
 
-    def _place(self, eqn: Any, least: dict[Any, int]) -> None:
+    def _place(self, eqn: JaxprEqn, least: dict[Any, int]) -> None:
         """Leave the sum of a linear equation's result for after the loop, where that is of use."""
         summands = self._summands(eqn)
         terms = [self._term(x, least) for x in summands]
@@ -289,7 +291,7 @@ class Plan:
             operands = tuple([self._term(x, least) if x in summands else Fixed(x) for x in eqn.invars])
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
 
-    def _contraction(self, eqn: Any, least: dict[Any, int]) -> None:
+    def _contraction(self, eqn: JaxprEqn, least: dict[Any, int]) -> None:
         rule = SUMS.get(eqn.primitive)
         if rule is None or not rule.fits(eqn.params) or (rule.zero is not None and not self._is_zero(eqn.invars[rule.zero])):
             return

@@ -17,7 +17,8 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable
 from dualrev._jax.calls import while_p
-from dualrev._jax.jaxprs import jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import CallRow, own_copy, splice
 from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
@@ -25,28 +26,29 @@ from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_swee
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import reads
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Unknown, aval_of, register
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Operand, Taped, Unknown, aval_of, register
 
 #: On concrete values, residuals of all steps are recorded in no more room than this; larger ones are checkpointed.
 RECORD_BYTES = 2**30
 
 
-def _parts(values: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+def _parts(values: Sequence[jax.Array], params: Params) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
     """The constants of the condition, those of the body, and the initial carries."""
     i = params["cond_nconsts"]
     j = i + params["body_nconsts"]
     return list(values[:i]), list(values[i:j]), list(values[j:])
 
 
-def _condition(jaxpr: Any, consts: Sequence[Any]) -> Go:
+def _condition(jaxpr: ClosedJaxpr, consts: Sequence[jax.Array]) -> Go:
     test = jaxpr_as_fun(jaxpr)
     return lambda carry: test(*consts, *carry)[0]
 
 
-def _finished(carry: Sequence[Any], go: Go, max_steps: int | None) -> list[Any]:
+def _finished(carry: Sequence[jax.Array], go: Go, max_steps: int | None) -> list[jax.Array]:
     """The carries, or NaN and an error where a bounded loop has not come to its end."""
     if max_steps is None:
         return list(carry)
@@ -55,8 +57,8 @@ def _finished(carry: Sequence[Any], go: Go, max_steps: int | None) -> list[Any]:
     return [jnp.where(unfinished, jnp.nan, x).astype(x.dtype) if is_differentiable(aval_of(x)) else x for x in carry]
 
 
-def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+              params: Params) -> Carried:
     cond_consts, body_consts, init = _parts(primals, params)
     _, consts_p, init_p = _parts(parts, params)
     avals = params["body_jaxpr"].in_avals[len(body_consts):]
@@ -64,7 +66,7 @@ def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
     def filled(parts: Sequence[Parts], on_carry: Sequence[bool]) -> list[Parts]:
         return [mode.fill(p, a) for p, a, on in zip(parts, avals, on_carry, strict=True) if on]
 
-    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+    def derive(jaxpr: ClosedJaxpr, on_carry: Sequence[bool]) -> Pushforward:
         carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
         return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried])[1], splice("while"), mode)
 
@@ -91,7 +93,7 @@ class WhileMap(LinearMap):
 
     name = "while"
 
-    def __init__(self, operands: Sequence[Any], held: Any, body: Body, cond_jaxpr: Any, n_cond: int):
+    def __init__(self, operands: Sequence[jax.Array], held: Any, body: Body, cond_jaxpr: ClosedJaxpr, n_cond: int):
         self.operands = operands  # constants of the condition and of the body, initial carries, residuals that steps share
         self.held = held
         self.body = body
@@ -101,7 +103,7 @@ class WhileMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         body, values = self.body, iter(tangents[self.n_cond:])
         cond_consts, consts, init, once = self.operands
         consts_t = [next(values) for moves in body.on_consts if moves]
@@ -119,7 +121,7 @@ class WhileMap(LinearMap):
         _, moved = lax.while_loop(lambda state: go(state[0]), step, (list(init), body.start_tangents(init_t)))
         return tuple(spread(moved, body.on_carry))
 
-    def _spread(self, pull: Pull, carry_ct: Sequence[Any], consts_ct: Sequence[Any]) -> Tangents:
+    def _spread(self, pull: Pull, carry_ct: Sequence[Tangent], consts_ct: Sequence[Any]) -> Tangents:
         return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *pull.to_init(carry_ct))
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
@@ -134,7 +136,7 @@ class RecordedWhile(WhileMap):
     def tape(self) -> Any:
         return self.body.tape(self.operands[-1], self.held[0])
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         buffers, last, n, length = self.held
         once = self.operands[-1]
         pull = Pull(self.body, cotangents, (), length, size_of([*once, *buffers]))
@@ -147,7 +149,7 @@ class CheckpointedWhile(WhileMap):
 
     __slots__ = ()
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         checkpoints, steps, blocks, block = self.held
         _, consts, _, once = self.operands
         pull = Pull(self.body, cotangents, (), block, size_of(checkpoints.slots))
@@ -168,15 +170,15 @@ _register(RecordedWhile)
 _register(CheckpointedWhile)
 
 
-def _known_condition(jaxpr: Any, consts: Sequence[Any], body: Body) -> Go:
+def _known_condition(jaxpr: ClosedJaxpr, consts: Sequence[jax.Array], body: Body) -> Go:
     """The condition on the known carries.  In a linear program it must not read the others."""
     test = _condition(jaxpr, consts)
     fill = [None if known else zeros.filler(a) for a, known in zip(body.carry_avals, body.known_carry, strict=True)]
     return lambda carry: test([x if f is None else f for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
 
 
-def _linearize(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool,
-               steps: int | None = None) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+def _linearize(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool,
+               steps: int | None = None) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
     """``steps``: how many there are room for, if that is known."""
     cond_consts, consts, init = _parts(primals, params)
     on_cond, on_consts, on_init = map(tuple, _parts(active, params))
@@ -210,7 +212,7 @@ def _linearize(primals: Sequence[Any], active: tuple[Active, ...], params: dict[
     return outs, linear_map, moves
 
 
-def _together(params: dict[str, Any]) -> dict[str, Any]:
+def _together(params: Params) -> Params:
     """The loop of a batch whose members stop at different steps, as one that goes on while any does and keeps those that have stopped.
 
     ``vmap`` leaves such a loop with a condition that is an array.  The body takes the constants of the condition as well.
@@ -221,13 +223,13 @@ def _together(params: dict[str, Any]) -> dict[str, Any]:
     def make() -> tuple[Any, Any]:
         test, step = jaxpr_as_fun(cond_jaxpr), jaxpr_as_fun(body_jaxpr)
 
-        def body(*args: Any) -> list[Any]:
+        def body(*args: jax.Array) -> list[jax.Array]:
             consts, carry = args[: n_cond + n_body], args[n_cond + n_body:]
             (goes,) = test(*consts[:n_cond], *carry)
             new = step(*consts[n_cond:], *carry)
             return [lax.select(lax.broadcast_in_dim(goes, y.shape, range(goes.ndim)), y, x) for x, y in zip(carry, new, strict=True)]
 
-        def condition(*args: Any) -> list[Any]:
+        def condition(*args: jax.Array) -> list[jax.Array]:
             return [jnp.any(test(*args)[0])]
 
         avals = [*cond_jaxpr.in_avals[:n_cond], *body_jaxpr.in_avals]
@@ -240,14 +242,14 @@ def _together(params: dict[str, Any]) -> dict[str, Any]:
 class WhileRow(CallRow):
     """On concrete values the steps are counted, and there is room for no more than twice as many."""
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
         return super().through(mode, primals, parts, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)
@@ -260,7 +262,7 @@ class WhileRow(CallRow):
         steps = 1 << max(n - 1, 0).bit_length()
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
-        def linearizer(_: Any, primals: Sequence[Any], active: tuple[Active, ...], is_linear: bool) -> tuple[list[Any], Tape]:
+        def linearizer(_: Any, primals: Sequence[jax.Array], active: tuple[Active, ...], is_linear: bool) -> tuple[list[Any], Tape]:
             outs, linear_map, active_outs = _linearize(primals, active, held, is_linear, steps)
             return outs, Tape.of(linear_map, sum(map(bool, active)), active_outs)
 
@@ -269,12 +271,12 @@ class WhileRow(CallRow):
             self._run(held), [aval_of(x) for x in primals], active, is_linear, splice("while"), linearizer))
         return linearization(primals)
 
-    def _counter(self, primals: Sequence[Any], params: dict[str, Any]) -> Callable[..., Any]:
+    def _counter(self, primals: Sequence[jax.Array], params: Params) -> Callable[..., Any]:
         """The number of steps, or one more than are allowed."""
         max_steps = current.get().max_steps
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
-        def count(*primals: Any) -> Any:
+        def count(*primals: jax.Array) -> Any:
             cond_consts, consts, init = _parts(primals, held)
             go, body = _condition(held["cond_jaxpr"], cond_consts), jaxpr_as_fun(held["body_jaxpr"])
 
