@@ -1,14 +1,13 @@
-"""Operations that hold programs: the forms in which their rows are stated; branches, loops and checkpoints have files of their own.
+"""Operations that hold programs: the forms of their rows.  Branches, loops and checkpoints have files of their own.
 
-Each row states two things.  How the operation is evaluated with *parts* (:mod:`dualrev.table.mode`), once for all modes that go
-forward: the forward engine, whose parts are tangents, is the first of them.  And how it is evaluated with residuals and pulled back.
-On concrete values the whole operation is staged once and runs compiled.
+Each row states two evaluations: with *parts* (:mod:`dualrev.table.mode`), once for all forward modes, of which the forward engine is
+one; and with residuals, for the reverse engine.  On concrete values the whole operation is staged once and runs compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 
@@ -17,31 +16,32 @@ from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
-from dualrev.linear.maps import LinearMap
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Cost, Expansion, Linearized, Pushed, Row, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Cost, Expansion, Linearized, Operand, Pushed, Row, Taped, Unknown, aval_of, register
 
-Evaluate = Callable[[Mode, Sequence[Any], Sequence[Parts], Params], Carried]
-Reverse = Callable[[Sequence[Any], tuple[Active, ...], Params, bool],
-                   tuple[list[Any], "LinearMap | None", Sequence[bool]]]
+#: ``evaluate(mode, primals, parts, params) -> (outs, parts of outs)``.
+Evaluate: TypeAlias = Callable[[Mode, Sequence[jax.Array], Sequence[Parts], Params], Carried]
+
+#: ``reverse(primals, active, params, is_linear) -> (outs, linear map, active outs)``.
+Reverse: TypeAlias = Callable[[Sequence[Operand], tuple[Active, ...], Params, bool], Taped]
 
 
-def splice(name: Any) -> Wrapper:
-    """How a program that becomes part of the surrounding one is bound."""
+def splice(name: object) -> Wrapper:
+    """The wrapper of a program that is inlined into the program around it."""
     return Wrapper(str(name), None)
 
 
-def own_copy(jaxpr: ClosedJaxpr) -> Any:
-    """A copy of a jaxpr for linear maps to hold, the same one each time."""
+def own_copy(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+    """A copy of a jaxpr for linear maps to hold, the same copy each time: the cache must not keep the original alive."""
     return cached(jaxpr, "copy", lambda: copy_jaxpr(jaxpr))
 
 
 class CallRow(Row):
-    """An operation that holds programs of its own: its parameters ``jaxprs`` are jaxprs, or tuples of them.
+    """An operation that holds programs: its parameters named in ``jaxprs`` are jaxprs, or tuples of them.
 
-    ``evaluate(mode, primals, parts, params)`` gives values and parts under a mode that goes forward.
+    ``evaluate`` is its evaluation under a forward mode, ``reverse`` its linearization.
     """
 
     kind = "call"
@@ -54,12 +54,13 @@ class CallRow(Row):
         self.evaluate = evaluate
         self.reverse = reverse
 
-    def _key(self, kind: Any, primals: Sequence[jax.Array], params: Params) -> Any:
+    def _key(self, kind: Hashable, primals: Sequence[Operand], params: Params) -> tuple[Hashable, ...]:
+        """The key in the cache of a program derived from this operation."""
         settings = tuple([(name, value) for name, value in params.items() if name not in self.jaxprs])
         return (kind, self.primitive, tuple([aval_of(x) for x in primals]), settings)
 
     def owners(self, params: Params) -> tuple[Any, ...]:
-        """The jaxprs whose lives bound those of the programs derived from them."""
+        """The jaxprs that the operation holds: a program derived from them is cached for as long as they live."""
         found: list[jax.Array] = []
         for name in self.jaxprs:
             found.extend(params[name] if isinstance(params[name], tuple) else (params[name],))
@@ -68,7 +69,7 @@ class CallRow(Row):
     def _run(self, params: Params) -> Callable[..., list[jax.Array]]:
         return lambda *args: self.bind(args, params)
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         leaves, structure = mode.flatten(parts)
         if not is_eager(primals) or not is_eager(leaves):
             return self.evaluate(mode, primals, parts, params)
@@ -77,10 +78,9 @@ class CallRow(Row):
         return push(primals, parts)
 
     def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
-        pushed: tuple[list[Any], Sequence[Any]] = self.through(TANGENTS, primals, tangents, params)
-        return pushed
+        return self.through(TANGENTS, primals, tangents, params)
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Taped:
         if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
@@ -91,36 +91,36 @@ class CallRow(Row):
 
 
 class MapRow(CallRow):
-    """An operation that states its linear map, through which a push goes as well; it has no program to hand other parts to."""
+    """An operation that states its linear map, which a push uses too; it holds no program that could carry other parts."""
 
     def __init__(self, primitive: Primitive, jaxprs: Sequence[str], reverse: Reverse):
         super().__init__(primitive, jaxprs, self._push, reverse)
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         return super().through(mode, primals, parts, params) if mode.pushes else mode.row(self, primals, parts, params)
 
     def _push(self, mode: Mode, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
               params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         outs, linear_map, _ = self.reverse(primals, tuple([t is not None for t in tangents]), params, False)
-        assert linear_map is not None  # there is one whatever moves
+        assert linear_map is not None  # there is one whatever is active
         return outs, linear_map.push(*[t for t in tangents if t is not None])
 
 
 class RunRow(Row):
     """An operation that runs one program once: the derivative of a call is a call of the derivative.
 
-    ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` how its derivatives are bound.
+    ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` the wrapper that binds its derivatives.
     """
 
     kind = "call"
     cost = "its program"
 
-    def __init__(self, primitive: Primitive, jaxpr_of: Callable[[Params], Any], wrapper_of: Callable[[Params], Wrapper]):
+    def __init__(self, primitive: Primitive, jaxpr_of: Callable[[Params], ClosedJaxpr], wrapper_of: Callable[[Params], Wrapper]):
         super().__init__(primitive)
         self.jaxpr_of = jaxpr_of
         self.wrapper_of = wrapper_of
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)
         jaxpr = self.jaxpr_of(params)
         push = pushforward_of(jaxpr, structure, self.wrapper_of(params), mode)
@@ -129,10 +129,9 @@ class RunRow(Row):
         return push(primals, parts)
 
     def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
-        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
-        return pushed
+        return self.through(TANGENTS, primals, tangents, params)
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         jaxpr = self.jaxpr_of(params)
         linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
         outs, linear_map, active_outs = linearization(primals)
@@ -144,5 +143,5 @@ class RunRow(Row):
 
 def call(primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
          selects: frozenset[int] = frozenset()) -> None:
-    """State how an operation that holds programs, in its parameters ``jaxprs``, is evaluated with parts and linearized."""
+    """State the row of an operation that holds programs (see :class:`CallRow`)."""
     register(CallRow(primitive, jaxprs, evaluate, reverse, cost, selects))

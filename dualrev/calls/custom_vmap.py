@@ -25,14 +25,14 @@ from dualrev.engines.forward import TANGENTS
 from dualrev.linear import zeros
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Pushed, register
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Expansion, Pushed, register
 
 
 class CustomVmapRow(RunRow):
     """A call of a function that has a rule for ``vmap``."""
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         # Of parts other than tangents the user's rule says nothing: they go through the program.
         return self.jvp(primals, parts, params) if mode.pushes else super().through(mode, primals, parts, params)
 

@@ -47,7 +47,7 @@ class ForeignRow(Row):
         outs, tape, _ = self.linearize(primals, tuple([t is not None for t in tangents]), params, False)
         return outs, tape.push(*[t for t in tangents if t is not None])
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
         if not is_linear:
             return linearize_push(lambda xs, ts: self.pushed(True, xs, ts, params), primals, active)

@@ -21,7 +21,7 @@ from dualrev.linear import zeros
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.mode import Mode
-from dualrev.table.rows import Expansion, Linearized, Pushed, Row, register
+from dualrev.table.rows import Expansion, Linearized, Operand, Pushed, Row, register
 
 
 def _push_root(root: Any, evaluate: Callable[..., list[jax.Array]], primals: Sequence[jax.Array],
@@ -65,7 +65,7 @@ class HighRow(Row):
             return Expansion(None, self._expand(params))
         return push(primals, tangents)
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         push = self._pushes(params)
         if push is None or is_linear:
             return Expansion(None, self._expand(params))

@@ -25,7 +25,7 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.rows import Taped, Unknown, register
+from dualrev.table.rows import Operand, Taped, Unknown, register
 
 
 def runs(name: str, jaxpr_of: Callable[[Params], Any]) -> None:
@@ -125,7 +125,7 @@ jax.tree_util.register_pytree_node(
 jax.tree_util.register_pytree_node(SumMap, lambda m: ((m.left, m.right), m.split), lambda split, maps: SumMap(*maps, split))
 
 
-def _linear_call_reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+def _linear_call_reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                          is_linear: bool) -> Taped:
     """The derivative by the residual arguments, in which the function need not be linear, is that of its program."""
     n = params["num_callee_consts"] + params["num_res"]

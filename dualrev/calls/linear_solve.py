@@ -20,7 +20,7 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.rows import Taped, Unknown, aval_of, register
+from dualrev.table.rows import Operand, Taped, Unknown, aval_of, register
 
 linear_solve_p = primitive("custom_linear_solve")
 
@@ -115,7 +115,7 @@ jax.tree_util.register_pytree_node(SolutionMap, lambda m: ((m.consts, m.operator
                                    lambda problem, children: SolutionMap(*children, problem))
 
 
-def _solve_reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+def _solve_reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                    is_linear: bool) -> Taped:
     lengths, jaxprs = params["const_lengths"], params["jaxprs"]
     n = sum(lengths)

@@ -30,8 +30,8 @@ from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent, instantiate
 from dualrev.options.settings import Active
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Operand, Row, Taped, aval_of, register
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Expansion, Operand, Row, Taped, aval_of, register
 
 Axes = tuple[tuple[int | None, ...], ...]
 
@@ -190,7 +190,7 @@ class RegionRow(Row):
 
     kind = "call"
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         if mode.pushes:
             return self.jvp(primals, parts, params)
         jaxpr = whole(params, [aval_of(x) for x in primals])
@@ -209,7 +209,7 @@ class RegionRow(Row):
         found = iter(results[push.n_out:])
         return results[: push.n_out], [next(found) if moves else None for moves in push.active_outs]
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Taped:
         active = tuple([bool(moves) for moves in active])
         if params["mode"] == "forward" and not is_linear:

@@ -24,13 +24,13 @@ from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
 from dualrev.calls.staging import Linearization, Program, cached, linearization_of, pushforward_of
-from dualrev.linear.maps import LinearMap
+from dualrev.linear.maps import LinearMap, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
 from dualrev.table.mode import Carried, Mode, Parts
 from dualrev.table.recomputation import MinCut, Scheduled
-from dualrev.table.rows import Taped
+from dualrev.table.rows import Operand, Taped
 
 
 def choice_of(policy: Any, n_out: int) -> Choice:
@@ -118,7 +118,7 @@ class Plan:
             apart, moving = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], moving))
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
-        return self.linearization.move(direction, self._residuals(held, read), tuple(moving))
+        return self.linearization.apply(direction, self._residuals(held, read), tuple(moving))
 
     def _residuals(self, held: Sequence[jax.Array], read: Sequence[jax.Array]) -> list[jax.Array]:
         pools_of = {"held": held, "again": self.again(read)}
@@ -150,7 +150,7 @@ class RematMap(LinearMap):
             found.append((x, str(makers[i].primitive), line_of(makers[i].source_info)) if kind == "saved" else (x, self.name, ""))
         return found
 
-    def unstaged(self) -> Any:
+    def unstaged(self) -> Tape:
         return self.plan.linearization.tape(self.plan.residuals(self.held))
 
     def push(self, *tangents: Tangent) -> tuple[Any, ...]:
@@ -180,7 +180,7 @@ def _remat_evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Pa
     return again(tuple(primals), tuple(parts))
 
 
-def _remat_reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+def _remat_reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                    is_linear: bool) -> Taped:
     policy, prevent_cse = params["policy"], params["prevent_cse"]
     if isinstance(policy, Scheduled):

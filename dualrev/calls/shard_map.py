@@ -36,8 +36,8 @@ from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.forms import alongside, linear
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Pushed, Row, Taped, Unknown, aval_of, register, zero
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Expansion, Operand, Pushed, Row, Taped, Unknown, aval_of, register, zero
 
 #: What all the shard_maps made from one have in common.
 SETTINGS = ("mesh", "check_vma", "newly_manual_axes")
@@ -105,7 +105,7 @@ class ShardMap(LinearMap):
                          for x, (kind, _) in zip(args[:n], self.linearization.residual_sources, strict=True)]
             values = iter(args[n:])
             given = [next(values) if p else None for p in present]
-            results = self.linearization.move(direction, residuals, tuple(given))
+            results = self.linearization.apply(direction, residuals, tuple(given))
             which[:] = [t is not None for t in results]
             return [finish(t, i) for i, t in enumerate(results) if t is not None], _only(result_specs, which)
 
@@ -180,7 +180,7 @@ class ShardMapRow(Row):
 
     kind = "call"
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)
         structure_out: list[Any] = []
         n, in_specs = len(primals), params["in_specs"]
@@ -211,7 +211,7 @@ class ShardMapRow(Row):
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Taped:
         if is_linear and "run" in params:
             raise errors.not_linear(self.primitive)

@@ -27,8 +27,8 @@ from dualrev.options.settings import Active
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
 from dualrev.table.choosing import ByParameterRow
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Linearized, Pushed, Row, aval_of, register, rows
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Expansion, Linearized, Operand, Pushed, Row, aval_of, register, rows
 
 Arrays = list[Any]
 #: The user's operation on arrays: entry by entry, all operands at once.
@@ -216,7 +216,7 @@ class UserOperationRow(Row):
                                        "the operation and may be used any number of times.",
                                        "Reduce with the identity, and combine the result with the other value.")
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         self.check([p is not None for p in parts])
         structure = mode.flatten(parts)[1]
         return pushforward_of(self.stand_in(primals, params), structure, splice(self.primitive), mode)(primals, parts)
@@ -225,7 +225,7 @@ class UserOperationRow(Row):
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
         return pushed
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         self.check(active)
         return linearization_of(self.stand_in(primals, params), active, is_linear, splice(self.primitive))(primals)
 

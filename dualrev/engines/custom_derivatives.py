@@ -29,7 +29,6 @@ from dualrev.table import engine
 from dualrev.table.mode import Carried, Mode, Parts
 from dualrev.table.rows import Expansion, Linearized, Operand, Pushed, Row
 
-
 T = TypeVar("T")
 
 #: The structures of the outputs and of the residuals that a forward function returned, and for each residual the operand that it is
@@ -192,7 +191,7 @@ class UserRule(Row):
         self._used: list[WrappedFun] = []
 
     def _again(self, function: WrappedFun) -> WrappedFun:
-        """A wrapped function of the call, ready to run: a second run may not find the structure of results that the first one stored."""
+        """A wrapped function of the call, ready to run: a second run must not find what the first one stored of results."""
         if any(f is function for f in self._used):
             forget(function)
         else:

@@ -34,7 +34,7 @@ def sweep(apply: Callable[..., Sequence[Tangent]], avals: Sequence[ShapedArray],
 
     def several(indices: Indices) -> list[jax.Array]:
         on_stack = apply_all or jax.vmap(lambda *t: list(apply(*t)))
-        return list(on_stack(*basis_vectors(avals, indices)))
+        return list(on_stack(*basis_vectors(avals, indices)))  # type: ignore[arg-type]  # no result is a symbolic zero
 
     if chunk_size is None:
         return several(positions(n))

@@ -153,7 +153,7 @@ class Body:
         ``consts`` are those of :meth:`step_consts`.
         """
         known_outs, fresh = self.invariant.within(consts, [*carry, *x])
-        outs = self.linearization.spread_outs(known_outs)
+        outs = self.linearization.all_outs(known_outs)
         carry_in = spread(carry, self.known_carry)
         n_consts, n_carry = self.n_consts, self.n_carry
         slices = spread(x, self.known_xs)

@@ -23,11 +23,11 @@ from dualrev.calls.loops.packing import packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Taped, Unknown
+from dualrev.table.rows import Operand, Taped, Unknown
 
 
 class Layout:
@@ -111,7 +111,7 @@ class ScanMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
-    def tape(self) -> Any:
+    def tape(self) -> Tape:
         return self.body.tape(self.once, self.stacked)
 
     def shifted(self) -> list[jax.Array]:
@@ -242,7 +242,7 @@ def _run(body: Body, consts: Sequence[jax.Array], init: Sequence[jax.Array], xs:
     return carry, ys, [found[source] for source in body.kept]
 
 
-def _reverse(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
              is_linear: bool) -> Taped:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)

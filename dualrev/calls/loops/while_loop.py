@@ -30,7 +30,7 @@ from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import reads
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Operand, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Expansion, Operand, Taped, Unknown, aval_of, register
 
 #: On concrete values, residuals of all steps are recorded in no more room than this; larger ones are checkpointed.
 RECORD_BYTES = 2**30
@@ -133,7 +133,7 @@ class RecordedWhile(WhileMap):
 
     __slots__ = ()
 
-    def tape(self) -> Any:
+    def tape(self) -> Tape:
         return self.body.tape(self.operands[-1], self.held[0])
 
     def pull(self, *cotangents: Tangent) -> Tangents:
@@ -177,7 +177,7 @@ def _known_condition(jaxpr: ClosedJaxpr, consts: Sequence[jax.Array], body: Body
     return lambda carry: test([x if f is None else f for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
 
 
-def _linearize(primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params, is_linear: bool,
+def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool,
                steps: int | None = None) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
     """``steps``: how many there are room for, if that is known."""
     cond_consts, consts, init = _parts(primals, params)
@@ -242,13 +242,13 @@ def _together(params: Params) -> Params:
 class WhileRow(CallRow):
     """On concrete values the steps are counted, and there is room for no more than twice as many."""
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
         return super().through(mode, primals, parts, params)
 
-    def linearize(self, primals: Sequence[jax.Array], active: tuple[Active, ...], params: Params,
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Taped:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
