@@ -7,7 +7,7 @@ one; and with residuals, for the reverse engine.  On concrete values the whole o
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 
@@ -59,9 +59,9 @@ class CallRow(Row):
         settings = tuple([(name, value) for name, value in params.items() if name not in self.jaxprs])
         return (kind, self.primitive, tuple([aval_of(x) for x in primals]), settings)
 
-    def owners(self, params: Params) -> tuple[Any, ...]:
+    def owners(self, params: Params) -> tuple[ClosedJaxpr, ...]:
         """The jaxprs that the operation holds: a program derived from them is cached for as long as they live."""
-        found: list[jax.Array] = []
+        found: list[ClosedJaxpr | None] = []
         for name in self.jaxprs:
             found.extend(params[name] if isinstance(params[name], tuple) else (params[name],))
         return tuple([jaxpr for jaxpr in found if jaxpr is not None])  # a program that the user left out
@@ -99,11 +99,10 @@ class MapRow(CallRow):
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         return super().through(mode, primals, parts, params) if mode.pushes else mode.row(self, primals, parts, params)
 
-    def _push(self, mode: Mode, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
-              params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
+    def _push(self, mode: Mode, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Carried:
         outs, linear_map, _ = self.reverse(primals, tuple([t is not None for t in tangents]), params, False)
         assert linear_map is not None  # there is one whatever is active
-        return outs, linear_map.push(*[t for t in tangents if t is not None])
+        return outs, linear_map.push(*[t for t in tangents if t is not None])  # type: ignore[return-value]  # no output is unknown
 
 
 class RunRow(Row):

@@ -150,7 +150,7 @@ class Linearization:
             leaves, self.treedef = jax.tree_util.tree_flatten(tape)
             self.tape_sources = tape.sources
             new = self._classify(leaves, args, outs)
-            return [*(x for x in outs if type(x) is not Unknown), *new]
+            return [*(x for x in outs if not isinstance(x, Unknown)), *new]
 
         known_avals = [aval for aval, k in zip(in_avals, self.known, strict=True) if k]
         jaxpr = stage(evaluate, known_avals)
@@ -182,7 +182,7 @@ class Linearization:
                 self.sources.append(seen[id(leaf)])
         return new
 
-    def residual_avals(self) -> list[jax.Array]:
+    def residual_avals(self) -> list[ShapedArray]:
         pools = {"in": self.in_avals, "out": self.out_avals, "new": self.new_avals}
         return [pools[kind][where] for kind, where in self.residual_sources]
 
@@ -199,16 +199,16 @@ class Linearization:
         values = iter(known_outs)
         return [next(values) if k else Unknown(a) for k, a in zip(self.known_outs, self.out_avals, strict=True)]
 
-    def __call__(self, primals: Sequence[Operand]) -> tuple[list[Operand], StagedMap, tuple[bool, ...]]:
+    def __call__(self, primals: Sequence[Operand]) -> tuple[Sequence[Operand], StagedMap, tuple[bool, ...]]:
         """Outputs, linear map and active outputs."""
         if self.is_linear:
-            known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])
-            outs = self.all_outs(known_outs)
+            known_outs, new = self.evaluate([x for x, k in zip(primals, self.known, strict=True) if k])  # type: ignore[misc]
+            outs: Sequence[Operand] = self.all_outs(known_outs)
         else:
-            results = self.program(primals)
+            results = self.program(primals)  # type: ignore[arg-type]
             split = len(results) - self.n_new
             outs, new = results[:split], results[split:]
-        pools = {"in": primals, "out": outs, "new": new}
+        pools: dict[str, Sequence[Any]] = {"in": primals, "out": outs, "new": new}
         residuals = [pools[kind][where] for kind, where in self.residual_sources]
         return outs, StagedMap(self, residuals), self.active_outs
 

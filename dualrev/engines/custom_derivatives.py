@@ -92,8 +92,11 @@ def call_jvp(fun: WrappedFun, jvp: WrappedFun, primals: Sequence[jax.Array], tan
         raise errors.rule_does_not_fit("jvp", defined_at(fun), defined_at(jvp), found) from None
 
 
-def linearize_push(push: Push, primals: Sequence[jax.Array], active: Sequence[Active]) -> tuple[list[Operand], LinearMap, list[bool]]:
-    """Outputs, linear map and active outputs of a push: it runs on symbolic tangents, and its tape is recorded by transposing."""
+def linearize_push(push: Push, primals: Sequence[Operand], active: Sequence[Active]) -> tuple[list[Operand], LinearMap, list[bool]]:
+    """Outputs, linear map and active outputs of a push, which is linear in tangents: its tape is recorded with tangents unknown.
+
+    The primals are values: an operation of a linear program has no use for its push.
+    """
     outs: list[Operand] = []
     which: list[bool] = []
     avals = [tangent_aval(typeof(x)) for x, flag in zip(primals, active, strict=True) if flag]
@@ -101,7 +104,7 @@ def linearize_push(push: Push, primals: Sequence[jax.Array], active: Sequence[Ac
     def flat(*tangents: jax.Array) -> list[jax.Array]:
         given = iter(tangents)
         all_tangents = [next(given) if flag else None for flag in active]
-        primals_out, tangents_out = push(primals, all_tangents)
+        primals_out, tangents_out = push(primals, all_tangents)  # type: ignore[arg-type]
         outs.extend(primals_out)
         which.extend(t is not None for t in tangents_out)
         return [t for t in tangents_out if t is not None]
@@ -219,7 +222,7 @@ class CustomJvp(UserRule):
         if is_linear:  # the function itself must be linear, whatever its rule says
             return Expansion(None, self.fun.call_wrapped)
         try:
-            return linearize_push(lambda xs, ts: self.jvp(xs, ts, params), primals, [bool(flag) for flag in active])  # type: ignore[arg-type]
+            return linearize_push(lambda xs, ts: self.jvp(xs, ts, params), primals, [bool(flag) for flag in active])
         except errors.NonLinearError as error:
             raise errors.jvp_not_linear(defined_at(self.fun), defined_at(self.rule), error) from error
 
