@@ -125,7 +125,7 @@ class RunRow(Row):
         push = pushforward_of(jaxpr, structure, self.wrapper_of(params), mode)
         if push.may_refuse and is_concrete((*primals, *leaves)):
             return Expansion(None, jaxpr_as_fun(jaxpr))
-        return push(primals, parts)
+        return push.on(primals, leaves)
 
     def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         return self.through(TANGENTS, primals, tangents, params)

@@ -37,9 +37,11 @@ from dualrev.table.rows import Operand, Unknown, aval_of, rows
 #: How many derivative programs are kept; each also goes when the program it was derived from does.
 PROGRAMS_KEPT = 2048
 
-
 #: The latest request for a linearization, and the result: the jaxpr, active inputs, ``is_linear``, settings, and the linearization.
 Recent: TypeAlias = tuple[weakref.ref[ClosedJaxpr], tuple[Active, ...], bool, Settings, "weakref.ref[Linearization]"]
+
+#: The latest request for a push, and the result: the jaxpr, the structure of parts, the mode, settings, and the push.
+RecentPush: TypeAlias = tuple[weakref.ref[ClosedJaxpr], Hashable, Mode, Settings, "weakref.ref[Pushforward]"]
 
 #: Where a residual comes from: ("in", i), ("out", j) or ("new", k).
 Source: TypeAlias = tuple[str, int]
@@ -53,7 +55,7 @@ T = TypeVar("T")
 class Wrapper:
     """How a program is bound under a trace: with the settings of the ``jit`` call that it replaces, or inlined (``like`` is None)."""
 
-    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent")
+    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent", "recent_push")
 
     def __init__(self, name: str, like: Params | None):
         self.name = name
@@ -62,8 +64,9 @@ class Wrapper:
         self._hash = hash(self.key)
         #: The parameter ``inline`` of the call that this is the wrapper of.
         self.inline: object = None
-        #: The latest request for a linearization of the jaxpr that is bound so (see :func:`linearization_of`).
+        #: The latest requests for a linearization and a push of the jaxpr that is bound so.
         self.recent: Recent | None = None
+        self.recent_push: RecentPush | None = None
         #: Whether a plain ``jax.jit`` does the same on concrete values.
         self.is_plain = like is None or not has_explicit_layout(like)
 
@@ -356,7 +359,11 @@ class Pushforward:
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
     def __call__(self, primals: Sequence[jax.Array], parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
-        args = [*primals, *self.mode.flatten(parts)[0]]
+        return self.on(primals, self.mode.flatten(parts)[0])
+
+    def on(self, primals: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> tuple[list[jax.Array], list[Parts]]:
+        """Values and parts, from values and the arrays of their parts."""
+        args = [*primals, *leaves]
         try:
             results = self.program(args)
         except INVALID_VALUE as error:
@@ -365,7 +372,7 @@ class Pushforward:
                 raise
             line = line_of(eqn.source_info) or user_frame()
             raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
-        return list(results[: self.n_out]), self.mode.unflatten(self.structure, results[self.n_out:])
+        return results[: self.n_out], self.mode.unflatten(self.structure, results[self.n_out:])
 
 
 # ------------------------------------------------------------------------------------------------------------------- cache
@@ -434,5 +441,12 @@ def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: 
 
 def pushforward_of(jaxpr: ClosedJaxpr, structure: Hashable, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
     """A closed jaxpr under a forward mode, traced once; ``structure`` is that of the parts of its inputs."""
-    return cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
+    settings = current.get()
+    if (recent := wrapper.recent_push) is not None:
+        of, asked, under_mode, under, held = recent
+        if (under_mode is mode and of() is jaxpr and asked == structure and under is settings and (found := held()) is not None):
+            return found
+    made = cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
         jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))
+    wrapper.recent_push = weakref.ref(jaxpr), structure, mode, settings, weakref.ref(made)
+    return made

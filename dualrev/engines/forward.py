@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from itertools import compress, repeat
+from operator import is_not
 
 import jax
 from jax.sharding import PartitionSpec
@@ -44,11 +46,14 @@ class Tangents(Mode):
 
     def flatten(self, parts: Sequence[Tangent]) -> tuple[list[jax.Array], tuple[bool, ...]]:
         """The nonzero tangents, and which are nonzero: the structure of tangents."""
-        return [t for t in parts if t is not None], tuple([t is not None for t in parts])
+        nonzero = tuple(map(is_not, parts, repeat(None)))
+        return list(compress(parts, nonzero)), nonzero  # type: ignore[arg-type]
 
     def unflatten(self, structure: Sequence[bool], leaves: Sequence[jax.Array]) -> list[Tangent]:
-        nonzero = iter(leaves)
-        return [next(nonzero) if is_nonzero else None for is_nonzero in structure]
+        if all(structure):
+            return list(leaves)
+        tangents = iter(leaves)
+        return [next(tangents) if is_nonzero else None for is_nonzero in structure]
 
     def avals(self, structure: Sequence[bool], in_avals: Sequence[ShapedArray]) -> list[ShapedArray]:
         return [tangent_aval(a) for a, is_nonzero in zip(in_avals, structure, strict=True) if is_nonzero]
