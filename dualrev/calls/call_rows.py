@@ -77,7 +77,8 @@ class CallRow(Row):
             self._run(params), [aval_of(x) for x in primals], structure, splice(self.primitive), mode))
         return push(primals, parts)
 
-    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         return self.through(TANGENTS, primals, tangents, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,

@@ -170,7 +170,7 @@ def _summed(pull: Callable[..., Tangents], in_axes: tuple[int | None, ...]) -> C
 
     def summed(*args: jax.Array) -> Tangents:
         cts = jax.vmap(pull, out_axes=tuple([axis or 0 for axis in in_axes]))(*args)
-        return tuple([ct if axis is not None else _sum(ct) for ct, axis in zip(cts, in_axes, strict=True)])
+        return tuple([ct if axis is not None or ct is None else _sum(ct) for ct, axis in zip(cts, in_axes, strict=True)])
 
     return summed
 

@@ -57,7 +57,7 @@ def within(jaxpr: ClosedJaxpr, policy: Policy | None) -> ClosedJaxpr | None:
         """The programs of a parameter, checkpointed."""
         if isinstance(value, tuple):
             return tuple([held(inner) for inner in value])  # type: ignore[misc]
-        return stage(jax.checkpoint(jaxpr_as_fun(value), policy=policy, prevent_cse=False), value.in_avals)
+        return stage(jax.checkpoint(jaxpr_as_fun(value), policy=policy, prevent_cse=False), value.in_avals)  # type: ignore[arg-type]
 
     body = jaxpr.jaxpr
     eqns = []
@@ -89,13 +89,13 @@ class Plan:
         later = [pools[kind][i] for kind, i in self.linearization.residual_sources]
         self.parts = parts = partition(graph, n_out, later, choice_of(policy, n_out))
         #: The same function at each call, so that jax traces it once.
-        self.first = jax.checkpoint(jaxpr_as_fun(parts.first), policy=policy, prevent_cse=prevent_cse)
+        self.first = jax.checkpoint(jaxpr_as_fun(parts.first), policy=policy, prevent_cse=prevent_cse)  # type: ignore[arg-type]
         self.again = Program(parts.second, splice("checkpoint"), "again", [None] * len(parts.reads),
                              [None] * len(jaxpr_out_avals(parts.second)))
         ties = prevent_cse if isinstance(prevent_cse, tuple) else (prevent_cse,) * len(graph.invars)
         self.tied = [ties[i] if kind == "in" else prevent_cse is not False for kind, i in (parts.held[k] for k in parts.reads)]
         #: Pushes and pulls are checkpointed as well: their derivatives, too, store what the policy decides.
-        self.staged = {direction: jax.checkpoint(functools.partial(self._apply, direction), policy=policy, prevent_cse=any(ties))
+        self.staged = {direction: jax.checkpoint(functools.partial(self._apply, direction), policy=policy, prevent_cse=any(ties))  # type: ignore[arg-type]
                       for direction in ("push", "pull")}
         self.compiled: dict[str, Callable[..., Tangents]] = {}
 

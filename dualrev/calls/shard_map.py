@@ -130,7 +130,7 @@ class ShardMap(LinearMap):
         settings = dict(settings_)
         lin = self.linearization
         avals = [cotangent_aval(a) for a, flag in zip(lin.in_avals, lin.active, strict=True) if flag]
-        in_specs, out_specs = [spec.to_ct_spec() for spec in in_specs], [spec.to_ct_spec() for spec in out_specs]
+        in_specs, out_specs = tuple([spec.to_ct_spec() for spec in in_specs]), tuple([spec.to_ct_spec() for spec in out_specs])
 
         def share(ct: Tangent, spec: PartitionSpec) -> Tangent:
             n = math.prod(settings["mesh"].shape[name] for name in _copies(spec, settings))
@@ -172,7 +172,7 @@ class Unstaged:
         self.in_avals, self.out_avals = [typeof(x) for x in args], [typeof(x) for x in outs]
         self.active_outs = tuple([slot is not None for slot in tape.out_slots])
         self.known_outs = [True] * len(outs)
-        return outs, new
+        return outs, new  # type: ignore[return-value]  # a tracer is an array
 
     def tape(self, residuals: Sequence[jax.Array]) -> Tape:
         values = iter(residuals)
@@ -251,7 +251,8 @@ class ShardMapRow(Row):
             staged = stage(lambda *args: rebind_shard_map(params, args), [aval_of(x) for x in primals])
             values, avals = iter(results), jaxpr_out_avals(staged)
             outs = [next(values) if k else Unknown(a) for k, a in zip(linearization.known_outs, avals, strict=True)]
-        pools: dict[str, tuple[Sequence[Any], Sequence[PartitionSpec]]] = {"in": (primals, in_specs), "out": (outs, out_specs), "new": (results[n_known:], new_specs)}
+        pools: dict[str, tuple[Sequence[Any], Sequence[PartitionSpec]]]
+        pools = {"in": (primals, in_specs), "out": (outs, out_specs), "new": (results[n_known:], new_specs)}
         found = [(pools[kind][0][i], pools[kind][1][i]) for kind, i in linearization.residual_sources]
         settings = tuple([(name, params[name]) for name in SETTINGS])
         layout = (tuple([spec for _, spec in found]), tuple(_only(in_specs, active)), tuple(out_specs), settings)

@@ -377,13 +377,15 @@ class Pushforward:
 
 # ------------------------------------------------------------------------------------------------------------------- cache
 
+#: A program that others are derived from.
+Owner: TypeAlias = ClosedJaxpr | Jaxpr
+
 #: For each owner, by key: the other owners, and the value.
-_cache: weakref.WeakKeyDictionary[ClosedJaxpr, dict[Hashable, tuple[tuple[weakref.ref[ClosedJaxpr], ...], Any]]]
-_cache = weakref.WeakKeyDictionary()
-_order: deque[tuple[weakref.ref[ClosedJaxpr], Hashable]] = deque()
+_cache: weakref.WeakKeyDictionary[Owner, dict[Hashable, tuple[tuple[weakref.ref[Owner], ...], Any]]] = weakref.WeakKeyDictionary()
+_order: deque[tuple[weakref.ref[Owner], Hashable]] = deque()
 
 
-def cached(owners: ClosedJaxpr | tuple[ClosedJaxpr, ...], key: Hashable, make: Callable[[], T]) -> T:
+def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], T]) -> T:
     """``make()``, kept for as long as the owners live and it is among the newest ``PROGRAMS_KEPT``.
 
     Neither the key nor the value may refer to an owner, or neither would ever be freed.
