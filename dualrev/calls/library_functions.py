@@ -9,8 +9,8 @@ wrong.  A ``jit`` call that runs one of them, as jax's own file defines it
     ``X² = A`` gives ``X dX + dX X = dA``, a Sylvester equation [Higham 2008, eq. 6.1].  It has one solution wherever no two eigenvalues
     of ``X`` add up to zero: ``A`` may be a multiple of the identity, or defective.
 ``jax.scipy.linalg.eigh_tridiagonal``
-    The derivatives of eigenvalues and eigenvectors are those of the dense matrix: ``dwᵢ = Σⱼ |vⱼᵢ|² ddⱼ + 2 Re Σⱼ conj(vⱼᵢ) deⱼ vⱼ₊₁,ᵢ``.  This takes
-    the eigenvectors of the dense matrix, O(n³) operations.
+    The derivatives of eigenvalues and eigenvectors are those of the dense matrix: 
+    ``dwᵢ = Σⱼ |vⱼᵢ|² ddⱼ + 2 Re Σⱼ conj(vⱼᵢ) deⱼ vⱼ₊₁,ᵢ``.  This takes the eigenvectors of the dense matrix, O(n³) operations.
 """
 
 from __future__ import annotations

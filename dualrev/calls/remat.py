@@ -95,8 +95,10 @@ class Plan:
         ties = prevent_cse if isinstance(prevent_cse, tuple) else (prevent_cse,) * len(graph.invars)
         self.tied = [ties[i] if kind == "in" else prevent_cse is not False for kind, i in (parts.held[k] for k in parts.reads)]
         #: Pushes and pulls are checkpointed as well: their derivatives, too, store what the policy decides.
-        self.staged = {direction: jax.checkpoint(functools.partial(self._apply, direction), policy=policy, prevent_cse=any(ties))  # type: ignore[arg-type]
-                      for direction in ("push", "pull")}
+        self.staged = {
+            direction: jax.checkpoint(functools.partial(self._apply, direction), policy=policy,  # type: ignore[arg-type]
+                                      prevent_cse=any(ties))
+            for direction in ("push", "pull")}
         self.compiled: dict[str, Callable[..., Tangents]] = {}
 
     def evaluate(self, primals: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:

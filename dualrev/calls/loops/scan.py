@@ -18,7 +18,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
 from dualrev.calls.call_rows import call, splice
-from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
+from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
 from dualrev.calls.loops.packing import packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
@@ -63,7 +63,7 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
         carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
         return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
 
-    push, on_carry = moving_carry(derive, layout.jaxpr, [p is not None for p in init_p])
+    push, on_carry = active_carry(derive, layout.jaxpr, [p is not None for p in init_p])
     on_ys = push.active_outs[layout.n_carry:]
 
     def body(carry: Any, x: Any) -> Any:
@@ -247,7 +247,7 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
     groups = tuple(map(tuple, layout.groups(active)))
-    linearization, on_carry = moving_carry(
+    linearization, on_carry = active_carry(
         lambda jaxpr, on_carry: linearization_of(jaxpr, (*groups[0], *on_carry, *groups[2]), is_linear, splice("scan")),
         layout.jaxpr, groups[1])
     body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry))

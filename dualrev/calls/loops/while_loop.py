@@ -21,7 +21,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
 from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import CallRow, own_copy, splice
-from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
+from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.linear import zeros
@@ -70,7 +70,7 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
         carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
         return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried])[1], splice("while"), mode)
 
-    push, on_carry = moving_carry(derive, params["body_jaxpr"], [p is not None for p in init_p])
+    push, on_carry = active_carry(derive, params["body_jaxpr"], [p is not None for p in init_p])
     go = _condition(params["cond_jaxpr"], cond_consts)
     max_steps = current.get().max_steps
 
@@ -183,7 +183,7 @@ def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: P
     cond_consts, consts, init = _parts(primals, params)
     on_cond, on_consts, on_init = map(tuple, _parts(active, params))
     jaxpr = params["body_jaxpr"]
-    linearization, on_carry = moving_carry(
+    linearization, on_carry = active_carry(
         lambda jaxpr, moves: linearization_of(jaxpr, (*on_consts, *moves), is_linear, splice("while")), jaxpr, on_init)
     body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry))
     if is_linear:
