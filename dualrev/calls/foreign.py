@@ -77,8 +77,8 @@ class ForeignRow(Row):
         outs, outs_t = (list(outs), list(outs_t)) if many else ([outs], [outs_t])
         if len(outs) != len(outs_t):
             raise errors.RuleError(f"the registered JVP of {errors.whose(self.primitive)} returns {len(outs)} outputs and "
-                                   f"{len(outs_t)} tangents; expected one tangent for each output, jax.interpreters.ad.Zero where it is "
-                                   "zero")
+                                   f"{len(outs_t)} tangents; expected one tangent for each output, jax.interpreters.ad.Zero where it "
+                                   "is zero")
         avals = [typeof(out) for out in outs]
         return outs, [self._checked("JVP", "tangent of output", i, t, tangent_aval(aval)) if is_differentiable(aval) else None
                       for i, (aval, t) in enumerate(zip(avals, outs_t, strict=True))]

@@ -9,7 +9,7 @@ wrong.  A ``jit`` call that runs one of them, as jax's own file defines it
     ``X² = A`` gives ``X dX + dX X = dA``, a Sylvester equation [Higham 2008, eq. 6.1].  It has one solution wherever no two eigenvalues
     of ``X`` add up to zero: ``A`` may be a multiple of the identity, or defective.
 ``jax.scipy.linalg.eigh_tridiagonal``
-    The derivatives of eigenvalues and eigenvectors are those of the dense matrix: 
+    The derivatives of eigenvalues and eigenvectors are those of the dense matrix:
     ``dwᵢ = Σⱼ |vⱼᵢ|² ddⱼ + 2 Re Σⱼ conj(vⱼᵢ) deⱼ vⱼ₊₁,ᵢ``.  This takes the eigenvectors of the dense matrix, O(n³) operations.
 """
 
@@ -90,7 +90,7 @@ def batch_axes(jaxpr: ClosedJaxpr, operand: int, until: str, core: Callable[[Jax
                 pairs = zip(inner.invars, eqn.invars, strict=True)
                 given = {v: axes[atom] for v, atom in pairs if not is_literal(atom) and atom in axes}
                 axes.update({v: kept for v, kept in zip(eqn.outvars, follow(inner, given), strict=True) if kept is not None})
-            elif len(source) == eqn.outvars[0].aval.ndim and _works_entry_by_entry(eqn.primitive):
+            elif len(source) == len(eqn.outvars[0].aval.shape) and _works_entry_by_entry(eqn.primitive):
                 axes[eqn.outvars[0]] = source
         return [axes.get(v) for v in body.outvars]
 
@@ -235,4 +235,5 @@ def _eigh_tridiagonal(jaxpr: ClosedJaxpr, args: Sequence[jax.Array]) -> list[jax
 
 
 #: Functions of jax -> ``(program, operands)`` to the results, as a program that has the right derivative.
-_FUNCTIONS: dict[str, Callable[[ClosedJaxpr, Sequence[jax.Array]], list[jax.Array]]] = {"_sqrtm": _square_root, "eigh_tridiagonal": _eigh_tridiagonal}
+_FUNCTIONS: dict[str, Callable[[ClosedJaxpr, Sequence[jax.Array]], list[jax.Array]]]
+_FUNCTIONS = {"_sqrtm": _square_root, "eigh_tridiagonal": _eigh_tridiagonal}

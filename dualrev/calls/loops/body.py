@@ -22,7 +22,7 @@ from dualrev.calls.staging import Linearization, Source
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tape
 from dualrev.linear.zeros import Tangent
-from dualrev.options.settings import current
+from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import nbytes_of
 from dualrev.table.rows import Operand, Unknown
 
@@ -45,7 +45,7 @@ def spread(values: Sequence[T], flags: Sequence[object]) -> list[T | None]:
 
 def size_of(values: Sequence[jax.Array | ShapedArray]) -> int:
     """Bytes of arrays or abstract values."""
-    return sum(map(nbytes_of, values))
+    return sum(map(nbytes_of, values))  # type: ignore[arg-type]  # arrays have the attributes of their abstract values
 
 
 class HasActiveOuts(Protocol):
@@ -141,7 +141,7 @@ class Body:
 
     @functools.cached_property
     def stacked_carries(self) -> dict[tuple[str, int], tuple[int, bool]]:
-        """The carries that are residuals of a step and stacked results too: for each, the output with its stack, and whether to shift it.
+        """The carries that are residuals and stacked results too: for each, the output that has its stack, and whether to shift it.
 
         A result that is the carry *after* the step has the same stack, shifted by one step.  Shifting takes longer than stacking the
         carry a second time, unless it is small.
@@ -149,7 +149,7 @@ class Body:
         jaxpr, linearization = self.linearization.program.jaxpr.jaxpr, self.linearization
         n_in = self.n_consts + self.n_carry
         ins = spread(jaxpr.invars[: sum(linearization.known)], linearization.known)
-        outs: list[jax.Array] = spread(jaxpr.outvars[: sum(linearization.known_outs)], linearization.known_outs)
+        outs = spread(jaxpr.outvars[: sum(linearization.known_outs)], linearization.known_outs)
         found: dict[tuple[str, int], tuple[int, bool]] = {}
         for kind, i in self.kept:
             if kind != "in" or not self.n_consts <= i < n_in:
@@ -320,5 +320,6 @@ class Pull:
     def finish(self, residuals: Sequence[Tangent], totals: Sequence[jax.Array], new: Sequence[jax.Array],
                ys_ct: Sequence[jax.Array] = ()) -> list[jax.Array]:
         """The cotangents of the constants, from stacks of residuals, added terms, stacked factors, and stacks of cotangents."""
-        stacks = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
-        return self.plan.finish([*stacks, *[None] * (len(self.plan.inputs) - len(stacks))], totals, new)
+        stacks: list[Any] = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
+        stacks += [None] * (len(self.plan.inputs) - len(stacks))
+        return self.plan.finish(stacks, totals, new)

@@ -12,7 +12,6 @@ import jax
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev.calls.staging import Linearization, Program
-from dualrev.linear.zeros import Tangent
 from dualrev.programs.jaxprs import behind, nbytes_of
 from dualrev.programs.partition import graph_of
 from dualrev.table.recomputation import is_cheap
@@ -37,8 +36,8 @@ class Invariant:
                 fixed.update(eqn.outvars)
                 before.add(id(eqn))
                 if is_cheap(eqn):
-                    read = [sources.get(v, {v: nbytes_of(v.aval)}) for v in eqn.invars if not is_literal(v)]
-                    sources.update((v, {k: n for part in read for k, n in part.items()}) for v in eqn.outvars)
+                    of_operands = [sources.get(v, {v: nbytes_of(v.aval)}) for v in eqn.invars if not is_literal(v)]
+                    sources.update((v, {k: n for part in of_operands for k, n in part.items()}) for v in eqn.outvars)
 
         def stays(eqn: JaxprEqn) -> bool:
             """Whether an equation stays in the loop."""
@@ -49,7 +48,7 @@ class Invariant:
         self.changing = [i for i in range(n_new) if i not in set(self.given)]
         results = [*outs, *(residuals[i] for i in self.changing)]
         needed = {atom for atom in results if not is_literal(atom)}
-        moved: list[Tangent] = []
+        moved: list[Var] = []
         within: list[JaxprEqn] = []
         for eqn in reversed(graph.eqns):
             read = [v for v in eqn.outvars if v in needed]  # type: ignore[misc]

@@ -3,9 +3,10 @@
 *Recorded*: the residuals of each step are written into buffers of a given length; the pull reads them from the last to the first.
 
 *Checkpointed*: a fixed number of states is stored, and steps are grouped into blocks.  While the loop runs, the state before a block
-replaces the one that is needed least (:func:`dualrev.options.schedules.discard`).  The pull recomputes the state before each block, last
-block first, from the nearest stored state, and uses free slots for states on the way (:func:`dualrev.options.schedules.split`).  Then it
-records the block: residuals of a step are computed once, and sums over the steps of a block are contracted at once.
+replaces the one that is needed least (:func:`dualrev.options.schedules.discard`).  The pull visits blocks from the last to the first.
+It recomputes the state before a block from the nearest stored state, and stores states on the way in free slots
+(:func:`dualrev.options.schedules.split`).  Then it records the block: residuals of a step are computed once, and sums over the steps of
+a block are contracted at once.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Checkpoints(NamedTuple):
     slots: list[jax.Array]
     starts: jax.Array
     places: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # as a tuple's own method is called
 
     @staticmethod
     def empty(avals: Sequence[ShapedArray], n: int) -> Checkpoints:
@@ -199,7 +200,8 @@ def sweep(body: Body, consts: Sequence[jax.Array], carry: Sequence[jax.Array], g
 
 
 def pull_sweep(pull: Pull, once: Sequence[jax.Array], consts: Sequence[jax.Array], checkpoints: Checkpoints,
-               steps: Number, blocks: Number, block: int, carry_ct: Sequence[jax.Array], slices: Slices = NOTHING) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
+               steps: Number, blocks: Number, block: int, carry_ct: Sequence[jax.Array],
+               slices: Slices = NOTHING) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
     """As :func:`pull_record`, from stored states."""
     body, size = pull.body, checkpoints.size
     table = jnp.asarray(schedules.binomials(size))
