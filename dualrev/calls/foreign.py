@@ -106,7 +106,7 @@ class ForeignRow(Row):
 
     def _checked(self, rule: str, what: str, i: int, t: Tangent | Zero | SymbolicZero, aval: ShapedArray) -> Tangent:
         """A tangent or cotangent from a rule, None where it is zero."""
-        if t is None or t is Zero or isinstance(t, (Zero, SymbolicZero)):
+        if t is None or t is Zero or isinstance(t, (Zero, SymbolicZero)):  # type: ignore[comparison-overlap]  # some return the class
             return None
         t = zeros.drop_float0(t)
         if t is not None and ((found := typeof(t)).shape != aval.shape or found.dtype != aval.dtype):

@@ -90,7 +90,7 @@ def batch_axes(jaxpr: ClosedJaxpr, operand: int, until: str, core: Callable[[Jax
                 pairs = zip(inner.invars, eqn.invars, strict=True)
                 given = {v: axes[atom] for v, atom in pairs if not is_literal(atom) and atom in axes}
                 axes.update({v: kept for v, kept in zip(eqn.outvars, follow(inner, given), strict=True) if kept is not None})
-            elif len(source) == len(eqn.outvars[0].aval.shape) and _works_entry_by_entry(eqn.primitive):
+            elif len(source) == eqn.outvars[0].aval.ndim and _works_entry_by_entry(eqn.primitive):  # type: ignore[attr-defined]
                 axes[eqn.outvars[0]] = source
         return [axes.get(v) for v in body.outvars]
 

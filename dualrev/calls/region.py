@@ -59,7 +59,7 @@ def _batched(in_axes: tuple[int | None, ...] | None, *, jaxpr: ClosedJaxpr, axes
 def _rule(params: Params, *flat: jax.Array) -> list[jax.Array | SymbolicZero]:
     """The JVP rule by which jax's own transforms see a region."""
     primals, tangents = flat[: len(flat) // 2], flat[len(flat) // 2:]
-    active = tuple([type(t) is not SymbolicZero for t in tangents])
+    active = tuple([not isinstance(t, SymbolicZero) for t in tangents])
     outs, linear_map, _ = linearize_by_matrix(primals, active, params)
     outs_t = linear_map.push(*[t for t, flag in zip(tangents, active, strict=True) if flag])
     return [*outs, *[SymbolicZero(tangent_aval(typeof(x))) if t is None else t for x, t in zip(outs, outs_t, strict=True)]]
@@ -103,7 +103,7 @@ class Matrix:
 
     def _results(self, outs: Sequence[Operand], dense: DenseMap) -> list[jax.Array]:
         leaves, self.tree = jax.tree_util.tree_flatten(dense)
-        return [*outs, *leaves]  # type: ignore[list-item]  # no output is unknown
+        return [*outs, *leaves]
 
     def full_outs(self, vectors: Sequence[Tangent]) -> Tangents:
         """A tangent or cotangent for each output, from those of the active outputs."""

@@ -270,7 +270,7 @@ class Linearization:
         mask = tuple(map(is_not, vectors, repeat(None)))
         found = (self.pulls if direction == "pull" else self.pushes).get(mask)
         program, which = self._applying(direction, mask) if found is None else found
-        results = program([*residuals, *(vectors if all(mask) else compress(vectors, mask))])  # type: ignore[list-item]
+        results = program([*residuals, *(vectors if all(mask) else compress(vectors, mask))])
         if all(which):
             return tuple(results)
         values = iter(results)

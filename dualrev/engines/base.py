@@ -83,7 +83,7 @@ class EngineTrace(Trace):
 
     def process_call(self, primitive: Primitive, fun: WrappedFun, tracers: Sequence[jax.Array], params: Params, /) -> list[jax.Array]:
         with set_current_trace(self):
-            return fun.call_wrapped(*tracers)
+            return fun.call_wrapped(*tracers)  # type: ignore[no-any-return]
 
     def process_custom_jvp_call(self, primitive: Primitive, fun: WrappedFun, jvp: WrappedFun, tracers: Sequence[jax.Array], /, *,
                                 symbolic_zeros: bool) -> list[jax.Array]:

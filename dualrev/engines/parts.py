@@ -23,7 +23,7 @@ from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Expansion, Row
 
 
-class Dual(Tracer):
+class Dual(Tracer):  # type: ignore[type-arg]
     """An active value: its primal and its parts."""
 
     __slots__ = ("parts", "primal")
@@ -39,7 +39,7 @@ class Dual(Tracer):
         return self.parts
 
     def to_concrete_value(self) -> np.ndarray | None:
-        return to_concrete_value(self.primal)
+        return to_concrete_value(self.primal)  # type: ignore[no-any-return]
 
     def get_referent(self) -> object:
         return self.primal.get_referent() if isinstance(self.primal, Tracer) else self

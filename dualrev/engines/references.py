@@ -27,7 +27,7 @@ MAKERS = frozenset(p for p in (primitive("new_ref"), primitive("empty_ref")) if 
 _empty, _freeze, _free = primitive("empty_ref"), primitive("freeze"), primitive("free_ref")
 
 
-class Box(Tracer):
+class Box(Tracer):  # type: ignore[type-arg]
     """A reference that the function made, and the value that it holds now."""
 
     __slots__ = ("value",)

@@ -43,7 +43,7 @@ from dualrev.table import engine
 from dualrev.table.rows import Expansion, Linearized, Operand, Pushed, Row, Split, Unknown, aval_of
 
 
-class Taped(Tracer):
+class Taped(Tracer):  # type: ignore[type-arg]
     """An active value: its primal, and the slot of its cotangent on the tape."""
 
     __slots__ = ("primal", "slot")

@@ -159,7 +159,7 @@ class Body:
                     found[kind, i] = j, False
                     break
                 out = outs[j]
-                if out is not None and out is outs[i - self.n_consts] and nbytes_of(out.aval) <= SMALL:
+                if out is not None and nbytes_of(out.aval) <= SMALL and out is outs[i - self.n_consts]:
                     found[kind, i] = j, True
         return found
 

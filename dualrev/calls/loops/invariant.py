@@ -51,7 +51,7 @@ class Invariant:
         moved: list[Var] = []
         within: list[JaxprEqn] = []
         for eqn in reversed(graph.eqns):
-            read = [v for v in eqn.outvars if v in needed]  # type: ignore[misc]
+            read = [v for v in eqn.outvars if v in needed]
             if eqn.effects or (read and stays(eqn)):
                 within.append(eqn)
                 needed.update(atom for atom in eqn.invars if not is_literal(atom))

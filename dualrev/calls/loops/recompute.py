@@ -111,7 +111,7 @@ def pull_record(pull: Pull, once: Sequence[jax.Array], buffers: Sequence[jax.Arr
 
     # Where nothing is stacked, the steps add their terms to the sums of the records that were pulled before.
     start = (n, list(carry_ct), list(slices.xs_ct), pull.no_totals() if stacks else list(sums),
-             _room([v.aval for v in pull.plan.new], length), list(last))
+             _room([v.aval for v in pull.plan.new], length), list(last))  # type: ignore[misc]
     _, carry_ct, xs_ct, totals, new, _ = lax.while_loop(lambda state: state[0] > 0, step, start)
     if not stacks:
         return carry_ct, totals, xs_ct

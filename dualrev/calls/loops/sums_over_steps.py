@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax.avals import AbstractValue
+from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import Params
 from dualrev.calls.loops.packing import SMALL
@@ -106,7 +106,7 @@ SUMS = {
 }
 
 
-def _is_as_precise(summed: AbstractValue, result: AbstractValue) -> bool:
+def _is_as_precise(summed: Any, result: Any) -> bool:
     """Whether a sum in the dtype of operands has the precision and range of a sum in the dtype of results."""
     if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in (summed, result)):
         return False
@@ -178,8 +178,9 @@ class Plan:
         outs = [body.outvars[i] for i in sums]
         summed = behind(body.eqns, outs, operands=self._summands)
         least = self._least_carries(summed)
+        used = [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)]
         #: The number of sums that use each value.
-        self.uses: Counter[Atom] = Counter(x for x in [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)] if not is_literal(x))
+        self.uses: Counter[Atom] = Counter(x for x in used if not is_literal(x))
         for eqn in summed:
             if not self._summands(eqn):
                 self._contraction(eqn, least)
@@ -187,11 +188,11 @@ class Plan:
             if self._summands(eqn):
                 self._place(eqn, least)
         self.terms = [self._term(var, least) for var in outs]
-        self.sum_avals: list[Any] = [var.aval for var in outs]
+        self.sum_avals: list[ShapedArray] = [var.aval for var in outs]  # type: ignore[misc]
         operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
         #: Whether any sum needs stacks; if none does, all sums are linear functions of the terms that are added up in the loop.
         self.stacks = any(isinstance(x, Stacked) for x in operands)
-        # By identity: literals cannot be hashed.
+        # By identity, since equal literals may be different terms.
         self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
         self.fixed_eqns = behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)])
         chosen = set(sums)
@@ -209,9 +210,9 @@ class Plan:
         return list(results[:i]), list(results[i:j]), list(results[j:])
 
     @property
-    def total_avals(self) -> list[Any]:
+    def total_avals(self) -> list[ShapedArray]:
         """The abstract values of the terms that are added up."""
-        return [var.aval for var in self.in_loop.values()]
+        return [var.aval for var in self.in_loop.values()]  # type: ignore[misc]
 
     def finish(self, inputs: Sequence[jax.Array], totals: Sequence[jax.Array], stacks: Sequence[jax.Array]) -> list[jax.Array]:
         """The sums, from the inputs of the steps (stacks for inputs that have one), the totals and the new stacks."""
@@ -278,7 +279,7 @@ class Plan:
         row, changes = rows.get(eqn.primitive), [not self._is_fixed(x) for x in eqn.invars]
         if row is None or len(eqn.outvars) != 1 or eqn.effects:
             return []
-        row = row.choose([Unknown(x.aval) for x in eqn.invars], changes, eqn.params)
+        row = row.choose([Unknown(x.aval) for x in eqn.invars], changes, eqn.params)  # type: ignore[arg-type]
         if any(changed and i not in row.linear_in for i, changed in enumerate(changes)) or (row.kind == "product" and sum(changes) > 1):
             return []
         is_sum = row.kind == "linear" and row.is_diagonal

@@ -186,7 +186,8 @@ def _known_condition(jaxpr: ClosedJaxpr, consts: Sequence[jax.Array], body: Body
     """The condition as a function of the known carries.  In a linear program it does not read the others."""
     test = _condition(jaxpr, consts)
     fill = [None if known else zeros.filler(a) for a, known in zip(body.carry_avals, body.known_carry, strict=True)]
-    return lambda carry: test([x if f is None else f for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
+    return lambda carry: test([x if f is None else f  # type: ignore[misc]  # each is known or filled
+                               for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
 
 
 def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool,
