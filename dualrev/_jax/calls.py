@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 from jax.extend.core.primitives import cond_p as cond_p
@@ -12,8 +12,13 @@ from jax.extend.core.primitives import jit_p as jit_p
 from jax.extend.core.primitives import scan_p as scan_p
 from jax.extend.core.primitives import while_p as while_p
 
+from dualrev._jax.jaxprs import ClosedJaxpr
+from dualrev._jax.primitives import Params
 
-def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
+T = TypeVar("T")
+
+
+def scan_layout(params: Params) -> tuple[int, int]:
     """``(number of constants, number of carries)`` of a scan: since 0.11 they stand in a tree of inputs, ``ft_in``."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
@@ -21,8 +26,8 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     return len(list(consts)), len(list(carry))
 
 
-def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, in_like: Sequence[int | None],
-             out_like: Sequence[int | None]) -> list[Any]:
+def bind_jit(like: Params, jaxpr: ClosedJaxpr, args: Sequence[jax.Array], name: str, in_like: Sequence[int | None],
+             out_like: Sequence[int | None]) -> list[jax.Array]:
     """Bind the jit primitive on a new jaxpr, keeping the settings of an existing call.
 
     ``in_like[i]`` is the operand of the old call whose sharding and layout the new operand ``i`` has, or None for a new one;
@@ -30,7 +35,7 @@ def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, i
     """
     unspecified = _unspecified()
 
-    def pick(old: Sequence[Any], which: Sequence[int | None], default: Any) -> tuple[Any, ...]:
+    def pick(old: Sequence[T], which: Sequence[int | None], default: T) -> tuple[T, ...]:
         return tuple(default if i is None else old[i] for i in which)
 
     params = dict(
@@ -47,26 +52,26 @@ def bind_jit(like: dict[str, Any], jaxpr: Any, args: Sequence[Any], name: str, i
 
 
 @functools.cache
-def inlined() -> dict[str, Any]:
+def inlined() -> Params:
     """The settings of a jit call that asks to be spliced into the program around it, and for nothing else."""
     (eqn,) = jax.make_jaxpr(jax.jit(lambda x: x))(1.0).eqns
     inline = eqn.params["inline"]
     return dict(eqn.params, inline=True if isinstance(inline, bool) else type(inline).JAX_EARLY)
 
 
-def _unspecified() -> Any:
+def _unspecified() -> object:
     from jax._src.named_sharding import UNSPECIFIED  # the sharding that leaves the choice to the compiler
 
     return UNSPECIFIED
 
 
-def is_inlined(params: dict[str, Any]) -> bool:
+def is_inlined(params: Params) -> bool:
     """Whether a jit call asks to be spliced into the program around it; ``inline`` is an enumeration since 0.11."""
     inline = params["inline"]
     return inline is True or getattr(inline, "name", "") == "JAX_EARLY"
 
 
-def has_explicit_layout(params: dict[str, Any]) -> bool:
+def has_explicit_layout(params: Params) -> bool:
     """Whether a jit call fixes a sharding, a layout or a compiler option that a plain ``jax.jit`` would lose."""
     unspecified = _unspecified()
     return (

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+import jax
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
 from jax._src.ad_util import Zero as Zero  # a None that a backward function returns; zeros that reach rules of libraries
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p  # carries a user's jax.custom_jvp rule
 from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  # carries a user's jax.custom_vjp rule
+from jax._src.linear_util import WrappedFun as WrappedFun  # a function as it reaches a trace, flattened
 from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
 from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
-def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]], args: Sequence[Any]) -> list[Any]:
+
+def bind_custom_jvp(fun: Callable[..., list[jax.Array]], jvp: Callable[..., list[jax.Array | SymbolicZero]],
+                    args: Sequence[jax.Array]) -> list[jax.Array]:
     """Bind jax's call-with-a-pushforward primitive: ``jvp(*primals, *tangents)`` returns primals then tangents, flat.
 
     Tangents that are zero arrive, and may leave, as :class:`SymbolicZero`.
@@ -25,7 +31,8 @@ def bind_custom_jvp(fun: Callable[..., list[Any]], jvp: Callable[..., list[Any]]
                                   symbolic_zeros=True)
 
 
-def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+def call_bwd(bwd: WrappedFun, residuals: Sequence[jax.Array],
+             cotangents: Sequence[jax.Array | SymbolicZero]) -> list[jax.Array | None]:
     """Call the flattened backward function of a ``custom_vjp``; since 0.11 it returns ``(cotangents, logs)``.
 
     A None that the user returned arrives as a zero of a class of jax's own, and is None again.
@@ -36,12 +43,12 @@ def call_bwd(bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any]) -> l
     return [None if is_symbolic_zero(ct) else ct for ct in result]
 
 
-def is_symbolic_zero(x: Any) -> bool:
+def is_symbolic_zero(x: object) -> TypeIs[Zero | SymbolicZero]:
     """Whether ``x`` is one of jax's two kinds of zero that are no arrays."""
     return type(x) is Zero or type(x) is SymbolicZero
 
 
-def forget(fun: Any) -> None:
+def forget(fun: WrappedFun) -> None:
     """Forget what a wrapped function stored of its results' structure, as if it had not been called.
 
     Of the function and the forward function of a custom_vjp, jax expects one to be called, once.

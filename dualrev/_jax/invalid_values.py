@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 from jax._src.api_util import InternalFloatingPointError as _Invalid  # what jax_debug_nans raises before jit has looked closer
@@ -14,7 +12,7 @@ from dualrev._jax.traces import Tracer
 INVALID_VALUE: tuple[type[Exception], ...] = (FloatingPointError, _Invalid)
 
 
-def is_invalid(x: Any) -> bool:
+def is_invalid(x: object) -> bool:
     """Whether an array holds what ``jax_debug_nans`` or ``jax_debug_infs`` objects to."""
     if not isinstance(x, jax.Array) or isinstance(x, Tracer) or not jax.dtypes.issubdtype(x.dtype, np.inexact):
         return False

@@ -3,57 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
+from jax.extend.core import DebugInfo as DebugInfo  # what a program was traced from
 from jax.extend.core import Jaxpr as Jaxpr  # to put equations together that belong to a part of a program
+from jax.extend.core import JaxprEqn as JaxprEqn
+from jax.extend.core import Literal as Literal  # an operand that is a number in the program
 from jax.extend.core import Var as Var  # to name the values of a program that is spliced into another
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun  # evaluates a closed jaxpr under the current trace
 
+from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Primitive
-from dualrev._jax.traces import set_current_trace
+from dualrev._jax.traces import Trace, set_current_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+#: What an equation reads.
+Atom: TypeAlias = Var | Literal
+
+#: A function of arrays, which returns several.
+FlatFunction: TypeAlias = Callable[..., Sequence[jax.Array]]
 
 
-def stage(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Any:
+def stage(fun: FlatFunction, avals: Sequence[ShapedArray]) -> ClosedJaxpr:
     """Trace a flat function to a closed jaxpr."""
     # The body of a user's program may bind any effectful op; nothing of ours may wait on an outer trace.
     return jax.make_jaxpr(fun)(*avals)
 
 
-def jaxpr_out_avals(jaxpr: Any) -> list[Any]:
+def jaxpr_out_avals(jaxpr: ClosedJaxpr) -> list[ShapedArray]:
     return list(jaxpr.out_avals)
 
 
-def is_literal(atom: Any) -> bool:
+def is_literal(atom: Atom) -> TypeIs[Literal]:
     """Whether an operand of an equation is a number that stands in the program."""
     return hasattr(atom, "val")
 
 
-def copy_jaxpr(jaxpr: Any) -> Any:
+def opened(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
+    """A program without its constants, which is itself where one class holds both."""
+    body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[arg-type]
+    return body
+
+
+def copy_jaxpr(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     """A closed jaxpr with the same equations, and an identity of its own.
 
     What is cached for as long as a jaxpr lives must not keep it alive; where it needs the equations, it holds a copy.
     ``remat2`` carries an open jaxpr, without constants, in 0.10; since 0.11 there is one class for both.
     """
-    body = getattr(jaxpr, "jaxpr", jaxpr)
+    body = opened(jaxpr)
     return ClosedJaxpr(body.replace(eqns=list(body.eqns)), list(getattr(jaxpr, "consts", ())))
 
 
-def hoisted(jaxpr: Any) -> tuple[Any, list[Any]]:
+def hoisted(jaxpr: ClosedJaxpr) -> tuple[ClosedJaxpr, list[jax.Array]]:
     """A closed jaxpr that takes its constants as its first operands, and the constants."""
     body = jaxpr.jaxpr
     info = body.debug_info._replace(arg_names=None, result_paths=None)
     return ClosedJaxpr(body.replace(constvars=[], invars=[*body.constvars, *body.invars], debug_info=info), []), list(jaxpr.consts)
 
 
-def binds_functions(primitive: Any) -> bool:
+def binds_functions(primitive: Primitive) -> bool:
     """Whether what an equation of the primitive holds as jaxprs is bound as functions (``custom_jvp_call``, ``shard_map``)."""
     return type(primitive).get_bind_params is not Primitive.get_bind_params
 
 
-def _standing_in() -> Any:
+def _standing_in() -> Primitive:
     """A primitive without operands for a value that a program turns out to need while it is traced."""
     new = Primitive("standing_in")
     new.def_abstract_eval(lambda *, aval, index: aval)
@@ -62,13 +81,13 @@ def _standing_in() -> Any:
 _standing_in_p = _standing_in()
 
 
-def stand_in(trace: Any, aval: Any, index: int) -> Any:
+def stand_in(trace: Trace, aval: ShapedArray, index: int) -> jax.Array:
     """A tracer of ``trace`` for a value that will be given later, under a number."""
     with set_current_trace(trace):
         return _standing_in_p.bind(aval=aval, index=index)
 
 
-def with_stand_ins(jaxpr: Any) -> tuple[Any, list[int]]:
+def with_stand_ins(jaxpr: ClosedJaxpr) -> tuple[ClosedJaxpr, list[int]]:
     """A closed jaxpr whose inputs are followed by what was a :func:`stand_in`, and their numbers."""
     body = jaxpr.jaxpr
     found = [eqn for eqn in body.eqns if eqn.primitive is _standing_in_p]
@@ -78,7 +97,7 @@ def with_stand_ins(jaxpr: Any) -> tuple[Any, list[int]]:
     return ClosedJaxpr(body.replace(invars=more, eqns=rest, debug_info=info), jaxpr.consts), [eqn.params["index"] for eqn in found]
 
 
-def open_and_closed(jaxpr: Any) -> tuple[Any, Any]:
+def open_and_closed(jaxpr: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, ClosedJaxpr]:
     """A jaxpr without constants in both forms, which are two classes in 0.10: kernels are held open."""
-    body = getattr(jaxpr, "jaxpr", jaxpr)
-    return body, jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(body, ())
+    body = opened(jaxpr)
+    return body, jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(body, ())  # type: ignore[return-value]

@@ -7,21 +7,27 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Any, NamedTuple
+from types import CellType
+from typing import Any, NamedTuple, TypeAlias
+
+from dualrev._jax.primitives import Primitive
+
+#: A rule as jax keeps it: each kind is called in a way of its own.
+Rule: TypeAlias = Callable[..., Any]
 
 
 class ForeignRules(NamedTuple):
     """What another library registered with jax for a primitive of its own; None for what it did not."""
 
-    jvp: Callable[..., Any] | None  # (primals, tangents, **params) -> (outs, tangents out)
-    linearization: Callable[..., Any] | None  # (is_vjp, which move, *primals, **params) -> outs and a function of tangents
-    transpose: Callable[..., Any] | None  # (cotangents, *operands, **params) -> cotangents; linear operands are `undefined`
-    fancy_transpose: Callable[..., Any] | None  # the same, with an `accumulator` for each linear operand, which it adds to
-    undefined: Any
-    accumulator: Any
+    jvp: Rule | None  # (primals, tangents, **params) -> (outs, tangents out)
+    linearization: Rule | None  # (is_vjp, which move, *primals, **params) -> outs and a function of tangents
+    transpose: Rule | None  # (cotangents, *operands, **params) -> cotangents; linear operands are `undefined`
+    fancy_transpose: Rule | None  # the same, with an `accumulator` for each linear operand, which it adds to
+    undefined: type
+    accumulator: type
 
 
-def foreign_rules(primitive: Any) -> ForeignRules | None:
+def foreign_rules(primitive: Primitive) -> ForeignRules | None:
     """The rules of a primitive that another library defined, or None where jax defined it: its own rules are never read."""
     module = owner_of(primitive)
     if module is None or is_of_jax(module):
@@ -38,10 +44,10 @@ def foreign_rules(primitive: Any) -> ForeignRules | None:
     return ForeignRules(primitive_jvps.get(primitive), primitive_linearizations.get(primitive), primitive_transposes.get(primitive),
                         fancy_transposes.get(primitive), UndefinedPrimal, ValAccum)
 
-_owners: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_owners: weakref.WeakKeyDictionary[Primitive, str] = weakref.WeakKeyDictionary()
 
 
-def owner_of(primitive: Any) -> str | None:
+def owner_of(primitive: Primitive) -> str | None:
     """The module that defines a primitive, or None if that cannot be told.
 
     It is one that holds the primitive under a name, and of several the one that its functions are from.  A primitive that no module
@@ -84,9 +90,9 @@ def is_of_jax(module: str) -> bool:
 _OF_ALL = frozenset(["builtins", "functools", "numpy"])
 
 
-def _modules_of(primitive: Any) -> Iterator[str]:
+def _modules_of(primitive: Primitive) -> Iterator[str]:
     """The modules of the functions that define a primitive, and of those that they wrap."""
-    waiting: list[Any] = [getattr(primitive, "abstract_eval", None), getattr(primitive, "impl", None)]
+    waiting: list[object] = [getattr(primitive, "abstract_eval", None), getattr(primitive, "impl", None)]
     seen: set[int] = set()
     while waiting:
         found = waiting.pop(0)
@@ -105,7 +111,7 @@ def _modules_of(primitive: Any) -> Iterator[str]:
         waiting += [cell.cell_contents for cell in getattr(found, "__closure__", None) or () if _is_filled(cell)]
 
 
-def _is_filled(cell: Any) -> bool:
+def _is_filled(cell: CellType) -> bool:
     try:
         cell.cell_contents  # noqa: B018  (a cell of a variable that has no value yet raises)
     except ValueError:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
 from dualrev._jax.avals import typeof
-from dualrev._jax.jaxprs import hoisted, stage
+from dualrev._jax.jaxprs import FlatFunction, hoisted, stage
+from dualrev._jax.primitives import Params
 
 
-def softmax(x: Any, axis: int) -> Any:
+def softmax(x: jax.Array, axis: int) -> jax.Array:
     """jax's softmax, with its rule in terms of the result, which it has behind a setting that is off until a release turns it on."""
     from jax._src.config import softmax_custom_jvp
 
@@ -19,7 +19,7 @@ def softmax(x: Any, axis: int) -> Any:
         return jax.nn.softmax(x, axis)
 
 
-def is_custom_root(operation: Any) -> bool:
+def is_custom_root(operation: object) -> bool:
     """Whether what ``call_hi_primitive`` holds is ``lax.custom_root``: since 0.12; before, that was a function with a JVP rule."""
     from jax._src.lax.control_flow import solves
 
@@ -29,7 +29,7 @@ def is_custom_root(operation: Any) -> bool:
 LIBRARY_FUNCTIONS = {"_sqrtm": "jax/_src/scipy/linalg.py", "eigh_tridiagonal": "jax/_src/scipy/linalg.py"}
 
 
-def library_function(params: dict[str, Any]) -> str | None:
+def library_function(params: Params) -> str | None:
     """Which of :data:`LIBRARY_FUNCTIONS` a ``jit`` call runs: its program has that name, and was traced from jax's own file."""
     name = params["name"]
     if name not in LIBRARY_FUNCTIONS:
@@ -44,7 +44,8 @@ def is_inside_jax(module: str) -> bool:
     return module.split(".")[0] == "jaxlib" or module == "jax._src" or module.startswith("jax._src.")
 
 
-def bind_linear_solve(matvec: Any, vecmat: Any, solve: Any, transpose_solve: Any, b: Sequence[Any]) -> list[Any]:
+def bind_linear_solve(matvec: FlatFunction, vecmat: FlatFunction | None, solve: FlatFunction, transpose_solve: FlatFunction | None,
+                      b: Sequence[jax.Array]) -> list[jax.Array]:
     """Bind the primitive of ``lax.custom_linear_solve``, on flat functions; ``vecmat`` and ``transpose_solve`` may both be None.
 
     ``lax.custom_linear_solve`` itself would have jax transpose ``matvec``.

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from dualrev._jax.avals import typeof
-from dualrev._jax.custom_rules import bind_custom_jvp
+from dualrev._jax.avals import AbstractValue, ShapedArray, typeof
+from dualrev._jax.custom_rules import SymbolicZero, bind_custom_jvp
 from dualrev._jax.jaxprs import stage
-from dualrev._jax.primitives import Primitive
-from dualrev._jax.traces import set_current_trace
+from dualrev._jax.primitives import Params, Primitive
+from dualrev._jax.traces import Trace, set_current_trace
+
+if TYPE_CHECKING:
+    from jax._src.interpreters.batching import AxisData  # the axis of a vmap: its name and size
+    from jax.extend.core import Effects
 
 
-def matrix_primitive(name: str, function: Callable[..., Any]) -> Any:
+def matrix_primitive(name: str, function: Callable[..., jax.Array]) -> Primitive:
     """A primitive of our own: ``function`` of arrays whose last two axes are matrices, with the type of the last for its result."""
     return _front_batched(name, function, lambda *avals: avals[-1].update(weak_type=False))
 
 
-def entrywise_primitive(name: str, function: Callable[..., Any]) -> Any:
+def entrywise_primitive(name: str, function: Callable[..., jax.Array]) -> Primitive:
     """A primitive of our own: ``function`` of arrays of one shape, entry by entry, with the dtype of the first for its result."""
     return _front_batched(name, function, lambda x, *_, **__: x.update(weak_type=False))
 
 
-def _front_batched(name: str, function: Callable[..., Any], abstract: Callable[..., Any]) -> Any:
+def _front_batched(name: str, function: Callable[..., jax.Array], abstract: Callable[..., ShapedArray]) -> Primitive:
     """A primitive of our own that takes batches as axes in front."""
     from jax.interpreters import batching, mlir  # how a primitive is told of vmap, and of the compiler
 
@@ -34,7 +38,7 @@ def _front_batched(name: str, function: Callable[..., Any], abstract: Callable[.
     new.def_abstract_eval(abstract)
     mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=False))
 
-    def batch(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:
+    def batch(args: Sequence[jax.Array], dims: Sequence[int | None], **params: Any) -> tuple[jax.Array, int]:
         size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
         front = [jax.lax.broadcast(x, (size,)) if d is None else jax.numpy.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
         return new.bind(*front, **params), 0
@@ -43,8 +47,8 @@ def _front_batched(name: str, function: Callable[..., Any], abstract: Callable[.
     return new
 
 
-def program_primitive(name: str, run: Callable[..., list[Any]], batch: Callable[..., dict[str, Any]],
-                      rule: Callable[..., list[Any]]) -> Any:
+def program_primitive(name: str, run: Callable[..., list[jax.Array]], batch: Callable[..., Params],
+                      rule: Callable[..., list[jax.Array | SymbolicZero]]) -> Primitive:
     """A primitive of our own that runs a program, among its parameters: ``run(*args, **params)``.
 
     ``batch(in_axes, **params)`` are the parameters under a ``vmap`` whose axis has no name; one that has a name may be read inside,
@@ -59,14 +63,15 @@ def program_primitive(name: str, run: Callable[..., list[Any]], batch: Callable[
     new.run, new.rule = run, rule
     new.def_impl(run)
 
-    def abstract(*avals: Any, **params: Any) -> Any:
+    def abstract(*avals: ShapedArray, **params: Any) -> tuple[list[ShapedArray], Effects]:
         jaxpr = stage(functools.partial(run, **params), avals)
         return jaxpr.out_avals, jaxpr.effects
 
     new.def_effectful_abstract_eval(abstract)
     mlir.register_lowering(new, mlir.lower_fun(run, multiple_results=True))
 
-    def batched(axis: Any, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[list[Any], list[int | None]]:
+    def batched(axis: AxisData, args: Sequence[jax.Array], dims: Sequence[int | None],
+                **params: Any) -> tuple[list[jax.Array], list[int | None]]:
         if all(d is None for d in dims):
             outs = new.bind(*args, **params)
             return outs, [None] * len(outs)
@@ -83,10 +88,11 @@ def program_primitive(name: str, run: Callable[..., list[Any]], batch: Callable[
 
 
 class _ProgramPrimitive(Primitive):
-    run: Callable[..., list[Any]]
-    rule: Callable[..., list[Any]]
+    run: Callable[..., list[jax.Array]]
+    rule: Callable[..., list[jax.Array | SymbolicZero]]
 
-    def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: dict[str, Any], /) -> Any:
+    def bind_with_trace(self, trace: Trace, args: Sequence[jax.Array], avals: Sequence[AbstractValue], params: Params,
+                        /) -> list[jax.Array]:
         # jax's derivatives look a primitive up in a registry of their own; asked by a custom rule, they need no entry.
         if type(trace).__name__ in ("JVPTrace", "LinearizeTrace"):
             with set_current_trace(trace):
@@ -94,7 +100,7 @@ class _ProgramPrimitive(Primitive):
         return super().bind_with_trace(trace, args, avals, params)
 
 
-def _bound_primitive(name: str) -> Any:
+def _bound_primitive(name: str) -> Primitive:
     """A primitive without operands that marks a place in a program: nothing moves past it, and it compiles to nothing.
 
     What has an effect stays where it is, in programs traced by ``jit`` and inside loops too; traces that know nothing of it hand it
@@ -120,10 +126,10 @@ def _bound_primitive(name: str) -> Any:
 region_bound = _bound_primitive("region_bound")
 
 
-def _run_compiled(function: Callable[..., Any], *args: Any, **params: Any) -> Any:
+def _run_compiled(function: Callable[..., jax.Array], *args: jax.Array, **params: Any) -> jax.Array:
     return _compiled(function, tuple(params.items()))(*args)
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any], params: tuple[Any, ...]) -> Callable[..., Any]:
+def _compiled(function: Callable[..., jax.Array], params: tuple[tuple[str, Any], ...]) -> Callable[..., jax.Array]:
     return jax.jit(functools.partial(function, **dict(params)))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax.extend.core import Primitive as Primitive
+
+#: What an equation says besides its operands: each primitive has parameters of its own.
+Params: TypeAlias = dict[str, Any]
 
 
 def primitive(name: str) -> Any:
@@ -22,14 +26,14 @@ def primitive(name: str) -> Any:
     return found
 
 
-def host_array_primitives() -> tuple[Any, Any]:
+def host_array_primitives() -> tuple[Primitive, Primitive]:
     """The primitives that make one array of those that hosts hold, and back, for programs that have imported their module."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.host_local_array_to_global_array_p, multihost_utils.global_array_to_host_local_array_p
 
 
-def kernel_primitives() -> tuple[Any, Any, Any]:
+def kernel_primitives() -> tuple[Primitive, Primitive, Primitive]:
     """The call of a Pallas kernel, and its masked reads and writes, for programs that have one: importing their module takes time."""
     from jax._src.pallas.pallas_call import pallas_call_p
     from jax._src.pallas.primitives import load_p, swap_p
@@ -38,7 +42,7 @@ def kernel_primitives() -> tuple[Any, Any, Any]:
 
 
 @functools.cache
-def _sparse_primitives() -> dict[str, Any]:
+def _sparse_primitives() -> dict[str, Primitive]:
     """The primitives of sparse arrays, for programs that use them: importing their modules takes time."""
     from jax.experimental.sparse import api, bcoo, bcsr, coo, csr, linalg
 
@@ -47,7 +51,7 @@ def _sparse_primitives() -> dict[str, Any]:
 
 
 @functools.cache
-def _primitives() -> dict[str, Any]:
+def _primitives() -> dict[str, Primitive]:
     from jax._src import (
         ad_checkpoint,
         ad_util,
@@ -73,7 +77,8 @@ def _primitives() -> dict[str, Any]:
     from jax._src.state import discharge
     from jax._src.state import primitives as state
 
-    modules: tuple[Any, ...] = (core, ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed,
-                                convolution, ann, linalg, fft, other, parallel, special, solves, state, discharge, pjit, shard_map,
-                                callback, checkify, custom_batching, custom_derivatives, ffi, hijax, xla_metadata)
+    modules: tuple[ModuleType, ...] = (
+        core, ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed, convolution, ann, linalg,
+        fft, other, parallel, special, solves, state, discharge, pjit, shard_map, callback, checkify, custom_batching,
+        custom_derivatives, ffi, hijax, xla_metadata)
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from dualrev._jax.avals import abstract_outputs
-from dualrev._jax.jaxprs import ClosedJaxpr
+import jax
+
+from dualrev._jax.avals import ShapedArray, abstract_outputs
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, open_and_closed
+from dualrev._jax.primitives import Params, Primitive
+
+#: The new values of the references among the operands, None for other operands; and what the operation returns.
+Discharged: TypeAlias = tuple[Sequence[jax.Array | None], jax.Array | Sequence[jax.Array]]
 
 
-def discharge(jaxpr: Any) -> Any:
+def discharge(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     """A closed jaxpr without references: those among the inputs are values, whose final values are appended to the outputs."""
     from jax._src.state.discharge import discharge_state  # rewrites reads and writes as operations on values
 
-    return discharge_state(jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ()))
+    return discharge_state(open_and_closed(jaxpr)[1])
 
 
-def discharge_operation(primitive: Any, avals: Sequence[Any], is_reference: Sequence[bool], values: Sequence[Any],
-                        params: dict[str, Any]) -> tuple[Sequence[Any], Any] | None:
+def discharge_operation(primitive: Primitive, avals: Sequence[ShapedArray], is_reference: Sequence[bool], values: Sequence[jax.Array],
+                        params: Params) -> Discharged | None:
     """``(new values of the references, results)`` of one operation on values in place of references, or None if jax has no rule.
 
     Rules took their abstract values one by one until 0.12, which puts them into a context.
@@ -28,7 +34,7 @@ def discharge_operation(primitive: Any, avals: Sequence[Any], is_reference: Sequ
     partial = getattr(rules, "_partial_discharge_rules", {})
     if primitive in partial:
         return partial[primitive](is_reference, avals, out_avals, *values, **params)
-    rule = rules._discharge_rules.get(primitive)
+    rule: Callable[..., Discharged] | None = rules._discharge_rules.get(primitive)
     if rule is None:
         return None
     if hasattr(rules, "DischargeContext"):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
+from jax.sharding import PartitionSpec
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import is_literal, stage
-from dualrev._jax.primitives import primitive
+from dualrev._jax.primitives import Params, primitive
+from dualrev._jax.trees import PyTree
+
+if TYPE_CHECKING:
+    from jax._src.tree_util import FlatTree
+
+#: A function of shards: its results, and how each lies on the mesh.
+OnShards: TypeAlias = Callable[..., tuple[Sequence[jax.Array], Sequence[PartitionSpec]]]
 
 
-def _flat_tree() -> Callable[[Any], Any]:
+def _flat_tree() -> Callable[[PyTree], FlatTree]:
     """What jax's own functions of shards return is a flat tree with the specs beside it; it has a module of its own since 0.11."""
     try:
         from jax._src.flattree import flatten
@@ -24,8 +32,7 @@ def _flat_tree() -> Callable[[Any], Any]:
     return flatten
 
 
-def bind_shard_map(fun: Callable[..., tuple[Sequence[Any], Sequence[Any]]], args: Sequence[Any], in_specs: Sequence[Any],
-                   like: dict[str, Any]) -> list[Any]:
+def bind_shard_map(fun: OnShards, args: Sequence[jax.Array], in_specs: Sequence[PartitionSpec], like: Params) -> list[jax.Array]:
     """Run ``fun`` on each shard, with the mesh and the settings of an existing ``shard_map``.
 
     ``fun`` returns its results and a spec for each, which need not be known before it has run: the public ``jax.shard_map`` asks
@@ -33,16 +40,16 @@ def bind_shard_map(fun: Callable[..., tuple[Sequence[Any], Sequence[Any]]], args
     """
     flatten = _flat_tree()
 
-    def flat(*shards: Any) -> Any:
+    def flat(*shards: jax.Array) -> FlatTree:
         results, specs = fun(*shards)
         return flatten(list(results)).with_aux(tuple(specs))
 
     info = _debug_info("shard_map", fun, args, {}).with_unknown_names()
     settings = {name: like[name] for name in ("mesh", "check_vma", "newly_manual_axes")}
-    return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))  # type: ignore[union-attr]
+    return list(primitive("shard_map").bind(*args, subfuns=(flat,), in_specs=tuple(in_specs), debug_info=info, **settings))
 
 
-def rebind_shard_map(params: dict[str, Any], args: Sequence[Any]) -> list[Any]:
+def rebind_shard_map(params: Params, args: Sequence[jax.Array]) -> list[jax.Array]:
     """Bind a ``shard_map`` by what :func:`stage_shard_map` made of it."""
     shard_map = primitive("shard_map")
     assert shard_map is not None
@@ -51,21 +58,21 @@ def rebind_shard_map(params: dict[str, Any], args: Sequence[Any]) -> list[Any]:
     return list(shard_map.bind(*args, **shard_map.get_bind_params(params)))
 
 
-def stage_shard_map(fun: Callable[..., Any], args: Sequence[Any],
-                    settings: dict[str, Any]) -> tuple[list[Any], dict[str, Any], Callable[[Sequence[Any]], Any]]:
+def stage_shard_map(fun: Callable[..., FlatTree], args: Sequence[jax.Array],
+                    settings: Params) -> tuple[list[jax.Array], Params, Callable[[Sequence[jax.Array]], FlatTree]]:
     """``(operands, parameters, pack)`` of a ``shard_map`` that arrives at a trace as a function.
 
     The operands are what the function closes over and then ``args``; the parameters hold a jaxpr and the specs of its results,
     and ``pack`` arranges results as whoever bound the function expects them.  A function whose control flow reads values cannot be
     staged: the parameters hold ``run`` instead, which returns results and specs when it is run on shards.
     """
-    bound: list[Any] = []
+    bound: list[FlatTree] = []
 
-    def bind(*args: Any) -> list[Any]:
-        bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]  # type: ignore[union-attr]
+    def bind(*args: jax.Array) -> list[jax.Array]:
+        bound[:] = [primitive("shard_map").bind(*args, subfuns=(fun,), **settings)]
         return list(bound[0])
 
-    def run(*shards: Any) -> tuple[list[Any], Sequence[Any]]:
+    def run(*shards: jax.Array) -> tuple[list[jax.Array], Sequence[PartitionSpec]]:
         results, specs = fun(*shards).unpack_aux()
         bound[:] = [results]
         return list(results), specs

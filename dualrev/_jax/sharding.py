@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeAlias, TypeVar
 
 import jax
+from jax.sharding import NamedSharding
 
-from dualrev._jax.avals import cotangent_aval, float0, typeof
+from dualrev._jax.avals import ShapedArray, cotangent_aval, float0, typeof
+
+T = TypeVar("T")
+
+#: The name of an axis of a mesh: a string, or whatever somebody took for one.
+AxisName: TypeAlias = Hashable
 
 
-def spmd_axis_names() -> Sequence[Any]:
+def spmd_axis_names() -> Sequence[AxisName]:
     """Mesh axes that a ``vmap`` around has taken for itself."""
     from jax._src.core import get_axis_env  # the named axes of the moment
 
     return tuple(get_axis_env().spmd_axis_names)
 
 
-def varying(aval: Any) -> frozenset[Any]:
+def varying(aval: ShapedArray) -> frozenset[AxisName]:
     """The mesh axes along which a value differs from shard to shard, as far as ``check_vma=True`` keeps track."""
     mat = getattr(aval, "mat", None)
     return frozenset() if mat is None else mat.varying
 
 
-def vary_as(x: Any, aval: Any) -> Any:
+def vary_as(x: jax.Array, aval: ShapedArray) -> jax.Array:
     """``x``, typed as varying over all the mesh axes that ``aval`` varies over."""
     axes = varying(aval)
     return vary_over(x, axes) if axes else x
 
 
-def vary_over(x: Any, axes: frozenset[Any]) -> Any:
+def vary_over(x: jax.Array, axes: frozenset[AxisName]) -> jax.Array:
     missing = tuple(sorted(axes - varying(typeof(x)), key=str)) if x.dtype != float0 else ()
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
-def is_placed_alike(x: Any, y: Any) -> bool:
+def is_placed_alike(x: ShapedArray, y: ShapedArray) -> bool:
     """Whether two abstract values lie on a mesh in the same way, as far as types keep track of it."""
     return all(getattr(x, name, None) == getattr(y, name, None) for name in ("mat", "sharding"))
 
 
-def explicit_sharding(aval: Any) -> Any | None:
+def explicit_sharding(aval: ShapedArray) -> NamedSharding | None:
     """The sharding of an abstract value where it is part of its type (the mesh has explicit axes), else None."""
     sharding = getattr(aval, "sharding", None)
     if sharding is None or sharding.mesh.empty or not sharding.mesh.explicit_axes:
@@ -47,7 +53,7 @@ def explicit_sharding(aval: Any) -> Any | None:
     return sharding
 
 
-def cotangent_sharding(aval: Any) -> Any | None:
+def cotangent_sharding(aval: ShapedArray) -> NamedSharding | None:
     """As :func:`explicit_sharding`, of cotangents."""
     return None if explicit_sharding(aval) is None else explicit_sharding(cotangent_aval(aval))
 
@@ -57,7 +63,7 @@ def in_mesh_context() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 
 
-def on_own_mesh(function: Callable[..., Any], values: Sequence[Any]) -> Any:
+def on_own_mesh(function: Callable[..., T], values: Sequence[jax.Array | None]) -> T:
     """``function(*values)`` where axes of the mesh that the values lie on may be of other types than in the context.
 
     ``auto_axes`` makes explicit axes automatic for a while; when what ran inside is pulled back, that is over.
@@ -71,12 +77,12 @@ def on_own_mesh(function: Callable[..., Any], values: Sequence[Any]) -> Any:
     return function(*values)
 
 
-def resharded(x: Any, sharding: Any | None) -> Any:
+def resharded(x: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     """``x`` with another explicit sharding; None leaves it where it is."""
     return x if sharding is None or typeof(x).sharding == sharding else jax.reshard(x, sharding)
 
 
-def stacked_aval(aval: Any, n: int) -> Any:
+def stacked_aval(aval: ShapedArray, n: int) -> ShapedArray:
     """The abstract value of ``n`` values along a new first axis."""
     sharding = explicit_sharding(aval)
     if sharding is None:

@@ -18,8 +18,11 @@ from jax.extend.core import set_current_trace as set_current_trace
 from jax.extend.core import take_current_trace as take_current_trace
 from jax.interpreters.ad import JVPTracer as JVPTracer  # libraries ask with isinstance whether a value is being pushed
 
+from dualrev._jax.avals import AbstractValue
+from dualrev._jax.primitives import Params, Primitive
 
-def process(trace: Trace, primitive: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
+
+def process(trace: Trace, primitive: Primitive, args: Sequence[jax.Array], params: Params) -> Any:
     """Run a primitive under ``trace``, which is not (yet) the current one."""
     with set_current_trace(trace):
         return primitive.bind(*args, **params)
@@ -30,7 +33,7 @@ def in_eager_context() -> bool:
     return type(_trace_ctx.trace) is EvalTrace
 
 
-def is_eager(values: Sequence[Any]) -> bool:
+def is_eager(values: Sequence[object]) -> bool:
     """Whether all values are concrete and nothing is being traced, so that a compiled function may be called."""
     for value in values:
         if isinstance(value, Tracer):
@@ -38,7 +41,7 @@ def is_eager(values: Sequence[Any]) -> bool:
     return type(_trace_ctx.trace) is EvalTrace
 
 
-def is_concrete(values: Sequence[Any]) -> bool:
+def is_concrete(values: Sequence[object]) -> bool:
     """As :func:`is_eager`, also under a trace of ours that only adds infinitesimals to values that are known."""
     for value in values:
         if isinstance(value, Tracer):
@@ -54,7 +57,7 @@ def is_batching() -> bool:
     return isinstance(_trace_ctx.trace, _BatchTrace)
 
 
-def first_member(x: Any) -> Any:
+def first_member(x: jax.Array) -> jax.Array:
     """Inside a function under ``vmap``: the first member's ``x``, as a value that is the same for all members."""
     trace = _trace_ctx.trace
     value, axis = trace.to_batch_info(x)
@@ -64,12 +67,12 @@ def first_member(x: Any) -> Any:
         return jax.lax.index_in_dim(value, 0, axis, keepdims=False)
 
 
-def is_same_for_all(x: Any) -> bool:
+def is_same_for_all(x: jax.Array) -> bool:
     """Inside a function under ``vmap``: whether ``x`` is the same for all members."""
     return _trace_ctx.trace.to_batch_info(x)[1] is None
 
 
-def in_front(x: Any, n: int) -> Any:
+def in_front(x: jax.Array, n: int) -> jax.Array:
     """``n`` times ``x``, along a new first axis."""
     return jax.lax.broadcast(x, (n,))
 
@@ -83,18 +86,18 @@ class _Moving(_partial_eval.DynamicJaxprTracer):
 
     __slots__ = ()
 
-    def __init__(self, aval: Any):
+    def __init__(self, aval: AbstractValue):
         self.aval = aval
 
     def _short_repr(self) -> str:
         return "a tangent or cotangent"
 
 
-def contents(aval: Any, **values: Any) -> list[tuple[str, Any]]:
+def contents(aval: AbstractValue, **values: object) -> list[tuple[str, object]]:
     """What a tracer of ours answers when jax asks what it holds."""
     return [*values.items(), ("derivative", _Moving(aval))]
 
 
-def current_trace() -> Any:
+def current_trace() -> Trace:
     """The trace that operations go to now."""
     return _trace_ctx.trace

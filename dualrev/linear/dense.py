@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax.avals import common_dtype, convert_to
+from dualrev._jax.avals import ShapedArray, common_dtype, convert_to
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap
+from dualrev.linear.maps import LinearMap, Tangent, Tangents
 from dualrev.linear.products import contraction
 from dualrev.options.settings import current
+
+#: Blocks ``[output][active input]``; None where the block is zero, or where a map has no such part.
+Blocks: TypeAlias = Sequence[Sequence[jax.Array | None]]
 
 
 class DenseMap(LinearMap):
@@ -28,15 +31,15 @@ class DenseMap(LinearMap):
 
     name = "dense matrix"
 
-    def __init__(self, real: Sequence[Sequence[Any]], imaginary: Sequence[Sequence[Any]], in_avals: tuple[Any, ...]):
+    def __init__(self, real: Blocks, imaginary: Blocks, in_avals: tuple[ShapedArray, ...]):
         self.real = real
         self.imaginary = imaginary
         self.in_avals = in_avals
 
-    def push(self, *tangents: Any) -> tuple[Any, ...]:
+    def push(self, *tangents: Tangent) -> Tangents:
         results = []
         for real, imaginary in zip(self.real, self.imaginary, strict=True):
-            total = None
+            total: Tangent = None
             for a, b, t in zip(real, imaginary, tangents, strict=True):
                 if a is None or t is None:
                     continue
@@ -48,8 +51,8 @@ class DenseMap(LinearMap):
             results.append(total)
         return tuple(results)
 
-    def pull(self, *cotangents: Any) -> tuple[Any, ...]:
-        totals: list[Any] = [None] * len(self.in_avals)
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        totals: list[Tangent] = [None] * len(self.in_avals)
         for real, imaginary, ct in zip(self.real, self.imaginary, cotangents, strict=True):
             if ct is None:
                 continue
@@ -65,15 +68,15 @@ class DenseMap(LinearMap):
                       for t, a in zip(totals, self.in_avals, strict=True)])
 
 
-def _real_part(x: Any) -> Any:
+def _real_part(x: jax.Array) -> jax.Array:
     return lax.real(x) if jnp.iscomplexobj(x) else x
 
 
-def _contract(block: Any, t: Any, axes: tuple[int, ...]) -> Any:
+def _contract(block: jax.Array, t: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     dtype = common_dtype(block.dtype, t.dtype)
     dims = ((axes, tuple(range(t.ndim))), ((), ()))
 
-    def times(t: Any, block: Any) -> Any:
+    def times(t: jax.Array, block: jax.Array) -> jax.Array:
         return lax.dot_general(block, t, dims, precision=lax.Precision.HIGHEST)
 
     t, block = lax.convert_element_type(t, dtype), lax.convert_element_type(block, dtype)

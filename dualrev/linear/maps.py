@@ -11,17 +11,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 
 from dualrev import errors
+from dualrev._jax.avals import DType
 from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.sharding import in_mesh_context, on_own_mesh
-from dualrev._jax.source_lines import line_of
+from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent as Tangent
 
-Tangents = tuple[Any, ...]
+#: Tangents of all inputs or outputs of a map, or cotangents: an array each, or None for zero.
+Tangents: TypeAlias = tuple[Tangent, ...]
+
+#: A residual: the array, the operation that keeps it, and the user's line.
+Kept: TypeAlias = tuple[jax.Array, str, str]
+
+#: A map on a tape, the slots that it reads and those that it writes; None for an output that is constant.
+Entry: TypeAlias = tuple["LinearMap", tuple[int, ...], tuple[int | None, ...]]
 
 
 class LinearMap(ABC):
@@ -36,11 +45,11 @@ class LinearMap(ABC):
     name: str = "linear map"
 
     @abstractmethod
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         """J·v: one tangent for each active input, one result for each output."""
 
     @abstractmethod
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         """Jᵀ·u: one cotangent for each output, one result for each active input."""
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
@@ -59,7 +68,7 @@ class LinearMap(ABC):
         """The tape that this map runs, with the map's own residuals in place (those of a loop: stacked); None where there is none."""
         return None
 
-    def kept(self) -> Iterable[tuple[Any, str, str]] | None:
+    def kept(self) -> Iterable[Kept] | None:
         """``(array, operation, line)`` for each array that the map keeps, where it knows better than its tape and its leaves do."""
         return None
 
@@ -86,9 +95,9 @@ class Tape(LinearMap):
 
     name = "tape"
 
-    def __init__(self, entries: Sequence[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]], n_slots: int,
-                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...], wide: tuple[tuple[int, Any], ...] = (),
-                 sources: Sequence[Any] = ()):
+    def __init__(self, entries: Sequence[Entry], n_slots: int,
+                 in_slots: tuple[int, ...], out_slots: tuple[int | None, ...], wide: tuple[tuple[int, DType], ...] = (),
+                 sources: Sequence[SourceInfo | None] = ()):
         self.entries = entries
         self.sources = sources or [None] * len(entries)
         self.n_slots = n_slots
@@ -103,8 +112,8 @@ class Tape(LinearMap):
         outs = tuple([n_in + i if moves else None for i, moves in enumerate(active_outs)])
         return Tape([(linear_map, ins, outs)], n_in + len(outs), ins, outs)
 
-    def push(self, *tangents: Any) -> Tangents:
-        env: list[Any] = [None] * self.n_slots
+    def push(self, *tangents: Tangent) -> Tangents:
+        env: list[Tangent] = [None] * self.n_slots
         on_mesh = in_mesh_context()
         for source, t in zip(self.in_slots, tangents, strict=True):
             env[source] = t
@@ -120,8 +129,8 @@ class Tape(LinearMap):
                         env[slot] = t
         return tuple([None if slot is None else env[slot] for slot in self.out_slots])
 
-    def pull(self, *cotangents: Any) -> Tangents:
-        env: list[Any] = [None] * self.n_slots
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        env: list[Tangent] = [None] * self.n_slots
         add, on_mesh = zeros.add, in_mesh_context()
         wide = dict(self.wide)
         for slot, ct in zip(self.out_slots, cotangents, strict=True):
@@ -129,7 +138,7 @@ class Tape(LinearMap):
                 env[slot] = add(env[slot], ct if slot not in wide else zeros.cast(ct, wide[slot]))
         for k in range(len(self.entries) - 1, -1, -1):
             linear_map, ins, outs = self.entries[k]
-            arrived = []
+            arrived: list[Tangent] = []
             moving = False
             for slot in outs:
                 ct = None
@@ -167,7 +176,7 @@ class Tape(LinearMap):
         for linear_map, _, _ in self.entries:
             yield from linear_map.singular_parts()
 
-    def _located(self, direction: str, k: int, moving: Sequence[Any], error: Exception) -> Exception:
+    def _located(self, direction: str, k: int, moving: Sequence[Tangent], error: Exception) -> Exception:
         """What to raise where ``jax_debug_nans`` objects to a push or pull of an entry: which operation it was, and where."""
         linear_map, source = self.entries[k][0], self.sources[k]
         inner = linear_map.unstaged()
@@ -182,7 +191,8 @@ class Tape(LinearMap):
     def pruned(self) -> Tape:
         """The same map without the entries that no output depends on."""
         needed = {slot for slot in self.out_slots if slot is not None}
-        kept, sources = [], []
+        kept: list[Entry] = []
+        sources: list[SourceInfo | None] = []
         for entry, source in zip(reversed(self.entries), reversed(self.sources), strict=True):
             _, ins, outs = entry
             if not needed.isdisjoint(outs):
@@ -192,12 +202,17 @@ class Tape(LinearMap):
         return Tape(kept[::-1], self.n_slots, self.in_slots, self.out_slots, self.wide, sources[::-1])
 
 
-def _flatten_tape(tape: Tape) -> tuple[list[LinearMap], Any]:
+#: What a tape is but for its maps: their slots, ``n_slots``, ``in_slots``, ``out_slots`` and ``wide``.
+Layout: TypeAlias = tuple[tuple[tuple[tuple[int, ...], tuple[int | None, ...]], ...], int, tuple[int, ...], tuple[int | None, ...],
+                          tuple[tuple[int, DType], ...]]
+
+
+def _flatten_tape(tape: Tape) -> tuple[list[LinearMap], Layout]:
     structure = tuple((ins, outs) for _, ins, outs in tape.entries)
     return [entry[0] for entry in tape.entries], (structure, tape.n_slots, tape.in_slots, tape.out_slots, tape.wide)
 
 
-def _unflatten_tape(aux: Any, maps: Sequence[LinearMap]) -> Tape:
+def _unflatten_tape(aux: Layout, maps: Sequence[LinearMap]) -> Tape:
     structure, n_slots, in_slots, out_slots, wide = aux
     return Tape([(m, ins, outs) for m, (ins, outs) in zip(maps, structure, strict=True)], n_slots, in_slots, out_slots, wide)
 
@@ -215,10 +230,10 @@ class ZeroMap(LinearMap):
     def __init__(self, n_in: int, n_out: int):
         self.n_in, self.n_out = n_in, n_out
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         return (None,) * self.n_out
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         return (None,) * self.n_in
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:

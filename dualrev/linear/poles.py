@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from dualrev import errors
+from dualrev._jax.avals import ArrayLike
 from dualrev._jax.traces import Tracer, to_concrete_value
 
 
-def size(x: Any) -> Any:
+def size(x: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(x), initial=0)
 
 
-def is_pole(pole: Any, scale: Any) -> Any:
+def is_pole(pole: jax.Array, scale: ArrayLike) -> jax.Array:
     """Whether what should be zero is not, beside values of this size: half of the digits are granted to rounding."""
-    return size(pole) > float(jnp.finfo(pole.dtype).eps) ** 0.5 * scale
+    found: jax.Array = size(pole) > float(jnp.finfo(pole.dtype).eps) ** 0.5 * scale
+    return found
 
 
-def without_pole(x: Any, pole: Any, scale: Any) -> Any:
+def without_pole(x: jax.Array, pole: jax.Array, scale: ArrayLike) -> jax.Array:
     """``x``, which exists if ``pole`` is zero: otherwise an error, or NaN where values are not known."""
     found = is_pole(pole, scale)
     known = to_concrete_value(found) if isinstance(found, Tracer) else found

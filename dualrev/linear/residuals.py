@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import jax
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from dualrev._jax.avals import ArrayLike
 from dualrev._jax.source_lines import line_of
-from dualrev.linear.maps import LinearMap, Tape
+from dualrev._jax.trees import PyTreeDef
+from dualrev.linear.maps import Kept, LinearMap, Tape
 
 Kind = Literal["input", "output", "constant", "intermediate"]
 
@@ -35,7 +37,7 @@ class Residual:
     name: str
 
 
-def nbytes_of(x: Any) -> int:
+def nbytes_of(x: object) -> int:
     return int(getattr(x, "nbytes", 0))
 
 
@@ -73,12 +75,22 @@ class Residuals(list[Residual]):
         return "\n".join(line.rstrip() for line in text.get().splitlines())
 
 
+class InAndOut(Protocol):
+    """The structures of what a function takes and returns."""
+
+    @property
+    def in_tree(self) -> PyTreeDef: ...
+
+    @property
+    def out_tree(self) -> PyTreeDef: ...
+
+
 class Origins:
     """Which arrays are a function's inputs and outputs, by identity: they are not kept alive for it."""
 
     __slots__ = ("ins", "outs", "structure")
 
-    def __init__(self, ins: Sequence[Any], outs: Sequence[Any], structure: Any):
+    def __init__(self, ins: Sequence[ArrayLike], outs: Sequence[ArrayLike], structure: InAndOut):
         self.ins = [id(x) for x in ins]
         self.outs = [id(x) for x in outs]
         self.structure = structure
@@ -89,12 +101,12 @@ class Origins:
         return found | dict(zip(self.ins, [("input", path) for path in _paths(s.in_tree)], strict=True))
 
 
-def _paths(tree: Any) -> list[str]:
+def _paths(tree: PyTreeDef) -> list[str]:
     places = jax.tree_util.tree_unflatten(tree, range(tree.num_leaves))
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(places)]
 
 
-def kept(linear_map: LinearMap, line: str = "") -> Iterator[tuple[Any, str, str]]:
+def kept(linear_map: LinearMap, line: str = "") -> Iterator[Kept]:
     """``(array, operation, line)`` of each residual: as the map says (:meth:`LinearMap.kept`), or else as its tape does."""
     if isinstance(linear_map, Tape):
         for (entry, _, _), source in zip(linear_map.entries, linear_map.sources, strict=True):

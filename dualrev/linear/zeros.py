@@ -6,37 +6,52 @@ convention holds: zeros are arrays, and what belongs to an integer or boolean va
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias, overload
 
 import jax
 import numpy as np
 from jax import lax
 
-from dualrev._jax.avals import convert_to, extended_sum, extended_zeros, float0, is_extended, key_implementation, tangent_aval, typeof
+from dualrev._jax.avals import (
+    ArrayLike,
+    DType,
+    ShapedArray,
+    convert_to,
+    extended_sum,
+    extended_zeros,
+    float0,
+    is_extended,
+    key_implementation,
+    tangent_aval,
+    typeof,
+)
 from dualrev._jax.sharding import explicit_sharding, in_mesh_context, on_own_mesh, vary_as
 from dualrev._jax.traces import is_eager
 
+#: A tangent or a cotangent of an array; None is the symbolic zero.
+Tangent: TypeAlias = jax.Array | None
 
-def zeros_of(aval: Any) -> jax.Array | np.ndarray:
+
+def zeros_of(aval: ShapedArray) -> jax.Array:
     """The zero array of a tangent's abstract value."""
     if aval.dtype == float0:
-        return np.zeros(aval.shape, float0)
+        return np.zeros(aval.shape, float0)  # type: ignore[return-value]  # jax has no class of its own for these
     if is_extended(aval.dtype):
         return extended_zeros(aval)
     return vary_as(convert_to(lax.full(aval.shape, 0, aval.dtype, sharding=explicit_sharding(aval)), aval), aval)
 
 
-def zero_tangent(x: Any) -> jax.Array | np.ndarray:
+def zero_tangent(x: ArrayLike) -> jax.Array:
     """The zero tangent of a value."""
     return zeros_of(tangent_aval(typeof(x)))
 
 
-def instantiate(t: Any, aval: Any) -> Any:
+def instantiate(t: Tangent, aval: ShapedArray) -> jax.Array:
     """``t``, or zeros where it is the symbolic zero; ``aval`` is the primal's."""
     return zeros_of(tangent_aval(aval)) if t is None else t
 
 
-def fit(t: Any, aval: Any) -> Any:
+def fit(t: Tangent, aval: ShapedArray) -> jax.Array:
     """As :func:`instantiate`, and as weakly typed as the primal: so it leaves the package."""
     t = vary_as(instantiate(t, aval), aval)
     if getattr(t, "weak_type", False) != aval.weak_type and t.dtype == aval.dtype:
@@ -44,12 +59,24 @@ def fit(t: Any, aval: Any) -> Any:
     return t
 
 
-def cast(t: Any, dtype: Any) -> Any:
+def cast(t: jax.Array, dtype: DType) -> jax.Array:
     """A tangent in another dtype."""
     return t if t.dtype == dtype else lax.convert_element_type(t, dtype)
 
 
-def add(x: Any, y: Any) -> Any:
+@overload
+def add(x: jax.Array, y: Tangent) -> jax.Array: ...
+
+
+@overload
+def add(x: Tangent, y: jax.Array) -> jax.Array: ...
+
+
+@overload
+def add(x: Tangent, y: Tangent) -> Tangent: ...
+
+
+def add(x: Tangent, y: Tangent) -> Tangent:
     """The sum of two tangents, either of which may be the symbolic zero."""
     if x is None:
         return y
@@ -64,14 +91,14 @@ def add(x: Any, y: Any) -> Any:
 _add = jax.jit(lax.add)  # on concrete values, one call of a compiled function is half the price of an operation
 
 
-def drop_float0(t: Any) -> Any:
+def drop_float0(t: Tangent) -> Tangent:
     """The symbolic zero for a tangent that carries no information, else the tangent."""
     if t is None or getattr(t, "dtype", None) == float0:
         return None
     return t
 
 
-def filler(aval: Any) -> Any:
+def filler(aval: ShapedArray) -> jax.Array:
     """Any value of an abstract value's type, for room that nothing will read."""
     if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
         key = lax.broadcast(jax.random.key(0, impl=key_implementation(aval)), aval.shape, out_sharding=explicit_sharding(aval))

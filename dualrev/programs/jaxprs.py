@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from dualrev import errors
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import AbstractValue, ArrayLike, typeof
 from dualrev._jax.calls import jit_p
 from dualrev._jax.invalid_values import is_invalid
-from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqnContext, binds_functions, is_literal, jaxpr_as_fun
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, JaxprEqnContext, Var, binds_functions, is_literal, jaxpr_as_fun
+from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.sharding import vary_over, varying
 
 #: What is counted for an axis of an exported program whose length is a symbol.
 SYMBOLIC_LENGTH = 1024
 
+#: What a step of a replay reads: the value at a place, or one that stands in the program.
+Read: TypeAlias = tuple[int | None, Any]
 
-def nbytes_of(aval: Any) -> int:
+
+def nbytes_of(aval: AbstractValue) -> int:
     """Bytes of an array, or of an abstract one: what choices between programs go by."""
     lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
 
 
-def check_operands(jaxpr: Any, args: Sequence[Any], name: str) -> None:
+def check_operands(jaxpr: ClosedJaxpr, args: Sequence[ArrayLike], name: str) -> None:
     """Operands of a program have the types that it was traced for; a compiled one would read the bits of others as if they did."""
     for aval, x in zip(jaxpr.in_avals, args, strict=True):
         given = typeof(x)
@@ -34,18 +38,18 @@ def check_operands(jaxpr: Any, args: Sequence[Any], name: str) -> None:
             raise errors.operand_does_not_fit(name, given, aval)
 
 
-def runner(jaxpr: Any, name: str) -> Callable[..., list[Any]]:
+def runner(jaxpr: ClosedJaxpr, name: str) -> Callable[..., list[jax.Array]]:
     """A function that evaluates a closed jaxpr on operands of its types, and refuses others."""
     run = jaxpr_as_fun(jaxpr)
 
-    def checked(*args: Any) -> list[Any]:
+    def checked(*args: jax.Array) -> list[jax.Array]:
         check_operands(jaxpr, args, name)
         return list(run(*args))
 
     return checked
 
 
-def first_invalid(jaxpr: Any, args: Sequence[Any]) -> Any | None:
+def first_invalid(jaxpr: ClosedJaxpr, args: Sequence[jax.Array]) -> JaxprEqn | None:
     """The first equation of a closed jaxpr, or of one that it calls, with a result that ``jax_debug_nans`` objects to."""
     body = jaxpr.jaxpr
     env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
@@ -61,34 +65,34 @@ def first_invalid(jaxpr: Any, args: Sequence[Any]) -> Any | None:
     return None
 
 
-def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
+def replayer(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     """A function that binds a closed jaxpr's equations again.
 
     It does what :func:`jaxpr_as_fun` does at half the cost: equations are planned once, and their settings are compared with those
     of the moment instead of being entered one by one.  Source lines are those of the replay: where the user called the function.
     """
     body = jaxpr.jaxpr
-    slow = jaxpr_as_fun(jaxpr)
+    slow: Callable[..., list[jax.Array]] = jaxpr_as_fun(jaxpr)
     contexts = {id(eqn.ctx): eqn.ctx for eqn in body.eqns}
     carries_functions = any(binds_functions(eqn.primitive) for eqn in body.eqns)
     if len(contexts) != 1 or carries_functions:
         return slow
     (context,) = contexts.values()
     consts = tuple(jaxpr.consts)
-    place: dict[Any, int] = {}
+    place: dict[Var, int] = {}
     for var in (*body.constvars, *body.invars):
         place[var] = len(place)
     n = len(place)
-    steps = []
+    steps: list[tuple[Primitive, tuple[Read, ...], Params, bool]] = []
     for eqn in body.eqns:
-        ins = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in eqn.invars])
+        ins: tuple[Read, ...] = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in eqn.invars])
         for var in eqn.outvars:
             place[var] = n
             n += 1
         steps.append((eqn.primitive, ins, eqn.params, eqn.primitive.multiple_results))
-    results = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in body.outvars])
+    results: tuple[Read, ...] = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in body.outvars])
 
-    def replay(*args: Any) -> list[Any]:
+    def replay(*args: jax.Array) -> list[jax.Array]:
         if JaxprEqnContext() is not context:
             return slow(*args)
         env = [*consts, *args]
@@ -103,29 +107,30 @@ def replayer(jaxpr: Any) -> Callable[..., list[Any]]:
     return replay
 
 
-def on_shards(jaxpr: Any) -> Callable[..., list[Any]]:
+def on_shards(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     """A function that binds a closed jaxpr's equations, where its operands may vary from device to device.
 
     The programs inside operations such as ``reduce`` are traced without a word about devices, so constants are not typed to vary.
     """
     body, run = jaxpr.jaxpr, jaxpr_as_fun(jaxpr)
 
-    def on_shard(*args: Any) -> list[Any]:
+    def on_shard(*args: jax.Array) -> list[jax.Array]:
         axes = frozenset().union(*[varying(typeof(x)) for x in args])
         if not axes:
             return list(run(*args))
         env = dict(zip((*body.constvars, *body.invars), (*jaxpr.consts, *args), strict=True))
         for eqn in body.eqns:
-            values = [np.asarray(atom.val, atom.aval.dtype) if is_literal(atom) else env[atom] for atom in eqn.invars]
-            out = eqn.primitive.bind(*[vary_over(x, axes) for x in values], **eqn.primitive.get_bind_params(eqn.params))
+            values = [np.asarray(atom.val, atom.aval.dtype) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
+                      for atom in eqn.invars]
+            out = eqn.primitive.bind(*[vary_over(x, axes) for x in values], **eqn.primitive.get_bind_params(eqn.params))  # type: ignore[arg-type]
             env.update(zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=True))
         return [atom.val if is_literal(atom) else env[atom] for atom in body.outvars]
 
     return on_shard
 
 
-def behind(eqns: Sequence[Any], atoms: Iterable[Any], known: Collection[Any] = (), *, has_effects: bool = False,
-           operands: Callable[[Any], Sequence[Any]] = lambda eqn: eqn.invars) -> list[Any]:
+def behind(eqns: Sequence[JaxprEqn], atoms: Iterable[Atom], known: Collection[Var] = (), *, has_effects: bool = False,
+           operands: Callable[[JaxprEqn], Sequence[Atom]] = lambda eqn: eqn.invars) -> list[JaxprEqn]:
     """The equations that these values come from, in the order of the program.
 
     What is ``known`` is not asked where it comes from.  ``has_effects`` adds the equations that have any; ``operands(eqn)`` are
@@ -140,7 +145,7 @@ def behind(eqns: Sequence[Any], atoms: Iterable[Any], known: Collection[Any] = (
     return found[::-1]
 
 
-def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:
+def with_outputs(jaxpr: ClosedJaxpr, outputs: Sequence[Atom]) -> ClosedJaxpr:
     """A closed jaxpr that computes these of its variables, and nothing more."""
     body = jaxpr.jaxpr
     eqns = behind(body.eqns, outputs, has_effects=True)
@@ -148,7 +153,7 @@ def with_outputs(jaxpr: Any, outputs: Sequence[Any]) -> Any:
     return ClosedJaxpr(body.replace(outvars=list(outputs), eqns=eqns, debug_info=info), list(jaxpr.consts))
 
 
-def reads(jaxpr: Any) -> list[bool]:
+def reads(jaxpr: ClosedJaxpr) -> list[bool]:
     """Which inputs a closed jaxpr's outputs depend on."""
     body = with_outputs(jaxpr, jaxpr.jaxpr.outvars).jaxpr
     used = {atom for eqn in body.eqns for atom in eqn.invars if not is_literal(atom)}

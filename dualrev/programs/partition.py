@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
+
+import jax
 
 from dualrev._jax.calls import has_explicit_layout, jit_p
 from dualrev._jax.checkpoints import name_p, remat_p
-from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, Var, is_literal
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Var, is_literal, opened
 from dualrev._jax.library_functions import library_function
 from dualrev.programs.jaxprs import behind
 
@@ -21,17 +23,17 @@ from dualrev.programs.jaxprs import behind
 class Graph:
     """The equations of a program whose calls have been spliced in."""
 
-    invars: list[Any]
-    outvars: list[Any]
-    eqns: list[Any]
-    consts: dict[Any, Any]
-    debug_info: Any
+    invars: Sequence[Var]
+    outvars: Sequence[Atom]
+    eqns: list[JaxprEqn]
+    consts: dict[Var, jax.Array]
+    debug_info: DebugInfo
 
-    def computing(self, outvars: Sequence[Any]) -> Any:
+    def computing(self, outvars: Sequence[Atom]) -> ClosedJaxpr:
         """A closed jaxpr that computes these of the graph's values, and does what has an effect, but nothing more."""
         return self.program(behind(self.eqns, outvars, has_effects=True), self.invars, outvars)
 
-    def program(self, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
+    def program(self, eqns: Sequence[JaxprEqn], invars: Sequence[Var], outvars: Sequence[Atom]) -> ClosedJaxpr:
         """A closed jaxpr of some of the equations, which read nothing but ``invars``, one another and constants."""
         read = {atom for eqn in eqns for atom in eqn.invars if not is_literal(atom)} | {v for v in outvars if not is_literal(v)}
         constvars = [v for v in self.consts if v in read]
@@ -41,7 +43,7 @@ class Graph:
         return ClosedJaxpr(body, [self.consts[v] for v in constvars])
 
 
-def _called(eqn: Any, checkpoints: bool) -> Any | None:
+def _called(eqn: JaxprEqn, checkpoints: bool) -> ClosedJaxpr | Jaxpr | None:
     """The program of a call that may be spliced in: one with no settings of its own, and not to be kept apart by a barrier."""
     if eqn.primitive is jit_p:
         is_whole = has_explicit_layout(eqn.params) or library_function(eqn.params) is not None
@@ -51,21 +53,21 @@ def _called(eqn: Any, checkpoints: bool) -> Any | None:
     return None
 
 
-def graph_of(jaxpr: Any, checkpoints: bool = True) -> Graph:
+def graph_of(jaxpr: ClosedJaxpr, checkpoints: bool = True) -> Graph:
     """The equations of a closed jaxpr, with those of the ``jit`` calls in it and, if it is asked for, of the ``checkpoint`` calls."""
     body = jaxpr.jaxpr
     consts = dict(zip(body.constvars, jaxpr.consts, strict=True))
-    eqns: list[Any] = []
+    eqns: list[JaxprEqn] = []
 
-    def splice(body: Any, env: dict[Any, Any], is_call: bool) -> list[Any]:
-        def now(atom: Any) -> Any:
+    def splice(body: Jaxpr, env: dict[Var, Atom], is_call: bool) -> list[Atom]:
+        def now(atom: Atom) -> Atom:
             return atom if is_literal(atom) else env.get(atom, atom)
 
         for eqn in body.eqns:
             invars = [now(atom) for atom in eqn.invars]
             inner = _called(eqn, checkpoints)
             if inner is not None:
-                open_jaxpr = getattr(inner, "jaxpr", inner)
+                open_jaxpr = opened(inner)
                 held = {v: Var(v.aval) for v in open_jaxpr.constvars}
                 consts.update(zip(held.values(), getattr(inner, "consts", ()), strict=True))
                 outs = splice(open_jaxpr, {**held, **dict(zip(open_jaxpr.invars, invars, strict=True))}, True)
@@ -73,7 +75,7 @@ def graph_of(jaxpr: Any, checkpoints: bool = True) -> Graph:
                 continue
             if is_call:  # the same program may be called twice
                 env.update((v, Var(v.aval)) for v in eqn.outvars)
-            eqns.append(eqn.replace(invars=invars, outvars=[now(v) for v in eqn.outvars]))
+            eqns.append(eqn.replace(invars=invars, outvars=[now(v) for v in eqn.outvars]))  # type: ignore[misc]
         return [now(atom) for atom in body.outvars]
 
     outvars = splice(body, {}, False)
@@ -81,17 +83,17 @@ def graph_of(jaxpr: Any, checkpoints: bool = True) -> Graph:
 
 
 #: The values to save, given a graph and the values that are wanted later; inputs and constants need no saving.
-Choice = Callable[[Graph, set[Any]], set[Any]]
+Choice: TypeAlias = Callable[[Graph, set[Var]], set[Var]]
 
 
-def eqns_within(jaxpr: Any) -> Iterator[Any]:
+def eqns_within(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[JaxprEqn]:
     """The equations of a jaxpr and of every program that they hold."""
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    for eqn in opened(jaxpr).eqns:
         yield eqn
         yield from held_eqns(eqn)
 
 
-def held_eqns(eqn: Any) -> Iterator[Any]:
+def held_eqns(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
     """The equations of the programs that an equation holds."""
     for value in eqn.params.values():
         for inner in value if isinstance(value, (tuple, list)) else (value,):
@@ -99,10 +101,10 @@ def held_eqns(eqn: Any) -> Iterator[Any]:
                 yield from eqns_within(inner)
 
 
-def chosen_by(saves: Callable[[Any], bool]) -> Choice:
+def chosen_by(saves: Callable[[JaxprEqn], bool]) -> Choice:
     """Save the results of each equation of which ``saves(eqn)`` holds, where anything reads them."""
-    def choose(graph: Graph, wanted: set[Any]) -> set[Any]:
-        saved: set[Any] = set()
+    def choose(graph: Graph, wanted: set[Var]) -> set[Var]:
+        saved: set[Var] = set()
         needed = set(wanted)
         for eqn in reversed(graph.eqns):
             read = [v for v in eqn.outvars if v in needed]
@@ -125,16 +127,16 @@ class Partition:
     not held, and ``where`` says for each value wanted later which it is: ``("held", i)`` or ``("again", j)``.
     """
 
-    first: Any
-    second: Any
+    first: ClosedJaxpr
+    second: ClosedJaxpr
     held: list[tuple[str, int]]
     reads: list[int]
     where: list[tuple[str, int]]
     #: The equation that each saved value comes from.
-    makers: list[Any]
+    makers: list[JaxprEqn]
 
 
-def partition(graph: Graph, n_out: int, later: Sequence[Any], choose: Choice) -> Partition:
+def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice) -> Partition:
     """Split a program whose first ``n_out`` results are wanted at once, and the atoms ``later`` afterwards."""
     outs = graph.outvars[:n_out]
     given = {*graph.invars, *graph.consts}
@@ -166,7 +168,7 @@ def partition(graph: Graph, n_out: int, later: Sequence[Any], choose: Choice) ->
     return Partition(graph.computing([*outs, *extra]), second, held, reads, where, [maker[v] for v in extra])
 
 
-def _with_observers(graph: Graph, eqns: Sequence[Any], known: set[Any], choose: Choice) -> list[Any]:
+def _with_observers(graph: Graph, eqns: Sequence[JaxprEqn], known: set[Var], choose: Choice) -> list[JaxprEqn]:
     """The equations, and those that only look at a value which can be computed again with nothing more held.
 
     As in jax, a print prints again.

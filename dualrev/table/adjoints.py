@@ -118,7 +118,7 @@ class BilinearRow(OpRow):
 
     def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
         # A number that stands in the program has no shape, which adjoints ask for.
-        return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)
+        return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)  # type: ignore[misc]
                       for i, x in enumerate(primals) if self.is_read(i, active)])
 
     def operands(self, site: Site, residuals: Tangents) -> list[Any]:
@@ -160,7 +160,7 @@ class BilinearRow(OpRow):
                 return adjoint.function(ct, *[known.get(k, x) for k, x in enumerate(operands)], **keywords)
 
             other = operands[self.partner[i]]
-            results.append(contraction(times, ct, other) if site.settings.zero_wins else times(ct, other))
+            results.append(contraction(times, ct, other) if site.settings.zero_wins else times(ct, other))  # type: ignore[arg-type]
         return tuple(results)
 
 

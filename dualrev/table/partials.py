@@ -175,7 +175,7 @@ class ElementwiseRow(OpRow):
     def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
         cts = self.terms(site, residuals, (ct,) * len(site.positions))
-        self.check_terms(site, cts, ct.shape)
+        self.check_terms(site, cts, ct.shape)  # type: ignore[union-attr]
         if site.in_avals:
             for k, i in enumerate(site.positions):
                 if cts[k] is not None:

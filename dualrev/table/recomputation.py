@@ -6,11 +6,12 @@ A policy is a function ``policy(primitive, *avals, **params)`` that says of one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from dualrev._jax.jaxprs import is_literal
+from dualrev._jax.avals import AbstractValue
+from dualrev._jax.checkpoints import Answer, Policy
+from dualrev._jax.jaxprs import JaxprEqn, Var, is_literal
+from dualrev._jax.primitives import Primitive
 from dualrev.options.schedules import Schedule
 from dualrev.programs.jaxprs import nbytes_of
 from dualrev.programs.partition import Choice, Graph, held_eqns
@@ -21,13 +22,13 @@ from dualrev.table.rows import Cost, rows
 CHEAP: frozenset[Cost] = frozenset(("entrywise", "moves"))
 
 
-def cost_of(primitive: Any) -> Cost:
+def cost_of(primitive: Primitive) -> Cost:
     """What its row says that computing an operation again costs; a call that engines are asked about directly runs its program."""
     row = rows.get(primitive)
     return row.cost if row is not None else "its program" if str(primitive) in BY_ENGINES else "work"
 
 
-def is_cheap(eqn: Any) -> bool:
+def is_cheap(eqn: JaxprEqn) -> bool:
     """Whether the results of an equation may be computed again: calls are as cheap as what they run."""
     if eqn.effects:
         return False
@@ -53,7 +54,7 @@ class MinCut:
     Source: [Chen et al. 2016] for recomputation; [Ford & Fulkerson 1956] for the cut.
     """
 
-    def __call__(self, primitive: Any, *_: Any, **params: Any) -> bool:
+    def __call__(self, primitive: Primitive, *_: AbstractValue, **params: object) -> bool:
         return cost_of(primitive) == "work"
 
     def __repr__(self) -> str:
@@ -71,10 +72,10 @@ min_cut = MinCut()
 class Scheduled:
     """A policy, and the schedule of the scans in the function that it is a policy for (see :mod:`dualrev.options.schedules`)."""
 
-    policy: Callable[..., Any]
+    policy: Policy
     schedule: Schedule
 
-    def __call__(self, primitive: Any, *avals: Any, **params: Any) -> Any:
+    def __call__(self, primitive: Primitive, *avals: AbstractValue, **params: object) -> Answer:
         return self.policy(primitive, *avals, **params)
 
 
@@ -85,7 +86,7 @@ class Scheduled:
 LARGEST = 2**30
 
 
-def cheapest_cut(graph: Graph, n_out: int, wanted: set[Any]) -> set[Any]:
+def cheapest_cut(graph: Graph, n_out: int, wanted: set[Var]) -> set[Var]:
     """The values to save, none of them an input: a minimum cut between what may not be computed again and what is wanted.
 
     Every value is an edge from a node ``2i`` to ``2i + 1``; an equation leads from its operands to its results.
@@ -93,7 +94,7 @@ def cheapest_cut(graph: Graph, n_out: int, wanted: set[Any]) -> set[Any]:
     maker = {v: eqn for eqn in graph.eqns for v in eqn.outvars}
     held = wanted.intersection(graph.invars)
     reached = list(wanted.difference(graph.consts))
-    place: dict[Any, int] = {v: i for i, v in enumerate(reached)}
+    place: dict[Var, int] = {v: i for i, v in enumerate(reached)}
     cheap: dict[int, bool] = {}
     flows: list[tuple[int, int]] = []
     source, sink = -2, -1
@@ -126,7 +127,7 @@ def cheapest_cut(graph: Graph, n_out: int, wanted: set[Any]) -> set[Any]:
     return {v for v in _separating(reached, costs, flows, source, sink) if v not in inputs}
 
 
-def _separating(values: list[Any], costs: list[int], flows: list[tuple[int, int]], source: int, sink: int) -> set[Any]:
+def _separating(values: list[Var], costs: list[int], flows: list[tuple[int, int]], source: int, sink: int) -> set[Var]:
     """The values of a minimum cut: of several, the one nearest to the sink."""
     import numpy as np
     from scipy.sparse import csr_array

@@ -18,7 +18,7 @@ from jax import lax
 
 from dualrev import errors
 from dualrev._jax.traces import is_concrete, is_eager
-from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import Active
 from dualrev.rules.linalg.matrices import H, across, cast, diagonal, down, epsilon, eye_like, keep, mm, solve, triangular, tril
 from dualrev.rules.linalg.ratio import Mode
@@ -196,7 +196,7 @@ class SchurRow(PushforwardRow):
     def __init__(self) -> None:
         super().__init__(lax.linalg.schur_p, schur_push, schur_saves, False)
 
-    def is_singular(self, residuals: Tangents) -> bool:
+    def is_singular(self, residuals: tuple[Any, ...]) -> bool:
         ((T, _),) = residuals
         return self.has_blocks(T) or bool(schur_is_open(T))
 
@@ -217,7 +217,7 @@ class SchurRow(PushforwardRow):
             self.refuse(linear_map.residuals)
         return outs, linear_map, active_outs
 
-    def refuse(self, residuals: Tangents) -> None:
+    def refuse(self, residuals: tuple[Any, ...]) -> None:
         ((T, _),) = residuals
         if self.has_blocks(T):
             raise errors.no_derivative(self.primitive, "The real Schur form of a matrix with complex eigenvalues is not "

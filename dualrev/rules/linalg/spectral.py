@@ -125,7 +125,7 @@ class SplitRow(PushforwardRow):
         scale = sum([size(ct) for ct in cotangents if ct is not None])
         results = super().pull(site, residuals, cotangents)
         poles = self.poles.pull(site, residuals, cotangents)
-        return tuple([x if pole is None else without_pole(x, pole, scale) for x, pole in zip(results, poles, strict=True)])
+        return tuple([x if pole is None else without_pole(x, pole, scale) for x, pole in zip(results, poles, strict=True)])  # type: ignore[arg-type]
 
 
 class SpectralRow(PushforwardRow):
@@ -155,10 +155,10 @@ class SpectralRow(PushforwardRow):
     def refuse(self, saved: Any) -> None:
         """Raise an error where there is no derivative at all; values are known."""
 
-    def is_singular(self, residuals: Tangents) -> bool:
+    def is_singular(self, residuals: tuple[Any, ...]) -> bool:
         return bool(self.has_poles(residuals[0]))
 
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, site: Site, residuals: tuple[Any, ...], cotangents: Tangents) -> Tangents:
         (saved,) = residuals
         idle = self.idle(cotangents, saved)
         return super().pull(site, residuals if idle is None else ((*saved, idle),), cotangents)
