@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.avals import DType, ShapedArray
 from dualrev.rules.contract import cast_like, permuted_sharding
 from dualrev.table.forms import bilinear
 
@@ -73,7 +73,7 @@ def kernel_padding(n: Sequence[int], window: Sequence[int], m: Sequence[int], pa
             for nn, k, mm, (lo, _), s, d, r in zip(n, window, m, padding, strides, base_dilation, window_dilation, strict=True)]
 
 
-def move_groups(x: Any, groups: int, source: int, target: int) -> Any:
+def move_groups(x: Array, groups: int, source: int, target: int) -> Array:
     """Split ``groups`` off the front of axis ``source`` and merge it into the front of axis ``target``."""
     shape = list(x.shape)
     split = lax.reshape(x, [*shape[:source], groups, shape[source] // groups, *shape[source + 1:]])
@@ -89,12 +89,12 @@ def spatial(shape: Sequence[int], spec: Sequence[int]) -> list[int]:
     return [shape[axis] for axis in spec[2:]]
 
 
-def exchanged(spec: tuple[int, ...]) -> tuple[int, ...]:
+def exchanged(spec: Sequence[int]) -> tuple[int, ...]:
     """A layout whose first two roles (batch and feature, or output and input feature) are exchanged."""
     return (spec[1], spec[0], *spec[2:])
 
 
-def common(ct: Any, other: Any) -> tuple[Any, Any]:
+def common(ct: Array, other: Array) -> tuple[Array, Array]:
     """Both in the cotangent's dtype: a convolution, unlike a contraction, does not mix dtypes."""
     return ct, other if other.dtype == ct.dtype else lax.convert_element_type(other, ct.dtype)
 
@@ -111,9 +111,10 @@ def common(ct: Any, other: Any) -> tuple[Any, Any]:
 #   ct_w[(g,k),j] = Σ_m x[(g,m),j]·ct[m,(g,k)]: contracted over m, the features of each group: feature groups.
 
 
-def conv_lhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any,
-                       dimension_numbers: Any, feature_group_count: int, batch_group_count: int, precision: Any,
-                       preferred_element_type: Any) -> Any:
+def conv_lhs_transpose(ct: Array, x: ShapedArray, w: Array, *, window_strides: Sequence[int], padding: Padding,
+                       lhs_dilation: Sequence[int], rhs_dilation: Sequence[int], dimension_numbers: lax.ConvDimensionNumbers,
+                       feature_group_count: int, batch_group_count: int, precision: lax.PrecisionLike,
+                       preferred_element_type: DType | None) -> Array:
     if 0 in ct.shape or 0 in x.shape:
         return lax.full(x.shape, 0, x.dtype)
     x_spec, w_spec, out_spec = dimension_numbers
@@ -144,9 +145,10 @@ def conv_lhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding:
     return cast_like(result, x)
 
 
-def conv_rhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any,
-                       dimension_numbers: Any, feature_group_count: int, batch_group_count: int, precision: Any,
-                       preferred_element_type: Any) -> Any:
+def conv_rhs_transpose(ct: Array, x: Array, w: ShapedArray, *, window_strides: Sequence[int], padding: Padding,
+                       lhs_dilation: Sequence[int], rhs_dilation: Sequence[int], dimension_numbers: lax.ConvDimensionNumbers,
+                       feature_group_count: int, batch_group_count: int, precision: lax.PrecisionLike,
+                       preferred_element_type: DType | None) -> Array:
     if 0 in ct.shape or 0 in w.shape or 0 in x.shape:
         return lax.full(w.shape, 0, w.dtype)
     x_spec, w_spec, out_spec = dimension_numbers

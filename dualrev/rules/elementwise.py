@@ -25,46 +25,47 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.avals import ShapedArray
 from dualrev._jax.new_primitives import entrywise_primitive
-from dualrev._jax.primitives import add_any_p, primitive
+from dualrev._jax.primitives import Params, Primitive, add_any_p, primitive
+from dualrev.linear.maps import Tangent
 from dualrev.rules.contract import cast_like
 from dualrev.table.adjoints import BilinearRow
 from dualrev.table.choosing import ByParameterRow
 from dualrev.table.forms import by_kind, elementwise, linear, over
-from dualrev.table.partials import ElementwiseRow, gather_up, spread
+from dualrev.table.partials import ElementwiseRow, Over, Partial, gather_up, spread
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import AllBut, ZeroRow, register, rows
 
 
-def is_complex(x: Any) -> bool:
+def is_complex(x: Array) -> bool:
     return x.dtype.kind == "c"
 
 
-def number(x: Any, value: complex) -> Any:
+def number(x: Array, value: complex) -> np.ndarray:
     """``value`` in the dtype of ``x``, as a scalar that broadcasts."""
     return np.asarray(value, x.dtype)
 
 
-def maybe(name: str, *partials: Any) -> None:
+def maybe(name: str, *partials: Partial | Over) -> None:
     """A row for a primitive that only some releases of jax have."""
     found = primitive(name)
     if found is not None:
         elementwise(found, *partials)
 
 
-def single(x: Any) -> Any:
+def single(x: Array) -> Array:
     """``x``, in single precision where it is float16, of which a square overflows at 256 and a derivative is small from there on."""
     return lax.convert_element_type(x, np.float32) if x.dtype == np.float16 else x
 
 
-def one_minus_square(x: Any) -> Any:
+def one_minus_square(x: Array) -> Array:
     """1 - x², without the cancellation that squaring first would bring near 1."""
     if (fused := primitive("one_minus_square")) is not None:
         return fused.bind(x)
@@ -72,7 +73,7 @@ def one_minus_square(x: Any) -> Any:
     return lax.mul(lax.sub(one, x), lax.add(one, x))
 
 
-def gap(x: Any, *, outside: bool) -> Any:
+def gap(x: Array, *, outside: bool) -> Array:
     """1 - x², or x² - 1, of real numbers, with one rounding less: it is 2u - u² with u = 1 - |x|, which is exact near 1."""
     one = number(x, 1)
     u = lax.sub(one, lax.abs(x))
@@ -81,16 +82,16 @@ def gap(x: Any, *, outside: bool) -> Any:
     return lax.select(lax.lt(lax.abs(x), number(x, 2)), near, far)
 
 
-def one_plus_square(x: Any) -> Any:
+def one_plus_square(x: Array) -> Array:
     return lax.add(lax.square(x), number(x, 1))
 
 
-def power(x: Any, exponent: int) -> Any:
+def power(x: Array, exponent: int) -> Array:
     """x to a whole power."""
     return lax.integer_pow(x, exponent)
 
 
-def times(x: Any, factor: float) -> Any:
+def times(x: Array, factor: float) -> Array:
     return lax.mul(x, number(x, factor))
 
 
@@ -103,7 +104,7 @@ elementwise(lax.sub_p, 1, -1)
 elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 
-def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
+def factor_transpose(ct: Array, x: ShapedArray, y: Array) -> Array:
     """Products, and their sums over what was broadcast, are those of the wider dtype."""
     return cast_like(gather_up(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
 
@@ -123,7 +124,7 @@ maybe("one_minus_square", lambda x: times(x, -2))
 elementwise(gap_p := entrywise_primitive("gap", gap), lambda x, *, outside: times(x, 2 if outside else -2))
 
 
-def integer_pow_partial(x: Any, *, y: int) -> Any:
+def integer_pow_partial(x: Array, *, y: int) -> Array:
     if y == 0:
         return lax.full_like(x, 0)
     return lax.full_like(x, 1) if y == 1 else times(x if y == 2 else power(single(x), y - 1), y)
@@ -132,7 +133,7 @@ def integer_pow_partial(x: Any, *, y: int) -> Any:
 elementwise(lax.integer_pow_p, integer_pow_partial)
 
 
-def pow_by_base(x: Any, y: Any) -> Any:
+def pow_by_base(x: Array, y: Array) -> Array:
     if np.issubdtype(y.dtype, np.integer):
         # The exponent stays whole, so that 0 · x⁻¹ is never formed at an exponent of 0.
         is_zero = lax.eq(y, number(y, 0))
@@ -146,7 +147,7 @@ def pow_by_base(x: Any, y: Any) -> Any:
     return lax.mul(y, lax.pow(base, lax.sub(y, number(y, 1))))
 
 
-def pow_by_exponent(x: Any, _: Any, *, out: Any) -> Any:
+def pow_by_exponent(x: Array, _: Array, *, out: Array) -> Array:
     # At base 0 the logarithm is infinite where out is 0: taken at 1 instead, the product is 0 times out.
     return lax.mul(lax.log(lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)), out)
 
@@ -154,7 +155,7 @@ def pow_by_exponent(x: Any, _: Any, *, out: Any) -> Any:
 elementwise(lax.pow_p, pow_by_base, pow_by_exponent)
 
 
-def horner(x: Any, coefficients: Any) -> Any:
+def horner(x: Array, coefficients: Sequence[Array | np.ndarray | None]) -> Tangent:
     """``Σ cₖ xᵏ`` by multiplications and additions; a coefficient of None is zero."""
     total = None
     for c in reversed(coefficients):
@@ -163,12 +164,12 @@ def horner(x: Any, coefficients: Any) -> Any:
     return total
 
 
-def polynomial_program(ts: Any, x: Any, *coefficients: Any) -> Any:
+def polynomial_program(ts: Sequence[Tangent], x: Array, *coefficients: Array) -> Array:
     t_x, *t_coefficients = ts
     t_out = horner(x, t_coefficients)
     if t_x is not None and len(coefficients) > 1:
         slope = horner(x, [times(c, k) for k, c in enumerate(coefficients)][1:])
-        term = lax.mul(t_x, slope)
+        term = lax.mul(t_x, slope)  # type: ignore[arg-type]  # some coefficient is given
         t_out = term if t_out is None else lax.add(t_out, term)
     shape = lax.broadcast_shapes(*[np.shape(a) for a in (x, *coefficients)])
     return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, shape)
@@ -188,11 +189,11 @@ maybe("log2", over(lambda x: times(x, math.log(2))))
 elementwise(lax.log1p_p, over(lambda x: lax.add(x, number(x, 1))))
 
 
-def asks_for_accuracy(params: dict[str, Any]) -> bool:
+def asks_for_accuracy(params: Params) -> bool:
     return params["accuracy"] not in (None, lax.AccuracyMode.DEFAULT)
 
 
-def decay(x: Any, factor: float) -> Any:
+def decay(x: Array, factor: float) -> Array:
     """``exp(-factor |x|)``; for complex numbers, with ``x`` or ``-x``, whichever has the positive real part, in place of ``|x|``."""
     if not is_complex(x):
         return lax.exp(times(lax.abs(x), -factor))
@@ -200,13 +201,13 @@ def decay(x: Any, factor: float) -> Any:
     return lax.exp(times(lax.select(is_left, lax.neg(x), x), -factor))
 
 
-def logistic_partial(x: Any) -> Any:
+def logistic_partial(x: Array) -> Array:
     """``e/(1 + e)²`` with ``e = exp(-|x|)``: it loses nothing where the value is near 1."""
     e = decay(x, 1)
     return lax.div(e, lax.square(lax.add(e, number(x, 1))))
 
 
-def tails(primitive: Any, plain: Callable[..., Any], accurate: Callable[..., Any]) -> None:
+def tails(primitive: Primitive, plain: Partial, accurate: Partial) -> None:
     """State a partial that reads the value, and one that reads the operand where an accuracy is asked for.
 
     The former cancels in the tails, where the value is within rounding of 1; the latter takes an exponential, and keeps the operand
@@ -231,7 +232,7 @@ elementwise(lax.cos_p, lambda x, *, accuracy: lax.neg(lax.sin(x, accuracy=accura
 elementwise(lax.tan_p, lambda _, *, out: one_plus_square(out))
 
 
-def asin_partial(x: Any) -> Any:
+def asin_partial(x: Array) -> Array:
     if is_complex(x):  # one root for each branch point: the product of the roots has the branch cuts of asin
         one = number(x, 1)
         return lax.mul(lax.rsqrt(lax.sub(one, x)), lax.rsqrt(lax.add(one, x)))
@@ -243,7 +244,7 @@ elementwise(lax.acos_p, lambda x: lax.neg(asin_partial(x)))
 elementwise(lax.atan_p, over(lambda x: one_plus_square(single(x))))
 
 
-def atan2_partials(x: Any, y: Any) -> tuple[Any, Any]:
+def atan2_partials(x: Array, y: Array) -> tuple[Array, Array]:
     """``y/(x² + y²)`` and ``x/(x² + y²)``: with the quotient ``q`` of the smaller by the larger, ``(1 or q)/(1 + q²)/larger``."""
     shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
     x, y = spread(single(x), shape), spread(single(y), shape)
@@ -263,7 +264,7 @@ elementwise(lax.sinh_p, lambda x: lax.cosh(x))
 elementwise(lax.cosh_p, lambda x: lax.sinh(x))
 
 
-def tanh_partial(x: Any) -> Any:
+def tanh_partial(x: Array) -> Array:
     """``4e/(1 + e)²`` with ``e = exp(-2|x|)``."""
     e = decay(x, 2)
     return lax.div(times(e, 4), lax.square(lax.add(e, number(x, 1))))
@@ -272,7 +273,7 @@ def tanh_partial(x: Any) -> Any:
 tails(lax.tanh_p, lambda _, *, out: one_minus_square(out), tanh_partial)
 
 
-def asinh_partial(x: Any) -> Any:
+def asinh_partial(x: Array) -> Array:
     if is_complex(x):  # 1 + x² = (1 + ix)(1 - ix): one root for each branch point, as for asin
         one, ix = number(x, 1), lax.mul(x, number(x, 1j))
         return lax.mul(lax.rsqrt(lax.add(one, ix)), lax.rsqrt(lax.sub(one, ix)))
@@ -287,7 +288,7 @@ def asinh_partial(x: Any) -> Any:
 elementwise(lax.asinh_p, asinh_partial)
 
 
-def acosh_partial(x: Any) -> Any:
+def acosh_partial(x: Array) -> Array:
     if is_complex(x):  # two roots and not one: the branch cut is that of acosh
         return lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1))))
     # Far out x² - 1 is x² to all digits, and x² may overflow.
@@ -302,7 +303,7 @@ elementwise(lax.atanh_p, over(one_minus_square))
 # -------------------------------------------------------------------------------------------------------- error functions
 
 
-def gaussian(x: Any, factor: float) -> Any:
+def gaussian(x: Array, factor: float) -> Array:
     """``factor exp(-x²)``.
 
     Rounding ``x²`` alone would cost ``x²`` units in the last place: with half the digits of ``x`` in ``h``, ``h²`` is exact, and
@@ -317,7 +318,7 @@ def gaussian(x: Any, factor: float) -> Any:
     low = lax.mul(lax.sub(high, x), lax.add(high, x))
     slope = horner(low, [number(x, 1 / math.factorial(k)) for k in range(1, 7)])
     near = times(lax.exp(lax.neg(lax.square(high))), factor)
-    return lax.add(near, lax.mul(near, lax.mul(low, slope)))  # and not near (1 + ...), where 1 + ... is rounded too
+    return lax.add(near, lax.mul(near, lax.mul(low, slope)))  # type: ignore[arg-type]  # and not near (1 + ...), where 1 + ... is rounded too
 
 
 elementwise(lax.erf_p, lambda x: gaussian(x, 2 / math.sqrt(math.pi)))
@@ -326,11 +327,11 @@ elementwise(lax.erfc_p, lambda x: gaussian(x, -2 / math.sqrt(math.pi)))
 # --------------------------------------------------------------------------------------------------- extrema and pieces
 
 
-def wins(x: Any, y: Any) -> Any:
+def wins(x: Array, y: Array) -> Array:
     """1 where x > y, 1/2 at a tie, else 0."""
     larger = lax.gt(x, y)
 
-    def entries(value: float) -> Any:
+    def entries(value: float) -> Array:
         return lax.full_like(larger, value, x.dtype)
 
     return lax.select(larger, entries(1), lax.select(lax.eq(x, y), entries(0.5), entries(0)))
@@ -340,7 +341,7 @@ elementwise(lax.max_p, lambda x, y: wins(x, y), lambda x, y: wins(y, x))
 elementwise(lax.min_p, lambda x, y: wins(y, x), lambda x, y: wins(x, y))
 
 
-def where_true(mask: Any, x: Any) -> Any:
+def where_true(mask: Array, x: Array) -> Array:
     return lax.convert_element_type(mask, x.dtype)
 
 
@@ -353,21 +354,21 @@ elementwise(
 elementwise(lax.nextafter_p, 1, None, linear_in=())
 
 
-def abs_partial(x: Any) -> Any:
+def abs_partial(x: Array) -> Array:
     return lax.select(lax.ge(x, lax.full_like(x, 0)), lax.full_like(x, 1), lax.full_like(x, -1))
 
 
-def nonzero(x: Any) -> Any:
+def nonzero(x: Array) -> Array:
     return lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)
 
 
-def complex_abs_program(t: Any, x: Any, *, out: Any) -> Any:
+def complex_abs_program(t: Array, x: Array, *, out: Array) -> Array:
     """d|x| = Re(conj(x) dx) / |x|."""
     safe = nonzero(out)
     return lax.add(lax.mul(lax.div(lax.real(x), safe), lax.real(t)), lax.mul(lax.div(lax.imag(x), safe), lax.imag(t)))
 
 
-def complex_sign_program(t: Any, x: Any, *, out: Any) -> Any:
+def complex_sign_program(t: Array, x: Array, *, out: Array) -> Array:
     """d exp(iθ) = i exp(iθ) dθ with dθ = Im(conj(x/|x|) dx) / |x|."""
     turn = lax.div(lax.sub(lax.mul(lax.real(out), lax.imag(t)), lax.mul(lax.imag(out), lax.real(t))), nonzero(lax.abs(x)))
     return lax.mul(out, lax.complex(lax.full_like(turn, 0), turn))

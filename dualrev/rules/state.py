@@ -8,12 +8,14 @@ that is pushed through (:mod:`dualrev.calls.pallas`), the tangent of a reference
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from jax import Array
 
 from dualrev import errors
 from dualrev._jax.avals import typeof
-from dualrev._jax.primitives import primitive
+from dualrev._jax.primitives import Params, primitive
 from dualrev.linear import zeros
+from dualrev.linear.maps import Tangent
 from dualrev.table.forms import RefusingRow
 from dualrev.table.rows import register
 
@@ -28,11 +30,11 @@ class OutsideRow(RefusingRow):
 class ReferenceRow(OutsideRow):
     """A read or write of a reference, the first operand, which is linear in what the reference holds and in the value written."""
 
-    def value_of(self, params: dict[str, Any]) -> int | None:
+    def value_of(self, params: Params) -> int | None:
         """Which operand is a value, if any is."""
         return None
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
         if tangents[0] is None:
             raise self.error()
         outs = self.bind(primals, params)
@@ -46,7 +48,7 @@ class ReferenceRow(OutsideRow):
 class WriteRow(ReferenceRow):
     """A write, whose second operand is the value."""
 
-    def value_of(self, params: dict[str, Any]) -> int | None:
+    def value_of(self, params: Params) -> int | None:
         return 1
 
 

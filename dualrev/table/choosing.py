@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import jax
+
+from dualrev._jax.primitives import Params
+from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.rows import AllBut, Cost, Linearized, Operands, Pushed, Row, aval_of
+from dualrev.table.rows import AllBut, Cost, Linearized, Operand, Operands, Pushed, Row, aval_of
 
 _COSTS: tuple[Cost, ...] = ("entrywise", "moves", "its program", "work")
 
@@ -30,16 +33,16 @@ class ChoosingRow(Row):
         self.may_refuse = any(row.may_refuse for row in options)
 
     @abstractmethod
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row: ...
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row: ...
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         return self.choose(primals, [t is not None for t in tangents], params).jvp(primals, tangents, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Linearized:
         return self.choose(primals, active, params).linearize(primals, active, params, is_linear)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[jax.Array], params: Params, active: Sequence[Active] | None = None) -> list[Tangent]:
         return self.choose(primals, [True] * len(primals) if active is None else active, params).partials(primals, params, active)
 
 
@@ -58,18 +61,18 @@ class KindRow(ChoosingRow):
         super().__init__(real, complex_)
         self.real, self.complex = real, complex_
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         return self.complex if aval_of(primals[0]).dtype.kind == "c" else self.real
 
 
 class ByParameterRow(ChoosingRow):
     """One row for the usual parameters, another for those that ``is_special``."""
 
-    def __init__(self, plain: Row, special: Row, is_special: Callable[[dict[str, Any]], bool]):
+    def __init__(self, plain: Row, special: Row, is_special: Callable[[Params], bool]):
         super().__init__(plain, special)
         self.plain, self.special, self.is_special = plain, special, is_special
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         return self.special if self.is_special(params) else self.plain
 
 
@@ -82,7 +85,7 @@ class ByActivityRow(ChoosingRow):
         super().__init__(full, linear)
         self.linear, self.full = linear, full
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         for i, moves in enumerate(active):
             if moves and i not in self.linear.linear_in:
                 return self.full

@@ -18,15 +18,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+import jax
 
 from dualrev import errors
-from dualrev.linear.maps import LinearMap
+from dualrev._jax.primitives import Params, Primitive
+from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.adjoints import AlongsideRow, BilinearRow, LinearRow
+from dualrev.table.adjoints import Adjoint, AlongsideRow, BilinearRow, LinearRow
 from dualrev.table.choosing import KindRow
-from dualrev.table.partials import ElementwiseRow, Over
-from dualrev.table.rows import Cost, Row, register
+from dualrev.table.partials import ElementwiseRow, Over, Partial
+from dualrev.table.rows import Cost, Operand, Row, Taped, register
 
 
 class RefusingRow(Row):
@@ -36,11 +38,12 @@ class RefusingRow(Row):
     def error(self) -> Exception:
         """What to raise when it does."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         raise self.error()
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         raise self.error()
 
 
@@ -49,7 +52,7 @@ class ImpossibleRow(RefusingRow):
 
     form = "no derivative"
 
-    def __init__(self, primitive: Any, why: str, what_to_do: str):
+    def __init__(self, primitive: Primitive, why: str, what_to_do: str):
         super().__init__(primitive)
         self.why = why
         self.what_to_do = what_to_do
@@ -61,7 +64,7 @@ class ImpossibleRow(RefusingRow):
 # ------------------------------------------------------------------------------------------------------------- stating a row
 
 
-def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex | None, cost: Cost = "entrywise",
+def elementwise(primitive: Primitive, *partials: Partial | Over | complex | None, cost: Cost = "entrywise",
                 linear_in: Iterable[int] | None = None) -> None:
     """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, a constant, or None for 0.
 
@@ -70,7 +73,7 @@ def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex |
     register(ElementwiseRow(primitive, *partials, cost=cost, linear_in=linear_in))
 
 
-def linear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
+def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
     """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand, such as an index or what decides a
     selection, that the operation is flat in, and none for such operands at the end.
 
@@ -80,25 +83,25 @@ def linear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "w
     register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in))
 
 
-def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[int, ...] = (), cost: Cost = "work",
+def linear_together(primitive: Primitive, adjoint: Adjoint, fixed: tuple[int, ...] = (), cost: Cost = "work",
                     selects: Iterable[int] = ()) -> None:
     """As :func:`linear` for any number of operands: one adjoint returns a cotangent for each operand not in ``fixed``."""
     register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed, cost=cost, selects=selects))
 
 
-def bilinear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "work") -> None:
+def bilinear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work") -> None:
     """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands, in which the one that is asked for is an abstract
     value; None for other operands, such as indices.
     """
     register(BilinearRow(primitive, adjoints, cost))
 
 
-def over(function: Callable[..., Any]) -> Over:
+def over(function: Partial) -> Over:
     """The partial derivative ``1 / function(...)``: tangents are divided by it, which rounds once where a product rounds twice."""
     return Over(function)
 
 
-def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = None, cost: Cost = "work") -> None:
+def alongside(primitive: Primitive, params_of: Callable[..., Params] | None = None, cost: Cost = "work") -> None:
     """State that output ``i`` is operand ``i``: tangents go through the operation as the operands do, and so do cotangents.
 
     ``params_of(operands that move, their positions, back, **params)`` gives the parameters for those alone, and for the way
@@ -107,7 +110,7 @@ def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = 
     register(AlongsideRow(primitive, params_of, cost))
 
 
-def impossible(primitive: Any, why: str, what_to_do: str) -> None:
+def impossible(primitive: Primitive, why: str, what_to_do: str) -> None:
     """State that an operation has no derivative that could be found: why, and what the user can do."""
     register(ImpossibleRow(primitive, why, what_to_do))
 

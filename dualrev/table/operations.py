@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 
 from dualrev import errors
-from dualrev._jax.avals import abstract_outputs, is_differentiable
+from dualrev._jax.avals import ShapedArray, abstract_outputs, is_differentiable
+from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import is_eager
-from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.maps import LinearMap, Tangent, Tangents
 from dualrev.options.settings import DEFAULT, Active, current, widened
-from dualrev.table.rows import Row, Unknown, aval_of
+from dualrev.table.rows import Operand, Row, Taped, Unknown, aval_of
+
+#: What one use of a row keeps: arrays, and pytrees of arrays that only the row itself looks into.
+Residuals: TypeAlias = tuple[Any, ...]
+
+#: A push, a pull or a jvp at a site, compiled if the row allows it.
+Compiled: TypeAlias = Callable[..., Any]
+
+#: A function that a row is stated by: what it reads, its signature says (:class:`Reader`).
+Stated: TypeAlias = Callable[..., Any]
 
 #: Compiled pushes and pulls that one row keeps; the oldest goes first.
 SITES_PER_ROW = 1024
@@ -31,8 +41,8 @@ class Site:
 
     __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
 
-    def __init__(self, row: OpRow, active: tuple[Active, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
-                 out_avals: tuple[Any, ...], key: Any):
+    def __init__(self, row: OpRow, active: tuple[Active, ...], params: Params, in_avals: tuple[ShapedArray, ...],
+                 out_avals: tuple[ShapedArray, ...], key: Hashable):
         self.row = row
         self.active = active
         self.positions = tuple([i for i, moves in enumerate(active) if moves])
@@ -41,9 +51,9 @@ class Site:
         self.out_avals = out_avals
         self.key = key
         self.settings = current.get()
-        self._compiled: dict[str, Any] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def compiled(self, what: str) -> Any:
+    def compiled(self, what: str) -> Compiled:
         try:
             return self._compiled[what]
         except KeyError:
@@ -51,13 +61,13 @@ class Site:
             function = self._compiled[what] = jax.jit(function) if self.row.compiles else function
             return function
 
-    def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, residuals: Residuals, tangents: Tangents) -> Tangents:
         return self.row.run("push", self, residuals, tangents)
 
-    def pull(self, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, residuals: Residuals, cotangents: Tangents) -> Tangents:
         return self.row.run("pull", self, residuals, cotangents)
 
-    def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
+    def jvp(self, primals: tuple[jax.Array, ...], tangents: Tangents) -> tuple[list[jax.Array], Tangents]:
         outs, saved = self.row.evaluate(primals, self.params, self.active)
         residuals = self.row.save(self.active, primals, outs, saved)
         active_outs = self.row.active_outs(self.active, outs)
@@ -81,7 +91,7 @@ class OpMap(LinearMap):
 
     __slots__ = ("residuals", "site")
 
-    def __init__(self, site: Site, residuals: Tangents):
+    def __init__(self, site: Site, residuals: Residuals):
         self.site = site
         self.residuals = residuals
 
@@ -96,12 +106,12 @@ class OpMap(LinearMap):
     def is_singular(self) -> bool:
         return self.site.row.is_singular(self.residuals)
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         if is_eager((*self.residuals, *tangents)):
             return self.site.compiled("push")(self.residuals, tangents)
         return self.site.push(self.residuals, tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         if is_eager((*self.residuals, *cotangents)):
             return self.site.compiled("pull")(self.residuals, cotangents)
         return self.site.pull(self.residuals, cotangents)
@@ -115,7 +125,7 @@ class Reader:
 
     __slots__ = ("function", "n_named", "params", "positions", "reads_out", "reads_saved", "variadic")
 
-    def __init__(self, function: Callable[..., Any], skip: int = 0):
+    def __init__(self, function: Stated, skip: int = 0):
         self.function = function
         names = list(inspect.signature(function).parameters.values())
         positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
@@ -127,7 +137,7 @@ class Reader:
         self.reads_saved = "saved" in keywords
         self.params = tuple(name for name in keywords if name not in ("out", "saved"))
 
-    def keywords(self, params: dict[str, Any]) -> dict[str, Any]:
+    def keywords(self, params: Params) -> Params:
         return {name: params[name] for name in self.params}
 
     def reads(self, position: int) -> bool:
@@ -144,34 +154,34 @@ class OpRow(Row):
     #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
     compiles = True
 
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]) -> tuple[list[Any], Tangents]:
+    def evaluate(self, primals: Sequence[Operand], params: Params, active: tuple[Active, ...]) -> tuple[list[jax.Array], Residuals]:
         """The outputs, and what a row saves beside them."""
         return self.bind(primals, params), ()
 
     @abstractmethod
-    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
         """The residuals, given which operands move."""
 
     @abstractmethod
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         ...
 
     @abstractmethod
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         ...
 
-    def is_singular(self, residuals: Tangents) -> bool:
+    def is_singular(self, residuals: Residuals) -> bool:
         """Whether pushes and pulls divide by zero at these residuals, whose values are known."""
         return False
 
-    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Operand]) -> list[bool]:
         return [is_differentiable(aval_of(out)) for out in outs]
 
-    def __init__(self, primitive: Any):
+    def __init__(self, primitive: Primitive):
         super().__init__(primitive)
-        self.sites: dict[Any, Site] = {}
+        self.sites: dict[Hashable, Site] = {}
 
-    def run(self, direction: str, site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
+    def run(self, direction: str, site: Site, residuals: Residuals, moving: Tangents) -> Tangents:
         """A push or a pull; errors name the row, and results that do not fit are errors."""
         try:
             results = getattr(self, direction)(site, residuals, moving)
@@ -204,13 +214,13 @@ class OpRow(Row):
     def check_operands(self, count: int) -> None:
         """Raises where the row does not state the derivative of an operation with so many operands."""
 
-    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Operand]) -> tuple[ShapedArray, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
 
-    def site(self, active: tuple[Active, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
+    def site(self, active: tuple[Active, ...], primals: Sequence[Operand], params: Params) -> Site:
         avals = self.static_avals(active, primals)
         try:
-            key: Any = (active, avals, tuple(params.items()))
+            key: Hashable = (active, avals, tuple(params.items()))
             if (settings := current.get()) is not DEFAULT:
                 key = (key, settings)
             found = self.sites.get(key)
@@ -224,21 +234,22 @@ class OpRow(Row):
             found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
         return found
 
-    def _out_avals(self, avals: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, ...]:
+    def _out_avals(self, avals: tuple[ShapedArray, ...], params: Params) -> tuple[ShapedArray, ...]:
         return tuple(abstract_outputs(self.primitive, avals, params)) if self.primitive.multiple_results else ()
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         active = tuple([t is not None for t in tangents])
         site = self.site(active, primals, params)
         if is_eager((*primals, *tangents)):
             return site.compiled("jvp")(tuple(primals), tuple(tangents))
         return site.jvp(tuple(primals), tuple(tangents))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        saved: Tangents = ()
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
+        saved: Residuals = ()
         if is_linear:
-            outs: list[Any] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
+            outs: Sequence[Operand] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
         else:
             outs, saved = self.evaluate(primals, params, active)
         active_outs = self.active_outs(active, outs)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import numpy as np
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable
+from dualrev._jax.avals import ShapedArray, is_differentiable
+from dualrev._jax.primitives import Params, Primitive
 from dualrev.linear import zeros
-from dualrev.linear.maps import Tangents
+from dualrev.linear.maps import Tangent, Tangents
 from dualrev.linear.products import combiner
 from dualrev.options.settings import Active, Wide
-from dualrev.table.operations import OpRow, Reader, Site
-from dualrev.table.rows import Cost, Kind, aval_of
+from dualrev.table.operations import OpRow, Reader, Residuals, Site
+from dualrev.table.rows import Cost, Kind, Operand, aval_of
+
+#: A partial derivative ``(x, y, ..., *, out, params)`` of an operation that works entry by entry.
+Partial: TypeAlias = Callable[..., jax.Array]
 
 
-def spread(t: Any, shape: tuple[int, ...]) -> Any:
+def spread(t: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A tangent broadcast as an elementwise operation broadcasts: scalars, and dimensions of size 1."""
     if t.shape == shape or t.ndim not in (0, len(shape)):  # the latter is a mistake for the caller to report
         return t
     return lax.broadcast_in_dim(t, shape, tuple(range(t.ndim)))
 
 
-def gather_up(ct: Any, shape: tuple[int, ...]) -> Any:
+def gather_up(ct: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The adjoint of :func:`spread`: a cotangent summed over what was broadcast."""
     if ct.shape == shape:
         return ct
@@ -38,7 +43,7 @@ def gather_up(ct: Any, shape: tuple[int, ...]) -> Any:
 class Over:
     """A partial derivative given by its reciprocal (see :func:`over`)."""
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Partial):
         self.function = function
 
 
@@ -51,7 +56,8 @@ class ElementwiseRow(OpRow):
     form = "elementwise"
     is_diagonal = True
 
-    def __init__(self, primitive: Any, *partials: Any, cost: Cost = "entrywise", linear_in: Iterable[int] | None = None):
+    def __init__(self, primitive: Primitive, *partials: Partial | Over | complex | None, cost: Cost = "entrywise",
+                 linear_in: Iterable[int] | None = None):
         super().__init__(primitive)
         self.stated = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
         self.is_over = [isinstance(p, Over) for p in partials]
@@ -90,7 +96,7 @@ class ElementwiseRow(OpRow):
             self.plans[active] = plan
             return plan
 
-    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Operand]) -> tuple[ShapedArray, ...]:
         # Only operands of different shapes are told apart: cotangents of what was spread are summed, and its tangents spread.
         if self.is_users_own:
             return tuple([aval_of(x) for x in primals])
@@ -101,18 +107,18 @@ class ElementwiseRow(OpRow):
                     return tuple([aval_of(x) for x in primals])
         return ()
 
-    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
         positions, reads_out = self.plan(active)
         residuals = tuple([primals[i] for i in positions])
         return (*residuals, outs[0]) if reads_out else residuals
 
-    def terms(self, site: Site, residuals: Tangents, moving: Sequence[Any]) -> list[Any]:
+    def terms(self, site: Site, residuals: Residuals, moving: Sequence[Tangent]) -> list[Tangent]:
         """``partialᵢ · movingᵢ`` for each moving operand."""
         positions, _ = self.plan(site.active)
-        operands: list[Any] = [None] * len(site.active)
+        operands: list[jax.Array | None] = [None] * len(site.active)
         for i, value in zip(positions, residuals, strict=False):
             operands[i] = value
-        terms: list[Any] = []
+        terms: list[Tangent] = []
         for i, t in zip(site.positions, moving, strict=True):
             partial = self.stated[i]
             if t is None or partial is None:
@@ -134,17 +140,17 @@ class ElementwiseRow(OpRow):
                 terms.append(lax.mul(t, lax.full_like(t, partial)))
         return terms
 
-    def check_terms(self, site: Site, terms: Sequence[Any], shape: tuple[int, ...]) -> None:
+    def check_terms(self, site: Site, terms: Sequence[Tangent], shape: tuple[int, ...]) -> None:
         for i, term in zip(site.positions, terms, strict=True):
             if term is not None and term.shape != shape:
                 raise errors.RuleError(f"the rule for {self.primitive} has a partial of shape {list(term.shape)} for operand {i}; "
                                        f"expected {list(shape)}, that of the output")
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[jax.Array], params: Params, active: Sequence[Active] | None = None) -> list[Tangent]:
         wanted = [p is not None and is_differentiable(aval_of(x)) and (active is None or bool(active[i]))
                   for i, (p, x) in enumerate(zip(self.stated, primals, strict=True))]
         (out,) = self.bind(primals, params)
-        found: list[Any] = []
+        found: list[Tangent] = []
         for i, partial in enumerate(self.stated):
             if not wanted[i]:
                 found.append(None)
@@ -156,10 +162,10 @@ class ElementwiseRow(OpRow):
                 factor = lax.div(lax.full_like(factor, 1), factor) if self.is_over[i] else factor
                 found.append(spread(zeros.cast(factor, out.dtype), out.shape))
             else:
-                found.append(lax.full_like(out, partial))
+                found.append(lax.full_like(out, partial))  # type: ignore[arg-type]  # None is not wanted
         return found
 
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         terms = self.terms(site, residuals, tangents)
         if site.in_avals:
             shape = lax.broadcast_shapes(*[a.shape for a in site.in_avals])
@@ -172,13 +178,13 @@ class ElementwiseRow(OpRow):
             total = zeros.add(total, term)
         return (total,)
 
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
         cts = self.terms(site, residuals, (ct,) * len(site.positions))
         self.check_terms(site, cts, ct.shape)  # type: ignore[union-attr]
         if site.in_avals:
             for k, i in enumerate(site.positions):
-                if cts[k] is not None:
-                    flag = site.active[i]
-                    cts[k] = gather_up(zeros.cast(cts[k], flag.dtype) if type(flag) is Wide else cts[k], site.in_avals[i].shape)
+                term, flag = cts[k], site.active[i]
+                if term is not None:
+                    cts[k] = gather_up(zeros.cast(term, flag.dtype) if type(flag) is Wide else term, site.in_avals[i].shape)
         return tuple(cts)

@@ -6,19 +6,29 @@ The adjoint of such a row is derived, by transposing the program through the tab
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 
 from dualrev import errors
 from dualrev._jax.avals import abstract_outputs, is_differentiable, tangent_aval
-from dualrev.linear.maps import Tangents, Tape
+from dualrev._jax.primitives import Params, Primitive
+from dualrev.linear.maps import Tangent, Tangents, Tape
 from dualrev.options.settings import Active, under
 from dualrev.table import engine
-from dualrev.table.mode import Mode
-from dualrev.table.operations import OpRow, Reader, Site
-from dualrev.table.rows import AllBut, Cost, Expansion, Row, Unknown, aval_of, register
+from dualrev.table.mode import Mode, Parts
+from dualrev.table.operations import OpRow, Reader, Residuals, Site
+from dualrev.table.rows import AllBut, Cost, Expansion, Operand, Program, Row, Unknown, aval_of, register
+
+#: J·v: a function of the tangent (or of all tangents), operands, ``out``, ``saved`` and parameters.
+Push: TypeAlias = Callable[..., Tangent | Sequence[Tangent]]
+
+#: ``saves(x, ..., **params) -> (out, saved)``: the outputs, and a pytree of what the push reads beside them.
+Saves: TypeAlias = Callable[..., tuple[jax.Array | Sequence[jax.Array], Any]]
+
+#: A program over other primitives that computes what a primitive does.
+Definition: TypeAlias = Callable[..., jax.Array | Sequence[jax.Array]]
 
 
 class PushforwardRow(OpRow):
@@ -26,7 +36,7 @@ class PushforwardRow(OpRow):
 
     form = "pushforward"
 
-    def __init__(self, primitive: Any, program: Callable[..., Any], saves: Callable[..., tuple[Any, Any]] | None = None,
+    def __init__(self, primitive: Primitive, program: Push, saves: Saves | None = None,
                  follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None):
         super().__init__(primitive)
         self.cost = cost
@@ -46,29 +56,29 @@ class PushforwardRow(OpRow):
             return frozenset()
         return frozenset(i for i in range(self.program.n_named) if not self.program.reads(i))
 
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]) -> tuple[list[Any], Tangents]:
+    def evaluate(self, primals: Sequence[Operand], params: Params, active: tuple[Active, ...]) -> tuple[list[jax.Array], Residuals]:
         if self.saves is None:
             return self.bind(primals, params), ()
         outs, saved = self.saves(*primals, **params)
-        return (list(outs) if self.primitive.multiple_results else [outs]), (saved,)
+        return (list(outs) if self.primitive.multiple_results else [outs]), (saved,)  # type: ignore[list-item]
 
-    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Operand]) -> list[bool]:
         if self.follows:
             return [bool(moves) and is_differentiable(aval_of(out)) for moves, out in zip(active, outs, strict=True)]
         return super().active_outs(active, outs)
 
-    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
         program = self.program
         if type(outs[0]) is Unknown and (program.reads_out or self.saves is not None):
             raise errors.not_linear(self.primitive)
-        residuals = [x for i, x in enumerate(primals) if program.reads(i)]
+        residuals: list[object] = [x for i, x in enumerate(primals) if program.reads(i)]
         if program.reads_out:
             residuals.append(tuple(outs) if self.primitive.multiple_results else outs[0])
         if program.reads_saved:
             residuals.extend(saved)
         return tuple(residuals)
 
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         if not site.settings.zero_wins:
             return self.run_program(site, residuals, tangents)
         # The products inside the program are those of its tape.
@@ -76,7 +86,7 @@ class PushforwardRow(OpRow):
         moved = iter(under(site.settings, tape.push, *[t for t in tangents if t is not None]))
         return tuple([next(moved) if w else None for w in which])
 
-    def run_program(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def run_program(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         program = self.program
         values = iter(residuals)
         operands = [next(values) if program.reads(i) else None for i in range(len(site.active))]
@@ -85,7 +95,7 @@ class PushforwardRow(OpRow):
             keywords["out"] = next(values)
         if program.reads_saved:
             keywords["saved"] = next(values)
-        moving: Any
+        moving: Tangent | list[Tangent]
         if self.takes_all:
             moving = [None] * len(site.active)
             for i, t in zip(site.positions, tangents, strict=True):
@@ -98,11 +108,11 @@ class PushforwardRow(OpRow):
         result = program.function(moving, *operands, **keywords)
         return tuple(result) if self.primitive.multiple_results else (result,)
 
-    def tape(self, site: Site, residuals: Tangents, moves: Sequence[bool]) -> tuple[Tape, list[bool]]:
+    def tape(self, site: Site, residuals: Residuals, moves: Sequence[bool]) -> tuple[Tape, list[bool]]:
         """The program written down, and which outputs move."""
         which: list[bool] = []
 
-        def program(*tangents: Any) -> list[Any]:
+        def program(*tangents: jax.Array) -> list[jax.Array]:
             given = iter(tangents)
             results = self.run("run_program", site, residuals, tuple([next(given) if m else None for m in moves]))
             which[:] = [t is not None for t in results]
@@ -111,12 +121,12 @@ class PushforwardRow(OpRow):
         avals = [tangent_aval(site.in_avals[i]) for i, m in zip(site.positions, moves, strict=True) if m]
         return under(site.settings, engine.transpose, program, avals), which
 
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         tape, which = self.tape(site, residuals, [True] * len(site.positions))
         return under(site.settings, tape.pull, *[ct for ct, w in zip(cotangents, which, strict=True) if w])
 
 
-def pushforward(primitive: Any, program: Callable[..., Any], *, saves: Callable[..., tuple[Any, Any]] | None = None,
+def pushforward(primitive: Primitive, program: Push, *, saves: Saves | None = None,
                 follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None) -> None:
     """State J·v as a program over other primitives, linear in the tangents.
 
@@ -131,32 +141,32 @@ def pushforward(primitive: Any, program: Callable[..., Any], *, saves: Callable[
 class DefinedRow(Row):
     """An operation that a program over other primitives defines: it is differentiated in the operation's place."""
 
-    def __init__(self, primitive: Any, program: Callable[..., Any]):
+    def __init__(self, primitive: Primitive, program: Definition):
         super().__init__(primitive)
         self.program = program
-        self.compiled: dict[Any, Callable[..., Any]] = {}
+        self.compiled: dict[Hashable, Definition] = {}
 
-    def function(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
+    def function(self, params: Params) -> Program:
         settings = {name: value for name, value in params.items() if name in inspect.signature(self.program).parameters}
         key = tuple(settings.items())
         if key not in self.compiled:
-            def program(*operands: Any) -> Any:
+            def program(*operands: jax.Array) -> jax.Array | Sequence[jax.Array]:
                 return self.program(*operands, **settings)
 
             program.__name__ = str(self.primitive)
             self.compiled[key] = jax.jit(program)
         compiled = self.compiled[key]
 
-        def run(*operands: Any) -> list[Any]:
+        def run(*operands: jax.Array) -> list[jax.Array]:
             result = compiled(*operands)
-            outs = list(result) if self.primitive.multiple_results else [result]
+            outs: list[jax.Array] = list(result) if self.primitive.multiple_results else [result]  # type: ignore[list-item]
             if self.is_users_own:
                 self.check(operands, params, outs)
             return outs
 
         return run
 
-    def check(self, operands: Sequence[Any], params: dict[str, Any], outs: Sequence[Any]) -> None:
+    def check(self, operands: Sequence[jax.Array], params: Params, outs: Sequence[Operand]) -> None:
         """A user's program returns what the primitive does."""
         expected = abstract_outputs(self.primitive, [aval_of(x) for x in operands], params)
         if len(outs) != len(expected):
@@ -167,16 +177,16 @@ class DefinedRow(Row):
                 raise errors.wrong_definition(self, f"returns for output {i} a value of type {found.dtype.name}{list(found.shape)}; "
                                                     f"the primitive's is {aval.dtype.name}{list(aval.shape)}")
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Expansion:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Expansion:
         return Expansion(None, self.function(params))
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Expansion:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Expansion:
         return Expansion(None, self.function(params))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Expansion:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Expansion:
         return Expansion(None, self.function(params))
 
 
-def definition(primitive: Any, program: Callable[..., Any]) -> None:
+def definition(primitive: Primitive, program: Definition) -> None:
     """State that a primitive computes what ``program(x, y, ..., *, params)`` does, whose derivative is its derivative."""
     register(DefinedRow(primitive, program))

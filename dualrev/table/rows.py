@@ -10,24 +10,27 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal, TypeAlias
+
+import jax
 
 from dualrev import errors
-from dualrev._jax.avals import typeof
-from dualrev.linear.maps import LinearMap
+from dualrev._jax.avals import ShapedArray, typeof
+from dualrev._jax.primitives import Params, Primitive
+from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.options.settings import Active
 from dualrev.table import engine
 from dualrev.table.exclusions import EXCLUDED
-from dualrev.table.mode import Mode
+from dualrev.table.mode import Carried, Mode, Parts
 
 #: The table: primitive -> its row.
-rows: dict[Any, Row] = {}
+rows: dict[Primitive, Row] = {}
 
 #: Families whose operations exist only once a module of jax has been imported: that module -> the family's files.
 optional: dict[str, tuple[str, ...]] = {}
 
 #: Where the rows of primitives come from that neither the table nor an optional family has.
-others: list[Callable[[Any], Row | None]] = []
+others: list[Callable[[Primitive], Row | None]] = []
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -41,7 +44,7 @@ class Unknown:
 
     __slots__ = ("aval",)
 
-    def __init__(self, aval: Any):
+    def __init__(self, aval: ShapedArray):
         self.aval = aval
 
     @property
@@ -53,7 +56,18 @@ class Unknown:
         return self.aval.shape
 
 
-def aval_of(x: Any) -> Any:
+#: An operand or a result: an array, or what stands for one that a program is linear in.
+Operand: TypeAlias = jax.Array | Unknown
+
+#: A program over arrays: what a row may give in an operation's place.
+Program: TypeAlias = Callable[..., Sequence[jax.Array]]
+
+#: What an operation gives to a tape: outputs, the linear map (None: all outputs are constant), and which outputs it maps to.
+Taped: TypeAlias = tuple[Sequence[Operand], LinearMap | None, Sequence[bool]]
+
+
+def aval_of(x: Operand) -> ShapedArray:
+    """The abstract value of an operand."""
     return x.aval if type(x) is Unknown else typeof(x)
 
 
@@ -65,9 +79,13 @@ class Expansion:
 
     __slots__ = ("plain", "run")
 
-    def __init__(self, plain: Any, run: Callable[..., Any]):
+    def __init__(self, plain: Taped | None, run: Program):
         self.plain = plain
         self.run = run
+
+
+#: ``dual(x, part)``: ``x`` with ``part`` as its coefficient of the infinitesimal ``ε``.
+Dual: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Split:
@@ -79,15 +97,15 @@ class Split:
 
     __slots__ = ("linearize", "plain")
 
-    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+    def __init__(self, plain: Taped, linearize: Callable[[Dual], Taped]):
         self.plain = plain
         self.linearize = linearize
 
 
 #: Outputs and their tangents, or a program to push through in the operation's place.
-Pushed = tuple[list[Any], Sequence[Any]] | Expansion
+Pushed: TypeAlias = tuple[list[jax.Array], Sequence[Tangent]] | Expansion
 #: Outputs, linear map and which outputs it maps to, or what else is to be done.
-Linearized = tuple[list[Any], LinearMap | None, Sequence[bool]] | Expansion | Split
+Linearized: TypeAlias = Taped | Expansion | Split
 
 
 class AllBut:
@@ -158,7 +176,7 @@ class Row(ABC):
     #: Whether a user stated the row: what it returns is checked in full.
     is_users_own = False
 
-    def __init__(self, primitive: Any):
+    def __init__(self, primitive: Primitive):
         self.primitive = primitive
         frame = sys._getframe(1)
         while frame.f_back is not None and frame.f_code.co_filename.endswith(_FORMS):
@@ -167,41 +185,41 @@ class Row(ABC):
         #: Where the row is stated: the file, within the package or by its name alone, and the line.
         self.where = f"{path.removeprefix(_PACKAGE) if path.startswith(_PACKAGE) else os.path.basename(path)}:{frame.f_lineno}"
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         """The row that is in force for these operands (values, or :class:`Unknown`), of which some are active, and parameters."""
         return self
 
     @abstractmethod
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         ...
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
         return mode.row(self, primals, parts, params)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[jax.Array], params: Params, active: Sequence[Active] | None = None) -> list[Tangent]:
         """Of an operation that :attr:`is_diagonal`: for each operand the factor of its tangent, as the output in shape and dtype.
 
         None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (without it, all are).
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
 
-    def first(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    def first(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> list[Tangent]:
         """``Df[t]``, one for each output, None where it is zero; a tangent of None is zero."""
         return list(pushed(self, primals, tangents, params)[1])
 
-    def second(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    def second(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> list[Tangent]:
         """``D²f[t, t]``, one for each output, None where it is zero; a tangent of None is zero.
 
         The derivative of the row's own push along the same tangents: no formula is stated for it.
         """
         which: list[bool] = []
 
-        def push(*primals: Any) -> list[Any]:
+        def push(*primals: jax.Array) -> list[jax.Array]:
             moved = self.first(primals, tangents, params)
             which[:] = [t is not None for t in moved]
             return [t for t in moved if t is not None]
@@ -210,19 +228,20 @@ class Row(ABC):
         seconds = iter(found)
         return [next(seconds) if moves else None for moves in which]
 
-    def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    def bind(self, primals: Sequence[Operand], params: Params) -> list[jax.Array]:
         outs = self.primitive.bind(*primals, **params)
         return list(outs) if self.primitive.multiple_results else [outs]
 
 
-def pushed(row: Row, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+def pushed(row: Row, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+           params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
     """Outputs and their tangents, also of a row that gives a program."""
     result = row.jvp(primals, tangents, params)
     return engine.push_through(result.run, primals, tangents) if isinstance(result, Expansion) else result
 
 
-def linearized(row: Row, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-               is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def linearized(row: Row, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+               is_linear: bool) -> Taped:
     """What a row gives to a tape that is a part of another, also of a row that gives a program."""
     result = row.linearize(primals, active, params, is_linear)
     if isinstance(result, tuple):
@@ -230,7 +249,7 @@ def linearized(row: Row, primals: Sequence[Any], active: tuple[Active, ...], par
     if result.plain is None and isinstance(result, Expansion):
         outs, tape = engine.linearize(result.run, primals, active, is_linear)
         return outs, tape, [slot is not None for slot in tape.out_slots]
-    plain: tuple[list[Any], LinearMap | None, Sequence[bool]] = result.plain
+    plain: Taped = result.plain
     return plain
 
 
@@ -238,7 +257,7 @@ def register(row: Row) -> None:
     rows[row.primitive] = row
 
 
-def row_of(primitive: Any, mode: str) -> Row:
+def row_of(primitive: Primitive, mode: str) -> Row:
     """The row of a primitive, which may belong to an optional family that nothing has needed so far, or to another library."""
     row = rows.get(primitive)
     if row is None:
@@ -266,23 +285,24 @@ class ZeroRow(Row):
     kind = "zero"
     form = "flat"
 
-    def __init__(self, primitive: Any, cost: Cost = "work"):
+    def __init__(self, primitive: Primitive, cost: Cost = "work"):
         super().__init__(primitive)
         self.cost = cost
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         outs = self.bind(primals, params)
         return outs, [None] * len(outs)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         if is_linear:
             raise errors.not_linear(self.primitive)
         outs = self.bind(primals, params)
         return outs, None, [False] * len(outs)
 
 
-def zero(*primitives: Any, cost: Cost = "work") -> None:
+def zero(*primitives: Primitive, cost: Cost = "work") -> None:
     """State that primitives are flat almost everywhere, or have no differentiable output."""
     for primitive in primitives:
         register(ZeroRow(primitive, cost))

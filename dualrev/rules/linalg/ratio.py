@@ -18,12 +18,14 @@ mode          its value                    under a forward trace that moves ``y`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from jax import lax
+from jax import Array, lax
 
 from dualrev._jax.new_primitives import entrywise_primitive
+from dualrev._jax.primitives import Params
 from dualrev.linear import zeros
+from dualrev.linear.maps import Tangent
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.choosing import ByActivityRow
 from dualrev.table.partials import ElementwiseRow
@@ -32,11 +34,11 @@ from dualrev.table.rows import register
 Mode = Literal["open", "split", "pole", "zero"]
 
 
-def entries(x: Any, value: float) -> Any:
+def entries(x: Array, value: float) -> Array:
     return lax.full_like(x, value)
 
 
-def quotient(x: Any, y: Any, vanishes: Any, *, mode: Mode) -> Any:
+def quotient(x: Array, y: Array, vanishes: Array, *, mode: Mode) -> Array:
     at_zero = entries(x, 0.0 if mode == "zero" else float("nan"))
     return lax.select(vanishes, at_zero, lax.div(x, lax.select(vanishes, entries(y, 1), y)))
 
@@ -44,12 +46,12 @@ def quotient(x: Any, y: Any, vanishes: Any, *, mode: Mode) -> Any:
 ratio_p = entrywise_primitive("ratio", quotient)
 
 
-def ratio(x: Any, y: Any, vanishes: Any, mode: Mode) -> Any:
+def ratio(x: Array, y: Array, vanishes: Array, mode: Mode) -> Array:
     """``x / y``, with entries where ``y`` vanishes as ``mode`` says; all of one shape, ``x`` and ``y`` of one dtype."""
     return ratio_p.bind(x, y, vanishes, mode=mode)
 
 
-def by_denominator(_: Any, y: Any, vanishes: Any, *, out: Any) -> Any:
+def by_denominator(_: Array, y: Array, vanishes: Array, *, out: Array) -> Array:
     # How the quotient moves where the denominator vanishes takes the next order, whatever its value is.
     return lax.select(vanishes, entries(y, float("nan")), lax.neg(lax.div(out, y)))
 
@@ -57,8 +59,9 @@ def by_denominator(_: Any, y: Any, vanishes: Any, *, out: Any) -> Any:
 class QuotientRow(ElementwiseRow):
     """The denominator moves: entry by entry, and a push finds limits."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
         (x, y, vanishes), (t_x, t_y, _) = primals, tangents
+        assert t_y is not None  # else the row of a linear operation is in force
         mode = params["mode"]
         if mode == "pole":
             return [lax.select(vanishes, lax.div(x, t_y), entries(x, 0))], [None]

@@ -16,20 +16,23 @@ further columns ``U₂`` follow, by ``U₁ᴴ dU₂ = -(U₂ᴴ dU₁)ᴴ``; the
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
-from dualrev.linear.maps import Tangents
+from dualrev.linear.maps import Tangent, Tangents
 from dualrev.rules.linalg.matrices import H, across, beside, cast, columns, diagonal, down, keep, mm, real
 from dualrev.rules.linalg.ratio import Mode, ratio
 from dualrev.rules.linalg.spectral import (
     SpectralRow,
+    Subset,
+    Vectors,
     all_zero,
     along,
     but,
@@ -42,15 +45,16 @@ from dualrev.rules.linalg.spectral import (
     several,
     turned_values,
 )
-from dualrev.table.rows import register
+from dualrev.table.pushforward import Push
+from dualrev.table.rows import Dual, register
 
 
-def is_zero(s: Any) -> Any:
+def is_zero(s: Array) -> Array:
     """Which singular values are zero, to rounding."""
     return lax.le(s, lax.broadcast_in_dim(rounding(s), s.shape, tuple(range(s.ndim - 1))))
 
 
-def over_values(x: Any, s: Any, idle: Sequence[Any], mode: Mode) -> Any:
+def over_values(x: Array, s: Array, idle: Sequence[Array], mode: Mode) -> Array:
     """``x S⁻¹``."""
     n = x.shape[-2]
     zero = is_zero(s)
@@ -59,7 +63,7 @@ def over_values(x: Any, s: Any, idle: Sequence[Any], mode: Mode) -> Any:
     return ratio(x, cast(across(s, n), x.dtype), across(zero, n), mode)
 
 
-def beyond(x: Any, y: Any, U: Any, s: Any, idle: Sequence[Any], mode: Mode) -> tuple[Any, Any]:
+def beyond(x: Array, y: Array, U: Array, s: Array, idle: Sequence[Array], mode: Mode) -> tuple[Array, Tangent]:
     """What the columns ``U₁`` gain from ``x``, beyond ``U₁ y``, and the tangent of the columns after them, if there are any."""
     k = s.shape[-1]
     first, others = columns(U, 0, k), columns(U, k, U.shape[-1])
@@ -69,7 +73,7 @@ def beyond(x: Any, y: Any, U: Any, s: Any, idle: Sequence[Any], mode: Mode) -> t
     return mm(others, inner), lax.neg(mm(first, H(inner)))
 
 
-def svd_tangents(t: Any, saved: Any, P: Any, mode: Mode) -> tuple[Any, Any]:
+def svd_tangents(t: Array, saved: Vectors, P: Array, mode: Mode) -> tuple[Array, Array]:
     """``(dU, dVᴴ)``."""
     U, s, V, *idle = saved
     k = s.shape[-1]
@@ -94,15 +98,16 @@ def svd_tangents(t: Any, saved: Any, P: Any, mode: Mode) -> tuple[Any, Any]:
     return dU, H(dV)
 
 
-def projected(t: Any, saved: Any) -> Any:
+def projected(t: Array, saved: Vectors) -> Array:
     """``P = U₁ᴴ dA V₁``."""
     U, s, V, *_ = saved
     k = s.shape[-1]
     return mm(H(columns(U, 0, k)), t, columns(V, 0, k))
 
 
-def svd_push(mode: Mode) -> Any:
-    def push(t: Any, _: Any, *, saved: Any, compute_uv: bool, full_matrices: bool, subset_by_index: Any) -> Any:
+def svd_push(mode: Mode) -> Push:
+    def push(t: Array, _: Array, *, saved: Vectors, compute_uv: bool, full_matrices: bool,
+             subset_by_index: Subset) -> Sequence[Tangent]:
         P = projected(t, saved)
         ds = None if mode == "pole" else real(diagonal(P))
         dU, dVh = svd_tangents(t, saved, P, mode) if compute_uv else (None, None)
@@ -110,7 +115,7 @@ def svd_push(mode: Mode) -> Any:
     return push
 
 
-def presented(parts: Any, *, compute_uv: bool, subset_by_index: Any, **_: Any) -> list[Any]:
+def presented(parts: Sequence[Any], *, compute_uv: bool, subset_by_index: Subset, **_: object) -> list[Any]:
     """The outputs that were asked for.  Singular vectors move towards all the others, so all are computed."""
     s, U, Vh = parts
     if subset_by_index is not None:
@@ -121,24 +126,24 @@ def presented(parts: Any, *, compute_uv: bool, subset_by_index: Any, **_: Any) -
     return [s, U, Vh] if compute_uv else [s]
 
 
-def decompose(x: Any, **params: Any) -> Any:
+def decompose(x: Array, **params: Any) -> Vectors:
     """``(U, s, V)``; their tangents need all singular values and both sides of vectors."""
     full = params["full_matrices"] and params["compute_uv"]
     s, U, Vh = lax.linalg.svd_p.bind(x, **dict(params, compute_uv=True, subset_by_index=None, full_matrices=full))
     return U, s, H(Vh)
 
 
-def present(saved: Any, **params: Any) -> list[Any]:
+def present(saved: Vectors, **params: Any) -> list[Array]:
     U, s, V = saved
     return presented((s, U, H(V)), **params)
 
 
-def split(saved: Any, dual: Callable[[Any, Any], Any]) -> Any:
+def split(saved: Vectors, dual: Dual) -> Vectors:
     U, s, V = saved
     return U, dual(s, jnp.broadcast_to(jnp.arange(s.shape[-1], 0, -1, dtype=s.dtype), s.shape)), V
 
 
-def idle(cotangents: Tangents, saved: Any) -> Any:
+def idle(cotangents: Tangents, saved: Vectors) -> Tangent:
     if len(cotangents) == 1 or all(ct is None for ct in cotangents[1:]):
         return None
     ct_s, ct_U, ct_Vh = cotangents
@@ -150,24 +155,24 @@ def idle(cotangents: Tangents, saved: Any) -> Any:
     return functools.reduce(lax.bitwise_and, found)
 
 
-def has_poles(saved: Any) -> Any:
+def has_poles(saved: Vectors) -> Array:
     """Equal singular values, or a zero that a vector divides by: beyond the shorter side, or by its phase."""
     U, s, _ = saved
     divides = U.dtype.kind == "c" or saved[0].shape[-2] != saved[2].shape[-2]
     return has_repeated(s) | (jnp.any(is_zero(s)) if divides else False)
 
 
-class SvdRow(SpectralRow):
+class SvdRow(SpectralRow[Vectors]):
     """Pushes choose singular vectors along the direction."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
         if not params["compute_uv"]:
             return super().jvp(primals, tangents, params)
         run = compiled_svd_jvp if is_eager((*primals, *tangents)) else svd_jvp
-        return run(primals[0], tangents[0], **params)
+        return run(primals[0], tangents[0], **params)  # type: ignore[arg-type]  # the one operand is active
 
 
-def svd_jvp(x: Any, t: Any, **params: Any) -> tuple[list[Any], list[Any]]:
+def svd_jvp(x: Array, t: Array, **params: Any) -> tuple[list[Array], list[Array]]:
     U, s, V = decompose(x, **params)
     if s.shape[-1] > 0:
         has_poles = lax.bitwise_or(jnp.any(is_zero(s)), has_repeated(s))
@@ -177,7 +182,7 @@ def svd_jvp(x: Any, t: Any, **params: Any) -> tuple[list[Any], list[Any]]:
     return present((U, s, V), **params), presented((real(diagonal(P)), dU, dVh), **params)
 
 
-def turned(t: Any, U: Any, s: Any, V: Any) -> tuple[Any, Any, Any]:
+def turned(t: Array, U: Array, s: Array, V: Array) -> tuple[Array, Array, Array]:
     """Singular vectors along the direction ``t``: within clusters, ``P`` is diagonal, and not negative where ``s`` is zero.
 
     Within a cluster of positive values ``U`` and ``V`` turn together, so as to diagonalize the Hermitian part of ``P``.  For zeros they
@@ -199,12 +204,12 @@ def turned(t: Any, U: Any, s: Any, V: Any) -> tuple[Any, Any, Any]:
     return U, s, V
 
 
-def with_first(U: Any, first: Any) -> Any:
+def with_first(U: Array, first: Array) -> Array:
     """``U`` with other columns in place of its first ones."""
     return beside(first, columns(U, first.shape[-1], U.shape[-1]))
 
 
-def from_zeros(t: Any, U: Any, V: Any, zero: Any) -> tuple[Any, Any]:
+def from_zeros(t: Array, U: Array, V: Array, zero: Array) -> tuple[Array, Array]:
     """``U``, of the longer side, and ``V`` with new columns where ``zero`` holds."""
     k = zero.shape[-1]
     first, right = columns(U, 0, k), columns(V, 0, k)

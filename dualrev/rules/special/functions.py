@@ -18,11 +18,10 @@ What the derivative is at the edges:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from dualrev import errors
 from dualrev._jax.primitives import primitive
@@ -34,17 +33,17 @@ from dualrev.table.pushforward import pushforward
 # ------------------------------------------------------------------------------------------------- gamma and its logarithm
 
 
-def far_zeta(s: Any, q: Any) -> Any:
+def far_zeta(s: Array, q: Array) -> Array:
     """``ζ(s, q) = Σₖ (q+k)⁻ˢ`` for ``q ≫ s``: ``q¹⁻ˢ/(s-1) + q⁻ˢ/2 + ...``; no power underflows before its value does."""
     return jnp.power(q, 1 - s) * (1 / (s - 1) + 0.5 / q)
 
 
-def is_far(s: Any, q: Any) -> Any:
+def is_far(s: Array, q: Array) -> Array:
     return q > 1e8 * s
 
 
 @helper
-def trigamma(x: Any) -> Any:
+def trigamma(x: Array) -> Array:
     """``ψ'(x) = ζ(2, x)``; for a negative ``x``, ``π²/sin²(πx) - ζ(2, 1-x)`` [DLMF, 5.15.6]."""
     two = jnp.full_like(x, 2)
     is_mirrored, far = x < 0, is_far(two, x)
@@ -55,7 +54,7 @@ def trigamma(x: Any) -> Any:
 
 
 @helper
-def hurwitz(s: Any, q: Any) -> Any:
+def hurwitz(s: Array, q: Array) -> Array:
     """``ζ(s, q)``, for a whole ``s`` at negative ``q`` too.
 
     With ``r = q - ⌊q⌋`` the sum over all whole numbers is ``Σ (r+k)⁻ˢ = ζ(s, r) + (-1)ˢ ζ(s, 1-r)``; the part of it below ``q`` is
@@ -71,7 +70,7 @@ def hurwitz(s: Any, q: Any) -> Any:
 
 
 @helper
-def polygamma_slope(m: Any, x: Any) -> Any:
+def polygamma_slope(m: Array, x: Array) -> Array:
     """``ψ⁽ᵐ⁺¹⁾(x) = (-1)ᵐ (m+1)! ζ(m+2, x)``, the factorial from a table: by its logarithm it would lose digits."""
     with np.errstate(over="ignore"):
         factorials = jnp.asarray(np.array([float(math.factorial(k)) for k in range(171)]).astype(m.dtype))
@@ -81,7 +80,7 @@ def polygamma_slope(m: Any, x: Any) -> Any:
     return jnp.where(is_order, jnp.where(m % 2 == 0, factorial, -factorial), jnp.nan) * hurwitz(m + 2, x)
 
 
-def polygamma_by_order(_m: Any, _x: Any) -> Any:
+def polygamma_by_order(_m: Array, _x: Array) -> Array:
     raise errors.no_derivative(
         "polygamma", "The order of polygamma is a whole number: there is no derivative by it.",
         "Keep the order constant (an integer, or jax.lax.stop_gradient of it); for zeta, which is defined between whole orders, "
@@ -89,7 +88,7 @@ def polygamma_by_order(_m: Any, _x: Any) -> Any:
 
 
 @helper
-def zeta_by_order(s: Any, q: Any) -> Any:
+def zeta_by_order(s: Array, q: Array) -> Array:
     """``∂ζ/∂s = -Σₖ log(q+k) (q+k)⁻ˢ``, its tail by the formula of Euler and Maclaurin [Johansson2015, eq. 5].
 
     With ``w = q+N``::
@@ -143,7 +142,7 @@ elementwise(lax.regularized_incomplete_beta_p,
             lambda a, b, x: incomplete_beta.beta_density(a, b, x), cost="work")
 
 
-def random_gamma_push(t: Any, _key: Any, a: Any, *, out: Any, log_space: bool) -> Any:
+def random_gamma_push(t: Array, _key: Array, a: Array, *, out: Array, log_space: bool) -> Array:
     """Samples move so that each keeps its probability: implicit reparameterization [FigurnovEtAl2018]."""
     slope = incomplete_gamma.gamma_log_quantile_slope if log_space else incomplete_gamma.gamma_quantile_slope
     return lax.mul(t, slope(a, out))
@@ -155,7 +154,7 @@ pushforward(primitive("random_gamma"), random_gamma_push)
 
 
 @helper
-def erf_inv_slope(x: Any, y: Any) -> Any:
+def erf_inv_slope(x: Array, y: Array) -> Array:
     """``√π/2 exp(ŷ²)`` with ``ŷ = y + δ``: near ±1, ``y`` has lost the digits that a step of Newton's method, ``δ``, finds again.
 
     ``δ = (x - erf(y)) √π/2 exp(y²)``; near ±1 by ``erfc``, as ``x - erf(y) = ±(erfc(|y|) - (1 - |x|))``.
@@ -186,7 +185,7 @@ GAP = [p - q for p, q in zip(hankel(0, 24), hankel(1, 24), strict=True)][1:]
 
 
 @helper
-def bessel_gap(x: Any, i0e: Any, i1e: Any) -> Any:
+def bessel_gap(x: Array, i0e: Array, i1e: Array) -> Array:
     """``exp(-x) (I₀(x) - I₁(x))`` for ``x ≥ 0``: both agree in more and more digits, so far out by its own series."""
     is_far = x > 25
     inverse = 1 / jnp.where(is_far, x, 25)
@@ -195,14 +194,14 @@ def bessel_gap(x: Any, i0e: Any, i1e: Any) -> Any:
 
 
 @helper
-def bessel_i0e_slope(x: Any, out: Any) -> Any:
+def bessel_i0e_slope(x: Array, out: Array) -> Array:
     """``I₀' = I₁``, hence ``-sign(x) exp(-|x|) (I₀ - I₁)(|x|)``."""
     size = jnp.abs(x)
     return -jnp.sign(x) * bessel_gap(size, out, lax.bessel_i1e(size))
 
 
 @helper
-def bessel_i1e_slope(x: Any, out: Any) -> Any:
+def bessel_i1e_slope(x: Array, out: Array) -> Array:
     """``I₁' = I₀ - I₁/x``, hence ``exp(-|x|) (I₀ - I₁ - I₁/|x|)(|x|)``, an even function; ``I₁(x)/x`` is 1/2 at 0."""
     is_tiny = jnp.abs(x) < jnp.finfo(x.dtype).eps
     ratio = jnp.where(is_tiny, 0.5 * (1 - jnp.abs(x)), out / jnp.where(is_tiny, 1, x))
