@@ -12,10 +12,10 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 #: ``check(call, value)`` raises where a function may not be called so; ``call`` is the function's name.
-Check = Callable[[str, Any], None]
+Check: TypeAlias = Callable[[str, Any], None]
 
 T = TypeVar("T")
 
@@ -33,11 +33,11 @@ def option(default: T, doc: str, check: Check | None = None) -> T:
     return field
 
 
-def checked_later(call: str, value: Any) -> None:
+def checked_later(call: str, value: object) -> None:
     """The check of an option whose values can only be judged beside a call's arguments."""
 
 
-def defaults_of(stated: type) -> dict[str, Any]:
+def defaults_of(stated: type) -> dict[str, object]:
     """The options that a dataclass states, with their defaults."""
     return {field.name: field.default for field in dataclasses.fields(stated)}
 
@@ -52,16 +52,16 @@ def checks_of(stated: type) -> dict[str, Check]:
             for field in dataclasses.fields(stated)}
 
 
-def _check_of(name: str, kind: Any) -> Check:
-    def of_flag(call: str, value: Any) -> None:
+def _check_of(name: str, kind: object) -> Check:
+    def of_flag(call: str, value: object) -> None:
         if not isinstance(value, bool):
             raise TypeError(f"{call}: {name} must be True or False; got {value!r}")
 
-    def of_choice(call: str, value: Any) -> None:
+    def of_choice(call: str, value: object) -> None:
         if not any(isinstance(value, type(x)) and value == x for x in get_args(kind)):
             raise ValueError(f"{call}: {name} must be {_one_of(get_args(kind))}; got {value!r}")
 
-    def of_count(call: str, value: Any) -> None:
+    def of_count(call: str, value: object) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise TypeError(f"{call}: {name} must be None or a whole number; got {value!r}")
         if value is not None and value < 1:
@@ -76,7 +76,7 @@ def _check_of(name: str, kind: Any) -> Check:
     raise TypeError(f"the option {name} has the type {kind}, from which no check of its values follows: state one, check=")
 
 
-def _one_of(values: tuple[Any, ...]) -> str:
+def _one_of(values: tuple[object, ...]) -> str:
     *others, last = [repr(x) for x in values]
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -103,7 +103,7 @@ def classes_in(stated: type) -> list[type]:
                   key=lambda part: part.__name__)
 
 
-def _parts(kind: Any) -> Iterator[Any]:
+def _parts(kind: object) -> Iterator[object]:
     if get_origin(kind) in (Union, UnionType):
         for part in get_args(kind):
             yield from _parts(part)
@@ -111,7 +111,7 @@ def _parts(kind: Any) -> Iterator[Any]:
         yield kind
 
 
-def _type(kind: Any) -> str:
+def _type(kind: object) -> str:
     if get_origin(kind) is Literal:
         return f"Literal[{', '.join(map(_text, get_args(kind)))}]"
     parts = list(_parts(kind))
@@ -120,5 +120,5 @@ def _type(kind: Any) -> str:
     return "None" if kind is NoneType else str(kind.__name__) if isinstance(kind, type) else str(kind).removeprefix("typing.")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -22,8 +22,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -69,8 +70,11 @@ class Bytes:
 
 Schedule = Literal["all", "sqrt"] | Revolve | Bytes
 
+#: Whole numbers: of a chain whose length is known beforehand, or traced ones.
+Integers: TypeAlias = jax.Array | np.ndarray
 
-def check_schedule(call: str, schedule: Any) -> None:
+
+def check_schedule(call: str, schedule: object) -> None:
     if schedule not in ("all", "sqrt") and not isinstance(schedule, (Revolve, Bytes)):
         raise ValueError(f"{call}: schedule must be 'all', 'sqrt', Revolve(slots) or Bytes(n); got {schedule!r}")
 
@@ -89,26 +93,26 @@ def binomials(slots: int) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.int32)
 
 
-def repetitions(steps: Any, slots: Any, table: Any) -> Any:
+def repetitions(steps: Integers, slots: Integers | int, table: Integers) -> Integers:
     """The least r with ``β(slots, r) ≥ steps``."""
     return (table[slots] < steps[..., None]).sum(-1).clip(0, MOST_REPETITIONS - 1)
 
 
-def cost(steps: Any, slots: Any, table: Any) -> Any:
+def cost(steps: Integers, slots: Integers | int, table: Integers) -> Integers:
     """``t(steps, slots)``, in single precision: costs are compared, not counted."""
     r = repetitions(steps, slots, table)
     saved = table[slots + 1, (r - 1).clip(0)].astype("float32")
     return (r > 0).astype("float32") * (r.astype("float32") * steps.astype("float32") - saved)
 
 
-def split(steps: Any, slots: Any, table: Any) -> Any:
+def split(steps: Integers, slots: Integers | int, table: Integers) -> Integers:
     """How far to advance before the next state is kept, for at least two steps and at least two slots."""
     r = repetitions(steps, slots, table)
     reached = (r > 1).astype(table.dtype) * table[slots, (r - 2).clip(0)]
     return (steps - table[slots - 1, r]).clip(reached).clip(1, steps - 1)
 
 
-def discard(starts: Any, step: Any, table: Any) -> Any:
+def discard(starts: jax.Array, step: jax.Array, table: Integers) -> jax.Array:
     """Which of the kept states to give up for that at ``step``: its place in ``starts``, or ``len(starts)`` to keep them all.
 
     Between the state given up and its neighbours two segments become one, and each later segment gains a slot.

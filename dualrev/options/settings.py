@@ -11,15 +11,17 @@ so does what ``vjp`` and ``linearize`` return, so that nested calls do not see e
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from dualrev._jax.avals import common_dtype, is_differentiable
+from dualrev._jax.avals import DType, ShapedArray, common_dtype, is_differentiable
+from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.options.fields import checked_later, checks_of, defaults_of, option
 from dualrev.options.keywords import Options as Options  # the types of options, for those who read them here
 from dualrev.options.schedules import Schedule, check_schedule
@@ -62,7 +64,8 @@ class Settings:
         """The settings with some of them changed."""
         return _interned(*[changes.get(name, getattr(self, name)) for name in _DEFAULTS])
 
-    def __reduce__(self) -> Any:  # copied and unpickled, settings are the one object that they were
+    def __reduce__(self) -> tuple[Callable[..., Settings], tuple[object, ...]]:
+        # Settings that are copied or unpickled are the one object that they were.
         return _interned, tuple([getattr(self, name) for name in _DEFAULTS])
 
 
@@ -70,7 +73,7 @@ class Settings:
 class CallSettings(Settings):
     """All that a call may ask: what engines and rows read, and what the functional face reads itself."""
 
-    cotangent_dtype: Any = option(None, """
+    cotangent_dtype: PyTree = option(None, """
         the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than theirs; one for all, or a
         tree of them (None: their own) that is a prefix of what is differentiated.""", checked_later)
     non_float: Literal["float0", "none"] = option("float0", """
@@ -94,6 +97,8 @@ def settings_of(**options: Unpack[Options]) -> Settings:
 
 DEFAULT = settings_of()
 
+T = TypeVar("T")
+
 #: The settings in force.
 current: ContextVar[Settings] = ContextVar("settings", default=DEFAULT)
 
@@ -115,7 +120,7 @@ class using:
             current.reset(self._token)
 
 
-def under(settings: Settings, function: Callable[..., Any], *args: Any) -> Any:
+def under(settings: Settings, function: Callable[..., T], *args: object) -> T:
     """``function(*args)`` with these settings in force."""
     if current.get() is settings:
         return function(*args)
@@ -128,7 +133,7 @@ class Wide:
 
     __slots__ = ("dtype",)
 
-    def __init__(self, dtype: Any):
+    def __init__(self, dtype: DTypeLike):
         self.dtype = jnp.dtype(dtype)
 
     def __eq__(self, other: object) -> bool:
@@ -145,7 +150,7 @@ class Wide:
 Active = bool | Wide
 
 
-def widened(aval: Any, flag: Active) -> Any:
+def widened(aval: ShapedArray, flag: Active) -> ShapedArray:
     """An abstract value in the dtype of its cotangents."""
     return aval.update(dtype=flag.dtype) if type(flag) is Wide else aval
 
@@ -154,7 +159,7 @@ class Request(NamedTuple):
     """The options of one call, checked.  ``is_single``: dtypes are given for one argument that is not wrapped in a tuple."""
 
     settings: Settings
-    cotangent_dtype: Any
+    cotangent_dtype: PyTree
     keeps_all: bool
 
     @staticmethod
@@ -172,12 +177,12 @@ class Request(NamedTuple):
         dtypes = (dtype,) if is_single and dtype is not None else dtype
         return Request(settings_of(**options), dtypes, asked.non_float == "none")
 
-    def flags(self, tree: Any, avals: Any) -> list[Active]:
+    def flags(self, tree: PyTreeDef, avals: Sequence[ShapedArray]) -> list[Active]:
         """For each leaf, whether it is active, and how its cotangents accumulate."""
         moves = [is_differentiable(a) for a in avals]
         if self.cotangent_dtype is None:
             return list(moves)
-        dtypes = _spread_dtypes(self.cotangent_dtype, tree)
+        dtypes = _dtype_of_each(self.cotangent_dtype, tree)
         flags: list[Active] = []
         for aval, m, dtype in zip(avals, moves, dtypes, strict=True):
             wide = common_dtype(aval.dtype, dtype) if m and dtype is not None else None
@@ -189,19 +194,19 @@ class Request(NamedTuple):
 PLAIN = Request(DEFAULT, None, False)
 
 
-def _spread_dtypes(given: Any, tree: Any) -> list[Any]:
+def _dtype_of_each(given: PyTree, tree: PyTreeDef) -> list[DType | None]:
     """A dtype or None for each leaf of a tree structure, of which ``given`` is a prefix; a dictionary may leave keys out."""
-    result: list[Any] = [None] * tree.num_leaves
+    result: list[DType | None] = [None] * tree.num_leaves
 
-    def spread(given: Any, part: Any) -> None:
+    def assign(given: PyTree, part: PyTree) -> None:
         if given is None:
             return
         if isinstance(given, dict) and isinstance(part, dict) and given.keys() <= part.keys():
             for key, dtype in given.items():
-                spread(dtype, part[key])
+                assign(dtype, part[key])
         elif isinstance(given, (list, tuple)) and isinstance(part, (list, tuple)) and len(given) == len(part):
             for dtype, child in zip(given, part, strict=True):
-                spread(dtype, child)
+                assign(dtype, child)
         elif isinstance(given, (dict, list, tuple)):
             raise ValueError("cotangent_dtype must be a dtype or a tree of them that is a prefix of the differentiated arguments, "
                              f"{tree}; got {given!r} for {jax.tree_util.tree_structure(part)}")
@@ -211,5 +216,5 @@ def _spread_dtypes(given: Any, tree: Any) -> list[Any]:
         else:
             raise TypeError(f"cotangent_dtype must be a floating-point or complex dtype; got {given!r}")
 
-    spread(given, jax.tree_util.tree_unflatten(tree, range(tree.num_leaves)))
+    assign(given, jax.tree_util.tree_unflatten(tree, range(tree.num_leaves)))
     return result

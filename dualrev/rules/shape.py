@@ -156,7 +156,7 @@ alongside(primitive("optimization_barrier"), cost="moves")
 
 
 def put(operands: Sequence[ShapedArray], which: Sequence[int], back: bool, *, devices: Sequence[object], srcs: Sequence[object],
-        copy_semantics: Sequence[Any]) -> dict[str, Any]:
+        copy_semantics: Sequence[Any]) -> Params:
     """Cotangents go back to where the operands came from.  What jax may donate is an operand, never a cotangent."""
     to, source = [devices[i] for i in which], [srcs[i] for i in which]
     copies = [type(copy_semantics[i]).REUSE_INPUT if copy_semantics[i].name == "DONATE_INPUT" else copy_semantics[i] for i in which]

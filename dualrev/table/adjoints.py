@@ -92,7 +92,7 @@ class LinearRow(OpRow):
                 results.append(None)
             elif type(flag) is Wide:  # sums, and conversions of dtype, are made in the cotangent's own
                 wide = [zeros.cast(c, flag.dtype) for c in cotangents]  # type: ignore[arg-type]  # none is None
-                given = [widened(x, flag) if k == i else x for k, x in enumerate(operands)]
+                given = [widened(site.in_avals[i], flag) if k == i else x for k, x in enumerate(operands)]
                 results.append(adjoint.function(wide if self.primitive.multiple_results else wide[0], *given,
                                                 **adjoint.keywords(site.params)))
             else:
