@@ -53,7 +53,7 @@ pushforward(lax.top_k_p, top_k_push, saves=top_k_with_indices)
 
 
 def approx_top_k_with_indices(x: Array, **params: object) -> tuple[list[Array], Array]:
-    outs = primitive("approx_top_k").bind(x, **params)  # type: ignore[union-attr]
+    outs = primitive("approx_top_k").bind(x, **params)
     return outs, outs[1]
 
 

@@ -124,7 +124,7 @@ class BilinearRow(OpRow):
 
     def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
         # A number that stands in the program has no shape, which adjoints ask for.
-        return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)  # type: ignore[misc]
+        return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)
                       for i, x in enumerate(primals) if self.is_read(i, active)])
 
     def operands(self, site: Site, residuals: Residuals) -> list[jax.Array | None]:
@@ -163,7 +163,8 @@ class BilinearRow(OpRow):
             def times(ct: jax.Array, other: jax.Array, i: int = i, aval: ShapedArray = aval, adjoint: Reader = adjoint,
                       keywords: Params = keywords) -> jax.Array:
                 known = {i: aval, self.partner[i]: other}
-                return adjoint.function(ct, *[known.get(k, x) for k, x in enumerate(operands)], **keywords)
+                result: jax.Array = adjoint.function(ct, *[known.get(k, x) for k, x in enumerate(operands)], **keywords)
+                return result
 
             other = operands[self.partner[i]]
             results.append(contraction(times, ct, other) if site.settings.zero_wins else times(ct, other))  # type: ignore[arg-type]

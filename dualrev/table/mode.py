@@ -107,4 +107,5 @@ class Mode(ABC):
 
 
 def _strong(aval: ShapedArray) -> ShapedArray:
-    return aval.update(weak_type=False)
+    strong: ShapedArray = aval.update(weak_type=False)
+    return strong

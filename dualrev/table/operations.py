@@ -108,12 +108,14 @@ class OpMap(LinearMap):
 
     def push(self, *tangents: Tangent) -> Tangents:
         if is_eager((*self.residuals, *tangents)):
-            return self.site.compiled("push")(self.residuals, tangents)
+            pushed: Tangents = self.site.compiled("push")(self.residuals, tangents)
+            return pushed
         return self.site.push(self.residuals, tangents)
 
     def pull(self, *cotangents: Tangent) -> Tangents:
         if is_eager((*self.residuals, *cotangents)):
-            return self.site.compiled("pull")(self.residuals, cotangents)
+            pulled: Tangents = self.site.compiled("pull")(self.residuals, cotangents)
+            return pulled
         return self.site.pull(self.residuals, cotangents)
 
 
@@ -184,7 +186,7 @@ class OpRow(Row):
     def run(self, direction: str, site: Site, residuals: Residuals, moving: Tangents) -> Tangents:
         """A push or a pull; errors name the row, and results that do not fit are errors."""
         try:
-            results = getattr(self, direction)(site, residuals, moving)
+            results: Tangents = getattr(self, direction)(site, residuals, moving)
             if site.in_avals:
                 self.check(direction, site, results)
             return results
@@ -242,7 +244,8 @@ class OpRow(Row):
         active = tuple([t is not None for t in tangents])
         site = self.site(active, primals, params)
         if is_eager((*primals, *tangents)):
-            return site.compiled("jvp")(tuple(primals), tuple(tangents))
+            result: tuple[list[jax.Array], Tangents] = site.compiled("jvp")(tuple(primals), tuple(tangents))
+            return result
         return site.jvp(tuple(primals), tuple(tangents))
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,

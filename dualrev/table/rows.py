@@ -49,11 +49,13 @@ class Unknown:
 
     @property
     def ndim(self) -> int:
-        return self.aval.ndim
+        ndim: int = self.aval.ndim
+        return ndim
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.aval.shape
+        shape: tuple[int, ...] = self.aval.shape
+        return shape
 
 
 #: An operand or a result: an array, or what stands for one that a program is linear in.

@@ -80,7 +80,7 @@ linear(primitive("bcoo_todense"), lambda ct, data, indices: gather_up(at_entries
 def extract_transpose(ct: Array, indices: Array, x: ShapedArray, *, assume_unique: bool) -> Array:
     """Each entry's cotangent is added where it was read; of several entries at one place, the operation reads one."""
     if not assume_unique:
-        is_read = primitive("bcoo_extract").bind(indices, lax.full(x.shape, 1, ct.dtype), assume_unique=False)  # type: ignore[union-attr]
+        is_read = primitive("bcoo_extract").bind(indices, lax.full(x.shape, 1, ct.dtype), assume_unique=False)
         ct = lax.mul(ct, is_read)
     return dense(ct, indices, x.shape)
 
@@ -89,7 +89,7 @@ linear(primitive("bcoo_extract"), None, extract_transpose)
 
 
 def fromdense_with_indices(x: Array, **params: object) -> tuple[list[Array], Array]:
-    outs = primitive("bcoo_fromdense").bind(x, **params)  # type: ignore[union-attr]
+    outs = primitive("bcoo_fromdense").bind(x, **params)
     return outs, outs[1]
 
 
@@ -120,8 +120,8 @@ def sorted_with_order(data: Array, indices: Array, *, spinfo: SparseInfo) -> tup
     sort = primitive("bcoo_sort_indices")
     n_batch, (n_entries, n_sparse) = indices.ndim - 2, indices.shape[-2:]
     numbers = lax.broadcasted_iota(np.int32, (*[1] * n_batch, n_entries), n_batch)
-    order, _ = sort.bind(numbers, indices, spinfo=spinfo._replace(shape=spinfo.shape[: n_batch + n_sparse]))  # type: ignore[union-attr]
-    return sort.bind(data, indices, spinfo=spinfo), order  # type: ignore[union-attr]
+    order, _ = sort.bind(numbers, indices, spinfo=spinfo._replace(shape=spinfo.shape[: n_batch + n_sparse]))
+    return sort.bind(data, indices, spinfo=spinfo), order
 
 
 pushforward(primitive("bcoo_sort_indices"), lambda t, *_, saved: [at_entries(t, lax.expand_dims(saved, (saved.ndim,))), None],

@@ -54,7 +54,7 @@ linear(primitive("bcsr_extract"), None, None, lambda ct, indices, indptr, x: den
 
 
 def bcsr_fromdense_with_indices(x: Array, **params: object) -> tuple[list[Array], Array]:
-    outs = primitive("bcsr_fromdense").bind(x, **params)  # type: ignore[union-attr]
+    outs = primitive("bcsr_fromdense").bind(x, **params)
     return outs, uncompressed(outs[1], outs[2])
 
 
@@ -137,7 +137,7 @@ pushforward(primitive("todense"), lambda t, _, *buffers, tree: t if tree_util.tr
 
 def solve(*operands: Array, **params: object) -> Array:
     """The operation, which takes one system: those of a batch are solved one after the other."""
-    return sequential_vmap(lambda *operands: primitive("spsolve").bind(*operands, **params))(*operands)  # type: ignore[union-attr]
+    return sequential_vmap(lambda *operands: primitive("spsolve").bind(*operands, **params))(*operands)
 
 
 def spsolve_transpose(ct: Array, data: Array, indices: Array, indptr: Array, _b: ShapedArray, *, tol: float, reorder: int) -> Array:
