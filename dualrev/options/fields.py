@@ -1,8 +1,8 @@
-"""How an option is stated: one field of a dataclass, and what follows from it.
+"""Options as fields of a dataclass, and what is derived from a field.
 
-A field has a type, a default and a sentence (:func:`option`).  The check of a value follows from the type (:func:`checks_of`), and so
-does the class of keyword options, which is the documentation and what a type checker reads (:func:`keyword_class`): a ``TypedDict``,
-the only type that ``**options`` can have, and one that must stand in a file, written out.
+A field has a type, a default and a sentence (:func:`option`).  The type gives the check of values (:func:`checks_of`) and the class of
+keyword options (:func:`keyword_class`), which documents them and which type checkers read: a ``TypedDict``, the only type that
+``**options`` can have.  Type checkers need its text in a file.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from collections.abc import Callable, Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-#: ``check(call, value)`` raises where a function may not be called so; ``call`` is the function's name.
+#: ``check(call, value)`` raises TypeError or ValueError if the function named ``call`` may not be called with this value.
 Check: TypeAlias = Callable[[str, Any], None]
 
 T = TypeVar("T")
 
 
 class Option(NamedTuple):
-    """What a field says of an option beside its name, type and default."""
+    """The documentation and the check of an option, which a field carries beside name, type and default."""
 
     doc: str
     check: Check | None
 
 
 def option(default: T, doc: str, check: Check | None = None) -> T:
-    """A field that is an option: its default, what it does, and a check of its values where the type does not say it all."""
+    """A field that is an option: its default, its documentation, and a check of its values if the type does not determine one."""
     field: T = dataclasses.field(default=default, metadata={"option": Option(doc, check)})
     return field
 
 
 def checked_later(call: str, value: object) -> None:
-    """The check of an option whose values can only be judged beside a call's arguments."""
+    """No check yet: values of this option are checked together with the arguments of the call."""
 
 
 def defaults_of(stated: type) -> dict[str, object]:
@@ -43,9 +43,9 @@ def defaults_of(stated: type) -> dict[str, object]:
 
 
 def checks_of(stated: type) -> dict[str, Check]:
-    """For each option, the check of its values: that which its field states, or that which follows from its type.
+    """For each option, the check of its values: the one that its field states, or else the one of its type.
 
-    Raises TypeError for a field that states no check and has a type from which none follows.
+    Raises TypeError for a field without a check whose type has none.
     """
     types = get_type_hints(stated)
     return {field.name: field.metadata["option"].check or _check_of(field.name, types[field.name])
@@ -97,7 +97,7 @@ def keyword_class(stated: type, name: str, title: str) -> str:
 
 
 def classes_in(stated: type) -> list[type]:
-    """The package's classes that the types of a dataclass's options name."""
+    """The classes of this package in the types of a dataclass's options."""
     found = [part for kind in get_type_hints(stated).values() for part in _parts(kind)]
     return sorted({part for part in found if isinstance(part, type) and part.__module__.startswith("dualrev.")},
                   key=lambda part: part.__name__)

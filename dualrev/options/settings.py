@@ -1,11 +1,11 @@
-"""What a call of the functional face asks of the engines, beyond which one to use.
+"""The options of a call of the functional interface, except ``engine``.
 
-An option is stated once, as a field of :class:`Settings`, or of :class:`CallSettings` where the functional face reads it.  Its check
-follows from the field, and so does its line in :class:`~dualrev.options.keywords.Options`, the type of keyword options, which
+An option is stated once, as a field of :class:`Settings`, or of :class:`CallSettings` if only the functional interface reads it.  The
+field gives the check of its values and its line in :class:`~dualrev.options.keywords.Options`, the type of keyword options, which
 ``python -m tests.keywords`` writes.
 
-The settings in force are those of the innermost call that is running.  An engine's trace remembers those it was made under, and
-so does what ``vjp`` and ``linearize`` return, so that nested calls do not see each other's.
+The current settings are those of the innermost running call.  An engine's trace keeps the settings that it was created under, and so
+do the results of ``vjp`` and ``linearize``, so that nested calls do not read each other's.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ CustomVjpJvp = Literal["transpose", "differentiate_primal", "error"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """What engines and rows read.  Equal settings are one object (see :func:`settings_of`), compared and hashed as such."""
+    """The options that engines and rows read.  Equal settings are one object (see :func:`settings_of`): comparison is by identity."""
 
     zero_wins: bool = option(False, """
-        in a pull or push, the product of 0 and infinity is 0, and so is that of a zero tangent or cotangent and nan: what has no
-        influence has none, however steep.  The gradient of ``where(x < 1, x, sqrt(x))`` at 0 is then 1, and that of a norm at 0
-        is 0.""")
+        in a pull or push, the product of 0 and infinity is 0, and so is the product of a zero tangent or cotangent and nan: a value
+        that does not influence the result has derivative 0 even where a factor is infinite.  The gradient of
+        ``where(x < 1, x, sqrt(x))`` at 0 is then 1, and that of a norm at 0 is 0.""")
     custom_vjp_jvp: CustomVjpJvp = option("transpose", """
         the push of a ``jax.custom_vjp`` function is ``"transpose"``, the transpose of the user's backward function;
-        ``"differentiate_primal"``, that of the function without its rule; or ``"error"``, an error as in jax.""")
+        ``"differentiate_primal"``, the push of the function without its rule; or ``"error"``, an error as in jax.""")
     split_repeated: bool = option(False, """
         a pull through eigenvectors or singular vectors is right at repeated eigenvalues or singular values wherever the function has
-        a derivative, also under ``jit`` and ``vmap``, where the default is NaN (see :mod:`dualrev.rules.linalg.spectral`).  All that
-        is computed from the vectors then carries an infinitesimal along, which takes up to three times as long.""")
+        a derivative, also under ``jit`` and ``vmap``, where the default is NaN (see :mod:`dualrev.rules.linalg.spectral`).  Everything
+        that is computed from the vectors then carries an infinitesimal part, which takes up to three times as long.""")
     stack_cotangents: Literal["auto", True, False] = option("auto", """
         where the cotangent of a loop constant is a sum of products over the steps, the factors are stacked and contracted once,
-        after the loop.  ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and all steps no more than the
-        loop keeps anyway; True wherever possible; False never, which takes the least room, as all steps add to one sum (see
-        :mod:`dualrev.calls.loops.sums_over_steps`).""")
+        after the loop.  ``"auto"`` does so if a step stacks no more bytes than the cotangent has, and all steps no more than the
+        residuals of the loop; True does so wherever possible; False never, which takes the least memory, as all steps add to one
+        sum (see :mod:`dualrev.calls.loops.sums_over_steps`).""")
     loop_checkpoints: int | None = option(None, """
-        how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default as many as 64 MiB hold, at
-        least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).""")
+        the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default as many as fit into 64
+        MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).""")
     max_steps: int | None = option(None, """
-        the most steps that a ``while_loop`` may take.  Its pull then reads residuals of all steps, for which there is room from the
-        beginning; a loop that goes on longer raises an error, even in a branch that ``vmap`` runs in vain.""")
+        the most steps that a ``while_loop`` may take.  Residuals of that many steps are then allocated, and the pull reads them; a
+        longer loop raises an error, even in a branch that ``vmap`` runs although it is not taken.""")
     schedule: Schedule = option("all", """
-        what a pull keeps of each ``scan``: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of √n steps;
-        ``Revolve(slots)``, so many states; or ``Bytes(n)``, what fits.  The rest is computed again (see
+        what is kept of each ``scan`` for its pull: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of √n
+        steps; ``Revolve(slots)``, ``slots`` states; or ``Bytes(n)``, as much as fits into ``n`` bytes.  The rest is recomputed (see
         :mod:`dualrev.options.schedules`).""", check_schedule)
 
     def replace(self, **changes: Unpack[Options]) -> Settings:
@@ -71,13 +71,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallSettings(Settings):
-    """All that a call may ask: what engines and rows read, and what the functional face reads itself."""
+    """All options of a call: those that engines and rows read, and those that the functional interface reads itself."""
 
     cotangent_dtype: PyTree = option(None, """
         the dtype in which the cotangents of parameters accumulate and are returned, where it is wider than theirs; one for all, or a
         tree of them (None: their own) that is a prefix of what is differentiated.""", checked_later)
     non_float: Literal["float0", "none"] = option("float0", """
-        what becomes of leaves that are not floating-point or complex arrays.  ``"float0"`` is as in jax; with ``"none"`` integers,
+        how leaves are treated that are not floating-point or complex arrays.  ``"float0"`` is as in jax; with ``"none"`` integers,
         booleans, keys and leaves that are no arrays at all pass through, and their derivative is None.""")
 
 
@@ -99,12 +99,12 @@ DEFAULT = settings_of()
 
 T = TypeVar("T")
 
-#: The settings in force.
+#: The current settings.
 current: ContextVar[Settings] = ContextVar("settings", default=DEFAULT)
 
 
 class using:
-    """``with using(settings):`` puts settings in force."""
+    """``with using(settings):`` makes these settings the current ones."""
 
     __slots__ = ("_settings", "_token")
 
@@ -121,7 +121,7 @@ class using:
 
 
 def under(settings: Settings, function: Callable[..., T], *args: object) -> T:
-    """``function(*args)`` with these settings in force."""
+    """``function(*args)`` with these settings as the current ones."""
     if current.get() is settings:
         return function(*args)
     with using(settings):
@@ -129,7 +129,7 @@ def under(settings: Settings, function: Callable[..., T], *args: object) -> T:
 
 
 class Wide:
-    """Says of an active input that its cotangents accumulate in a dtype of their own."""
+    """Marks an active input whose cotangents accumulate in another dtype than its own."""
 
     __slots__ = ("dtype",)
 
@@ -146,12 +146,12 @@ class Wide:
         return f"Wide({self.dtype.name})"
 
 
-#: Whether an input is active, that is, differentiated; and, where the answer is :class:`Wide`, how its cotangents accumulate.
+#: Whether an input is active, that is, differentiated; a :class:`Wide` is true, and has the dtype in which cotangents accumulate.
 Active = bool | Wide
 
 
 def widened(aval: ShapedArray, flag: Active) -> ShapedArray:
-    """An abstract value in the dtype of its cotangents."""
+    """An abstract value with the dtype in which its cotangents accumulate."""
     return aval.update(dtype=flag.dtype) if type(flag) is Wide else aval
 
 
@@ -179,14 +179,14 @@ class Request(NamedTuple):
 
     def flags(self, tree: PyTreeDef, avals: Sequence[ShapedArray]) -> list[Active]:
         """For each leaf, whether it is active, and how its cotangents accumulate."""
-        moves = [is_differentiable(a) for a in avals]
+        active = [is_differentiable(a) for a in avals]
         if self.cotangent_dtype is None:
-            return list(moves)
+            return list(active)
         dtypes = _dtype_of_each(self.cotangent_dtype, tree)
         flags: list[Active] = []
-        for aval, m, dtype in zip(avals, moves, dtypes, strict=True):
-            wide = common_dtype(aval.dtype, dtype) if m and dtype is not None else None
-            flags.append(Wide(wide) if wide is not None and wide != aval.dtype else m)
+        for aval, is_active, dtype in zip(avals, active, dtypes, strict=True):
+            wide = common_dtype(aval.dtype, dtype) if is_active and dtype is not None else None
+            flags.append(Wide(wide) if wide is not None and wide != aval.dtype else is_active)
         return flags
 
 

@@ -39,7 +39,7 @@ from dualrev.rules.contract import cast_like
 from dualrev.table.adjoints import BilinearRow
 from dualrev.table.choosing import ByParameterRow
 from dualrev.table.forms import by_kind, elementwise, linear, over
-from dualrev.table.partials import ElementwiseRow, Over, Partial, gather_up, spread
+from dualrev.table.partials import ElementwiseRow, Over, Partial, broadcast_entries, sum_broadcast
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import AllBut, ZeroRow, register, rows
 
@@ -106,7 +106,7 @@ elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 def factor_transpose(ct: Array, x: ShapedArray, y: Array) -> Array:
     """Products, and their sums over what was broadcast, are those of the wider dtype."""
-    return cast_like(gather_up(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
+    return cast_like(sum_broadcast(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
 
 
 if "out_dtype" in inspect.signature(lax.mul).parameters:
@@ -142,7 +142,7 @@ def pow_by_base(x: Array, y: Array) -> Array:
     # At base 0 and exponent 0 it is taken at base 1, so that 0 · x⁻¹ is never formed: whole exponents come to 0 at some order.
     shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
     is_flat = lax.bitwise_and(lax.eq(x, number(x, 0)), lax.eq(y, number(y, 0)))
-    base = spread(x, shape)
+    base = broadcast_entries(x, shape)
     base = lax.select(is_flat, lax.full_like(base, 1), base)
     return lax.mul(y, lax.pow(base, lax.sub(y, number(y, 1))))
 
@@ -172,7 +172,7 @@ def polynomial_program(ts: Sequence[Tangent], x: Array, *coefficients: Array) ->
         term = lax.mul(t_x, slope)  # type: ignore[arg-type]  # some coefficient is given
         t_out = term if t_out is None else lax.add(t_out, term)
     shape = lax.broadcast_shapes(*[np.shape(a) for a in (x, *coefficients)])
-    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, shape)
+    return broadcast_entries(lax.full((), 0, x.dtype) if t_out is None else t_out, shape)
 
 
 if (polynomial := primitive("polynomial")) is not None:
@@ -247,7 +247,7 @@ elementwise(lax.atan_p, over(lambda x: one_plus_square(single(x))))
 def atan2_partials(x: Array, y: Array) -> tuple[Array, Array]:
     """``y/(x² + y²)`` and ``x/(x² + y²)``: with the quotient ``q`` of the smaller by the larger, ``(1 or q)/(1 + q²)/larger``."""
     shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
-    x, y = spread(single(x), shape), spread(single(y), shape)
+    x, y = broadcast_entries(single(x), shape), broadcast_entries(single(y), shape)
     is_steep = lax.gt(lax.abs(x), lax.abs(y))
     large, small = lax.select(is_steep, x, y), lax.select(is_steep, y, x)
     q, one = lax.div(small, large), lax.full_like(x, 1)
@@ -382,6 +382,6 @@ by_kind(ZeroRow(lax.sign_p, "entrywise"), PushforwardRow(lax.sign_p, complex_sig
 # Adjoints are transposes for the pairing Re Σ t · ct, without conjugation, as in jax.
 linear(lax.real_p, lambda ct, _: lax.complex(ct, lax.full_like(ct, 0)), cost="entrywise")
 linear(lax.imag_p, lambda ct, _: lax.complex(lax.full_like(ct, 0), lax.neg(ct)), cost="entrywise")
-linear(lax.complex_p, lambda ct, x, _: gather_up(lax.real(ct), x.shape), lambda ct, _, y: gather_up(lax.neg(lax.imag(ct)), y.shape),
-       cost="entrywise")
+linear(lax.complex_p, lambda ct, x, _: sum_broadcast(lax.real(ct), x.shape),
+       lambda ct, _, y: sum_broadcast(lax.neg(lax.imag(ct)), y.shape), cost="entrywise")
 linear(lax.conj_p, lambda ct, x: lax.conj(ct) if is_complex(x) else lax.real(ct), cost="entrywise")

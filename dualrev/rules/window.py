@@ -26,9 +26,9 @@ def reduce_window_sum_transpose(ct: Array, x: ShapedArray, *, window_dimensions:
         return lax.full(x.shape, 0, x.dtype)
     pads = input_padding(x.shape, window_dimensions, ct.shape, padding, window_strides, base_dilation, window_dilation)
     # Dilating and padding beforehand leaves a plain window sum, which compilers handle best.
-    spread = lax.pad(ct, np.zeros((), ct.dtype), [(lo, hi, s - 1) for (lo, hi), s in zip(pads, window_strides, strict=True)])
+    dilated = lax.pad(ct, np.zeros((), ct.dtype), [(lo, hi, s - 1) for (lo, hi), s in zip(pads, window_strides, strict=True)])
     return lax.reduce_window_sum_p.bind(
-        spread, window_dimensions=tuple(window_dimensions), window_strides=tuple(base_dilation),
+        dilated, window_dimensions=tuple(window_dimensions), window_strides=tuple(base_dilation),
         padding=((0, 0),) * x.ndim, base_dilation=(1,) * x.ndim, window_dilation=tuple(window_dilation))
 
 

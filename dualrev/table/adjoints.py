@@ -1,4 +1,7 @@
-"""Rows stated by adjoints: linear operations, products, and what goes alongside; the push is the operation itself."""
+"""Rows stated by adjoints: linear operations, products, and operations whose result ``i`` is operand ``i``.
+
+The push is the operation itself.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Adjoint: TypeAlias = Callable[..., Tangent | Sequence[Tangent]]
 
 
 class LinearRow(OpRow):
-    """An operation that is linear in some operands, jointly: the push is the operation, the pull its stated adjoint."""
+    """An operation that is jointly linear in some operands: the push is the operation, the pull is its stated adjoint."""
 
     form = "linear"
     kind = "linear"
@@ -45,13 +48,13 @@ class LinearRow(OpRow):
             raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
 
     def is_fixed(self, position: int) -> bool:
-        """Whether the operand is one, such as an index, that the operation is not linear in."""
+        """Whether the operation is not linear in this operand, such as an index."""
         if self.together:
             return position in self.fixed
         return position >= len(self.adjoints) or self.adjoints[position] is None
 
     def active_outs(self, active: tuple[Active, ...], outs: Sequence[Operand]) -> list[bool]:
-        if all(self.is_fixed(i) for i, moves in enumerate(active) if moves):
+        if all(self.is_fixed(i) for i, is_active in enumerate(active) if is_active):
             return [False] * len(outs)
         return super().active_outs(active, outs)
 
@@ -65,12 +68,12 @@ class LinearRow(OpRow):
 
     def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         operands = self.operands(site, residuals)
-        moving = {i: t for i, t in zip(site.positions, tangents, strict=True) if t is not None and not self.is_fixed(i)}
-        if not moving:
+        given = {i: t for i, t in zip(site.positions, tangents, strict=True) if t is not None and not self.is_fixed(i)}
+        if not given:
             return (None,) * (len(site.out_avals) or 1)
         for i, operand in enumerate(operands):
             if not self.is_fixed(i):
-                operands[i] = zeros.instantiate(moving.get(i), operand)  # type: ignore[arg-type]  # an abstract value
+                operands[i] = zeros.instantiate(given.get(i), operand)  # type: ignore[arg-type]  # an abstract value
         return tuple(self.bind(operands, site.params))  # type: ignore[arg-type]  # there is none left
 
     def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
@@ -82,15 +85,15 @@ class LinearRow(OpRow):
             (adjoint,) = self.adjoints
             assert adjoint is not None  # the constructor of joint rows gives exactly one
             cts = adjoint.function(ct, *operands, **adjoint.keywords(site.params))
-            moving = [i for i in range(len(operands)) if not self.is_fixed(i)]
-            found = dict(zip(moving, cts, strict=True))
+            linear_in = [i for i in range(len(operands)) if not self.is_fixed(i)]
+            found = dict(zip(linear_in, cts, strict=True))
             return tuple([found.get(i) for i in site.positions])
         results: list[Tangent] = []
         for i in site.positions:
             adjoint, flag = self.adjoints[i], site.active[i]
             if adjoint is None:
                 results.append(None)
-            elif type(flag) is Wide:  # sums, and conversions of dtype, are made in the cotangent's own
+            elif type(flag) is Wide:  # sums and conversions keep the wider dtype of the cotangent
                 wide = [zeros.cast(c, flag.dtype) for c in cotangents]  # type: ignore[arg-type]  # none is None
                 given = [widened(site.in_avals[i], flag) if k == i else x for k, x in enumerate(operands)]
                 results.append(adjoint.function(wide if self.primitive.multiple_results else wide[0], *given,
@@ -101,7 +104,7 @@ class LinearRow(OpRow):
 
 
 class BilinearRow(OpRow):
-    """``out = x * y`` for a product that is linear in each of two operands; others, such as indices, are fixed."""
+    """``out = x * y``, linear in each of two operands; others, such as indices, are fixed."""
 
     form = "bilinear"
     kind = "product"
@@ -119,16 +122,16 @@ class BilinearRow(OpRow):
             raise errors.wrong_count(self, "adjoints", len(self.adjoints), count)
 
     def is_read(self, i: int, active: tuple[Active, ...]) -> Active:
-        """Whether an operand is fixed, or its partner moves."""
+        """Whether the linear map reads an operand: it is fixed, or the other factor is active."""
         return i not in self.partner or active[self.partner[i]]
 
     def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
-        # A number that stands in the program has no shape, which adjoints ask for.
+        # A literal of the program has no shape, which adjoints read.
         return tuple([x if hasattr(x, "ndim") else np.asarray(x, aval_of(x).dtype)
                       for i, x in enumerate(primals) if self.is_read(i, active)])
 
     def operands(self, site: Site, residuals: Residuals) -> list[jax.Array | None]:
-        """Values of what is read, None for the rest."""
+        """The operands that the linear map reads; None for the others."""
         values = iter(residuals)
         return [next(values) if self.is_read(i, site.active) else None for i in range(len(site.active))]
 
@@ -138,8 +141,8 @@ class BilinearRow(OpRow):
         for i, t in zip(site.positions, tangents, strict=True):
             if t is not None and i in self.partner:
                 def times(t: jax.Array, other: jax.Array, i: int = i) -> jax.Array:
-                    moving = {i: t, self.partner[i]: other}
-                    (term,) = self.bind([moving.get(k, x) for k, x in enumerate(operands)], site.params)  # type: ignore[misc]
+                    factors = {i: t, self.partner[i]: other}
+                    (term,) = self.bind([factors.get(k, x) for k, x in enumerate(operands)], site.params)  # type: ignore[misc]
                     return term
 
                 other = operands[self.partner[i]]
@@ -172,7 +175,7 @@ class BilinearRow(OpRow):
 
 
 class AlongsideRow(OpRow):
-    """Output ``i`` is operand ``i``, and only the arrangement differs: what moves goes through the operation by itself."""
+    """Output ``i`` is operand ``i``, placed or ordered otherwise: the operation maps tangents to tangents and cotangents to cotangents."""
 
     form = "alongside"
     kind = "linear"
@@ -186,19 +189,19 @@ class AlongsideRow(OpRow):
         self.params_of = params_of
 
     def active_outs(self, active: tuple[Active, ...], outs: Sequence[Operand]) -> list[bool]:
-        return [bool(moves) for moves in active]
+        return [bool(is_active) for is_active in active]
 
     def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
         return ()
 
-    def carried(self, site: Site, moving: Sequence[Tangent], back: bool) -> list[Tangent]:
-        """``moving[k]`` belongs to operand and output ``site.positions[k]``."""
-        which = [i for i, t in zip(site.positions, moving, strict=True) if t is not None]
+    def carried(self, site: Site, given: Sequence[Tangent], back: bool) -> list[Tangent]:
+        """The operation on tangents, or on cotangents if ``back``; ``given[k]`` is that of ``site.positions[k]``."""
+        which = [i for i, t in zip(site.positions, given, strict=True) if t is not None]
         params = site.params
         if self.params_of is not None:
             params = self.params_of([site.in_avals[i] for i in which], which, back, **params)
-        results = iter(self.bind([t for t in moving if t is not None], params))
-        return [None if t is None else next(results) for t in moving]
+        results = iter(self.bind([t for t in given if t is not None], params))
+        return [None if t is None else next(results) for t in given]
 
     def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         found = dict(zip(site.positions, self.carried(site, tangents, False), strict=True))

@@ -1,4 +1,4 @@
-"""Primitives that have several rows: which one is in force, operands and parameters say."""
+"""Primitives with several rows, one of which is chosen by operands, activity or parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COSTS: tuple[Cost, ...] = ("entrywise", "moves", "its program", "work")
 
 
 class ChoosingRow(Row):
-    """One row of several.  Whoever reads the table asks :meth:`choose` once; facts before that are those that hold for all."""
+    """One row of several.  Readers call :meth:`choose` once; the facts of this row itself are those that hold for all options."""
 
     chooses = True
 
@@ -47,7 +47,7 @@ class ChoosingRow(Row):
 
 
 def _common(several: Sequence[Operands]) -> Operands:
-    """The operands that are in each."""
+    """The intersection of sets of operands."""
     named = [operands for operands in several if isinstance(operands, frozenset)]
     if not named:
         return AllBut(*[i for operands in several if isinstance(operands, AllBut) for i in operands.positions])
@@ -77,8 +77,8 @@ class ByParameterRow(ChoosingRow):
 
 
 class ByActivityRow(ChoosingRow):
-    """An operation that is linear in some operands: one row where none but these are active, so that nothing need be kept of them,
-    another otherwise.
+    """An operation that is linear in some operands: one row if only these are active, so that none of them is a residual, and another
+    row otherwise.
     """
 
     def __init__(self, linear: Row, full: Row):
@@ -86,7 +86,7 @@ class ByActivityRow(ChoosingRow):
         self.linear, self.full = linear, full
 
     def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
-        for i, moves in enumerate(active):
-            if moves and i not in self.linear.linear_in:
+        for i, is_active in enumerate(active):
+            if is_active and i not in self.linear.linear_in:
                 return self.full
         return self.linear

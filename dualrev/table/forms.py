@@ -1,7 +1,7 @@
 """The forms in which a row states the derivative of a primitive, once.
 
 ==================  ==============================================================================================
-``zero``            flat almost everywhere: no tangent comes out
+``zero``            the derivative is zero almost everywhere
 ``elementwise``     one partial derivative for each operand, applied entry by entry
 ``linear``          the push is the operation itself; only its adjoint is stated
 ``bilinear``        linear in each of two operands; one adjoint for each
@@ -10,8 +10,8 @@
 ==================  ==============================================================================================
 
 Operands of a partial or an adjoint are positional; ``out`` and the primitive's parameters are keyword-only.  A function names
-only what it reads, and a name that begins with ``_`` is a value not read: *the signature is the list of residuals*.  Both
-modes, symbolic zeros, scalars that broadcast and low precision are handled here and never in a row.
+only what it reads, and an operand whose name begins with ``_`` is not read: *the signature is the list of residuals*.  Both modes,
+symbolic zeros, broadcasting of scalars and low precision are handled in this package and never in a row.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from dualrev.table.rows import Cost, Operand, Row, Taped, register
 
 
 class RefusingRow(Row):
-    """An operation that what moves must not reach."""
+    """An operation that raises an error if an operand is active."""
 
     @abstractmethod
     def error(self) -> Exception:
-        """What to raise when it does."""
+        """The error to raise."""
 
     def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
             params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
@@ -48,7 +48,7 @@ class RefusingRow(Row):
 
 
 class ImpossibleRow(RefusingRow):
-    """An operation whose derivative nobody can find from outside."""
+    """An operation whose derivative cannot be found, such as a call of the host."""
 
     form = "no derivative"
 
@@ -74,10 +74,10 @@ def elementwise(primitive: Primitive, *partials: Partial | Over | complex | None
 
 
 def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
-    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand, such as an index or what decides a
-    selection, that the operation is flat in, and none for such operands at the end.
+    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand without a derivative, such as an index or
+    a predicate.  Operands at the end without a derivative need no None.
 
-    In an adjoint, operands that the operation is linear in are abstract values (shape and dtype), the others are values.
+    An adjoint gets the operands that the operation is linear in as abstract values (shape and dtype), and the others as values.
     ``linear_in``: the operands in which the operation is linear, where that is not so for each that has an adjoint.
     """
     register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in))
@@ -90,28 +90,32 @@ def linear_together(primitive: Primitive, adjoint: Adjoint, fixed: tuple[int, ..
 
 
 def bilinear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work") -> None:
-    """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands, in which the one that is asked for is an abstract
-    value; None for other operands, such as indices.
+    """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands; None for other operands, such as indices.
+
+    The adjoint of an operand gets that operand as an abstract value.
     """
     register(BilinearRow(primitive, adjoints, cost))
 
 
 def over(function: Partial) -> Over:
-    """The partial derivative ``1 / function(...)``: tangents are divided by it, which rounds once where a product rounds twice."""
+    """The partial derivative ``1 / function(...)``: tangents are divided by ``function(...)``.
+
+    A quotient rounds once, a product with a reciprocal twice.
+    """
     return Over(function)
 
 
 def alongside(primitive: Primitive, params_of: Callable[..., Params] | None = None, cost: Cost = "work") -> None:
-    """State that output ``i`` is operand ``i``: tangents go through the operation as the operands do, and so do cotangents.
+    """State that output ``i`` is operand ``i``: the operation maps tangents to tangents, and cotangents to cotangents.
 
-    ``params_of(operands that move, their positions, back, **params)`` gives the parameters for those alone, and for the way
-    back if ``back``; without it, they are the same.
+    ``params_of(active operands, their positions, back, **params)`` gives the parameters for the active operands alone, for cotangents
+    if ``back``; without it, the parameters stay.
     """
     register(AlongsideRow(primitive, params_of, cost))
 
 
 def impossible(primitive: Primitive, why: str, what_to_do: str) -> None:
-    """State that an operation has no derivative that could be found: why, and what the user can do."""
+    """State that the derivative of an operation cannot be found: why, and what the user can do."""
     register(ImpossibleRow(primitive, why, what_to_do))
 
 

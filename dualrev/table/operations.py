@@ -1,6 +1,6 @@
-"""Rows of one operation: its uses, what a use keeps, and what a row's functions read.
+"""Rows of one operation: sites (one use of a primitive), residuals, and what the functions of a row read.
 
-Compiled pushes and pulls, residuals and the checks of what a row returns are handled here and never in a row.
+This module compiles pushes and pulls, keeps residuals and checks the results of rows, so that no row has to.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from dualrev.linear.maps import LinearMap, Tangent, Tangents
 from dualrev.options.settings import DEFAULT, Active, current, widened
 from dualrev.table.rows import Operand, Row, Taped, Unknown, aval_of
 
-#: What one use of a row keeps: arrays, and pytrees of arrays that only the row itself looks into.
+#: The residuals of one operation: arrays, and pytrees of arrays whose structure the row alone knows.
 Residuals: TypeAlias = tuple[Any, ...]
 
 #: A push, a pull or a jvp at a site, compiled if the row allows it.
 Compiled: TypeAlias = Callable[..., Any]
 
-#: A function that a row is stated by: what it reads, its signature says (:class:`Reader`).
+#: A function that states a row: its signature lists what it reads (:class:`Reader`).
 Stated: TypeAlias = Callable[..., Any]
 
-#: Compiled pushes and pulls that one row keeps; the oldest goes first.
+#: How many sites, with their compiled pushes and pulls, one row keeps; beyond, the oldest is dropped.
 SITES_PER_ROW = 1024
 
 
 class Site:
-    """Everything about one use of a primitive that is static: which operands move, parameters, shapes.
+    """All that is static about one use of a primitive: which operands are active, parameters, shapes.
 
     Two calls with equal sites share compiled pushes and pulls.
     """
@@ -45,7 +45,7 @@ class Site:
                  out_avals: tuple[ShapedArray, ...], key: Hashable):
         self.row = row
         self.active = active
-        self.positions = tuple([i for i, moves in enumerate(active) if moves])
+        self.positions = tuple([i for i, is_active in enumerate(active) if is_active])
         self.params = params
         self.in_avals = in_avals
         self.out_avals = out_avals
@@ -73,10 +73,9 @@ class Site:
         active_outs = self.row.active_outs(self.active, outs)
         if not any(active_outs):
             return outs, (None,) * len(outs)
-        moving = tuple([tangents[i] for i in self.positions])
-        pushed = self.push(residuals, moving)
-        # What a linear operation makes of a tangent where its output is an integer is not a tangent.
-        return outs, tuple([t if moves else None for t, moves in zip(pushed, active_outs, strict=True)])
+        pushed = self.push(residuals, tuple([tangents[i] for i in self.positions]))
+        # A linear operation with an integer output maps a tangent to an integer, which is no tangent.
+        return outs, tuple([t if is_active else None for t, is_active in zip(pushed, active_outs, strict=True)])
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Site) and self.row is other.row and self.key is not None
@@ -123,7 +122,7 @@ jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), la
 
 
 class Reader:
-    """A function of a row, and what its signature says that it reads."""
+    """A function that states a row, with what it reads according to its signature."""
 
     __slots__ = ("function", "n_named", "params", "positions", "reads_out", "reads_saved", "variadic")
 
@@ -149,20 +148,20 @@ class Reader:
 class OpRow(Row):
     """A row whose derivative is stated by pushes and pulls of residuals."""
 
-    #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
+    #: Whether pushes and pulls read shapes and dtypes of operands, so that these belong to the key of a site.
     reads_avals = True
-    #: Whether the pushes and pulls divide by zero at some values, at which :meth:`is_singular` says so.
+    #: Whether pushes and pulls divide by zero at some values: those where :meth:`is_singular` is true.
     may_be_singular = False
-    #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
+    #: Whether pushes and pulls of concrete values are compiled; not for an operation that places values on devices.
     compiles = True
 
     def evaluate(self, primals: Sequence[Operand], params: Params, active: tuple[Active, ...]) -> tuple[list[jax.Array], Residuals]:
-        """The outputs, and what a row saves beside them."""
+        """The outputs, and further values that the row saves for its push."""
         return self.bind(primals, params), ()
 
     @abstractmethod
     def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
-        """The residuals, given which operands move."""
+        """The residuals, given which operands are active."""
 
     @abstractmethod
     def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
@@ -183,10 +182,10 @@ class OpRow(Row):
         super().__init__(primitive)
         self.sites: dict[Hashable, Site] = {}
 
-    def run(self, direction: str, site: Site, residuals: Residuals, moving: Tangents) -> Tangents:
-        """A push or a pull; errors name the row, and results that do not fit are errors."""
+    def run(self, direction: str, site: Site, residuals: Residuals, given: Tangents) -> Tangents:
+        """A push or a pull.  Errors get a note that names the row; results of wrong types raise RuleError."""
         try:
-            results: Tangents = getattr(self, direction)(site, residuals, moving)
+            results: Tangents = getattr(self, direction)(site, residuals, given)
             if site.in_avals:
                 self.check(direction, site, results)
             return results
@@ -197,7 +196,7 @@ class OpRow(Row):
             raise
 
     def check(self, direction: str, site: Site, results: Tangents) -> None:
-        """Cotangents have the types of the operands; the tangents of a user's row have those of the outputs."""
+        """Check that cotangents have the types of the operands, and tangents of a user's row those of the outputs."""
         if direction == "pull":
             what, expected = "cotangent of operand", [(i, site.in_avals[i]) for i in site.positions]
             wide = [widened(site.in_avals[i], site.active[i]).dtype for i in site.positions]
@@ -214,7 +213,7 @@ class OpRow(Row):
                                        f"expected {aval.dtype.name}{list(aval.shape)}")
 
     def check_operands(self, count: int) -> None:
-        """Raises where the row does not state the derivative of an operation with so many operands."""
+        """Raise RuleError if the row does not fit an operation with this number of operands."""
 
     def static_avals(self, active: tuple[Active, ...], primals: Sequence[Operand]) -> tuple[ShapedArray, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
@@ -226,7 +225,7 @@ class OpRow(Row):
             if (settings := current.get()) is not DEFAULT:
                 key = (key, settings)
             found = self.sites.get(key)
-        except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
+        except TypeError:  # a parameter cannot be hashed: a new site, compiled for this call
             return Site(self, active, params, avals, self._out_avals(avals, params), None)
         if found is None:
             if self.is_users_own:
@@ -256,8 +255,8 @@ class OpRow(Row):
         else:
             outs, saved = self.evaluate(primals, params, active)
         active_outs = self.active_outs(active, outs)
-        if is_linear and not any(is_differentiable(aval_of(x)) for x, moves in zip(primals, active, strict=True) if moves):
-            active_outs = [True] * len(outs)  # integers are as good a ring as any
+        if is_linear and not any(is_differentiable(aval_of(x)) for x, is_active in zip(primals, active, strict=True) if is_active):
+            active_outs = [True] * len(outs)  # a program over integers can be linear too
         site = self.site(active, primals, params)
         residuals = self.save(active, primals, outs, saved)
         if is_linear:

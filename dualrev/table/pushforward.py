@@ -1,6 +1,6 @@
 """Rows whose derivative is stated as a program: J·v in terms of other primitives.
 
-The adjoint of such a row is derived, by transposing the program through the table.
+The adjoint is derived: the program is transposed through the table.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class PushforwardRow(OpRow):
         self.linear_in = linear_in if isinstance(linear_in, AllBut) else frozenset(linear_in)
 
     def _unread(self) -> frozenset[int]:
-        """The operands that a program does not read which reads neither the output nor what is saved: its results are the same at all
-        their values, and the operation is linear in them.
+        """The operands that the program does not read, if it reads neither the output nor what is saved.
+
+        Its results are the same at all values of these operands, so that the operation is linear in them.
         """
         if self.program.reads_out or self.program.reads_saved:
             return frozenset()
@@ -64,7 +65,7 @@ class PushforwardRow(OpRow):
 
     def active_outs(self, active: tuple[Active, ...], outs: Sequence[Operand]) -> list[bool]:
         if self.follows:
-            return [bool(moves) and is_differentiable(aval_of(out)) for moves, out in zip(active, outs, strict=True)]
+            return [bool(is_active) and is_differentiable(aval_of(out)) for is_active, out in zip(active, outs, strict=True)]
         return super().active_outs(active, outs)
 
     def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
@@ -81,10 +82,10 @@ class PushforwardRow(OpRow):
     def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         if not site.settings.zero_wins:
             return self.run_program(site, residuals, tangents)
-        # The products inside the program are those of its tape.
+        # Where zero wins, the products of the program are those of its tape.
         tape, which = self.tape(site, residuals, [t is not None for t in tangents])
-        moved = iter(under(site.settings, tape.push, *[t for t in tangents if t is not None]))
-        return tuple([next(moved) if w else None for w in which])
+        pushed = iter(under(site.settings, tape.push, *[t for t in tangents if t is not None]))
+        return tuple([next(pushed) if w else None for w in which])
 
     def run_program(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         program = self.program
@@ -95,30 +96,30 @@ class PushforwardRow(OpRow):
             keywords["out"] = next(values)
         if program.reads_saved:
             keywords["saved"] = next(values)
-        moving: Tangent | list[Tangent]
+        given: Tangent | list[Tangent]
         if self.takes_all:
-            moving = [None] * len(site.active)
+            given = [None] * len(site.active)
             for i, t in zip(site.positions, tangents, strict=True):
-                moving[i] = t
+                given[i] = t
         else:
             if len(tangents) != 1:
                 raise errors.RuleError(f"the program of the rule for {self.primitive} takes one tangent, `t`, but "
-                                       f"{len(tangents)} operands move; take all of them, as `ts`")
-            (moving,) = tangents
-        result = program.function(moving, *operands, **keywords)
+                                       f"{len(tangents)} operands are active; take the tangents of all, as `ts`")
+            (given,) = tangents
+        result = program.function(given, *operands, **keywords)
         return tuple(result) if self.primitive.multiple_results else (result,)
 
-    def tape(self, site: Site, residuals: Residuals, moves: Sequence[bool]) -> tuple[Tape, list[bool]]:
-        """The program written down, and which outputs move."""
+    def tape(self, site: Site, residuals: Residuals, is_nonzero: Sequence[bool]) -> tuple[Tape, list[bool]]:
+        """The tape of the program for tangents of which some are zero, and which of its results are not zero."""
         which: list[bool] = []
 
         def program(*tangents: jax.Array) -> list[jax.Array]:
             given = iter(tangents)
-            results = self.run("run_program", site, residuals, tuple([next(given) if m else None for m in moves]))
+            results = self.run("run_program", site, residuals, tuple([next(given) if m else None for m in is_nonzero]))
             which[:] = [t is not None for t in results]
             return [t for t in results if t is not None]
 
-        avals = [tangent_aval(site.in_avals[i]) for i, m in zip(site.positions, moves, strict=True) if m]
+        avals = [tangent_aval(site.in_avals[i]) for i, m in zip(site.positions, is_nonzero, strict=True) if m]
         return under(site.settings, engine.transpose, program, avals), which
 
     def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
@@ -130,16 +131,17 @@ def pushforward(primitive: Primitive, program: Push, *, saves: Saves | None = No
                 follows: bool = False, cost: Cost = "work", linear_in: Iterable[int] | AllBut | None = None) -> None:
     """State J·v as a program over other primitives, linear in the tangents.
 
-    The first parameter is ``t``, the tangent of the one operand that moves, or ``ts``, those of all operands (None: zero).  The
-    rest are operands and, by keyword, ``out``, parameters and ``saved``: what ``saves(x, ..., **params) -> (out, saved)``
-    computed beside the output, where running the primitive again would waste work.  ``follows``: output ``i`` moves only if
-    operand ``i`` does.  ``linear_in``: operands in which the operation is linear, where the program reads them all the same.
+    The first parameter is ``t``, the tangent of the one active operand, or ``ts``, the tangents of all operands (None: zero).  The
+    others are operands and, by keyword, ``out``, parameters and ``saved``.  ``saves(x, ..., **params) -> (out, saved)`` evaluates the
+    operation in place of the primitive, and ``saved`` holds what the push needs beside the output.  ``follows``: output ``i`` has a
+    tangent only if operand ``i`` is active.  ``linear_in``: the operands in which the operation is linear although the program reads
+    them.
     """
     register(PushforwardRow(primitive, program, saves, follows, cost, linear_in))
 
 
 class DefinedRow(Row):
-    """An operation that a program over other primitives defines: it is differentiated in the operation's place."""
+    """An operation that a program over other primitives defines: the program is differentiated in place of the operation."""
 
     def __init__(self, primitive: Primitive, program: Definition):
         super().__init__(primitive)
@@ -167,7 +169,7 @@ class DefinedRow(Row):
         return run
 
     def check(self, operands: Sequence[jax.Array], params: Params, outs: Sequence[Operand]) -> None:
-        """A user's program returns what the primitive does."""
+        """Check that a user's program returns the types of the primitive."""
         expected = abstract_outputs(self.primitive, [aval_of(x) for x in operands], params)
         if len(outs) != len(expected):
             raise errors.wrong_definition(self, f"returns {len(outs)} values; the primitive returns {len(expected)}")
@@ -188,5 +190,5 @@ class DefinedRow(Row):
 
 
 def definition(primitive: Primitive, program: Definition) -> None:
-    """State that a primitive computes what ``program(x, y, ..., *, params)`` does, whose derivative is its derivative."""
+    """State that a primitive computes ``program(x, y, ..., *, params)``, and has the derivative of that program."""
     register(DefinedRow(primitive, program))

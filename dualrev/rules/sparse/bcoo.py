@@ -27,7 +27,7 @@ from dualrev.rules.reduce import where
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.forms import bilinear, linear
 from dualrev.table.operations import Residuals
-from dualrev.table.partials import gather_up
+from dualrev.table.partials import sum_broadcast
 from dualrev.table.pushforward import Push, PushforwardRow, pushforward
 from dualrev.table.rows import Operand, Taped, register
 
@@ -74,7 +74,7 @@ def in_order(x: Array, axes: Sequence[int]) -> Array:
 
 # ---------------------------------------------------------------------------------------------------------------- bcoo
 
-linear(primitive("bcoo_todense"), lambda ct, data, indices: gather_up(at_entries(ct, indices), data.shape))
+linear(primitive("bcoo_todense"), lambda ct, data, indices: sum_broadcast(at_entries(ct, indices), data.shape))
 
 
 def extract_transpose(ct: Array, indices: Array, x: ShapedArray, *, assume_unique: bool) -> Array:
@@ -151,7 +151,7 @@ def places(indices: Array, shape: Sequence[int]) -> Array:
 def sum_duplicates_transpose(cts: Sequence[Array], data: ShapedArray, indices: Array, *, spinfo: SparseInfo) -> Array:
     """Each entry was added to that of its place, or dropped where there was no room."""
     shape = spinfo.shape[: indices.ndim - 2 + indices.shape[-1]]
-    return gather_up(at_entries(cts[0], lax.expand_dims(places(indices, shape), (indices.ndim - 1,))), data.shape)
+    return sum_broadcast(at_entries(cts[0], lax.expand_dims(places(indices, shape), (indices.ndim - 1,))), data.shape)
 
 
 class SumDuplicatesRow(LinearRow):
@@ -232,7 +232,7 @@ def sampled(ct: Array, x_shape: Sequence[int], indices: Array, y: Array, numbers
 
 def bcoo_data_transpose(ct: Array, data: ShapedArray, indices: Array, y: Array, *, dimension_numbers: DimensionNumbers,
                         lhs_spinfo: SparseInfo) -> Array:
-    return cast_like(gather_up(sampled(ct, lhs_spinfo.shape, indices, y, dimension_numbers), data.shape), data)
+    return cast_like(sum_broadcast(sampled(ct, lhs_spinfo.shape, indices, y, dimension_numbers), data.shape), data)
 
 
 def bcoo_dense_transpose(ct: Array, data: Array, indices: Array, y: ShapedArray, *, dimension_numbers: DimensionNumbers,

@@ -25,7 +25,7 @@ from dualrev.rules.sparse.bcoo import ProductRow, at_entries, bcoo_data_transpos
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.choosing import ByActivityRow
 from dualrev.table.forms import bilinear, linear
-from dualrev.table.partials import gather_up
+from dualrev.table.partials import sum_broadcast
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import Operand, Row, register
 
@@ -49,7 +49,7 @@ def uncompressed(indices: Array, indptr: Array) -> Array:
 
 
 linear(primitive("bcsr_todense"),
-       lambda ct, data, indices, indptr: gather_up(at_entries(ct, uncompressed(indices, indptr)), data.shape))
+       lambda ct, data, indices, indptr: sum_broadcast(at_entries(ct, uncompressed(indices, indptr)), data.shape))
 linear(primitive("bcsr_extract"), None, None, lambda ct, indices, indptr, x: dense(ct, uncompressed(indices, indptr), x.shape))
 
 
