@@ -4,7 +4,7 @@ An array along a named axis is one variable per index, and a collective is a lin
 ``y_d = Σ_e x_e`` for every ``d``, so its adjoint is ``x_e = Σ_d y_d``, again a ``psum``.  Under ``shard_map(check_vma=True)`` a value
 that is the same everywhere is one variable: there the sum is a ``psum_invariant``, and its adjoint makes copies (``pvary``).
 
-jax has no derivative of ``pmax`` and ``pmin``; here indices that tie share it equally, as entries do in ``reduce_max``.
+jax has no derivative of ``pmax`` and ``pmin``; here indices that tie get equal shares, as entries do in ``reduce_max``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Groups: TypeAlias = Sequence[Sequence[int]] | None
 
 
 def positions(axes: Axes) -> tuple[int, ...]:
-    """The axes of the array itself among those of a reduction: ``vmap`` puts them there."""
+    """The axes of the array itself among the axes of a reduction, where ``vmap`` puts them."""
     return tuple(axis for axis in axes if isinstance(axis, int))
 
 
@@ -70,7 +70,7 @@ def choose(t: Array, x: Array, *, out: Array, axes: Axes, axis_index_groups: Gro
         return lax.psum(x, names(axes), axis_index_groups=axis_index_groups) if names(axes) else x
 
     chosen = lax.eq(x, expand(out, x.shape, positions(axes)) if positions(axes) else out)
-    # Counted in integers: a low precision would lose count.
+    # Counted in integers: a low precision cannot represent large counts.
     count = lax.convert_element_type(total(lax.convert_element_type(chosen, jnp.int32)), x.dtype)
     return lax.div(total(where(chosen, t)), count)
 
@@ -82,7 +82,7 @@ pushforward(primitive("pmin"), choose)
 
 
 def ungather(ct: Array, _: ShapedArray, *, all_gather_dimension: int, axis_name: Axes, axis_index_groups: Groups, tiled: bool) -> Array:
-    """Each index sums what all of them got from it."""
+    """The cotangent of an index is the sum of the cotangents of its copies on all indices."""
     return lax.psum_scatter(ct, axis_name, scatter_dimension=all_gather_dimension, axis_index_groups=axis_index_groups, tiled=tiled)
 
 
@@ -91,7 +91,7 @@ def unscatter(ct: Array, _: ShapedArray, *, scatter_dimension: int, axis_name: A
 
 
 def own_part(ct: Array, _: ShapedArray, *, all_gather_dimension: int, axis_name: Axes, axis_size: int, tiled: bool) -> Array:
-    """One variable was gathered, not a copy for each index, so that each index has its part of one cotangent."""
+    """The gathered value is one variable, not a copy for each index: each index takes its part of the one cotangent."""
     size = ct.shape[all_gather_dimension] // axis_size
     part = lax.dynamic_slice_in_dim(ct, lax.axis_index(axis_name) * size, size, all_gather_dimension)
     return part if tiled else lax.squeeze(part, (all_gather_dimension,))
@@ -106,13 +106,13 @@ linear(primitive("all_gather_invariant"), own_part)
 
 def exchange_back(ct: Array, _: ShapedArray, *, split_axis: int, concat_axis: int, axis_name: Axes, axis_index_groups: Groups,
                   tiled: bool) -> Array:
-    """Blocks were permuted; the mirror image takes each where it came from."""
+    """The operation permutes blocks; with the axes exchanged it is the inverse permutation."""
     return all_to_all.bind(ct, split_axis=concat_axis, concat_axis=split_axis, axis_name=axis_name,
                            axis_index_groups=axis_index_groups, tiled=tiled)
 
 
 def send_back(ct: Array, _: ShapedArray, *, axis_name: Axes, perm: Sequence[tuple[int, int]]) -> Array:
-    """What was sent to nobody has cotangent zero, which is what an index receives to which nobody sends."""
+    """A value that is sent to no index has cotangent zero: zero is what an index without a sender receives."""
     return lax.ppermute(ct, axis_name, [(target, source) for source, target in perm])
 
 
@@ -131,7 +131,7 @@ if primitive("pbroadcast_dynamic") is not None:
 
 def received_back(ct: Array, x: ShapedArray, _output: ShapedArray, input_offsets: Array, send_sizes: Array, output_offsets: Array,
                   recv_sizes: Array, *, axis_name: Axes, axis_index_groups: Groups) -> Array:
-    """Receivers send back what they received, to where it was sent from; slices that are sent must not overlap."""
+    """Receivers send cotangents back to the places that the slices were sent from; slices that are sent must not overlap."""
     return ragged_all_to_all.bind(ct, zeros.zeros_of(x), landed(output_offsets, axis_name, axis_index_groups), recv_sizes,
                                   landed(input_offsets, axis_name, axis_index_groups), send_sizes,
                                   axis_name=axis_name, axis_index_groups=axis_index_groups)
@@ -139,7 +139,7 @@ def received_back(ct: Array, x: ShapedArray, _output: ShapedArray, input_offsets
 
 def not_received(ct: Array, _x: ShapedArray, _output: ShapedArray, _input_offsets: Array, _send_sizes: Array, output_offsets: Array,
                  recv_sizes: Array, *, axis_name: Axes, axis_index_groups: Groups) -> Array:
-    """What nothing was written over."""
+    """The cotangent of the entries that no slice was written over."""
     start = landed(output_offsets, axis_name, axis_index_groups)
     row = lax.broadcasted_iota(start.dtype, (ct.shape[0], start.shape[0]), 0)
     start, stop = (lax.broadcast_in_dim(i, row.shape, (1,)) for i in (start, lax.add(start, recv_sizes)))
@@ -148,7 +148,7 @@ def not_received(ct: Array, _x: ShapedArray, _output: ShapedArray, _input_offset
 
 
 def landed(offsets: Array, axis_name: Axes, axis_index_groups: Groups) -> Array:
-    """For each slice that arrives, what its sender says of it."""
+    """For each slice that arrives, the offset that its sender holds."""
     return lax.all_to_all(offsets, axis_name, 0, 0, axis_index_groups=axis_index_groups, tiled=True)
 
 

@@ -40,9 +40,10 @@ def _adjoint(ct: Array, ct_batch: Axes, ct_other: Axes, x: ShapedArray, x_batch:
     With ``b`` batch, ``i`` and ``j`` free and ``k`` contracted axes, ``out[b,i,j] = Σ_k x[b,i,k]·other[b,j,k]``, so
     ``ct_x[b,i,k] = Σ_j ct[b,i,j]·other[b,j,k]``: a contraction over the free axes of ``other``.  It comes out as
     ``(b, i, k)`` or, with its operands exchanged, as ``(b, k, i)``, where ``b`` may be in any order and ``k`` is in the
-    order of ``other``.  Of the two, that which lies as ``x`` does needs no transpose.  Where neither does, a right operand that is
-    contracted along its last axes has to be transposed as well: a large ``ct`` that would be is the left one.  So has a left operand
-    that is contracted along its first axes: where that is an ``other`` of more entries than ``ct``, it is the right one.
+    order of ``other``.  The result with the axes in the order of ``x`` needs no transpose.  If neither has, the contraction itself
+    transposes a right operand that is contracted along its last axes, so that a large ``ct`` of this kind becomes the left operand; and
+    a left operand that is contracted along its first axes, so that an ``other`` of this kind with more entries than ``ct`` becomes the
+    right operand.
     """
     x_free = [axis for axis in range(x.ndim) if axis not in x_batch and axis not in x_contract]
     other_free = [axis for axis in range(other.ndim) if axis not in other_batch and axis not in other_contract]
@@ -66,12 +67,12 @@ def _adjoint(ct: Array, ct_batch: Axes, ct_other: Axes, x: ShapedArray, x_batch:
 
 
 def _larger(x: Array, y: Array) -> bool:
-    """Whether ``x`` has more entries, where sizes are known (those of an exported program may be symbols)."""
+    """Whether ``x`` has more entries; False for symbolic sizes, as exported programs have."""
     return isinstance(x.size, int) and isinstance(y.size, int) and x.size > y.size
 
 
 def _displaced(axes: Axes) -> int:
-    """The cost of putting axes into order: 0 none, 1 the innermost stays innermost (rows are copied whole), 2 it does not."""
+    """The cost of sorting axes: 0 for none, 1 if the innermost axis stays innermost (whole rows are copied), 2 otherwise."""
     order = list(range(len(axes)))
     return 0 if list(axes) == order else 1 if axes[-1] == order[-1] else 2
 
@@ -137,7 +138,7 @@ def ragged_lhs_transpose(ct: Array, x: ShapedArray, y: Array, sizes: Array, *,
     x_free, y_free, ragged = _ragged_axes(x, y, numbers)
     n_batch, n_contract = len(x_batch), len(x_contract)
     if ragged in x_contract:
-        # Sizes may differ along contracted axes before the ragged one: those keep the order that they have in the operation.
+        # Group sizes may depend on the contracted axes before the ragged one: these keep their order.
         y = lax.transpose(y, (*y_batch, *y_contract, *y_free))
         return _ragged((*x_batch, *x_contract, *x_free), x, y, ct, sizes,
                        (range(n_batch + n_contract, y.ndim), range(1 + n_batch + len(x_free), ct.ndim)),

@@ -2,23 +2,23 @@
 
 Subgradients are jax's values, in both modes:
 
-- ``abs`` at 0 has derivative 1 for real numbers and 0 for complex ones; ``sign`` is flat for real numbers, at 0 too, and for
-  complex numbers turns with its argument (at 0: derivative 0);
-- ``max`` and ``min`` at a tie give 1/2 to each operand; NaN gives 0;
-- ``clamp`` at a bound gives 0 to the operand and to the bound; where the bounds cross, the upper bound wins;
-- ``rem`` is ``x - y trunc(x/y)`` with the quotient held fixed, at its jumps too;
+- ``abs`` at 0 has derivative 1 for real numbers and 0 for complex ones; ``sign`` has derivative 0 for real numbers, at 0 too, and for
+  complex numbers rotates with its argument (at 0: derivative 0);
+- ``max`` and ``min`` at a tie have derivative 1/2 by each operand; at NaN, 0;
+- ``clamp`` at a bound has derivative 0 by the operand and by the bound; if the bounds cross, the upper bound is the result;
+- ``rem`` is ``x - y trunc(x/y)`` with a constant quotient, at its jumps too;
 - ``pow`` with an exponent 0 has derivative 0 by the base, at base 0 too, so that whole powers have the derivatives of polynomials at
   every order (with a float exponent jax has NaN there); by the exponent, base 0 gives 0 times ``out``;
-- ``sqrt``, ``cbrt`` and ``rsqrt`` at 0 are infinite; ``nextafter`` moves with its first operand.
+- ``sqrt``, ``cbrt`` and ``rsqrt`` at 0 have infinite derivatives; ``nextafter`` has derivative 1 by its first operand.
 
 Complex operands: the partials are those of holomorphic functions; ``abs``, ``sign``, ``real``, ``imag`` and ``conj``, which are
-not, are stated by what they do to a tangent.
+not, are stated by programs for tangents.
 
 A partial reads ``out`` where that costs less than the operand, and a quotient is written with :func:`over` where the product
 with a reciprocal would round twice.
 
-Range: where a derivative is representable, what it is computed from neither overflows nor underflows.  Half precision has so little
-range that partials are computed in single precision (:func:`single`).
+Range: where a derivative is representable, intermediate results neither overflow nor underflow.  Half precision has so small a range
+that partials are computed in single precision (:func:`single`).
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def number(x: Array, value: complex) -> np.ndarray:
 
 
 def maybe(name: str, *partials: Partial | Over) -> None:
-    """A row for a primitive that only some releases of jax have."""
+    """A row for a primitive that some releases of jax do not have."""
     found = primitive(name)
     if found is not None:
         elementwise(found, *partials)
 
 
 def single(x: Array) -> Array:
-    """``x``, in single precision where it is float16, of which a square overflows at 256 and a derivative is small from there on."""
+    """``x``, in single precision where it is float16, whose square overflows at 256."""
     return lax.convert_element_type(x, np.float32) if x.dtype == np.float16 else x
 
 
@@ -105,12 +105,12 @@ elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 
 def factor_transpose(ct: Array, x: ShapedArray, y: Array) -> Array:
-    """Products, and their sums over what was broadcast, are those of the wider dtype."""
+    """Products and sums over broadcast dimensions are computed in the wider dtype."""
     return cast_like(sum_broadcast(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
 
 
 if "out_dtype" in inspect.signature(lax.mul).parameters:
-    # A product may be asked for in a dtype of its own, to which both operands are converted first.
+    # `out_dtype` is the dtype of the product, to which both operands are converted first.
     widening = BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)), cost="entrywise")
     register(ByParameterRow(rows[lax.mul_p], widening, lambda params: params["out_dtype"] is not None))
 # d(x/y)/dy = -(x/y)/y: no power of y that could overflow.  The sign stands between the quotients, because the compiler makes
@@ -120,7 +120,7 @@ elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.div(lax.ne
 elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))), linear_in=())
 elementwise(lax.square_p, lambda x: times(x, 2))
 maybe("one_minus_square", lambda x: times(x, -2))
-# An operation, since its derivative is not that of its formula: of u² the product with an infinite cotangent is NaN at 1.
+# A primitive, as the derivative of the formula would be NaN at 1: the product of u² = 0 and an infinite cotangent.
 elementwise(gap_p := entrywise_primitive("gap", gap), lambda x, *, outside: times(x, 2 if outside else -2))
 
 
@@ -135,20 +135,20 @@ elementwise(lax.integer_pow_p, integer_pow_partial)
 
 def pow_by_base(x: Array, y: Array) -> Array:
     if np.issubdtype(y.dtype, np.integer):
-        # The exponent stays whole, so that 0 · x⁻¹ is never formed at an exponent of 0.
+        # The exponent stays an integer, so that 0 · x⁻¹ is never computed at exponent 0.
         is_zero = lax.eq(y, number(y, 0))
         safe = lax.select(is_zero, lax.full_like(y, 1), y)
         return lax.mul(lax.convert_element_type(y, x.dtype), lax.pow(x, lax.sub(safe, number(y, 1))))
-    # At base 0 and exponent 0 it is taken at base 1, so that 0 · x⁻¹ is never formed: whole exponents come to 0 at some order.
+    # At base 0 and exponent 0 the base is 1, so that 0 · x⁻¹ is never computed: whole exponents reach 0 at some order.
     shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
-    is_flat = lax.bitwise_and(lax.eq(x, number(x, 0)), lax.eq(y, number(y, 0)))
+    is_constant = lax.bitwise_and(lax.eq(x, number(x, 0)), lax.eq(y, number(y, 0)))
     base = broadcast_entries(x, shape)
-    base = lax.select(is_flat, lax.full_like(base, 1), base)
+    base = lax.select(is_constant, lax.full_like(base, 1), base)
     return lax.mul(y, lax.pow(base, lax.sub(y, number(y, 1))))
 
 
 def pow_by_exponent(x: Array, _: Array, *, out: Array) -> Array:
-    # At base 0 the logarithm is infinite where out is 0: taken at 1 instead, the product is 0 times out.
+    # At base 0 the logarithm is infinite and out is 0: with the logarithm of 1 the product is 0.
     return lax.mul(lax.log(lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)), out)
 
 
@@ -182,7 +182,7 @@ if (polynomial := primitive("polynomial")) is not None:
 
 elementwise(lax.exp_p, lambda _, *, out: out)
 elementwise(lax.exp2_p, lambda _, *, out: times(out, math.log(2)))
-# Not out + 1, which is 0 where exp(x) is small and still counts.
+# Not out + 1, which rounds to 0 where exp(x) is small.
 elementwise(lax.expm1_p, lambda x, *, accuracy: lax.exp(x, accuracy=accuracy))
 elementwise(lax.log_p, over(lambda x: x))
 maybe("log2", over(lambda x: times(x, math.log(2))))
@@ -202,16 +202,16 @@ def decay(x: Array, factor: float) -> Array:
 
 
 def logistic_partial(x: Array) -> Array:
-    """``e/(1 + e)²`` with ``e = exp(-|x|)``: it loses nothing where the value is near 1."""
+    """``e/(1 + e)²`` with ``e = exp(-|x|)``: no digits cancel where the value is near 1."""
     e = decay(x, 1)
     return lax.div(e, lax.square(lax.add(e, number(x, 1))))
 
 
 def tails(primitive: Primitive, plain: Partial, accurate: Partial) -> None:
-    """State a partial that reads the value, and one that reads the operand where an accuracy is asked for.
+    """State a partial that reads the output, and one that reads the operand, for calls with ``accuracy``.
 
-    The former cancels in the tails, where the value is within rounding of 1; the latter takes an exponential, and keeps the operand
-    for the pull, which nothing else may need.
+    The former cancels in the tails, where the output is within rounding of 1; the latter computes an exponential, and makes the operand
+    a residual.
     """
     register(ByParameterRow(ElementwiseRow(primitive, plain), ElementwiseRow(primitive, accurate), asks_for_accuracy))
 
@@ -220,7 +220,7 @@ tails(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1), out
 
 # ------------------------------------------------------------------------------------------------------------------ roots
 
-# Not a tangent over 2 out: of this quotient the compiler makes half a reciprocal root, which is nearer.
+# Not a tangent over 2 out: the compiler turns this quotient into half a reciprocal root, which is more exact.
 elementwise(lax.sqrt_p, lambda _, *, out: lax.div(number(out, 0.5), out))
 elementwise(lax.rsqrt_p, lambda x, *, out: lax.div(times(out, -0.5), x))
 elementwise(lax.cbrt_p, over(lambda _, *, out: times(lax.square(out), 3)))
@@ -277,8 +277,8 @@ def asinh_partial(x: Array) -> Array:
     if is_complex(x):  # 1 + x² = (1 + ix)(1 - ix): one root for each branch point, as for asin
         one, ix = number(x, 1), lax.mul(x, number(x, 1j))
         return lax.mul(lax.rsqrt(lax.add(one, ix)), lax.rsqrt(lax.sub(one, ix)))
-    # 1/sqrt(1 + x²) = s/sqrt(s² + (sx)²) for any s: a small one where x² would overflow.  It is a constant, so that it does not
-    # take part in second derivatives.
+    # 1/sqrt(1 + x²) = s/sqrt(s² + (sx)²) for any s: a small one where x² would overflow.  As a constant it has no part in second
+    # derivatives.
     half = int(jnp.finfo(x.dtype).maxexp) // 2
     is_large = lax.gt(lax.abs(x), number(x, 2.0 ** (half - 2)))
     s = lax.select(is_large, lax.full_like(x, 2.0 ** -(half + 1)), lax.full_like(x, 1))
@@ -291,7 +291,7 @@ elementwise(lax.asinh_p, asinh_partial)
 def acosh_partial(x: Array) -> Array:
     if is_complex(x):  # two roots and not one: the branch cut is that of acosh
         return lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1))))
-    # Far out x² - 1 is x² to all digits, and x² may overflow.
+    # For large x, x² - 1 is x² to all digits, and x² may overflow.
     is_far = lax.gt(x, number(x, 2.0 ** (jnp.finfo(x.dtype).nmant // 2 + 2)))
     near = lax.rsqrt(gap_p.bind(lax.select(is_far, lax.full_like(x, 2), x), outside=True))
     return lax.select(is_far, lax.div(number(x, 1), x), near)
@@ -327,7 +327,7 @@ elementwise(lax.erfc_p, lambda x: gaussian(x, -2 / math.sqrt(math.pi)))
 # --------------------------------------------------------------------------------------------------- extrema and pieces
 
 
-def wins(x: Array, y: Array) -> Array:
+def share(x: Array, y: Array) -> Array:
     """1 where x > y, 1/2 at a tie, else 0."""
     larger = lax.gt(x, y)
 
@@ -337,8 +337,8 @@ def wins(x: Array, y: Array) -> Array:
     return lax.select(larger, entries(1), lax.select(lax.eq(x, y), entries(0.5), entries(0)))
 
 
-elementwise(lax.max_p, lambda x, y: wins(x, y), lambda x, y: wins(y, x))
-elementwise(lax.min_p, lambda x, y: wins(y, x), lambda x, y: wins(x, y))
+elementwise(lax.max_p, lambda x, y: share(x, y), lambda x, y: share(y, x))
+elementwise(lax.min_p, lambda x, y: share(y, x), lambda x, y: share(x, y))
 
 
 def where_true(mask: Array, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Arrays over several hosts: what a host holds, and the whole that the hosts hold together."""
+"""Arrays over several hosts: conversions between the local part of each host and the global array."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def to_whole(ct: Array, _: ShapedArray, *, global_mesh: Mesh, pspec: PartitionSp
     return join.bind(ct, global_mesh=global_mesh, pspec=pspec)
 
 
-# The same entries, held otherwise: each takes the other's cotangents back.
+# Both keep all entries: each is the adjoint of the other.
 linear(join, from_whole)
 linear(part, to_whole)

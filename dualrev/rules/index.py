@@ -1,6 +1,6 @@
 """Indexing: slices at dynamic places, gather, and the scatter family.
 
-A gather and the scatter-add with the same indices are adjoint to each other; both treat indices out of bounds alike.
+A gather and the scatter-add with the same indices are adjoint to each other; both treat indices out of bounds in the same way.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dualrev.table.rows import Operand, register
 
 # ------------------------------------------------------------------------------------------------------- dynamic slices
 
-# The primitives are bound as they are: the public functions would wrap negative starts a second time.
+# The primitives are bound directly: the public functions would wrap negative starts a second time.
 
 
 def dynamic_slice_transpose(ct: Array, x: ShapedArray, *starts: Array) -> Array:
-    """Both slices clamp their starts alike, so the cotangent lands where the slice was taken."""
+    """Both slices clamp their starts in the same way, so the cotangent is added where the slice was taken."""
     return lax.dynamic_update_slice_p.bind(zeros.zeros_of(x), ct, *starts)
 
 
@@ -48,7 +48,7 @@ linear(lax.dynamic_update_slice_p,
 
 def gather_transpose(ct: Array, x: ShapedArray, indices: Array, *, dimension_numbers: lax.GatherDimensionNumbers,
                      indices_are_sorted: bool, unique_indices: bool, mode: lax.GatherScatterMode) -> Array:
-    """Each cotangent is added where its value was read; what was read out of bounds was a constant."""
+    """Each cotangent is added where its value was read; a value read out of bounds is constant."""
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=dimension_numbers.offset_dims,
         inserted_window_dims=dimension_numbers.collapsed_slice_dims,
@@ -76,7 +76,7 @@ register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,)),
 
 # -------------------------------------------------------------------------------------------------------------- scatter
 
-#: How a scatter writes: its dimension numbers, whether indices are sorted, whether they are unique, and what happens out of bounds.
+#: The parameters of a scatter: its dimension numbers, whether indices are sorted, whether they are unique, its mode.
 How: TypeAlias = tuple[lax.ScatterDimensionNumbers, bool, bool, lax.GatherScatterMode]
 
 
@@ -97,13 +97,13 @@ def read(x: Array, indices: Array, updates: Array | ShapedArray, numbers: lax.Sc
 
 
 def cannot_collide(indices: Array, numbers: lax.ScatterDimensionNumbers, unique_indices: bool) -> bool:
-    """Whether no two updates meet: it was promised, or there is one window only (per batch)."""
+    """Whether no two updates have the same place: the user promises so, or there is one window only (per batch)."""
     batch = numbers.scatter_indices_batching_dims
     return unique_indices or all(n <= 1 for i, n in enumerate(indices.shape[:-1]) if i not in batch)
 
 
 def winners(x: Array | ShapedArray, indices: Array, updates: Array | ShapedArray, how: How) -> tuple[Array, Array]:
-    """Numbers in place of the updates, and those that remain when they are scattered in the same way (-1: nothing was written)."""
+    """The number of each update, and the result of scattering these numbers in the same way (-1: nothing was written)."""
     dimension_numbers, indices_are_sorted, unique_indices, mode = how
     numbers = lax.reshape(lax.iota(jnp.int32, updates.size), updates.shape)
     written = lax.scatter(lax.full(x.shape, -1, jnp.int32), indices, numbers, dimension_numbers,
@@ -118,7 +118,7 @@ def scatter_operand_transpose(ct: Array, x: ShapedArray, indices: Array, updates
     if cannot_collide(indices, dimension_numbers, unique_indices):
         return lax.scatter(ct, indices, zeros.zeros_of(updates), dimension_numbers, indices_are_sorted=indices_are_sorted,
                            unique_indices=unique_indices, mode=mode)
-    # The updates need the winners too, and a compiler finds them once.
+    # The rule for the updates computes the same, which a compiler shares.
     _, written = winners(x, indices, updates, how)
     return where(lax.lt(written, lax.full_like(written, 0)), ct)
 
@@ -126,7 +126,7 @@ def scatter_operand_transpose(ct: Array, x: ShapedArray, indices: Array, updates
 def scatter_updates_transpose(ct: Array, x: ShapedArray, indices: Array, updates: ShapedArray, *,
                               dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
                               mode: lax.GatherScatterMode) -> Array:
-    """Of updates that meet, the one that was written last has the cotangent."""
+    """Of several updates of one place, the one that was written last gets the cotangent."""
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
     found = read(ct, indices, updates, *how)
     if cannot_collide(indices, dimension_numbers, unique_indices):
@@ -157,7 +157,7 @@ linear(lax.scatter_sub_p, lambda ct, *_: ct, None, scatter_sub_updates_transpose
 def other_updates(x: Array, indices: Array, updates: Array, how: How) -> Array:
     """For each update, the product of all others that a scatter-mul puts in the same place.
 
-    Sorted by place, the updates of one place stand together: products run from its first update and from its last one.
+    Sorted by place, the updates of one place are neighbours: products run from its first update and from its last one.
     """
     places = lax.reshape(lax.iota(jnp.int32, x.size), x.shape)
     place = lax.reshape(read(places, indices, updates, *how, fill=-1), (updates.size,))
@@ -174,7 +174,7 @@ def other_updates(x: Array, indices: Array, updates: Array, how: How) -> Array:
 
 def scatter_mul_push(ts: Sequence[Tangent], x: Array, indices: Array, updates: Array, *, dimension_numbers: lax.ScatterDimensionNumbers,
                      indices_are_sorted: bool, unique_indices: bool, mode: lax.GatherScatterMode) -> Tangent:
-    """``out = x Π u`` over the updates that meet at a place, linear in ``x`` and in each ``u``."""
+    """``out = x Π u`` over the updates of each place, linear in ``x`` and in each ``u``."""
     t, _, t_updates = ts
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
     total = None
@@ -192,7 +192,7 @@ def scatter_mul_push(ts: Sequence[Tangent], x: Array, indices: Array, updates: A
 
 
 class ScatterMulRow(PushforwardRow):
-    """The operand is read only where an update moves: otherwise the operation is linear, and is treated so."""
+    """The operand is a residual only if an update is active: otherwise the operation is linear."""
 
     def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand],
              saved: Residuals) -> Residuals:
@@ -206,7 +206,7 @@ register(ScatterMulRow(lax.scatter_mul_p, scatter_mul_push, linear_in=(0,)))
 def scatter_chosen(ts: Sequence[Tangent], x: Array, indices: Array, updates: Array, *, out: Array,
                    dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
                    mode: lax.GatherScatterMode) -> Array:
-    """The mean of the tangents of those that equal the result: the operand's entry and the updates that meet there."""
+    """The mean of the tangents of the values that equal the result: the operand's entry and the updates of its place."""
     t, _, t_updates = ts
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
 

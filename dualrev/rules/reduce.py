@@ -1,7 +1,7 @@
 """Reductions and cumulative operations.
 
-Subgradients are those of jax: entries that tie for a maximum or minimum share it equally in a reduction; in a cumulative one
-each pairing of a tie gives one half to each side, so that the shares follow the tree in which the entries are combined.
+Subgradients are those of jax: in a reduction, entries that tie for a maximum or minimum get equal shares; in a cumulative one
+each comparison of equal entries gives one half to each, so that the shares follow the tree in which entries are combined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dualrev.table.pushforward import Saves, pushforward
 
 
 def expand(x: Array, shape: Sequence[int], axes: Sequence[int], sharding: NamedSharding | None = None) -> Array:
-    """``x`` repeated along ``axes``, which a reduction of an array of ``shape`` took away."""
+    """``x`` repeated along ``axes``, which a reduction of an array of ``shape`` removed."""
     return lax.broadcast_in_dim(x, tuple(shape), tuple(i for i in range(len(shape)) if i not in axes), out_sharding=sharding)
 
 
@@ -40,7 +40,7 @@ linear(lax.cumsum_p, lambda ct, _, *, axis, reverse: lax.cumsum(ct, axis, not re
 def other_factors(x: Array) -> Array:
     """For each entry along the first axis, the product of all the others.
 
-    Up and down a binary tree, without a division: exact where entries are zero, and linear work.
+    Products up and down a binary tree, without a division: exact where entries are zero, and of linear work.
     """
     n = x.shape[0]
     if n <= 1:
@@ -81,9 +81,9 @@ def recurrence(a: Array, b: Array, axis: int, reverse: bool) -> Array:
 
 
 def scanned(combine: Callable[[Array, Array], Array]) -> Saves:
-    """The operation itself as an associative scan, which shares its steps with that of the tangents.
+    """The operation itself as an associative scan, which has its steps in common with the scan of the tangents.
 
-    The primitive is often a windowed reduction, which shares nothing (and for ``cumlogsumexp`` takes quadratic work on a CPU).
+    The primitive is often a windowed reduction, which has none in common (and takes quadratic work on a CPU for ``cumlogsumexp``).
     """
     return lambda x, *, axis, reverse: (lax.associative_scan(combine, x, reverse, axis), ())
 
@@ -127,7 +127,7 @@ def cumlogsumexp_push(t: Array, x: Array, *, out: Array, axis: int, reverse: boo
 
 
 def cumlogsumexp_scanned(x: Array, *, axis: int, reverse: bool) -> tuple[Array, tuple[()]]:
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):  # which branch of the logarithm is jax's choice
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):  # the branch of the logarithm is the one that jax chooses
         return lax.cumlogsumexp_p.bind(x, axis=axis, reverse=reverse), ()
     return lax.associative_scan(log_add_exp, x, reverse, axis), ()
 
@@ -140,9 +140,9 @@ pushforward(lax.cumlogsumexp_p, cumlogsumexp_push, saves=cumlogsumexp_scanned)
 
 def reduce_chosen(t: Array, x: Array, *, out: Array, axes: tuple[int, ...]) -> Array:
     """The mean of the tangents of the entries that equal the result."""
-    # Negated, as x - max x is common: if both read one repeated maximum, XLA stores all of it, and no longer vectorizes their exp.
+    # Negated, as x - max x is common: if both read one broadcast maximum, XLA stores it, and no longer vectorizes their exp.
     chosen = lax.eq(lax.neg(x), expand(lax.neg(out), x.shape, axes, explicit_sharding(typeof(x))))
-    # Counted in integers: a low precision would lose count.
+    # Counted in integers: a low precision cannot represent large counts.
     count = lax.convert_element_type(lax.reduce_sum(lax.convert_element_type(chosen, jnp.int32), axes), x.dtype)
     return lax.div(lax.reduce_sum(where(chosen, t), axes), count)
 

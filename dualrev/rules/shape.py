@@ -1,8 +1,8 @@
-"""Operations that move entries about, choose among them, or change their dtype: all linear.
+"""Operations that rearrange entries, select among them, or change their dtype: all linear.
 
-Entries that an operation leaves out have cotangent zero; where it repeats an entry, the cotangents are summed.  A conversion to
-an integer dtype ends the derivative, one from an integer has none, and one between float dtypes is the identity, with the
-cotangent converted back.  Extended dtypes, which somebody defined, say themselves what zero and the sum of two tangents are.
+Entries that an operation leaves out have cotangent zero; cotangents of an entry that it repeats are summed.  A conversion to or from
+an integer dtype has derivative zero, and one between float dtypes is the identity, with the cotangent converted back.  An extended
+dtype, which a library defines, has its own zero and its own sum of tangents.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def concatenated(ct: Array, *operands: ShapedArray, dimension: int) -> list[Arra
 
 
 def unpad(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Sequence[tuple[int, int, int]]) -> Array:
-    """The entries that came from the operand: cut what was added, put zeros where entries were cut, then skip the interior."""
+    """The entries that came from the operand: remove the padding, put zeros where entries were cut, then skip the interior."""
     outer = lax.pad(ct, np.asarray(0, ct.dtype), [(-low, -high, 0) for low, high, _ in padding_config])
     strides = tuple(interior + 1 for _, _, interior in padding_config)
     limits = tuple((n - 1) * step + 1 if n else 0 for n, step in zip(x.shape, strides, strict=True))
@@ -89,7 +89,7 @@ def unpad(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Seq
 
 
 def padded(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Sequence[tuple[int, int, int]]) -> Array:
-    """The sum over the entries that came from the padding value: chosen by a mask, for a difference of sums would cancel."""
+    """The sum over the entries that came from the padding value: by a mask, as a difference of sums would cancel."""
     mask = lax.pad(lax.full(x.shape, False), np.asarray(True), padding_config)
     return lax.reduce_sum(lax.select(mask, ct, lax.full_like(ct, 0)), tuple(range(ct.ndim)))
 
@@ -128,11 +128,11 @@ linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: la
 
 
 class ExtendedRow(ChoosingRow):
-    """A conversion to or from a dtype that somebody defined: tangents of that dtype are converted as values are."""
+    """A conversion to or from an extended dtype: tangents of that dtype are converted as values are."""
 
     def __init__(self, found: Primitive, plain: PushforwardRow):
         self.linear = LinearRow(found, (lambda ct, x: lax.convert_element_type(ct, x.dtype),), cost="moves")
-        #: Tangents of a dtype that has others for its tangents.
+        #: For a dtype whose tangents have another dtype.
         self.plain = plain
         super().__init__(plain, self.linear)
 
@@ -147,7 +147,7 @@ for found, plain in (
 ):
     register(ExtendedRow(found, PushforwardRow(found, plain, cost="moves")))
 
-# Tangents need neither the copy, the name nor what the compiler is told.
+# Tangents need neither the copy nor the name, nor the hints to the compiler.
 for name in ("copy", "name", "stage", "xla_metadata_value"):
     if (found := primitive(name)) is not None:
         elementwise(found, 1, cost="moves")
@@ -157,7 +157,7 @@ alongside(primitive("optimization_barrier"), cost="moves")
 
 def put(operands: Sequence[ShapedArray], which: Sequence[int], back: bool, *, devices: Sequence[object], srcs: Sequence[object],
         copy_semantics: Sequence[Any]) -> Params:
-    """Cotangents go back to where the operands came from.  What jax may donate is an operand, never a cotangent."""
+    """Cotangents go back to the devices of the operands.  jax may donate an operand, never a cotangent."""
     to, source = [devices[i] for i in which], [srcs[i] for i in which]
     copies = [type(copy_semantics[i]).REUSE_INPUT if copy_semantics[i].name == "DONATE_INPUT" else copy_semantics[i] for i in which]
     if back:

@@ -1,4 +1,4 @@
-"""Sorting and the k largest: a permutation, found once, that moves the tangents."""
+"""Sorting and the k largest: a permutation, found once, that also permutes the tangents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dualrev.table.pushforward import pushforward
 
 
 def take_along(x: Array, indices: Array, axis: int, mode: lax.GatherScatterMode = lax.GatherScatterMode.PROMISE_IN_BOUNDS) -> Array:
-    """``x`` at ``indices`` along ``axis``; they are in bounds if ``mode`` does not say otherwise, and no entry is taken twice."""
+    """``x`` at ``indices`` along ``axis``; they are in bounds unless ``mode`` allows others, and no entry is taken twice."""
     others = tuple(i for i in range(x.ndim) if i != axis)
     numbers = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(axis,), start_index_map=(axis,),
                                          operand_batching_dims=others, start_indices_batching_dims=others)
@@ -58,7 +58,7 @@ def approx_top_k_with_indices(x: Array, **params: object) -> tuple[list[Array], 
 
 
 def approx_top_k_push(t: Array, _: Array, *, saved: Array, reduction_dimension: int) -> list[Tangent]:
-    """Where more results are asked for than there are entries, those left over have the index -1, and do not move."""
+    """Results beyond the number of entries have the index -1, and tangent zero."""
     axis = reduction_dimension % saved.ndim
     outside = lax.full_like(saved, t.shape[axis])
     indices = lax.select(lax.lt(saved, lax.full_like(saved, 0)), outside, saved)

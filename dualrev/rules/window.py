@@ -25,7 +25,7 @@ def reduce_window_sum_transpose(ct: Array, x: ShapedArray, *, window_dimensions:
     if 0 in ct.shape or 0 in x.shape:
         return lax.full(x.shape, 0, x.dtype)
     pads = input_padding(x.shape, window_dimensions, ct.shape, padding, window_strides, base_dilation, window_dilation)
-    # Dilating and padding beforehand leaves a plain window sum, which compilers handle best.
+    # After dilating and padding the rest is a window sum without either, which compilers handle best.
     dilated = lax.pad(ct, np.zeros((), ct.dtype), [(lo, hi, s - 1) for (lo, hi), s in zip(pads, window_strides, strict=True)])
     return lax.reduce_window_sum_p.bind(
         dilated, window_dimensions=tuple(window_dimensions), window_strides=tuple(base_dilation),
@@ -35,7 +35,7 @@ def reduce_window_sum_transpose(ct: Array, x: ShapedArray, *, window_dimensions:
 def gather_transpose(ct: Array, _t: ShapedArray, x: Array, *, select_prim: Primitive, window_dimensions: Sequence[int],
                      window_strides: Sequence[int], padding: Padding, base_dilation: Sequence[int],
                      window_dilation: Sequence[int]) -> Array:
-    """Each cotangent goes to the entry that its window selects."""
+    """Each cotangent is added to the entry that its window selects."""
     if 0 in ct.shape or 0 in x.shape:
         return lax.full(x.shape, 0, ct.dtype)
     if any(r != 1 for r in window_dilation):
@@ -44,7 +44,7 @@ def gather_transpose(ct: Array, _t: ShapedArray, x: Array, *, select_prim: Primi
     params = dict(select_prim=select_prim, window_dimensions=tuple(window_dimensions), window_strides=tuple(window_strides))
     if all(d == 1 for d in base_dilation) and all(lo >= 0 and hi >= 0 for lo, hi in padding):
         return lax.select_and_scatter_add_p.bind(ct, x, padding=tuple(padding), **params)
-    # The scatter knows neither dilation nor negative padding: do it in the padded frame, and go back.
+    # The scatter has neither dilation nor negative padding: it runs on the padded array, and its result is cropped.
     config = [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base_dilation, strict=True)]
     padded = lax.pad(x, _never_selected(x.dtype, select_prim), config)
     result = lax.select_and_scatter_add_p.bind(ct, padded, padding=((0, 0),) * x.ndim, **params)
@@ -67,9 +67,9 @@ def _scatter_by_index(ct: Array, x: Array, select_prim: Primitive, window_dimens
         which = select_prim.bind(left[0], right[0])
         return lax.select(which, left[0], right[0]), lax.select(which, left[1], right[1])
 
-    # A window that holds padding only selects the position behind the last, where what is added is dropped.
+    # A window of padding alone selects the position behind the last one, where additions are dropped.
     nowhere = np.array(size, positions.dtype)
-    # Positions are flat in x, so that higher orders need no derivative of this reduction.
+    # Positions have derivative zero in x, so that higher orders need no derivative of this reduction.
     _, chosen = lax.reduce_window((lax.stop_gradient(x), positions), (_never_selected(x.dtype, select_prim), nowhere),
                                   select, tuple(window_dimensions), tuple(window_strides), tuple(padding),
                                   tuple(base_dilation), tuple(window_dilation))
@@ -82,7 +82,7 @@ def _scatter_by_index(ct: Array, x: Array, select_prim: Primitive, window_dimens
 
 def scatter_transpose(ct: Array, source: ShapedArray, x: Array, *, select_prim: Primitive, window_dimensions: Sequence[int],
                       window_strides: Sequence[int], padding: Padding) -> Array:
-    """Each entry of the source comes from where its window put it."""
+    """The cotangent of an entry of the source is read where its window added the entry."""
     if 0 in ct.shape or 0 in source.shape:
         return lax.full(source.shape, 0, ct.dtype)
     return _gather(ct, x, select_prim, window_dimensions, window_strides, padding, (1,) * x.ndim, (1,) * x.ndim)

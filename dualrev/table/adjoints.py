@@ -175,7 +175,7 @@ class BilinearRow(OpRow):
 
 
 class AlongsideRow(OpRow):
-    """Output ``i`` is operand ``i``, placed or ordered otherwise: the operation maps tangents to tangents and cotangents to cotangents."""
+    """Output ``i`` is operand ``i``, placed or ordered otherwise: the operation maps tangents and cotangents likewise."""
 
     form = "alongside"
     kind = "linear"

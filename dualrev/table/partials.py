@@ -70,7 +70,7 @@ class ElementwiseRow(OpRow):
             raise errors.wrong_count(self, "partials", len(self.stated), count)
 
     def _algebra(self) -> tuple[Kind, frozenset[int]]:
-        """Kind and ``linear_in``, from signatures: ``f`` is linear in an operand if its partial reads neither the operand nor the output.
+        """Kind and ``linear_in`` by signatures: ``f`` is linear in an operand if its partial reads neither the operand nor the output.
 
         Signatures do not distinguish ``x y`` from ``x y + x + y``, nor steps from constants: there, ``linear_in`` is declared.
         """

@@ -1,10 +1,10 @@
 """Eigenvalues of general matrices, and the Schur form.
 
-``A = V diag(w) V⁻¹``: with ``P = V⁻¹ dA V`` eigenvalues move with its diagonal, and eigenvectors by ``V Ω``, ``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)``
-[Giles 2008, sec. 3.1], plus a multiple of themselves that keeps them as LAPACK scales them: of length 1, with a real largest entry.
-Where eigenvalues coincide and the eigenvectors still span the space, tapes do as in :mod:`dualrev.rules.linalg.spectral`, and pushes
-give NaN.  Where they do not, the matrix is defective, and its eigenvalues have no derivative: an error where values are known,
-otherwise NaN.
+``A = V diag(w) V⁻¹``: with ``P = V⁻¹ dA V`` the tangents of eigenvalues are the diagonal of ``P``, and those of eigenvectors ``V Ω``,
+``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)`` [Giles 2008, sec. 3.1], plus multiples of the eigenvectors that preserve the scaling of LAPACK: length 1,
+and a real largest entry. Where eigenvalues coincide and the eigenvectors still span the space, tapes are as in
+:mod:`dualrev.rules.linalg.spectral`, and pushes give NaN.  If they do not span it, the matrix is defective, and its eigenvalues have
+no derivative: an error if values are known, and NaN otherwise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dualrev.table.operations import OpMap, Residuals
 from dualrev.table.pushforward import Push, PushforwardRow
 from dualrev.table.rows import Dual, Operand, Taped, register
 
-#: Eigenvalues, right and left eigenvectors (None: not asked for), and the size of the matrix.
+#: Eigenvalues, right and left eigenvectors (None: not computed), and the size of the matrix.
 Eigen: TypeAlias = tuple[Array, Array, Array | None, Array]
 
 
@@ -41,8 +41,8 @@ def close(w: Array) -> Array:
 def inverse_of(V: Array, w: Array, size: Array) -> tuple[Array, Array]:
     """``V⁻¹``, and which of its rows belong to eigenvalues that are defective.
 
-    The length of row ``j`` is the condition number of eigenvalue ``j``: how far it moves for a small perturbation.  An eigenvalue is
-    defective if rounding moves it as far as to another, and its condition is not that of a healthy one.
+    The length of row ``j`` is the condition number of eigenvalue ``j``: its change per size of a small perturbation.  An eigenvalue is
+    defective if rounding can change it by its distance from another, and its condition number is large.
     """
     n = w.shape[-1]
     inverse = solve(V, eye_like(V, n))
@@ -57,7 +57,7 @@ def inverse_of(V: Array, w: Array, size: Array) -> tuple[Array, Array]:
 
 
 def scaled(V: Array, U: Array) -> Array:
-    """``U`` with multiples of the columns of ``V`` added, so that their lengths stay, and their largest entries stay real."""
+    """``U`` plus multiples of the columns of ``V``: tangents that preserve lengths, and real largest entries."""
     largest = lax.argmax(lax.abs(V), V.ndim - 2, np.int32)
     mask = lax.eq(lax.broadcasted_iota(np.int32, V.shape, V.ndim - 2), across(largest, V.shape[-2]))
     entry_V, entry_U = [lax.reduce_sum(keep_where(mask, x), (V.ndim - 2,)) for x in (V, U)]
@@ -75,16 +75,16 @@ def eig_push(mode: Mode) -> Push:
         w, right, left, size = saved
         t = cast(t, right.dtype)
 
-        def moved(V: Array, w: Array, t: Array) -> tuple[Array, Array]:
+        def tangents(V: Array, w: Array, t: Array) -> tuple[Array, Array]:
             inverse, is_defective = inverse_of(V, w, size)
             inverse = lax.select(down(is_defective, V.shape[-1]), lax.full_like(inverse, jnp.nan), inverse)
             P = mm(inverse, t, V)
             return P, scaled(V, mm(V, by_gaps(P, pairs(w, difference), close(w), mode)))
 
-        P, dV = moved(right, w, t)
+        P, dV = tangents(right, w, t)
         dw = None if mode == "pole" else diagonal(P)
         # uᴴ A = w uᴴ: left eigenvectors are those of Aᴴ.
-        dU = None if left is None else moved(left, lax.conj(w), H(t))[1]
+        dU = None if left is None else tangents(left, lax.conj(w), H(t))[1]
         return [dw, *([dU] if compute_left_eigenvectors else []), *([dV] if compute_right_eigenvectors else [])]
     return push
 
@@ -116,15 +116,15 @@ def eig_has_poles(saved: Eigen) -> Array:
 
 
 class EigRow(SpectralRow[Eigen]):
-    """A defective matrix is an error where values are known."""
+    """A row that raises an error for a defective matrix, if values are known."""
 
     may_refuse = True
 
     def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
-        outs, moved = super().jvp(primals, tangents, params)
-        if is_eager((*primals, *tangents)) and bool(jnp.any(jnp.isnan(moved[0]))):  # type: ignore[arg-type]
+        outs, pushed = super().jvp(primals, tangents, params)
+        if is_eager((*primals, *tangents)) and bool(jnp.any(jnp.isnan(pushed[0]))):  # type: ignore[arg-type]
             self.refuse(eig_decompose(*primals, **params))
-        return outs, moved
+        return outs, pushed
 
     def refuse(self, saved: Eigen) -> None:
         if bool(is_defective(saved)):
@@ -160,9 +160,9 @@ def eigenvectors_of_triangular(T: Array) -> Array:
 def schur_push(t: Array, _: Array, *, saved: tuple[Array, Array], compute_schur_vectors: bool) -> list[Array]:
     """``A = Z T Zᴴ`` with ``Ω = Zᴴ dZ`` skew-Hermitian: ``M = Zᴴ dA Z = Ω T + dT - T Ω``, where ``dT`` has nothing below the diagonal.
 
-    Below it, only the lower part ``L`` of ``Ω`` counts: ``L T - T L`` and ``M`` agree there.  The eigenvectors ``X`` of ``T`` are upper
-    triangular, so that what is below the diagonal of ``X⁻¹ M X`` comes from what is below that of ``M``: it is ``Yᵢⱼ (wⱼ - wᵢ)`` with
-    ``Y = X⁻¹ L X``.  The diagonal of ``Ω``, which turns phases, is free, and zero.
+    Below it, only the lower part ``L`` of ``Ω`` contributes: ``L T - T L`` and ``M`` are equal there.  The eigenvectors ``X`` of
+    ``T`` are upper triangular, so that the part of ``X⁻¹ M X`` below the diagonal depends on that of ``M`` alone: it is ``Yᵢⱼ (wⱼ -
+    wᵢ)`` with ``Y = X⁻¹ L X``.  The diagonal of ``Ω``, which changes phases, is free, and zero.
     """
     T, Z = saved
     n = T.shape[-1]
@@ -187,12 +187,15 @@ def schur_saves(x: Array, **params: object) -> tuple[list[Array], tuple[Array, A
 
 
 def schur_is_open(T: Array) -> Array:
-    """Whether two eigenvalues on the diagonal of ``T`` coincide: which vectors span their space is then left open."""
+    """Whether two eigenvalues on the diagonal of ``T`` coincide, so that their vectors are not unique."""
     return jnp.any(close(diagonal(T)) & ~np.eye(T.shape[-1], dtype=bool))
 
 
 class SchurRow(PushforwardRow):
-    """Real matrices must have real eigenvalues, and no two eigenvalues may coincide: an error where values are known, otherwise NaN."""
+    """A row for real matrices with real eigenvalues and for complex ones, without equal eigenvalues.
+
+    For other matrices it raises an error if values are known, and gives NaN otherwise.
+    """
 
     may_refuse = True
     may_be_singular = True
@@ -208,16 +211,16 @@ class SchurRow(PushforwardRow):
         return T.dtype.kind != "c" and bool(jnp.any(jnp.tril(T, -1)))
 
     def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
-        outs, moved = super().jvp(primals, tangents, params)
+        outs, pushed = super().jvp(primals, tangents, params)
         if is_eager((*primals, *tangents)):
             self.refuse(((outs[0], None),))
-        return outs, moved
+        return outs, pushed
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Taped:
         outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
         if is_concrete(primals):
-            assert isinstance(linear_map, OpMap)  # rows of one operation make no other
+            assert isinstance(linear_map, OpMap)  # rows of one operation have no other map
             self.refuse(linear_map.residuals)
         return outs, linear_map, active_outs
 

@@ -1,8 +1,8 @@
 """Triangular factorizations: Cholesky, LU and QR.  Eigenvalues and singular values are in :mod:`dualrev.rules.linalg.spectral`.
 
-All follow one pattern: multiply the differential of ``A = L R`` by the inverses of the factors from their sides.  What is left
-is a sum of two unknowns of which one is lower and the other upper triangular (or one skew-Hermitian), so that it splits.
-Where a factor is singular the derivative does not exist, and comes out infinite or NaN.
+All follow one pattern: multiply the differential of ``A = L R`` by the inverses of the factors from their sides.  The result
+is a sum of two unknowns, one lower and the other upper triangular (or one skew-Hermitian), which determines both.  Where a factor is
+singular the derivative does not exist, and the result is infinite or NaN.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def cholesky_tangent(t: Array, L: Array) -> Array:
     return mm(L, half(inner))
 
 
-# The operation reads the lower triangle of its operand; above the diagonal, its output means nothing.
+# The operation reads the lower triangle of its operand; above the diagonal its output is undefined.
 pushforward(lax.linalg.cholesky_p, lambda t, _, *, out: cholesky_tangent(hermitian(t, lower=True), tril(out)))
 
 
 def cholesky_update_push(ts: Sequence[Tangent], R: Array, w: Array, *, out: Array) -> Array:
-    """``A = Rᵀ R + w wᵀ`` is ``out.T @ out``, so ``dA = dRᵀ R + Rᵀ dR + dw wᵀ + w dwᵀ`` moves its Cholesky factor."""
+    """``A = Rᵀ R + w wᵀ`` is ``out.T @ out``, so ``dA = dRᵀ R + Rᵀ dR + dw wᵀ + w dwᵀ`` gives the tangent of its Cholesky factor."""
     t_R, t_w = ts
     part = None if t_R is None else mm(T(triu(t_R)), triu(R))
     part = zeros.add(part, None if t_w is None else mm(down(t_w, 1), T(down(w, 1))))
-    assert part is not None  # something moves
+    assert part is not None  # one of the operands is active
     return T(cholesky_tangent(lax.add(part, T(part)), tril(T(out))))
 
 

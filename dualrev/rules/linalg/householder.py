@@ -1,9 +1,9 @@
-"""Householder reflections: their products, and the factorizations that are left packed as reflections.
+"""Householder reflections: their products, and the factorizations whose result is packed as reflections.
 
 The factorizations are differentiated through their definition.  Step ``i`` turns a vector ``x`` into a multiple ``β`` of the unit
 vector ``eᵢ`` by ``Hᴴ x``, where ``H = I - τ v vᴴ`` with ``vᵢ = 1`` and ``v`` zero before ``i``: with LAPACK's choice of signs,
 ``β = -sign(Re xᵢ) ‖x‖``, ``τ = (β - xᵢ)/β`` and ``v = x / (xᵢ - β)`` after ``i`` [Golub & Van Loan 2013, sec. 5.1].  A vector that is a
-real multiple of ``eᵢ`` already is left alone: ``τ = 0``.
+real multiple of ``eᵢ`` stays as it is: ``τ = 0``.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ definition(lax.linalg.ormqr_p, ormqr)
 
 
 def reflector(x: Array, i: Array) -> tuple[Array, Array]:
-    """``(v, τ)`` for a vector of which the entries before ``i`` are disregarded."""
+    """``(v, τ)`` for a vector whose entries before ``i`` are ignored."""
     index = lax.iota(np.int32, x.shape[0])
     alpha = jnp.sum(jnp.where(index == i, x, 0))
     rest = jnp.where(index > i, x, 0)
     size = jnp.sum(jnp.square(jnp.real(rest)) + jnp.square(jnp.imag(rest))) + jnp.square(jnp.imag(alpha))
-    is_done = size == 0  # then the root, of 0 or not, is taken elsewhere, so that no derivative of it is formed
+    is_done = size == 0  # then the root is taken of 1, so that no derivative of it at 0 is computed
     norm = jnp.sqrt(jnp.where(is_done, 1, size + jnp.square(jnp.real(alpha))))
     beta = jnp.where(jnp.real(alpha) >= 0, -norm, norm).astype(x.dtype)
     tau = jnp.where(is_done, 0, (beta - alpha) / beta)
@@ -99,7 +99,7 @@ def from_both(v: Array, tau: Array, x: Array) -> Array:
 
 
 def reduced(a: Array, n: int, offset: int, reflect: Callable[[Array, Array, Array], Array]) -> tuple[Array, Array]:
-    """``(packed, taus)`` after ``n`` steps, of which step ``i`` clears column ``i`` below row ``i + offset``."""
+    """``(packed, taus)`` after ``n`` steps, where step ``i`` makes column ``i`` zero below row ``i + offset``."""
     row, column = np.indices(a.shape, dtype=np.int32)
 
     def step(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
@@ -123,7 +123,7 @@ def geqrf(a: Array) -> tuple[Array, Array]:
 
 
 def geqp3(a: Array, order: Array, *, use_magma: bool | None) -> tuple[Array, Array, Array]:
-    """As ``geqrf``, of the columns in an order that the operation chooses; it counts from one."""
+    """As ``geqrf``, of permuted columns: the operation chooses the permutation, which counts from one."""
     _, order, _ = geqp3_p.bind(lax.stop_gradient(a), order, use_magma=use_magma)
     matrix, taus = geqrf(take_columns(a, lax.sub(order, lax.full_like(order, 1))))
     return matrix, order, taus
@@ -135,15 +135,15 @@ def hessenberg(a: Array) -> tuple[Array, Array]:
 
 
 def tridiagonal(a: Array, *, lower: bool) -> tuple[Array, Array, Array, Array]:
-    """As ``hessenberg`` for the Hermitian matrix of which one triangle is given, so that ``B`` is real and tridiagonal.
+    """As ``hessenberg`` for the Hermitian matrix with the given triangle, so that ``B`` is real and tridiagonal.
 
-    From the upper triangle, everything runs from the last row and column to the first.
+    For the upper triangle, the steps go from the last row and column to the first.
     """
     turned = a if lower else lax.rev(a, (a.ndim - 2, a.ndim - 1))
     matrix, taus = hessenberg(hermitian(turned, lower=True))
     n = a.shape[-1]
     d, e = jnp.real(diagonal(matrix)), jnp.real(diagonal(rows(columns(matrix, 0, n - 1), 1, n)))
-    matrix = lax.add(tril(matrix), triu(turned, 1))  # the other triangle is left as it is
+    matrix = lax.add(tril(matrix), triu(turned, 1))  # the other triangle is that of the operand
     if lower:
         return matrix, d, e, taus
     last = a.ndim - 2

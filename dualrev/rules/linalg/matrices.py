@@ -1,4 +1,4 @@
-"""Matrix algebra over batches, of which the rules for matrix operations are made.
+"""Matrix algebra over batches, which the rules for matrix operations use.
 
 A matrix is the last two axes of an array; the axes before them are batches.
 """
@@ -58,7 +58,7 @@ def half(x: Array, lower: bool = True) -> Array:
 
 
 def hermitian(x: Array, lower: bool) -> Array:
-    """The Hermitian matrix of which ``x`` has one triangle."""
+    """The Hermitian matrix with one triangle of ``x``."""
     part = half(x, lower)
     return lax.add(part, H(part))
 

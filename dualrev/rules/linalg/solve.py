@@ -1,6 +1,6 @@
-"""Linear systems: triangular, tridiagonal, and those that the user solves.
+"""Linear systems: triangular and tridiagonal.
 
-``A x = b`` gives ``dx = A⁻¹ (db - dA x)``: linear in ``b`` by the operation itself, and by the operation again in ``A``.
+``A x = b`` gives ``dx = A⁻¹ (db - dA x)``: one more solve, for the tangents of ``b`` and of ``A``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def solution(primitive: Primitive, n_operands: int, program: Push, adjoint: Adjo
 
 def triangular_solve_push(ts: Sequence[Tangent], a: Array, _: Array, *, out: Array, left_side: bool, lower: bool, transpose_a: bool,
                           conjugate_a: bool, unit_diagonal: bool) -> Array:
-    """``op(A) X = B``, or ``X op(A) = B``, where ``A`` is a triangle of the operand, without the diagonal if that is taken for ones."""
+    """``op(A) X = B``, or ``X op(A) = B``, where ``A`` is a triangle of the operand, with ones on the diagonal if ``unit_diagonal``."""
     t_a, t = ts
     if t_a is not None:
         t_a = tril(t_a, -int(unit_diagonal)) if lower else triu(t_a, int(unit_diagonal))
@@ -55,7 +55,7 @@ solution(lax.linalg.triangular_solve_p, 2, triangular_solve_push, triangular_sol
 
 
 def shifted(x: Array, by: int, axis: int) -> Array:
-    """``x[i - by]`` along an axis, zero where there is none."""
+    """``x[i - by]`` along an axis, zero out of bounds."""
     if x.shape[axis] == 0:
         return x
     padding = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]

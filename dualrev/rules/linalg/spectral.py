@@ -4,13 +4,13 @@ Perturbation theory gives the tangents of eigenvectors as ``V Ω`` with ``Ωᵢ�
 eigenvalues as the diagonal of ``P`` [Giles 2008, sec. 3.1].  Where eigenvalues coincide:
 
 - a **push** chooses, among the eigenvectors of the repeated eigenvalue, those of ``P`` within their space.  Then ``P`` has no entries
-  where ``Ω`` has a pole, and what comes out is the derivative along this direction of eigenvectors and eigenvalues that move smoothly
+  where ``Ω`` has a pole, and the result is the derivative along this direction of eigenvectors and eigenvalues that are smooth in it
   [Kato 1995, ch. II, sec. 6; Lancaster 1964].  Such eigenvectors depend on the direction;
-- a **tape** made of concrete values splits the eigenvalues by infinitesimals (:mod:`dualrev.engines.infinitesimal`), which gives the
+- a **tape** of concrete values splits the eigenvalues by infinitesimals (:mod:`dualrev.engines.infinitesimal`), which gives the
   derivative of a function that does not depend on the choice of eigenvectors, and an error for any other;
-- a tape made while values are not known (under ``jit`` or ``vmap``) has NaN where ``Ω`` has a pole, so that a derivative that needs
-  it is NaN; one that uses eigenvalues alone does not.  The option ``split_repeated=True`` splits these too, at the price of carrying
-  an infinitesimal through all that is computed from eigenvectors.
+- a tape of unknown values (under ``jit`` or ``vmap``) has NaN where ``Ω`` has a pole, so that a derivative that reads it is NaN; one
+  that reads eigenvalues alone does not.  The option ``split_repeated=True`` splits the eigenvalues of these tapes too; all results of
+  eigenvectors then carry an infinitesimal part.
 
 A symmetric function of eigenvalues has a derivative there in every mode; for one that is not, such as the largest eigenvalue, a pull
 gives a subgradient and a push the derivative along its direction.  Eigenvalues coincide when their gap is within rounding.
@@ -54,7 +54,7 @@ from dualrev.table.rows import Dual, Linearized, Operand, Split, Taped, register
 #: Eigenvectors or singular vectors and their values, in an order of their own; a pull adds which of them are not used.
 Vectors: TypeAlias = tuple[Array, ...]
 
-#: The range of values that was asked for; None for all.
+#: The range of values to return; None for all.
 Subset: TypeAlias = tuple[int, int] | None
 
 #: What a decomposition keeps for its push.
@@ -64,16 +64,17 @@ Saved = TypeVar("Saved", bound=tuple[Any, ...])
 
 
 def rounding(w: Array) -> Array:
-    """How far apart neighbours that are equal may be once computed, for each batch.
+    """The largest computed difference of equal neighbours, for each batch.
 
-    LAPACK's are within ten units of rounding of the largest value for any size; matrices that were themselves computed, a little more.
+    With LAPACK it is at most ten units of rounding of the largest value, for any size; for matrices that were themselves computed, a
+    little more.
     """
     units = 8 + 2 * w.shape[-1] ** 0.5
     return lax.mul(lax.reduce_max(lax.abs(w), (w.ndim - 1,)), lax.full(w.shape[:-1], units * epsilon(w), real_dtype(w)))
 
 
 def cluster_index(w: Array) -> Array:
-    """For each of the sorted values, how many clusters of equal ones come before its own."""
+    """For each of the sorted values, the number of its cluster of equal values."""
     n, last = w.shape[-1], w.ndim - 1
     if n < 2:
         return lax.full(w.shape, 0, np.int32)
@@ -108,8 +109,8 @@ def all_zero(ct: Array, axis: int) -> Array:
     return lax.reduce_and(lax.eq(ct, lax.full_like(ct, 0)), (ct.ndim + axis,))
 
 
-def but(mask: Array, idle: Sequence[Array]) -> Array:
-    """``mask`` without the pairs of which nothing is used, where they are known."""
+def without_idle(mask: Array, idle: Sequence[Array]) -> Array:
+    """``mask`` without the pairs of idle values, if idle values are given."""
     return mask if not idle else lax.bitwise_and(mask, lax.bitwise_not(pairs(idle[0], lax.bitwise_and)))
 
 
@@ -122,9 +123,9 @@ def difference(x: Array, y: Array) -> Array:
 
 
 class SplitRow(PushforwardRow):
-    """A row at split values, which a function that depends on the choice of eigenvectors cannot be pulled through.
+    """A row at split values.  The pull of a function that depends on the choice of eigenvectors raises an error.
 
-    In mode ``"pole"`` the program gives tangents of eigenvectors alone, and of those what goes with ``1/ε``.
+    In mode ``"pole"`` the program gives the coefficients of ``1/ε`` in the tangents of eigenvectors.
     """
 
     def __init__(self, primitive: Primitive, program: Callable[[Mode], Push], saves: Saves):
@@ -139,12 +140,12 @@ class SplitRow(PushforwardRow):
 
 
 class SpectralRow(PushforwardRow, Generic[Saved]):
-    """``program(mode)`` is the push, given how it is to divide at repeated values; it reads ``saved`` and no operand.
+    """``program(mode)`` is the push, where ``mode`` determines quotients at repeated values; it reads ``saved`` and no operand.
 
-    ``decompose(x, **params)`` gives what is saved, ``present(saved, **params)`` the outputs, ``split(saved, dual)`` what is saved with
-    infinitesimals, and ``has_poles(saved)`` says whether the program divides by zero there.  ``idle(cotangents, saved)`` says which of
-    the values are not used, nor their vectors, as by a mask or a slice: the cotangents are exactly zero.  Among these, values that
-    differ by no more than rounding do not count as equal, and what is divided by their gap is zero.
+    ``decompose(x, **params)`` returns ``saved``, ``present(saved, **params)`` the outputs, ``split(saved, dual)`` is ``saved`` with
+    infinitesimals, and ``has_poles(saved)`` is true if the program divides by zero.  ``idle(cotangents, saved)`` is a mask of values
+    that, with their vectors, are not used, for example because of a mask or a slice: their cotangents are exactly zero.  Idle values
+    that differ by no more than rounding do not count as equal, and quotients by their gap are zero.
     """
 
     may_be_singular = True
@@ -164,7 +165,7 @@ class SpectralRow(PushforwardRow, Generic[Saved]):
         self.split_row = SplitRow(primitive, program, saves)
 
     def refuse(self, saved: Saved) -> None:
-        """Raise an error where there is no derivative at all; values are known."""
+        """Raise an error if there is no derivative at all; values are known."""
 
     def is_singular(self, residuals: Residuals) -> bool:
         return bool(self.has_poles(residuals[0]))
@@ -177,7 +178,7 @@ class SpectralRow(PushforwardRow, Generic[Saved]):
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,  # type: ignore[override]
                   is_linear: bool) -> Linearized:  # other rows of one operation never split
         outs, linear_map, active_outs = super().linearize(primals, active, params, is_linear)
-        assert isinstance(linear_map, OpMap)  # rows of one operation make no other
+        assert isinstance(linear_map, OpMap)  # rows of one operation have no other map
         (saved,) = linear_map.residuals
 
         def linearize_split(dual: Dual) -> Taped:
@@ -199,14 +200,14 @@ def eigh_push(mode: Mode) -> Push:
     def push(t: Array, _: Array, *, saved: Vectors, lower: bool, subset_by_index: Subset) -> tuple[Array, Tangent]:
         V, w, *idle = saved
         P = mm(H(V), hermitian(t, lower), V)
-        omega = by_gaps(P, pairs(w, difference), but(same_cluster(w), idle), mode)
+        omega = by_gaps(P, pairs(w, difference), without_idle(same_cluster(w), idle), mode)
         dV, dw = eigh_subset((mm(V, omega), real(diagonal(P))), subset_by_index=subset_by_index)
         return dV, None if mode == "pole" else dw
     return push
 
 
 def eigh_subset(pair: Vectors, *, subset_by_index: Subset, **_: object) -> list[Array]:
-    """Those eigenvectors and eigenvalues that were asked for.  The derivative of each takes all the others, so all are computed."""
+    """The eigenvectors and eigenvalues of a range.  All are computed, as the derivative of each depends on all the others."""
     V, w = pair
     if subset_by_index is None or tuple(subset_by_index) == (0, w.shape[-1]):
         return [V, w]
@@ -237,7 +238,7 @@ def has_repeated(w: Array) -> Array:
 
 
 class EighRow(SpectralRow[Vectors]):
-    """Pushes choose eigenvectors along the direction."""
+    """A row whose push chooses the eigenvectors along the direction."""
 
     def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
         if is_eager((*primals, *tangents)):
@@ -262,9 +263,10 @@ def eigh_jvp(x: Array, t: Array, *, lower: bool, subset_by_index: Subset, **para
 
 
 def along(P: Array, together: Array) -> Array:
-    """``Q`` that turns vectors within clusters so that there ``Qᴴ P Q`` is diagonal.
+    """``Q`` that rotates vectors within clusters such that ``Qᴴ P Q`` is diagonal there.
 
-    The clusters are moved apart, so that the eigenvectors of what is left of ``P`` do not mix them, and come out in order.
+    The eigenvalues of the clusters are shifted apart, so that the eigenvectors of the blocks of ``P`` do not mix clusters, and are in
+    order.
     """
     n, last = P.shape[-1], P.ndim - 1
     block = keep(together, P)
@@ -277,12 +279,12 @@ def along(P: Array, together: Array) -> Array:
 
 
 def several(size: Array, factor: float) -> Array:
-    """A multiple of what is largest; of 1 where all is zero."""
+    """``factor`` times ``size``, or times 1 where that is zero."""
     return lax.mul(lax.select(lax.eq(size, lax.full_like(size, 0)), lax.full_like(size, 1), size), lax.full_like(size, factor))
 
 
 def turned_values(w: Array, Q: Array) -> Array:
-    """The diagonal of ``Qᴴ diag(w) Q``: ``w`` itself within clusters, but it moves as the turned eigenvectors do."""
+    """The diagonal of ``Qᴴ diag(w) Q``: equal to ``w`` within clusters, with the tangent of the rotated eigenvectors."""
     weights = lax.square(lax.abs(Q))
     return lax.reduce_sum(lax.mul(weights, down(w, w.shape[-1])), (Q.ndim - 2,))
 

@@ -1,7 +1,7 @@
-"""Sparse arrays of ``jax.experimental.sparse``: their data move, their indices do not.
+"""Sparse arrays of ``jax.experimental.sparse``: differentiable in their data, not in their indices.
 
-No derivative makes a dense array of a sparse one: the cotangent of the data is wanted at the stored entries only, and is computed
-there.  An index out of bounds marks an entry that is not there; what it reads is zero, and what it adds is dropped.
+No derivative makes a dense array of a sparse one: the cotangent of the data is computed at the stored entries only.  An index out of
+bounds marks an unused entry; reading there gives zero, and additions there are dropped.
 
 This family is loaded when the first sparse array is differentiated (see :mod:`dualrev.calls.families`).
 """
@@ -63,7 +63,7 @@ def dense(data: Array, indices: Array, shape: Sequence[int]) -> Array:
 
 
 def axes_but(ndim: int, *taken: Sequence[int]) -> list[int]:
-    """The axes that are left."""
+    """The axes that are in none of ``taken``."""
     return [axis for axis in range(ndim) if not any(axis in some for some in taken)]
 
 
@@ -78,7 +78,7 @@ linear(primitive("bcoo_todense"), lambda ct, data, indices: sum_broadcast(at_ent
 
 
 def extract_transpose(ct: Array, indices: Array, x: ShapedArray, *, assume_unique: bool) -> Array:
-    """Each entry's cotangent is added where it was read; of several entries at one place, the operation reads one."""
+    """The cotangent of an entry is added where the entry was read; of several entries at one place, the operation reads one."""
     if not assume_unique:
         is_read = primitive("bcoo_extract").bind(indices, lax.full(x.shape, 1, ct.dtype), assume_unique=False)
         ct = lax.mul(ct, is_read)
@@ -94,9 +94,9 @@ def fromdense_with_indices(x: Array, **params: object) -> tuple[list[Array], Arr
 
 
 def fromdense_push(t: Array, _: Array, *, saved: Array) -> list[Tangent]:
-    """The tangents at the places that are stored: which these are is constant almost everywhere."""
+    """The tangents at the stored places, which are constant almost everywhere."""
     found = at_entries(t, saved)
-    if not saved.shape[-1]:  # nothing is sparse: the one value is stored in the first entry
+    if not saved.shape[-1]:  # no axis is sparse: the one value is stored in the first entry
         number = lax.broadcasted_iota(np.int32, found.shape, saved.ndim - 2)
         found = where(lax.eq(number, lax.full_like(number, 0)), found)
     return [found, None]
@@ -106,7 +106,7 @@ pushforward(primitive("bcoo_fromdense"), fromdense_push, saves=fromdense_with_in
 
 
 def bcoo_transpose_transpose(cts: Sequence[Array], data: ShapedArray, indices: Array, *, permutation: Sequence[int]) -> Array:
-    """The data have one axis for all the sparse ones, which keep their place as a group."""
+    """The data have one axis for all sparse axes, which stay in one group."""
     n_batch, n_sparse = indices.ndim - 2, indices.shape[-1]
     axes = [*permutation[:n_batch], n_batch, *[axis - n_sparse + 1 for axis in permutation[n_batch + n_sparse:]]]
     return in_order(cts[0], axes)
@@ -116,7 +116,7 @@ linear(primitive("bcoo_transpose"), bcoo_transpose_transpose)
 
 
 def sorted_with_order(data: Array, indices: Array, *, spinfo: SparseInfo) -> tuple[list[Array], Array]:
-    """The operation, and what it makes of numbers in place of data: where each entry came from."""
+    """The result of the operation, and its result for numbers in place of data: the place that each entry came from."""
     sort = primitive("bcoo_sort_indices")
     n_batch, (n_entries, n_sparse) = indices.ndim - 2, indices.shape[-2:]
     numbers = lax.broadcasted_iota(np.int32, (*[1] * n_batch, n_entries), n_batch)
@@ -129,7 +129,7 @@ pushforward(primitive("bcoo_sort_indices"), lambda t, *_, saved: [at_entries(t, 
 
 
 def places(indices: Array, shape: Sequence[int]) -> Array:
-    """For each entry, the number of its index among the different ones in order; all that are out of bounds count as one, the last."""
+    """For each entry, the number of its index among the distinct indices in order; all out of bounds count as one, the last."""
 
     def number(indices: Array) -> Array:
         n_entries, n_sparse = indices.shape
@@ -149,13 +149,13 @@ def places(indices: Array, shape: Sequence[int]) -> Array:
 
 
 def sum_duplicates_transpose(cts: Sequence[Array], data: ShapedArray, indices: Array, *, spinfo: SparseInfo) -> Array:
-    """Each entry was added to that of its place, or dropped where there was no room."""
+    """Each entry was added to the one of its place, or dropped beyond ``nse``."""
     shape = spinfo.shape[: indices.ndim - 2 + indices.shape[-1]]
     return sum_broadcast(at_entries(cts[0], lax.expand_dims(places(indices, shape), (indices.ndim - 1,))), data.shape)
 
 
 class SumDuplicatesRow(LinearRow):
-    """Where the user leaves the number of entries open, it is counted, which takes concrete indices."""
+    """If ``nse`` is None, the entries are counted, which needs concrete indices."""
 
     def counted(self, primals: Sequence[Operand], params: Params) -> Params:
         if params["nse"] is not None:
@@ -181,7 +181,7 @@ register(SumDuplicatesRow(primitive("bcoo_sum_duplicates"), (sum_duplicates_tran
 
 def contracted(x: sparse.BCOO, y: Array, x_contract: Sequence[int], y_contract: Sequence[int], x_batch: Sequence[int],
                y_batch: Sequence[int], dtype: DType | None = None) -> Array:
-    """The product of a sparse ``x`` and a dense ``y``, for axes that the operation of jax does not take as well."""
+    """The product of a sparse ``x`` and a dense ``y``, also for axes that the operation of jax does not support."""
     numbers = ((tuple(x_contract), tuple(y_contract)), (tuple(x_batch), tuple(y_batch)))
     if max(x_batch, default=-1) >= x.n_batch:
         return lax.dot_general(x.todense(), y, numbers, preferred_element_type=dtype)
@@ -237,7 +237,7 @@ def bcoo_data_transpose(ct: Array, data: ShapedArray, indices: Array, y: Array, 
 
 def bcoo_dense_transpose(ct: Array, data: Array, indices: Array, y: ShapedArray, *, dimension_numbers: DimensionNumbers,
                          lhs_spinfo: SparseInfo, preferred_element_type: DType | None) -> Array:
-    """``ct_y[b,k,j] = Σ_i x[b,i,k] ct[b,i,j]``, with ``k`` in the order in which it stands in ``x``."""
+    """``ct_y[b,k,j] = Σ_i x[b,i,k] ct[b,i,j]``, with ``k`` in its order in ``x``."""
     (x_contract, y_contract), (x_batch, y_batch) = dimension_numbers
     x = sparse.BCOO((data, indices), **lhs_spinfo._asdict())
     kept = axes_but(x.ndim, x_contract, x_batch)
@@ -280,7 +280,7 @@ bilinear(primitive("bcoo_dot_general_sampled"),
 
 
 class ProductRow(PushforwardRow):
-    """A product of two operands whose push is a program; each factor is kept only where the other moves."""
+    """A product of two operands whose push is a program; each factor is a residual only if the other is active."""
 
     kind = "product"
 
@@ -300,7 +300,7 @@ def by_factors(product: Callable[[Array, Array], Array], t_x: Tangent, t_y: Tang
 
 def spdot_push(ts: Sequence[Tangent], x: Array, x_indices: Array, y: Array, y_indices: Array, *, lhs_spinfo: SparseInfo,
                rhs_spinfo: SparseInfo, dimension_numbers: DimensionNumbers, preferred_element_type: DType | None) -> list[Tangent]:
-    """Every entry of ``x`` times every entry of ``y``, where their contracted indices agree, added up in the place that they share."""
+    """Every entry of ``x`` times every entry of ``y``, where their contracted indices are equal, added at their place in the result."""
     (x_contract, y_contract), (x_batch, y_batch) = dimension_numbers
     n_x, n_y, n_shared = x_indices.ndim - 2, y_indices.ndim - 2, len(x_batch)
     x_rest, y_rest = axes_but(n_x, x_batch), axes_but(n_y, y_batch)

@@ -1,6 +1,6 @@
 """Sparse matrices of ``jax.experimental.sparse`` by rows (BCSR, CSR) and by pairs of indices (COO), and sparse solves.
 
-jax cannot batch the operations on COO and CSR.  Their pushes are stated in operations that it can, so that Jacobians, which are
+jax cannot batch the operations on COO and CSR.  Their pushes are stated in operations that it can batch, so that Jacobians, which are
 batches of pushes or pulls, exist.
 """
 
@@ -31,7 +31,7 @@ from dualrev.table.rows import Operand, Row, register
 
 
 def rows_of(indptr: Array, n_entries: int) -> Array:
-    """The row of each entry: one less than the number of rows that start at it or before; behind the last for those beyond it."""
+    """The row of each entry: the number of rows that start at or before it, minus one; the number of rows for unused entries."""
     starts = lax.full((n_entries,), 0, indptr.dtype).at[indptr].add(1, mode="drop")
     return lax.sub(lax.cumsum(starts), lax.full_like(starts, 1))
 
@@ -81,7 +81,7 @@ bilinear(primitive("bcsr_dot_general"), bcsr_data_transpose, None, None, bcsr_de
 
 def product(data: Array, row: Array, column: Array, x: Array, n_rows: int) -> Array:
     """A matrix of entries times a vector, or a dense matrix."""
-    read = x.at[column].get(mode="clip")  # as jax reads for an entry that is not there
+    read = x.at[column].get(mode="clip")  # as jax reads for an unused entry
     terms = lax.mul(lax.broadcast_in_dim(data, read.shape, (0,)), read)
     return lax.full((n_rows, *x.shape[1:]), 0, terms.dtype).at[row].add(terms)
 
@@ -111,7 +111,7 @@ pushforward(primitive("csr_todense"), lambda t, _, indices, indptr, *, shape:
 
 
 def stored(t: Array, data: Array, row: Array, column: Array) -> Array:
-    """The tangents at the places that are stored; the data are zero in the entries that are left over, and nowhere else."""
+    """The tangents at the stored places; the data are zero in unused entries, and only there."""
     return where(lax.ne(data, lax.full_like(data, 0)), t.at[row, column].get(mode="fill", fill_value=0))
 
 
@@ -127,7 +127,7 @@ def csr_fromdense_push(t: Array, _: Array, *, out: Sequence[Array]) -> list[Tang
 pushforward(primitive("coo_fromdense"), coo_fromdense_push)
 pushforward(primitive("csr_fromdense"), csr_fromdense_push)
 
-# The object that the operands are the buffers of says how it is made dense.
+# The object whose buffers are the operands has the method that makes it dense.
 pushforward(primitive("todense"), lambda t, _, *buffers, tree: t if tree_util.treedef_is_leaf(tree) else
             tree_util.tree_unflatten(tree, [t, *buffers]).todense())
 
@@ -136,7 +136,7 @@ pushforward(primitive("todense"), lambda t, _, *buffers, tree: t if tree_util.tr
 
 
 def solve(*operands: Array, **params: object) -> Array:
-    """The operation, which takes one system: those of a batch are solved one after the other."""
+    """The operation, which solves one system: the systems of a batch are solved one after the other."""
     return sequential_vmap(lambda *operands: primitive("spsolve").bind(*operands, **params))(*operands)
 
 
@@ -144,7 +144,7 @@ def spsolve_transpose(ct: Array, data: Array, indices: Array, indptr: Array, _b:
     """The solution of the transposed system: the same entries, by columns."""
     n, n_entries = ct.shape[0], data.shape[0]
     row = rows_of(indptr, n_entries)
-    # Entries that are left over stay behind all others.
+    # Unused entries stay behind all others.
     is_over = lax.ge(row, lax.full_like(row, n))
     column = lax.select(is_over, lax.full_like(indices, n), indices)
     column, row, order = lax.sort((column, where(lax.lt(row, lax.full_like(row, n)), row), lax.iota(np.int32, n_entries)), num_keys=2)
@@ -164,7 +164,7 @@ def spsolve_push(ts: Sequence[Tangent], data: Array, indices: Array, indptr: Arr
 
 
 class OneByOne(Row):
-    """A row of the solve above in place of the primitive."""
+    """A row that binds :func:`solve` in place of the primitive."""
 
     def bind(self, primals: Sequence[Operand], params: Params) -> list[Array]:
         return [solve(*primals, **params)]  # type: ignore[arg-type]  # operands are known

@@ -1,16 +1,16 @@
 """Special functions of mathematics: the gamma, beta, zeta, error and Bessel families.
 
-Where the derivative is a multiple of another special function it is that primitive, except where the primitive fails: at negative
-arguments below -8 and far out, ``zeta`` and ``polygamma`` are evaluated by reflection and by their asymptotic series.  The
-parameters of the incomplete functions, and the order of ``zeta``, have derivatives of all orders.
+A derivative that is a multiple of another special function is computed by that primitive, except where the primitive fails: at
+negative arguments below -8 and at large ones, ``zeta`` and ``polygamma`` are evaluated by reflection and by their asymptotic series.
+Derivatives of all orders exist by the parameters of the incomplete functions and by the order of ``zeta``.
 
-What the derivative is at the edges:
+Derivatives at the edges:
 
-- at their poles ``lgamma`` and ``digamma`` have what ``digamma`` and ``zeta`` give there: NaN and infinity;
-- ``zeta`` in its order: NaN where the function is not defined around the order (``q < 0``, or an order below 1);
-- ``polygamma`` in its order raises: it is defined for whole orders only;
-- ``igamma`` and ``igammac`` at ``x = 0``: the density's limit in ``x`` (0, 1 or infinity), 0 in ``a``; at infinity 0;
-- ``regularized_incomplete_beta`` at 0 and 1: likewise; NaN where a parameter is not positive;
+- at their poles those of ``lgamma`` and ``digamma`` are the values of ``digamma`` and ``zeta``: NaN and infinity;
+- ``zeta`` by its order: NaN where the function is not defined around the order (``q < 0``, or an order below 1);
+- ``polygamma`` by its order raises an error: it is defined for whole orders only;
+- ``igamma`` and ``igammac`` at ``x = 0``: by ``x`` the limit of the density (0, 1 or infinity), by ``a`` 0; at infinity 0;
+- ``regularized_incomplete_beta`` at 0 and 1: the same; NaN where a parameter is not positive;
 - ``erf_inv`` at -1 and 1: infinity; ``bessel_i0e`` at 0: 0; ``bessel_i1e`` at 0: 1/2;
 - a sample of ``random_gamma`` that underflows to 0: 0.
 """
@@ -105,11 +105,11 @@ def zeta_by_order(s: Array, q: Array) -> Array:
     q_, s_ = column(q, s)
     base = q_ + lax.broadcast(np.arange(terms).astype(q.dtype), q.shape)
     w = q + terms
-    # Times w, so that nothing underflows before the sum does.
+    # Times w, so that no term underflows before the sum does.
     head = -jnp.sum(jnp.log(base) * jnp.power(base, 1 - s_) * (w[..., None] / base), -1)
 
     log_w, start = jnp.log(w), 1 / (s - 1)
-    t = jnp.minimum(s, 8 * w)  # for larger orders the tail does not count, and the products need not overflow
+    t = jnp.minimum(s, 8 * w)  # for larger orders the tail is negligible, and the products must not overflow
     product, harmonic = t / w, 1 / t
     series = slope = jnp.zeros_like(q)
     for j, bernoulli in enumerate(BERNOULLI, 1):
@@ -143,7 +143,7 @@ elementwise(lax.regularized_incomplete_beta_p,
 
 
 def random_gamma_push(t: Array, _key: Array, a: Array, *, out: Array, log_space: bool) -> Array:
-    """Samples move so that each keeps its probability: implicit reparameterization [FigurnovEtAl2018]."""
+    """The tangent of a sample at constant cumulative probability: implicit reparameterization [FigurnovEtAl2018]."""
     slope = incomplete_gamma.gamma_log_quantile_slope if log_space else incomplete_gamma.gamma_quantile_slope
     return lax.mul(t, slope(a, out))
 
@@ -155,7 +155,7 @@ pushforward(primitive("random_gamma"), random_gamma_push)
 
 @helper
 def erf_inv_slope(x: Array, y: Array) -> Array:
-    """``√π/2 exp(ŷ²)`` with ``ŷ = y + δ``: near ±1, ``y`` has lost the digits that a step of Newton's method, ``δ``, finds again.
+    """``√π/2 exp(ŷ²)`` with ``ŷ = y + δ``: near ±1, ``y`` has few correct digits, which a step ``δ`` of Newton's method restores.
 
     ``δ = (x - erf(y)) √π/2 exp(y²)``; near ±1 by ``erfc``, as ``x - erf(y) = ±(erfc(|y|) - (1 - |x|))``.
     """
@@ -186,7 +186,7 @@ GAP = [p - q for p, q in zip(hankel(0, 24), hankel(1, 24), strict=True)][1:]
 
 @helper
 def bessel_gap(x: Array, i0e: Array, i1e: Array) -> Array:
-    """``exp(-x) (I₀(x) - I₁(x))`` for ``x ≥ 0``: both agree in more and more digits, so far out by its own series."""
+    """``exp(-x) (I₀(x) - I₁(x))`` for ``x ≥ 0``: by its own series for large ``x``, where the difference would cancel."""
     is_far = x > 25
     inverse = 1 / jnp.where(is_far, x, 25)
     far = inverse * jnp.sqrt(inverse / (2 * math.pi)) * horner(inverse, GAP)

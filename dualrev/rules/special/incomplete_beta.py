@@ -1,6 +1,6 @@
-"""Derivatives of the incomplete beta function in its parameters, by the tail's integral.
+"""Derivatives of the incomplete beta function by its parameters, from the integral of the tail.
 
-What they share with those of the incomplete gamma function is in :mod:`dualrev.rules.special.incomplete_gamma`.
+The functions that the incomplete gamma function needs as well are in :mod:`dualrev.rules.special.incomplete_gamma`.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ def exchanged(where: Array, *pairs: tuple[Array, Array]) -> list[Array]:
 def beta_by_parameters(a: Array, b: Array, x: Array) -> tuple[Array, Array]:
     """``∂I/∂a`` and ``∂I/∂b`` of the regularized incomplete beta function ``I(x; a, b)``.
 
-    By ``I(x; a, b) = 1 - I(y; b, a)`` the tail is the one that does not hold the mode.  Two cases are brought back to it, with
+    By ``I(x; a, b) = 1 - I(y; b, a)`` the tail is the one that does not contain the mode.  Two cases are reduced to it, with
     ``n = a+b`` [DLMF, 8.17.20-21]:
 
-    - ``a < 1``: the tail holds nearly everything.  ``I(a, b) = I(a+1, b) + D(a, b)/a``: both have slopes of one sign;
-    - a small ``ay``, hence a small ``b``: φ is flat and then drops at once.  ``I(a, b) = I(a, b+1) - D(a, b)/b``.
+    - ``a < 1``: the tail is nearly the whole integral.  ``I(a, b) = I(a+1, b) + D(a, b)/a``: both have slopes of one sign;
+    - a small ``ay``, hence a small ``b``: φ is constant and then falls steeply.  ``I(a, b) = I(a, b+1) - D(a, b)/b``.
     """
     is_defined = (a > 0) & (b > 0) & (x >= 0) & (x <= 1)
     inside = is_defined & (x > 0) & (x < 1) & (a < jnp.inf) & (b < jnp.inf)

@@ -1,15 +1,15 @@
-"""Derivatives of the incomplete gamma function in its parameter, and what they share with those of the incomplete beta function.
+"""Derivatives of the incomplete gamma function by its parameter, and functions that those of the incomplete beta function need as well.
 
 Both functions are tails of a distribution with a density ``p`` of the logarithm (gamma) or the logit (beta) of the variable, and
-``p`` is log-concave.  Measured from the limit of integration, towards the tail that does not hold the mode, the tail is ::
+``p`` is log-concave.  Measured from the limit of integration, towards the tail that does not contain the mode, the tail is ::
 
     D ∫_0^∞ exp(φ(u)) du        φ(0) = 0, φ' ≤ 0, φ'' ≤ 0
 
-with ``D`` the density at the limit.  The derivative in a parameter puts the derivative of ``log D + φ`` under the integral, which
-has one sign there: nothing cancels.  With ``u = w v`` and ``φ(w) ≈ -1`` the integrand lies on the same side of ``exp(-v)`` all
-the way on either side of ``v = 1``, so that one set of nodes serves all parameters: those of the double exponential rule for
-the half line, ``v = exp(τ - exp(-τ))`` [TakahasiMori1974], 121 for gamma and 181 for beta in double precision.  Higher
-derivatives are those of the sum.
+with ``D`` the density at the limit.  The derivative by a parameter puts the derivative of ``log D + φ`` under the integral, which has
+one sign there: no terms cancel.  With ``u = w v`` and ``φ(w) ≈ -1`` the integrand minus ``exp(-v)`` has one sign on either side of
+``v = 1``, so that one set of nodes suffices for all parameters: those of the double exponential rule for the half line,
+``v = exp(τ - exp(-τ))`` [TakahasiMori1974], 121 for gamma and 181 for beta in double precision.  Higher derivatives are those of
+the sum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-#: From here on, Stirling's series in ``1/a`` is exact to double precision.
+#: For larger ``a``, Stirling's series in ``1/a`` is exact to double precision.
 LARGE = 10.0
 #: Bernoulli's numbers B₂, B₄, ..., B₂₄.
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330, 854513 / 138,
@@ -100,18 +100,18 @@ def stirling_rest(a: Array) -> Array:
 
 
 #: One integral, or several of one integrand.
-T = TypeVar("T", Array, tuple[Array, Array])
+Integral = TypeVar("Integral", Array, tuple[Array, Array])
 
 
-def half_line(integrand: Callable[[Array], T], w: Array, density: int) -> T:
-    """``∫_0^∞ integrand(u) du`` of decaying functions of scale ``w``, one node after the other: memory does not grow with them."""
+def half_line(integrand: Callable[[Array], Integral], w: Array, density: int) -> Integral:
+    """``∫_0^∞ integrand(u) du`` of decaying functions of scale ``w``; a loop over nodes, so that memory does not depend on their number."""
     dtype = w.dtype
     density = density if dtype == jnp.float64 else density // 2
     tau = np.arange(-15 * density // 4, 15 * density // 4 + 1) / density
     v = np.exp(tau - np.exp(-tau))
     weights = v * (1 + np.exp(-tau)) / density
 
-    def add(total: T, node: tuple[Array, Array]) -> tuple[T, None]:
+    def add(total: Integral, node: tuple[Array, Array]) -> tuple[Integral, None]:
         point, weight = node
         return jax.tree_util.tree_map(lambda s, term: s + weight * term, total, integrand(w * point)), None
 
@@ -136,7 +136,7 @@ def gamma_density(a: Array, x: Array) -> Array:
     """
     is_large = a >= LARGE + 1
     c = jnp.where(is_large, a - 1, LARGE)
-    # Far out the density is 0, and its exponent need not overflow.
+    # For large x the density is 0, and its exponent must not overflow.
     inside = is_large & (x > 0)
     ratio = jnp.minimum(jnp.where(inside, x, 1) / c, 1e4)
     large = jnp.exp(c * log_rest(jnp.where(ratio < 1e4, (x - c) / c, 1e4), ratio) - stirling_rest(c)) / jnp.sqrt(2 * math.pi * c)
@@ -236,7 +236,7 @@ def gamma_score(a: Array, x: Array) -> Array:
 
 @helper
 def gamma_quantile_slope(a: Array, x: Array) -> Array:
-    """``dx/da`` where ``P(a, x)`` stays as it is: ``-∂P/∂a / p(x; a)`` [FigurnovEtAl2018]."""
+    """``dx/da`` where ``P(a, x)`` is constant: ``-∂P/∂a / p(x; a)`` [FigurnovEtAl2018]."""
     inside = (x > 0) & (a > 0)
     safe_a, safe = jnp.where(inside, a, 1), jnp.where(inside, x, 1)
     return jnp.where(inside, safe * gamma_log_quantile(safe_a, safe, jnp.log(safe)), jnp.where(x == 0, 0, jnp.nan))
@@ -244,5 +244,5 @@ def gamma_quantile_slope(a: Array, x: Array) -> Array:
 
 @helper
 def gamma_log_quantile_slope(a: Array, log_x: Array) -> Array:
-    """``d log(x)/da`` where ``P(a, x)`` stays as it is; ``x`` itself may underflow."""
+    """``d log(x)/da`` where ``P(a, x)`` is constant; ``x`` itself may underflow."""
     return gamma_log_quantile(a, jnp.exp(log_x), log_x)
