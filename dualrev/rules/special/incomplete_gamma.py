@@ -104,7 +104,7 @@ Integral = TypeVar("Integral", Array, tuple[Array, Array])
 
 
 def half_line(integrand: Callable[[Array], Integral], w: Array, density: int) -> Integral:
-    """``∫_0^∞ integrand(u) du`` of decaying functions of scale ``w``; a loop over nodes, so that memory does not depend on their number."""
+    """``∫_0^∞ integrand(u) du`` of decaying functions of scale ``w``: a loop over nodes, in constant memory."""
     dtype = w.dtype
     density = density if dtype == jnp.float64 else density // 2
     tau = np.arange(-15 * density // 4, 15 * density // 4 + 1) / density
