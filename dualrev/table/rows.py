@@ -162,7 +162,7 @@ class Row(ABC):
     #: are fixed: jointly, ``f(a x + b y) = a f(x) + b f(y)`` for all of these together; for a product, in each of the two.
     linear_in: Operands = frozenset()
     #: The operands that select, for each entry of the result, one of the other operands (or of the programs), and that have no
-    #: derivative: the predicate of ``select_n``, the index of ``cond``.  An index into an array selects entries, and does not count.
+    #: derivative: the predicate of ``select_n``, the index of ``cond``.  An index into an array is none: it gives a place.
     selects: frozenset[int] = frozenset()
     #: The cost of computing it again: ``entrywise``, a few operations for each entry, which a compiler fuses with the operations that
     #: read them; ``moves``, reading and writing alone; ``work``, more; ``its program``, the cost of the one program that it runs once.
