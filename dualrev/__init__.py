@@ -4,8 +4,9 @@ from dualrev import errors, policies, testing
 from dualrev.calls import families as _families  # noqa: F401  (fills the table)
 from dualrev.functional.api import jvp, linear_transpose, linearize, vjp
 from dualrev.functional.checkpointing import checkpoint
-from dualrev.functional.gradients import grad, hessian, hvp, jacfwd, jacobian, jacrev, value_and_grad
+from dualrev.functional.gradients import grad, hvp, value_and_grad
 from dualrev.functional.implicit import implicit
+from dualrev.functional.jacobians import hessian, jacfwd, jacobian, jacrev
 from dualrev.functional.regions import region
 from dualrev.functional.user_rules import rule
 from dualrev.installed.replacing import install, installed, uninstall

@@ -16,12 +16,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev._jax.trees import PyTree
 from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import tables
@@ -71,13 +72,13 @@ def parser() -> Parser:
 # ---------------------------------------------------------------------------------------------------- the user's function
 
 
-def load(target: str) -> tuple[Callable[..., Any], ModuleType]:
+def load(target: str) -> tuple[Callable[..., PyTree], ModuleType]:
     """The function that ``module:function`` or ``file.py:function`` names, and its module."""
     module_name, colon, function_name = target.rpartition(":")
     if not colon or not module_name or not function_name:
         raise InputError(f"'{target}' names no function; type module:function or path/to/file.py:function")
     module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name)
-    found: Any = module
+    found: object = module
     for part in function_name.split("."):
         if not hasattr(found, part):
             raise InputError(f"{module_name} has no function '{function_name}'; {_choices(module)}")
@@ -131,7 +132,7 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
-def evaluate(expressions: str, module: ModuleType) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def evaluate(expressions: str, module: ModuleType) -> tuple[tuple[PyTree, ...], dict[str, PyTree]]:
     """Positional and keyword arguments from the text of a call's parentheses."""
     example = 'write Python expressions, such as --args "jnp.ones(3), 2.0"'
     try:
@@ -149,7 +150,7 @@ def evaluate(expressions: str, module: ModuleType) -> tuple[tuple[Any, ...], dic
     return args, kwargs
 
 
-def call_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+def call_signature(function: Callable[..., PyTree]) -> inspect.Signature | None:
     """The parameters, without annotations: what the user has to type."""
     try:
         found = inspect.signature(function)

@@ -6,13 +6,20 @@ user made (``grad``, ``jvp``, ...), whatever engine runs underneath.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from importlib import metadata
-from typing import Any
+from typing import Protocol
 
-from dualrev._jax.avals import float0
+import jax
+import numpy as np
+
+from dualrev._jax.avals import ShapedArray, float0
 from dualrev._jax.libraries import distributions, is_of_jax, owner_of
+from dualrev._jax.primitives import Primitive
+from dualrev._jax.sharding import AxisName
 from dualrev._jax.source_lines import user_frame
+from dualrev._jax.trees import PyTreeDef
 
 #: The name of the public function that is running, for messages raised far below it.
 user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
@@ -56,7 +63,7 @@ class CustomRuleError(RuleError, ValueError):
 class DoesNotFit(Exception):  # noqa: N818  (a signal)
     """What a rule returned has another type than it should; who knows the rule says which."""
 
-    def __init__(self, given: Any, expected: Any):
+    def __init__(self, given: ShapedArray | None, expected: ShapedArray | None):
         super().__init__()
         self.given = given
         self.expected = expected
@@ -86,7 +93,7 @@ def at_user_frame() -> str:
     return f" at {frame}" if frame else ""
 
 
-def whose(primitive: Any) -> str:
+def whose(primitive: Primitive) -> str:
     """``'name' of module (distribution and version)``, as far as that can be told."""
     module = owner_of(primitive)
     if module is None:
@@ -95,7 +102,7 @@ def whose(primitive: Any) -> str:
     return f"'{primitive}' of {module}{given and f' ({given})'}"
 
 
-def missing_rule(primitive: Any, mode: str, reason: str | None) -> MissingRuleError:
+def missing_rule(primitive: Primitive, mode: str, reason: str | None) -> MissingRuleError:
     """``reason``: why the table leaves the primitive out, where it does so on purpose."""
     name = str(primitive)
     why = "" if reason is None else f" It is left out on purpose: {reason}."
@@ -122,16 +129,25 @@ def missing_rule(primitive: Any, mode: str, reason: str | None) -> MissingRuleEr
     )
 
 
-def wrong_count(row: Any, what: str, stated: int, operands: int) -> RuleError:
+class Located(Protocol):
+    """A row, as far as messages speak of it."""
+
+    primitive: Primitive
+
+    @property
+    def where(self) -> str: ...
+
+
+def wrong_count(row: Located, what: str, stated: int, operands: int) -> RuleError:
     return RuleError(f"The rule for '{row.primitive}' at {row.where} states {stated} {what}, but {CALL}{at_user_frame()} met the "
                      f"primitive with {operands} operands. State one for each operand, in their order; None for one without influence.")
 
 
-def wrong_definition(row: Any, what: str) -> RuleError:
+def wrong_definition(row: Located, what: str) -> RuleError:
     return RuleError(f"The definition of '{row.primitive}' at {row.where} {what}. The program must return what the primitive does.")
 
 
-def no_registered_jvp(primitive: Any) -> MissingRuleError:
+def no_registered_jvp(primitive: Primitive) -> MissingRuleError:
     name = str(primitive)
     return MissingRuleError(
         f"Differentiation rule for '{name}' not implemented: {CALL} met {whose(primitive)}{at_user_frame()}, for which only "
@@ -140,7 +156,7 @@ def no_registered_jvp(primitive: Any) -> MissingRuleError:
     )
 
 
-def no_registered_transpose(primitive: Any) -> MissingRuleError:
+def no_registered_transpose(primitive: Primitive) -> MissingRuleError:
     name = str(primitive)
     return MissingRuleError(
         f"Transpose rule (for reverse-mode differentiation) for '{name}' not implemented: {CALL} met {whose(primitive)}"
@@ -150,7 +166,7 @@ def no_registered_transpose(primitive: Any) -> MissingRuleError:
     )
 
 
-def check_finished(unfinished: Any, max_steps: int) -> None:
+def check_finished(unfinished: jax.Array | np.ndarray | bool, max_steps: int) -> None:
     if unfinished:
         raise LoopTooLongError(
             f"A lax.while_loop went on after max_steps={max_steps} steps, while it was differentiated. Give a larger max_steps, or "
@@ -182,14 +198,14 @@ def rule_does_not_fit(kind: str, fun: str, rule: str, found: DoesNotFit) -> Cust
     )
 
 
-def short(aval: Any) -> str:
+def short(aval: ShapedArray | None) -> str:
     """A type as people write it: ``float32[2,3]``."""
     if aval is None:
         return "(not an array)"
     return f"{'float0' if aval.dtype == float0 else aval.dtype.name}[{','.join(str(n) for n in aval.shape)}]"
 
 
-def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
+def operand_does_not_fit(program: str, given: ShapedArray, expected: ShapedArray) -> RuleError:
     return RuleError(
         f"{CALL}{at_user_frame()}: the derivative program {program} takes a value of type {short(expected)} and was given one of type "
         f"{short(given)}. The rule that this tangent or cotangent comes from returned another dtype or shape than that of its "
@@ -197,7 +213,7 @@ def operand_does_not_fit(program: str, given: Any, expected: Any) -> RuleError:
     )
 
 
-def invalid_value(what: str, primitive: Any, line: str, error: Exception) -> InvalidValueError:
+def invalid_value(what: str, primitive: Primitive | str, line: str, error: Exception) -> InvalidValueError:
     """An error that names the operation and the user's line: the innermost ones that are known."""
     name, said = str(primitive), str(error).split(". Because", 1)[0]
     if isinstance(error, InvalidValueError):
@@ -216,7 +232,7 @@ def transpose_does_not_fit(fun: str, found: DoesNotFit) -> RuleError:
                      "argument, of its shape and dtype.")
 
 
-def vmap_rule_does_not_fit(expected: Any, out: Any, batched: Any) -> RuleError:
+def vmap_rule_does_not_fit(expected: PyTreeDef, out: PyTreeDef, batched: PyTreeDef) -> RuleError:
     return RuleError(f"{CALL}{at_user_frame()}: the vmap rule of a custom_vmap function returns the pair (out, out_batched), both with "
                      f"the structure of what the function returns, {expected}; it returned {out} and {batched}.")
 
@@ -245,7 +261,7 @@ def groups_are_not_tracked() -> NotImplementedError:
     )
 
 
-def devices_differ(what: str, aval: Any, axes: list[Any]) -> NonLinearError:
+def devices_differ(what: str, aval: ShapedArray, axes: Sequence[AxisName]) -> NonLinearError:
     names = ", ".join(map(repr, axes))
     return NonLinearError(
         f"{user_call.get()} met a cond or switch under shard_map{at_user_frame()} whose index differs along the mesh axis {names}, "
@@ -254,14 +270,14 @@ def devices_differ(what: str, aval: Any, axes: list[Any]) -> NonLinearError:
     )
 
 
-def not_linear(primitive: Any) -> NonLinearError:
+def not_linear(primitive: Primitive | str) -> NonLinearError:
     return NonLinearError(
         f"Transpose rule (for reverse-mode differentiation) for '{primitive}' not implemented: {CALL} needs a linear "
         f"function, and '{primitive}'{at_user_frame()} is not linear in its operands."
     )
 
 
-def no_derivative(primitive: Any, why: str, what_to_do: str) -> NoDerivativeError:
+def no_derivative(primitive: Primitive | str, why: str, what_to_do: str) -> NoDerivativeError:
     return NoDerivativeError(f"{why} {CALL} met '{primitive}'{at_user_frame()}. {what_to_do}")
 
 
@@ -281,7 +297,7 @@ def defective() -> NoDerivativeError:
     )
 
 
-def cannot_be_replayed(effects: list[str], primitive: Any, line: str) -> NonReplayableError:
+def cannot_be_replayed(effects: list[str], primitive: Primitive, line: str) -> NonReplayableError:
     return NonReplayableError(
         f"Effects not supported in partial-eval of `checkpoint`/`remat`: {', '.join(effects)}. {user_call.get()} met "
         f"'{primitive}'{line and f' at {line}'} inside a checkpointed function, whose pull evaluates it again. Move the operation "
@@ -297,7 +313,7 @@ def singular_residual(solver: str, residual: str) -> NoDerivativeError:
     )
 
 
-def residual_does_not_fit(solver: str, residual: str, found: Any, expected: Any) -> RuleError:
+def residual_does_not_fit(solver: str, residual: str, found: str, expected: str) -> RuleError:
     return RuleError(f"implicit: the residual {residual} must return what the solver {solver} returns, in structure, shapes and dtype; "
                      f"the residual has {found}, the solution has {expected}")
 
@@ -313,12 +329,12 @@ def custom_vjp_pushed() -> TypeError:
                      "along the transpose of the backward function.)")
 
 
-def reference_cannot_enter(primitive: Any) -> MutableReferenceError:
+def reference_cannot_enter(primitive: Primitive) -> MutableReferenceError:
     return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()} on a mutable reference that the differentiated "
                                  "function made, and a reference cannot enter it. Pass its value (ref[...]) and write the result back.")
 
 
-def reference_from_outside(primitive: Any) -> MutableReferenceError:
+def reference_from_outside(primitive: Primitive) -> MutableReferenceError:
     return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()}, which writes a value that is being "
                                  "differentiated into a mutable reference made outside the differentiated function. The derivative "
                                  "would be lost: make the reference inside the function, return the value instead, or write "

@@ -6,6 +6,7 @@ A policy is a function ``policy(primitive, *avals, **params)`` that says of one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,5 +16,6 @@ from dualrev.table.recomputation import Scheduled as Scheduled
 from dualrev.table.recomputation import min_cut as min_cut
 
 
-def __getattr__(name: str) -> Any:
-    return getattr(jax.checkpoint_policies, name)
+def __getattr__(name: str) -> Callable[..., Any]:  # a policy, or what makes one
+    found: Callable[..., Any] = getattr(jax.checkpoint_policies, name)
+    return found

@@ -7,16 +7,19 @@ which element is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
 
 from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.primitives import Primitive
+from dualrev._jax.trees import PyTree
 from dualrev.engines import forward, reverse
-from dualrev.functional import api
+from dualrev.functional.flat_calls import FlatCall
 from dualrev.programs.functions import as_arrays
 
 #: Most input elements that are tried one by one to find which is wrong.
@@ -27,7 +30,7 @@ class DerivativeError(AssertionError):
     """A derivative does not agree with finite differences, or its two modes do not agree with each other."""
 
 
-def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, modes: Sequence[str] = ("fwd", "rev"), *,
+def check_grads(fun: Callable[..., PyTree], args: Sequence[PyTree], order: int = 2, modes: Sequence[str] = ("fwd", "rev"), *,
                 atol: float | None = None, rtol: float | None = None, eps: float | None = None, seed: int = 0) -> None:
     r"""Check the derivatives of a function at a point, in both modes, to ``order``.
 
@@ -58,13 +61,13 @@ def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, mo
         raise ValueError(f"modes must be 'fwd', 'rev' or both; got {modes!r}")
     flat, in_tree = tree_flatten(tuple(args))
     paths = [keystr(path) for path, _ in tree_leaves_with_path(tuple(args))]
-    call = api.FlatCall(fun, in_tree, False)
+    call = FlatCall(fun, in_tree, False)
     flat = as_arrays(flat)
     moving = [i for i, x in enumerate(flat) if is_differentiable(typeof(x))]
     if not moving:
         raise ValueError("check_grads needs an input of floating or complex dtype; got none")
 
-    def of_moving(*xs: Any) -> list[Any]:
+    def of_moving(*xs: jax.Array) -> list[jax.Array]:
         values = list(flat)
         for i, x in zip(moving, xs, strict=True):
             values[i] = x
@@ -77,8 +80,8 @@ def check_grads(fun: Callable[..., Any], args: Sequence[Any], order: int = 2, mo
     _check(of_moving, points, names, order, tuple(modes), tolerances, np.random.default_rng(seed), "")
 
 
-def check_rule(rule: Any, *args: Any, order: int = 2, modes: Sequence[str] = ("fwd", "rev"), atol: float | None = None,
-               rtol: float | None = None, eps: float | None = None, seed: int = 0, **params: Any) -> None:
+def check_rule(rule: Primitive | Callable[..., PyTree], *args: PyTree, order: int = 2, modes: Sequence[str] = ("fwd", "rev"),
+               atol: float | None = None, rtol: float | None = None, eps: float | None = None, seed: int = 0, **params: object) -> None:
     r"""Check the rule of a primitive, or of a function decorated with :func:`dualrev.rule`, at a point.
 
     Args:
@@ -97,11 +100,10 @@ def check_rule(rule: Any, *args: Any, order: int = 2, modes: Sequence[str] = ("f
 
     Source: [Griewank & Walther 2008, ch. 3].
     """
-    is_primitive = isinstance(rule, Primitive)
-    name = str(rule) if is_primitive else getattr(rule, "__name__", repr(rule))
+    name = str(rule) if isinstance(rule, Primitive) else getattr(rule, "__name__", repr(rule))
 
-    def call(*xs: Any) -> Any:
-        return rule.bind(*xs, **params) if is_primitive else rule(*xs, **params)
+    def call(*xs: PyTree) -> PyTree:
+        return rule.bind(*xs, **params) if isinstance(rule, Primitive) else rule(*xs, **params)
 
     try:
         check_grads(call, args, order, modes, atol=atol, rtol=rtol, eps=eps, seed=seed)
@@ -117,43 +119,43 @@ class _Tolerances:
         self.rtol = 50 * loss if rtol is None else rtol
         self.exact = 1e3 * precision  # of identities that hold up to rounding
 
-    def agree(self, x: Any, y: Any) -> bool:
+    def agree(self, x: npt.ArrayLike, y: npt.ArrayLike) -> bool:
         return bool(np.allclose(x, y, atol=self.atol, rtol=self.rtol, equal_nan=True))
 
 
-def _direction(rng: np.random.Generator, x: Any) -> Any:
-    t = rng.standard_normal(x.shape)
+def _direction(rng: np.random.Generator, x: jax.Array) -> jax.Array:
+    t: np.ndarray = rng.standard_normal(x.shape)
     if jnp.iscomplexobj(x):
         t = t + 1j * rng.standard_normal(x.shape)
     return jnp.asarray(t, x.dtype)
 
 
-def _pair(us: Sequence[Any], vs: Sequence[Any]) -> float:
+def _pair(us: Sequence[npt.ArrayLike | None], vs: Sequence[npt.ArrayLike | None]) -> float:
     """``Re Σ uᵢ vᵢ``; an absent tangent is zero."""
     return float(sum(np.real(np.sum(_wide(u) * _wide(v))) for u, v in zip(us, vs, strict=True) if u is not None and v is not None))
 
 
-def _wide(x: Any) -> Any:
+def _wide(x: npt.ArrayLike) -> np.ndarray:
     return np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)
 
 
-def _differences(fun: Any, points: Sequence[Any], ts: Sequence[Any], step: float) -> list[Any]:
+def _differences(fun: FlatFunction, points: Sequence[jax.Array], ts: Sequence[jax.Array], step: float) -> list[np.ndarray]:
     ahead = fun(*[x + jnp.asarray(step, x.dtype) * t for x, t in zip(points, ts, strict=True)])
     behind = fun(*[x - jnp.asarray(step, x.dtype) * t for x, t in zip(points, ts, strict=True)])
     return [(_wide(a) - _wide(b)) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
 
 
-def _push(fun: Any, points: Sequence[Any], ts: Sequence[Any]) -> list[Any]:
+def _push(fun: FlatFunction, points: Sequence[jax.Array], ts: Sequence[jax.Array]) -> list[jax.Array]:
     outs, moved = forward.push_through(fun, points, ts)
     return forward.zeros_like_outs(outs, moved)
 
 
-def _pull(fun: Any, points: Sequence[Any], cts: Sequence[Any]) -> list[Any]:
+def _pull(fun: FlatFunction, points: Sequence[jax.Array], cts: Sequence[jax.Array]) -> list[jax.Array]:
     _, tape = reverse.linearize(fun, points, [True] * len(points))
     return [jnp.zeros_like(x) if ct is None else ct for x, ct in zip(points, tape.pull(*cts), strict=True)]
 
 
-def _check(fun: Any, points: Sequence[Any], names: Sequence[str], order: int, modes: tuple[str, ...], tol: _Tolerances,
+def _check(fun: FlatFunction, points: Sequence[jax.Array], names: Sequence[str], order: int, modes: tuple[str, ...], tol: _Tolerances,
            rng: np.random.Generator, history: str) -> None:
     ts = [_direction(rng, x) for x in points]
     expected = _differences(fun, points, ts, tol.step)
@@ -177,8 +179,8 @@ def _check(fun: Any, points: Sequence[Any], names: Sequence[str], order: int, mo
             _check(lambda *xs: _pull(fun, xs, cts), points, names, order - 1, modes, tol, rng, history + "rev, then ")
 
 
-def _find_element(mode: str, fun: Any, points: Sequence[Any], names: Sequence[str], cts: Sequence[Any], tol: _Tolerances,
-                  history: str) -> str:
+def _find_element(mode: str, fun: FlatFunction, points: Sequence[jax.Array], names: Sequence[str], cts: Sequence[jax.Array],
+                  tol: _Tolerances, history: str) -> str:
     """The message about the input element whose derivative is furthest off."""
     pulled = _pull(fun, points, cts) if mode == "rev" else None
     worst: tuple[float, str] = (-1.0, "no single element is to blame")
@@ -190,9 +192,9 @@ def _find_element(mode: str, fun: Any, points: Sequence[Any], names: Sequence[st
                 break
             unit = [jnp.zeros_like(y) for y in points]
             unit[i] = unit[i].at[index].set(1)
-            expected: Any = _differences(fun, points, unit, tol.step)
+            expected: Sequence[np.ndarray] = _differences(fun, points, unit, tol.step)
             if mode == "fwd":
-                got: Any = [_wide(p) for p in _push(fun, points, unit)]
+                got: Sequence[np.ndarray] = [_wide(p) for p in _push(fun, points, unit)]
             else:
                 assert pulled is not None  # computed above for this mode
                 expected, got = [np.asarray(_pair(cts, expected))], [np.real(_wide(pulled[i]))[index]]

@@ -17,7 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import conftest  # noqa: F401  (the settings of the suite)
 import jax
-from agreement import check
+from agreement import check, promoting
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -52,7 +52,8 @@ def main() -> int:
             console.print(failures[-1], markup=False, highlight=False)
 
     while time.monotonic() - start < arguments.seconds:
-        seed(number)(chunk)()
+        with promoting():
+            seed(number)(chunk)()
         jax.clear_caches()
         number += 1
     console.print(f"{tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s "

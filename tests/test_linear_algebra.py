@@ -231,10 +231,10 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "add outputs": (lambda: J - dr.linearize(jnp.sin, X)[1], TypeError, "same outputs"),
     "add transposed": (lambda: J + J.T, TypeError, r"f, transposed: float64\[2\] -> float64\[3\]"),
     "add a number": (lambda: J + 1, TypeError, "unsupported operand"),
-    "product of maps": (lambda: J * J, TypeError, "unsupported operand"),
+    "product of maps": (lambda: J * J, TypeError, "unsupported operand"),  # type: ignore[operator]
     "vector times": (lambda: jnp.ones(3) * J, TypeError, r"scalars; got ArrayImpl of shape \(3,\)"),
     "NumPy's vector times": (lambda: np.ones(3) * J, TypeError, r"scalars; got ndarray of shape \(3,\)"),
-    "string": (lambda: "a" * J, TypeError, "scalars; got 'a'"),
+    "string": (lambda: "a" * J, TypeError, "scalars; got 'a'"),  # type: ignore[operator]
     "complex": (lambda: 1j * J, TypeError, "real outputs"),
     "divided by zero": (lambda: J / 0, ZeroDivisionError, "division"),
     "truth": (lambda: bool(J), TypeError, "truth value of a linear map"),

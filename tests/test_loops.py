@@ -67,7 +67,7 @@ def test_reverse_of_a_while_loop(n: int) -> None:
     assert_close(dr.grad(f, (0, 1))(WEIGHTS, START, n), expected)
     ways = [{}, {"loop_checkpoints": 2}, {"loop_checkpoints": 1}, {"loop_checkpoints": 5}, {"max_steps": 130}]
     for options in ways if n == 7 else ways[:2]:
-        assert_close(jax.jit(dr.grad(f, (0, 1), **options))(WEIGHTS, START, n), expected)  # type: ignore[arg-type]
+        assert_close(jax.jit(dr.grad(f, (0, 1), **options))(WEIGHTS, START, n), expected)  # type: ignore[call-overload]
 
 
 def two_carries(w: Any, i: Any, h: Any) -> Any:
@@ -199,9 +199,9 @@ def test_a_loop_that_never_ends_is_stopped() -> None:
 @pytest.mark.parametrize("name", ["loop_checkpoints", "max_steps"])
 def test_counts_that_make_no_sense(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
-        dr.grad(jnp.sin, **{name: 0})(1.0)  # type: ignore[arg-type]
+        dr.grad(jnp.sin, **{name: 0})(1.0)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=f"{name} must be None or a whole number; got 2.5"):
-        dr.grad(jnp.sin, **{name: 2.5})(1.0)  # type: ignore[arg-type]
+        dr.grad(jnp.sin, **{name: 2.5})(1.0)  # type: ignore[call-overload]
 
 
 def test_room_does_not_grow_with_the_number_of_steps() -> None:
@@ -356,7 +356,7 @@ def test_schedules_that_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"two states and the residuals of one step: \d+ bytes at least; got 900"):
         dr.grad(long_chain, schedule=dr.Bytes(900))(jnp.ones(100))
     with pytest.raises(ValueError, match=r"schedule must be 'all', 'sqrt', Revolve\(slots\) or Bytes\(n\); got 'log'"):
-        dr.grad(long_chain, schedule="log")(jnp.ones(100))  # type: ignore[arg-type]
+        dr.grad(long_chain, schedule="log")(jnp.ones(100))  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="schedule must be 'all'"):
         dr.checkpoint(long_chain, schedule=3)  # type: ignore[call-overload]
 
@@ -569,4 +569,4 @@ def test_sums_in_a_wider_dtype() -> None:
 
 def test_stacking_that_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="stack_cotangents must be 'auto', True or False; got 'always'"):
-        dr.grad(jnp.sin, stack_cotangents="always")(1.0)  # type: ignore[arg-type]
+        dr.grad(jnp.sin, stack_cotangents="always")(1.0)  # type: ignore[call-overload]

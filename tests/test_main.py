@@ -15,6 +15,7 @@ import pytest
 
 import dualrev
 from dualrev.__main__ import main
+from dualrev.linear.residuals import size
 from dualrev.problems import PROBLEMS, Scenario
 from dualrev.problems.scenario import alone
 from dualrev.report import measure, tables
@@ -369,7 +370,7 @@ def test_auto_is_what_the_jacobian_does(n, m, monkeypatch):
 
     for direction in ("push", "pull"):
         name = f"_{direction}_blocks"
-        monkeypatch.setattr(dualrev.functional.gradients, name, watched(direction, getattr(dualrev.functional.gradients, name)))
+        monkeypatch.setattr(dualrev.functional.jacobians, name, watched(direction, getattr(dualrev.functional.jacobians, name)))
     dualrev.jacobian(flat.function)(*flat.primals)
     assert done == [said]
 
@@ -391,7 +392,7 @@ def test_seconds(seconds, text):
 
 @pytest.mark.parametrize(("n", "text"), [(0, "0 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (3 * 2**20, "3 MiB")])
 def test_size(n, text):
-    assert tables.size(n) == text
+    assert size(n) == text
 
 
 # ------------------------------------------------------------------------------------------------------------ as a program

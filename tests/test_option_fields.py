@@ -102,13 +102,13 @@ def test_what_the_functional_face_reads_is_no_setting() -> None:
 def test_a_type_checker_objects_to_what_is_no_option() -> None:
     """Each ignore is needed, or mypy says so (``warn_unused_ignores`` for this file)."""
     with pytest.raises(TypeError):
-        dr.grad(jnp.sin, zero_win=True)  # type: ignore[call-arg]
+        dr.grad(jnp.sin, zero_win=True)  # type: ignore[call-overload]
     with pytest.raises(TypeError):
-        dr.jvp(jnp.sin, (1.0,), (1.0,), zero_wins=1)  # type: ignore[arg-type]
+        dr.jvp(jnp.sin, (1.0,), (1.0,), zero_wins=1)  # type: ignore[call-overload]
     with pytest.raises(ValueError):
-        dr.vjp(jnp.sin, 1.0, custom_vjp_jvp="primal")  # type: ignore[arg-type]
+        dr.vjp(jnp.sin, 1.0, custom_vjp_jvp="primal")  # type: ignore[call-overload]
     with pytest.raises(ValueError):
-        dr.linearize(jnp.sin, 1.0, schedule="some")  # type: ignore[arg-type]
+        dr.linearize(jnp.sin, 1.0, schedule="some")  # type: ignore[call-overload]
     with pytest.raises(TypeError):
         dr.installed(loop_checkpoint=3)  # type: ignore[call-arg]
     gradient = dr.grad(jnp.sin, zero_wins=True, schedule=dr.Bytes(100), stack_cotangents=False, max_steps=None)

@@ -264,10 +264,10 @@ def test_custom_jvp_whose_rule_calls_a_custom_vjp(face: Face) -> None:
 
 def test_unknown_options() -> None:
     with pytest.raises(TypeError, match=r"grad\(\) got an unexpected keyword argument 'zero_win'; its options are"):
-        dualrev.grad(jnp.sin, zero_win=True)  # type: ignore[call-arg]
+        dualrev.grad(jnp.sin, zero_win=True)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="custom_vjp_jvp must be"):
-        dualrev.jvp(jnp.sin, (1.0,), (1.0,), custom_vjp_jvp="primal")  # type: ignore[arg-type]
+        dualrev.jvp(jnp.sin, (1.0,), (1.0,), custom_vjp_jvp="primal")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="non_float must be"):
-        dualrev.vjp(jnp.sin, 1.0, non_float=None)  # type: ignore[arg-type]
+        dualrev.vjp(jnp.sin, 1.0, non_float=None)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="zero_wins must be"):
-        dualrev.linearize(jnp.sin, 1.0, zero_wins=1)  # type: ignore[arg-type]
+        dualrev.linearize(jnp.sin, 1.0, zero_wins=1)  # type: ignore[call-overload]

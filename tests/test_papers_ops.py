@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -15,15 +14,12 @@ from agreement import promoting
 
 import dualrev as dr
 from dualrev.testing import check_rule
+from papers.ops import __main__ as command
+from papers.ops.cases import by_the_definition, cases, check
+from papers.ops.circular import circular
+from papers.ops.statements import EXAMPLES
 
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from papers.ops import __main__ as command  # noqa: E402  (found in the checkout's root)
-from papers.ops.cases import by_the_definition, cases, check  # noqa: E402
-from papers.ops.circular import circular  # noqa: E402
-from papers.ops.statements import EXAMPLES  # noqa: E402
-
 CASES = cases()
 
 

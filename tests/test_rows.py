@@ -101,7 +101,7 @@ def follow(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], active: Seque
     env.update(zip(jaxpr.invars, zip(args, active, strict=True), strict=True))
 
     def read(atom: Any) -> tuple[Any, bool]:
-        return (jnp.asarray(atom.val, atom.aval.dtype), False) if is_literal(atom) else env[atom]
+        return (jnp.asarray(atom.val, atom.aval.dtype), False) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
 
     for eqn in jaxpr.eqns:
         pairs = [read(atom) for atom in eqn.invars]

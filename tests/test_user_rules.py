@@ -227,8 +227,8 @@ def test_a_wrong_forward_function_is_named() -> None:
 
 def test_programs_refuse_operands_of_other_types() -> None:
     """Whatever hands it on, a value of another type than that of a derivative program is not read as if it had that type."""
-    _, pull = dr.vjp(jax.jit(lambda x: jnp.sin(x) * 2), jnp.float32(1))
-    pull = pull.linear_map.pull
+    _, pullback = dr.vjp(jax.jit(lambda x: jnp.sin(x) * 2), jnp.float32(1))
+    pull = pullback.linear_map.pull
     for move, ct in ((pull, np.int32(1)), (jax.jit(pull), np.int32(1)), (jax.vmap(pull), np.ones(2, np.int32))):
         with pytest.raises(RuleError, match=r"pull_<lambda> takes a value of type float32\[\] and was given one of type int32\[\]"):
             move(jnp.asarray(ct))

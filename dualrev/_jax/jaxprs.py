@@ -56,7 +56,7 @@ def copy_jaxpr(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     What is cached for as long as a jaxpr lives must not keep it alive; where it needs the equations, it holds a copy.
     ``remat2`` carries an open jaxpr, without constants, in 0.10; since 0.11 there is one class for both.
     """
-    body = opened(jaxpr)
+    body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[arg-type]
     return ClosedJaxpr(body.replace(eqns=list(body.eqns)), list(getattr(jaxpr, "consts", ())))
 
 

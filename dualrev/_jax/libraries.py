@@ -64,7 +64,7 @@ def owner_of(primitive: Primitive) -> str | None:
     return found
 
 
-def is_own(primitive: Any, module: str) -> bool:
+def is_own(primitive: Primitive, module: str) -> bool:
     """Whether the code of ``module`` may speak for a primitive: it, its package, or code that is installed nowhere defines it.
 
     False for jax's primitives, for those of another installed library, and where it cannot be told who defines one.

@@ -122,7 +122,7 @@ class RunRow(Row):
         push = pushforward_of(jaxpr, structure, self.wrapper_of(params), mode)
         if push.may_refuse and is_concrete((*primals, *leaves)):
             return Expansion(None, jaxpr_as_fun(jaxpr))
-        return push(primals, parts)
+        return push.on(primals, leaves)
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
         pushed: Pushed = self.through(TANGENTS, primals, tangents, params)

@@ -39,7 +39,7 @@ PROGRAMS_KEPT = 2048
 class Wrapper:
     """How a program is bound while tracing: the settings of the ``jit`` call it replaces, or None to splice it in."""
 
-    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent")
+    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent", "recent_push")
 
     def __init__(self, name: str, like: dict[str, Any] | None):
         self.name = name
@@ -50,6 +50,7 @@ class Wrapper:
         self.inline: Any = None
         #: What was asked for last of the jaxpr that is bound so (see :func:`linearization_of`).
         self.recent: tuple[Any, ...] | None = None
+        self.recent_push: tuple[Any, ...] | None = None
         #: Whether on concrete values a plain ``jax.jit`` does the same.
         self.is_plain = like is None or not has_explicit_layout(like)
 
@@ -336,7 +337,11 @@ class Pushforward:
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
     def __call__(self, primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
-        args = [*primals, *self.mode.flatten(parts)[0]]
+        return self.on(primals, self.mode.flatten(parts)[0])
+
+    def on(self, primals: Sequence[Any], leaves: Sequence[Any]) -> tuple[list[Any], list[Parts]]:
+        """Values and parts, from values and the arrays of their parts."""
+        args = [*primals, *leaves]
         try:
             results = self.program(args)
         except INVALID_VALUE as error:
@@ -345,7 +350,7 @@ class Pushforward:
                 raise
             line = line_of(eqn.source_info) or user_frame()
             raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
-        return list(results[: self.n_out]), self.mode.unflatten(self.structure, results[self.n_out:])
+        return results[: self.n_out], self.mode.unflatten(self.structure, results[self.n_out:])
 
 
 # ------------------------------------------------------------------------------------------------------------------- cache
@@ -412,5 +417,12 @@ def linearization_of(jaxpr: Any, active: tuple[Active, ...], is_linear: bool, wr
 
 def pushforward_of(jaxpr: Any, structure: Any, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
     """A closed jaxpr under a mode that goes forward, traced once; ``structure`` is that of the parts of its inputs."""
-    return cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
+    settings = current.get()
+    if (recent := wrapper.recent_push) is not None:
+        of, asked, under_mode, under, held = recent
+        if (under_mode is mode and of() is jaxpr and asked == structure and under is settings and (found := held()) is not None):
+            return found  # type: ignore[no-any-return]
+    made: Pushforward = cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
         jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))
+    wrapper.recent_push = weakref.ref(jaxpr), structure, mode, settings, weakref.ref(made)
+    return made

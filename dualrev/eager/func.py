@@ -13,7 +13,7 @@ from jax.tree_util import tree_map
 from dualrev._jax.avals import is_array_like
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
-from dualrev.functional import api, gradients
+from dualrev.functional import api, gradients, jacobians
 
 
 def lower(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,9 +70,9 @@ def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
 
 
 grad = _of(gradients.grad, "The gradient of a scalar function of tensors.")
-jacrev = _of(gradients.jacrev, "The Jacobian of a function of tensors, row by row.")
-jacfwd = _of(gradients.jacfwd, "The Jacobian of a function of tensors, column by column.")
-hessian = _of(gradients.hessian, "The Hessian of a scalar function of tensors.")
+jacrev = _of(jacobians.jacrev, "The Jacobian of a function of tensors, row by row.")
+jacfwd = _of(jacobians.jacfwd, "The Jacobian of a function of tensors, column by column.")
+hessian = _of(jacobians.hessian, "The Hessian of a scalar function of tensors.")
 _value_and_grad = _of(gradients.value_and_grad, "")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from itertools import compress, repeat
+from operator import is_not
 from typing import Any
 
 from dualrev._jax.avals import tangent_aval
@@ -39,11 +41,14 @@ class Tangents(Mode):
         return zeros.instantiate(parts, aval)
 
     def flatten(self, parts: Sequence[Any]) -> tuple[list[Any], tuple[bool, ...]]:
-        return [t for t in parts if t is not None], tuple([t is not None for t in parts])
+        active = tuple(map(is_not, parts, repeat(None)))
+        return list(compress(parts, active)), active
 
     def unflatten(self, structure: Any, leaves: Sequence[Any]) -> list[Any]:
-        moving = iter(leaves)
-        return [next(moving) if moves else None for moves in structure]
+        if all(structure):
+            return list(leaves)
+        tangents = iter(leaves)
+        return [next(tangents) if active else None for active in structure]
 
     def avals(self, structure: Any, in_avals: Sequence[Any]) -> list[Any]:
         return [tangent_aval(a) for a, moves in zip(in_avals, structure, strict=True) if moves]

@@ -150,8 +150,8 @@ class TapeTrace(EngineTrace):
             if isinstance(result, Expansion) and (self.is_whole or result.plain is None):
                 with set_current_trace(self):
                     return many(result.run(*tracers))
-            result = self.split_poles(result) if isinstance(result, Split) and self.is_whole else result.plain
-        outs, linear_map, active_outs = result
+            result = self.split_poles(result) if isinstance(result, Split) and self.is_whole else result.plain  # type: ignore[assignment]
+        outs, linear_map, active_outs = result  # type: ignore[misc]
         return self.record(outs, linear_map, active_outs, marks)
 
     def split_poles(self, found: Split) -> tuple[list[Any], LinearMap, Sequence[bool]]:
@@ -159,7 +159,8 @@ class TapeTrace(EngineTrace):
         if not isinstance(self.parent, infinitesimal.InfinitesimalTrace):
             self.parent = infinitesimal.InfinitesimalTrace(self.parent)
         with set_current_trace(self.parent):
-            split: tuple[list[Any], LinearMap, Sequence[bool]] = under(self.settings, found.linearize, self.parent.dual)
+            split: tuple[list[Any], LinearMap, Sequence[bool]] = under(  # type: ignore[assignment]
+                self.settings, found.linearize, self.parent.dual)
         return split
 
     def enter_or_leave(self, params: dict[str, Any]) -> Any:

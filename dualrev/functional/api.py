@@ -10,104 +10,51 @@ function of ``z = x + iy`` is ``∂f/∂x − i ∂f/∂y``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, TypeVar, Unpack, overload
 
 import jax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_array_like, typeof
-from dualrev._jax.traces import Tracer
+from dualrev._jax.sharding import AxisName
+from dualrev._jax.trees import PyTree
 from dualrev.engines import forward, reverse, sweeps
 from dualrev.functional import checks
+from dualrev.functional.checks import Flags
+from dualrev.functional.flat_calls import Engine, FlatCall, linearize_flat, prepare
 from dualrev.functional.linearized import Linearized
 from dualrev.functional.passthrough import Through
 from dualrev.functional.results import LinearTranspose, Pullback, Structure, push_flat
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap, Tape
+from dualrev.linear.maps import LinearMap
 from dualrev.linear.residuals import Origins
 from dualrev.options.settings import Options, Request, using
 from dualrev.programs.functions import as_arrays
 from dualrev.table.rows import Unknown, aval_of
 
-Engine = Literal["forward", "reverse"]
+#: What a user's function returns, and what it returns beside that.
+Out = TypeVar("Out")
+Aux = TypeVar("Aux")
 
 
-class FlatCall:
-    """A user's function of flat arguments; it remembers the structure of what was returned last.
-
-    With ``through``, leaves that are not differentiated are neither among the flat arguments nor in ``out_tree``.
-    """
-
-    __slots__ = ("aux_tree", "fun", "has_aux", "in_tree", "n_out", "n_passed", "out_tree", "through")
-
-    def __init__(self, fun: Callable[..., Any], in_tree: Any, has_aux: bool, through: Through | None = None):
-        self.fun = fun
-        self.in_tree = in_tree
-        self.has_aux = has_aux
-        self.through = through
-        self.n_passed = 0
-
-    def __call__(self, *flat: Any) -> list[Any]:
-        through = self.through
-        result = self.fun(*(tree_unflatten(self.in_tree, flat) if through is None else through.arguments(flat)))
-        aux: list[Any] = []
-        if self.has_aux:
-            checks.check_pair(result)
-            result, extra = result
-            aux, self.aux_tree = tree_flatten(extra)
-        if through is not None:
-            outs, self.out_tree, passed = through.results(result)
-            self.n_out, self.n_passed = len(outs), len(passed)
-            return outs + passed + aux
-        outs, self.out_tree = tree_flatten(result)
-        for out in outs:
-            if not isinstance(out, (jax.Array, Tracer)) and not is_array_like(out):
-                checks.check_leaves(result, "outputs")
-        self.n_out = len(outs)
-        return outs + aux
-
-    def finish(self, results: Sequence[Any]) -> tuple[Any, Any]:
-        """``(output, aux)`` as the function returned them."""
-        outs, passed, aux = (results[: self.n_out], results[self.n_out: self.n_out + self.n_passed],
-                             results[self.n_out + self.n_passed:])
-        out = tree_unflatten(self.out_tree, outs) if self.through is None else self.through.assembled(outs, passed)
-        return out, tree_unflatten(self.aux_tree, aux) if self.has_aux else None
+@overload
+def jvp(fun: Callable[..., Out], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: Literal[False] = False, *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[Out, Out]: ...
 
 
-def prepare(fun: Callable[..., Any], args: tuple[Any, ...], has_aux: bool, request: Request, what: str) -> tuple[FlatCall, list[Any]]:
-    """A function as a flat call, and its flat arguments that are arrays."""
-    through = Through(args) if request.keeps_all else None
-    if through is not None:
-        args = through.reduced
-    checks.check_leaves(args, what)
-    flat, in_tree = tree_flatten(args)
-    return FlatCall(fun, in_tree, has_aux, through), as_arrays(flat)
+@overload
+def jvp(fun: Callable[..., tuple[Out, Aux]], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: Literal[True], *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[Out, Out, Aux]: ...
 
 
-def linearize_flat(call: FlatCall, flat: Sequence[Any], engine: Engine, request: Request, chunk_size: int | None = None,
-                   in_nzs: Any = None) -> tuple[list[Any], LinearMap, Structure]:
-    """Everything the function returned, and the linear map of its outputs, by either engine."""
-    avals = [typeof(x) for x in flat]
-    active = request.flags(call.in_tree, avals)
-    if in_nzs is not None:
-        moving = checks.spread_flags(in_nzs, call.in_tree, errors.user_call.get(), "in_nzs")
-        active = [flag if moves else False for flag, moves in zip(active, moving, strict=True)]
-    linear_map: LinearMap
-    if engine == "reverse":
-        results, tape = reverse.linearize(call, flat, active, is_whole=True)
-        if len(results) > call.n_out:
-            tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide,
-                        tape.sources).pruned()
-        linear_map = tape
-    else:
-        results, linear_map = sweeps.dense_map(call, flat, active, chunk_size)
-    out_avals = [typeof(x) for x in results[: call.n_out]]
-    return results, linear_map, Structure(checks.name_of(call.fun), call.in_tree, avals, active, call.out_tree, out_avals)
+@overload
+def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: bool, *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
 
 
-def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False, *,
-        engine: Engine = "forward", **options: Unpack[Options]) -> Any:
+def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: bool = False, *,
+        engine: Engine = "forward", **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Push tangents through a function: the Jacobian-vector product.
 
     :math:`(f(x),\; \partial f(x)\, v)`, computed with dual numbers :math:`x + \varepsilon v` in one evaluation.
@@ -153,8 +100,27 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
         return (out, out_tangent, aux) if has_aux else (out, out_tangent)
 
 
-def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Sequence[Any] = (), saveable_args: Any = True,
-        in_nzs: Any = None, engine: Engine = "reverse", **options: Unpack[Options]) -> Any:
+@overload
+def vjp(fun: Callable[..., Out], *primals: PyTree, has_aux: Literal[False] = False, reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[Out, Pullback]: ...
+
+
+@overload
+def vjp(fun: Callable[..., tuple[Out, Aux]], *primals: PyTree, has_aux: Literal[True], reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[Out, Pullback, Aux]: ...
+
+
+@overload
+def vjp(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool, reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
+
+
+def vjp(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool = False, reduce_axes: Sequence[AxisName] = (),
+        saveable_args: Flags = True, in_nzs: Flags | None = None, engine: Engine = "reverse",
+        **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Evaluate a function and return the function that pulls cotangents back: the vector-Jacobian product.
 
     :math:`u \mapsto \partial f(x)^{\mathsf T} u`.
@@ -200,8 +166,23 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
         return (out, pull, aux) if has_aux else (out, pull)
 
 
-def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_nzs: Any = None, engine: Engine = "reverse",
-              **options: Unpack[Options]) -> Any:
+@overload
+def linearize(fun: Callable[..., Out], *primals: PyTree, has_aux: Literal[False] = False, in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[Out, Linearized]: ...
+
+
+@overload
+def linearize(fun: Callable[..., tuple[Out, Aux]], *primals: PyTree, has_aux: Literal[True], in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[Out, Linearized, Aux]: ...
+
+
+@overload
+def linearize(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool, in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
+
+
+def linearize(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool = False, in_nzs: Flags | None = None,
+              engine: Engine = "reverse", **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Evaluate a function and return its derivative there as a linear map.
 
     :math:`(f(x),\; v \mapsto \partial f(x)\, v)`; the map can be transposed, and holds what it needs: nothing is evaluated again.
@@ -240,8 +221,8 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_
         return (out, J, aux) if has_aux else (out, J)
 
 
-def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequence[Any] = (),
-                     engine: Engine = "reverse") -> Callable[[Any], Any]:
+def linear_transpose(fun: Callable[..., PyTree], *primals: PyTree, reduce_axes: Sequence[AxisName] = (),
+                     engine: Engine = "reverse") -> LinearTranspose:
     r"""The transpose of a function that is linear: :math:`f(x) = A x` gives :math:`u \mapsto A^{\mathsf T} u`.
 
     Args:
@@ -282,7 +263,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any, reduce_axes: Sequen
     return LinearTranspose(linear_map, Structure(checks.name_of(fun), in_tree, avals, [True] * len(avals), out_tree, out_avals))
 
 
-def _abstract(x: Any) -> Any:
+def _abstract(x: object) -> ShapedArray:
     if is_array_like(x):
         return typeof(x)
     if hasattr(x, "shape") and hasattr(x, "dtype"):

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 import jax
 
+from dualrev._jax import checkpoints
+from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
 from dualrev.options.schedules import Schedule, check_schedule
 from dualrev.table.recomputation import Scheduled, min_cut
 
-Policy = Callable[..., Any] | Literal["auto"] | None
+#: What may be asked for: a policy, the automatic one, or none, which stores the inputs alone.
+Policy: TypeAlias = checkpoints.Policy | Literal["auto"] | None
+
+#: The arguments of a user's function, and what it returns.
+P = ParamSpec("P")
+Out = TypeVar("Out")
 
 
 @overload
-def checkpoint(fun: Callable[..., Any], *, policy: Policy = None, prevent_cse: bool | Sequence[bool] = True,
+def checkpoint(fun: Callable[P, Out], *, policy: Policy = None, prevent_cse: bool | Sequence[bool] = True,
                static_argnums: int | tuple[int, ...] = (), static_argnames: str | Iterable[str] = (), concrete: bool = False,
-               schedule: Schedule | None = None) -> Callable[..., Any]: ...
+               schedule: Schedule | None = None) -> Callable[P, Out]: ...
 
 
 @overload
 def checkpoint(fun: None = None, *, policy: Policy = None, prevent_cse: bool | Sequence[bool] = True,
                static_argnums: int | tuple[int, ...] = (), static_argnames: str | Iterable[str] = (), concrete: bool = False,
-               schedule: Schedule | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+               schedule: Schedule | None = None) -> Callable[[Callable[P, Out]], Callable[P, Out]]: ...
 
 
-def checkpoint(fun: Callable[..., Any] | None = None, *, policy: Policy = None, prevent_cse: bool | Sequence[bool] = True,
+@overload
+def checkpoint(fun: Callable[..., PyTree], *, policy: Policy = None, prevent_cse: bool | Sequence[bool] = True,
                static_argnums: int | tuple[int, ...] = (), static_argnames: str | Iterable[str] = (), concrete: bool = False,
-               schedule: Schedule | None = None) -> Callable[..., Any]:
+               schedule: Schedule | None = None) -> Callable[..., PyTree]: ...
+
+
+def checkpoint(fun: Callable[P, Out] | None = None, *, policy: Policy = None, prevent_cse: bool | Sequence[bool] = True,
+               static_argnums: int | tuple[int, ...] = (), static_argnames: str | Iterable[str] = (), concrete: bool = False,
+               schedule: Schedule | None = None) -> Callable[P, Out] | Callable[[Callable[P, Out]], Callable[P, Out]]:
     r"""A function with the same values, whose derivative stores what a policy says and evaluates the rest again.
 
     Of :math:`f = f_k \circ \dots \circ f_1` a pull needs every :math:`x_i = f_i(x_{i-1})`; from those that are stored it computes the
@@ -95,8 +108,8 @@ def _names(given: str | Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _by_name(fun: Callable[..., Any], names: tuple[str, ...], static_argnums: int | tuple[int, ...],
-             checkpointed: Callable[[Callable[..., Any], tuple[int, ...]], Callable[..., Any]]) -> Callable[..., Any]:
+def _by_name(fun: Callable[..., Out], names: tuple[str, ...], static_argnums: int | tuple[int, ...],
+             checkpointed: Callable[[Callable[..., Out], tuple[int, ...]], Callable[..., Out]]) -> Callable[..., Out]:
     """A checkpointed function of which arguments with these names are static, however they are given.
 
     ``jax.checkpoint`` takes names too, and traces them all the same, in 0.10 as in 0.12.
@@ -114,11 +127,11 @@ def _by_name(fun: Callable[..., Any], names: tuple[str, ...], static_argnums: in
     places = [i for i, p in enumerate(parameters) if p.name in names and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
     @functools.lru_cache(maxsize=64)
-    def specialized(static: tuple[tuple[str, Any], ...], numbers: tuple[int, ...]) -> Callable[..., Any]:
+    def specialized(static: tuple[tuple[str, Hashable], ...], numbers: tuple[int, ...]) -> Callable[..., Out]:
         return checkpointed(functools.partial(fun, **dict(static)) if static else fun, numbers)
 
     @functools.wraps(fun)
-    def by_name(*args: Any, **kwargs: Any) -> Any:
+    def by_name(*args: PyTree, **kwargs: PyTree) -> Out:
         static = tuple([(name, kwargs.pop(name)) for name in names if name in kwargs])
         for name, value in static:
             try:

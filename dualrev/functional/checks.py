@@ -5,24 +5,30 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves_with_path
 
 from dualrev import errors
-from dualrev._jax.avals import JAX_VERSION, float0, is_array_like, is_reference, tangent_aval, typeof
+from dualrev._jax.avals import JAX_VERSION, DType, ShapedArray, float0, is_array_like, is_reference, tangent_aval, typeof
 from dualrev._jax.custom_rules import is_symbolic_zero
+from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.linear.zeros import Tangent
 from dualrev.programs.functions import as_arrays
 
-Argnums = int | Sequence[int]
+#: The positions of arguments to differentiate.
+Argnums: TypeAlias = int | Sequence[int]
+
+#: A bool, or a tree of bools that is a prefix of another tree.
+Flags: TypeAlias = PyTree
 
 # jax capitalizes the word in this message since 0.11; programs that read it find the one their release prints.
 _VJP = "VJP" if JAX_VERSION >= (0, 11) else "vjp"
 
 
-def check_callable(fun: Any) -> None:
+def check_callable(fun: object) -> None:
     if not callable(fun):
         raise TypeError(f"Expected a callable value, got {fun!r}: {errors.user_call.get()} differentiates a function")
     if isinstance(fun, type):
@@ -31,14 +37,15 @@ def check_callable(fun: Any) -> None:
         raise TypeError(f"Expected a function, got a generator function: {fun!r}")
 
 
-def name_of(fun: Any) -> str:
-    return getattr(fun, "__name__", None) or type(fun).__name__
+def name_of(fun: object) -> str:
+    name: str | None = getattr(fun, "__name__", None)
+    return name or type(fun).__name__
 
 
-def normalize_argnums(argnums: Any) -> int | tuple[int, ...]:
+def normalize_argnums(argnums: Argnums) -> int | tuple[int, ...]:
     """``argnums`` as an int or a tuple of ints."""
     try:
-        return operator.index(argnums)
+        return operator.index(argnums)  # type: ignore[arg-type]  # a sequence raises
     except TypeError:
         if isinstance(argnums, str) or not isinstance(argnums, Sequence):
             raise TypeError(f"argnums must be an int or a sequence of ints; got {argnums!r}, and "
@@ -66,7 +73,7 @@ def resolve_argnums(argnums: int | tuple[int, ...], n_args: int, call: str) -> t
     return resolved
 
 
-def check_leaves(tree: Any, what: str) -> None:
+def check_leaves(tree: PyTree, what: str) -> None:
     """Every leaf is an array, or something that jax takes for one."""
     for path, leaf in tree_leaves_with_path(tree):
         if not is_array_like(leaf):
@@ -77,15 +84,16 @@ def check_leaves(tree: Any, what: str) -> None:
                             "Differentiate with respect to a value: pass ref[...], and make the reference inside the function.")
 
 
-def dtype_of(x: Any) -> Any:
-    return typeof(x).dtype
+def dtype_of(x: object) -> DType:
+    dtype: DType = typeof(x).dtype
+    return dtype
 
 
-def _is_sub(dtype: Any, kind: Any) -> bool:
+def _is_sub(dtype: DType, kind: type) -> bool:
     return bool(jax.dtypes.issubdtype(dtype, kind))
 
 
-def check_input_dtype(call: str, holomorphic: bool, allow_int: bool, x: Any) -> None:
+def check_input_dtype(call: str, holomorphic: bool, allow_int: bool, x: object) -> None:
     dtype = dtype_of(x)
     if holomorphic:
         if not _is_sub(dtype, np.complexfloating):
@@ -101,7 +109,7 @@ def check_input_dtype(call: str, holomorphic: bool, allow_int: bool, x: Any) -> 
                         f"but got {dtype.name}.")
 
 
-def check_forward_input_dtype(call: str, holomorphic: bool, x: Any) -> None:
+def check_forward_input_dtype(call: str, holomorphic: bool, x: object) -> None:
     dtype = dtype_of(x)
     if holomorphic:
         if not _is_sub(dtype, np.complexfloating):
@@ -114,7 +122,7 @@ def check_forward_input_dtype(call: str, holomorphic: bool, x: Any) -> None:
         )
 
 
-def check_output_dtype(call: str, holomorphic: bool, x: Any) -> None:
+def check_output_dtype(call: str, holomorphic: bool, x: object) -> None:
     dtype = dtype_of(x)
     if holomorphic:
         if not _is_sub(dtype, np.complexfloating):
@@ -132,13 +140,13 @@ def check_output_dtype(call: str, holomorphic: bool, x: Any) -> None:
         )
 
 
-def check_forward_output_dtype(call: str, holomorphic: bool, x: Any) -> None:
+def check_forward_output_dtype(call: str, holomorphic: bool, x: object) -> None:
     dtype = dtype_of(x)
     if holomorphic and not _is_sub(dtype, np.complexfloating):
         raise TypeError(f"{call} with holomorphic=True requires outputs with complex dtype, but got {dtype.name}.")
 
 
-def check_scalar(out: Any) -> None:
+def check_scalar(out: object) -> None:
     """The output of a function whose gradient is asked for is one scalar."""
     message = "Gradient only defined for scalar-output functions. Output "
     advice = " Reduce it to a scalar (for example with .sum()), or use jacobian."
@@ -149,13 +157,13 @@ def check_scalar(out: Any) -> None:
         raise TypeError(f"{message}had shape: {getattr(aval, 'shape', aval)}.{advice}")
 
 
-def check_pair(result: Any) -> None:
+def check_pair(result: object) -> None:
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise TypeError("expected function with aux output to return a two-element tuple, but got "
                         f"type {type(result)} with value {result!r}")
 
 
-def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[Any], Any]:
+def check_jvp_arguments(primals: object, tangents: object) -> tuple[list[jax.Array], list[jax.Array], PyTreeDef]:
     """Flat primals and tangents, and their common structure."""
     call = errors.user_call.get()
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
@@ -165,7 +173,7 @@ def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[An
     check_leaves(tuple(tangents), "tangents")
     flat_primals, tree = tree_flatten(tuple(primals))
     flat_tangents, tangent_tree = tree_flatten(tuple(tangents))
-    structure: Any = jax.tree_util.tree_structure(primals)  # in which a tuple is not a list
+    structure: PyTreeDef = jax.tree_util.tree_structure(primals)  # in which a tuple is not a list
     if structure != jax.tree_util.tree_structure(tangents):
         raise TypeError(f"primal and tangent arguments to jax.{call} must have the same tree structure; primals have tree "
                         f"structure {tree} whereas tangents have tree structure {tangent_tree}.")
@@ -185,7 +193,7 @@ def check_jvp_arguments(primals: Any, tangents: Any) -> tuple[list[Any], list[An
     return flat_primals, flat_tangents, tree
 
 
-def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: str) -> list[Any]:
+def check_moving(values: PyTree, tree: PyTreeDef, avals: Sequence[ShapedArray], what: str, of: str) -> list[Tangent]:
     """Flat tangents (cotangents) for values of ``avals``, None for jax's symbolic zeros; anything that does not fit is named."""
     call = errors.user_call.get()
     flat, given = tree_flatten(values, is_leaf=is_symbolic_zero)
@@ -215,10 +223,10 @@ def check_moving(values: Any, tree: Any, avals: Sequence[Any], what: str, of: st
                 f"linearized function called on tangent values inconsistent with the original primal values{where}: got tangent "
                 f"aval {errors.short(got)} for primal aval {errors.short(aval)} but expected {errors.short(expected)}"
             )
-    return as_arrays([None if is_symbolic_zero(t) else t for t in flat])
+    return as_arrays([None if is_symbolic_zero(t) else t for t in flat])  # type: ignore[return-value]
 
 
-def spelled(tree: Any, avals: Sequence[Any]) -> str:
+def spelled(tree: PyTreeDef, avals: Sequence[ShapedArray | None]) -> str:
     """A structure with the types of its leaves, as people write them: ``{'w': float32[3], 'b': float32[]}``."""
     text = str(tree)
     text = text[len("PyTreeDef("):-1] if text.startswith("PyTreeDef(") else text
@@ -228,7 +236,7 @@ def spelled(tree: Any, avals: Sequence[Any]) -> str:
     return "".join([part for pair in zip(parts, [*map(errors.short, avals), ""], strict=True) for part in pair])
 
 
-def spread_flags(flags: Any, tree: Any, call: str, name: str) -> list[bool]:
+def spread_flags(flags: Flags, tree: PyTreeDef, call: str, name: str) -> list[bool]:
     """A bool for each leaf, from a prefix of the structure; containers are matched by how many children they have."""
     if isinstance(flags, (bool, np.bool_)):
         return [bool(flags)] * tree.num_leaves
@@ -238,13 +246,13 @@ def spread_flags(flags: Any, tree: Any, call: str, name: str) -> list[bool]:
     return [flag for part, child in zip(kinds, children, strict=True) for flag in spread_flags(part, child, call, name)]
 
 
-def check_engine(engine: Any, allowed: tuple[str | None, ...], call: str) -> None:
+def check_engine(engine: object, allowed: tuple[str | None, ...], call: str) -> None:
     if engine not in allowed:
         names = ", ".join(repr(a) for a in allowed if a is not None)
         raise ValueError(f"{call}: engine must be one of {names}; got {engine!r}")
 
 
-def check_linear_dtypes(in_avals: Sequence[Any], out_avals: Sequence[Any]) -> None:
+def check_linear_dtypes(in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray]) -> None:
     """A linear function maps floats (or complex numbers) to such, or integers to integers."""
     ins, outs = [a.dtype for a in in_avals], [a.dtype for a in out_avals]
     if all(_is_sub(d, np.inexact) for d in ins + outs) or all(_is_sub(d, np.integer) for d in ins + outs):

@@ -7,14 +7,15 @@ output is; in its complex inputs the map must be linear over the complex numbers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax import lax
 
-from dualrev._jax.avals import common_dtype, convert_to, is_differentiable, tangent_aval
+from dualrev._jax.avals import DType, ShapedArray, common_dtype, convert_to, is_differentiable, tangent_aval
 from dualrev._jax.traces import Tracer
 from dualrev.engines.sweeps import sweep
 from dualrev.functional.results import Structure, pull_flat
@@ -22,12 +23,15 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import using
 
+#: A vector in flat coordinates, or a part of one.
+Vector: TypeAlias = jax.Array | np.ndarray
 
-def differentiable(avals: Sequence[Any]) -> list[Any]:
+
+def differentiable(avals: Sequence[ShapedArray]) -> list[ShapedArray]:
     return [a for a in avals if is_differentiable(a)]
 
 
-def dtype_of(s: Structure) -> Any:
+def dtype_of(s: Structure) -> DType:
     """The dtype that holds every entry of the matrix."""
     dtypes = [a.dtype for a in differentiable((*s.in_avals, *s.out_avals))]
     found = dtypes[0] if dtypes else jnp.dtype("float32")
@@ -36,7 +40,7 @@ def dtype_of(s: Structure) -> Any:
     return np.dtype(found)
 
 
-def is_complex(avals: Sequence[Any]) -> bool:
+def is_complex(avals: Sequence[ShapedArray | jax.Array]) -> bool:
     return any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in avals)
 
 
@@ -66,7 +70,7 @@ def dense(linear_map: LinearMap, s: Structure) -> jax.Array:
     outs = differentiable(s.out_avals)
     ins = [tangent_aval(a) for a in differentiable(s.in_avals)]
 
-    def push(*tangents: Any) -> list[Any]:
+    def push(*tangents: jax.Array) -> list[jax.Array]:
         return _push(linear_map, s, tangents)
 
     dtype, (m, n) = dtype_of(s), s.shape
@@ -78,7 +82,7 @@ def dense(linear_map: LinearMap, s: Structure) -> jax.Array:
     return lax.transpose(lax.concatenate(columns, 1), (1, 0))
 
 
-def push_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
+def push_vector(linear_map: LinearMap, s: Structure, x: Vector) -> jax.Array:
     r""":math:`A x` for the matrix :math:`A`, with :math:`x` real or complex."""
     avals = differentiable(s.in_avals)
     parts = _cut(x, avals)
@@ -90,7 +94,7 @@ def push_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
     return _with_imaginary(moved, _joined(_moved("push", linear_map, s, _as(imaginary, avals)), dtype_of(s)))
 
 
-def pull_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
+def pull_vector(linear_map: LinearMap, s: Structure, x: Vector) -> jax.Array:
     r""":math:`A^{\mathsf T} x`, without a conjugate.
 
     A pull returns the real part for a real input: the imaginary one is the pull of :math:`-i x`.
@@ -106,7 +110,7 @@ def pull_vector(linear_map: LinearMap, s: Structure, x: Any) -> Any:
     return _joined(moved, dtype_of(s))
 
 
-def _push(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[Any]:
+def _push(linear_map: LinearMap, s: Structure, tangents: Sequence[jax.Array]) -> list[jax.Array]:
     moves = [flag for flag, a in zip(s.active, s.in_avals, strict=True) if is_differentiable(a)]
     with using(s.settings):
         moved = linear_map.push(*[t for t, flag in zip(tangents, moves, strict=True) if flag])
@@ -115,12 +119,12 @@ def _push(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[
 
 
 @jax.jit
-def _pushed(linear_map: LinearMap, s: Any, given: Sequence[Any]) -> list[Any]:
+def _pushed(linear_map: LinearMap, s: _Static, given: Sequence[jax.Array]) -> list[jax.Array]:
     return _push(linear_map, s.value, given)
 
 
 @jax.jit
-def _pulled(linear_map: LinearMap, s: Any, given: Sequence[Any]) -> list[Any]:
+def _pulled(linear_map: LinearMap, s: _Static, given: Sequence[jax.Array]) -> list[jax.Array]:
     values = iter(given)
     cts = [next(values) if is_differentiable(a) else None for a in s.value.out_avals]
     with using(s.value.settings):
@@ -129,20 +133,21 @@ def _pulled(linear_map: LinearMap, s: Any, given: Sequence[Any]) -> list[Any]:
 
 
 class _Static:
-    """A value that programs know: a pytree without leaves."""
+    """A structure that programs know: a pytree without leaves."""
 
-    def __init__(self, value: Any):
+    def __init__(self, value: Structure):
         self.value = value
 
 
 jax.tree_util.register_pytree_node(_Static, lambda s: ((), s.value), lambda value, _: _Static(value))
 
 
-def _moved(direction: str, linear_map: LinearMap, s: Structure, given: Sequence[Any]) -> list[Any]:
-    return (_pushed if direction == "push" else _pulled)(linear_map, _Static(s), given)
+def _moved(direction: str, linear_map: LinearMap, s: Structure, given: Sequence[jax.Array]) -> list[jax.Array]:
+    moved: list[jax.Array] = (_pushed if direction == "push" else _pulled)(linear_map, _Static(s), given)
+    return moved
 
 
-def check_vector(x: Any, n: Any, call: str, s: Structure) -> Any:
+def check_vector(x: npt.ArrayLike | jax.Array, n: int, call: str, s: Structure) -> Vector:
     """A vector of ``n`` numbers, or a column of them, as a vector."""
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if x.shape not in ((n,), (n, 1)):
@@ -151,34 +156,35 @@ def check_vector(x: Any, n: Any, call: str, s: Structure) -> Any:
     return x.reshape(n)
 
 
-def _cut(x: Any, avals: Sequence[Any]) -> list[Any]:
-    parts, start = [], 0
+def _cut(x: Vector, avals: Sequence[ShapedArray]) -> list[Vector]:
+    parts: list[Vector] = []
+    start = 0
     for aval in avals:
         parts.append(x[start: start + aval.size].reshape(aval.shape))
         start += aval.size
     return parts
 
 
-def _turned(x: Any) -> Any:
+def _turned(x: Vector) -> jax.Array:
     """``i x``, complex whatever ``x`` is."""
     return lax.complex(lax.neg(jnp.imag(x)), jnp.real(x))
 
 
-def _with_imaginary(x: Any, y: Any) -> Any:
+def _with_imaginary(x: jax.Array, y: jax.Array) -> jax.Array:
     """``x + i y``."""
     y = _turned(y)
     return lax.add(lax.convert_element_type(x, y.dtype), y)
 
 
-def _real(x: Any) -> Any:
+def _real(x: Vector) -> Vector:
     return x.real if np.iscomplexobj(x) else x
 
 
-def _as(parts: Sequence[Any], avals: Sequence[Any]) -> list[Any]:
+def _as(parts: Sequence[Vector], avals: Sequence[ShapedArray]) -> list[jax.Array]:
     return [convert_to(lax.convert_element_type(jnp.asarray(x), a.dtype), tangent_aval(a)) for x, a in zip(parts, avals, strict=True)]
 
 
-def _joined(parts: Sequence[Any], dtype: Any) -> Any:
+def _joined(parts: Sequence[jax.Array], dtype: DType) -> jax.Array:
     """Leaves as one vector, complex where one is."""
     for part in parts:
         dtype = common_dtype(dtype, part.dtype)

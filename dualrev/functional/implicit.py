@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +14,43 @@ from jax.export import is_symbolic_dim
 from jax.tree_util import tree_flatten, tree_structure, tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import common_dtype, is_differentiable, tangent_aval, typeof
+from dualrev._jax.avals import ShapedArray, common_dtype, is_differentiable, tangent_aval, typeof
 from dualrev._jax.custom_rules import SymbolicZero, bind_custom_jvp
+from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.library_functions import bind_linear_solve
 from dualrev._jax.traces import Tracer
+from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import forward, reverse
 from dualrev.engines.sweeps import dense_of
 from dualrev.functional import checks
 from dualrev.functional.krylov import gmres
 from dualrev.linear import zeros
 from dualrev.linear.dense import DenseMap
-from dualrev.linear.maps import LinearMap
-from dualrev.programs.functions import Function, Traced, as_arrays, split_arguments
+from dualrev.linear.maps import LinearMap, Tangent
+from dualrev.programs.functions import Fixed, Function, Traced, as_arrays, split_arguments
 
 #: Up to this many real unknowns the linear system is solved with its matrix, beyond by GMRES.
 DENSE = 256
 
-Solve = Callable[[Callable[[Any], Any], Any], Any]
+FLOAT32 = jnp.dtype("float32")
+
+#: The arguments of a solver, and what it returns.
+P = ParamSpec("P")
+Out = TypeVar("Out")
 
 
-def implicit(solver: Callable[..., Any], residual: Callable[..., Any], *, solve: Solve | None = None,
-             has_aux: bool = False) -> Callable[..., Any]:
+class Solve(Protocol):
+    """A linear solver: ``solve(matvec, b)`` returns the solution of ``matvec(y) = b``, for pytrees."""
+
+    def __call__(self, matvec: Callable[[PyTree], PyTree], b: PyTree, /) -> PyTree: ...
+
+
+#: A linear solver of flat systems: ``solver(matvec, b)``.
+FlatSolve: TypeAlias = Callable[[FlatFunction, Sequence[jax.Array]], list[jax.Array]]
+
+
+def implicit(solver: Callable[P, Out], residual: Callable[..., PyTree], *, solve: Solve | None = None,
+             has_aux: bool = False) -> Callable[P, Out]:
     r"""A solver with the derivative of the equation that it solves, whatever it does to solve it.
 
     Where :math:`r(x, a) = 0` defines :math:`x(a)`, the implicit function theorem gives
@@ -75,26 +91,26 @@ def implicit(solver: Callable[..., Any], residual: Callable[..., Any], *, solve:
     functions = Function(solver), Function(residual)
 
     @functools.wraps(solver)
-    def solution(*args: Any) -> Any:
+    def solution(*args: PyTree) -> PyTree:
         flat, tree, fixed = split_arguments(args, {})
         problem = _Problem(*functions, solve, has_aux, tree, fixed)
         outs = problem.bind(problem.trace(flat))
         return tree_unflatten(problem.out_tree, outs)
 
-    return solution
+    return cast("Callable[P, Out]", solution)
 
 
 class _Problem:
     """One call of a solver: its operands are what the solver closes over, what the residual does, and the arguments."""
 
-    def __init__(self, solver: Function, residual: Function, solve: Solve | None, has_aux: bool, tree: Any, fixed: tuple[Any, ...]):
+    def __init__(self, solver: Function, residual: Function, solve: Solve | None, has_aux: bool, tree: PyTreeDef, fixed: Fixed):
         self.solver, self.residual, self.solve, self.has_aux = solver, residual, solve, has_aux
         self.args_tree, self.fixed = tree, fixed
         self.names = checks.name_of(solver.fun), checks.name_of(residual.fun)
         self.traced: Traced | None = None
         self.traced_residual: Traced | None = None
 
-    def trace(self, flat: Sequence[Any]) -> list[Any]:
+    def trace(self, flat: Sequence[jax.Array]) -> list[jax.Array]:
         """The operands; a solver that looks at values is not traced, and runs on them."""
         avals = [typeof(x) for x in flat]
         self.n_flat = len(flat)
@@ -111,7 +127,7 @@ class _Problem:
         del self.solver, self.residual, self.residual_call
         return [*self.traced.take_consts(), *found.take_consts(), *flat]
 
-    def learn(self, out_tree: Any, avals: Sequence[Any]) -> None:
+    def learn(self, out_tree: PyTreeDef, avals: Sequence[ShapedArray]) -> None:
         """What kind of solution the solver returns."""
         self.out_tree = out_tree
         result = tree_unflatten(out_tree, avals)
@@ -127,13 +143,13 @@ class _Problem:
         positional = tree_structure(((result, *args), {}))
         self.residual_call = self.residual.flat(positional, (*[None] * len(self.avals), *self.fixed))
 
-    def check(self, tree: Any, avals: Sequence[Any]) -> None:
+    def check(self, tree: PyTreeDef, avals: Sequence[ShapedArray]) -> None:
         """The residual is like the solution."""
         if tree != self.tree or _types(avals) != _types(self.avals):
             raise errors.residual_does_not_fit(*self.names, f"{tree} of {_types(avals)}",
                                                f"{self.tree} of {_types(self.avals)}")
 
-    def evaluate(self, *operands: Any) -> list[Any]:
+    def evaluate(self, *operands: jax.Array) -> list[jax.Array]:
         if self.traced is not None:
             return self.traced.run(operands[: self.traced.n_consts], operands[len(operands) - self.n_flat:])
         outs, tree = tree_flatten(self.call(*operands))
@@ -141,7 +157,7 @@ class _Problem:
         self.learn(tree, [typeof(x) for x in outs])
         return outs
 
-    def residuals(self, x: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    def residuals(self, x: Sequence[jax.Array], operands: Sequence[jax.Array]) -> list[jax.Array]:
         n = len(operands) - self.n_flat
         flat = operands[n:]
         if self.traced_residual is not None:
@@ -150,27 +166,27 @@ class _Problem:
         self.check(tree, [typeof(r) for r in outs])
         return outs
 
-    def bind(self, operands: Sequence[Any]) -> list[Any]:
+    def bind(self, operands: Sequence[jax.Array]) -> list[jax.Array]:
         return bind_custom_jvp(self.evaluate, self.jvp, operands)
 
-    def jvp(self, *flat: Any) -> list[Any]:
+    def jvp(self, *flat: Any) -> list[jax.Array | SymbolicZero]:  # primals, and then a tangent of either kind for each
         n = len(flat) // 2
         operands, tangents = flat[:n], [None if type(t) is SymbolicZero else zeros.drop_float0(t) for t in flat[n:]]
         outs = self.bind(operands)  # with its rule: an outer derivative must not look inside either
         x = outs[: len(self.avals)]
         _, moved = forward.push_through(lambda *operands: self.residuals(x, operands), operands, tangents)
-        moved_x: Sequence[Any] = [None] * len(x)
+        moved_x: Sequence[Tangent] = [None] * len(x)
         if any(t is not None for t in moved):
             moved_x = self.solved(x, operands, [lax.neg(zeros.instantiate(t, a)) for t, a in zip(moved, self.avals, strict=True)])
         moved_outs = [*moved_x, *[None] * (len(outs) - len(x))]
         return [*outs, *[SymbolicZero(tangent_aval(typeof(out))) if t is None else t for out, t in zip(outs, moved_outs, strict=True)]]
 
-    def solved(self, x: Sequence[Any], operands: Sequence[Any], b: Sequence[Any]) -> list[Any]:
+    def solved(self, x: Sequence[jax.Array], operands: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
         """The solution of ``∂ₓr · y = b``."""
         if self.solve is not None:
             return _solve_flat(self.derivative(lambda *x: self.residuals(x, operands), x), self.by_user, b)
 
-        def in_parts(*parts: Any) -> list[Any]:
+        def in_parts(*parts: jax.Array) -> list[jax.Array]:
             return _parts(self.residuals(_joined(parts, self.avals), operands))
 
         derivative = self.derivative(in_parts, _parts(x))
@@ -186,16 +202,16 @@ class _Problem:
         parts = _parts(b)
         return _joined(_unraveled(jnp.linalg.solve(matrix, _raveled(parts)), parts), self.avals)
 
-    def derivative(self, fun: Callable[..., Any], x: Sequence[Any]) -> LinearMap:
+    def derivative(self, fun: FlatFunction, x: Sequence[jax.Array]) -> LinearMap:
         return reverse.linearize(fun, x, [True] * len(x))[1]
 
-    def by_user(self, matvec: Callable[..., Any], b: Sequence[Any]) -> list[Any]:
-        def of_tree(v: Any) -> Any:
+    def by_user(self, matvec: FlatFunction, b: Sequence[jax.Array]) -> list[jax.Array]:
+        def of_tree(v: PyTree) -> PyTree:
             return tree_unflatten(self.tree, matvec(*as_arrays(tree_flatten(v)[0])))
 
         assert self.solve is not None
-        outs: list[Any]
-        tree: Any
+        outs: list[jax.Array]
+        tree: PyTreeDef
         outs, tree = tree_flatten(self.solve(of_tree, tree_unflatten(self.tree, b)))
         if tree != self.tree or _types(map(typeof, outs)) != _types(self.avals):
             raise errors.RuleError(f"implicit: solve must return what it is given for b, in structure, shapes and dtype; got {tree} of "
@@ -203,56 +219,58 @@ class _Problem:
         return outs
 
 
-def _types(avals: Any) -> str:
+def _types(avals: Iterable[ShapedArray]) -> str:
     return "(" + ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in avals) + ")"
 
 
 # A residual need not be holomorphic in x, so that the system is one of real and imaginary parts.
-def _parts(xs: Sequence[Any]) -> list[Any]:
+def _parts(xs: Sequence[jax.Array]) -> list[jax.Array]:
     return [part for x in xs for part in ((lax.real(x), lax.imag(x)) if jnp.iscomplexobj(x) else (x,))]
 
 
-def _joined(parts: Sequence[Any], avals: Sequence[Any]) -> list[Any]:
+def _joined(parts: Sequence[jax.Array], avals: Sequence[ShapedArray]) -> list[jax.Array]:
     found = iter(parts)
     return [lax.complex(next(found), next(found)) if jnp.issubdtype(a.dtype, jnp.complexfloating) else next(found) for a in avals]
 
 
-def _solve_flat(derivative: LinearMap, solver: Callable[..., list[Any]], b: Sequence[Any]) -> list[Any]:
+def _solve_flat(derivative: LinearMap, solver: FlatSolve, b: Sequence[jax.Array]) -> list[jax.Array]:
     """A linear solve of which the transpose is one too, whichever is asked for: ``solver(matvec, b)`` does either."""
     avals = [typeof(x) for x in b]
 
-    def matvec(*v: Any) -> list[Any]:
+    def matvec(*v: jax.Array) -> list[jax.Array]:
         return [zeros.instantiate(t, a) for t, a in zip(derivative.push(*v), avals, strict=True)]
 
-    def vecmat(*u: Any) -> list[Any]:
+    def vecmat(*u: jax.Array) -> list[jax.Array]:
         return [zeros.instantiate(t, a) for t, a in zip(derivative.pull(*u), avals, strict=True)]
 
-    def solve(*b: Any) -> list[Any]:
+    def solve(*b: jax.Array) -> list[jax.Array]:
         return solver(matvec, b)
 
-    def transpose_solve(*b: Any) -> list[Any]:
+    def transpose_solve(*b: jax.Array) -> list[jax.Array]:
         return solver(vecmat, b)
 
     return bind_linear_solve(matvec, vecmat, solve, transpose_solve, b)
 
 
-def _by_gmres(matvec: Callable[..., Any], b: Sequence[Any]) -> list[Any]:
+def _by_gmres(matvec: FlatFunction, b: Sequence[jax.Array]) -> list[jax.Array]:
     return _unraveled(gmres(lambda v: _raveled(matvec(*_unraveled(v, b))), _raveled(b)), b)
 
 
-def _matrix(dense: DenseMap) -> Any:
-    dtype = common_dtype(jnp.float32, *[block.dtype for row in dense.real for block in row])
+def _matrix(dense: DenseMap) -> jax.Array:
+    rows = cast(Sequence[Sequence[jax.Array]], dense.real)  # pushes leave no block out
+    dtype = common_dtype(FLOAT32, *[block.dtype for row in rows for block in row])
     return jnp.concatenate([jnp.concatenate([block.reshape(-1, aval.size).astype(dtype)
-                                             for block, aval in zip(row, dense.in_avals, strict=True)], axis=1) for row in dense.real])
+                                             for block, aval in zip(row, dense.in_avals, strict=True)], axis=1) for row in rows])
 
 
-def _raveled(xs: Sequence[Any]) -> Any:
-    dtype = common_dtype(jnp.float32, *[x.dtype for x in xs])
+def _raveled(xs: Sequence[jax.Array]) -> jax.Array:
+    dtype = common_dtype(FLOAT32, *[x.dtype for x in xs])
     return jnp.concatenate([x.ravel().astype(dtype) for x in xs])
 
 
-def _unraveled(vector: Any, like: Sequence[Any]) -> list[Any]:
-    parts, start = [], 0
+def _unraveled(vector: jax.Array, like: Sequence[jax.Array]) -> list[jax.Array]:
+    parts: list[jax.Array] = []
+    start = 0
     for x in like:
         parts.append(vector[start: start + x.size].reshape(x.shape).astype(x.dtype))
         start += x.size

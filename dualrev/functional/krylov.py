@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
@@ -12,8 +13,11 @@ from jax.export import is_symbolic_dim
 #: Dimension of the space in which a cycle looks for the solution, and how many cycles there are at most.
 RESTART, CYCLES = 40, 100
 
+#: The solution, its residual, the norm of that and the one before, and how many cycles there were.
+State: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array, int]
 
-def gmres(matvec: Callable[[Any], Any], b: Any) -> Any:
+
+def gmres(matvec: Callable[[jax.Array], jax.Array], b: jax.Array) -> jax.Array:
     r"""The solution of :math:`A x = b` by restarted GMRES; NaN where it does not converge.
 
     Each cycle spans :math:`r, A r, A^2 r, \dots` by an orthonormal basis :math:`V` with :math:`A V_m = V_{m+1} H` and minimizes
@@ -33,7 +37,7 @@ def gmres(matvec: Callable[[Any], Any], b: Any) -> Any:
     eps = jnp.finfo(b.dtype).eps
     size = jnp.linalg.norm(b)
 
-    def step(j: Any, state: Any) -> Any:
+    def step(j: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         V, H = state
         w = matvec(V[j])
         h = V @ w  # rows that are not there yet are zero
@@ -45,7 +49,7 @@ def gmres(matvec: Callable[[Any], Any], b: Any) -> Any:
         V = V.at[j + 1].set(jnp.where(is_new, w / jnp.where(is_new, length, 1), 0))
         return V, H.at[:, j].set(h.at[j + 1].set(jnp.where(is_new, length, 0)))
 
-    def cycle(state: Any) -> Any:
+    def cycle(state: State) -> State:
         x, r, left, _, count = state
         first = jnp.zeros((m + 1, n), b.dtype).at[0].set(r / jnp.where(left > 0, left, 1))
         V, H = lax.fori_loop(0, m, step, (first, jnp.zeros((m + 1, m), b.dtype)))
@@ -54,9 +58,10 @@ def gmres(matvec: Callable[[Any], Any], b: Any) -> Any:
         r = b - matvec(x)
         return x, r, jnp.linalg.norm(r), left, count + 1
 
-    def goes_on(state: Any) -> Any:
+    def goes_on(state: State) -> jax.Array:
         _, _, left, before, count = state
-        return (left > 100 * eps * size) & (left < 0.99 * before) & (count < CYCLES)
+        is_far: jax.Array = (left > 100 * eps * size) & (left < 0.99 * before) & (count < CYCLES)
+        return is_far
 
     x, _, left, _, _ = lax.while_loop(goes_on, cycle, (jnp.zeros_like(b), b, size, jnp.full_like(size, jnp.inf), 0))
     return jnp.where(left <= jnp.sqrt(eps) * size, x, jnp.nan)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.tree_util import tree_structure, tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable
+from dualrev._jax.avals import ArrayLike, DType, ShapedArray, is_differentiable
 from dualrev._jax.traces import Tracer
+from dualrev._jax.trees import PyTree
 from dualrev.functional import checks, coordinates, pickling
-from dualrev.functional.operators import Operator, check_scalar
+from dualrev.functional.coordinates import Vector
+from dualrev.functional.operators import Concrete, Operator, check_scalar
 from dualrev.functional.results import Pullback, Structure, push_flat, single
 from dualrev.linear.algebra import ComposedMap, ScaledMap, SettledMap, SumMap, TransposedMap, is_number
 from dualrev.linear.maps import LinearMap
@@ -37,13 +39,13 @@ class Linearized(Operator):
         self.origins = origins
         self.is_checked = False
 
-    def __call__(self, *tangents: Any) -> Any:
+    def __call__(self, *tangents: PyTree) -> PyTree:
         s = self.structure
         with errors.calling("linearize"), using(s.settings):
             flat = checks.check_moving(tangents, s.in_tree, s.in_avals, "tangent", "input")
             return tree_unflatten(s.out_tree, push_flat(self.tape, s, flat))
 
-    def apply(self, value: Any) -> Any:
+    def apply(self, value: PyTree) -> PyTree:
         return self(value) if single(self.structure.in_tree) is not None else self(*value)
 
     @property
@@ -58,7 +60,7 @@ class Linearized(Operator):
     def as_map(self) -> Linearized:
         return self
 
-    def scaled(self, factor: Any) -> Linearized:
+    def scaled(self, factor: ArrayLike) -> Linearized:
         return scale(factor, self)
 
     def plus(self, other: Operator) -> Operator:
@@ -89,23 +91,24 @@ class Linearized(Operator):
             self.check_complex_linear("dense")
         return coordinates.dense(self.tape, self.structure)
 
-    def matvec(self, x: Any) -> np.ndarray:
+    def matvec(self, x: npt.ArrayLike) -> np.ndarray:
         return np.asarray(coordinates.push_vector(self.tape, self.structure, self._vector(x, 1, "matvec")))
 
-    def rmatvec(self, x: Any) -> np.ndarray:
-        return np.conj(self.pull_vector(np.conj(self._vector(x, 0, "rmatvec"))))
+    def rmatvec(self, x: npt.ArrayLike) -> np.ndarray:
+        pulled: np.ndarray = np.conj(self.pull_vector(np.conj(self._vector(x, 0, "rmatvec"))))
+        return pulled
 
-    def pull_vector(self, x: Any) -> np.ndarray:
+    def pull_vector(self, x: npt.ArrayLike) -> np.ndarray:
         return np.asarray(coordinates.pull_vector(self.tape, self.structure, self._vector(x, 0, "matvec")))
 
-    def _vector(self, x: Any, axis: int, call: str) -> Any:
+    def _vector(self, x: npt.ArrayLike, axis: int, call: str) -> Vector:
         self.check_complex_linear(call)
         return coordinates.check_vector(x, self.shape[axis], call, self.structure)
 
     def __copy__(self) -> Linearized:
         return Linearized(self.tape, self.structure, self.origins)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> pickling.Rebuilding:
         return pickling.rebuilt, (Linearized, *pickling.packed(self.tape, self.structure))
 
 
@@ -122,11 +125,11 @@ class Transposed(Operator):
         """The map that this is the transpose of."""
         return self._linearized
 
-    def __call__(self, cotangent: Any) -> Any:
+    def __call__(self, cotangent: PyTree) -> tuple[PyTree, ...]:
         """A tuple with a cotangent for each primal, as the function that ``vjp`` returns."""
         return Pullback(self.T.tape, self.T.structure)(cotangent)
 
-    def apply(self, value: Any) -> Any:
+    def apply(self, value: PyTree) -> PyTree:
         cts = self(value)
         return cts[0] if single(self.T.structure.in_tree) is not None else cts
 
@@ -147,7 +150,7 @@ class Transposed(Operator):
                               s.ct_avals, s.settings)
         return Linearized(flat, structure)
 
-    def scaled(self, factor: Any) -> Transposed:
+    def scaled(self, factor: ArrayLike) -> Transposed:
         return self.T.scaled(factor).T
 
     def plus(self, other: Operator) -> Operator:
@@ -167,23 +170,24 @@ class Transposed(Operator):
     def dense(self, *, holomorphic: bool = False) -> jax.Array:
         return self.T.dense(holomorphic=holomorphic).T
 
-    def matvec(self, x: Any) -> np.ndarray:
+    def matvec(self, x: npt.ArrayLike) -> np.ndarray:
         return self.T.pull_vector(x)
 
-    def rmatvec(self, x: Any) -> np.ndarray:
-        return np.conj(self.T.matvec(np.conj(x)))
+    def rmatvec(self, x: npt.ArrayLike) -> np.ndarray:
+        pushed: np.ndarray = np.conj(self.T.matvec(np.conj(x)))
+        return pushed
 
     def __copy__(self) -> Transposed:
         return Transposed(self.T)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> pickling.Rebuilding:
         return Transposed, (self.T,)
 
 
 # ------------------------------------------------------------------------------------------------------------------- algebra
 
 
-def scale(factor: Any, a: Linearized) -> Linearized:
+def scale(factor: ArrayLike, a: Linearized) -> Linearized:
     check_scalar(factor, a)
     s = a.structure
     outs = coordinates.differentiable(s.out_avals)
@@ -196,7 +200,7 @@ def scale(factor: Any, a: Linearized) -> Linearized:
     return Linearized(ScaledMap(factor, a.tape), _like(s, name), a.origins)
 
 
-def add(a: Linearized, b: Linearized) -> Linearized:
+def add(a: Concrete, b: Concrete) -> Linearized:
     s, t = a.structure, b.structure
     for what, same in (("inputs", s.in_tree == t.in_tree and _types(s.in_avals) == _types(t.in_avals)),
                        ("outputs", s.out_tree == t.out_tree and _types(s.out_avals) == _types(t.out_avals))):
@@ -211,7 +215,7 @@ def add(a: Linearized, b: Linearized) -> Linearized:
     return Linearized(SumMap([a.tape, _settled(b, structure)], dtypes), structure)
 
 
-def compose(a: Linearized, b: Linearized) -> Linearized:
+def compose(a: Concrete, b: Concrete) -> Linearized:
     s, t = a.structure, b.structure
     argument = single(s.in_tree)
     if (s.in_tree if argument is None else argument) != t.out_tree or _types(s.in_avals) != _types(t.out_avals):
@@ -223,7 +227,7 @@ def compose(a: Linearized, b: Linearized) -> Linearized:
     return Linearized(flat, Structure(name, t.in_tree, t.in_avals, t.active, s.out_tree, s.out_avals, s.settings))
 
 
-def _settled(part: Linearized, whole: Structure) -> LinearMap:
+def _settled(part: Concrete, whole: Structure) -> LinearMap:
     """The flat map of a part, under its own settings where they are not those of the whole."""
     own = part.structure.settings
     return part.tape if own == whole.settings else SettledMap(part.tape, own)
@@ -237,7 +241,7 @@ def _grouped(name: str) -> str:
     return f"({name})" if " " in name else name
 
 
-def _types(avals: Sequence[Any]) -> list[Any]:
+def _types(avals: Sequence[ShapedArray]) -> list[tuple[tuple[int, ...], DType]]:
     return [(a.shape, a.dtype) for a in avals]
 
 

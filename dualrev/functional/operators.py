@@ -5,18 +5,35 @@ from __future__ import annotations
 import html
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, Self, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.tree_util import tree_leaves, tree_unflatten
 
-from dualrev._jax.avals import is_array_like, typeof
+from dualrev._jax.avals import ArrayLike, DType, is_array_like, typeof
+from dualrev._jax.trees import PyTree
 from dualrev.functional import coordinates, lineax_operator
+from dualrev.functional.results import Structure
 from dualrev.linear.algebra import is_number
 from dualrev.linear.maps import LinearMap
-from dualrev.linear.residuals import Residuals, nbytes_of
+from dualrev.linear.residuals import Origins, Residuals, nbytes_of
+
+if TYPE_CHECKING:
+    import lineax
+
+
+class Concrete(Protocol):
+    """The form that every operator can be brought to: a flat map, and the structures around it."""
+
+    tape: LinearMap
+    structure: Structure
+    origins: Origins | None
+
+    def check_complex_linear(self, call: str) -> None: ...
 
 
 class Operator(ABC):
@@ -43,14 +60,14 @@ class Operator(ABC):
     def shape(self) -> tuple[int, int]: ...
 
     @abstractmethod
-    def as_map(self) -> Any:
+    def as_map(self) -> Concrete:
         """The same map as a :class:`~dualrev.functional.linearized.Linearized`, from values of its input to those of its output."""
 
     @abstractmethod
-    def apply(self, value: Any) -> Any: ...
+    def apply(self, value: PyTree) -> PyTree: ...
 
     @abstractmethod
-    def scaled(self, factor: Any) -> Operator: ...
+    def scaled(self, factor: ArrayLike) -> Operator: ...
 
     @abstractmethod
     def plus(self, other: Operator) -> Operator: ...
@@ -60,15 +77,21 @@ class Operator(ABC):
 
     # ------------------------------------------------------------------------------------------------------------- algebra
 
-    def __matmul__(self, other: Any) -> Any:
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+
+    @overload
+    def __matmul__(self, other: PyTree) -> PyTree: ...
+
+    def __matmul__(self, other: PyTree) -> PyTree:
         return self.after(other) if isinstance(other, Operator) else self.apply(other)
 
-    def __mul__(self, factor: Any) -> Operator:
+    def __mul__(self, factor: ArrayLike) -> Operator:
         return NotImplemented if isinstance(factor, Operator) else self.scaled(factor)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: Any) -> Operator:
+    def __truediv__(self, divisor: ArrayLike) -> Operator:
         if isinstance(divisor, Operator):
             return NotImplemented
         check_scalar(divisor, self)
@@ -80,14 +103,14 @@ class Operator(ABC):
     def __pos__(self) -> Operator:
         return self
 
-    def __add__(self, other: Any) -> Operator:
+    def __add__(self, other: Operator | float) -> Operator:
         if isinstance(other, Operator):
             return self.plus(other)
         return self if is_number(other) and other == 0 else NotImplemented  # where sum() begins
 
     __radd__ = __add__
 
-    def __sub__(self, other: Any) -> Operator:
+    def __sub__(self, other: Operator) -> Operator:
         return self.plus(-other) if isinstance(other, Operator) else NotImplemented
 
     def __bool__(self) -> bool:
@@ -97,7 +120,7 @@ class Operator(ABC):
     # ------------------------------------------------------------------------------------------------------ flat coordinates
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> DType:
         """The dtype of the matrix: one that holds all inputs and outputs."""
         return coordinates.dtype_of(self.as_map().structure)
 
@@ -113,28 +136,28 @@ class Operator(ABC):
           ValueError: the map has complex inputs and is linear over the real numbers only.
         """
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("The matrix of a linear map is computed when it is asked for: numpy.asarray(A, copy=False) cannot be")
         return np.array(self.dense(), dtype)
 
     @abstractmethod
-    def matvec(self, x: Any) -> np.ndarray:
+    def matvec(self, x: npt.ArrayLike) -> np.ndarray:
         r""":math:`A x` for a vector of numbers, in flat coordinates, as SciPy's linear operators have it."""
 
     @abstractmethod
-    def rmatvec(self, x: Any) -> np.ndarray:
+    def rmatvec(self, x: npt.ArrayLike) -> np.ndarray:
         r""":math:`A^{\mathsf H} x`: SciPy's convention is the conjugate transpose, which ``A.T`` is not where entries are complex."""
 
-    def matmat(self, X: Any) -> np.ndarray:
+    def matmat(self, X: npt.ArrayLike) -> np.ndarray:
         r""":math:`A X` for a matrix whose columns are vectors in flat coordinates."""
         return _columns(self.matvec, X, self.shape)
 
-    def rmatmat(self, X: Any) -> np.ndarray:
+    def rmatmat(self, X: npt.ArrayLike) -> np.ndarray:
         r""":math:`A^{\mathsf H} X`."""
         return _columns(self.rmatvec, X, self.shape[::-1])
 
-    def to_lineax(self, tags: Any = (), *, holomorphic: bool = False) -> Any:
+    def to_lineax(self, tags: object = (), *, holomorphic: bool = False) -> lineax.AbstractLinearOperator:
         """The map as a ``lineax`` operator, for its solvers; ``tags`` as those of ``lineax.FunctionLinearOperator``.
 
         Its products are those of this map, and so is its transpose: lineax has nothing to transpose.  ``holomorphic`` is as in
@@ -152,15 +175,16 @@ class Operator(ABC):
     # ----------------------------------------------------------------------------------------------------------------- copies
 
     @abstractmethod
-    def __copy__(self) -> Any: ...
+    def __copy__(self) -> Self: ...
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         leaves, tree = jax.tree_util.tree_flatten(self)
-        copied: dict[int, Any] = {}
+        copied: dict[int, ArrayLike] = {}
         for x in leaves:
             if id(x) not in copied:
                 copied[id(x)] = jnp.array(x) if isinstance(x, jax.Array) else np.array(x) if isinstance(x, np.ndarray) else x
-        return tree_unflatten(tree, [copied[id(x)] for x in leaves])
+        made: Self = tree_unflatten(tree, [copied[id(x)] for x in leaves])
+        return made
 
     # ------------------------------------------------------------------------------------------------------------------ words
 
@@ -197,14 +221,14 @@ class Operator(ABC):
         return f"{m} x {n}, {self.n_ops} ops, {self.residual_bytes:,} residual bytes"
 
 
-def check_scalar(factor: Any, operator: Operator) -> None:
+def check_scalar(factor: object, operator: Operator) -> None:
     if not is_array_like(factor) or typeof(factor).shape != ():
         what = f"{type(factor).__name__} of shape {typeof(factor).shape}" if is_array_like(factor) else f"{factor!r}"
         raise TypeError(f"A linear map is multiplied and divided by scalars; got {what}. (J @ v applies the map "
                         f"{operator.as_map().structure}, and J @ K composes two.)")
 
 
-def _columns(product: Any, X: Any, shape: tuple[int, int]) -> np.ndarray:
+def _columns(product: Callable[[np.ndarray], np.ndarray], X: npt.ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     X = np.asarray(X)
     m, n = shape
     if X.ndim != 2 or X.shape[0] != n:
@@ -212,7 +236,7 @@ def _columns(product: Any, X: Any, shape: tuple[int, int]) -> np.ndarray:
     return np.stack([product(x) for x in X.T], 1) if X.shape[1] else np.zeros((m, 0), X.dtype)
 
 
-def count_ops(linear_map: Any) -> Counter[str]:
+def count_ops(linear_map: LinearMap) -> Counter[str]:
     """How often each operation stands on a tape, looking into compiled functions and loop bodies."""
     counts: Counter[str] = Counter()
     waiting = [linear_map]

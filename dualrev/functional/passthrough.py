@@ -7,14 +7,15 @@ trees of derivatives None stands for them.  None is an empty tree, so the trees 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 from jax.tree_util import tree_flatten, tree_structure, tree_unflatten
 
 from dualrev._jax.avals import is_array_like, is_differentiable, typeof
+from dualrev._jax.trees import PyTree, PyTreeDef
 
 
-def moves(x: Any) -> bool:
+def moves(x: object) -> bool:
     """Whether a leaf is an array (or a number) that can be differentiated."""
     return is_array_like(x) and is_differentiable(typeof(x))
 
@@ -24,17 +25,18 @@ class Through:
 
     __slots__ = ("_in_leaves", "_in_tree", "_out_leaves", "_out_tree", "reduced")
 
-    def __init__(self, args: tuple[Any, ...]):
+    def __init__(self, args: tuple[PyTree, ...]):
         self._in_leaves, self._in_tree = tree_flatten(args)
         #: The arguments with None for what passes through.
-        self.reduced = tree_unflatten(self._in_tree, [x if moves(x) else None for x in self._in_leaves])
+        self.reduced: tuple[PyTree, ...] = tree_unflatten(self._in_tree, [x if moves(x) else None for x in self._in_leaves])
 
-    def arguments(self, flat: Sequence[Any]) -> Any:
+    def arguments(self, flat: Sequence[jax.Array]) -> tuple[PyTree, ...]:
         """The arguments, with these values for the leaves that move."""
         values = iter(flat)
-        return tree_unflatten(self._in_tree, [next(values) if moves(x) else x for x in self._in_leaves])
+        args: tuple[PyTree, ...] = tree_unflatten(self._in_tree, [next(values) if moves(x) else x for x in self._in_leaves])
+        return args
 
-    def results(self, result: Any) -> tuple[list[Any], Any, list[Any]]:
+    def results(self, result: PyTree) -> tuple[list[jax.Array], PyTreeDef, list[jax.Array]]:
         """``(moving leaves, their tree, arrays that pass through)`` of what the function returned."""
         leaves, self._out_tree = tree_flatten(result)
         self._out_leaves = [("moving", None) if moves(x) else ("array", None) if is_array_like(x) else ("object", x) for x in leaves]
@@ -43,7 +45,7 @@ class Through:
         moving = [x for x, kind in zip(leaves, kinds, strict=True) if kind == "moving"]
         return moving, tree, [x for x, kind in zip(leaves, kinds, strict=True) if kind == "array"]
 
-    def assembled(self, moving: Sequence[Any], arrays: Sequence[Any]) -> Any:
+    def assembled(self, moving: Sequence[jax.Array], arrays: Sequence[jax.Array]) -> PyTree:
         """What the function returned, from evaluated leaves."""
         pools = {"moving": iter(moving), "array": iter(arrays)}
         return tree_unflatten(self._out_tree, [x if kind == "object" else next(pools[kind]) for kind, x in self._out_leaves])

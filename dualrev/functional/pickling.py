@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from collections.abc import Callable
+from types import NotImplementedType
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from dualrev._jax.avals import ShapedArray
-from dualrev._jax.primitives import Primitive, primitive
+from dualrev._jax.avals import DType, ShapedArray
+from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev._jax.sharding import explicit_sharding, varying
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import Tracer
@@ -22,8 +24,13 @@ from dualrev.functional.results import Structure
 from dualrev.linear.algebra import MadeOfMaps
 from dualrev.linear.maps import LinearMap, Tape
 from dualrev.options.settings import Settings, using
-from dualrev.table.operations import Site
+from dualrev.table.operations import OpRow, Site
 from dualrev.table.rows import Row, row_of
+
+T = TypeVar("T")
+
+#: What pickle is told of an object: a function and its arguments, which make the object again.
+Rebuilding: TypeAlias = tuple[Callable[..., object], tuple[object, ...]]
 
 
 def packed(linear_map: LinearMap, structure: Structure) -> tuple[bytes, bytes]:
@@ -35,22 +42,22 @@ def packed(linear_map: LinearMap, structure: Structure) -> tuple[bytes, bytes]:
     return _written(linear_map, structure), _written(structure, structure)
 
 
-def rebuilt(of: Any, flat: bytes, structure: bytes) -> Any:
+def rebuilt(of: Callable[[LinearMap, Structure], T], flat: bytes, structure: bytes) -> T:
     return of(pickle.loads(flat), pickle.loads(structure))
 
 
-def _written(what: Any, structure: Structure) -> bytes:
+def _written(what: LinearMap | Structure, structure: Structure) -> bytes:
     buffer = io.BytesIO()
     try:
         _Pickler(buffer, protocol=5).dump(what)
     except Exception as error:  # whatever a part of someone else's raises when it is asked to be written
-        part = "its structure" if what is structure else _culprit(what)
+        part = _culprit(what) if isinstance(what, LinearMap) else "its structure"
         raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {part} cannot be written ({error}). "
                                    "Pickle the matrix, J.dense(), or the function's arguments, and linearize again there.") from error
     return buffer.getvalue()
 
 
-def _is_written(what: Any) -> bool:
+def _is_written(what: LinearMap) -> bool:
     try:
         _Pickler(io.BytesIO(), protocol=5).dump(what)
     except Exception:  # as above
@@ -58,7 +65,7 @@ def _is_written(what: Any) -> bool:
     return True
 
 
-def _culprit(linear_map: Any, line: str = "") -> str:
+def _culprit(linear_map: LinearMap, line: str = "") -> str:
     """The innermost operation that cannot be written, in words."""
     if isinstance(linear_map, StagedMap):
         linear_map = linear_map.tape()
@@ -78,7 +85,7 @@ def _culprit(linear_map: Any, line: str = "") -> str:
 class _Pickler(pickle.Pickler):
     """A pickler that knows what maps hold."""
 
-    def reducer_override(self, x: Any) -> Any:
+    def reducer_override(self, x: object) -> Rebuilding | NotImplementedType:
         if isinstance(x, Tape):
             return Tape, (x.entries, x.n_slots, x.in_slots, x.out_slots, x.wide)
         if isinstance(x, StagedMap):
@@ -95,26 +102,26 @@ class _Pickler(pickle.Pickler):
             return _row, (x.primitive, _name_in(row_of(x.primitive, "pickled"), x))
         if isinstance(x, Site):
             return _site, (x.row, x.active, x.params, x.in_avals, x.out_avals, x.settings)
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
 
     @staticmethod
-    def _aval(aval: Any) -> Any:
+    def _aval(aval: ShapedArray) -> Rebuilding:
         if explicit_sharding(aval) is not None or varying(aval):
             raise TypeError("an array that is spread over a mesh of devices")
         return _aval, (aval.shape, aval.dtype, aval.weak_type)
 
     @staticmethod
-    def _primitive(p: Any) -> Any:
+    def _primitive(p: Primitive) -> Rebuilding:
         if primitive(p.name) is not p:
             raise TypeError(f"the primitive '{p}' is not one of jax's own, and has no name by which it could be found again")
         return primitive, (p.name,)
 
 
-def _itself(x: Any) -> Any:
+def _itself(x: T) -> T:
     return x
 
 
-def _aval(shape: Any, dtype: Any, weak_type: bool) -> Any:
+def _aval(shape: tuple[int, ...], dtype: DType, weak_type: bool) -> ShapedArray:
     return ShapedArray(shape, dtype, weak_type=weak_type)
 
 
@@ -128,11 +135,12 @@ def _name_in(found: Row, row: Row) -> str:
     raise TypeError(f"the rule for '{row.primitive}' that it uses is not the one of the table")
 
 
-def _row(p: Any, name: str) -> Row:
+def _row(p: Primitive, name: str) -> Row:
     found = row_of(p, "pickled")
     return getattr(found, name) if name else found
 
 
-def _site(row: Any, active: Any, params: Any, in_avals: Any, out_avals: Any, settings: Settings) -> Site:
+def _site(row: OpRow, active: tuple[bool, ...], params: Params, in_avals: tuple[ShapedArray, ...], out_avals: tuple[ShapedArray, ...],
+          settings: Settings) -> Site:
     with using(settings):
         return Site(row, active, params, in_avals, out_avals, None)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.new_primitives import region_bound
 from dualrev.calls.region import region_p
 from dualrev.programs.functions import Function, Traced, split_arguments
+
+#: The arguments of a user's function, and what it returns.
+P = ParamSpec("P")
+Out = TypeVar("Out")
 
 
 class region:
@@ -58,16 +62,17 @@ class region:
     def __exit__(self, *_: object) -> None:
         region_bound.bind(mode=self.mode, enters=False)
 
-    def __call__(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, fun: Callable[P, Out]) -> Callable[P, Out]:
         if not callable(fun):
             raise TypeError(f"region: expected a function; got {fun!r}")
 
         function = Function(fun)
 
         @functools.wraps(fun)
-        def in_region(*args: Any, **kwargs: Any) -> Any:
+        def in_region(*args: P.args, **kwargs: P.kwargs) -> Out:
             flat, tree, fixed = split_arguments(args, kwargs)
             jaxpr, operands, finish = Traced(function.flat(tree, fixed), [typeof(x) for x in flat]).operation(flat)
-            return finish(region_p.bind(*operands, jaxpr=jaxpr, axes=(), mode=self.mode))
+            out: Out = finish(region_p.bind(*operands, jaxpr=jaxpr, axes=(), mode=self.mode))
+            return out
 
         return in_region

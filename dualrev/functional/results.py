@@ -6,19 +6,19 @@ so may leave ``jit``.  What ``linearize`` returns stands in :mod:`dualrev.functi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import jax
 from jax import lax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import convert_to, is_differentiable, typeof
+from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, typeof
 from dualrev._jax.sharding import vary_as
+from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.functional import checks
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap
+from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.linear.residuals import Origins, Residuals, residuals_of
 from dualrev.options.settings import Active, Settings, current, using, widened
 from dualrev.programs.functions import as_arrays
@@ -29,8 +29,8 @@ class Structure:
 
     __slots__ = ("active", "ct_avals", "in_avals", "in_tree", "name", "out_avals", "out_tree", "settings")
 
-    def __init__(self, name: str, in_tree: Any, in_avals: Sequence[Any], active: Sequence[Active], out_tree: Any,
-                 out_avals: Sequence[Any], settings: Settings | None = None):
+    def __init__(self, name: str, in_tree: PyTreeDef, in_avals: Sequence[ShapedArray], active: Sequence[Active],
+                 out_tree: PyTreeDef, out_avals: Sequence[ShapedArray], settings: Settings | None = None):
         self.name = name
         self.in_tree = in_tree
         self.in_avals = tuple(in_avals)
@@ -38,10 +38,10 @@ class Structure:
         self.out_tree = out_tree
         self.out_avals = tuple(out_avals)
         #: The inputs in the dtypes of their cotangents.
-        self.ct_avals = tuple([widened(a, flag) for a, flag in zip(in_avals, active, strict=True)])
+        self.ct_avals: tuple[ShapedArray, ...] = tuple([widened(a, flag) for a, flag in zip(in_avals, active, strict=True)])
         self.settings = current.get() if settings is None else settings
 
-    def _key(self) -> Any:
+    def _key(self) -> tuple[Hashable, ...]:
         return (self.name, self.in_tree, self.in_avals, self.active, self.out_tree, self.out_avals, self.settings)
 
     def __eq__(self, other: object) -> bool:
@@ -69,17 +69,18 @@ class Structure:
         return (sum(_size(a) for a in self.out_avals), sum(_size(a) for a in self.in_avals))
 
 
-def single(in_tree: Any) -> Any:
+def single(in_tree: PyTreeDef) -> PyTreeDef | None:
     """The structure of the one positional argument, where there is only one: its tangent need not be wrapped in a tuple."""
     children = in_tree.children()
     return children[0] if len(children) == 1 else None
 
 
-def _size(aval: Any) -> int:
-    return aval.size if is_differentiable(aval) else 0
+def _size(aval: ShapedArray) -> int:
+    size: int = aval.size if is_differentiable(aval) else 0
+    return size
 
 
-def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> list[Any]:
+def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Tangent]) -> list[jax.Array]:
     """Flat tangents of all inputs to flat tangents of all outputs, with arrays for zeros."""
     moving = [None if t is None else zeros.drop_float0(vary_as(t, a))
               for t, a, moves in zip(tangents, s.in_avals, s.active, strict=True) if moves]
@@ -87,7 +88,7 @@ def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Any]) -> l
     return [zeros.fit(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
 
 
-def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Any]) -> list[Any]:
+def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Tangent]) -> list[jax.Array]:
     """Flat cotangents of all outputs to flat cotangents of all inputs, with arrays for zeros."""
     given = [vary_as(ct, aval) if ct is not None and is_differentiable(aval) else None
              for ct, aval in zip(cotangents, s.out_avals, strict=True)]
@@ -110,7 +111,7 @@ class Pullback:
         """What is stored, array by array (see :meth:`Linearized.residuals`)."""
         return residuals_of(self.linear_map, self.origins)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: PyTree) -> tuple[PyTree, ...]:
         s = self.structure
         with errors.calling("vjp"), using(s.settings):
             if len(args) != 1:
@@ -120,7 +121,8 @@ class Pullback:
                     "the function being differentiated (even if that returned value is a tuple or other container)."
                 )
             cts = checks.check_moving(args[0], s.out_tree, s.out_avals, "cotangent", "output")
-            return tree_unflatten(s.in_tree, pull_flat(self.linear_map, s, cts))
+            pulled: tuple[PyTree, ...] = tree_unflatten(s.in_tree, pull_flat(self.linear_map, s, cts))
+            return pulled
 
     def __repr__(self) -> str:
         m, n = self.structure.shape
@@ -136,7 +138,7 @@ class LinearTranspose:
         self.linear_map = linear_map
         self.structure = structure
 
-    def __call__(self, cotangent: Any) -> Any:
+    def __call__(self, cotangent: PyTree) -> tuple[PyTree, ...]:
         s = self.structure
         with errors.calling("linear_transpose"), using(s.settings):
             given, tree = tree_flatten(cotangent)
@@ -145,8 +147,9 @@ class LinearTranspose:
             if any(typeof(ct).shape != a.shape or typeof(ct).dtype != a.dtype for ct, a in zip(given, s.out_avals, strict=True)):
                 raise TypeError(f"cotangent type does not match function output, expected {s.out_avals} but got {given}")
             cts = self.linear_map.pull(*as_arrays(given))
-            return tree_unflatten(s.in_tree, [convert_to(lax.full(a.shape, 0, a.dtype) if ct is None else ct, a)
-                                              for ct, a in zip(cts, s.in_avals, strict=True)])
+            pulled: tuple[PyTree, ...] = tree_unflatten(s.in_tree, [convert_to(lax.full(a.shape, 0, a.dtype) if ct is None else ct, a)
+                                                                    for ct, a in zip(cts, s.in_avals, strict=True)])
+            return pulled
 
 
 jax.tree_util.register_pytree_node(Pullback, lambda p: ((p.linear_map,), p.structure), lambda s, m: Pullback(m[0], s))

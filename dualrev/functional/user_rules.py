@@ -6,22 +6,50 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
+import jax
+
+from dualrev._jax.avals import ShapedArray
 from dualrev._jax.libraries import is_own
-from dualrev._jax.primitives import Primitive
+from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.rules_for_jax import register_with_jax
-from dualrev.functional.ruled_functions import Statement, with_rule
+from dualrev._jax.trees import PyTree
+from dualrev.functional.ruled_functions import Adjoints, Partials, Statement, with_rule
+from dualrev.linear.maps import Tangent
 from dualrev.table import forms
 from dualrev.table.pushforward import definition as definition_row
 from dualrev.table.pushforward import pushforward as pushforward_row
 from dualrev.table.rows import Row, Unknown, linearized, pushed, rows
 
+#: The arguments of a user's function, and what it returns.
+P = ParamSpec("P")
+Out = TypeVar("Out")
 
-def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex | None] | None = None,
-         pushforward: Callable[..., Any] | None = None, adjoint: Callable[..., Any] | Sequence[Callable[..., Any] | None] | None = None,
-         bilinear: Sequence[Callable[..., Any] | None] | None = None, definition: Callable[..., Any] | None = None,
-         nondiff_argnums: int | Sequence[int] = ()) -> Any:
+
+@overload
+def rule(target: Primitive, *, partials: Partials | None = None, pushforward: Callable[..., PyTree] | None = None,
+         adjoint: Callable[..., PyTree] | Adjoints | None = None, bilinear: Adjoints | None = None,
+         definition: Callable[..., PyTree] | None = None, nondiff_argnums: int | Sequence[int] = ()) -> Primitive: ...
+
+
+@overload
+def rule(target: Callable[P, Out], *, partials: Partials | None = None, pushforward: Callable[..., PyTree] | None = None,
+         adjoint: Callable[..., PyTree] | None = None, bilinear: Adjoints | None = None,
+         definition: Callable[..., PyTree] | None = None, nondiff_argnums: int | Sequence[int] = ()) -> Callable[P, Out]: ...
+
+
+@overload
+def rule(target: None = None, *, partials: Partials | None = None, pushforward: Callable[..., PyTree] | None = None,
+         adjoint: Callable[..., PyTree] | None = None, bilinear: Adjoints | None = None,
+         definition: Callable[..., PyTree] | None = None,
+         nondiff_argnums: int | Sequence[int] = ()) -> Callable[[Callable[P, Out]], Callable[P, Out]]: ...
+
+
+def rule(target: Primitive | Callable[P, Out] | None = None, *, partials: Partials | None = None,
+         pushforward: Callable[..., PyTree] | None = None, adjoint: Callable[..., PyTree] | Adjoints | None = None,
+         bilinear: Adjoints | None = None, definition: Callable[..., PyTree] | None = None,
+         nondiff_argnums: int | Sequence[int] = ()) -> Primitive | Callable[P, Out] | Callable[[Callable[P, Out]], Callable[P, Out]]:
     r"""State the derivative of a function, or of a primitive, once, and get both modes, higher orders, ``jit`` and ``vmap``.
 
     One of five statements is given, each made of functions of the arguments by position and, where it names it, ``out=``, the value:
@@ -96,7 +124,7 @@ def rule(target: Any = None, *, partials: Sequence[Callable[..., Any] | complex 
     return with_rule(target, Statement(kind, statement), skipped)
 
 
-def _check(kind: str, statement: Any, of_primitive: bool) -> None:
+def _check(kind: str, statement: object, of_primitive: bool) -> None:
     """Raises where a statement is not made of what its kind is made of."""
     if kind in ("pushforward", "definition") or (kind == "adjoint" and not (of_primitive and isinstance(statement, (list, tuple)))):
         if not callable(statement):
@@ -115,7 +143,7 @@ def _check(kind: str, statement: Any, of_primitive: bool) -> None:
                         "by its pushforward.")
 
 
-def _stated(primitive: Any, kind: str, statement: Any) -> Row:
+def _stated(primitive: Primitive, kind: str, statement: Any) -> Row:
     """The row of a statement, all of whose results are checked; its signatures are no promise that it is linear in anything."""
     if kind == "partials":
         forms.elementwise(primitive, *statement, cost="work", linear_in=())
@@ -136,10 +164,11 @@ def _stated(primitive: Any, kind: str, statement: Any) -> Row:
 
 def _register(row: Row) -> None:
     """Have jax's transformations follow the same row."""
-    def pull(cotangents: Sequence[Any], operands: Sequence[Any], avals: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+    def pull(cotangents: Sequence[Tangent], operands: Sequence[jax.Array | None], avals: Sequence[ShapedArray | None],
+             params: Params) -> Sequence[Tangent]:
         linear = tuple([aval is not None for aval in avals])
         primals = [x if aval is None else Unknown(aval) for x, aval in zip(operands, avals, strict=True)]
-        _, linear_map, _ = linearized(row, primals, linear, params, True)
+        _, linear_map, _ = linearized(row, primals, linear, params, True)  # type: ignore[arg-type]  # a constant is no None
         if linear_map is None or all(ct is None for ct in cotangents):
             return [None] * sum(linear)
         return linear_map.pull(*cotangents)

@@ -12,13 +12,14 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FrameType, ModuleType
-from typing import Any, Unpack
+from types import FrameType, FunctionType, ModuleType
+from typing import Any, Protocol, TypeAlias, Unpack
 
 import jax
 
 from dualrev._jax.library_functions import is_inside_jax
 from dualrev._jax.traces import JVPTracer
+from dualrev._jax.trees import PyTree
 from dualrev.engines.forward import Dual
 from dualrev.engines.reverse import Taped
 from dualrev.installed.holders import Place, Search, are_held_deeper, objects_holding
@@ -26,13 +27,13 @@ from dualrev.installed.transforms import MISSING, ORIGINALS, TRANSFORMS, Choice,
 from dualrev.options.settings import Options
 
 
-def _stand_in(name: str) -> Callable[..., Any]:
+def _stand_in(name: str) -> Callable[..., PyTree]:
     original, ours = ORIGINALS[name], TRANSFORMS[name]
     # jax's jacobian pulls, whatever the sizes; functions whose rules are only good for that rely on it.
     always = {"engine": "reverse"} if name == "jacobian" else {}
 
     @functools.wraps(original)
-    def transform(*args: Any, **kwargs: Any) -> Any:
+    def transform(*args: PyTree, **kwargs: Any) -> PyTree:
         block = _asking(name)
         if block is None:
             return original(*args, **kwargs)
@@ -45,13 +46,13 @@ def _stand_in(name: str) -> Callable[..., Any]:
 class _Pushed(type(JVPTracer)):  # type: ignore[misc]
     """The class of the class that stands in for jax's ``JVPTracer``: a value that dualrev differentiates is an instance too."""
 
-    def __instancecheck__(cls, value: Any) -> bool:
+    def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, (JVPTracer, Dual, Taped))
 
     def __subclasscheck__(cls, other: type) -> bool:
         return issubclass(other, (JVPTracer, Dual, Taped))
 
-    def __call__(cls, *args: Any) -> Any:
+    def __call__(cls, *args: Any) -> JVPTracer:
         return JVPTracer(*args)
 
 
@@ -60,8 +61,11 @@ def _tracer_stand_in() -> type:
     return _Pushed("JVPTracer", (JVPTracer,), body)
 
 
+#: A transform: of functions, to what each returns.
+Transform: TypeAlias = Callable[..., PyTree]
+
 #: For each name, what is looked for and what comes in its place.
-PAIRS: dict[str, tuple[Any, Any]] = {name: (ORIGINALS[name], _stand_in(name)) for name in TRANSFORMS}
+PAIRS: dict[str, tuple[Transform, Transform]] = {name: (ORIGINALS[name], _stand_in(name)) for name in TRANSFORMS}
 PAIRS["JVPTracer"] = JVPTracer, _tracer_stand_in()
 
 
@@ -109,10 +113,17 @@ def _is_kept(module: str) -> bool:
     return is_inside_jax(module) or within(module, ("dualrev",))
 
 
+class UserContext(Protocol):
+    """A value by which jax keeps compiled programs apart."""
+
+    def set_global(self, value: object, /) -> None: ...
+
+
 @functools.cache
-def _compiled_for() -> Any:
+def _compiled_for() -> UserContext:
     # Programs compiled in a block and outside are kept apart by jax, which compiles anew where this value is another.
-    return jax.make_user_context(None)
+    context: UserContext = jax.make_user_context(None)
+    return context
 
 
 def _tell_jax() -> None:
@@ -204,17 +215,17 @@ def _left_in_objects(choice: Choice) -> dict[str, str]:
     return left
 
 
-def _remark(wanted: Mapping[str, Any]) -> Callable[[Any], str | None]:
+def _remark(wanted: Mapping[str, object]) -> Callable[[FunctionType | ModuleType], str | None]:
     """What a block says of an object that differentiates, or leads to what does, and stays as it is."""
 
-    def remark(value: Any) -> str | None:
+    def remark(value: FunctionType | ModuleType) -> str | None:
         if isinstance(value, ModuleType):
             if value.__name__ in ("jax._src.api", "jax._src.interpreters.ad"):
                 return f"it is {value.__name__}, a part of jax's own workings: what is looked up there stays jax's"
             return None
         if value.__code__ is not _BOUNDARY:
             return None
-        for cell in value.__closure__:
+        for cell in value.__closure__ or ():
             code = getattr(cell.cell_contents, "__code__", None)
             made_by, _, rest = getattr(code, "co_qualname", "").partition(".<locals>.")
             if rest and made_by in wanted:
@@ -320,5 +331,5 @@ def uninstall(report: Report | None = None) -> None:
         if which not in _lasting:
             asked = "nothing is installed" if report is None else "what returned this report is not installed (any more)"
             raise RuntimeError(f"uninstall: {asked}; each install() can be undone once")
-        _lasting.remove(which)  # type: ignore[arg-type]
-        _leave(which)  # type: ignore[arg-type]
+        _lasting.remove(which)
+        _leave(which)

@@ -13,12 +13,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import jax
 
 from dualrev.installed.replacing import installed
 from dualrev.installed.transforms import TRANSFORMS
+
+if TYPE_CHECKING:
+    from importlib.abc import InspectLoader
 
 
 class UsageError(Exception):
@@ -102,7 +105,7 @@ def _named(name: str, asked: str) -> tuple[CodeType, ModuleType]:
     finally:
         if main is not None:
             sys.modules["__main__"] = main
-    loader: Any = None if spec is None else spec.loader
+    loader = None if spec is None else cast("InspectLoader | None", spec.loader)
     code = None if loader is None else loader.get_code(name)
     if spec is None or code is None:
         raise UsageError(f"run: no code to run was found for '{asked}'")
@@ -156,7 +159,7 @@ def _environment_reaches_jax() -> Iterator[None]:
     """Scripts set variables such as ``JAX_ENABLE_X64`` and then import jax, which is there already and has read them."""
     before, importing = dict(os.environ), builtins.__import__
 
-    def first_import(name: str, *args: Any, **kwargs: Any) -> Any:
+    def first_import(name: str, *args: Any, **kwargs: Any) -> ModuleType:
         if name.split(".")[0] == "jax" and builtins.__import__ is first_import:
             builtins.__import__ = importing
             for variable, text in os.environ.items():
@@ -177,7 +180,7 @@ def _configure(name: str, text: str) -> None:
     if name not in jax.config.values:
         return
     now = jax.config.values[name]
-    readers: dict[type, Callable[[str], Any]] = {bool: _truth, int: int, float: float}
+    readers: dict[type, Callable[[str], object]] = {bool: _truth, int: int, float: float}
     jax.config.update(name, readers.get(type(now), str)(text))
 
 

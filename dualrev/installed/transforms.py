@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 
-from dualrev.functional import api, gradients
-from dualrev.options.settings import Request
+from dualrev._jax.trees import PyTree
+from dualrev.functional import api, gradients, jacobians
+from dualrev.options.settings import Options, Request
+
+#: Names of modules, or the modules; one may stand alone.
+Names: TypeAlias = Iterable[str | ModuleType] | str | ModuleType
 
 #: dualrev's transforms, under jax's names.
-TRANSFORMS: dict[str, Callable[..., Any]] = {
+TRANSFORMS: dict[str, Callable[..., PyTree]] = {
     function.__name__: function for function in (
-        api.jvp, api.vjp, api.linearize, api.linear_transpose, gradients.grad, gradients.value_and_grad, gradients.jacfwd,
-        gradients.jacrev, gradients.jacobian, gradients.hessian)}
+        api.jvp, api.vjp, api.linearize, api.linear_transpose, gradients.grad, gradients.value_and_grad, jacobians.jacfwd,
+        jacobians.jacrev, jacobians.jacobian, jacobians.hessian)}
 
 #: jax's transforms, by name.
-ORIGINALS: Mapping[str, Callable[..., Any]] = MappingProxyType({name: getattr(jax, name) for name in TRANSFORMS})
+ORIGINALS: Mapping[str, Callable[..., PyTree]] = MappingProxyType({name: getattr(jax, name) for name in TRANSFORMS})
 
 #: What jax has and dualrev has not.
 MISSING = ("fwd_and_bwd",)
@@ -30,10 +34,10 @@ class Choice(NamedTuple):
     transforms: tuple[str, ...]
     modules: tuple[str, ...] | None
     skip: tuple[str, ...]
-    options: Mapping[str, Any]
+    options: Options
 
     @staticmethod
-    def of(transforms: Any, modules: Any, skip: Any, options: Any) -> Choice:
+    def of(transforms: Iterable[str] | None, modules: Names | None, skip: Names, options: Options) -> Choice:
         names = tuple(TRANSFORMS) if transforms is None else _names(transforms, "transforms")
         for name in names:
             if name not in TRANSFORMS:
@@ -46,7 +50,7 @@ class Choice(NamedTuple):
             return False
         return name == "JVPTracer" or (name in self.transforms and (self.modules is None or within(module, self.modules)))
 
-    def key(self) -> Any:
+    def key(self) -> Hashable:
         """Equal for choices under which programs are traced alike."""
         try:
             options = frozenset(self.options.items())
@@ -58,8 +62,8 @@ class Choice(NamedTuple):
         return id(self)
 
 
-def _names(given: Any, what: str) -> tuple[str, ...]:
-    items = (given,) if isinstance(given, (str, ModuleType)) else given
+def _names(given: Names, what: str) -> tuple[str, ...]:
+    items: object = (given,) if isinstance(given, (str, ModuleType)) else given
     if not isinstance(items, Iterable):
         raise TypeError(f"installed: {what} must be a name or a sequence of names; got {given!r}")
     names = tuple([x.__name__ if isinstance(x, ModuleType) else x for x in items])
@@ -90,7 +94,7 @@ class Report(Mapping[str, tuple[str, ...]]):
         self._found = sorted({*self._found, *found}, key=lambda item: (not within(item[1], ("jax",)), item[1], item[0]))
 
     @property
-    def options(self) -> Mapping[str, Any]:
+    def options(self) -> Options:
         """The options with which dualrev's transforms are called."""
         return self._choice.options
 

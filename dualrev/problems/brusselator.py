@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -27,7 +25,7 @@ def _laplacian(u: jax.Array) -> jax.Array:
     return (neighbours - 4 * u) * u.shape[0] ** 2
 
 
-def rate(state: State, a: Any = A, b: Any = B, diffusion: Any = DIFFUSION) -> State:
+def rate(state: State, a: float | jax.Array = A, b: float | jax.Array = B, diffusion: float | jax.Array = DIFFUSION) -> State:
     """du/dt and dv/dt without a source.
 
     [Hairer, Wanner 1996, section IV.10]: u' = b + u²v - (a + 1)u + α Δu and v' = a u - u²v + α Δv on the unit torus.
@@ -48,17 +46,19 @@ def right_hand_side(state: State) -> State:
     return {"u": moving["u"] + source, "v": moving["v"]}
 
 
-def solution(parameters: dict[str, Any]) -> State:
+def solution(parameters: dict[str, jax.Array]) -> State:
     """The state at t = 0.2 from the same start, by 40 steps of the midpoint rule."""
 
     def step(y: State, _: None) -> tuple[State, None]:
         def advance(h: float, slope: State) -> State:
-            return jax.tree.map(lambda u, du: u + h * du, y, slope)
+            moved: State = jax.tree.map(lambda u, du: u + h * du, y, slope)
+            return moved
 
         halfway = advance(STEP / 2, rate(y, **parameters))
         return advance(STEP, rate(halfway, **parameters)), None
 
-    return lax.scan(step, state(), None, length=STEPS)[0]
+    found: State = lax.scan(step, state(), None, length=STEPS)[0]
+    return found
 
 
 def state(points: int = POINTS) -> State:
@@ -67,7 +67,7 @@ def state(points: int = POINTS) -> State:
     return {"u": 22 * y * (1 - y) ** 1.5, "v": 27 * x * (1 - x) ** 1.5}
 
 
-def coefficients() -> dict[str, Any]:
+def coefficients() -> dict[str, jax.Array]:
     """The coefficients of BRUSS-2D."""
     return {"a": jnp.asarray(A), "b": jnp.asarray(B), "diffusion": jnp.asarray(DIFFUSION)}
 

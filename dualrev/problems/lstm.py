@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,8 @@ from dualrev.problems.sources import text
 
 HIDDEN = 8
 
-Parameters = dict[str, Any]
+Parameters = dict[str, jax.Array]
+Pair = tuple[jax.Array, jax.Array]
 
 
 def loss(parameters: Parameters) -> jax.Array:
@@ -27,7 +26,7 @@ def loss(parameters: Parameters) -> jax.Array:
     characters = jnp.asarray(text()[0])
     hidden = parameters["recurrent"].shape[0]
 
-    def step(carry: tuple[jax.Array, jax.Array], pair: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+    def step(carry: Pair, pair: Pair) -> tuple[Pair, jax.Array]:
         h, c = carry
         seen, following = pair
         gates = parameters["input"][seen] + h @ parameters["recurrent"] + parameters["bias"]

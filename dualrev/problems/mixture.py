@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import numpy as np
 from dualrev.problems.scenario import Scenario, alone
 from dualrev.problems.sources import SPECIES, iris
 
-Parameters = dict[str, Any]
+Parameters = dict[str, jax.Array]
 
 
 def log_likelihood(parameters: Parameters) -> jax.Array:

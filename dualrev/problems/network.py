@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from dualrev.problems.sources import SPECIES, iris
 
 HIDDEN = 16
 
-Layers = list[dict[str, Any]]
+Layers = list[dict[str, jax.Array]]
 
 
 def loss(layers: Layers) -> jax.Array:

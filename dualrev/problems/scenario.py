@@ -25,9 +25,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from types import ModuleType
 
 import jax
+
+from dualrev._jax.trees import PyTree
 
 #: What a scenario can be for.
 TAGS: Mapping[str, str] = {
@@ -60,8 +62,8 @@ class Scenario:
 
     name: str
     #: None where the program differentiates itself, so that there is only ``derivative``.
-    program: Callable[..., Any] | None
-    draw: Callable[[], tuple[Any, ...]]
+    program: Callable[..., PyTree] | None
+    draw: Callable[[], tuple[PyTree, ...]]
     _: KW_ONLY
     tags: Iterable[str] = ()
     #: Numbers that it is differentiated by, and numbers that it gives; None where ``derivative`` says by what it is differentiated.
@@ -76,13 +78,13 @@ class Scenario:
     #: Relative tolerance, where rounding alone exceeds that of its dtype.
     rtol: float = 0.0
     #: An equivalent program, where jax cannot differentiate this one.
-    oracle: Callable[..., Any] | None = None
+    oracle: Callable[..., PyTree] | None = None
     #: What is asked for instead of the gradient, by a library with jax's calls, such as a Jacobian that is known to be sparse.
-    derivative: Callable[[Any], Callable[..., Any]] | None = None
+    derivative: Callable[[ModuleType], Callable[..., PyTree]] | None = None
     #: That derivative as jax finds it in another way, where it has none in this one.
-    otherwise: Callable[[], Any] | None = None
+    otherwise: Callable[[], PyTree] | None = None
     #: The program of an array namespace ahead of its arguments, where libraries other than jax can run it.
-    portable: Callable[..., Any] | None = None
+    portable: Callable[..., PyTree] | None = None
     #: One sentence, and a source.
     description: str = ""
     citation: str = ""
@@ -94,28 +96,28 @@ class Scenario:
     def __repr__(self) -> str:
         return f"Scenario({self.name!r})"
 
-    def make_inputs(self) -> Any:
+    def make_inputs(self) -> PyTree:
         """The pytree that it is differentiated by."""
         return jax.tree.map(jax.numpy.asarray, self.draw()[0])
 
     @functools.cached_property
-    def data(self) -> tuple[Any, ...]:
+    def data(self) -> tuple[PyTree, ...]:
         """What follows the inputs, drawn once, outside whatever is being traced."""
         with jax.ensure_compile_time_eval():
             return tuple(jax.tree.map(jax.numpy.asarray, self.draw()[1:]))
 
-    def function(self, inputs: Any) -> Any:
+    def function(self, inputs: PyTree) -> PyTree:
         """The program with its data as constants."""
         if self.program is None:
             raise NotImplementedError(f"{self.name} is differentiated inside")
         return self.program(inputs, *self.data)
 
-    def function_in_jax(self, inputs: Any) -> Any:
+    def function_in_jax(self, inputs: PyTree) -> PyTree:
         """The same function, as jax can differentiate it."""
         return self.function(inputs) if self.oracle is None else self.oracle(inputs, *self.data)
 
 
-def alone(make_inputs: Callable[[], Any]) -> Callable[[], tuple[Any, ...]]:
+def alone(make_inputs: Callable[[], PyTree]) -> Callable[[], tuple[PyTree, ...]]:
     """The draw of a program that has no data."""
     return lambda: (make_inputs(),)
 

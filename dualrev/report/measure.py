@@ -7,14 +7,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 import dualrev
 from dualrev import oracle
+from dualrev._jax.trees import PyTree
 from dualrev.linear.residuals import Residuals
 
 #: A Jacobian of more passes or entries is not computed in full: one pass in a random direction stands for it.
@@ -24,7 +26,10 @@ BYTES_AT_ONCE = 2**28
 #: Runs that a time is the median of, and the seconds after which no further run starts.
 RUNS, ENOUGH_SECONDS = 9, 1.0
 
-Mode = Literal["forward", "reverse"]
+Mode: TypeAlias = Literal["forward", "reverse"]
+
+#: What is known of a Jacobian: all of it ("J"), or its product with a tangent ("Jt") or a cotangent ("uJ").
+Answer: TypeAlias = dict[str, np.ndarray]
 
 _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
                  jax.errors.TracerIntegerConversionError)
@@ -80,9 +85,9 @@ class Stored:
 class Flat:
     """A function of float arrays that returns a tuple of float arrays; everything else is held fixed or left out."""
 
-    function: Callable[..., tuple[Any, ...]]
-    primals: tuple[Any, ...]
-    outs: tuple[Any, ...]
+    function: Callable[..., tuple[jax.Array, ...]]
+    primals: tuple[jax.Array, ...]
+    outs: tuple[jax.Array, ...]
 
     @property
     def inputs(self) -> int:
@@ -93,7 +98,7 @@ class Flat:
         return sum(out.size for out in self.outs)
 
 
-def flatten(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Flat:
+def flatten(function: Callable[..., PyTree], args: Sequence[PyTree], kwargs: dict[str, PyTree]) -> Flat:
     """``function`` by those leaves of its arguments that are floats; it is run once, on the values given."""
     leaves, treedef = jax.tree.flatten((tuple(args), kwargs))
     moving = [i for i, leaf in enumerate(leaves) if _is_float(leaf)]
@@ -119,7 +124,7 @@ def flatten(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str,
         raise UnfitFunctionError("it returns complex values, and a table of real Jacobians has no place for them; "
                             "return the real and imaginary parts as two float arrays")
 
-    def flat(*floats: Any) -> tuple[Any, ...]:
+    def flat(*floats: jax.Array) -> tuple[jax.Array, ...]:
         filled = list(leaves)
         for i, x in zip(moving, floats, strict=True):
             filled[i] = x
@@ -130,7 +135,7 @@ def flatten(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str,
     return Flat(flat, tuple([jnp.asarray(leaves[i]) for i in moving]), tuple([jnp.asarray(out_leaves[i]) for i in chosen]))
 
 
-def _is_float(leaf: Any) -> bool:
+def _is_float(leaf: object) -> bool:
     if isinstance(leaf, (bool, int)):
         return False
     if isinstance(leaf, (float, complex)):
@@ -138,7 +143,7 @@ def _is_float(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _described(out: Any, leaf: Any) -> str:
+def _described(out: PyTree, leaf: object) -> str:
     if out is None:
         return "None"
     kind = type(leaf).__name__
@@ -157,8 +162,8 @@ def measure(name: str, flat: Flat) -> Measurement:
     draw = np.random.default_rng(0)
     tangents = _directions(draw, flat.primals)
     cotangents = _directions(draw, flat.outs)
-    answers: dict[str, dict[str, Any]] = {}
-    expected: dict[str, dict[str, Any]] = {}
+    answers: dict[str, Answer] = {}
+    expected: dict[str, Answer] = {}
     sweeps: dict[str, Sweep] = {}
     modes: tuple[tuple[Mode, int], ...] = (("forward", n), ("reverse", m))
     for engine, needed in modes:
@@ -202,7 +207,7 @@ def stored(name: str, flat: Flat) -> Stored:
     return Stored(name, dualrev.linearize(flat.function, *flat.primals)[1].residuals())
 
 
-def compiled(run: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Callable[..., Any]]:
+def compiled(run: Callable[..., PyTree], primals: Sequence[jax.Array]) -> tuple[PyTree, Callable[..., PyTree]]:
     """The answer, and ``run`` compiled; as it is, where Python control flow reads the values of the inputs."""
     quick = jax.jit(run)
     try:
@@ -211,7 +216,7 @@ def compiled(run: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Call
         return jax.block_until_ready(run(*primals)), run
 
 
-def timed(run: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, float, bool]:
+def timed(run: Callable[..., PyTree], primals: Sequence[jax.Array]) -> tuple[PyTree, float, bool]:
     """``(answer, median seconds, whether it is compiled)``: warm, and until every array is ready."""
     answer, quick = compiled(run, primals)
     seconds: list[float] = []
@@ -222,23 +227,23 @@ def timed(run: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, float, 
     return answer, statistics.median(seconds), quick is not run
 
 
-def _one_push(flat: Flat, tangents: tuple[Any, ...]) -> Callable[..., Any]:
+def _one_push(flat: Flat, tangents: tuple[jax.Array, ...]) -> Callable[..., PyTree]:
     return lambda *primals: dualrev.jvp(flat.function, primals, tangents, engine="forward")[1]
 
 
-def _one_pull(flat: Flat, cotangents: tuple[Any, ...]) -> Callable[..., Any]:
+def _one_pull(flat: Flat, cotangents: tuple[jax.Array, ...]) -> Callable[..., PyTree]:
     return lambda *primals: dualrev.vjp(flat.function, *primals, engine="reverse")[1](cotangents)
 
 
-def _directions(draw: np.random.Generator, arrays: Sequence[Any]) -> tuple[Any, ...]:
+def _directions(draw: np.random.Generator, arrays: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     return tuple([jnp.asarray(draw.normal(size=x.shape), x.dtype) for x in arrays])
 
 
-def _vector(arrays: Sequence[Any]) -> np.ndarray:
+def _vector(arrays: Sequence[jax.Array]) -> np.ndarray:
     return np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in arrays])
 
 
-def _matrix(jacobian: Sequence[Sequence[Any]], flat: Flat) -> np.ndarray:
+def _matrix(jacobian: Sequence[Sequence[jax.Array]], flat: Flat) -> np.ndarray:
     """(outputs, inputs) from a Jacobian's blocks, one tuple of inputs for each output."""
     blocks = [
         [np.asarray(block, np.float64).reshape(out.size, x.size) for block, x in zip(row, flat.primals, strict=True)]
@@ -258,7 +263,7 @@ def _expected_matrix(flat: Flat, mode: Mode, needed: int, at_once: int) -> np.nd
     return matrix.T if mode == "forward" else matrix
 
 
-def difference(ours: dict[str, Any], theirs: dict[str, Any], t: np.ndarray, u: np.ndarray) -> float:
+def difference(ours: Answer, theirs: Answer, t: np.ndarray, u: np.ndarray) -> float:
     """The largest relative difference on the most detailed thing that both answers determine: J, J·t, uᵀJ or uᵀJ·t."""
     for kind in ("J", "Jt", "uJ", "uJt"):
         one, other = _determined(ours, kind, t, u), _determined(theirs, kind, t, u)
@@ -267,7 +272,7 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any], t: np.ndarray, u: n
     raise AssertionError("every answer determines uᵀJ·t")
 
 
-def _determined(answer: dict[str, Any], kind: str, t: np.ndarray, u: np.ndarray) -> Any:
+def _determined(answer: Answer, kind: str, t: np.ndarray, u: np.ndarray) -> np.ndarray | None:
     if kind in answer:
         return answer[kind]
     if "J" in answer:
@@ -277,7 +282,7 @@ def _determined(answer: dict[str, Any], kind: str, t: np.ndarray, u: np.ndarray)
     return None
 
 
-def relative_difference(x: Any, y: Any) -> float:
+def relative_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """The largest entry of x - y over the largest entry of either; equal infinities and two NaNs differ by nothing."""
     x, y = np.asarray(x), np.asarray(y)
     same = (x == y) | (np.isnan(x) & np.isnan(y))

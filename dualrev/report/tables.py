@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import jax
 from rich.box import SIMPLE_HEAD
@@ -150,7 +149,7 @@ def _about(problems: Sequence[Scenario]) -> dict[str, dict[str, str]]:
     return {problem.name: {"description": problem.description, "citation": problem.citation} for problem in problems}
 
 
-def _json(rows: list[dict[str, Any]]) -> str:
+def _json(rows: Sequence[Mapping[str, object]]) -> str:
     content = {
         "dualrev": dualrev.__version__,
         "jax": jax.__version__,
@@ -160,7 +159,7 @@ def _json(rows: list[dict[str, Any]]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(x: Any) -> Any:
+def _finite(x: object) -> object:
     if isinstance(x, dict):
         return {key: _finite(entry) for key, entry in x.items()}
     if isinstance(x, list):

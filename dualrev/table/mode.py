@@ -73,7 +73,7 @@ class Mode(ABC):
     def flatten(self, parts: Sequence[Parts]) -> tuple[list[jax.Array], Structure]:
         """The arrays of the parts of several values, and their static structure, with types."""
         leaves, tree = jax.tree_util.tree_flatten(list(parts))
-        return leaves, (tree, tuple([_strong(x if hasattr(x, "update") else typeof(x)) for x in leaves]))
+        return leaves, (tree, tuple([_strong(x if isinstance(x, ShapedArray) else typeof(x)) for x in leaves]))
 
     def unflatten(self, structure: Structure, leaves: Sequence[jax.Array]) -> list[Parts]:
         """Undo :meth:`flatten`."""

@@ -49,7 +49,7 @@ class Invariant:
         moved: list[Any] = []
         within = []
         for eqn in reversed(graph.eqns):
-            read = [v for v in eqn.outvars if v in needed]
+            read = [v for v in eqn.outvars if v in needed]  # type: ignore[misc]
             if eqn.effects or (read and stays(eqn)):
                 within.append(eqn)
                 needed.update(atom for atom in eqn.invars if not is_literal(atom))

@@ -179,7 +179,7 @@ class Plan:
             if self._summands(eqn):
                 self._place(eqn, least)
         self.terms = [self._term(var, least) for var in outs]
-        self.sum_avals = [var.aval for var in outs]
+        self.sum_avals: list[Any] = [var.aval for var in outs]
         operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
         #: Whether any sum needs stacks; if none does, all are linear in what is added up in the loop.
         self.stacks = any(isinstance(x, Stacked) for x in operands)

@@ -1,0 +1,309 @@
+"""The functional face: Jacobians and Hessians, with jax's signatures plus ``engine=``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Unpack, overload
+
+import jax
+import jax.numpy as jnp
+from jax.errors import InconclusiveDimensionOperation
+from jax.tree_util import tree_unflatten
+
+from dualrev import errors
+from dualrev._jax.avals import convert_to, is_differentiable, tangent_aval, typeof
+from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.engines import sweeps
+from dualrev.functional import checks, flat_calls
+from dualrev.functional.api import Aux
+from dualrev.functional.checks import Argnums
+from dualrev.functional.flat_calls import Engine
+from dualrev.functional.gradients import P, Partial, wraps
+from dualrev.functional.results import Structure
+from dualrev.linear import zeros
+from dualrev.linear.dense import DenseMap
+from dualrev.linear.maps import LinearMap
+from dualrev.options.settings import Options, Request, using
+
+
+def _jacobian_tree(blocks: Sequence[Sequence[jax.Array]], out_tree: PyTreeDef, in_tree: PyTreeDef, partial: Partial) -> PyTree:
+    """A tree of outputs of trees of inputs."""
+    return tree_unflatten(out_tree, [partial.unwrap(tree_unflatten(in_tree, row)) for row in blocks])
+
+
+def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
+              engine: str | None, direction: str, chunk_size: int | None, options: Options,
+              asked: str | None = None) -> Callable[P, PyTree]:
+    with errors.calling(asked or name):
+        checks.check_callable(fun)
+    positions = checks.normalize_argnums(argnums)
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
+    request = Request.of(asked or name, options, isinstance(positions, int))
+
+    @wraps(fun, argnums, "Jacobian")
+    def jacobian_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
+        with errors.calling(asked or name), using(request.settings):
+            partial = Partial(name, fun, positions, args, kwargs)
+            call, flat = partial.flat_call(has_aux, request)
+            for x in flat:
+                if direction == "push":
+                    checks.check_forward_input_dtype(name, holomorphic, x)
+                else:
+                    checks.check_input_dtype(name, holomorphic, allow_int, x)
+            if direction == "push" and engine == "forward":
+                results, blocks = sweeps.push_columns(call, flat, range(len(flat)), lambda: call.n_out, chunk_size)
+                outs = results[: call.n_out]
+            else:
+                results, linear_map, s = flat_calls.linearize_flat(call, flat, "forward" if engine == "forward" else "reverse",
+                                                                   request, chunk_size)
+                outs = results[: call.n_out]
+                push_is_cheaper = _has_fewer_inputs(s.shape) and all(_is_real(x) for x in flat)
+                if direction == "push" or (direction == "auto" and push_is_cheaper):
+                    blocks = _push_blocks(linear_map, s, chunk_size)
+                else:
+                    for x in outs:
+                        checks.check_output_dtype(name, holomorphic, x)
+                    blocks = _pull_blocks(linear_map, s, chunk_size)
+            for x in outs:
+                if direction == "push":
+                    checks.check_forward_output_dtype(name, holomorphic, x)
+            _, aux = call.finish(results)
+            jacobian = _jacobian_tree(blocks, call.out_tree, call.in_tree, partial)
+            return (jacobian, aux) if has_aux else jacobian
+
+    return jacobian_f
+
+
+def _has_fewer_inputs(shape: tuple[int, int]) -> bool:
+    """Whether there are no more inputs than outputs; symbols that do not tell count as inputs that are more."""
+    m, n = shape
+    try:
+        return bool(n <= m)
+    except InconclusiveDimensionOperation:
+        return False
+
+
+def _is_real(x: object) -> bool:
+    return bool(jnp.issubdtype(typeof(x).dtype, jnp.floating))
+
+
+def _push_blocks(linear_map: LinearMap, s: Structure, chunk_size: int | None) -> list[list[jax.Array]]:
+    avals = [tangent_aval(a) for a in s.in_avals]
+    outs = [a if is_differentiable(a) else None for a in s.out_avals]
+
+    def push(*tangents: jax.Array) -> list[jax.Array]:
+        moved = linear_map.push(*tangents)
+        return [zeros.fit(t, a) for t, a in zip(moved, outs, strict=True) if a is not None]
+
+    stacked = iter(sweeps.sweep(push, avals, chunk_size))
+    n = sum(a.size for a in avals)
+    full = [next(stacked) if a is not None else jnp.zeros((n, *aval.shape), aval.dtype)
+            for a, aval in zip(outs, s.out_avals, strict=True)]
+    return sweeps.columns(full, avals, s.out_avals)
+
+
+def _pull_blocks(linear_map: LinearMap, s: Structure, chunk_size: int | None) -> list[list[jax.Array]]:
+    moving = [a for a, moves in zip(s.ct_avals, s.active, strict=True) if moves]
+
+    def pull(*cotangents: jax.Array) -> list[jax.Array]:
+        return [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*cotangents), moving, strict=True)]
+
+    out_avals = [tangent_aval(a) for a in s.out_avals]
+    if isinstance(linear_map, DenseMap) and all(b is None for row in linear_map.imaginary for b in row):
+        found = [[jnp.zeros((*o.shape, *i.shape), i.dtype) if a is None else convert_to(a, i)
+                  for a, i in zip(row, moving, strict=True)] for row, o in zip(linear_map.real, out_avals, strict=True)]
+    else:
+        found = sweeps.rows(sweeps.sweep(pull, out_avals, chunk_size), moving, out_avals)
+    blocks = []
+    for row, out in zip(found, out_avals, strict=True):
+        values = iter(row)  # an integer input has no influence: zeros of its own dtype, as in jax
+        blocks.append([next(values) if moves else jnp.zeros((*out.shape, *a.shape), a.dtype)
+                       for a, moves in zip(s.in_avals, s.active, strict=True)])
+    return blocks
+
+
+@overload
+def jacfwd(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def jacfwd(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+           engine: Engine = "forward", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def jacfwd(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def jacfwd(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+           engine: Engine = "forward", chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
+    r"""The Jacobian of a function, column by column: :math:`\partial f_i / \partial x_j` by one push for each input element.
+
+    Args:
+      fun: function of real arrays (complex ones where ``holomorphic``) or pytrees of them.
+      argnums, has_aux, holomorphic: as in :func:`value_and_grad`.
+      engine: ``"forward"`` pushes dual numbers; ``"reverse"`` writes a tape once and pushes through it.
+      chunk_size: how many pushes to make at once, to bound memory; None for all.
+      options: see :class:`~dualrev.options.settings.Options`.
+
+    Returns:
+      A function that returns the Jacobian: a tree of outputs of trees of inputs, with leaves of shape ``(*output, *input)``; and
+      ``aux`` where ``has_aux``.
+
+    Raises:
+      TypeError: a dtype is not allowed.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> dr.jacfwd(lambda x: x[:2] * x[2])(jnp.array([1.0, 2.0, 3.0])).tolist()
+    [[3.0, 0.0, 1.0], [0.0, 3.0, 2.0]]
+
+    Source: [Griewank & Walther 2008, ch. 3].
+    """
+    checks.check_engine(engine, ("forward", "reverse"), "jacfwd")
+    return _jacobian("jacfwd", fun, argnums, has_aux, holomorphic, False, engine, "push", chunk_size, options)
+
+
+@overload
+def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
+           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def jacrev(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+           allow_int: bool = False, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def jacrev(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+           allow_int: bool = False, *, engine: Engine = "reverse", chunk_size: int | None = None,
+           **options: Unpack[Options]) -> Callable[P, PyTree]:
+    r"""The Jacobian of a function, row by row: :math:`\partial f_i / \partial x_j` by one pull for each output element.
+
+    Args:
+      fun: function of arrays or pytrees of them, with real outputs (complex ones where ``holomorphic``).
+      argnums, has_aux, holomorphic, allow_int: as in :func:`value_and_grad`.
+      engine: ``"reverse"`` writes a tape once and pulls through it; ``"forward"`` pushes a basis of the inputs.
+      chunk_size: how many pulls to make at once, to bound memory; None for all.
+      options: see :class:`~dualrev.options.settings.Options`.
+
+    Returns:
+      As :func:`jacfwd`.
+
+    Raises:
+      TypeError: a dtype is not allowed.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> dr.jacrev(lambda x: x[:2] * x[2], chunk_size=1)(jnp.array([1.0, 2.0, 3.0])).tolist()
+    [[3.0, 0.0, 1.0], [0.0, 3.0, 2.0]]
+
+    Source: [Griewank & Walther 2008, ch. 3].
+    """
+    checks.check_engine(engine, ("forward", "reverse"), "jacrev")
+    return _jacobian("jacrev", fun, argnums, has_aux, holomorphic, allow_int, engine, "pull", chunk_size, options)
+
+
+@overload
+def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
+             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+             allow_int: bool = False, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
+             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
+    r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
+
+    Args:
+      fun, argnums, has_aux, holomorphic, allow_int, chunk_size, options: as in :func:`jacrev`.
+      engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`; ``"auto"`` evaluates once with a tape and
+        pushes through it if the inputs have no more elements than the outputs, and pulls otherwise.
+
+    Returns:
+      As :func:`jacfwd`.
+
+    Raises:
+      TypeError: a dtype is not allowed.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> dr.jacobian(lambda x: jnp.stack([x, x ** 2, x ** 3]))(2.0).tolist()
+    [1.0, 4.0, 12.0]
+
+    Source: [Griewank & Walther 2008, ch. 3].
+    """
+    checks.check_engine(engine, ("auto", "forward", "reverse"), "jacobian")
+    if engine == "forward":
+        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size, options)
+    direction = "pull" if engine == "reverse" else "auto"
+    return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "reverse", direction, chunk_size, options)
+
+
+@overload
+def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+
+
+@overload
+def hessian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+
+
+@overload
+def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+
+
+def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
+            engine: Engine | None = None, chunk_size: int | None = None,
+            **options: Unpack[Options]) -> Callable[P, PyTree]:
+    r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
+
+    Args:
+      fun, argnums, has_aux, holomorphic, chunk_size, options: as in :func:`jacfwd`.
+      engine: None for forward over reverse, the cheapest for scalar functions; or one engine for both orders.
+
+    Returns:
+      A function that returns a tree of outputs of trees of inputs of trees of inputs; and ``aux`` where ``has_aux``.
+
+    Raises:
+      TypeError: a dtype is not allowed.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> dr.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
+    [[4.0, 2.0], [2.0, 0.0]]
+
+    Source: [Griewank & Walther 2008, ch. 5].
+    """
+    checks.check_engine(engine, (None, "forward", "reverse"), "hessian")
+
+    def one_order(direction: str, f: Callable[P, PyTree]) -> Callable[P, PyTree]:
+        name, own = ("jacfwd", "forward") if direction == "push" else ("jacrev", "reverse")
+        return _jacobian(name, f, argnums, has_aux, holomorphic, False, own, direction, chunk_size, options, asked="hessian")
+
+    inner, outer = {None: ("pull", "push"), "forward": ("push", "push"), "reverse": ("pull", "pull")}[engine]
+    return one_order(outer, one_order(inner, fun))
