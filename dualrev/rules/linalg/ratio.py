@@ -61,7 +61,7 @@ class QuotientRow(ElementwiseRow):
 
     def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
         (x, y, vanishes), (t_x, t_y, _) = primals, tangents
-        assert t_y is not None  # else the row of a linear operation is in force
+        assert t_y is not None  # else the linear row is chosen
         mode = params["mode"]
         if mode == "pole":
             return [lax.select(vanishes, lax.div(x, t_y), entries(x, 0))], [None]

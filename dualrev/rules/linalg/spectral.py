@@ -51,7 +51,7 @@ from dualrev.table.operations import OpMap, Residuals, Site
 from dualrev.table.pushforward import Push, PushforwardRow, Saves
 from dualrev.table.rows import Dual, Linearized, Operand, Split, Taped, register
 
-#: Eigenvectors or singular vectors and their values, in an order of their own; a pull adds which of them are not used.
+#: Eigenvectors or singular vectors and their values, in an order that the operation defines; a pull adds a mask of idle values.
 Vectors: TypeAlias = tuple[Array, ...]
 
 #: The range of values to return; None for all.
