@@ -394,6 +394,6 @@ def test_more_than_a_choice() -> None:
 def test_second_derivatives_that_are_wrong(primitive: str) -> None:
     use = example(primitive)
     check_second(use)
-    twice = lying(use.row, second=lambda *args: [2 * s for s in use.row.second(*args)])
+    twice = lying(use.row, second=lambda *args: [2 * s for s in use.row.second(*args)])  # type: ignore[operator]
     with pytest.raises(AssertionError, match="second derivative"):
         check_second(use._replace(row=twice))

@@ -400,7 +400,7 @@ def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], 
     if found is not None:
         references, value = found
         if all(reference() is other for reference, other in zip(references, others, strict=True)):
-            return value  # type: ignore[no-any-return]
+            return value
     value = make()
     held[key] = (tuple(map(weakref.ref, others)), value)
     _order.append((weakref.ref(first), key))

@@ -32,7 +32,8 @@ class Tangents(Mode):
     name = "forward"
     pushes = True
 
-    def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Tangent], params: Params) -> Pushed:
+    def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Tangent],  # type: ignore[override]
+            params: Params) -> Pushed:
         return row.jvp(primals, parts, params)
 
     def zero(self, aval: ShapedArray) -> jax.Array:
