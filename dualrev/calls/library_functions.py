@@ -68,7 +68,7 @@ def batch_axes(jaxpr: ClosedJaxpr, operand: int, until: str, core: Callable[[Jax
     """The batch axes of an operand of a program under ``vmap``, in order; their positions depend on jax.
 
     The operand is followed, through conversions, transposes and entrywise operations, to the first operation ``until``, whose
-    parameters say which axes it works along: ``core(eqn)``.  None where the operand does not arrive.
+    core axes are ``core(eqn)``.  None if the operand does not reach it.
     """
     found: list[list[int]] = []
 

@@ -34,7 +34,7 @@ from dualrev.programs.jaxprs import check_operands, first_invalid, replayer, run
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Operand, Unknown, aval_of, rows
 
-#: How many derivative programs are kept; each also goes when the program it was derived from does.
+#: The number of derivative programs in the cache; each is also dropped with the program that it was derived from.
 PROGRAMS_KEPT = 2048
 
 #: The latest request for a linearization, and the result: the jaxpr, active inputs, ``is_linear``, settings, and the linearization.
@@ -133,7 +133,7 @@ class Linearization:
         self.is_linear = is_linear
         self.wrapper = wrapper
         self.in_avals = tuple(in_avals)
-        self.known = [not (is_linear and moves) for moves in active]
+        self.known = [not (is_linear and flag) for flag in active]
         #: The source of each leaf of the tape, or ("constant", value).
         self.sources: list[tuple[str, Any]] = []
         self.pulls: Masked = {}

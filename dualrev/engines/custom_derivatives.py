@@ -61,7 +61,7 @@ def from_rule(t: Tangent | SymbolicZero, aval: ShapedArray) -> Tangent:
     is_number = _is_a(given, np.number)
     if not is_number or (_is_a(given, np.complexfloating) and not _is_a(expected, np.complexfloating)):
         raise errors.DoesNotFit(given, expected)
-    # A number in another format is still that number: rules in mixed precision, or that return a Python int, mean what they say.
+    # Another format of numbers is accepted: a rule may compute in mixed precision, or return a Python int.
     return lax.convert_element_type(t, expected.dtype)
 
 
@@ -219,7 +219,7 @@ class CustomJvp(UserRule):
         return call_jvp(self.fun, self._again(self.rule), primals, tangents, self.symbolic_zeros)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
-        if is_linear:  # the function itself must be linear, whatever its rule says
+        if is_linear:  # the function itself must be linear, whatever its rule states
             return Expansion(None, self.fun.call_wrapped)
         try:
             return linearize_push(lambda xs, ts: self.jvp(xs, ts, params), primals, [bool(flag) for flag in active])

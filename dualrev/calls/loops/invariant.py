@@ -1,6 +1,6 @@
 """Loop-invariant code motion: values that a body computes from its constants alone are computed once, before the loop.
 
-A compiler moves not all of them, and none out of a call that also reads other values: calls are inlined first.  A cheap value that is
+A compiler hoists only some of them, and none out of a call that also reads other values: calls are inlined first.  A cheap value that is
 larger than its sources, such as a broadcast, stays in the loop, where the compiler fuses it with the operation that reads it.
 """
 
@@ -48,7 +48,7 @@ class Invariant:
         self.changing = [i for i in range(n_new) if i not in set(self.given)]
         results = [*outs, *(residuals[i] for i in self.changing)]
         needed = {atom for atom in results if not is_literal(atom)}
-        moved: list[Var] = []
+        hoisted: list[Var] = []
         within: list[JaxprEqn] = []
         for eqn in reversed(graph.eqns):
             read = [v for v in eqn.outvars if v in needed]
@@ -56,12 +56,12 @@ class Invariant:
                 within.append(eqn)
                 needed.update(atom for atom in eqn.invars if not is_literal(atom))
             else:
-                moved.extend(read)
+                hoisted.extend(read)
         self.n_fixed, self.n_outs = n_fixed, len(outs)
-        wanted = [*(residuals[i] for i in self.given), *moved]
+        wanted = [*(residuals[i] for i in self.given), *hoisted]
         consts = graph.invars[:n_fixed]
         self._before = _program(graph.program(behind(graph.eqns, wanted), consts, wanted), program, "before_loop")
-        self._within = _program(graph.program(within[::-1], [*consts, *moved, *graph.invars[n_fixed:]], results), program, program.name)
+        self._within = _program(graph.program(within[::-1], [*consts, *hoisted, *graph.invars[n_fixed:]], results), program, program.name)
 
     def before(self, consts: Sequence[jax.Array]) -> tuple[dict[int, jax.Array], list[jax.Array]]:
         """The new residuals that are the same at all steps, and the operands that :meth:`within` takes in place of the constants."""

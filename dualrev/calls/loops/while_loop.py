@@ -239,9 +239,9 @@ def _together(params: Params) -> Params:
 
         def body(*args: jax.Array) -> list[jax.Array]:
             consts, carry = args[: n_cond + n_body], args[n_cond + n_body:]
-            (goes,) = test(*consts[:n_cond], *carry)
+            (runs,) = test(*consts[:n_cond], *carry)
             new = step(*consts[n_cond:], *carry)
-            return [lax.select(lax.broadcast_in_dim(goes, y.shape, range(goes.ndim)), y, x) for x, y in zip(carry, new, strict=True)]
+            return [lax.select(lax.broadcast_in_dim(runs, y.shape, range(runs.ndim)), y, x) for x, y in zip(carry, new, strict=True)]
 
         def condition(*args: jax.Array) -> list[jax.Array]:
             return [jnp.any(test(*args)[0])]
