@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from dualrev import errors
-from dualrev._jax.avals import ShapedArray, abstract_outputs, is_differentiable, typeof
+from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.custom_rules import WrappedFun, forget
 from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.new_primitives import region_bound
@@ -36,11 +36,11 @@ from dualrev._jax.traces import (
 from dualrev.engines import forward_stretch, infinitesimal, references
 from dualrev.engines.base import EngineTrace, many
 from dualrev.engines.custom_derivatives import CustomVjp, OutTrees
-from dualrev.linear.maps import Entry, LinearMap, Tangents, Tape
-from dualrev.linear.zeros import Tangent
+from dualrev.engines.not_linear import MissingRow, not_linear
+from dualrev.linear.maps import Entry, LinearMap, Tape
 from dualrev.options.settings import Active, Wide, current, under
 from dualrev.table import engine
-from dualrev.table.rows import Expansion, Linearized, Operand, Pushed, Row, Split, Unknown, aval_of
+from dualrev.table.rows import Expansion, Operand, Row, Split, Unknown
 
 
 class Taped(Tracer):  # type: ignore[type-arg]
@@ -223,55 +223,6 @@ class TapeTrace(EngineTrace):
 
 
 TapeTrace.handlers = TapeTrace.handlers | {region_bound: lambda trace, _primitive, _tracers, params: trace.enter_or_leave(params)}
-
-
-class MissingRow(Row):
-    """The row, in a linear program, of a primitive that has none: an error once the operation has to be differentiated."""
-
-    def __init__(self, primitive: Primitive, error: errors.MissingRuleError):
-        super().__init__(primitive)
-        self.error = error
-
-    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
-        raise self.error
-
-    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
-        raise self.error
-
-
-def not_linear(row: Row, primals: Sequence[Operand], params: Params,
-               error: errors.DualrevError) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
-    """In a linear program, an operation that is not linear: an error, but only once a cotangent of its results is not zero."""
-    outs: list[Operand] = [Unknown(a) for a in abstract_outputs(row.primitive, [aval_of(x) for x in primals], params)]
-    has_tangents = any(is_differentiable(aval_of(out)) for out in outs)
-    return outs, NonLinearMap(len(outs), has_tangents, type(error), error.template), [True] * len(outs)
-
-
-class NonLinearMap(LinearMap):
-    """The map of an operation that is not linear, on the tape of a linear program: it raises the error that it holds."""
-
-    __slots__ = ("error", "has_tangents", "message", "n_out")
-
-    name = "not linear"
-
-    def __init__(self, n_out: int, has_tangents: bool, error: type[Exception], message: str):
-        self.n_out = n_out
-        self.has_tangents = has_tangents
-        self.error = error
-        self.message = message
-
-    def push(self, *tangents: Tangent) -> Tangents:
-        if self.has_tangents:
-            raise self.error(self.message)
-        return (None,) * self.n_out
-
-    def pull(self, *cotangents: Tangent) -> Tangents:
-        raise self.error(self.message)
-
-
-jax.tree_util.register_pytree_node(
-    NonLinearMap, lambda m: ((), (m.n_out, m.has_tangents, m.error, m.message)), lambda aux, _: NonLinearMap(*aux)
-)
 
 
 def linearize(fun: FlatFunction, primals: Sequence[Operand], active: Sequence[Active],

@@ -1,7 +1,7 @@
 """Loop-invariant code motion: values that a body computes from its constants alone are computed once, before the loop.
 
-A compiler hoists only some of them, and none out of a call that also reads other values: calls are inlined first.  A cheap value that is
-larger than its sources, such as a broadcast, stays in the loop, where the compiler fuses it with the operation that reads it.
+A compiler hoists only some of them, and none out of a call that also reads other values: calls are inlined first.  A cheap value that
+is larger than its sources, such as a broadcast, stays in the loop, where the compiler fuses it with the operation that reads it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Invariant:
         wanted = [*(residuals[i] for i in self.given), *hoisted]
         consts = graph.invars[:n_fixed]
         self._before = _program(graph.program(behind(graph.eqns, wanted), consts, wanted), program, "before_loop")
-        self._within = _program(graph.program(within[::-1], [*consts, *hoisted, *graph.invars[n_fixed:]], results), program, program.name)
+        inputs = [*consts, *hoisted, *graph.invars[n_fixed:]]
+        self._within = _program(graph.program(within[::-1], inputs, results), program, program.name)
 
     def before(self, consts: Sequence[jax.Array]) -> tuple[dict[int, jax.Array], list[jax.Array]]:
         """The new residuals that are the same at all steps, and the operands that :meth:`within` takes in place of the constants."""
