@@ -44,12 +44,6 @@ def is_literal(atom: Atom) -> TypeIs[Literal]:
     return hasattr(atom, "val")
 
 
-def opened(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
-    """A program without its constants, which is itself where one class holds both."""
-    body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[arg-type]
-    return body
-
-
 def copy_jaxpr(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     """A closed jaxpr with the same equations, and an identity of its own.
 
@@ -99,5 +93,5 @@ def with_stand_ins(jaxpr: ClosedJaxpr) -> tuple[ClosedJaxpr, list[int]]:
 
 def open_and_closed(jaxpr: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, ClosedJaxpr]:
     """A jaxpr without constants in both forms, which are two classes in 0.10: kernels are held open."""
-    body = opened(jaxpr)
+    body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[arg-type]
     return body, jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(body, ())  # type: ignore[return-value]

@@ -14,7 +14,7 @@ import jax
 
 from dualrev._jax.calls import has_explicit_layout, jit_p
 from dualrev._jax.checkpoints import name_p, remat_p
-from dualrev._jax.jaxprs import Atom, ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Var, is_literal, opened
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.library_functions import library_function
 from dualrev.programs.jaxprs import behind
 
@@ -67,7 +67,7 @@ def graph_of(jaxpr: ClosedJaxpr, checkpoints: bool = True) -> Graph:
             invars = [now(atom) for atom in eqn.invars]
             inner = _called(eqn, checkpoints)
             if inner is not None:
-                open_jaxpr = opened(inner)
+                open_jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)  # type: ignore[arg-type]
                 held = {v: Var(v.aval) for v in open_jaxpr.constvars}
                 consts.update(zip(held.values(), getattr(inner, "consts", ()), strict=True))
                 outs = splice(open_jaxpr, {**held, **dict(zip(open_jaxpr.invars, invars, strict=True))}, True)
@@ -88,7 +88,7 @@ Choice: TypeAlias = Callable[[Graph, set[Var]], set[Var]]
 
 def eqns_within(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[JaxprEqn]:
     """The equations of a jaxpr and of every program that they hold."""
-    for eqn in opened(jaxpr).eqns:
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         yield eqn
         yield from held_eqns(eqn)
 
