@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax.jaxprs import ClosedJaxpr, opened, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, stage
 from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev.calls.call_rows import splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
@@ -209,7 +209,8 @@ class UserOperationRow(Row):
 
         def make() -> ClosedJaxpr:
             # Until 0.12 a windowed reduction has an open jaxpr, with its constants in another parameter.
-            closed = ClosedJaxpr(opened(jaxpr), list(params.get(self.consts, getattr(jaxpr, "consts", ()))))
+            body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[assignment]
+            closed = ClosedJaxpr(body, list(params.get(self.consts, getattr(jaxpr, "consts", ()))))
             return stage(lambda *operands: self.flat(closed, operands, settings), avals)
 
         return cached(jaxpr, (str(self.primitive), avals, tuple(settings.items())), make)
