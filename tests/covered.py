@@ -92,8 +92,8 @@ def text() -> str:
     for name, row in sorted(rows().items()):
         cases = by_name[name]
         in_jax = ", ".join(sorted(known.get(name, ()), reverse=True)) or "none"
-        if row.form in ("flat", "no derivative"):
-            modes, tested, dtypes = row.form if row.form == "flat" else "an error that says why", "", ""
+        if row.form in ("zero", "no derivative"):
+            modes, tested, dtypes = row.form if row.form == "zero" else "an error that says why", "", ""
         else:
             pulls = any(case.reverse for case in cases) if cases else row.form != "a kernel"
             modes = "push, pull" if pulls else "push"

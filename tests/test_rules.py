@@ -65,7 +65,8 @@ class Dualrev:
     def along_tape(f: Callable[..., Flat], xs: Flat, ts: Flat, cts: Flat) -> tuple[Flat, Flat]:
         """A push and a pull of one tape; no pull where there are no cotangents."""
         outs, tape = linearize(f, xs, [True] * len(xs))
-        pushed = [jnp.zeros_like(out) if t is None else t for out, t in zip(outs, tape.push(*ts), strict=True)]
+        pushed = [jnp.zeros_like(out) if t is None else t  # type: ignore[arg-type]  # no output is unknown
+                  for out, t in zip(outs, tape.push(*ts), strict=True)]
         return pushed, [jnp.zeros_like(x) if ct is None else ct for x, ct in zip(xs, tape.pull(*cts), strict=True)] if cts else []
 
 

@@ -1,62 +1,68 @@
 """``cond`` and ``switch``: the derivative of the branch that runs.
 
-The residuals of the branches share room: a slot is as large as the largest array that any branch puts in it, so what is stored
-is that of the branch that ran, not the sum over branches.
+Branches share the memory of their residuals: a residual of one branch and a residual of another that has the same type take the same
+slot.  So memory is that of the largest branch, not the sum over branches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.calls import cond_p
+from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import is_placed_alike, varying
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, widened
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Unknown, aval_of
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Operand, Taped, Unknown, aval_of
 
 
-def _index(index: Any) -> Any:
+def _index(index: jax.Array) -> jax.Array:
     return lax.convert_element_type(index, "int32")
 
 
-def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
-    index, operands, moving = primals[0], list(primals[1:]), list(parts[1:])
-    structure = mode.flatten(moving)[1]
+def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+              params: Params) -> Carried:
+    index, operands, operand_parts = primals[0], list(primals[1:]), list(parts[1:])
+    structure = mode.flatten(operand_parts)[1]
     pushes = [pushforward_of(branch, structure, splice("cond"), mode) for branch in params["branches"]]
     has_parts = [any(flags) for flags in zip(*[push.active_outs for push in pushes], strict=True)]
 
-    def branch_of(push: Pushforward) -> Any:
-        def branch(operands: Sequence[Any], moving: Sequence[Parts]) -> Any:
-            outs, found = push(operands, moving)
+    def branch_of(push: Pushforward) -> Callable[..., Carried]:
+        def branch(operands: Sequence[jax.Array], parts: Sequence[Parts]) -> Carried:
+            outs, found = push(operands, parts)
             return outs, [mode.fill(p, aval_of(x)) if has else None for p, x, has in zip(found, outs, has_parts, strict=True)]
 
         return branch
 
-    return lax.switch(_index(index), [branch_of(push) for push in pushes], operands, moving)
+    return lax.switch(_index(index), [branch_of(push) for push in pushes], operands, operand_parts)
+
+
+#: Operands, outputs and slots; None for those that no branch reads.
+Pools: TypeAlias = tuple[Sequence[Operand | None], Sequence[Operand | None], Sequence[jax.Array]]
 
 
 class CondMap(LinearMap):
-    """The derivative of the branch that ran: which one, and residuals in slots that the branches share."""
+    """The derivative of the branch that ran: its index, and residuals in slots that all branches share."""
 
     __slots__ = ("index", "linearizations", "n_out", "places", "pools")
 
     name = "cond"
 
-    def __init__(self, index: Any, pools: tuple[Sequence[Any], Sequence[Any], Sequence[Any]],
+    def __init__(self, index: jax.Array, pools: Pools,
                  linearizations: tuple[Linearization, ...], places: tuple[tuple[int, ...], ...]):
         self.index = index
-        self.pools = pools  # operands, outputs and slots that some branch reads; None for the rest
+        self.pools = pools
         self.linearizations = linearizations
         self.places = places
 
@@ -66,9 +72,10 @@ class CondMap(LinearMap):
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         return [any(flags) for flags in zip(*[lin.reached(cotangents) for lin in self.linearizations], strict=True)]
 
-    def _move(self, direction: str, moving: Sequence[Any]) -> Tangents:
-        mask = tuple([t is not None for t in moving])
-        given = [t for t in moving if t is not None]
+    def _apply(self, direction: str, vectors: Tangents) -> Tangents:
+        """A push of tangents or a pull of cotangents."""
+        mask = tuple([t is not None for t in vectors])
+        given = [t for t in vectors if t is not None]
 
         def wanted(linearization: Linearization) -> tuple[bool, ...]:
             known = linearization.active_outs if direction == "pull" else (True,) * len(mask)
@@ -77,15 +84,15 @@ class CondMap(LinearMap):
         which = [any(flags) for flags in zip(*[linearization.results_of(direction, wanted(linearization))
                                                for linearization in self.linearizations], strict=True)]
 
-        def branch_of(linearization: Linearization, places: tuple[int, ...]) -> Any:
+        def branch_of(linearization: Linearization, places: tuple[int, ...]) -> Callable[[Pools, Sequence[jax.Array]], list[jax.Array]]:
             if direction == "pull":
                 targets = [widened(a, flag) for a, flag in zip(linearization.in_avals, linearization.active, strict=True) if flag]
             else:
                 targets = list(linearization.out_avals)
 
-            def branch(pools: Any, given: Sequence[Any]) -> list[Any]:
+            def branch(pools: Pools, given: Sequence[jax.Array]) -> list[jax.Array]:
                 operands, outs, slots = pools
-                found = {"in": operands, "out": outs, "new": [slots[place] for place in places]}
+                found: dict[str, Sequence[Any]] = {"in": operands, "out": outs, "new": [slots[place] for place in places]}
                 residuals = [found[kind][where] for kind, where in linearization.residual_sources]
                 values = iter(given)
                 args = [next(values) if m else None for m in mask]
@@ -102,20 +109,23 @@ class CondMap(LinearMap):
         return tuple([next(results) if w else None for w in which])
 
     def _check_devices(self, to_operands: Sequence[bool], from_outs: Sequence[bool]) -> None:
-        """Where devices take different branches, what moves must be typed as different: a sum over devices waits for them all."""
+        """Refuse a cotangent that is typed as equal on devices that take different branches.
+
+        The pull would sum it over the devices, inside a branch that some of them do not take.
+        """
         axes = varying(typeof(self.index))
         for lin in self.linearizations if axes else ():
-            operands = [a for a, moves in zip(lin.in_avals, lin.active, strict=True) if moves]
-            for what, avals, moves in (("operand", operands, to_operands), ("result", lin.out_avals, from_outs)):
-                for aval, m in zip(avals, moves, strict=True):
-                    if m and axes - varying(aval):
+            operands = [a for a, flag in zip(lin.in_avals, lin.active, strict=True) if flag]
+            for what, avals, nonzero in (("operand", operands, to_operands), ("result", lin.out_avals, from_outs)):
+                for aval, is_nonzero in zip(avals, nonzero, strict=True):
+                    if is_nonzero and axes - varying(aval):
                         raise errors.devices_differ(what, aval, sorted(axes - varying(aval), key=str))
 
-    def push(self, *tangents: Any) -> Tangents:
-        return self._move("push", tangents)
+    def push(self, *tangents: Tangent) -> Tangents:
+        return self._apply("push", tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
-        return self._move("pull", cotangents)
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        return self._apply("pull", cotangents)
 
 
 jax.tree_util.register_pytree_node(
@@ -125,9 +135,9 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
+def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[ShapedArray], tuple[tuple[int, ...], ...]]:
     """Slots for the new residuals of all branches, and the slots that each branch fills."""
-    slots: list[Any] = []
+    slots: list[ShapedArray] = []
     places = []
     for linearization in linearizations:
         taken: set[int] = set()
@@ -145,20 +155,20 @@ def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[Any], tu
     return slots, tuple(places)
 
 
-def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-             is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-    index, operands = _index(primals[0]), list(primals[1:])
+def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+             is_linear: bool) -> Taped:
+    index, operands = _index(primals[0]), list(primals[1:])  # type: ignore[arg-type]  # the index has no derivative
     linearizations = tuple([linearization_of(b, active[1:], is_linear, splice("cond")) for b in params["branches"]])
-    moves_out = [any(flags) for flags in zip(*[lin.active_outs for lin in linearizations], strict=True)]
+    active_outs = [any(flags) for flags in zip(*[lin.active_outs for lin in linearizations], strict=True)]
     known_outs = [all(flags) for flags in zip(*[lin.known_outs for lin in linearizations], strict=True)]
     slots, places = _share_slots(linearizations)
 
-    def branch_of(linearization: Linearization, chosen: tuple[int, ...]) -> Any:
-        def branch(known: Sequence[Any]) -> Any:
+    def branch_of(linearization: Linearization, chosen: tuple[int, ...]) -> Callable[..., tuple[list[jax.Array], list[jax.Array]]]:
+        def branch(known: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
             known_results, new = linearization.evaluate(known)
             filled = dict(zip(chosen, new, strict=True))
-            outs = linearization.spread_outs(known_results)
-            return ([x for x, k in zip(outs, known_outs, strict=True) if k],
+            outs = linearization.all_outs(known_results)
+            return ([x for x, k in zip(outs, known_outs, strict=True) if k],  # type: ignore[misc]
                     [filled[i] if i in filled else zeros.filler(slot) for i, slot in enumerate(slots)])
 
         return branch
@@ -170,9 +180,9 @@ def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[st
     avals = linearizations[0].out_avals
     outs = [next(values) if k else Unknown(a) for k, a in zip(known_outs, avals, strict=True)]
     used = {source for lin in linearizations for source in lin.residual_sources}
-    pools = ([x if ("in", i) in used else None for i, x in enumerate(operands)],
+    pools: Pools = ([x if ("in", i) in used else None for i, x in enumerate(operands)],
              [x if ("out", j) in used else None for j, x in enumerate(outs)], list(new))
-    return outs, CondMap(index, pools, linearizations, places), moves_out
+    return outs, CondMap(index, pools, linearizations, places), active_outs
 
 
 call(cond_p, ("branches",), _evaluate, _reverse, selects=frozenset((0,)))

@@ -1,48 +1,52 @@
-"""Operations that hold programs: the forms in which their rows are stated; branches, loops and checkpoints have files of their own.
+"""Operations that hold programs: the forms of their rows.  Branches, loops and checkpoints have files of their own.
 
-Each row states two things.  How the operation is evaluated with *parts* (:mod:`dualrev.table.mode`), once for all modes that go
-forward: the forward engine, whose parts are tangents, is the first of them.  And how it is evaluated with residuals and pulled back.
-On concrete values the whole operation is staged once and runs compiled.
+Each row states two evaluations: with *parts* (:mod:`dualrev.table.mode`), once for all forward modes, of which the forward engine is
+one; and with residuals, for the reverse engine.  On concrete values the whole operation is staged once and runs compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeAlias
 
-from dualrev._jax.jaxprs import copy_jaxpr, jaxpr_as_fun
+import jax
+
+from dualrev._jax.jaxprs import ClosedJaxpr, copy_jaxpr, jaxpr_as_fun
+from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import is_concrete, is_eager
 from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
-from dualrev.linear.maps import LinearMap
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Cost, Expansion, Linearized, Pushed, Row, Unknown, aval_of, register
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Cost, Expansion, Linearized, Operand, Pushed, Row, Taped, Unknown, aval_of, register
 
-Evaluate = Callable[[Mode, Sequence[Any], Sequence[Parts], dict[str, Any]], tuple[list[Any], Sequence[Parts]]]
-Reverse = Callable[[Sequence[Any], tuple[Active, ...], dict[str, Any], bool],
-                   tuple[list[Any], "LinearMap | None", Sequence[bool]]]
+#: ``evaluate(mode, primals, parts, params) -> (outs, parts of outs)``.
+Evaluate: TypeAlias = Callable[[Mode, Sequence[jax.Array], Sequence[Parts], Params], Carried]
+
+#: ``reverse(primals, active, params, is_linear) -> (outs, linear map, active outs)``.
+Reverse: TypeAlias = Callable[[Sequence[Operand], tuple[Active, ...], Params, bool], Taped]
 
 
-def splice(name: Any) -> Wrapper:
-    """How a program that becomes part of the surrounding one is bound."""
+def splice(name: object) -> Wrapper:
+    """The wrapper of a program that is inlined into the program around it."""
     return Wrapper(str(name), None)
 
 
-def own_copy(jaxpr: Any) -> Any:
-    """A copy of a jaxpr for linear maps to hold, the same one each time."""
+def own_copy(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+    """A copy of a jaxpr for linear maps to hold, the same copy each time: the cache must not keep the original alive."""
     return cached(jaxpr, "copy", lambda: copy_jaxpr(jaxpr))
 
 
 class CallRow(Row):
-    """An operation that holds programs of its own: its parameters ``jaxprs`` are jaxprs, or tuples of them.
+    """An operation that holds programs: its parameters named in ``jaxprs`` are jaxprs, or tuples of them.
 
-    ``evaluate(mode, primals, parts, params)`` gives values and parts under a mode that goes forward.
+    ``evaluate`` is its evaluation under a forward mode, ``reverse`` its linearization.
     """
 
     kind = "call"
 
-    def __init__(self, primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
+    def __init__(self, primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
                  selects: frozenset[int] = frozenset()):
         super().__init__(primitive)
         self.cost, self.selects = cost, selects
@@ -50,21 +54,22 @@ class CallRow(Row):
         self.evaluate = evaluate
         self.reverse = reverse
 
-    def _key(self, kind: Any, primals: Sequence[Any], params: dict[str, Any]) -> Any:
+    def _key(self, kind: Hashable, primals: Sequence[Operand], params: Params) -> tuple[Hashable, ...]:
+        """The key in the cache of a program derived from this operation."""
         settings = tuple([(name, value) for name, value in params.items() if name not in self.jaxprs])
         return (kind, self.primitive, tuple([aval_of(x) for x in primals]), settings)
 
-    def owners(self, params: dict[str, Any]) -> tuple[Any, ...]:
-        """The jaxprs whose lives bound those of the programs derived from them."""
-        found: list[Any] = []
+    def owners(self, params: Params) -> tuple[ClosedJaxpr, ...]:
+        """The jaxprs that the operation holds: a program derived from them is cached for as long as they live."""
+        found: list[ClosedJaxpr | None] = []
         for name in self.jaxprs:
             found.extend(params[name] if isinstance(params[name], tuple) else (params[name],))
         return tuple([jaxpr for jaxpr in found if jaxpr is not None])  # a program that the user left out
 
-    def _run(self, params: dict[str, Any]) -> Callable[..., list[Any]]:
+    def _run(self, params: Params) -> Callable[..., list[jax.Array]]:
         return lambda *args: self.bind(args, params)
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         leaves, structure = mode.flatten(parts)
         if not is_eager(primals) or not is_eager(leaves):
             return self.evaluate(mode, primals, parts, params)
@@ -72,12 +77,12 @@ class CallRow(Row):
             self._run(params), [aval_of(x) for x in primals], structure, splice(self.primitive), mode))
         return push(primals, parts)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-        pushed: tuple[list[Any], Sequence[Any]] = self.through(TANGENTS, primals, tangents, params)
-        return pushed
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
+        return self.through(TANGENTS, primals, tangents, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
         key = self._key(("linear" if is_linear else "linearize", active), primals, params)
@@ -87,36 +92,35 @@ class CallRow(Row):
 
 
 class MapRow(CallRow):
-    """An operation that states its linear map, through which a push goes as well; it has no program to hand other parts to."""
+    """An operation that states its linear map, which a push uses too; it holds no program that could carry other parts."""
 
-    def __init__(self, primitive: Any, jaxprs: Sequence[str], reverse: Reverse):
+    def __init__(self, primitive: Primitive, jaxprs: Sequence[str], reverse: Reverse):
         super().__init__(primitive, jaxprs, self._push, reverse)
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         return super().through(mode, primals, parts, params) if mode.pushes else mode.row(self, primals, parts, params)
 
-    def _push(self, mode: Mode, primals: Sequence[Any], tangents: Sequence[Any],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def _push(self, mode: Mode, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Carried:
         outs, linear_map, _ = self.reverse(primals, tuple([t is not None for t in tangents]), params, False)
-        assert linear_map is not None  # there is one whatever moves
-        return outs, linear_map.push(*[t for t in tangents if t is not None])
+        assert linear_map is not None  # there is one whatever is active
+        return outs, linear_map.push(*[t for t in tangents if t is not None])  # type: ignore[return-value]  # no output is unknown
 
 
 class RunRow(Row):
     """An operation that runs one program once: the derivative of a call is a call of the derivative.
 
-    ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` how its derivatives are bound.
+    ``jaxpr_of(params)`` is the program, ``wrapper_of(params)`` the wrapper that binds its derivatives.
     """
 
     kind = "call"
     cost = "its program"
 
-    def __init__(self, primitive: Any, jaxpr_of: Callable[[dict[str, Any]], Any], wrapper_of: Callable[[dict[str, Any]], Wrapper]):
+    def __init__(self, primitive: Primitive, jaxpr_of: Callable[[Params], ClosedJaxpr], wrapper_of: Callable[[Params], Wrapper]):
         super().__init__(primitive)
         self.jaxpr_of = jaxpr_of
         self.wrapper_of = wrapper_of
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)
         jaxpr = self.jaxpr_of(params)
         push = pushforward_of(jaxpr, structure, self.wrapper_of(params), mode)
@@ -124,11 +128,10 @@ class RunRow(Row):
             return Expansion(None, jaxpr_as_fun(jaxpr))
         return push.on(primals, leaves)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
-        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
-        return pushed
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
+        return self.through(TANGENTS, primals, tangents, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         jaxpr = self.jaxpr_of(params)
         linearization = linearization_of(jaxpr, active, is_linear, self.wrapper_of(params))
         outs, linear_map, active_outs = linearization(primals)
@@ -138,7 +141,7 @@ class RunRow(Row):
         return outs, linear_map, active_outs
 
 
-def call(primitive: Any, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
+def call(primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
          selects: frozenset[int] = frozenset()) -> None:
-    """State how an operation that holds programs, in its parameters ``jaxprs``, is evaluated with parts and linearized."""
+    """State the row of an operation that holds programs (see :class:`CallRow`)."""
     register(CallRow(primitive, jaxprs, evaluate, reverse, cost, selects))

@@ -1,25 +1,26 @@
 r"""A region that is differentiated in a mode of its own, whatever the mode around it.
 
-A region is one operation that holds a program.  Under the mode that it names it is what its program is.  Under the other its
-Jacobian is formed at once: by pushes of unit tangents of the inputs that move (``"forward"``), or by pulls of unit cotangents
-(``"reverse"``); the tape or the tangents outside meet that matrix only, and the program is not taped (pushed through).
+A region is one operation that holds a program.  Under the mode that it names, its derivative is that of its program.  Under the other
+mode its Jacobian is computed when it is evaluated: by pushes of unit tangents of the active inputs (``"forward"``), or by pulls of unit
+cotangents (``"reverse"``).  The tape, or the tangents, of the function around it use that matrix alone.
 
-Under ``vmap`` a region remains one of a single example, so that its Jacobian does: ``axes`` holds the ``in_axes`` of each ``vmap``
-around, innermost first.
+Under ``vmap`` the program remains that of one example, so that the Jacobian does: ``axes`` holds the ``in_axes`` of each ``vmap``
+around it, innermost first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import jax
 from jax import lax
 
-from dualrev._jax.avals import tangent_aval, typeof
+from dualrev._jax.avals import ShapedArray, tangent_aval, typeof
 from dualrev._jax.custom_rules import SymbolicZero
-from dualrev._jax.jaxprs import jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
 from dualrev._jax.new_primitives import program_primitive
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import own_copy, splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
@@ -27,37 +28,41 @@ from dualrev.engines.sweeps import dense_of
 from dualrev.linear.basis import matrix, push_all, unit_tangents
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap, Tangents
-from dualrev.linear.zeros import instantiate
+from dualrev.linear.zeros import Tangent, instantiate
 from dualrev.options.settings import Active
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Row, aval_of, register
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Expansion, Operand, Row, Taped, aval_of, register
 
-Axes = tuple[tuple[int | None, ...], ...]
+#: The ``in_axes`` of each ``vmap``.
+Axes: TypeAlias = tuple[tuple[int | None, ...], ...]
+
+T = TypeVar("T")
 
 
-def over(fun: Callable[..., Any], axes: Axes) -> Callable[..., Any]:
-    """A function of one example, of all examples."""
+def over(fun: Callable[..., T], axes: Axes) -> Callable[..., T]:
+    """A function of all examples, from the function of one."""
     for in_axes in axes:
         fun = jax.vmap(fun, in_axes=in_axes)
     return fun
 
 
-def _run(*args: Any, jaxpr: Any, axes: Axes, mode: str) -> list[Any]:
+def _run(*args: jax.Array, jaxpr: ClosedJaxpr, axes: Axes, mode: str) -> list[jax.Array]:
     if is_eager(args):
         return cached(jaxpr, ("run", axes), lambda: jax.jit(over(jaxpr_as_fun(own_copy(jaxpr)), axes)))(*args)
     return over(jaxpr_as_fun(jaxpr), axes)(*args)
 
 
-def _batched(in_axes: tuple[int | None, ...] | None, *, jaxpr: Any, axes: Axes, mode: str) -> dict[str, Any]:
+def _batched(in_axes: tuple[int | None, ...] | None, *, jaxpr: ClosedJaxpr, axes: Axes, mode: str) -> Params:
     return dict(jaxpr=jaxpr, axes=() if in_axes is None else (*axes, in_axes), mode=mode)
 
 
-def _rule(params: dict[str, Any], *flat: Any) -> list[Any]:
+def _rule(params: Params, *flat: jax.Array) -> list[jax.Array | SymbolicZero]:
+    """The JVP rule by which jax's own transforms see a region."""
     primals, tangents = flat[: len(flat) // 2], flat[len(flat) // 2:]
-    active = tuple([type(t) is not SymbolicZero for t in tangents])
+    active = tuple([not isinstance(t, SymbolicZero) for t in tangents])
     outs, linear_map, _ = linearize_by_matrix(primals, active, params)
-    moved = linear_map.push(*[t for t, moves in zip(tangents, active, strict=True) if moves])
-    return [*outs, *[SymbolicZero(tangent_aval(typeof(x))) if t is None else t for x, t in zip(outs, moved, strict=True)]]
+    outs_t = linear_map.push(*[t for t, flag in zip(tangents, active, strict=True) if flag])
+    return [*outs, *[SymbolicZero(tangent_aval(typeof(x))) if t is None else t for x, t in zip(outs, outs_t, strict=True)]]
 
 
 region_p = program_primitive("region", _run, _batched, _rule)
@@ -66,27 +71,27 @@ region_p = program_primitive("region", _run, _batched, _rule)
 class Matrix:
     """The program that evaluates a region of one example and forms its Jacobian."""
 
-    def __init__(self, jaxpr: Any, active: tuple[Active, ...], mode: str):
+    def __init__(self, jaxpr: ClosedJaxpr, active: tuple[Active, ...], mode: str):
         self.active_outs: Sequence[bool] = ()
         in_avals = _only([tangent_aval(a) for a in jaxpr.in_avals], active)
 
-        def by_pushes(*flat: Any) -> list[Any]:
+        def by_pushes(*flat: jax.Array) -> list[jax.Array]:
             push = pushforward_of(jaxpr, active, splice("region"))
 
-            def push_moving(tangents: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+            def push_active(tangents: Sequence[Tangent]) -> tuple[Sequence[jax.Array], Sequence[Tangent]]:
                 given = iter(tangents)
-                return push(flat, [next(given) if moves else None for moves in active])
+                return push(flat, [next(given) if flag else None for flag in active])
 
-            outs, moved = push_all(push_moving, unit_tangents(in_avals))
+            outs, outs_t = push_all(push_active, unit_tangents(in_avals))
             self.active_outs = push.active_outs
-            return self._results(outs, matrix(_only(moved, self.active_outs), in_avals))
+            return self._results(outs, matrix([t for t in outs_t if t is not None], in_avals))
 
-        def by_pulls(*flat: Any) -> list[Any]:
+        def by_pulls(*flat: jax.Array) -> list[jax.Array]:
             outs, tape, self.active_outs = linearization_of(jaxpr, active, False, splice("region"))(flat)
             out_avals = _only([tangent_aval(a) for a in jaxpr.out_avals], self.active_outs)
             return self._results(outs, dense_of(_Transposed(tape, self), out_avals, in_avals))
 
-        def evaluate(*flat: Any) -> list[Any]:
+        def evaluate(*flat: jax.Array) -> list[jax.Array]:
             if any(a.size for a in in_avals):
                 return (by_pushes if mode == "forward" else by_pulls)(*flat)
             outs = jaxpr_as_fun(jaxpr)(*flat)
@@ -96,61 +101,62 @@ class Matrix:
         self.n_out = len(jaxpr.out_avals)
         self.jaxpr = stage(evaluate, jaxpr.in_avals)
 
-    def _results(self, outs: Sequence[Any], dense: DenseMap) -> list[Any]:
+    def _results(self, outs: Sequence[Operand], dense: DenseMap) -> list[jax.Array]:
         leaves, self.tree = jax.tree_util.tree_flatten(dense)
         return [*outs, *leaves]
 
-    def full_outs(self, moved: Sequence[Any]) -> Tangents:
-        """One for each output of what there is for those that move."""
-        given = iter(moved)
-        return tuple([next(given) if moves else None for moves in self.active_outs])
+    def full_outs(self, vectors: Sequence[Tangent]) -> Tangents:
+        """A tangent or cotangent for each output, from those of the active outputs."""
+        given = iter(vectors)
+        return tuple([next(given) if is_active else None for is_active in self.active_outs])
 
 
 class _Transposed(LinearMap):
-    """A linear map, transposed: between what moves alone."""
+    """The transpose of a linear map, between active outputs and active inputs."""
 
     def __init__(self, linear_map: LinearMap, matrix: Matrix):
         self.linear_map, self.matrix = linear_map, matrix
 
-    def push(self, *cotangents: Any) -> Tangents:
+    def push(self, *cotangents: Tangent) -> Tangents:
         return self.linear_map.pull(*self.matrix.full_outs(cotangents))
 
-    def pull(self, *tangents: Any) -> Tangents:
+    def pull(self, *tangents: Tangent) -> Tangents:
         return tuple(_only(self.linear_map.push(*tangents), self.matrix.active_outs))
 
 
 class MatrixMap(LinearMap):
-    """The linear map of a region: its Jacobian, one for each example."""
+    """The linear map of a region: a Jacobian for each example."""
 
     __slots__ = ("axes", "blocks", "in_avals", "matrix", "mode", "out_avals")
 
     name = "region"
 
-    def __init__(self, blocks: Sequence[Any], matrix: Matrix, mode: str, axes: Axes, in_avals: Sequence[Any], out_avals: Sequence[Any]):
+    def __init__(self, blocks: Sequence[jax.Array], matrix: Matrix, mode: str, axes: Axes,
+                 in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray]):
         self.blocks = blocks
         self.matrix = matrix
         self.mode = mode
-        self.axes = axes  # those of the inputs that move
+        self.axes = axes  # of the active inputs
         self.in_avals, self.out_avals = tuple(in_avals), tuple(out_avals)
 
-    def push(self, *tangents: Any) -> Tangents:
-        def push(blocks: Sequence[Any], *ts: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
+        def push(blocks: Sequence[jax.Array], *ts: Tangent) -> Tangents:
             dense = jax.tree_util.tree_unflatten(self.matrix.tree, blocks)
             return self.matrix.full_outs(dense.push(*ts) if self.mode == "forward" else dense.pull(*ts))
 
         given = [instantiate(t, aval) for t, aval in zip(tangents, self.in_avals, strict=True)]
         return over(push, tuple([(0, *in_axes) for in_axes in self.axes]))(self.blocks, *given)
 
-    def pull(self, *cotangents: Any) -> Tangents:
-        def pull(blocks: Sequence[Any], *cts: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        def pull(blocks: Sequence[jax.Array], *cts: Tangent) -> Tangents:
             dense = jax.tree_util.tree_unflatten(self.matrix.tree, blocks)
             return dense.pull(*cts) if self.mode == "forward" else dense.push(*cts)
 
-        fun: Callable[..., Any] = pull
+        fun: Callable[..., Tangents] = pull
         for in_axes in self.axes:
             fun = _summed(fun, in_axes)
-        given = [instantiate(ct, aval) for ct, aval, moves in zip(cotangents, self.out_avals, self.matrix.active_outs, strict=True)
-                 if moves]
+        given = [instantiate(ct, aval)
+                 for ct, aval, is_active in zip(cotangents, self.out_avals, self.matrix.active_outs, strict=True) if is_active]
         return fun(self.blocks, *given)
 
 
@@ -159,73 +165,76 @@ jax.tree_util.register_pytree_node(
     lambda aux, children: MatrixMap(children[0], *aux))
 
 
-def _summed(pull: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    """The pull of all examples from that of one: what all of them share receives the sum of its cotangents."""
+def _summed(pull: Callable[..., Tangents], in_axes: tuple[int | None, ...]) -> Callable[..., Tangents]:
+    """The pull of all examples from that of one: an input that they share receives the sum of their cotangents."""
 
-    def summed(*args: Any) -> Tangents:
+    def summed(*args: jax.Array) -> Tangents:
         cts = jax.vmap(pull, out_axes=tuple([axis or 0 for axis in in_axes]))(*args)
-        return tuple([ct if axis is not None else _sum(ct) for ct, axis in zip(cts, in_axes, strict=True)])
+        return tuple([ct if axis is not None or ct is None else _sum(ct) for ct, axis in zip(cts, in_axes, strict=True)])
 
     return summed
 
 
-def _sum(x: Any) -> Any:
+def _sum(x: jax.Array) -> jax.Array:
     return lax.reduce_sum(x, (0,))
 
 
-def linearize_by_matrix(primals: Sequence[Any], active: tuple[Active, ...],
-                        params: dict[str, Any]) -> tuple[list[Any], LinearMap, Sequence[bool]]:
+def linearize_by_matrix(primals: Sequence[jax.Array], active: tuple[Active, ...],
+                        params: Params) -> tuple[list[jax.Array], LinearMap, Sequence[bool]]:
+    """Outputs, linear map and active outputs of a region whose Jacobian is computed at once."""
     jaxpr, axes, mode = params["jaxpr"], params["axes"], params["mode"]
     matrix = cached(jaxpr, ("matrix", active, mode), lambda: Matrix(own_copy(jaxpr), active, mode))
     results = region_p.bind(*primals, jaxpr=matrix.jaxpr, axes=axes, mode=mode)
     outs, blocks = results[: matrix.n_out], results[matrix.n_out:]
-    moving_axes = tuple([tuple(_only(in_axes, active)) for in_axes in axes])
+    active_axes = tuple([tuple(_only(in_axes, active)) for in_axes in axes])
     in_avals = _only([typeof(x) for x in primals], active)
-    return outs, MatrixMap(blocks, matrix, mode, moving_axes, in_avals, [typeof(x) for x in outs]), matrix.active_outs
+    return outs, MatrixMap(blocks, matrix, mode, active_axes, in_avals, [typeof(x) for x in outs]), matrix.active_outs
 
 
 class RegionRow(Row):
-    """The derivative of a region under its own mode is that of its program, under the other a matrix."""
+    """The derivative of a region: under its own mode that of its program, under the other a matrix."""
 
     kind = "call"
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         if mode.pushes:
             return self.jvp(primals, parts, params)
         jaxpr = whole(params, [aval_of(x) for x in primals])
         return pushforward_of(jaxpr, mode.flatten(parts)[1], splice("region"), mode)(primals, parts)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         active = tuple([t is not None for t in tangents])
-        moving = _only(tangents, active)
+        nonzero = [t for t in tangents if t is not None]
         if params["mode"] == "reverse":
             outs, linear_map, _ = linearize_by_matrix(primals, active, params)
-            return outs, linear_map.push(*moving)
+            return outs, linear_map.push(*nonzero)
         push = pushforward_of(params["jaxpr"], active, splice("region"))
         axes = tuple([(*in_axes, *_only(in_axes, active)) for in_axes in params["axes"]])
-        # The push of a region is a region: a tape around both forms the matrix of both.
-        results = region_p.bind(*primals, *moving, **dict(params, jaxpr=push.program.jaxpr, axes=axes))
+        # The push of a region is a region: a tape around both records the matrix of both.
+        results = region_p.bind(*primals, *nonzero, **dict(params, jaxpr=push.program.jaxpr, axes=axes))
         found = iter(results[push.n_out:])
-        return results[: push.n_out], [next(found) if moves else None for moves in push.active_outs]
+        return results[: push.n_out], [next(found) if is_active else None for is_active in push.active_outs]
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        active = tuple([bool(moves) for moves in active])
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
+        active = tuple([bool(flag) for flag in active])
         if params["mode"] == "forward" and not is_linear:
-            return linearize_by_matrix(primals, active, params)
+            return linearize_by_matrix(primals, active, params)  # type: ignore[arg-type]
         jaxpr = whole(params, [aval_of(x) for x in primals])
         return linearization_of(jaxpr, active, is_linear, splice("region"))(primals)
 
 
-def whole(params: dict[str, Any], avals: Sequence[Any]) -> Any:
-    """The program of a region, of all examples."""
-    jaxpr, axes = params["jaxpr"], params["axes"]
+def whole(params: Params, avals: Sequence[ShapedArray]) -> ClosedJaxpr:
+    """The program of a region, for all examples."""
+    jaxpr: ClosedJaxpr = params["jaxpr"]
+    axes: Axes = params["axes"]
     if not axes:
         return jaxpr
     return cached(jaxpr, ("whole", axes, tuple(avals)), lambda: stage(over(jaxpr_as_fun(own_copy(jaxpr)), axes), avals))
 
 
-def _only(values: Sequence[Any], flags: Sequence[Active]) -> list[Any]:
+def _only(values: Sequence[T], flags: Sequence[Active]) -> list[T]:
     return [x for x, flag in zip(values, flags, strict=True) if flag]
 
 

@@ -1,7 +1,7 @@
-"""``jax.checkpoint``: of what a function's derivative needs, a policy says what is stored; the rest is evaluated again.
+"""``jax.checkpoint``: a policy decides which residuals of a function are stored; the others are recomputed.
 
-The program that evaluates a function with its residuals is split in two (:mod:`dualrev.programs.partition`): one part runs at once
-and saves what the policy stores, the other runs again before each push or pull.
+The program that evaluates a function with its residuals is split in two (:mod:`dualrev.programs.partition`): the first part runs at
+once and stores what the policy decides; the second part recomputes the other residuals before each push or pull.
 
 Source: [Griewank & Walther 2008, ch. 12]; [Chen et al. 2016].
 """
@@ -10,56 +10,59 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 from jax import lax
 
 from dualrev import errors
 from dualrev._jax.calls import cond_p, scan_p
-from dualrev._jax.checkpoints import lasting_effects, policy_saves, remat_p
-from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.checkpoints import Policy, lasting_effects, policy_saves, remat_p
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.primitives import Params
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
 from dualrev.calls.staging import Linearization, Program, cached, linearization_of, pushforward_of
-from dualrev.linear.maps import LinearMap
+from dualrev.linear.maps import Kept, LinearMap, Tangents, Tape
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
-from dualrev.table.mode import Mode, Parts
+from dualrev.table.mode import Carried, Mode, Parts
 from dualrev.table.recomputation import MinCut, Scheduled
+from dualrev.table.rows import Operand, Taped
 
 
-def choice_of(policy: Any, n_out: int) -> Choice:
-    """What a policy saves of a program; without a policy, nothing."""
+def choice_of(policy: Policy | None, n_out: int) -> Choice:
+    """The values of a program that a policy stores; without a policy, none."""
     if policy is None or policy is jax.checkpoint_policies.nothing_saveable:
         return lambda graph, wanted: set()
     if isinstance(policy, MinCut):
         return policy.choice(n_out)
 
-    # A loop or a branch is not run again where that would run again what is to be stored.
-    return chosen_by(lambda eqn: policy_saves(policy, eqn) or has_say_within(policy, eqn))
+    # A loop or a branch is not recomputed if the policy stores any value inside it.
+    return chosen_by(lambda eqn: policy_saves(policy, eqn) or stores_within(policy, eqn))
 
 
-def has_say_within(policy: Any, eqn: Any) -> bool:
-    """Whether an equation is a loop or a branch in which a policy stores anything."""
+def stores_within(policy: Policy | None, eqn: JaxprEqn) -> bool:
+    """Whether an equation is a loop or a branch inside which a policy stores any value."""
     return policy is not None and eqn.primitive in (scan_p, cond_p) and any(policy_saves(policy, e) for e in held_eqns(eqn))
 
 
-def within(jaxpr: Any, policy: Any) -> Any | None:
-    """A closed jaxpr with the policy in the bodies of its loops and branches, or None where it has no say there."""
-    if not any(has_say_within(policy, eqn) for eqn in eqns_within(jaxpr)):
+def within(jaxpr: ClosedJaxpr, policy: Policy | None) -> ClosedJaxpr | None:
+    """A closed jaxpr whose loop bodies and branches are checkpointed with the policy; None if it stores no value inside them."""
+    if not any(stores_within(policy, eqn) for eqn in eqns_within(jaxpr)):
         return None
 
-    def held(value: Any) -> Any:
+    def held(value: ClosedJaxpr | tuple[ClosedJaxpr, ...]) -> ClosedJaxpr | tuple[ClosedJaxpr, ...]:
+        """The programs of a parameter, checkpointed."""
         if isinstance(value, tuple):
-            return tuple([held(inner) for inner in value])
-        return stage(jax.checkpoint(jaxpr_as_fun(value), policy=policy, prevent_cse=False), value.in_avals)
+            return tuple([held(inner) for inner in value])  # type: ignore[misc]
+        return stage(jax.checkpoint(jaxpr_as_fun(value), policy=policy, prevent_cse=False), value.in_avals)  # type: ignore[arg-type]
 
     body = jaxpr.jaxpr
     eqns = []
     for eqn in body.eqns:
-        if has_say_within(policy, eqn):
+        if stores_within(policy, eqn):
             name = "jaxpr" if eqn.primitive is scan_p else "branches"
             eqn = eqn.replace(params={**eqn.params, name: held(eqn.params[name])})
         elif "jaxpr" in eqn.params and hasattr(eqn.params["jaxpr"], "consts"):
@@ -70,12 +73,14 @@ def within(jaxpr: Any, policy: Any) -> Any | None:
 
 
 class Plan:
-    """How a checkpointed function is evaluated at once, and how its tape is found again.
+    """How a checkpointed function is evaluated, and how its residuals are recomputed.
 
-    ``prevent_cse``: whether what is evaluated again is tied to what is moved, for each operand.
+    ``prevent_cse``: for each operand, whether recomputation is tied to the tangents or cotangents, so that the compiler can neither
+    share it with the first evaluation nor start it earlier.
     """
 
-    def __init__(self, jaxpr: Any, active: tuple[Active, ...], policy: Any, prevent_cse: bool | tuple[bool, ...]):
+    def __init__(self, jaxpr: ClosedJaxpr, active: tuple[Active, ...], policy: Policy | None,
+                 prevent_cse: bool | tuple[bool, ...]):
         self.linearization: Linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
         program = self.linearization.program.jaxpr
         graph = graph_of(program)
@@ -83,78 +88,79 @@ class Plan:
         pools = {"in": graph.invars, "out": graph.outvars, "new": graph.outvars[n_out:]}
         later = [pools[kind][i] for kind, i in self.linearization.residual_sources]
         self.parts = parts = partition(graph, n_out, later, choice_of(policy, n_out))
-        #: The same function each time, which jax traces once.
-        self.first = jax.checkpoint(jaxpr_as_fun(parts.first), policy=policy, prevent_cse=prevent_cse)
+        #: The same function at each call, so that jax traces it once.
+        self.first = jax.checkpoint(jaxpr_as_fun(parts.first), policy=policy, prevent_cse=prevent_cse)  # type: ignore[arg-type]
         self.again = Program(parts.second, splice("checkpoint"), "again", [None] * len(parts.reads),
                              [None] * len(jaxpr_out_avals(parts.second)))
         ties = prevent_cse if isinstance(prevent_cse, tuple) else (prevent_cse,) * len(graph.invars)
         self.tied = [ties[i] if kind == "in" else prevent_cse is not False for kind, i in (parts.held[k] for k in parts.reads)]
-        #: Pushes and pulls are checkpointed as well: who differentiates them stores what the policy says.
-        self.moves = {direction: jax.checkpoint(functools.partial(self._move, direction), policy=policy, prevent_cse=any(ties))
-                      for direction in ("push", "pull")}
-        self.compiled: dict[str, Callable[..., Any]] = {}
+        #: Pushes and pulls are checkpointed as well: their derivatives, too, store what the policy decides.
+        self.staged = {
+            direction: jax.checkpoint(functools.partial(self._apply, direction), policy=policy,  # type: ignore[arg-type]
+                                      prevent_cse=any(ties))
+            for direction in ("push", "pull")}
+        self.compiled: dict[str, Callable[..., Tangents]] = {}
 
-    def evaluate(self, primals: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """``(outs, what is held)``."""
+    def evaluate(self, primals: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
+        """``(outs, stored values)``."""
         results = list(self.first(*primals))
         pools = {"in": primals, "out": results, "saved": results[self.n_out:]}
         return results[: self.n_out], [pools[kind][i] for kind, i in self.parts.held]
 
-    def move(self, direction: str, held: Sequence[Any], moving: Sequence[Any]) -> tuple[Any, ...]:
-        """A push or a pull; of concrete values in one program, so that what is evaluated again need not be stored meanwhile."""
-        if is_eager([*held, *(t for t in moving if t is not None)]):
+    def apply(self, direction: str, held: Sequence[jax.Array], vectors: Tangents) -> Tangents:
+        """A push or a pull; on concrete values in one compiled program, which need not keep all recomputed residuals at once."""
+        if is_eager([*held, *(t for t in vectors if t is not None)]):
             if direction not in self.compiled:
-                self.compiled[direction] = jax.jit(functools.partial(self._move, direction))
-            return self.compiled[direction](list(held), tuple(moving))
-        return self.moves[direction](list(held), tuple(moving))
+                self.compiled[direction] = jax.jit(functools.partial(self._apply, direction))
+            return self.compiled[direction](list(held), tuple(vectors))
+        return self.staged[direction](list(held), tuple(vectors))
 
-    def _move(self, direction: str, held: Sequence[Any], moving: Sequence[Any]) -> tuple[Any, ...]:
+    def _apply(self, direction: str, held: Sequence[jax.Array], vectors: Tangents) -> Tangents:
         read = [held[i] for i in self.parts.reads]
         if any(self.tied) and self.again.jaxpr.jaxpr.eqns:
-            # Tied to what moves, so that the evaluation is neither shared with the first nor moved before it.
-            apart, moving = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], moving))
+            apart, vectors = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], vectors))
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
-        return self.linearization.move(direction, self._residuals(held, read), tuple(moving))
+        return self.linearization.apply(direction, self._residuals(held, read), tuple(vectors))
 
-    def _residuals(self, held: Sequence[Any], read: Sequence[Any]) -> list[Any]:
+    def _residuals(self, held: Sequence[jax.Array], read: Sequence[jax.Array]) -> list[jax.Array]:
         pools_of = {"held": held, "again": self.again(read)}
         return [pools_of[kind][i] for kind, i in self.parts.where]
 
-    def residuals(self, held: Sequence[Any]) -> list[Any]:
-        """All residuals of the tape, from what is held."""
+    def residuals(self, held: Sequence[jax.Array]) -> list[jax.Array]:
+        """All residuals of the tape, from the stored values."""
         return self._residuals(held, [held[i] for i in self.parts.reads])
 
 
 class RematMap(LinearMap):
-    """The derivative of a checkpointed function: what its policy holds; the rest is evaluated again when it is needed."""
+    """The derivative of a checkpointed function: the stored values; the other residuals are recomputed for each push or pull."""
 
     __slots__ = ("held", "plan")
 
     name = "checkpoint"
 
-    def __init__(self, held: Sequence[Any], plan: Plan):
+    def __init__(self, held: Sequence[jax.Array], plan: Plan):
         self.held = held
         self.plan = plan
 
     def inner_maps(self) -> list[LinearMap]:
         return [self.plan.linearization.example()]
 
-    def kept(self) -> list[tuple[Any, str, str]]:
-        """What is held, each with the operation that it comes from and the user's line."""
+    def kept(self) -> list[Kept]:
+        """The stored values, each with the operation that computed it and the user's line."""
         makers, found = self.plan.parts.makers, []
         for (kind, i), x in zip(self.plan.parts.held, self.held, strict=True):
             found.append((x, str(makers[i].primitive), line_of(makers[i].source_info)) if kind == "saved" else (x, self.name, ""))
         return found
 
-    def unstaged(self) -> Any:
+    def unstaged(self) -> Tape:
         return self.plan.linearization.tape(self.plan.residuals(self.held))
 
-    def push(self, *tangents: Any) -> tuple[Any, ...]:
-        return self.plan.move("push", self.held, tangents)
+    def push(self, *tangents: Tangent) -> Tangents:
+        return self.plan.apply("push", self.held, tangents)
 
-    def pull(self, *cotangents: Any) -> tuple[Any, ...]:
-        return self.plan.move("pull", self.held, cotangents)
+    def pull(self, *cotangents: Tangent) -> Tangents:
+        return self.plan.apply("pull", self.held, cotangents)
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         return self.plan.linearization.reached(cotangents)
@@ -163,22 +169,22 @@ class RematMap(LinearMap):
 jax.tree_util.register_pytree_node(RematMap, lambda m: ((m.held,), m.plan), lambda plan, held: RematMap(held[0], plan))
 
 
-def _remat_evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-                    params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+def _remat_evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+                    params: Params) -> Carried:
     push = pushforward_of(own_copy(params["jaxpr"]), mode.flatten(parts)[1], splice("checkpoint"), mode)
     prevent_cse = params["prevent_cse"]
     if isinstance(prevent_cse, tuple):
         prevent_cse = (prevent_cse, True)
 
-    def both(primals: Sequence[Any], parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
+    def both(primals: Sequence[jax.Array], parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
         return push(primals, parts)
 
     again = jax.checkpoint(both, prevent_cse=prevent_cse, policy=params["policy"])
     return again(tuple(primals), tuple(parts))
 
 
-def _remat_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                   is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _remat_reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                   is_linear: bool) -> Taped:
     policy, prevent_cse = params["policy"], params["prevent_cse"]
     if isinstance(policy, Scheduled):
         inner = dict(params, policy=policy.policy)
@@ -189,10 +195,10 @@ def _remat_reverse(primals: Sequence[Any], active: tuple[Active, ...], params: d
     if lasting := lasting_effects(params["jaxpr"]):
         *_, innermost = [eqn for eqn in eqns_within(jaxpr) if lasting_effects(eqn)]
         raise errors.cannot_be_replayed(lasting, innermost.primitive, line_of(innermost.source_info))
-    # What is staged here is kept as long as the original jaxpr lives, so it runs the copy.
+    # The staged program is cached as long as the original jaxpr lives, so it runs the copy.
     jaxpr = cached(jaxpr, ("within", policy), lambda: within(jaxpr, policy)) or jaxpr
     plan = cached(jaxpr, ("plan", active, policy, prevent_cse), lambda: Plan(jaxpr, active, policy, prevent_cse))
-    outs, held = plan.evaluate(primals)
+    outs, held = plan.evaluate(primals)  # type: ignore[arg-type]
     return outs, RematMap(held, plan), plan.linearization.active_outs
 
 

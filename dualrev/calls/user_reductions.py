@@ -1,15 +1,15 @@
-"""Reductions, whole or over windows, by an operation that the user gives, and functions applied in place.
+"""Reductions by an operation of the user's, whole or over windows, and functions applied in place.
 
-The operation is a program on scalars.  A reduction is run as the tree of its applications, to all pairs of a level at once, and
-the tree is differentiated: it is a program over operations that have rows.  Neighbours are paired with neighbours, so that the
-operation need be associative and no more.
+The operation is a program on scalars.  A reduction is evaluated as a tree: the operation is applied to all pairs of a level at once.
+The derivative is that of the tree, a program over operations that have rows.  Neighbours are paired with neighbours, so the operation
+need be associative only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +17,23 @@ import numpy as np
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax.jaxprs import ClosedJaxpr, stage
-from dualrev._jax.primitives import primitive
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, stage
+from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev.calls.call_rows import splice
 from dualrev.calls.staging import cached, linearization_of, pushforward_of
 from dualrev.engines.forward import TANGENTS
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.programs.jaxprs import on_shards
 from dualrev.rules.index import cannot_collide, read
 from dualrev.table.choosing import ByParameterRow
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Linearized, Pushed, Row, aval_of, register, rows
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Linearized, Operand, Pushed, Row, aval_of, register, rows
 
-Arrays = list[Any]
+Arrays: TypeAlias = list[jax.Array]
+
 #: The user's operation on arrays: entry by entry, all operands at once.
-Operation = Callable[[Arrays, Arrays], Arrays]
+Operation: TypeAlias = Callable[[Arrays, Arrays], Arrays]
 
 
 # ------------------------------------------------------------------------------------------------------------- the tree
@@ -67,7 +69,7 @@ def tree(lists: np.ndarray) -> tuple[list[Level], np.ndarray]:
     return levels, lists[:, 0] if lists.shape[1] else np.full(len(lists), -1)
 
 
-def pick(x: Any, places: np.ndarray) -> Any:
+def pick(x: jax.Array, places: np.ndarray) -> jax.Array:
     """``x`` at places along its first axis: a slice where they are evenly spaced."""
     n = len(places)
     step = int(places[1] - places[0]) if n > 1 else 1
@@ -85,7 +87,7 @@ def along_first(operation: Operation, xs: Arrays, lists: np.ndarray) -> Arrays:
     return [pick(x, results) for x in xs]
 
 
-def entry_by_entry(jaxpr: Any) -> Operation:
+def entry_by_entry(jaxpr: ClosedJaxpr) -> Operation:
     """The user's operation on arrays."""
     scalars = on_shards(jaxpr)
 
@@ -117,7 +119,7 @@ def reduction(operation: Operation, operands: Arrays, initials: Arrays, *, dimen
 
 
 def windows(n: int, size: int, stride: int, padding: tuple[int, int], base_dilation: int, dilation: int) -> np.ndarray:
-    """The places of the entries in each window along one axis, without those of padding and of what dilation puts in between."""
+    """The places of the entries in each window along one axis, without padding and without the holes of a dilation."""
     low, high = padding
     base = (n - 1) * base_dilation + 1 if n else 0
     count = max(0, (low + base + high - (size - 1) * dilation - 1) // stride + 1)
@@ -127,9 +129,10 @@ def windows(n: int, size: int, stride: int, padding: tuple[int, int], base_dilat
     return np.take_along_axis(places, np.argsort(~is_entry, 1, kind="stable"), 1)
 
 
-def windowed_reduction(operation: Operation, operands: Arrays, initials: Arrays, *, window_dimensions: Any, window_strides: Any,
-                       padding: Any, base_dilation: Any, window_dilation: Any) -> Arrays:
-    """Axis by axis, the last first: a window is a box.  Padding is not combined with anything, nor has it a derivative."""
+def windowed_reduction(operation: Operation, operands: Arrays, initials: Arrays, *, window_dimensions: Sequence[int],
+                       window_strides: Sequence[int], padding: Sequence[tuple[int, int]], base_dilation: Sequence[int],
+                       window_dilation: Sequence[int]) -> Arrays:
+    """Axis by axis, the last axis first, since a window is a box.  Padding takes no part in the reduction and has no derivative."""
     shape = operands[0].shape
     lists = [windows(*of_axis) for of_axis in zip(shape, window_dimensions, window_strides, padding, base_dilation, window_dilation,
                                                   strict=True)]
@@ -151,14 +154,15 @@ def windowed_reduction(operation: Operation, operands: Arrays, initials: Arrays,
     return xs
 
 
-def application(operation: Callable[[Any], Any], x: Any, indices: Any, updates: Any, *, dimension_numbers: Any,
-                indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
-    """``x`` with a function of it in some places, where one place after the other is read, computed and written.
+def application(operation: Callable[[jax.Array], jax.Array], x: jax.Array, indices: jax.Array, updates: jax.Array, *,
+                dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+                mode: lax.GatherScatterMode) -> jax.Array:
+    """``x`` with a function applied to some entries, one after the other; all at once if no index is repeated.
 
-    At once if no place comes twice: in a place that does, the function is applied to what it gave.
+    At a repeated index the function is applied repeatedly.
     """
 
-    def apply(x: Any, indices: Any, updates: Any, numbers: Any, is_sorted: bool) -> Any:
+    def apply(x: jax.Array, indices: jax.Array, updates: Any, numbers: lax.ScatterDimensionNumbers, is_sorted: bool) -> jax.Array:
         entries = read(x, indices, updates, numbers, is_sorted, True, mode)
         return lax.scatter(x, indices, operation(entries), numbers, indices_are_sorted=is_sorted, unique_indices=True, mode=mode)
 
@@ -182,59 +186,61 @@ def application(operation: Callable[[Any], Any], x: Any, indices: Any, updates: 
 
 
 class UserOperationRow(Row):
-    """A program equivalent to an operation that holds a program on scalars stands in for it, and is differentiated."""
+    """An operation that holds a program on scalars: its derivative is that of an equivalent program on arrays."""
 
     kind = "call"
-    #: The parameters that hold the program and its constants, and those that no derivative needs.
+    #: The parameters that hold the program and its constants, and parameters without meaning for a derivative.
     jaxpr, consts, ignored = "jaxpr", "consts", ("computation",)
 
-    def __init__(self, primitive: Any, program: Callable[..., Any]):
+    def __init__(self, primitive: Primitive, program: Callable[..., Any]):
         super().__init__(primitive)
         self.program = program
 
-    def flat(self, jaxpr: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Arrays:
+    def flat(self, jaxpr: ClosedJaxpr, operands: Sequence[jax.Array], settings: Params) -> Arrays:
         n = len(operands) // 2
-        return self.program(entry_by_entry(jaxpr), list(operands[:n]), list(operands[n:]), **settings)
+        outs: Arrays = self.program(entry_by_entry(jaxpr), list(operands[:n]), list(operands[n:]), **settings)
+        return outs
 
-    def stand_in(self, primals: Sequence[Any], params: dict[str, Any]) -> Any:
+    def stand_in(self, primals: Sequence[Operand], params: Params) -> ClosedJaxpr:
         """The equivalent program, traced once."""
         jaxpr = params[self.jaxpr]
         settings = {name: value for name, value in params.items() if name not in (self.jaxpr, self.consts, *self.ignored)}
         avals = tuple([aval_of(x) for x in primals])
 
-        def make() -> Any:
+        def make() -> ClosedJaxpr:
             # Until 0.12 a windowed reduction has an open jaxpr, with its constants in another parameter.
-            closed = ClosedJaxpr(getattr(jaxpr, "jaxpr", jaxpr), list(params.get(self.consts, getattr(jaxpr, "consts", ()))))
+            body: Jaxpr = getattr(jaxpr, "jaxpr", jaxpr)  # type: ignore[assignment]
+            closed = ClosedJaxpr(body, list(params.get(self.consts, getattr(jaxpr, "consts", ()))))
             return stage(lambda *operands: self.flat(closed, operands, settings), avals)
 
         return cached(jaxpr, (str(self.primitive), avals, tuple(settings.items())), make)
 
     def check(self, active: Sequence[Active]) -> None:
+        """Refuse an active initial value."""
         if any(active[len(active) // 2:]):
             raise errors.no_derivative(self.primitive, "A reduction has no derivative by its initial value, which is the identity of "
                                        "the operation and may be used any number of times.",
                                        "Reduce with the identity, and combine the result with the other value.")
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         self.check([p is not None for p in parts])
         structure = mode.flatten(parts)[1]
         return pushforward_of(self.stand_in(primals, params), structure, splice(self.primitive), mode)(primals, parts)
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
-        pushed: Pushed = self.through(TANGENTS, primals, tangents, params)
-        return pushed
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
+        return self.through(TANGENTS, primals, tangents, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         self.check(active)
         return linearization_of(self.stand_in(primals, params), active, is_linear, splice(self.primitive))(primals)
 
 
 class ApplyRow(UserOperationRow):
-    """A scatter that holds a function: it is applied in place."""
+    """A scatter that holds a function, which is applied in place."""
 
     jaxpr, consts = "update_jaxpr", "update_consts"
 
-    def flat(self, jaxpr: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Arrays:
+    def flat(self, jaxpr: ClosedJaxpr, operands: Sequence[jax.Array], settings: Params) -> Arrays:
         operation = entry_by_entry(jaxpr)
         return [self.program(lambda x: operation([x], [x])[0], *operands, **settings)]
 

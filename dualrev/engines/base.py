@@ -1,35 +1,44 @@
-"""What the traces of all engines do alike: references, calls, custom rules, ``shard_map``, operations that nothing moves in.
+"""What the traces of all engines do alike: constants, references, calls, rules of users, ``shard_map``.
 
-An engine is a trace: jax hands it each operation of the function that runs.  What an engine does with one that it has to differentiate
-is its :meth:`EngineTrace.operate`.
+jax hands a trace each operation of the function that runs.  :meth:`EngineTrace.process_primitive` sorts operations: one whose operands
+are all constants goes to the trace outside; one with an active operand is looked up in the table, and the engine's own
+:meth:`EngineTrace.operate` differentiates it.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
+
+from dualrev._jax.custom_rules import WrappedFun
+from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
 from dualrev._jax.traces import Trace, Tracer, process, set_current_trace
 from dualrev.engines import references
-from dualrev.engines.custom_derivatives import CustomJvp, CustomVjp, UserRule
+from dualrev.engines.custom_derivatives import CustomJvp, CustomVjp, OutTrees, UserRule
 from dualrev.options.settings import current
 from dualrev.table.rows import Row, row_of, rows
 
-Handler = Callable[[Any, Any, Sequence[Any], dict[str, Any]], Any]
+#: What an operation returns: one array, or several.
+Results: TypeAlias = jax.Array | Sequence[jax.Array]
+
+#: Handles an operation of a trace: ``handler(trace, primitive, operands, params)``.
+Handler: TypeAlias = Callable[[Any, Primitive, Sequence[jax.Array], Params], Any]
 
 
 class EngineTrace(Trace):
-    """A trace that differentiates: values that depend on the inputs are tracers of its own, with a mark each.
+    """A trace that differentiates.  A value that depends on the inputs, an *active* value, is a tracer: a primal with a mark.
 
-    The mark is what the engine keeps of the value beside its primal: a tangent, or a slot of a tape.
+    The mark is what the engine keeps for the value: a tangent (forward), or a slot on the tape (reverse).  A constant has none.
     """
 
-    #: What errors call the engine.
+    #: The name of the engine in error messages.
     mode_name: str
-    #: Operations that are not looked up in the table, and what handles them.
-    handlers: dict[Any, Handler] = {}  # noqa: RUF012  (a constant of the class)
+    #: Operations that are not looked up in the table, and their handlers.
+    handlers: dict[Primitive, Handler] = {}  # noqa: RUF012  (a constant of the class)
 
     def __init__(self, parent: Trace):
         super().__init__()
@@ -39,69 +48,72 @@ class EngineTrace(Trace):
         self.has_references = False
 
     @abstractmethod
-    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], bool]:
-        """Primals, marks (None for constants), and whether anything depends on the inputs."""
+    def split(self, values: Sequence[jax.Array]) -> tuple[list[Any], list[Any], bool]:
+        """Primals, marks (None for constants), and whether any value is active."""
 
     @abstractmethod
-    def operate(self, row: Row, tracers: Sequence[Any], primals: Sequence[Any], marks: Sequence[Any],
-                params: dict[str, Any]) -> Sequence[Any]:
-        """The results of an operation that depends on the inputs."""
+    def operate(self, row: Row, tracers: Sequence[jax.Array], primals: Sequence[Any], marks: Sequence[Any],
+                params: Params) -> Sequence[jax.Array]:
+        """The results of an operation that has an active operand."""
 
     @property
-    def main(self) -> Any:
+    def main(self) -> object:
         """What tells the derivatives of nested calls apart, for libraries that look (Equinox's ``filter_jvp``)."""
         return self
 
-    def stage_value(self, val: Any) -> Any:
+    def stage_value(self, val: object) -> object:
         return val if isinstance(val, Tracer) and val._trace is self else self.parent.stage_value(val)
 
-    def row_of(self, primitive: Any) -> Row:
+    def row_of(self, primitive: Primitive) -> Row:
         return row_of(primitive, self.mode_name)
 
-    def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+    def process_primitive(self, primitive: Primitive, tracers: Sequence[jax.Array], params: Params, /) -> Any:
+        """The results of any operation, whether it has to be differentiated or not."""
         handler = self.handlers.get(primitive)
         if handler is not None:
             return handler(self, primitive, tracers, params)
         if self.has_references and references.holds_box(self, tracers):
             return references.operate(self, primitive, tracers, params)
-        primals, marks, moves = self.split(tracers)
-        if not moves:
+        primals, marks, is_active = self.split(tracers)
+        if not is_active:
             return process(self.parent, primitive, primals, params)
         row = rows.get(primitive)
         results = self.operate(self.row_of(primitive) if row is None else row, tracers, primals, marks, params)
         return results if primitive.multiple_results else results[0]
 
-    def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
+    def process_call(self, primitive: Primitive, fun: WrappedFun, tracers: Sequence[jax.Array], params: Params, /) -> list[jax.Array]:
         with set_current_trace(self):
-            return fun.call_wrapped(*tracers)
+            return fun.call_wrapped(*tracers)  # type: ignore[no-any-return]
 
-    def process_custom_jvp_call(self, primitive: Any, fun: Any, jvp: Any, tracers: Sequence[Any], /, *,
-                                symbolic_zeros: bool) -> list[Any]:
+    def process_custom_jvp_call(self, primitive: Primitive, fun: WrappedFun, jvp: WrappedFun, tracers: Sequence[jax.Array], /, *,
+                                symbolic_zeros: bool) -> list[jax.Array]:
         return self.process_user_rule(CustomJvp(primitive, fun, jvp, symbolic_zeros), tracers)
 
-    def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
-                                out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+    def process_custom_vjp_call(self, primitive: Primitive, fun: WrappedFun, fwd: WrappedFun, bwd: WrappedFun,
+                                tracers: Sequence[jax.Array], /, *, out_trees: OutTrees, symbolic_zeros: bool) -> list[jax.Array]:
         return self.process_user_rule(CustomVjp(primitive, fun, fwd, bwd, out_trees, symbolic_zeros), tracers)
 
-    def process_user_rule(self, rule: UserRule, tracers: Sequence[Any]) -> list[Any]:
-        """A call of a function with a rule of the user's, which is a row for this call alone."""
+    def process_user_rule(self, rule: UserRule, tracers: Sequence[jax.Array]) -> list[jax.Array]:
+        """The results of a function that has a rule of the user's: the rule is the row of this one call."""
         references.keep_out(self, rule.primitive, tracers)
-        primals, marks, moves = self.split(tracers)
-        if not moves:
+        primals, marks, is_active = self.split(tracers)
+        if not is_active:
             return list(process(self.parent, rule.primitive, primals, rule.call))
         return list(self.operate(rule, tracers, primals, marks, {}))
 
-    def process_shard_map(self, primitive: Any, fun: Any, tracers: Sequence[Any], /, **settings: Any) -> Any:
+    def process_shard_map(self, primitive: Primitive, fun: Callable[..., Any], tracers: Sequence[jax.Array], /,
+                          **settings: Any) -> Any:
         with set_current_trace(self.parent):
             operands, params, pack = stage_shard_map(fun, tracers, settings)
-        primals, _, moves = self.split(operands)
-        if not moves:
+        primals, _, is_active = self.split(operands)
+        if not is_active:
             with set_current_trace(self.parent):
                 return pack(rebind_shard_map(params, primals))
         return pack(self.process_primitive(primitive, operands, params))
 
 
-def make_reference(trace: EngineTrace, primitive: Any, tracers: Sequence[Any], params: dict[str, Any]) -> Any:
+def make_reference(trace: EngineTrace, primitive: Primitive, tracers: Sequence[jax.Array], params: Params) -> references.Box:
+    """The handler of operations that make a mutable reference."""
     trace.has_references = True
     return references.make(trace, primitive, tracers, params)
 
@@ -109,6 +121,6 @@ def make_reference(trace: EngineTrace, primitive: Any, tracers: Sequence[Any], p
 EngineTrace.handlers = dict.fromkeys(references.MAKERS, make_reference)
 
 
-def many(results: Any) -> Sequence[Any]:
-    """The results of an operation, of which one that has a single result gives that alone."""
-    return results if isinstance(results, (list, tuple)) else [results]
+def many(results: Results) -> Sequence[jax.Array]:
+    """The results as a sequence, also of an operation that returns one array."""
+    return results if isinstance(results, (list, tuple)) else [results]  # type: ignore[list-item]

@@ -1,7 +1,7 @@
-"""The forward engine: dual numbers.
+"""The forward engine: dual numbers, a value with its tangent.
 
-Each value carries a tangent that is pushed through an operation at once and then forgotten: no tape, so memory does not grow
-with the length of the program.  It is the mode whose parts are tangents (:mod:`dualrev.engines.parts`).
+Each operation maps tangents of its operands to tangents of its results, which is all that is kept: there is no tape, and memory does
+not grow with the length of the program.  It is the mode whose parts are tangents (:mod:`dualrev.engines.parts`).
 """
 
 from __future__ import annotations
@@ -10,59 +10,65 @@ import functools
 from collections.abc import Sequence
 from itertools import compress, repeat
 from operator import is_not
-from typing import Any
 
-from dualrev._jax.avals import tangent_aval
+import jax
+from jax.sharding import PartitionSpec
+
+from dualrev._jax.avals import ShapedArray, tangent_aval
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import Trace
 from dualrev.engines.parts import Dual as Dual
 from dualrev.engines.parts import PartsTrace, evaluate
 from dualrev.linear import zeros
+from dualrev.linear.zeros import Tangent
 from dualrev.table import engine
 from dualrev.table.mode import Mode
-from dualrev.table.rows import Row
+from dualrev.table.rows import Pushed, Row
 
 
 class Tangents(Mode):
-    """The parts of a value are its tangent, an array or None."""
+    """The mode whose parts are tangents: an array for each value, or None for zero."""
 
     name = "forward"
     pushes = True
 
-    def row(self, row: Row, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
+    def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Tangent],  # type: ignore[override]
+            params: Params) -> Pushed:
         return row.jvp(primals, parts, params)
 
-    def zero(self, aval: Any) -> Any:
+    def zero(self, aval: ShapedArray) -> jax.Array:
         return zeros.zeros_of(tangent_aval(aval))
 
-    def full(self, aval: Any) -> Any:
+    def full(self, aval: ShapedArray) -> ShapedArray:
         return tangent_aval(aval)
 
-    def fill(self, parts: Any, aval: Any) -> Any:
+    def fill(self, parts: Tangent, aval: ShapedArray) -> jax.Array:
         return zeros.instantiate(parts, aval)
 
-    def flatten(self, parts: Sequence[Any]) -> tuple[list[Any], tuple[bool, ...]]:
-        active = tuple(map(is_not, parts, repeat(None)))
-        return list(compress(parts, active)), active
+    def flatten(self, parts: Sequence[Tangent]) -> tuple[list[jax.Array], tuple[bool, ...]]:
+        """The nonzero tangents, and which are nonzero: the structure of tangents."""
+        nonzero = tuple(map(is_not, parts, repeat(None)))
+        return list(compress(parts, nonzero)), nonzero  # type: ignore[arg-type]
 
-    def unflatten(self, structure: Any, leaves: Sequence[Any]) -> list[Any]:
+    def unflatten(self, structure: Sequence[bool], leaves: Sequence[jax.Array]) -> list[Tangent]:
         if all(structure):
             return list(leaves)
         tangents = iter(leaves)
-        return [next(tangents) if active else None for active in structure]
+        return [next(tangents) if is_nonzero else None for is_nonzero in structure]
 
-    def avals(self, structure: Any, in_avals: Sequence[Any]) -> list[Any]:
-        return [tangent_aval(a) for a, moves in zip(in_avals, structure, strict=True) if moves]
+    def avals(self, structure: Sequence[bool], in_avals: Sequence[ShapedArray]) -> list[ShapedArray]:
+        return [tangent_aval(a) for a, is_nonzero in zip(in_avals, structure, strict=True) if is_nonzero]
 
-    def are_like(self, structure: Any) -> list[int | None]:
-        return [i for i, moves in enumerate(structure) if moves]
+    def are_like(self, structure: Sequence[bool]) -> list[int | None]:
+        return [i for i, is_nonzero in enumerate(structure) if is_nonzero]
 
-    def slices(self, parts: Any) -> Any:
+    def slices(self, parts: Tangent) -> Tangent:
         return parts
 
-    def stacked(self, parts: Any) -> Any:
+    def stacked(self, parts: Tangent) -> Tangent:
         return parts
 
-    def specs(self, spec: Any, parts: Any) -> list[Any]:
+    def specs(self, spec: PartitionSpec, parts: Tangent) -> list[PartitionSpec]:
         return [] if parts is None else [spec]
 
 
@@ -70,17 +76,17 @@ TANGENTS = Tangents()
 
 
 class ForwardTrace(PartsTrace):
-    """Pushes tangents through each operation as it happens."""
+    """A trace whose values carry tangents."""
 
     def __init__(self, parent: Trace):
         super().__init__(parent, TANGENTS)
 
 
-#: ``push_through(fun, primals, tangents) -> (outs, tangents out)`` of a flat function; a tangent of None is zero.
+#: ``push_through(fun, primals, tangents) -> (outs, tangents of outs)`` of a flat function; a tangent of None is zero.
 push_through = functools.partial(evaluate, TANGENTS)
 
 
-def zeros_like_outs(outs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+def zeros_like_outs(outs: Sequence[jax.Array], tangents: Sequence[Tangent]) -> list[jax.Array]:
     """Tangents with arrays in place of symbolic zeros."""
     return [zeros.zero_tangent(x) if t is None else t for x, t in zip(outs, tangents, strict=True)]
 

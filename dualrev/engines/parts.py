@@ -1,15 +1,20 @@
-"""Evaluation of a function under a mode that goes forward: each value carries its parts along (see :mod:`dualrev.table.mode`).
+"""The engine of all forward modes: each active value carries *parts*, and an operation maps values and parts to values and parts.
 
-The forward engine is such a mode (:mod:`dualrev.engines.forward`); so is any other that maps parts from operands to results.
+What parts are is stated by the mode (:class:`dualrev.table.mode.Mode`).  In the forward mode they are tangents
+(:mod:`dualrev.engines.forward`); a mode of second order carries Jacobians and Laplacians, or Taylor coefficients.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+import jax
+import numpy as np
 
 from dualrev._jax.avals import typeof
+from dualrev._jax.jaxprs import FlatFunction
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import Trace, Tracer, contents, ensure_no_leaks, set_current_trace, take_current_trace, to_concrete_value
 from dualrev.engines import references
 from dualrev.engines.base import EngineTrace, many
@@ -18,28 +23,28 @@ from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import Expansion, Row
 
 
-class Dual(Tracer):
-    """A primal value and its parts."""
+class Dual(Tracer):  # type: ignore[type-arg]
+    """An active value: its primal and its parts."""
 
     __slots__ = ("parts", "primal")
 
-    def __init__(self, trace: PartsTrace, primal: Any, parts: Parts):
+    def __init__(self, trace: PartsTrace, primal: jax.Array, parts: Parts):
         super().__init__(trace, typeof(primal))
         self.primal = primal
         self.parts = parts
 
     @property
     def tangent(self) -> Parts:
-        """The parts, as libraries ask for them that know jax's dual numbers."""
+        """The parts, under the name that jax's own dual numbers have: some libraries read it."""
         return self.parts
 
-    def to_concrete_value(self) -> Any:
-        return to_concrete_value(self.primal)
+    def to_concrete_value(self) -> np.ndarray | None:
+        return to_concrete_value(self.primal)  # type: ignore[no-any-return]
 
-    def get_referent(self) -> Any:
+    def get_referent(self) -> object:
         return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
 
-    def _contents(self) -> list[tuple[str, Any]]:
+    def _contents(self) -> list[tuple[str, object]]:
         return contents(self.aval, primal=self.primal, tangent=self.parts)
 
     def _short_repr(self) -> str:
@@ -47,46 +52,49 @@ class Dual(Tracer):
 
 
 class PartsTrace(EngineTrace):
-    """Maps values and parts through each operation as it happens."""
+    """Evaluates each operation on values and parts at once; nothing is recorded."""
 
     def __init__(self, parent: Trace, mode: Mode):
         super().__init__(parent)
         self.mode = mode
         self.mode_name = mode.name
 
-    def dual(self, primal: Any, parts: Parts) -> Any:
+    def dual(self, primal: jax.Array, parts: Parts) -> jax.Array:
+        """``primal`` with its parts, or alone where it has none."""
         return primal if parts is None else Dual(self, primal, parts)
 
-    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], bool]:
-        primals, all_parts, moves = [], [], False
+    def split(self, values: Sequence[jax.Array]) -> tuple[list[jax.Array], list[Parts], bool]:
+        primals: list[jax.Array] = []
+        all_parts: list[Parts] = []
+        is_active = False
         for x in values:
             if isinstance(x, Dual) and x._trace is self:
                 primals.append(x.primal)
                 all_parts.append(x.parts)
-                moves = True
+                is_active = True
             else:
                 primals.append(x)
                 all_parts.append(None)
-        return primals, all_parts, moves
+        return primals, all_parts, is_active
 
-    def operate(self, row: Row, tracers: Sequence[Any], primals: Sequence[Any], marks: Sequence[Any],
-                params: dict[str, Any]) -> Sequence[Any]:
+    def operate(self, row: Row, tracers: Sequence[jax.Array], primals: Sequence[jax.Array], marks: Sequence[Parts],
+                params: Params) -> Sequence[jax.Array]:
         if row.chooses:
             row = row.choose(primals, [p is not None for p in marks], params)
         apply = row.jvp if self.mode.pushes else functools.partial(row.through, self.mode)
         with set_current_trace(self.parent):
             is_current = current.get() is self.settings
             result = apply(primals, marks, params) if is_current else under(self.settings, apply, primals, marks, params)
-        if isinstance(result, Expansion):
+        if isinstance(result, Expansion):  # a program in the operation's place, to be evaluated under this trace
             with set_current_trace(self):
                 return many(result.run(*tracers))
         outs, parts_out = result
         return [self.dual(x, parts) for x, parts in zip(outs, parts_out, strict=True)]
 
 
-def evaluate(mode: Mode, fun: Callable[..., Sequence[Any]], primals: Sequence[Any],
-             parts: Sequence[Parts]) -> tuple[list[Any], list[Parts]]:
-    """``(outs, parts out)`` of a flat function."""
+def evaluate(mode: Mode, fun: FlatFunction, primals: Sequence[jax.Array],
+             parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
+    """``(outs, parts of outs)`` of a flat function, from primals and their parts."""
     with take_current_trace() as parent:
         trace = PartsTrace(parent, mode)
         with ensure_no_leaks(trace):

@@ -1,33 +1,38 @@
 """Mutable references that a differentiated function makes for itself.
 
-An engine keeps what such a reference holds now in a :class:`Box`.  Reading and writing it are operations on that value, so a
-program that uses references has the derivative of the same program without them; so have the loops, branches and compiled
-functions that it hands references to.  A reference from outside may be read, but not written with what moves.
+A :class:`Box` is such a reference with its present value.  A read or a write becomes an operation on that value, so that the derivative
+is that of the same program without references; so it is for the loops, branches and compiled functions that take the reference.  A
+reference from outside may be read, but no active value may be written into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import jax
 
 from dualrev import errors
-from dualrev._jax.avals import abstract_outputs, typeof
-from dualrev._jax.primitives import primitive
+from dualrev._jax.avals import AbstractValue, abstract_outputs, typeof
+from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev._jax.references import discharge_operation
 from dualrev._jax.traces import Trace, Tracer, set_current_trace
 from dualrev.linear import zeros
+
+if TYPE_CHECKING:
+    from dualrev.engines.base import EngineTrace, Results
 
 #: Operations that make a reference.
 MAKERS = frozenset(p for p in (primitive("new_ref"), primitive("empty_ref")) if p is not None)
 _empty, _freeze, _free = primitive("empty_ref"), primitive("freeze"), primitive("free_ref")
 
 
-class Box(Tracer):
-    """A reference, as the function sees it: what it holds changes."""
+class Box(Tracer):  # type: ignore[type-arg]
+    """A reference that the function made, and the value that it holds now."""
 
     __slots__ = ("value",)
 
-    def __init__(self, trace: Trace, aval: Any, value: Any):
+    def __init__(self, trace: Trace, aval: AbstractValue, value: jax.Array):
         super().__init__(trace, aval)
         self.value = value
 
@@ -35,42 +40,47 @@ class Box(Tracer):
         return f"Ref({self.value})"
 
 
-def make(trace: Trace, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Box:
+def make(trace: Trace, primitive: Primitive, values: Sequence[jax.Array], params: Params) -> Box:
     """A new reference of an engine's trace."""
-    aval: Any
+    aval: Any  # of a reference
     (aval,) = abstract_outputs(primitive, [typeof(x) for x in values], params)
     return Box(trace, aval, zeros.filler(aval.inner_aval) if primitive is _empty else values[0])
 
 
-def holds_box(trace: Trace, values: Sequence[Any]) -> bool:
+def holds_box(trace: Trace, values: Sequence[jax.Array]) -> bool:
+    """Whether any value is a reference of this trace."""
     return any(type(x) is Box and x._trace is trace for x in values)
 
 
-def operate(trace: Trace, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """An operation on references of this trace, as one on what they hold."""
+def operate(trace: Trace, primitive: Primitive, values: Sequence[jax.Array], params: Params) -> Results:
+    """The results of an operation on references of this trace, as an operation on the values that they hold."""
     if primitive is _freeze:
-        return values[0].value
+        (box,) = values
+        assert isinstance(box, Box)
+        return box.value
     if primitive is _free:
         return []
-    boxes = [type(x) is Box and x._trace is trace for x in values]
+    boxes = [isinstance(x, Box) and x._trace is trace for x in values]
+    held = [x.value if isinstance(x, Box) and x._trace is trace else x for x in values]
     avals = [typeof(x) for x in values]
     with set_current_trace(trace):
-        found = discharge_operation(primitive, avals, boxes, [x.value if b else x for x, b in zip(values, boxes, strict=True)], params)
+        found = discharge_operation(primitive, avals, boxes, held, params)
     if found is None:
         raise errors.reference_cannot_enter(primitive)
     new_values, results = found
     for box, value in zip(values, new_values, strict=True):
-        if value is not None:
+        if value is not None and isinstance(box, Box):
             box.value = value
     return results
 
 
-def keep_out(trace: Any, primitive: Any, values: Sequence[Any]) -> None:
-    """A user's rule may keep what it is given, and would not see it change."""
+def keep_out(trace: EngineTrace, primitive: Primitive, values: Sequence[jax.Array]) -> None:
+    """Refuse references as operands of a user's rule: it may keep an operand, and would not see the changes."""
     if trace.has_references and holds_box(trace, values):
         raise errors.reference_cannot_enter(primitive)
 
 
-def check_results(trace: Trace, results: Sequence[Any]) -> None:
+def check_results(trace: Trace, results: Sequence[jax.Array]) -> None:
+    """Refuse references among the results of a differentiated function."""
     if holds_box(trace, results):
         raise errors.reference_returned()

@@ -1,25 +1,28 @@
 """The reverse engine: a tape.
 
-Each operation on a value that moves is evaluated and its linear map is written down; the finished :class:`Tape` pulls
-cotangents back later (and can push tangents too, since its maps can).
+An operation on an active value is evaluated, and its linear map is recorded.  The finished :class:`Tape` pulls cotangents back, from
+the last entry to the first; it pushes tangents too, since each of its maps does.
 
-The same trace transposes: given :class:`Unknown` inputs, a *linear* program is written down without being evaluated.
+The same trace transposes a *linear* program: its inputs are :class:`Unknown`, and operations on them are recorded without being
+evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from operator import is_not
-from typing import Any
 
 import jax
+import numpy as np
 
 from dualrev import errors
-from dualrev._jax.avals import abstract_outputs, is_differentiable, typeof
-from dualrev._jax.custom_rules import forget
+from dualrev._jax.avals import ShapedArray, typeof
+from dualrev._jax.custom_rules import WrappedFun, forget
+from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.new_primitives import region_bound
-from dualrev._jax.source_lines import source
+from dualrev._jax.primitives import Params, Primitive
+from dualrev._jax.source_lines import SourceInfo, source
 from dualrev._jax.traces import (
     Trace,
     Tracer,
@@ -32,30 +35,31 @@ from dualrev._jax.traces import (
 )
 from dualrev.engines import forward_stretch, infinitesimal, references
 from dualrev.engines.base import EngineTrace, many
-from dualrev.engines.custom_derivatives import CustomVjp
-from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.engines.custom_derivatives import CustomVjp, OutTrees
+from dualrev.engines.not_linear import MissingRow, not_linear
+from dualrev.linear.maps import Entry, LinearMap, Tape
 from dualrev.options.settings import Active, Wide, current, under
 from dualrev.table import engine
-from dualrev.table.rows import Expansion, Linearized, Pushed, Row, Split, Unknown, aval_of
+from dualrev.table.rows import Expansion, Operand, Row, Split, Unknown
 
 
-class Taped(Tracer):
-    """A primal value and the slot of its cotangent on the tape."""
+class Taped(Tracer):  # type: ignore[type-arg]
+    """An active value: its primal, and the slot of its cotangent on the tape."""
 
     __slots__ = ("primal", "slot")
 
-    def __init__(self, trace: TapeTrace, primal: Any, slot: int):
+    def __init__(self, trace: TapeTrace, primal: Operand, slot: int):
         super().__init__(trace, primal.aval if type(primal) is Unknown else typeof(primal))
         self.primal = primal
         self.slot = slot
 
-    def to_concrete_value(self) -> Any:
+    def to_concrete_value(self) -> np.ndarray | None:
         return None if type(self.primal) is Unknown else to_concrete_value(self.primal)
 
-    def get_referent(self) -> Any:
+    def get_referent(self) -> object:
         return self.primal.get_referent() if isinstance(self.primal, Tracer) else self
 
-    def _contents(self) -> list[tuple[str, Any]]:
+    def _contents(self) -> list[tuple[str, object]]:
         return contents(self.aval, primal=self.primal, slot=self.slot)
 
     def _short_repr(self) -> str:
@@ -64,7 +68,11 @@ class Taped(Tracer):
 
 
 class TapeTrace(EngineTrace):
-    """Writes down the linear map of each operation as it happens."""
+    """Records the linear map of each operation that has an active operand.
+
+    ``is_linear``: the program is linear in its inputs, which are :class:`Unknown`.  ``is_whole``: the program is all that is
+    differentiated, so that no cotangent that arrives depends on it.
+    """
 
     mode_name = "reverse"
 
@@ -74,52 +82,59 @@ class TapeTrace(EngineTrace):
         self.is_whole = is_whole
         #: Whether the forward function of a user's custom_vjp is running, in a linear program.
         self.is_in_forward = False
-        self.entries: list[tuple[LinearMap, tuple[int, ...], tuple[int | None, ...]]] = []
-        self.sources: list[Any] = []
+        self.entries: list[Entry] = []
+        #: For each entry, where in the user's program the operation stands.
+        self.sources: list[SourceInfo | None] = []
         self.n_slots = 0
-        #: Slots whose cotangents accumulate in a dtype of their own.
+        #: The slots whose cotangents accumulate in a wider dtype.
         self.wide: dict[int, Wide] = {}
-        #: The modes of the ``with`` blocks that are open, and the stretch in forward mode if the innermost one asks for it.
+        #: The modes of the open ``with`` blocks, innermost last; and the stretch in forward mode, where the innermost asks for one.
         self.modes: list[str] = []
         self.stretch: forward_stretch.Stretch | None = None
 
-    def watch(self, primal: Any) -> Taped:
+    def watch(self, primal: Operand) -> Taped:
+        """An active value with a new slot."""
         slot = self.n_slots
         self.n_slots = slot + 1
         return Taped(self, primal, slot)
 
-    def split(self, values: Sequence[Any]) -> tuple[list[Any], list[int | None], bool]:
-        """Primals, slots (None for constants), and whether anything is watched."""
-        primals: list[Any] = []
+    def split(self, values: Sequence[jax.Array]) -> tuple[list[Operand], list[int | None], bool]:
+        """Primals, slots (None for constants), and whether any value is active."""
+        primals: list[Operand] = []
         slots: list[int | None] = []
-        moves = False
+        is_active = False
         for x in values:
             if isinstance(x, Taped) and x._trace is self:
                 primals.append(x.primal)
                 slots.append(x.slot)
-                moves = True
+                is_active = True
             else:
                 primals.append(x)
                 slots.append(None)
-        return primals, slots, moves
+        return primals, slots, is_active
 
     def write(self, linear_map: LinearMap, ins: tuple[int, ...], outs: tuple[int | None, ...]) -> None:
+        """Append an entry to the tape: a map from the slots ``ins`` to the slots ``outs``."""
         self.entries.append((linear_map, ins, outs))
         self.sources.append(source())
 
-    def record(self, outs: Sequence[Any], linear_map: LinearMap | None, active_outs: Sequence[bool],
-               slots: Sequence[int | None]) -> list[Any]:
+    def record(self, outs: Sequence[Operand], linear_map: LinearMap | None, active_outs: Sequence[bool],
+               slots: Sequence[int | None]) -> list[jax.Array]:
+        """The results of an operation whose operands have ``slots``: active ones get slots of their own, and the map an entry."""
+        results: list[jax.Array] = list(outs)  # type: ignore[arg-type]  # those that are unknown are active: tracers from here on
         if linear_map is None or not any(active_outs):
-            return list(outs)
-        results, out_slots = [], []
-        for out, moves in zip(outs, active_outs, strict=True):
-            taped = self.watch(out) if moves else out
-            results.append(taped)
-            out_slots.append(taped.slot if moves else None)
+            return results
+        out_slots: list[int | None] = []
+        for i, is_active in enumerate(active_outs):
+            if is_active:
+                results[i] = taped = self.watch(outs[i])
+                out_slots.append(taped.slot)
+            else:
+                out_slots.append(None)
         self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
         return results
 
-    def row_of(self, primitive: Any) -> Row:
+    def row_of(self, primitive: Primitive) -> Row:
         try:
             return super().row_of(primitive)
         except errors.MissingRuleError as error:
@@ -127,8 +142,8 @@ class TapeTrace(EngineTrace):
                 raise
             return MissingRow(primitive, error)
 
-    def operate(self, row: Row, tracers: Sequence[Any], primals: Sequence[Any], marks: Sequence[Any],
-                params: dict[str, Any]) -> Sequence[Any]:
+    def operate(self, row: Row, tracers: Sequence[jax.Array], primals: Sequence[Operand], marks: Sequence[int | None],
+                params: Params) -> Sequence[jax.Array]:
         if self.stretch is not None:
             return self.stretch.operate(row, tracers, params)
         active: tuple[Active, ...] = tuple(map(is_not, marks, repeat(None)))
@@ -146,24 +161,28 @@ class TapeTrace(EngineTrace):
                 if not self.is_linear:
                     raise
                 result = not_linear(row, primals, params, error)
-        if not isinstance(result, tuple):
-            if isinstance(result, Expansion) and (self.is_whole or result.plain is None):
-                with set_current_trace(self):
-                    return many(result.run(*tracers))
-            result = self.split_poles(result) if isinstance(result, Split) and self.is_whole else result.plain
-        outs, linear_map, active_outs = result
+        if isinstance(result, tuple):
+            outs, linear_map, active_outs = result
+        elif isinstance(result, Expansion) and (self.is_whole or result.plain is None):
+            with set_current_trace(self):  # a program in the operation's place
+                return many(result.run(*tracers))
+        elif isinstance(result, Split) and self.is_whole:
+            outs, linear_map, active_outs = self.split_poles(result)
+        else:
+            assert result.plain is not None  # an expansion without it was run
+            outs, linear_map, active_outs = result.plain
         return self.record(outs, linear_map, active_outs, marks)
 
-    def split_poles(self, found: Split) -> tuple[list[Any], LinearMap, Sequence[bool]]:
-        """The linearization without poles, under the trace that primals are computed under once an eigenvalue has been split."""
+    def split_poles(self, found: Split) -> tuple[Sequence[Operand], LinearMap | None, Sequence[bool]]:
+        """The linearization with repeated eigenvalues split by an infinitesimal: from here on primals are computed under its trace."""
         if not isinstance(self.parent, infinitesimal.InfinitesimalTrace):
             self.parent = infinitesimal.InfinitesimalTrace(self.parent)
         with set_current_trace(self.parent):
-            split: tuple[list[Any], LinearMap, Sequence[bool]] = under(self.settings, found.linearize, self.parent.dual)
+            split: tuple[Sequence[Operand], LinearMap | None, Sequence[bool]] = under(self.settings, found.linearize, self.parent.dual)
         return split
 
-    def enter_or_leave(self, params: dict[str, Any]) -> Any:
-        """The bound of a ``with`` block that asks for a mode; traces around this one learn of it too."""
+    def enter_or_leave(self, params: Params) -> list[jax.Array]:
+        """Enter or leave a ``with`` block that asks for a mode, and tell the trace outside."""
         if params["enters"]:
             self.modes.append(params["mode"])
         else:
@@ -175,12 +194,14 @@ class TapeTrace(EngineTrace):
         return []
 
     def close_stretch(self) -> None:
+        """End the stretch in forward mode, if there is one: its Jacobians go onto the tape."""
         if self.stretch is not None:
             self.stretch.close()
             self.stretch = None
 
-    def process_custom_vjp_call(self, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Sequence[Any], /, *,
-                                out_trees: Any, symbolic_zeros: bool) -> list[Any]:
+    def process_custom_vjp_call(self, primitive: Primitive, fun: WrappedFun, fwd: WrappedFun, bwd: WrappedFun,
+                                tracers: Sequence[jax.Array], /, *, out_trees: OutTrees, symbolic_zeros: bool) -> list[jax.Array]:
+        """In a linear program, the transpose is the user's backward function; elsewhere, the rule is a row as others are."""
         if not (self.is_linear and self.split(tracers)[2]):
             return super().process_custom_vjp_call(primitive, fun, fwd, bwd, tracers, out_trees=out_trees,
                                                    symbolic_zeros=symbolic_zeros)
@@ -195,7 +216,7 @@ class TapeTrace(EngineTrace):
                 outs, linear_map = rule.forward(tracers, [s is not None for s in slots])
             finally:
                 self.is_in_forward = False
-            if self.split(linear_map.residuals)[2]:  # its backward function reads what is linear: the function must do without
+            if self.split(linear_map.residuals)[2]:  # the backward function would read values that are unknown here: ignore the rule
                 forget(fwd)
                 return list(fun.call_wrapped(*tracers))
         return self.record([Unknown(typeof(x)) for x in outs], linear_map, [True] * len(outs), slots)
@@ -204,70 +225,20 @@ class TapeTrace(EngineTrace):
 TapeTrace.handlers = TapeTrace.handlers | {region_bound: lambda trace, _primitive, _tracers, params: trace.enter_or_leave(params)}
 
 
-class MissingRow(Row):
-    """Stands in a linear program for the row of a primitive that has none."""
+def linearize(fun: FlatFunction, primals: Sequence[Operand], active: Sequence[Active],
+              is_linear: bool = False, is_whole: bool = False) -> tuple[list[Operand], Tape]:
+    """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to tangents of all outputs.
 
-    def __init__(self, primitive: Any, error: errors.MissingRuleError):
-        super().__init__(primitive)
-        self.error = error
-
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
-        raise self.error
-
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
-        raise self.error
-
-
-def not_linear(row: Row, primals: Sequence[Any], params: dict[str, Any],
-               error: errors.DualrevError) -> tuple[list[Any], LinearMap, Sequence[bool]]:
-    """In a linear program, what nothing linear depends on may be as it likes; a cotangent that arrives here raises."""
-    outs: list[Any] = [Unknown(a) for a in abstract_outputs(row.primitive, [aval_of(x) for x in primals], params)]
-    has_tangents = any(is_differentiable(out.aval) for out in outs)
-    return outs, NonLinearMap(len(outs), has_tangents, type(error), error.template), [True] * len(outs)
-
-
-class NonLinearMap(LinearMap):
-    """Stands on the tape of a linear program for an operation that is not linear."""
-
-    __slots__ = ("error", "has_tangents", "message", "n_out")
-
-    name = "not linear"
-
-    def __init__(self, n_out: int, has_tangents: bool, error: type[Exception], message: str):
-        self.n_out = n_out
-        self.has_tangents = has_tangents
-        self.error = error
-        self.message = message
-
-    def push(self, *tangents: Any) -> Tangents:
-        if self.has_tangents:
-            raise self.error(self.message)
-        return (None,) * self.n_out
-
-    def pull(self, *cotangents: Any) -> Tangents:
-        raise self.error(self.message)
-
-
-jax.tree_util.register_pytree_node(
-    NonLinearMap, lambda m: ((), (m.n_out, m.has_tangents, m.error, m.message)), lambda aux, _: NonLinearMap(*aux)
-)
-
-
-def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[Active],
-              is_linear: bool = False, is_whole: bool = False) -> tuple[list[Any], Tape]:
-    """``(outs, tape)`` of a flat function; the tape maps tangents of the active inputs to those of all outputs.
-
-    An entry of ``active`` is True, False or :class:`~dualrev.options.settings.Wide`.
-    With ``is_linear`` active primals are :class:`Unknown`, and so are the outputs that depend on them.
-    ``is_whole``: the function is all that is differentiated, so that a cotangent of an output depends on nothing in it.
+    An entry of ``active`` is True, False or :class:`~dualrev.options.settings.Wide`.  With ``is_linear`` the active primals are
+    :class:`Unknown`, and so are the outputs that depend on them.  ``is_whole``: see :class:`TapeTrace`.
     """
     with take_current_trace() as parent:
         trace = TapeTrace(parent, is_linear, is_whole)
         with ensure_no_leaks(trace):
             try:
-                inputs = [trace.watch(x) if moves else x for x, moves in zip(primals, active, strict=True)]
-                in_slots = tuple([x.slot for x, moves in zip(inputs, active, strict=True) if moves])
-                trace.wide = {x.slot: moves for x, moves in zip(inputs, active, strict=True) if type(moves) is Wide}
+                inputs = [trace.watch(x) if flag else x for x, flag in zip(primals, active, strict=True)]
+                in_slots = tuple([x.slot for x in inputs if isinstance(x, Taped) and x._trace is trace])
+                trace.wide = {slot: flag for slot, flag in zip(in_slots, filter(None, active), strict=True) if type(flag) is Wide}
                 with set_current_trace(trace):
                     results = list(fun(*inputs))
                 references.check_results(trace, results)
@@ -284,8 +255,8 @@ def linearize(fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active:
     return outs, tape
 
 
-def transpose(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Tape:
-    """The tape of a linear flat function, found from the abstract values of its inputs alone."""
+def transpose(fun: FlatFunction, avals: Sequence[ShapedArray]) -> Tape:
+    """The tape of a linear flat function, recorded from the abstract values of its inputs alone."""
     outs, tape = linearize(fun, [Unknown(aval) for aval in avals], [True] * len(avals), is_linear=True)
     for out, slot in zip(outs, tape.out_slots, strict=True):
         if slot is None and not _is_zero(out):
@@ -293,8 +264,8 @@ def transpose(fun: Callable[..., Sequence[Any]], avals: Sequence[Any]) -> Tape:
     return tape
 
 
-def _is_zero(out: Any) -> bool:
-    # An output that does not depend on the inputs is linear in them only if it is zero; a traced one is taken to be.
+def _is_zero(out: Operand) -> bool:
+    # An output that does not depend on the inputs is linear in them only if it is zero; a traced one is assumed to be zero.
     value = None if isinstance(out, Tracer) else out
     return value is None or not bool(value.any() if hasattr(value, "any") else value)
 

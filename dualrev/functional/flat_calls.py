@@ -86,8 +86,9 @@ def linearize_flat(call: FlatCall, flat: Sequence[jax.Array], engine: Engine, re
         moving = checks.spread_flags(in_nzs, call.in_tree, errors.user_call.get(), "in_nzs")
         active = [flag if moves else False for flag, moves in zip(active, moving, strict=True)]
     linear_map: LinearMap
+    results: list[jax.Array]
     if engine == "reverse":
-        results, tape = reverse.linearize(call, flat, active, is_whole=True)
+        results, tape = reverse.linearize(call, flat, active, is_whole=True)  # type: ignore[assignment]  # no result is unknown
         if len(results) > call.n_out:
             tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide,
                         tape.sources).pruned()

@@ -168,7 +168,7 @@ def _register(row: Row) -> None:
              params: Params) -> Sequence[Tangent]:
         linear = tuple([aval is not None for aval in avals])
         primals = [x if aval is None else Unknown(aval) for x, aval in zip(operands, avals, strict=True)]
-        _, linear_map, _ = linearized(row, primals, linear, params, True)
+        _, linear_map, _ = linearized(row, primals, linear, params, True)  # type: ignore[arg-type]  # a constant is no None
         if linear_map is None or all(ct is None for ct in cotangents):
             return [None] * sum(linear)
         return linear_map.pull(*cotangents)

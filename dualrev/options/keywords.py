@@ -13,29 +13,29 @@ from dualrev.options.schedules import Bytes, Revolve
 class Options(TypedDict, total=False):
     """Options of every function that differentiates.
 
-    - ``zero_wins`` (False): in a pull or push, the product of 0 and infinity is 0, and so is that of a zero tangent or cotangent
-      and nan: what has no influence has none, however steep. The gradient of ``where(x < 1, x, sqrt(x))`` at 0 is then 1, and that
-      of a norm at 0 is 0.
+    - ``zero_wins`` (False): in a pull or push, the product of 0 and infinity is 0, and so is the product of a zero tangent or
+      cotangent and nan: a value that does not influence the result has derivative 0 even where a factor is infinite. The gradient
+      of ``where(x < 1, x, sqrt(x))`` at 0 is then 1, and that of a norm at 0 is 0.
     - ``custom_vjp_jvp`` ("transpose"): the push of a ``jax.custom_vjp`` function is ``"transpose"``, the transpose of the user's
-      backward function; ``"differentiate_primal"``, that of the function without its rule; or ``"error"``, an error as in jax.
+      backward function; ``"differentiate_primal"``, the push of the function without its rule; or ``"error"``, an error as in jax.
     - ``split_repeated`` (False): a pull through eigenvectors or singular vectors is right at repeated eigenvalues or singular
       values wherever the function has a derivative, also under ``jit`` and ``vmap``, where the default is NaN (see
-      :mod:`dualrev.rules.linalg.spectral`). All that is computed from the vectors then carries an infinitesimal along, which takes
-      up to three times as long.
+      :mod:`dualrev.rules.linalg.spectral`). Everything that is computed from the vectors then carries an infinitesimal part, which
+      takes up to three times as long.
     - ``stack_cotangents`` ("auto"): where the cotangent of a loop constant is a sum of products over the steps, the factors are
-      stacked and contracted once, after the loop. ``"auto"`` does so where a step stacks no more bytes than the cotangent has, and
-      all steps no more than the loop keeps anyway; True wherever possible; False never, which takes the least room, as all steps
-      add to one sum (see :mod:`dualrev.calls.loops.sums_over_steps`).
-    - ``loop_checkpoints`` (None): how many states of a ``while_loop`` whose length nobody knows are kept for its pull; by default
-      as many as 64 MiB hold, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).
-    - ``max_steps`` (None): the most steps that a ``while_loop`` may take. Its pull then reads residuals of all steps, for which
-      there is room from the beginning; a loop that goes on longer raises an error, even in a branch that ``vmap`` runs in vain.
-    - ``schedule`` ("all"): what a pull keeps of each ``scan``: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks
-      of √n steps; ``Revolve(slots)``, so many states; or ``Bytes(n)``, what fits. The rest is computed again (see
-      :mod:`dualrev.options.schedules`).
+      stacked and contracted once, after the loop. ``"auto"`` does so if a step stacks no more bytes than the cotangent has, and all
+      steps no more than the residuals of the loop; True does so wherever possible; False never, which takes the least memory, as
+      all steps add to one sum (see :mod:`dualrev.calls.loops.sums_over_steps`).
+    - ``loop_checkpoints`` (None): the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default
+      as many as fit into 64 MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).
+    - ``max_steps`` (None): the most steps that a ``while_loop`` may take. Residuals of that many steps are then allocated, and the
+      pull reads them; a longer loop raises an error, even in a branch that ``vmap`` runs although it is not taken.
+    - ``schedule`` ("all"): what is kept of each ``scan`` for its pull: ``"all"`` residuals; ``"sqrt"``, the states before each of
+      √n blocks of √n steps; ``Revolve(slots)``, ``slots`` states; or ``Bytes(n)``, as much as fits into ``n`` bytes. The rest is
+      recomputed (see :mod:`dualrev.options.schedules`).
     - ``cotangent_dtype`` (None): the dtype in which the cotangents of parameters accumulate and are returned, where it is wider
       than theirs; one for all, or a tree of them (None: their own) that is a prefix of what is differentiated.
-    - ``non_float`` ("float0"): what becomes of leaves that are not floating-point or complex arrays. ``"float0"`` is as in jax;
+    - ``non_float`` ("float0"): how leaves are treated that are not floating-point or complex arrays. ``"float0"`` is as in jax;
       with ``"none"`` integers, booleans, keys and leaves that are no arrays at all pass through, and their derivative is None.
     """
 

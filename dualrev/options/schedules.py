@@ -1,6 +1,6 @@
 """Checkpoint schedules: which states of a chain of steps are kept while the chain is reversed.
 
-A chain of ``l`` steps is pulled back from its end.  States that are not kept are computed again from the nearest kept one before
+A chain of ``l`` steps is pulled back from its end.  States that are not kept are recomputed from the nearest kept state before
 them.  With ``s`` states kept at a time, the start among them, a chain of
 
     β(s, r) = (s + r choose s)
@@ -9,12 +9,12 @@ steps can be reversed with no step evaluated more than ``r`` times, and the fewe
 
     t(l, s) = r·l - β(s + 1, r - 1),    r the least with β(s, r) ≥ l
 
-[Griewank, Walther 2000: "Algorithm 799: revolve", eqs. 1-3].  They are reached by advancing to :func:`split`, keeping that state,
-reversing what lies behind it with one state less, and then what lies before it.
+[Griewank, Walther 2000: "Algorithm 799: revolve", eqs. 1-3].  The schedule that reaches this number advances to :func:`split`, keeps
+that state, reverses the steps behind it with one slot less, and then the steps before it.
 
-Where the length is not known beforehand, :func:`discard` says after each step which kept state the new one should replace: the one
-without which the chain, if it ended here, would cost least.  What [Stumm, Walther 2010] and [Wang, Moin, Iaccarino 2009] do by levels,
-this does by the cost itself.
+If the length is not known beforehand, :func:`discard` finds after each step the kept state to replace by the new one: the state
+without which the chain, if it ended here, would cost least.  [Stumm, Walther 2010] and [Wang, Moin, Iaccarino 2009] choose it by
+levels instead of costs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,10 +52,10 @@ class Revolve:
 
 @dataclass(frozen=True)
 class Bytes:
-    """A schedule that keeps as much of a scan as fits into so many bytes, and recomputes the rest with the fewest evaluations.
+    """A schedule that keeps as much of a scan as fits into ``bytes``, and recomputes the rest with the fewest evaluations.
 
-    States, and the residuals of one block of steps, are what has to fit.  Raises ValueError, where the scan is met, if not even two
-    states and the residuals of one step do: the first, and the one at hand.
+    States and the residuals of one block of steps have to fit.  Raises ValueError, when the scan is differentiated, if two states (the
+    first and the current one) and the residuals of one step do not fit.
 
     >>> import jax, dualrev as dr
     >>> def f(x):
@@ -69,19 +70,22 @@ class Bytes:
 
 Schedule = Literal["all", "sqrt"] | Revolve | Bytes
 
+#: Whole numbers: of a chain whose length is known beforehand, or traced ones.
+Integers: TypeAlias = jax.Array | np.ndarray
 
-def check_schedule(call: str, schedule: Any) -> None:
+
+def check_schedule(call: str, schedule: object) -> None:
     if schedule not in ("all", "sqrt") and not isinstance(schedule, (Revolve, Bytes)):
         raise ValueError(f"{call}: schedule must be 'all', 'sqrt', Revolve(slots) or Bytes(n); got {schedule!r}")
 
 
-#: A step is taken to be repeated no more often than this; beyond, schedules are valid but not the best.
+#: The largest number of repetitions of a step that schedules are optimal for; beyond, they are valid but not optimal.
 MOST_REPETITIONS = 64
 
 
 @functools.lru_cache(maxsize=64)
 def binomials(slots: int) -> np.ndarray:
-    """``β(s, r)`` for s up to ``slots + 1``, as 32-bit integers, the largest of which stands for all that are larger."""
+    """``β(s, r)`` for s up to ``slots + 1``, as 32-bit integers; larger numbers are clipped to the largest of these."""
     largest = np.iinfo(np.int32).max
     columns = [np.ones(slots + 2, np.int64)]
     for _ in range(1, MOST_REPETITIONS):  # β(s, r) = β(s - 1, r) + β(s, r - 1)
@@ -89,29 +93,29 @@ def binomials(slots: int) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.int32)
 
 
-def repetitions(steps: Any, slots: Any, table: Any) -> Any:
+def repetitions(steps: Integers, slots: Integers | int, table: Integers) -> Integers:
     """The least r with ``β(slots, r) ≥ steps``."""
     return (table[slots] < steps[..., None]).sum(-1).clip(0, MOST_REPETITIONS - 1)
 
 
-def cost(steps: Any, slots: Any, table: Any) -> Any:
-    """``t(steps, slots)``, in single precision: costs are compared, not counted."""
+def cost(steps: Integers, slots: Integers | int, table: Integers) -> Integers:
+    """``t(steps, slots)``, in single precision, which suffices to compare costs."""
     r = repetitions(steps, slots, table)
     saved = table[slots + 1, (r - 1).clip(0)].astype("float32")
     return (r > 0).astype("float32") * (r.astype("float32") * steps.astype("float32") - saved)
 
 
-def split(steps: Any, slots: Any, table: Any) -> Any:
-    """How far to advance before the next state is kept, for at least two steps and at least two slots."""
+def split(steps: Integers, slots: Integers | int, table: Integers) -> Integers:
+    """The number of steps to advance before the next state is kept, for at least two steps and two slots."""
     r = repetitions(steps, slots, table)
     reached = (r > 1).astype(table.dtype) * table[slots, (r - 2).clip(0)]
     return (steps - table[slots - 1, r]).clip(reached).clip(1, steps - 1)
 
 
-def discard(starts: Any, step: Any, table: Any) -> Any:
-    """Which of the kept states to give up for that at ``step``: its place in ``starts``, or ``len(starts)`` to keep them all.
+def discard(starts: jax.Array, step: jax.Array, table: Integers) -> jax.Array:
+    """The kept state to drop for the one at ``step``: its position in ``starts``, or ``len(starts)`` to keep them all.
 
-    Between the state given up and its neighbours two segments become one, and each later segment gains a slot.
+    The two segments beside the dropped state become one, and each later segment gains a slot.
     """
     kept = starts.shape[0]
     points = jnp.concatenate([starts, jnp.stack([step, step + 1])])
@@ -121,12 +125,12 @@ def discard(starts: Any, step: Any, table: Any) -> Any:
     gained = cost(lengths[1:], slots, table)
     behind = jnp.concatenate([jnp.cumsum(gained[::-1])[::-1], jnp.zeros(1, jnp.float32)])  # of segments i + 1 and later
     merged = cost(lengths[:-1] + lengths[1:], slots, table)  # of segments i and i + 1 as one
-    totals = before[:-1] + merged + behind[1:]  # for giving up point i + 1
+    totals = before[:-1] + merged + behind[1:]  # if point i + 1 is dropped
     return 1 + jnp.argmin(totals).astype(starts.dtype)
 
 
 def positions(steps: int, slots: int) -> list[int]:
-    """The states that are kept when the first sweep through a chain of known length ends, the start among them."""
+    """The states kept at the end of the first sweep through a chain of known length, the start among them."""
     if slots >= steps:
         return list(range(steps))
     table, found, left = binomials(slots), [0], slots
@@ -137,10 +141,10 @@ def positions(steps: int, slots: int) -> list[int]:
 
 
 def fit(steps: int, state: int, residuals: int, room: int) -> tuple[int, int] | None:
-    """``(states, steps in a block)`` with the fewest evaluations in so many bytes; None where the residuals of all steps fit.
+    """``(states, steps in a block)`` with the fewest evaluations within ``room`` bytes; None if the residuals of all steps fit.
 
-    ``state`` and ``residuals`` are the bytes of a state and of the residuals of a step.  Besides the kept states there is the one that
-    states which are not kept are written to, and with each its place and its number.
+    ``state`` and ``residuals`` are the bytes of a state and of the residuals of a step.  One slot more holds the state that is not
+    kept; each slot also stores the position and the number of its state.
     """
     per_slot = state + 2 * np.dtype(np.int32).itemsize
     if steps * residuals <= room:
@@ -159,7 +163,7 @@ def fit(steps: int, state: int, residuals: int, room: int) -> tuple[int, int] | 
 
 
 def evaluations(starts: Sequence[int], steps: int, slots: int) -> int:
-    """Step evaluations of the pull of a chain whose first sweep left these states, the pulls themselves not counted."""
+    """Step evaluations in the pull of a chain whose first sweep kept these states, the pulls themselves not counted."""
     ends = [*starts[1:], steps]
     table = binomials(slots)
     total = 0

@@ -1,5 +1,5 @@
-"""The rows: for each primitive its local linearization, stated once; one file for each family.
+"""The rows: the local linearization of each primitive, stated once; one file for each family of primitives.
 
-Only facts stand here: a row names no engine and no mode.
+Rows state facts: a row names no engine and no mode.
 May import: ``table`` and what it may import.  Start reading at :mod:`dualrev.rules.elementwise`.
 """

@@ -1,5 +1,5 @@
-"""Calls out of the program: what only looks at values passes through (:mod:`dualrev.rules.zero`), what computes has no derivative
-that could be found, and says so.
+"""Calls of the host: those that only read values have derivative zero (:mod:`dualrev.rules.zero`); those that compute raise an error,
+as their derivative cannot be found.
 """
 
 from __future__ import annotations

@@ -4,19 +4,19 @@ An array along a named axis is one variable per index, and a collective is a lin
 ``y_d = Σ_e x_e`` for every ``d``, so its adjoint is ``x_e = Σ_d y_d``, again a ``psum``.  Under ``shard_map(check_vma=True)`` a value
 that is the same everywhere is one variable: there the sum is a ``psum_invariant``, and its adjoint makes copies (``pvary``).
 
-jax has no derivative of ``pmax`` and ``pmin``; here indices that tie share it equally, as entries do in ``reduce_max``.
+jax has no derivative of ``pmax`` and ``pmin``; here indices that tie get equal shares, as entries do in ``reduce_max``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from dualrev import errors
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.primitives import primitive
 from dualrev._jax.sharding import varying
 from dualrev.linear import zeros
@@ -25,21 +25,25 @@ from dualrev.table.forms import linear
 from dualrev.table.pushforward import pushforward
 from dualrev.table.rows import zero
 
-Axes = Sequence[Any]
+#: Axes of a reduction: names of mesh or ``vmap`` axes, and positions of the array's own.
+Axes: TypeAlias = Sequence[Hashable]
+
+#: The groups of indices that an operation stays within; None for one group of all.
+Groups: TypeAlias = Sequence[Sequence[int]] | None
 
 # ------------------------------------------------------------------------------------------------------------------- sums
 
 
 def positions(axes: Axes) -> tuple[int, ...]:
-    """The axes of the array itself among those of a reduction: ``vmap`` puts them there."""
+    """The axes of the array itself among the axes of a reduction, where ``vmap`` puts them."""
     return tuple(axis for axis in axes if isinstance(axis, int))
 
 
-def names(axes: Axes) -> tuple[Any, ...]:
+def names(axes: Axes) -> tuple[Hashable, ...]:
     return tuple(axis for axis in axes if not isinstance(axis, int))
 
 
-def unsum(ct: Any, x: Any, *, axes: Axes, axis_index_groups: Any) -> Any:
+def unsum(ct: Array, x: ShapedArray, *, axes: Axes, axis_index_groups: Groups) -> Array:
     if names(axes):
         ct = psum.bind(ct, axes=names(axes), axis_index_groups=axis_index_groups)
     return expand(ct, x.shape, positions(axes)) if positions(axes) else ct
@@ -56,17 +60,17 @@ linear(pvary, lambda ct, _, *, axes: psum_invariant.bind(ct, axes=axes), cost="m
 # --------------------------------------------------------------------------------------------------------- maxima and minima
 
 
-def choose(t: Any, x: Any, *, out: Any, axes: Axes, axis_index_groups: Any) -> Any:
+def choose(t: Array, x: Array, *, out: Array, axes: Axes, axis_index_groups: Groups) -> Array:
     """The mean of the tangents, along the axes, of the entries that equal the result."""
     if axis_index_groups is not None and varying(typeof(x)) - varying(typeof(out)):
         raise errors.groups_are_not_tracked()
 
-    def total(x: Any) -> Any:
+    def total(x: Array) -> Array:
         x = lax.reduce_sum(x, positions(axes)) if positions(axes) else x
         return lax.psum(x, names(axes), axis_index_groups=axis_index_groups) if names(axes) else x
 
     chosen = lax.eq(x, expand(out, x.shape, positions(axes)) if positions(axes) else out)
-    # Counted in integers: a low precision would lose count.
+    # Counted in integers: a low precision cannot represent large counts.
     count = lax.convert_element_type(total(lax.convert_element_type(chosen, jnp.int32)), x.dtype)
     return lax.div(total(where(chosen, t)), count)
 
@@ -77,17 +81,17 @@ pushforward(primitive("pmin"), choose)
 # ------------------------------------------------------------------------------------------------- gathering and scattering
 
 
-def ungather(ct: Any, _: Any, *, all_gather_dimension: int, axis_name: Axes, axis_index_groups: Any, tiled: bool) -> Any:
-    """Each index sums what all of them got from it."""
+def ungather(ct: Array, _: ShapedArray, *, all_gather_dimension: int, axis_name: Axes, axis_index_groups: Groups, tiled: bool) -> Array:
+    """The cotangent of an index is the sum of the cotangents of its copies on all indices."""
     return lax.psum_scatter(ct, axis_name, scatter_dimension=all_gather_dimension, axis_index_groups=axis_index_groups, tiled=tiled)
 
 
-def unscatter(ct: Any, _: Any, *, scatter_dimension: int, axis_name: Axes, axis_index_groups: Any, tiled: bool) -> Any:
+def unscatter(ct: Array, _: ShapedArray, *, scatter_dimension: int, axis_name: Axes, axis_index_groups: Groups, tiled: bool) -> Array:
     return lax.all_gather(ct, axis_name, axis=scatter_dimension, axis_index_groups=axis_index_groups, tiled=tiled)
 
 
-def own_part(ct: Any, _: Any, *, all_gather_dimension: int, axis_name: Axes, axis_size: int, tiled: bool) -> Any:
-    """One variable was gathered, not a copy for each index, so that each index has its part of one cotangent."""
+def own_part(ct: Array, _: ShapedArray, *, all_gather_dimension: int, axis_name: Axes, axis_size: int, tiled: bool) -> Array:
+    """The gathered value is one variable, not a copy for each index: each index takes its part of the one cotangent."""
     size = ct.shape[all_gather_dimension] // axis_size
     part = lax.dynamic_slice_in_dim(ct, lax.axis_index(axis_name) * size, size, all_gather_dimension)
     return part if tiled else lax.squeeze(part, (all_gather_dimension,))
@@ -100,19 +104,19 @@ linear(primitive("all_gather_invariant"), own_part)
 # ----------------------------------------------------------------------------------------------------------------- exchanges
 
 
-def exchange_back(ct: Any, _: Any, *, split_axis: int, concat_axis: int, axis_name: Axes, axis_index_groups: Any,
-                  tiled: bool) -> Any:
-    """Blocks were permuted; the mirror image takes each where it came from."""
+def exchange_back(ct: Array, _: ShapedArray, *, split_axis: int, concat_axis: int, axis_name: Axes, axis_index_groups: Groups,
+                  tiled: bool) -> Array:
+    """The operation permutes blocks; with the axes exchanged it is the inverse permutation."""
     return all_to_all.bind(ct, split_axis=concat_axis, concat_axis=split_axis, axis_name=axis_name,
                            axis_index_groups=axis_index_groups, tiled=tiled)
 
 
-def send_back(ct: Any, _: Any, *, axis_name: Axes, perm: Sequence[tuple[int, int]]) -> Any:
-    """What was sent to nobody has cotangent zero, which is what an index receives to which nobody sends."""
+def send_back(ct: Array, _: ShapedArray, *, axis_name: Axes, perm: Sequence[tuple[int, int]]) -> Array:
+    """A value that is sent to no index has cotangent zero: zero is what an index without a sender receives."""
     return lax.ppermute(ct, axis_name, [(target, source) for source, target in perm])
 
 
-def to_source(ct: Any, source: Any, axis_name: Axes) -> Any:
+def to_source(ct: Array, source: Array, axis_name: Axes) -> Array:
     is_source = lax.eq(lax.axis_index(axis_name), lax.convert_element_type(source, jnp.int32))
     return where(is_source, lax.psum(ct, axis_name))
 
@@ -125,17 +129,17 @@ if primitive("pbroadcast_dynamic") is not None:
     linear(primitive("pbroadcast_dynamic"), lambda ct, _, source, *, axis_name: to_source(ct, source, axis_name))
 
 
-def received_back(ct: Any, x: Any, _output: Any, input_offsets: Any, send_sizes: Any, output_offsets: Any, recv_sizes: Any, *,
-                  axis_name: Axes, axis_index_groups: Any) -> Any:
-    """Receivers send back what they received, to where it was sent from; slices that are sent must not overlap."""
+def received_back(ct: Array, x: ShapedArray, _output: ShapedArray, input_offsets: Array, send_sizes: Array, output_offsets: Array,
+                  recv_sizes: Array, *, axis_name: Axes, axis_index_groups: Groups) -> Array:
+    """Receivers send cotangents back to the places that the slices were sent from; slices that are sent must not overlap."""
     return ragged_all_to_all.bind(ct, zeros.zeros_of(x), landed(output_offsets, axis_name, axis_index_groups), recv_sizes,
                                   landed(input_offsets, axis_name, axis_index_groups), send_sizes,
                                   axis_name=axis_name, axis_index_groups=axis_index_groups)
 
 
-def not_received(ct: Any, _x: Any, _output: Any, _input_offsets: Any, _send_sizes: Any, output_offsets: Any, recv_sizes: Any, *,
-                 axis_name: Axes, axis_index_groups: Any) -> Any:
-    """What nothing was written over."""
+def not_received(ct: Array, _x: ShapedArray, _output: ShapedArray, _input_offsets: Array, _send_sizes: Array, output_offsets: Array,
+                 recv_sizes: Array, *, axis_name: Axes, axis_index_groups: Groups) -> Array:
+    """The cotangent of the entries that no slice was written over."""
     start = landed(output_offsets, axis_name, axis_index_groups)
     row = lax.broadcasted_iota(start.dtype, (ct.shape[0], start.shape[0]), 0)
     start, stop = (lax.broadcast_in_dim(i, row.shape, (1,)) for i in (start, lax.add(start, recv_sizes)))
@@ -143,8 +147,8 @@ def not_received(ct: Any, _x: Any, _output: Any, _input_offsets: Any, _send_size
     return where(lax.broadcast_in_dim(lax.bitwise_not(written), ct.shape, (0,)), ct)
 
 
-def landed(offsets: Any, axis_name: Axes, axis_index_groups: Any) -> Any:
-    """For each slice that arrives, what its sender says of it."""
+def landed(offsets: Array, axis_name: Axes, axis_index_groups: Groups) -> Array:
+    """For each slice that arrives, the offset that its sender holds."""
     return lax.all_to_all(offsets, axis_name, 0, 0, axis_index_groups=axis_index_groups, tiled=True)
 
 

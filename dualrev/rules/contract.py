@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from jax import lax
+from jax import Array, lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dualrev._jax.primitives import primitive
+from dualrev._jax.avals import DType, ShapedArray
+from dualrev._jax.primitives import Params, primitive
 from dualrev.table.forms import bilinear
 
 Axes = Sequence[int]
 DimensionNumbers = tuple[tuple[Axes, Axes], tuple[Axes, Axes]]
 
 
-def permuted_sharding(aval: Any, axes: Axes) -> NamedSharding | None:
+def permuted_sharding(aval: ShapedArray, axes: Axes) -> NamedSharding | None:
     """The sharding of a value laid out as ``aval.transpose(axes)``, where the user's mesh makes shardings explicit."""
     mesh = aval.sharding.mesh
     if mesh.empty or AxisType.Explicit not in mesh.axis_types:
@@ -24,7 +24,7 @@ def permuted_sharding(aval: Any, axes: Axes) -> NamedSharding | None:
     return NamedSharding(mesh, PartitionSpec(*[spec[axis] for axis in axes]))
 
 
-def cast_like(ct: Any, aval: Any) -> Any:
+def cast_like(ct: Array, aval: ShapedArray) -> Array:
     """The adjoint of the promotion of ``aval``'s dtype to that of ``ct``; from complex to real it is the real part."""
     if ct.dtype == aval.dtype:
         return ct
@@ -33,16 +33,17 @@ def cast_like(ct: Any, aval: Any) -> Any:
     return lax.convert_element_type(ct, aval.dtype)
 
 
-def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_contract: Axes, other: Any,
-             other_batch: Axes, other_contract: Axes, precision: Any, preferred_element_type: Any) -> Any:
+def _adjoint(ct: Array, ct_batch: Axes, ct_other: Axes, x: ShapedArray, x_batch: Axes, x_contract: Axes, other: Array,
+             other_batch: Axes, other_contract: Axes, precision: lax.PrecisionLike, preferred_element_type: DType | None) -> Array:
     """The cotangent of operand ``x`` of a contraction with ``other``.
 
     With ``b`` batch, ``i`` and ``j`` free and ``k`` contracted axes, ``out[b,i,j] = Σ_k x[b,i,k]·other[b,j,k]``, so
     ``ct_x[b,i,k] = Σ_j ct[b,i,j]·other[b,j,k]``: a contraction over the free axes of ``other``.  It comes out as
     ``(b, i, k)`` or, with its operands exchanged, as ``(b, k, i)``, where ``b`` may be in any order and ``k`` is in the
-    order of ``other``.  Of the two, that which lies as ``x`` does needs no transpose.  Where neither does, a right operand that is
-    contracted along its last axes has to be transposed as well: a large ``ct`` that would be is the left one.  So has a left operand
-    that is contracted along its first axes: where that is an ``other`` of more entries than ``ct``, it is the right one.
+    order of ``other``.  The result with the axes in the order of ``x`` needs no transpose.  If neither has, the contraction itself
+    transposes a right operand that is contracted along its last axes, so that a large ``ct`` of this kind becomes the left operand; and
+    a left operand that is contracted along its first axes, so that an ``other`` of this kind with more entries than ``ct`` becomes the
+    right operand.
     """
     x_free = [axis for axis in range(x.ndim) if axis not in x_batch and axis not in x_contract]
     other_free = [axis for axis in range(other.ndim) if axis not in other_batch and axis not in other_contract]
@@ -65,19 +66,19 @@ def _adjoint(ct: Any, ct_batch: Axes, ct_other: Axes, x: Any, x_batch: Axes, x_c
     return cast_like(result, x)
 
 
-def _larger(x: Any, y: Any) -> bool:
-    """Whether ``x`` has more entries, where sizes are known (those of an exported program may be symbols)."""
+def _larger(x: Array, y: Array) -> bool:
+    """Whether ``x`` has more entries; False for symbolic sizes, as exported programs have."""
     return isinstance(x.size, int) and isinstance(y.size, int) and x.size > y.size
 
 
 def _displaced(axes: Axes) -> int:
-    """The cost of putting axes into order: 0 none, 1 the innermost stays innermost (rows are copied whole), 2 it does not."""
+    """The cost of sorting axes: 0 for none, 1 if the innermost axis stays innermost (whole rows are copied), 2 otherwise."""
     order = list(range(len(axes)))
     return 0 if list(axes) == order else 1 if axes[-1] == order[-1] else 2
 
 
-def dot_lhs_transpose(ct: Any, x: Any, y: Any, *, dimension_numbers: DimensionNumbers, precision: Any,
-                      preferred_element_type: Any) -> Any:
+def dot_lhs_transpose(ct: Array, x: ShapedArray, y: Array, *, dimension_numbers: DimensionNumbers, precision: lax.PrecisionLike,
+                      preferred_element_type: DType | None) -> Array:
     (x_contract, y_contract), (x_batch, y_batch) = dimension_numbers
     n_batch = len(x_batch)
     split = x.ndim - len(x_contract)
@@ -85,8 +86,8 @@ def dot_lhs_transpose(ct: Any, x: Any, y: Any, *, dimension_numbers: DimensionNu
                     preferred_element_type)
 
 
-def dot_rhs_transpose(ct: Any, x: Any, y: Any, *, dimension_numbers: DimensionNumbers, precision: Any,
-                      preferred_element_type: Any) -> Any:
+def dot_rhs_transpose(ct: Array, x: Array, y: ShapedArray, *, dimension_numbers: DimensionNumbers, precision: lax.PrecisionLike,
+                      preferred_element_type: DType | None) -> Array:
     (x_contract, y_contract), (x_batch, y_batch) = dimension_numbers
     n_batch = len(x_batch)
     split = x.ndim - len(x_contract)
@@ -100,18 +101,20 @@ bilinear(lax.dot_general_p, dot_lhs_transpose, dot_rhs_transpose)
 # ------------------------------------------------------------------------------------------------------- ragged contractions
 
 
-def _ragged(axes: Axes, target: Any, left: Any, right: Any, sizes: Any, contract: tuple[Axes, Axes], batch: tuple[Axes, Axes],
-            ragged: int, group: Axes, precision: Any, preferred_element_type: Any) -> Any:
+def _ragged(axes: Axes, target: ShapedArray, left: Array, right: Array, sizes: Array, contract: tuple[Axes, Axes],
+            batch: tuple[Axes, Axes], ragged: int, group: Axes, precision: lax.PrecisionLike,
+            preferred_element_type: DType | None) -> Array:
     """A ragged contraction whose axis ``i`` is axis ``axes[i]`` of the cotangent of ``target``."""
     numbers = lax.RaggedDotDimensionNumbers((contract, batch), [ragged], group)
     sharding = permuted_sharding(target, axes)
-    keywords: dict[str, Any] = {} if sharding is None else {"out_sharding": sharding}
+    keywords: Params = {} if sharding is None else {"out_sharding": sharding}
     result = lax.ragged_dot_general(left, right, sizes, numbers, precision=precision, preferred_element_type=preferred_element_type,
                                     **keywords)
     return cast_like(lax.transpose(result, [list(axes).index(axis) for axis in range(target.ndim)]), target)
 
 
-def _ragged_axes(x: Any, y: Any, numbers: Any) -> tuple[list[int], list[int], int]:
+def _ragged_axes(x: Array | ShapedArray, y: Array | ShapedArray,
+                 numbers: lax.RaggedDotDimensionNumbers) -> tuple[list[int], list[int], int]:
     """The free axes of both operands, and the ragged one of ``x``."""
     (x_contract, y_contract), (x_batch, y_batch) = numbers.dot_dimension_numbers
     (ragged,) = numbers.lhs_ragged_dimensions
@@ -120,8 +123,9 @@ def _ragged_axes(x: Any, y: Any, numbers: Any) -> tuple[list[int], list[int], in
     return x_free, y_free, ragged
 
 
-def ragged_lhs_transpose(ct: Any, x: Any, y: Any, sizes: Any, *, ragged_dot_dimension_numbers: Any, precision: Any,
-                         preferred_element_type: Any) -> Any:
+def ragged_lhs_transpose(ct: Array, x: ShapedArray, y: Array, sizes: Array, *,
+                         ragged_dot_dimension_numbers: lax.RaggedDotDimensionNumbers, precision: lax.PrecisionLike,
+                         preferred_element_type: DType | None) -> Array:
     """With ``b`` batch, ``m`` and ``n`` free and ``k`` contracted axes, and ``G[g,r]`` 1 where place ``r`` is in group ``g``, else 0:
 
     - ragged ``m``: ``out[b,m,n] = Σ_gk G[g,m] x[b,m,k] y[g,b,k,n]``, so ``ct_x[b,m,k] = Σ_gn G[g,m] ct[b,m,n] y[g,b,k,n]``;
@@ -134,7 +138,7 @@ def ragged_lhs_transpose(ct: Any, x: Any, y: Any, sizes: Any, *, ragged_dot_dime
     x_free, y_free, ragged = _ragged_axes(x, y, numbers)
     n_batch, n_contract = len(x_batch), len(x_contract)
     if ragged in x_contract:
-        # Sizes may differ along contracted axes before the ragged one: those keep the order that they have in the operation.
+        # Group sizes may depend on the contracted axes before the ragged one: these keep their order.
         y = lax.transpose(y, (*y_batch, *y_contract, *y_free))
         return _ragged((*x_batch, *x_contract, *x_free), x, y, ct, sizes,
                        (range(n_batch + n_contract, y.ndim), range(1 + n_batch + len(x_free), ct.ndim)),
@@ -145,8 +149,9 @@ def ragged_lhs_transpose(ct: Any, x: Any, y: Any, sizes: Any, *, ragged_dot_dime
                    (range(n_batch), y_batch), place, numbers.rhs_group_dimensions, *how)
 
 
-def ragged_rhs_transpose(ct: Any, x: Any, y: Any, sizes: Any, *, ragged_dot_dimension_numbers: Any, precision: Any,
-                         preferred_element_type: Any) -> Any:
+def ragged_rhs_transpose(ct: Array, x: Array, y: ShapedArray, sizes: Array, *,
+                         ragged_dot_dimension_numbers: lax.RaggedDotDimensionNumbers, precision: lax.PrecisionLike,
+                         preferred_element_type: DType | None) -> Array:
     """As above: ``ct_y[g,b,k,n] = Σ_m G[g,m] x[b,m,k] ct[b,m,n]``, or ``ct_y[b,k,n] = Σ_gm G[g,k] x[b,m,k] ct[g,b,m,n]``."""
     numbers, how = ragged_dot_dimension_numbers, (precision, preferred_element_type)
     (x_contract, y_contract), (x_batch, y_batch) = numbers.dot_dimension_numbers

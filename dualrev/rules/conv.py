@@ -5,7 +5,7 @@ outside), the kernel ``w`` of ``K`` entries dilated by ``r``, stride ``s`` and `
 
     out[o] = Σ_k w[k] · xd[o·s + k·r - lo]                                          (1)
 
-A negative ``lo`` skips entries; the padding behind decides only how many outputs there are.  ``span(n, d) = (n-1)·d + 1``
+A negative ``lo`` skips entries; the padding behind determines the number of outputs, and nothing else.  ``span(n, d) = (n-1)·d + 1``
 is the length of a dilated axis, and (1) has ``m`` outputs if the padded input is ``span(m, s) + span(K, r) - 1`` long.
 """
 
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.avals import DType, ShapedArray
 from dualrev.rules.contract import cast_like, permuted_sharding
 from dualrev.table.forms import bilinear
 
@@ -29,14 +29,14 @@ def span(n: int, dilation: int) -> int:
 
 def input_padding(n: Sequence[int], window: Sequence[int], m: Sequence[int], padding: Padding, strides: Sequence[int],
                   base_dilation: Sequence[int], window_dilation: Sequence[int]) -> list[tuple[int, int]]:
-    """Padding of the adjoint of (1) in ``x``, which is of the same kind.
+    """Padding of the adjoint of (1) in ``x``, which is a convolution as well.
 
     ``x[i]`` meets ``w[k]`` in output ``o`` where ``o·s + k·r - lo = i·d``.  With ``ctd`` the cotangent dilated by ``s`` and
     ``k' = K-1-k`` running through the reversed kernel::
 
         ct_x[i] = Σ_k w[k]·ctd[i·d + lo - k·r] = Σ_k' w[K-1-k']·ctd[i·d + k'·r - ((K-1)·r - lo)]
 
-    which is (1) with stride ``d``, base dilation ``s`` and ``(K-1)·r - lo`` in front; behind, what makes ``n`` outputs.
+    which is (1) with stride ``d``, base dilation ``s`` and ``(K-1)·r - lo`` in front; behind, the padding that gives ``n`` outputs.
     """
     pads = []
     for nn, k, mm, (lo, _), s, d, r in zip(n, window, m, padding, strides, base_dilation, window_dilation, strict=True):
@@ -67,17 +67,17 @@ def kernel_padding(n: Sequence[int], window: Sequence[int], m: Sequence[int], pa
     """Padding of the adjoint of (1) in ``w``.
 
     ``ct_w[k] = Σ_o ct[o]·xd[k·r + o·s - lo]``: (1) with the cotangent as kernel, stride ``r``, kernel dilation ``s`` and
-    the same ``lo``; behind, what makes ``K`` outputs.
+    the same ``lo``; behind, the padding that gives ``K`` outputs.
     """
     return [(lo, span(k, r) + span(mm, s) - 1 - span(nn, d) - lo)
             for nn, k, mm, (lo, _), s, d, r in zip(n, window, m, padding, strides, base_dilation, window_dilation, strict=True)]
 
 
-def move_groups(x: Any, groups: int, source: int, target: int) -> Any:
+def move_groups(x: Array, groups: int, source: int, target: int) -> Array:
     """Split ``groups`` off the front of axis ``source`` and merge it into the front of axis ``target``."""
     shape = list(x.shape)
     split = lax.reshape(x, [*shape[:source], groups, shape[source] // groups, *shape[source + 1:]])
-    # In the split array, the group axis stands at `source`, and the axes from `source` on have moved up by one.
+    # In the split array, the group axis is axis `source`, and axes from `source` on have their number increased by one.
     rest = [axis for axis in range(split.ndim) if axis != source]
     rest.insert(target, source)
     shape[source] //= groups
@@ -89,13 +89,13 @@ def spatial(shape: Sequence[int], spec: Sequence[int]) -> list[int]:
     return [shape[axis] for axis in spec[2:]]
 
 
-def exchanged(spec: tuple[int, ...]) -> tuple[int, ...]:
+def exchanged(spec: Sequence[int]) -> tuple[int, ...]:
     """A layout whose first two roles (batch and feature, or output and input feature) are exchanged."""
     return (spec[1], spec[0], *spec[2:])
 
 
-def common(ct: Any, other: Any) -> tuple[Any, Any]:
-    """Both in the cotangent's dtype: a convolution, unlike a contraction, does not mix dtypes."""
+def common(ct: Array, other: Array) -> tuple[Array, Array]:
+    """Both in the dtype of the cotangent: a convolution, unlike a contraction, needs one dtype."""
     return ct, other if other.dtype == ct.dtype else lax.convert_element_type(other, ct.dtype)
 
 
@@ -111,16 +111,17 @@ def common(ct: Any, other: Any) -> tuple[Any, Any]:
 #   ct_w[(g,k),j] = Σ_m x[(g,m),j]·ct[m,(g,k)]: contracted over m, the features of each group: feature groups.
 
 
-def conv_lhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any,
-                       dimension_numbers: Any, feature_group_count: int, batch_group_count: int, precision: Any,
-                       preferred_element_type: Any) -> Any:
+def conv_lhs_transpose(ct: Array, x: ShapedArray, w: Array, *, window_strides: Sequence[int], padding: Padding,
+                       lhs_dilation: Sequence[int], rhs_dilation: Sequence[int], dimension_numbers: lax.ConvDimensionNumbers,
+                       feature_group_count: int, batch_group_count: int, precision: lax.PrecisionLike,
+                       preferred_element_type: DType | None) -> Array:
     if 0 in ct.shape or 0 in x.shape:
         return lax.full(x.shape, 0, x.dtype)
     x_spec, w_spec, out_spec = dimension_numbers
     sizes = spatial(x.shape, x_spec), spatial(w.shape, w_spec), spatial(ct.shape, out_spec)
     groups = max(feature_group_count, batch_group_count)
     if groups == 1 and math.prod(sizes[2]) < math.prod(sizes[1]):
-        # As for the kernel's own cotangent, whose "kernel" is as large as an image: the smaller of the two slides.
+        # A kernel may be as large as an image, as in the cotangent of a kernel: the smaller of the two becomes the kernel.
         small, large = common(lax.rev(ct, out_spec[2:]), w)
         pads = exchanged_padding(*sizes, padding, window_strides, lhs_dilation, rhs_dilation)
         result = lax.conv_general_dilated(
@@ -144,9 +145,10 @@ def conv_lhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding:
     return cast_like(result, x)
 
 
-def conv_rhs_transpose(ct: Any, x: Any, w: Any, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any,
-                       dimension_numbers: Any, feature_group_count: int, batch_group_count: int, precision: Any,
-                       preferred_element_type: Any) -> Any:
+def conv_rhs_transpose(ct: Array, x: Array, w: ShapedArray, *, window_strides: Sequence[int], padding: Padding,
+                       lhs_dilation: Sequence[int], rhs_dilation: Sequence[int], dimension_numbers: lax.ConvDimensionNumbers,
+                       feature_group_count: int, batch_group_count: int, precision: lax.PrecisionLike,
+                       preferred_element_type: DType | None) -> Array:
     if 0 in ct.shape or 0 in w.shape or 0 in x.shape:
         return lax.full(w.shape, 0, w.dtype)
     x_spec, w_spec, out_spec = dimension_numbers

@@ -2,69 +2,70 @@
 
 Subgradients are jax's values, in both modes:
 
-- ``abs`` at 0 has derivative 1 for real numbers and 0 for complex ones; ``sign`` is flat for real numbers, at 0 too, and for
-  complex numbers turns with its argument (at 0: derivative 0);
-- ``max`` and ``min`` at a tie give 1/2 to each operand; NaN gives 0;
-- ``clamp`` at a bound gives 0 to the operand and to the bound; where the bounds cross, the upper bound wins;
-- ``rem`` is ``x - y trunc(x/y)`` with the quotient held fixed, at its jumps too;
+- ``abs`` at 0 has derivative 1 for real numbers and 0 for complex ones; ``sign`` has derivative 0 for real numbers, at 0 too, and for
+  complex numbers rotates with its argument (at 0: derivative 0);
+- ``max`` and ``min`` at a tie have derivative 1/2 by each operand; at NaN, 0;
+- ``clamp`` at a bound has derivative 0 by the operand and by the bound; if the bounds cross, the upper bound is the result;
+- ``rem`` is ``x - y trunc(x/y)`` with a constant quotient, at its jumps too;
 - ``pow`` with an exponent 0 has derivative 0 by the base, at base 0 too, so that whole powers have the derivatives of polynomials at
   every order (with a float exponent jax has NaN there); by the exponent, base 0 gives 0 times ``out``;
-- ``sqrt``, ``cbrt`` and ``rsqrt`` at 0 are infinite; ``nextafter`` moves with its first operand.
+- ``sqrt``, ``cbrt`` and ``rsqrt`` at 0 have infinite derivatives; ``nextafter`` has derivative 1 by its first operand.
 
 Complex operands: the partials are those of holomorphic functions; ``abs``, ``sign``, ``real``, ``imag`` and ``conj``, which are
-not, are stated by what they do to a tangent.
+not, are stated by programs for tangents.
 
 A partial reads ``out`` where that costs less than the operand, and a quotient is written with :func:`over` where the product
 with a reciprocal would round twice.
 
-Range: where a derivative is representable, what it is computed from neither overflows nor underflows.  Half precision has so little
-range that partials are computed in single precision (:func:`single`).
+Range: where a derivative is representable, intermediate results neither overflow nor underflow.  Half precision has so small a range
+that partials are computed in single precision (:func:`single`).
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.avals import ShapedArray
 from dualrev._jax.new_primitives import entrywise_primitive
-from dualrev._jax.primitives import add_any_p, primitive
+from dualrev._jax.primitives import Params, Primitive, add_any_p, primitive
+from dualrev.linear.maps import Tangent
 from dualrev.rules.contract import cast_like
 from dualrev.table.adjoints import BilinearRow
 from dualrev.table.choosing import ByParameterRow
 from dualrev.table.forms import by_kind, elementwise, linear, over
-from dualrev.table.partials import ElementwiseRow, gather_up, spread
+from dualrev.table.partials import ElementwiseRow, Over, Partial, broadcast_entries, sum_broadcast
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import AllBut, ZeroRow, register, rows
 
 
-def is_complex(x: Any) -> bool:
+def is_complex(x: Array) -> bool:
     return x.dtype.kind == "c"
 
 
-def number(x: Any, value: complex) -> Any:
+def number(x: Array, value: complex) -> np.ndarray:
     """``value`` in the dtype of ``x``, as a scalar that broadcasts."""
     return np.asarray(value, x.dtype)
 
 
-def maybe(name: str, *partials: Any) -> None:
-    """A row for a primitive that only some releases of jax have."""
+def maybe(name: str, *partials: Partial | Over) -> None:
+    """A row for a primitive that some releases of jax do not have."""
     found = primitive(name)
     if found is not None:
         elementwise(found, *partials)
 
 
-def single(x: Any) -> Any:
-    """``x``, in single precision where it is float16, of which a square overflows at 256 and a derivative is small from there on."""
+def single(x: Array) -> Array:
+    """``x``, in single precision where it is float16, whose square overflows at 256."""
     return lax.convert_element_type(x, np.float32) if x.dtype == np.float16 else x
 
 
-def one_minus_square(x: Any) -> Any:
+def one_minus_square(x: Array) -> Array:
     """1 - x², without the cancellation that squaring first would bring near 1."""
     if (fused := primitive("one_minus_square")) is not None:
         return fused.bind(x)
@@ -72,7 +73,7 @@ def one_minus_square(x: Any) -> Any:
     return lax.mul(lax.sub(one, x), lax.add(one, x))
 
 
-def gap(x: Any, *, outside: bool) -> Any:
+def gap(x: Array, *, outside: bool) -> Array:
     """1 - x², or x² - 1, of real numbers, with one rounding less: it is 2u - u² with u = 1 - |x|, which is exact near 1."""
     one = number(x, 1)
     u = lax.sub(one, lax.abs(x))
@@ -81,16 +82,16 @@ def gap(x: Any, *, outside: bool) -> Any:
     return lax.select(lax.lt(lax.abs(x), number(x, 2)), near, far)
 
 
-def one_plus_square(x: Any) -> Any:
+def one_plus_square(x: Array) -> Array:
     return lax.add(lax.square(x), number(x, 1))
 
 
-def power(x: Any, exponent: int) -> Any:
+def power(x: Array, exponent: int) -> Array:
     """x to a whole power."""
     return lax.integer_pow(x, exponent)
 
 
-def times(x: Any, factor: float) -> Any:
+def times(x: Array, factor: float) -> Array:
     return lax.mul(x, number(x, factor))
 
 
@@ -103,13 +104,13 @@ elementwise(lax.sub_p, 1, -1)
 elementwise(lax.mul_p, lambda _, y: y, lambda x, _: x)
 
 
-def factor_transpose(ct: Any, x: Any, y: Any) -> Any:
-    """Products, and their sums over what was broadcast, are those of the wider dtype."""
-    return cast_like(gather_up(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
+def factor_transpose(ct: Array, x: ShapedArray, y: Array) -> Array:
+    """Products and sums over broadcast dimensions are computed in the wider dtype."""
+    return cast_like(sum_broadcast(lax.mul(ct, lax.convert_element_type(y, ct.dtype)), x.shape), x)
 
 
 if "out_dtype" in inspect.signature(lax.mul).parameters:
-    # A product may be asked for in a dtype of its own, to which both operands are converted first.
+    # `out_dtype` is the dtype of the product, to which both operands are converted first.
     widening = BilinearRow(lax.mul_p, (factor_transpose, lambda ct, x, y: factor_transpose(ct, y, x)), cost="entrywise")
     register(ByParameterRow(rows[lax.mul_p], widening, lambda params: params["out_dtype"] is not None))
 # d(x/y)/dy = -(x/y)/y: no power of y that could overflow.  The sign stands between the quotients, because the compiler makes
@@ -119,11 +120,11 @@ elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.div(lax.ne
 elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))), linear_in=())
 elementwise(lax.square_p, lambda x: times(x, 2))
 maybe("one_minus_square", lambda x: times(x, -2))
-# An operation, since its derivative is not that of its formula: of u² the product with an infinite cotangent is NaN at 1.
+# A primitive, as the derivative of the formula would be NaN at 1: the product of u² = 0 and an infinite cotangent.
 elementwise(gap_p := entrywise_primitive("gap", gap), lambda x, *, outside: times(x, 2 if outside else -2))
 
 
-def integer_pow_partial(x: Any, *, y: int) -> Any:
+def integer_pow_partial(x: Array, *, y: int) -> Array:
     if y == 0:
         return lax.full_like(x, 0)
     return lax.full_like(x, 1) if y == 1 else times(x if y == 2 else power(single(x), y - 1), y)
@@ -132,29 +133,29 @@ def integer_pow_partial(x: Any, *, y: int) -> Any:
 elementwise(lax.integer_pow_p, integer_pow_partial)
 
 
-def pow_by_base(x: Any, y: Any) -> Any:
+def pow_by_base(x: Array, y: Array) -> Array:
     if np.issubdtype(y.dtype, np.integer):
-        # The exponent stays whole, so that 0 · x⁻¹ is never formed at an exponent of 0.
+        # The exponent stays an integer, so that 0 · x⁻¹ is never computed at exponent 0.
         is_zero = lax.eq(y, number(y, 0))
         safe = lax.select(is_zero, lax.full_like(y, 1), y)
         return lax.mul(lax.convert_element_type(y, x.dtype), lax.pow(x, lax.sub(safe, number(y, 1))))
-    # At base 0 and exponent 0 it is taken at base 1, so that 0 · x⁻¹ is never formed: whole exponents come to 0 at some order.
+    # At base 0 and exponent 0 the base is 1, so that 0 · x⁻¹ is never computed: whole exponents reach 0 at some order.
     shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
-    is_flat = lax.bitwise_and(lax.eq(x, number(x, 0)), lax.eq(y, number(y, 0)))
-    base = spread(x, shape)
-    base = lax.select(is_flat, lax.full_like(base, 1), base)
+    is_constant = lax.bitwise_and(lax.eq(x, number(x, 0)), lax.eq(y, number(y, 0)))
+    base = broadcast_entries(x, shape)
+    base = lax.select(is_constant, lax.full_like(base, 1), base)
     return lax.mul(y, lax.pow(base, lax.sub(y, number(y, 1))))
 
 
-def pow_by_exponent(x: Any, _: Any, *, out: Any) -> Any:
-    # At base 0 the logarithm is infinite where out is 0: taken at 1 instead, the product is 0 times out.
+def pow_by_exponent(x: Array, _: Array, *, out: Array) -> Array:
+    # At base 0 the logarithm is infinite and out is 0: with the logarithm of 1 the product is 0.
     return lax.mul(lax.log(lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)), out)
 
 
 elementwise(lax.pow_p, pow_by_base, pow_by_exponent)
 
 
-def horner(x: Any, coefficients: Any) -> Any:
+def horner(x: Array, coefficients: Sequence[Array | np.ndarray | None]) -> Tangent:
     """``Σ cₖ xᵏ`` by multiplications and additions; a coefficient of None is zero."""
     total = None
     for c in reversed(coefficients):
@@ -163,15 +164,15 @@ def horner(x: Any, coefficients: Any) -> Any:
     return total
 
 
-def polynomial_program(ts: Any, x: Any, *coefficients: Any) -> Any:
+def polynomial_program(ts: Sequence[Tangent], x: Array, *coefficients: Array) -> Array:
     t_x, *t_coefficients = ts
     t_out = horner(x, t_coefficients)
     if t_x is not None and len(coefficients) > 1:
         slope = horner(x, [times(c, k) for k, c in enumerate(coefficients)][1:])
-        term = lax.mul(t_x, slope)
+        term = lax.mul(t_x, slope)  # type: ignore[arg-type]  # some coefficient is given
         t_out = term if t_out is None else lax.add(t_out, term)
     shape = lax.broadcast_shapes(*[np.shape(a) for a in (x, *coefficients)])
-    return spread(lax.full((), 0, x.dtype) if t_out is None else t_out, shape)
+    return broadcast_entries(lax.full((), 0, x.dtype) if t_out is None else t_out, shape)
 
 
 if (polynomial := primitive("polynomial")) is not None:
@@ -181,18 +182,18 @@ if (polynomial := primitive("polynomial")) is not None:
 
 elementwise(lax.exp_p, lambda _, *, out: out)
 elementwise(lax.exp2_p, lambda _, *, out: times(out, math.log(2)))
-# Not out + 1, which is 0 where exp(x) is small and still counts.
+# Not out + 1, which rounds to 0 where exp(x) is small.
 elementwise(lax.expm1_p, lambda x, *, accuracy: lax.exp(x, accuracy=accuracy))
 elementwise(lax.log_p, over(lambda x: x))
 maybe("log2", over(lambda x: times(x, math.log(2))))
 elementwise(lax.log1p_p, over(lambda x: lax.add(x, number(x, 1))))
 
 
-def asks_for_accuracy(params: dict[str, Any]) -> bool:
+def asks_for_accuracy(params: Params) -> bool:
     return params["accuracy"] not in (None, lax.AccuracyMode.DEFAULT)
 
 
-def decay(x: Any, factor: float) -> Any:
+def decay(x: Array, factor: float) -> Array:
     """``exp(-factor |x|)``; for complex numbers, with ``x`` or ``-x``, whichever has the positive real part, in place of ``|x|``."""
     if not is_complex(x):
         return lax.exp(times(lax.abs(x), -factor))
@@ -200,17 +201,17 @@ def decay(x: Any, factor: float) -> Any:
     return lax.exp(times(lax.select(is_left, lax.neg(x), x), -factor))
 
 
-def logistic_partial(x: Any) -> Any:
-    """``e/(1 + e)²`` with ``e = exp(-|x|)``: it loses nothing where the value is near 1."""
+def logistic_partial(x: Array) -> Array:
+    """``e/(1 + e)²`` with ``e = exp(-|x|)``: no digits cancel where the value is near 1."""
     e = decay(x, 1)
     return lax.div(e, lax.square(lax.add(e, number(x, 1))))
 
 
-def tails(primitive: Any, plain: Callable[..., Any], accurate: Callable[..., Any]) -> None:
-    """State a partial that reads the value, and one that reads the operand where an accuracy is asked for.
+def tails(primitive: Primitive, plain: Partial, accurate: Partial) -> None:
+    """State a partial that reads the output, and one that reads the operand, for calls with ``accuracy``.
 
-    The former cancels in the tails, where the value is within rounding of 1; the latter takes an exponential, and keeps the operand
-    for the pull, which nothing else may need.
+    The former cancels in the tails, where the output is within rounding of 1; the latter computes an exponential, and makes the operand
+    a residual.
     """
     register(ByParameterRow(ElementwiseRow(primitive, plain), ElementwiseRow(primitive, accurate), asks_for_accuracy))
 
@@ -219,7 +220,7 @@ tails(lax.logistic_p, lambda _, *, out: lax.mul(out, lax.sub(number(out, 1), out
 
 # ------------------------------------------------------------------------------------------------------------------ roots
 
-# Not a tangent over 2 out: of this quotient the compiler makes half a reciprocal root, which is nearer.
+# Not a tangent over 2 out: the compiler turns this quotient into half a reciprocal root, which is more exact.
 elementwise(lax.sqrt_p, lambda _, *, out: lax.div(number(out, 0.5), out))
 elementwise(lax.rsqrt_p, lambda x, *, out: lax.div(times(out, -0.5), x))
 elementwise(lax.cbrt_p, over(lambda _, *, out: times(lax.square(out), 3)))
@@ -231,7 +232,7 @@ elementwise(lax.cos_p, lambda x, *, accuracy: lax.neg(lax.sin(x, accuracy=accura
 elementwise(lax.tan_p, lambda _, *, out: one_plus_square(out))
 
 
-def asin_partial(x: Any) -> Any:
+def asin_partial(x: Array) -> Array:
     if is_complex(x):  # one root for each branch point: the product of the roots has the branch cuts of asin
         one = number(x, 1)
         return lax.mul(lax.rsqrt(lax.sub(one, x)), lax.rsqrt(lax.add(one, x)))
@@ -243,10 +244,10 @@ elementwise(lax.acos_p, lambda x: lax.neg(asin_partial(x)))
 elementwise(lax.atan_p, over(lambda x: one_plus_square(single(x))))
 
 
-def atan2_partials(x: Any, y: Any) -> tuple[Any, Any]:
+def atan2_partials(x: Array, y: Array) -> tuple[Array, Array]:
     """``y/(x² + y²)`` and ``x/(x² + y²)``: with the quotient ``q`` of the smaller by the larger, ``(1 or q)/(1 + q²)/larger``."""
     shape = lax.broadcast_shapes(np.shape(x), np.shape(y))
-    x, y = spread(single(x), shape), spread(single(y), shape)
+    x, y = broadcast_entries(single(x), shape), broadcast_entries(single(y), shape)
     is_steep = lax.gt(lax.abs(x), lax.abs(y))
     large, small = lax.select(is_steep, x, y), lax.select(is_steep, y, x)
     q, one = lax.div(small, large), lax.full_like(x, 1)
@@ -263,7 +264,7 @@ elementwise(lax.sinh_p, lambda x: lax.cosh(x))
 elementwise(lax.cosh_p, lambda x: lax.sinh(x))
 
 
-def tanh_partial(x: Any) -> Any:
+def tanh_partial(x: Array) -> Array:
     """``4e/(1 + e)²`` with ``e = exp(-2|x|)``."""
     e = decay(x, 2)
     return lax.div(times(e, 4), lax.square(lax.add(e, number(x, 1))))
@@ -272,12 +273,12 @@ def tanh_partial(x: Any) -> Any:
 tails(lax.tanh_p, lambda _, *, out: one_minus_square(out), tanh_partial)
 
 
-def asinh_partial(x: Any) -> Any:
+def asinh_partial(x: Array) -> Array:
     if is_complex(x):  # 1 + x² = (1 + ix)(1 - ix): one root for each branch point, as for asin
         one, ix = number(x, 1), lax.mul(x, number(x, 1j))
         return lax.mul(lax.rsqrt(lax.add(one, ix)), lax.rsqrt(lax.sub(one, ix)))
-    # 1/sqrt(1 + x²) = s/sqrt(s² + (sx)²) for any s: a small one where x² would overflow.  It is a constant, so that it does not
-    # take part in second derivatives.
+    # 1/sqrt(1 + x²) = s/sqrt(s² + (sx)²) for any s: a small one where x² would overflow.  As a constant it has no part in second
+    # derivatives.
     half = int(jnp.finfo(x.dtype).maxexp) // 2
     is_large = lax.gt(lax.abs(x), number(x, 2.0 ** (half - 2)))
     s = lax.select(is_large, lax.full_like(x, 2.0 ** -(half + 1)), lax.full_like(x, 1))
@@ -287,10 +288,10 @@ def asinh_partial(x: Any) -> Any:
 elementwise(lax.asinh_p, asinh_partial)
 
 
-def acosh_partial(x: Any) -> Any:
+def acosh_partial(x: Array) -> Array:
     if is_complex(x):  # two roots and not one: the branch cut is that of acosh
         return lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1))))
-    # Far out x² - 1 is x² to all digits, and x² may overflow.
+    # For large x, x² - 1 is x² to all digits, and x² may overflow.
     is_far = lax.gt(x, number(x, 2.0 ** (jnp.finfo(x.dtype).nmant // 2 + 2)))
     near = lax.rsqrt(gap_p.bind(lax.select(is_far, lax.full_like(x, 2), x), outside=True))
     return lax.select(is_far, lax.div(number(x, 1), x), near)
@@ -302,7 +303,7 @@ elementwise(lax.atanh_p, over(one_minus_square))
 # -------------------------------------------------------------------------------------------------------- error functions
 
 
-def gaussian(x: Any, factor: float) -> Any:
+def gaussian(x: Array, factor: float) -> Array:
     """``factor exp(-x²)``.
 
     Rounding ``x²`` alone would cost ``x²`` units in the last place: with half the digits of ``x`` in ``h``, ``h²`` is exact, and
@@ -317,7 +318,7 @@ def gaussian(x: Any, factor: float) -> Any:
     low = lax.mul(lax.sub(high, x), lax.add(high, x))
     slope = horner(low, [number(x, 1 / math.factorial(k)) for k in range(1, 7)])
     near = times(lax.exp(lax.neg(lax.square(high))), factor)
-    return lax.add(near, lax.mul(near, lax.mul(low, slope)))  # and not near (1 + ...), where 1 + ... is rounded too
+    return lax.add(near, lax.mul(near, lax.mul(low, slope)))  # type: ignore[arg-type]  # and not near (1 + ...), where 1 + ... is rounded too
 
 
 elementwise(lax.erf_p, lambda x: gaussian(x, 2 / math.sqrt(math.pi)))
@@ -326,21 +327,21 @@ elementwise(lax.erfc_p, lambda x: gaussian(x, -2 / math.sqrt(math.pi)))
 # --------------------------------------------------------------------------------------------------- extrema and pieces
 
 
-def wins(x: Any, y: Any) -> Any:
+def share(x: Array, y: Array) -> Array:
     """1 where x > y, 1/2 at a tie, else 0."""
     larger = lax.gt(x, y)
 
-    def entries(value: float) -> Any:
+    def entries(value: float) -> Array:
         return lax.full_like(larger, value, x.dtype)
 
     return lax.select(larger, entries(1), lax.select(lax.eq(x, y), entries(0.5), entries(0)))
 
 
-elementwise(lax.max_p, lambda x, y: wins(x, y), lambda x, y: wins(y, x))
-elementwise(lax.min_p, lambda x, y: wins(y, x), lambda x, y: wins(x, y))
+elementwise(lax.max_p, lambda x, y: share(x, y), lambda x, y: share(y, x))
+elementwise(lax.min_p, lambda x, y: share(y, x), lambda x, y: share(x, y))
 
 
-def where_true(mask: Any, x: Any) -> Any:
+def where_true(mask: Array, x: Array) -> Array:
     return lax.convert_element_type(mask, x.dtype)
 
 
@@ -353,21 +354,21 @@ elementwise(
 elementwise(lax.nextafter_p, 1, None, linear_in=())
 
 
-def abs_partial(x: Any) -> Any:
+def abs_partial(x: Array) -> Array:
     return lax.select(lax.ge(x, lax.full_like(x, 0)), lax.full_like(x, 1), lax.full_like(x, -1))
 
 
-def nonzero(x: Any) -> Any:
+def nonzero(x: Array) -> Array:
     return lax.select(lax.eq(x, number(x, 0)), lax.full_like(x, 1), x)
 
 
-def complex_abs_program(t: Any, x: Any, *, out: Any) -> Any:
+def complex_abs_program(t: Array, x: Array, *, out: Array) -> Array:
     """d|x| = Re(conj(x) dx) / |x|."""
     safe = nonzero(out)
     return lax.add(lax.mul(lax.div(lax.real(x), safe), lax.real(t)), lax.mul(lax.div(lax.imag(x), safe), lax.imag(t)))
 
 
-def complex_sign_program(t: Any, x: Any, *, out: Any) -> Any:
+def complex_sign_program(t: Array, x: Array, *, out: Array) -> Array:
     """d exp(iθ) = i exp(iθ) dθ with dθ = Im(conj(x/|x|) dx) / |x|."""
     turn = lax.div(lax.sub(lax.mul(lax.real(out), lax.imag(t)), lax.mul(lax.imag(out), lax.real(t))), nonzero(lax.abs(x)))
     return lax.mul(out, lax.complex(lax.full_like(turn, 0), turn))
@@ -381,6 +382,6 @@ by_kind(ZeroRow(lax.sign_p, "entrywise"), PushforwardRow(lax.sign_p, complex_sig
 # Adjoints are transposes for the pairing Re Σ t · ct, without conjugation, as in jax.
 linear(lax.real_p, lambda ct, _: lax.complex(ct, lax.full_like(ct, 0)), cost="entrywise")
 linear(lax.imag_p, lambda ct, _: lax.complex(lax.full_like(ct, 0), lax.neg(ct)), cost="entrywise")
-linear(lax.complex_p, lambda ct, x, _: gather_up(lax.real(ct), x.shape), lambda ct, _, y: gather_up(lax.neg(lax.imag(ct)), y.shape),
-       cost="entrywise")
+linear(lax.complex_p, lambda ct, x, _: sum_broadcast(lax.real(ct), x.shape),
+       lambda ct, _, y: sum_broadcast(lax.neg(lax.imag(ct)), y.shape), cost="entrywise")
 linear(lax.conj_p, lambda ct, x: lax.conj(ct) if is_complex(x) else lax.real(ct), cost="entrywise")

@@ -22,27 +22,27 @@ Further axes, which are complex, replace ``n`` by the product of all lengths and
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.avals import DType, ShapedArray
 from dualrev._jax.primitives import primitive
 from dualrev.table.forms import linear
 
 
-def share(n: int, dtype: Any) -> Any:
+def share(n: int, dtype: DType) -> np.ndarray:
     """How many entries of a spectrum of length ``n`` each entry of its half stands for."""
     k = np.arange(n // 2 + 1)
     return np.where(2 * k % n == 0, 1, 2).astype(dtype)
 
 
-def along_last(weights: Any, x: Any) -> Any:
+def along_last(weights: np.ndarray, x: Array) -> Array:
     """``weights`` for each entry of the last axis, in the shape of ``x``."""
     return lax.broadcast_in_dim(weights, x.shape, (x.ndim - 1,))
 
 
-def fft_adjoint(ct: Any, _: Any, *, fft_type: Any, fft_lengths: tuple[int, ...]) -> Any:
+def fft_adjoint(ct: Array, _: ShapedArray, *, fft_type: lax.FftType, fft_lengths: tuple[int, ...]) -> Array:
     size, n = math.prod(fft_lengths), fft_lengths[-1]
     if fft_type == lax.FftType.RFFT:
         weights = along_last(size / share(n, ct.dtype), ct)

@@ -1,23 +1,25 @@
-"""Arrays over several hosts: what a host holds, and the whole that the hosts hold together."""
+"""Arrays over several hosts: conversions between the local part of each host and the global array."""
 
 from __future__ import annotations
 
-from typing import Any
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 
+from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import host_array_primitives
 from dualrev.table.forms import linear
 
 join, part = host_array_primitives()
 
 
-def from_whole(ct: Any, _: Any, *, global_mesh: Any, pspec: Any) -> Any:
+def from_whole(ct: Array, _: ShapedArray, *, global_mesh: Mesh, pspec: PartitionSpec) -> Array:
     return part.bind(ct, global_mesh=global_mesh, pspec=pspec)
 
 
-def to_whole(ct: Any, _: Any, *, global_mesh: Any, pspec: Any) -> Any:
+def to_whole(ct: Array, _: ShapedArray, *, global_mesh: Mesh, pspec: PartitionSpec) -> Array:
     return join.bind(ct, global_mesh=global_mesh, pspec=pspec)
 
 
-# The same entries, held otherwise: each takes the other's cotangents back.
+# Both keep all entries: each is the adjoint of the other.
 linear(join, from_whole)
 linear(part, to_whole)

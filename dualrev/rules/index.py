@@ -1,35 +1,37 @@
 """Indexing: slices at dynamic places, gather, and the scatter family.
 
-A gather and the scatter-add with the same indices are adjoint to each other; both treat indices out of bounds alike.
+A gather and the scatter-add with the same indices are adjoint to each other; both treat indices out of bounds in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.avals import ShapedArray
+from dualrev._jax.primitives import Params
 from dualrev.linear import zeros
-from dualrev.linear.maps import Tangents
+from dualrev.linear.maps import Tangent, Tangents
 from dualrev.options.settings import Active
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.choosing import ByParameterRow
 from dualrev.table.forms import linear
-from dualrev.table.operations import Site
+from dualrev.table.operations import Residuals, Site
 from dualrev.table.pushforward import PushforwardRow, pushforward
-from dualrev.table.rows import register
+from dualrev.table.rows import Operand, register
 
 # ------------------------------------------------------------------------------------------------------- dynamic slices
 
-# The primitives are bound as they are: the public functions would wrap negative starts a second time.
+# The primitives are bound directly: the public functions would wrap negative starts a second time.
 
 
-def dynamic_slice_transpose(ct: Any, x: Any, *starts: Any) -> Any:
-    """Both slices clamp their starts alike, so the cotangent lands where the slice was taken."""
+def dynamic_slice_transpose(ct: Array, x: ShapedArray, *starts: Array) -> Array:
+    """Both slices clamp their starts in the same way, so the cotangent is added where the slice was taken."""
     return lax.dynamic_update_slice_p.bind(zeros.zeros_of(x), ct, *starts)
 
 
@@ -44,9 +46,9 @@ linear(lax.dynamic_update_slice_p,
 # --------------------------------------------------------------------------------------------------------------- gather
 
 
-def gather_transpose(ct: Any, x: Any, indices: Any, *, dimension_numbers: Any, indices_are_sorted: bool, unique_indices: bool,
-                     mode: Any) -> Any:
-    """Each cotangent is added where its value was read; what was read out of bounds was a constant."""
+def gather_transpose(ct: Array, x: ShapedArray, indices: Array, *, dimension_numbers: lax.GatherDimensionNumbers,
+                     indices_are_sorted: bool, unique_indices: bool, mode: lax.GatherScatterMode) -> Array:
+    """Each cotangent is added where its value was read; a value read out of bounds is constant."""
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=dimension_numbers.offset_dims,
         inserted_window_dims=dimension_numbers.collapsed_slice_dims,
@@ -60,11 +62,11 @@ def gather_transpose(ct: Any, x: Any, indices: Any, *, dimension_numbers: Any, i
 class FilledRow(LinearRow):
     """The push is a gather that reads zero where the operation itself reads its ``fill_value``."""
 
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         return (lax.gather_p.bind(*tangents, *residuals, **{**site.params, "fill_value": 0}),)
 
 
-def fills(params: dict[str, Any]) -> bool:
+def fills(params: Params) -> bool:
     return params["mode"] is lax.GatherScatterMode.FILL_OR_DROP
 
 
@@ -74,31 +76,34 @@ register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,)),
 
 # -------------------------------------------------------------------------------------------------------------- scatter
 
+#: The parameters of a scatter: its dimension numbers, whether indices are sorted, whether they are unique, its mode.
+How: TypeAlias = tuple[lax.ScatterDimensionNumbers, bool, bool, lax.GatherScatterMode]
 
-def read(x: Any, indices: Any, updates: Any, numbers: Any, indices_are_sorted: bool, unique_indices: bool, mode: Any, *,
-         fill: int = 0) -> Any:
+
+def read(x: Array, indices: Array, updates: Array | ShapedArray, numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool,
+         unique_indices: bool, mode: lax.GatherScatterMode, *, fill: int = 0) -> Array:
     """The entries of ``x`` where a scatter puts its ``updates``, and ``fill`` for those that it drops."""
     absent = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     window = iter([updates.shape[i] for i in numbers.update_window_dims])
     sizes = tuple([1 if i in absent else next(window) for i in range(x.ndim)])
     gather_numbers = lax.GatherDimensionNumbers(
-        offset_dims=numbers.update_window_dims,
-        collapsed_slice_dims=numbers.inserted_window_dims,
-        start_index_map=numbers.scatter_dims_to_operand_dims,
-        operand_batching_dims=numbers.operand_batching_dims,
-        start_indices_batching_dims=numbers.scatter_indices_batching_dims)
+        offset_dims=tuple(numbers.update_window_dims),
+        collapsed_slice_dims=tuple(numbers.inserted_window_dims),
+        start_index_map=tuple(numbers.scatter_dims_to_operand_dims),
+        operand_batching_dims=tuple(numbers.operand_batching_dims),
+        start_indices_batching_dims=tuple(numbers.scatter_indices_batching_dims))
     return lax.gather(x, indices, gather_numbers, sizes, indices_are_sorted=indices_are_sorted, unique_indices=unique_indices,
                       mode=mode, fill_value=fill)
 
 
-def cannot_collide(indices: Any, numbers: Any, unique_indices: bool) -> bool:
-    """Whether no two updates meet: it was promised, or there is one window only (per batch)."""
+def cannot_collide(indices: Array, numbers: lax.ScatterDimensionNumbers, unique_indices: bool) -> bool:
+    """Whether no two updates have the same place: the user promises so, or there is one window only (per batch)."""
     batch = numbers.scatter_indices_batching_dims
     return unique_indices or all(n <= 1 for i, n in enumerate(indices.shape[:-1]) if i not in batch)
 
 
-def winners(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Numbers in place of the updates, and those that remain when they are scattered in the same way (-1: nothing was written)."""
+def winners(x: Array | ShapedArray, indices: Array, updates: Array | ShapedArray, how: How) -> tuple[Array, Array]:
+    """The number of each update, and the result of scattering these numbers in the same way (-1: nothing was written)."""
     dimension_numbers, indices_are_sorted, unique_indices, mode = how
     numbers = lax.reshape(lax.iota(jnp.int32, updates.size), updates.shape)
     written = lax.scatter(lax.full(x.shape, -1, jnp.int32), indices, numbers, dimension_numbers,
@@ -106,20 +111,22 @@ def winners(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> tuple[A
     return numbers, written
 
 
-def scatter_operand_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
-                              unique_indices: bool, mode: Any) -> Any:
+def scatter_operand_transpose(ct: Array, x: ShapedArray, indices: Array, updates: ShapedArray, *,
+                              dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+                              mode: lax.GatherScatterMode) -> Array:
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
     if cannot_collide(indices, dimension_numbers, unique_indices):
         return lax.scatter(ct, indices, zeros.zeros_of(updates), dimension_numbers, indices_are_sorted=indices_are_sorted,
                            unique_indices=unique_indices, mode=mode)
-    # The updates need the winners too, and a compiler finds them once.
+    # The rule for the updates computes the same, which a compiler shares.
     _, written = winners(x, indices, updates, how)
     return where(lax.lt(written, lax.full_like(written, 0)), ct)
 
 
-def scatter_updates_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
-                              unique_indices: bool, mode: Any) -> Any:
-    """Of updates that meet, the one that was written last has the cotangent."""
+def scatter_updates_transpose(ct: Array, x: ShapedArray, indices: Array, updates: ShapedArray, *,
+                              dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+                              mode: lax.GatherScatterMode) -> Array:
+    """Of several updates of one place, the one that was written last gets the cotangent."""
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
     found = read(ct, indices, updates, *how)
     if cannot_collide(indices, dimension_numbers, unique_indices):
@@ -131,13 +138,15 @@ def scatter_updates_transpose(ct: Any, x: Any, indices: Any, updates: Any, *, di
 linear(lax.scatter_p, scatter_operand_transpose, None, scatter_updates_transpose)
 
 
-def scatter_add_updates_transpose(ct: Any, _: Any, indices: Any, updates: Any, *, dimension_numbers: Any,
-                                  indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
+def scatter_add_updates_transpose(ct: Array, _: ShapedArray, indices: Array, updates: ShapedArray, *,
+                                  dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+                                  mode: lax.GatherScatterMode) -> Array:
     return read(ct, indices, updates, dimension_numbers, indices_are_sorted, unique_indices, mode)
 
 
-def scatter_sub_updates_transpose(ct: Any, _: Any, indices: Any, updates: Any, *, dimension_numbers: Any,
-                                  indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
+def scatter_sub_updates_transpose(ct: Array, _: ShapedArray, indices: Array, updates: ShapedArray, *,
+                                  dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+                                  mode: lax.GatherScatterMode) -> Array:
     return lax.neg(read(ct, indices, updates, dimension_numbers, indices_are_sorted, unique_indices, mode))
 
 
@@ -145,10 +154,10 @@ linear(lax.scatter_add_p, lambda ct, *_: ct, None, scatter_add_updates_transpose
 linear(lax.scatter_sub_p, lambda ct, *_: ct, None, scatter_sub_updates_transpose)
 
 
-def other_updates(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> Any:
+def other_updates(x: Array, indices: Array, updates: Array, how: How) -> Array:
     """For each update, the product of all others that a scatter-mul puts in the same place.
 
-    Sorted by place, the updates of one place stand together: products run from its first update and from its last one.
+    Sorted by place, the updates of one place are neighbours: products run from its first update and from its last one.
     """
     places = lax.reshape(lax.iota(jnp.int32, x.size), x.shape)
     place = lax.reshape(read(places, indices, updates, *how, fill=-1), (updates.size,))
@@ -163,9 +172,9 @@ def other_updates(x: Any, indices: Any, updates: Any, how: tuple[Any, ...]) -> A
     return lax.reshape(take_along(others, back, 0), updates.shape)
 
 
-def scatter_mul_push(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, dimension_numbers: Any, indices_are_sorted: bool,
-                     unique_indices: bool, mode: Any) -> Any:
-    """``out = x Π u`` over the updates that meet at a place, linear in ``x`` and in each ``u``."""
+def scatter_mul_push(ts: Sequence[Tangent], x: Array, indices: Array, updates: Array, *, dimension_numbers: lax.ScatterDimensionNumbers,
+                     indices_are_sorted: bool, unique_indices: bool, mode: lax.GatherScatterMode) -> Tangent:
+    """``out = x Π u`` over the updates of each place, linear in ``x`` and in each ``u``."""
     t, _, t_updates = ts
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
     total = None
@@ -183,9 +192,10 @@ def scatter_mul_push(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, d
 
 
 class ScatterMulRow(PushforwardRow):
-    """The operand is read only where an update moves: otherwise the operation is linear, and is treated so."""
+    """The operand is a residual only if an update is active: otherwise the operation is linear."""
 
-    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand],
+             saved: Residuals) -> Residuals:
         x, indices, updates = primals
         return (x if active[2] else None, indices, updates)
 
@@ -193,13 +203,14 @@ class ScatterMulRow(PushforwardRow):
 register(ScatterMulRow(lax.scatter_mul_p, scatter_mul_push, linear_in=(0,)))
 
 
-def scatter_chosen(ts: Sequence[Any], x: Any, indices: Any, updates: Any, *, out: Any, dimension_numbers: Any,
-                   indices_are_sorted: bool, unique_indices: bool, mode: Any) -> Any:
-    """The mean of the tangents of those that equal the result: the operand's entry and the updates that meet there."""
+def scatter_chosen(ts: Sequence[Tangent], x: Array, indices: Array, updates: Array, *, out: Array,
+                   dimension_numbers: lax.ScatterDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+                   mode: lax.GatherScatterMode) -> Array:
+    """The mean of the tangents of the values that equal the result: the operand's entry and the updates of its place."""
     t, _, t_updates = ts
     how = (dimension_numbers, indices_are_sorted, unique_indices, mode)
 
-    def add(target: Any, source: Any) -> Any:
+    def add(target: Array, source: Array) -> Array:
         return lax.scatter_add(target, indices, source, dimension_numbers, indices_are_sorted=indices_are_sorted,
                                unique_indices=unique_indices, mode=mode)
 

@@ -1,8 +1,8 @@
-"""Operations that move entries about, choose among them, or change their dtype: all linear.
+"""Operations that rearrange entries, select among them, or change their dtype: all linear.
 
-Entries that an operation leaves out have cotangent zero; where it repeats an entry, the cotangents are summed.  A conversion to
-an integer dtype ends the derivative, one from an integer has none, and one between float dtypes is the identity, with the
-cotangent converted back.  Extended dtypes, which somebody defined, say themselves what zero and the sum of two tangents are.
+Entries that an operation leaves out have cotangent zero; cotangents of an entry that it repeats are summed.  A conversion to or from
+an integer dtype has derivative zero, and one between float dtypes is the identity, with the cotangent converted back.  An extended
+dtype, which a library defines, has its own zero and its own sum of tangents.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
-from dualrev._jax.avals import convert_to, is_differentiable, tangent_dtype
-from dualrev._jax.primitives import primitive
+from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, tangent_dtype
+from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev._jax.sharding import cotangent_sharding, resharded
+from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.choosing import ChoosingRow
 from dualrev.table.forms import alongside, elementwise, linear, linear_together
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import Row, aval_of, register
+from dualrev.table.rows import Operand, Row, aval_of, register
 
 # --------------------------------------------------------------------------------------------------------- same entries
 
 
-def reshape_like(ct: Any, x: Any) -> Any:
+def reshape_like(ct: Array, x: ShapedArray) -> Array:
     return lax.reshape(ct, x.shape, out_sharding=cotangent_sharding(x))
 
 
-def unreshape(ct: Any, x: Any, *, dimensions: Sequence[int] | None) -> Any:
+def unreshape(ct: Array, x: ShapedArray, *, dimensions: Sequence[int] | None) -> Array:
     if dimensions is None:
         return reshape_like(ct, x)
     # The operand was transposed first.
@@ -46,14 +47,14 @@ linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions), cost="mo
 # ------------------------------------------------------------------------------------------------------ repeated entries
 
 
-def unbroadcast(ct: Any, x: Any, *, shape: tuple[int, ...], broadcast_dimensions: Sequence[int]) -> Any:
+def unbroadcast(ct: Array, x: ShapedArray, *, shape: tuple[int, ...], broadcast_dimensions: Sequence[int]) -> Array:
     kept = {d for d, n in zip(broadcast_dimensions, x.shape, strict=True) if n == shape[d]}
     summed = tuple([d for d in range(len(shape)) if d not in kept])
     ct = lax.reduce_sum(ct, summed) if summed else ct
     return reshape_like(ct, x) if ct.shape != x.shape else resharded(ct, cotangent_sharding(x))
 
 
-def untile(ct: Any, x: Any, *, reps: Sequence[int]) -> Any:
+def untile(ct: Array, x: ShapedArray, *, reps: Sequence[int]) -> Array:
     sharding = cotangent_sharding(x)
     if sharding is not None:
         sharding = sharding.update(spec=sharding.spec.update(partitions=[name for part in sharding.spec for name in (None, part)]))
@@ -67,7 +68,7 @@ linear(primitive("tile"), untile, cost="moves")
 # --------------------------------------------------------------------------------------------------------- parts of arrays
 
 
-def unslice(ct: Any, x: Any, *, start_indices: Sequence[int], strides: Sequence[int] | None) -> Any:
+def unslice(ct: Array, x: ShapedArray, *, start_indices: Sequence[int], strides: Sequence[int] | None) -> Array:
     config = []
     for n, size, start, step in zip(ct.shape, x.shape, start_indices, strides or (1,) * ct.ndim, strict=True):
         used = start + (n - 1) * step + 1 if n else start
@@ -75,20 +76,20 @@ def unslice(ct: Any, x: Any, *, start_indices: Sequence[int], strides: Sequence[
     return lax.pad(ct, np.asarray(0, ct.dtype), config)
 
 
-def concatenated(ct: Any, *operands: Any, dimension: int) -> list[Any]:
+def concatenated(ct: Array, *operands: ShapedArray, dimension: int) -> list[Array]:
     return list(lax.split(ct, tuple(x.shape[dimension] for x in operands), dimension))
 
 
-def unpad(ct: Any, x: Any, _value: Any, *, padding_config: Sequence[tuple[int, int, int]]) -> Any:
-    """The entries that came from the operand: cut what was added, put zeros where entries were cut, then skip the interior."""
+def unpad(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Sequence[tuple[int, int, int]]) -> Array:
+    """The entries that came from the operand: remove the padding, put zeros where entries were cut, then skip the interior."""
     outer = lax.pad(ct, np.asarray(0, ct.dtype), [(-low, -high, 0) for low, high, _ in padding_config])
     strides = tuple(interior + 1 for _, _, interior in padding_config)
     limits = tuple((n - 1) * step + 1 if n else 0 for n, step in zip(x.shape, strides, strict=True))
     return lax.slice(outer, (0,) * ct.ndim, limits, strides)
 
 
-def padded(ct: Any, x: Any, _value: Any, *, padding_config: Sequence[tuple[int, int, int]]) -> Any:
-    """The sum over the entries that came from the padding value: chosen by a mask, for a difference of sums would cancel."""
+def padded(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Sequence[tuple[int, int, int]]) -> Array:
+    """The sum over the entries that came from the padding value: by a mask, as a difference of sums would cancel."""
     mask = lax.pad(lax.full(x.shape, False), np.asarray(True), padding_config)
     return lax.reduce_sum(lax.select(mask, ct, lax.full_like(ct, 0)), tuple(range(ct.ndim)))
 
@@ -103,7 +104,7 @@ linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*ct
 # --------------------------------------------------------------------------------------------------------------- choices
 
 
-def unselect(ct: Any, which: Any, *cases: Any) -> list[Any]:
+def unselect(ct: Array, which: Array, *cases: ShapedArray) -> list[Array]:
     none = lax.full_like(ct, 0)
     return [lax.select_n(which, *[ct if j == i else none for j in range(len(cases))]) for i in range(len(cases))]
 
@@ -113,7 +114,7 @@ linear_together(lax.select_n_p, unselect, fixed=(0,), cost="moves", selects=(0,)
 # ------------------------------------------------------------------------------------------------------ dtypes and copies
 
 
-def convert_back(ct: Any, x: Any) -> Any:
+def convert_back(ct: Array, x: ShapedArray) -> Tangent:
     if not is_differentiable(x):
         return None
     if ct.dtype.kind == "c" and x.dtype.kind != "c":
@@ -127,15 +128,15 @@ linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: la
 
 
 class ExtendedRow(ChoosingRow):
-    """A conversion to or from a dtype that somebody defined: tangents of that dtype are converted as values are."""
+    """A conversion to or from an extended dtype: tangents of that dtype are converted as values are."""
 
-    def __init__(self, found: Any, plain: PushforwardRow):
+    def __init__(self, found: Primitive, plain: PushforwardRow):
         self.linear = LinearRow(found, (lambda ct, x: lax.convert_element_type(ct, x.dtype),), cost="moves")
-        #: Tangents of a dtype that has others for its tangents.
+        #: For a dtype whose tangents have another dtype.
         self.plain = plain
         super().__init__(plain, self.linear)
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         extended = params.get("edtype", aval_of(primals[0]).dtype)
         return self.linear if tangent_dtype(extended) == extended else self.plain
 
@@ -146,7 +147,7 @@ for found, plain in (
 ):
     register(ExtendedRow(found, PushforwardRow(found, plain, cost="moves")))
 
-# Tangents need neither the copy, the name nor what the compiler is told.
+# Tangents need neither the copy nor the name, nor the hints to the compiler.
 for name in ("copy", "name", "stage", "xla_metadata_value"):
     if (found := primitive(name)) is not None:
         elementwise(found, 1, cost="moves")
@@ -154,9 +155,9 @@ elementwise(primitive("tie"), None, 1, cost="moves")
 alongside(primitive("optimization_barrier"), cost="moves")
 
 
-def put(operands: Sequence[Any], which: Sequence[int], back: bool, *, devices: Sequence[Any], srcs: Sequence[Any],
-        copy_semantics: Sequence[Any]) -> dict[str, Any]:
-    """Cotangents go back to where the operands came from.  What jax may donate is an operand, never a cotangent."""
+def put(operands: Sequence[ShapedArray], which: Sequence[int], back: bool, *, devices: Sequence[object], srcs: Sequence[object],
+        copy_semantics: Sequence[Any]) -> Params:
+    """Cotangents go back to the devices of the operands.  jax may donate an operand, never a cotangent."""
     to, source = [devices[i] for i in which], [srcs[i] for i in which]
     copies = [type(copy_semantics[i]).REUSE_INPUT if copy_semantics[i].name == "DONATE_INPUT" else copy_semantics[i] for i in which]
     if back:

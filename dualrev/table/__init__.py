@@ -1,4 +1,4 @@
-"""What a row of the table is, the forms in which one is stated, and how rows are found.
+"""The rows of the table: their interface, the forms in which they are stated, and the search for the row of a primitive.
 
 The rows themselves are in :mod:`dualrev.rules` and, for operations that hold programs, in :mod:`dualrev.calls`.
 May import: ``_jax``, ``errors``, ``options``, ``linear``, ``programs``.  Start reading at :mod:`dualrev.table.rows` (what a row

@@ -1,19 +1,22 @@
-"""Primitives that have several rows: which one is in force, operands and parameters say."""
+"""Primitives with several rows, one of which is chosen by operands, activity or parameters."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import jax
+
+from dualrev._jax.primitives import Params
+from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.rows import AllBut, Cost, Linearized, Operands, Pushed, Row, aval_of
+from dualrev.table.rows import AllBut, Cost, Linearized, Operand, Operands, Pushed, Row, aval_of
 
 _COSTS: tuple[Cost, ...] = ("entrywise", "moves", "its program", "work")
 
 
 class ChoosingRow(Row):
-    """One row of several.  Whoever reads the table asks :meth:`choose` once; facts before that are those that hold for all."""
+    """One row of several.  Readers call :meth:`choose` once; the facts of this row itself are those that hold for all options."""
 
     chooses = True
 
@@ -30,21 +33,21 @@ class ChoosingRow(Row):
         self.may_refuse = any(row.may_refuse for row in options)
 
     @abstractmethod
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row: ...
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row: ...
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         return self.choose(primals, [t is not None for t in tangents], params).jvp(primals, tangents, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Linearized:
         return self.choose(primals, active, params).linearize(primals, active, params, is_linear)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[jax.Array], params: Params, active: Sequence[Active] | None = None) -> list[Tangent]:
         return self.choose(primals, [True] * len(primals) if active is None else active, params).partials(primals, params, active)
 
 
 def _common(several: Sequence[Operands]) -> Operands:
-    """The operands that are in each."""
+    """The intersection of sets of operands."""
     named = [operands for operands in several if isinstance(operands, frozenset)]
     if not named:
         return AllBut(*[i for operands in several if isinstance(operands, AllBut) for i in operands.positions])
@@ -58,32 +61,32 @@ class KindRow(ChoosingRow):
         super().__init__(real, complex_)
         self.real, self.complex = real, complex_
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         return self.complex if aval_of(primals[0]).dtype.kind == "c" else self.real
 
 
 class ByParameterRow(ChoosingRow):
     """One row for the usual parameters, another for those that ``is_special``."""
 
-    def __init__(self, plain: Row, special: Row, is_special: Callable[[dict[str, Any]], bool]):
+    def __init__(self, plain: Row, special: Row, is_special: Callable[[Params], bool]):
         super().__init__(plain, special)
         self.plain, self.special, self.is_special = plain, special, is_special
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
         return self.special if self.is_special(params) else self.plain
 
 
 class ByActivityRow(ChoosingRow):
-    """An operation that is linear in some operands: one row where none but these are active, so that nothing need be kept of them,
-    another otherwise.
+    """An operation that is linear in some operands: one row if only these are active, so that none of them is a residual, and another
+    row otherwise.
     """
 
     def __init__(self, linear: Row, full: Row):
         super().__init__(full, linear)
         self.linear, self.full = linear, full
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
-        for i, moves in enumerate(active):
-            if moves and i not in self.linear.linear_in:
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
+        for i, is_active in enumerate(active):
+            if is_active and i not in self.linear.linear_in:
                 return self.full
         return self.linear

@@ -1,6 +1,6 @@
-"""Operations that jax has a differentiation rule for and this table has no row for, each with its reason.
+"""Operations that have a differentiation rule in jax and no row in this table, each with the reason.
 
-All are internal to jax or experimental.  Meeting one is the error of a missing row, with the reason in it.
+All are internal to jax or experimental.  Differentiating one raises MissingRuleError, which quotes the reason.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ EXCLUDED = {
     "call_hi_primitive_linearized": _HIJAX,
     "accum_grad_in_ref": _HIJAX,
     "custom_lin": _LINEARIZE,
-    "get_global": "memory that a Pallas kernel shares with others, of whose tangent nobody would know",
-    "mpmd_map": "a Pallas kernel over several programs at once, of which the public interface is not settled",
+    "get_global": "memory that a Pallas kernel shares with others, whose tangent cannot be found",
+    "mpmd_map": "a Pallas kernel over several programs at once, whose public interface is not settled",
 }
 
-#: Operations that never look for a row: engines are asked about them directly.
+#: Operations without a row, which the engines handle themselves.
 BY_ENGINES = {
     "custom_jvp_call": "engines/custom_derivatives.py",
     "custom_vjp_call": "engines/custom_derivatives.py",

@@ -1,7 +1,7 @@
 """The forms in which a row states the derivative of a primitive, once.
 
 ==================  ==============================================================================================
-``zero``            flat almost everywhere: no tangent comes out
+``zero``            the derivative is zero almost everywhere
 ``elementwise``     one partial derivative for each operand, applied entry by entry
 ``linear``          the push is the operation itself; only its adjoint is stated
 ``bilinear``        linear in each of two operands; one adjoint for each
@@ -13,8 +13,8 @@
 ==================  ==============================================================================================
 
 Operands of a partial or an adjoint are positional; ``out`` and the primitive's parameters are keyword-only.  A function names
-only what it reads, and a name that begins with ``_`` is a value not read: *the signature is the list of residuals*.  Both
-modes, symbolic zeros, scalars that broadcast and low precision are handled here and never in a row.  What a reader asks of a row
+only what it reads, and an operand whose name begins with ``_`` is not read: *the signature is the list of residuals*.  Both modes,
+symbolic zeros, broadcasting of scalars and low precision are handled in this package and never in a row.  What a reader asks of a row
 (:class:`~dualrev.table.rows.Row`: kind, linearity) is found from the statement; the cost of the operation is stated beside it.
 """
 
@@ -22,38 +22,41 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+import jax
 
 from dualrev import errors
-from dualrev.linear.maps import LinearMap
+from dualrev._jax.primitives import Params, Primitive
+from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.adjoints import AlongsideRow, BilinearRow, LinearRow
+from dualrev.table.adjoints import Adjoint, AlongsideRow, BilinearRow, LinearRow
 from dualrev.table.choosing import KindRow
-from dualrev.table.partials import ElementwiseRow, Over
-from dualrev.table.rows import Cost, Row, register
+from dualrev.table.partials import ElementwiseRow, Over, Partial
+from dualrev.table.rows import Cost, Operand, Row, Taped, register
 
 
 class RefusingRow(Row):
-    """An operation that what moves must not reach."""
+    """An operation that raises an error if an operand is active."""
 
     @abstractmethod
     def error(self) -> Exception:
-        """What to raise when it does."""
+        """The error to raise."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         raise self.error()
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         raise self.error()
 
 
 class ImpossibleRow(RefusingRow):
-    """An operation whose derivative nobody can find from outside."""
+    """An operation whose derivative cannot be found, such as a call of the host."""
 
     form = "no derivative"
 
-    def __init__(self, primitive: Any, why: str, what_to_do: str):
+    def __init__(self, primitive: Primitive, why: str, what_to_do: str):
         super().__init__(primitive)
         self.why = why
         self.what_to_do = what_to_do
@@ -65,7 +68,7 @@ class ImpossibleRow(RefusingRow):
 # ------------------------------------------------------------------------------------------------------------- stating a row
 
 
-def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex | None, cost: Cost = "entrywise",
+def elementwise(primitive: Primitive, *partials: Partial | Over | complex | None, cost: Cost = "entrywise",
                 linear_in: Iterable[int] | None = None) -> None:
     """State one partial derivative for each operand: a function of ``(x, y, ..., *, out, params)``, a constant, or None for 0.
 
@@ -74,45 +77,49 @@ def elementwise(primitive: Any, *partials: Callable[..., Any] | Over | complex |
     register(ElementwiseRow(primitive, *partials, cost=cost, linear_in=linear_in))
 
 
-def linear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
-    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand, such as an index or what decides a
-    selection, that the operation is flat in, and none for such operands at the end.
+def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
+    """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand without a derivative, such as an index or
+    a predicate.  Operands at the end without a derivative need no None.
 
-    In an adjoint, operands that the operation is linear in are abstract values (shape and dtype), the others are values.
+    An adjoint gets the operands that the operation is linear in as abstract values (shape and dtype), and the others as values.
     ``linear_in``: the operands in which the operation is linear, where that is not so for each that has an adjoint.
     """
     register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in))
 
 
-def linear_together(primitive: Any, adjoint: Callable[..., Any], fixed: tuple[int, ...] = (), cost: Cost = "work",
+def linear_together(primitive: Primitive, adjoint: Adjoint, fixed: tuple[int, ...] = (), cost: Cost = "work",
                     selects: Iterable[int] = ()) -> None:
     """As :func:`linear` for any number of operands: one adjoint returns a cotangent for each operand not in ``fixed``."""
     register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed, cost=cost, selects=selects))
 
 
-def bilinear(primitive: Any, *adjoints: Callable[..., Any] | None, cost: Cost = "work") -> None:
-    """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands, in which the one that is asked for is an abstract
-    value; None for other operands, such as indices.
+def bilinear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work") -> None:
+    """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands; None for other operands, such as indices.
+
+    The adjoint of an operand gets that operand as an abstract value.
     """
     register(BilinearRow(primitive, adjoints, cost))
 
 
-def over(function: Callable[..., Any]) -> Over:
-    """The partial derivative ``1 / function(...)``: tangents are divided by it, which rounds once where a product rounds twice."""
+def over(function: Partial) -> Over:
+    """The partial derivative ``1 / function(...)``: tangents are divided by ``function(...)``.
+
+    A quotient rounds once, a product with a reciprocal twice.
+    """
     return Over(function)
 
 
-def alongside(primitive: Any, params_of: Callable[..., dict[str, Any]] | None = None, cost: Cost = "work") -> None:
-    """State that output ``i`` is operand ``i``: tangents go through the operation as the operands do, and so do cotangents.
+def alongside(primitive: Primitive, params_of: Callable[..., Params] | None = None, cost: Cost = "work") -> None:
+    """State that output ``i`` is operand ``i``: the operation maps tangents to tangents, and cotangents to cotangents.
 
-    ``params_of(operands that move, their positions, back, **params)`` gives the parameters for those alone, and for the way
-    back if ``back``; without it, they are the same.
+    ``params_of(active operands, their positions, back, **params)`` gives the parameters for the active operands alone, for cotangents
+    if ``back``; without it, the parameters stay.
     """
     register(AlongsideRow(primitive, params_of, cost))
 
 
-def impossible(primitive: Any, why: str, what_to_do: str) -> None:
-    """State that an operation has no derivative that could be found: why, and what the user can do."""
+def impossible(primitive: Primitive, why: str, what_to_do: str) -> None:
+    """State that the derivative of an operation cannot be found: why, and what the user can do."""
     register(ImpossibleRow(primitive, why, what_to_do))
 
 

@@ -1,49 +1,59 @@
-"""Rows of one operation: its uses, what a use keeps, and what a row's functions read.
+"""Rows of one operation: sites (one use of a primitive), residuals, and what the functions of a row read.
 
-Compiled pushes and pulls, residuals and the checks of what a row returns are handled here and never in a row.
+This module compiles pushes and pulls, keeps residuals and checks the results of rows, so that no row has to.
 """
 
 from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 
 from dualrev import errors
-from dualrev._jax.avals import abstract_outputs, is_differentiable
+from dualrev._jax.avals import ShapedArray, abstract_outputs, is_differentiable
+from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import is_eager
-from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.maps import LinearMap, Tangent, Tangents
 from dualrev.options.settings import DEFAULT, Active, current, widened
-from dualrev.table.rows import Row, Unknown, aval_of
+from dualrev.table.rows import Operand, Row, Taped, Unknown, aval_of
 
-#: Compiled pushes and pulls that one row keeps; the oldest goes first.
+#: The residuals of one operation: arrays, and pytrees of arrays whose structure the row alone knows.
+Residuals: TypeAlias = tuple[Any, ...]
+
+#: A push, a pull or a jvp at a site, compiled if the row allows it.
+Compiled: TypeAlias = Callable[..., Any]
+
+#: A function that states a row: its signature lists what it reads (:class:`Reader`).
+Stated: TypeAlias = Callable[..., Any]
+
+#: How many sites, with their compiled pushes and pulls, one row keeps; beyond, the oldest is dropped.
 SITES_PER_ROW = 1024
 
 
 class Site:
-    """Everything about one use of a primitive that is static: which operands move, parameters, shapes.
+    """All that is static about one use of a primitive: which operands are active, parameters, shapes.
 
     Two calls with equal sites share compiled pushes and pulls.
     """
 
     __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
 
-    def __init__(self, row: OpRow, active: tuple[Active, ...], params: dict[str, Any], in_avals: tuple[Any, ...],
-                 out_avals: tuple[Any, ...], key: Any):
+    def __init__(self, row: OpRow, active: tuple[Active, ...], params: Params, in_avals: tuple[ShapedArray, ...],
+                 out_avals: tuple[ShapedArray, ...], key: Hashable):
         self.row = row
         self.active = active
-        self.positions = tuple([i for i, moves in enumerate(active) if moves])
+        self.positions = tuple([i for i, is_active in enumerate(active) if is_active])
         self.params = params
         self.in_avals = in_avals
         self.out_avals = out_avals
         self.key = key
         self.settings = current.get()
-        self._compiled: dict[str, Any] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def compiled(self, what: str) -> Any:
+    def compiled(self, what: str) -> Compiled:
         try:
             return self._compiled[what]
         except KeyError:
@@ -51,22 +61,21 @@ class Site:
             function = self._compiled[what] = jax.jit(function) if self.row.compiles else function
             return function
 
-    def push(self, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, residuals: Residuals, tangents: Tangents) -> Tangents:
         return self.row.run("push", self, residuals, tangents)
 
-    def pull(self, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, residuals: Residuals, cotangents: Tangents) -> Tangents:
         return self.row.run("pull", self, residuals, cotangents)
 
-    def jvp(self, primals: Tangents, tangents: Tangents) -> tuple[list[Any], Tangents]:
+    def jvp(self, primals: tuple[jax.Array, ...], tangents: Tangents) -> tuple[list[jax.Array], Tangents]:
         outs, saved = self.row.evaluate(primals, self.params, self.active)
         residuals = self.row.save(self.active, primals, outs, saved)
         active_outs = self.row.active_outs(self.active, outs)
         if not any(active_outs):
             return outs, (None,) * len(outs)
-        moving = tuple([tangents[i] for i in self.positions])
-        pushed = self.push(residuals, moving)
-        # What a linear operation makes of a tangent where its output is an integer is not a tangent.
-        return outs, tuple([t if moves else None for t, moves in zip(pushed, active_outs, strict=True)])
+        pushed = self.push(residuals, tuple([tangents[i] for i in self.positions]))
+        # A linear operation with an integer output maps a tangent to an integer, which is no tangent.
+        return outs, tuple([t if is_active else None for t, is_active in zip(pushed, active_outs, strict=True)])
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Site) and self.row is other.row and self.key is not None
@@ -81,7 +90,7 @@ class OpMap(LinearMap):
 
     __slots__ = ("residuals", "site")
 
-    def __init__(self, site: Site, residuals: Tangents):
+    def __init__(self, site: Site, residuals: Residuals):
         self.site = site
         self.residuals = residuals
 
@@ -96,14 +105,16 @@ class OpMap(LinearMap):
     def is_singular(self) -> bool:
         return self.site.row.is_singular(self.residuals)
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         if is_eager((*self.residuals, *tangents)):
-            return self.site.compiled("push")(self.residuals, tangents)
+            pushed: Tangents = self.site.compiled("push")(self.residuals, tangents)
+            return pushed
         return self.site.push(self.residuals, tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         if is_eager((*self.residuals, *cotangents)):
-            return self.site.compiled("pull")(self.residuals, cotangents)
+            pulled: Tangents = self.site.compiled("pull")(self.residuals, cotangents)
+            return pulled
         return self.site.pull(self.residuals, cotangents)
 
 
@@ -111,11 +122,11 @@ jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), la
 
 
 class Reader:
-    """A function of a row, and what its signature says that it reads."""
+    """A function that states a row, with what it reads according to its signature."""
 
     __slots__ = ("function", "n_named", "params", "positions", "reads_out", "reads_saved", "variadic")
 
-    def __init__(self, function: Callable[..., Any], skip: int = 0):
+    def __init__(self, function: Stated, skip: int = 0):
         self.function = function
         names = list(inspect.signature(function).parameters.values())
         positional = [p for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
@@ -127,7 +138,7 @@ class Reader:
         self.reads_saved = "saved" in keywords
         self.params = tuple(name for name in keywords if name not in ("out", "saved"))
 
-    def keywords(self, params: dict[str, Any]) -> dict[str, Any]:
+    def keywords(self, params: Params) -> Params:
         return {name: params[name] for name in self.params}
 
     def reads(self, position: int) -> bool:
@@ -137,44 +148,44 @@ class Reader:
 class OpRow(Row):
     """A row whose derivative is stated by pushes and pulls of residuals."""
 
-    #: Whether pushes and pulls look at the shapes and dtypes of operands, so that sites must tell them apart.
+    #: Whether pushes and pulls read shapes and dtypes of operands, so that these belong to the key of a site.
     reads_avals = True
-    #: Whether the pushes and pulls divide by zero at some values, at which :meth:`is_singular` says so.
+    #: Whether pushes and pulls divide by zero at some values: those where :meth:`is_singular` is true.
     may_be_singular = False
-    #: Whether pushes and pulls of concrete values run compiled; not where an operation says on which device values are.
+    #: Whether pushes and pulls of concrete values are compiled; not for an operation that places values on devices.
     compiles = True
 
-    def evaluate(self, primals: Sequence[Any], params: dict[str, Any], active: tuple[Active, ...]) -> tuple[list[Any], Tangents]:
-        """The outputs, and what a row saves beside them."""
+    def evaluate(self, primals: Sequence[Operand], params: Params, active: tuple[Active, ...]) -> tuple[list[jax.Array], Residuals]:
+        """The outputs, and further values that the row saves for its push."""
         return self.bind(primals, params), ()
 
     @abstractmethod
-    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
-        """The residuals, given which operands move."""
+    def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
+        """The residuals, given which operands are active."""
 
     @abstractmethod
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         ...
 
     @abstractmethod
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         ...
 
-    def is_singular(self, residuals: Tangents) -> bool:
+    def is_singular(self, residuals: Residuals) -> bool:
         """Whether pushes and pulls divide by zero at these residuals, whose values are known."""
         return False
 
-    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Any]) -> list[bool]:
+    def active_outs(self, active: tuple[Active, ...], outs: Sequence[Operand]) -> list[bool]:
         return [is_differentiable(aval_of(out)) for out in outs]
 
-    def __init__(self, primitive: Any):
+    def __init__(self, primitive: Primitive):
         super().__init__(primitive)
-        self.sites: dict[Any, Site] = {}
+        self.sites: dict[Hashable, Site] = {}
 
-    def run(self, direction: str, site: Site, residuals: Tangents, moving: Tangents) -> Tangents:
-        """A push or a pull; errors name the row, and results that do not fit are errors."""
+    def run(self, direction: str, site: Site, residuals: Residuals, given: Tangents) -> Tangents:
+        """A push or a pull.  Errors get a note that names the row; results of wrong types raise RuleError."""
         try:
-            results = getattr(self, direction)(site, residuals, moving)
+            results: Tangents = getattr(self, direction)(site, residuals, given)
             if site.in_avals:
                 self.check(direction, site, results)
             return results
@@ -185,7 +196,7 @@ class OpRow(Row):
             raise
 
     def check(self, direction: str, site: Site, results: Tangents) -> None:
-        """Cotangents have the types of the operands; the tangents of a user's row have those of the outputs."""
+        """Check that cotangents have the types of the operands, and tangents of a user's row those of the outputs."""
         if direction == "pull":
             what, expected = "cotangent of operand", [(i, site.in_avals[i]) for i in site.positions]
             wide = [widened(site.in_avals[i], site.active[i]).dtype for i in site.positions]
@@ -202,19 +213,19 @@ class OpRow(Row):
                                        f"expected {aval.dtype.name}{list(aval.shape)}")
 
     def check_operands(self, count: int) -> None:
-        """Raises where the row does not state the derivative of an operation with so many operands."""
+        """Raise RuleError if the row does not fit an operation with this number of operands."""
 
-    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
+    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Operand]) -> tuple[ShapedArray, ...]:
         return tuple([aval_of(x) for x in primals]) if self.reads_avals else ()
 
-    def site(self, active: tuple[Active, ...], primals: Sequence[Any], params: dict[str, Any]) -> Site:
+    def site(self, active: tuple[Active, ...], primals: Sequence[Operand], params: Params) -> Site:
         avals = self.static_avals(active, primals)
         try:
-            key: Any = (active, avals, tuple(params.items()))
+            key: Hashable = (active, avals, tuple(params.items()))
             if (settings := current.get()) is not DEFAULT:
                 key = (key, settings)
             found = self.sites.get(key)
-        except TypeError:  # a parameter that cannot be hashed: a site of its own, compiled for this call
+        except TypeError:  # a parameter cannot be hashed: a new site, compiled for this call
             return Site(self, active, params, avals, self._out_avals(avals, params), None)
         if found is None:
             if self.is_users_own:
@@ -224,26 +235,28 @@ class OpRow(Row):
             found = self.sites[key] = Site(self, active, params, avals, self._out_avals(avals, params), key)
         return found
 
-    def _out_avals(self, avals: tuple[Any, ...], params: dict[str, Any]) -> tuple[Any, ...]:
+    def _out_avals(self, avals: tuple[ShapedArray, ...], params: Params) -> tuple[ShapedArray, ...]:
         return tuple(abstract_outputs(self.primitive, avals, params)) if self.primitive.multiple_results else ()
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         active = tuple([t is not None for t in tangents])
         site = self.site(active, primals, params)
         if is_eager((*primals, *tangents)):
-            return site.compiled("jvp")(tuple(primals), tuple(tangents))
+            result: tuple[list[jax.Array], Tangents] = site.compiled("jvp")(tuple(primals), tuple(tangents))
+            return result
         return site.jvp(tuple(primals), tuple(tangents))
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-        saved: Tangents = ()
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
+        saved: Residuals = ()
         if is_linear:
-            outs: list[Any] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
+            outs: Sequence[Operand] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
         else:
             outs, saved = self.evaluate(primals, params, active)
         active_outs = self.active_outs(active, outs)
-        if is_linear and not any(is_differentiable(aval_of(x)) for x, moves in zip(primals, active, strict=True) if moves):
-            active_outs = [True] * len(outs)  # integers are as good a ring as any
+        if is_linear and not any(is_differentiable(aval_of(x)) for x, is_active in zip(primals, active, strict=True) if is_active):
+            active_outs = [True] * len(outs)  # a program over integers can be linear too
         site = self.site(active, primals, params)
         residuals = self.save(active, primals, outs, saved)
         if is_linear:

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import numpy as np
 from jax import lax
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable
+from dualrev._jax.avals import ShapedArray, is_differentiable
+from dualrev._jax.primitives import Params, Primitive
 from dualrev.linear import zeros
-from dualrev.linear.maps import Tangents
+from dualrev.linear.maps import Tangent, Tangents
 from dualrev.linear.products import combiner
 from dualrev.options.settings import Active, Wide
-from dualrev.table.operations import OpRow, Reader, Site
-from dualrev.table.rows import Cost, Kind, aval_of
+from dualrev.table.operations import OpRow, Reader, Residuals, Site
+from dualrev.table.rows import Cost, Kind, Operand, aval_of
+
+#: A partial derivative ``(x, y, ..., *, out, params)`` of an operation that works entry by entry.
+Partial: TypeAlias = Callable[..., jax.Array]
 
 
-def spread(t: Any, shape: tuple[int, ...]) -> Any:
-    """A tangent broadcast as an elementwise operation broadcasts: scalars, and dimensions of size 1."""
-    if t.shape == shape or t.ndim not in (0, len(shape)):  # the latter is a mistake for the caller to report
+def broadcast_entries(t: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """``t`` broadcast to a shape as elementwise operations do: scalars, and dimensions of size 1."""
+    if t.shape == shape or t.ndim not in (0, len(shape)):  # the caller reports a wrong number of dimensions
         return t
     return lax.broadcast_in_dim(t, shape, tuple(range(t.ndim)))
 
 
-def gather_up(ct: Any, shape: tuple[int, ...]) -> Any:
-    """The adjoint of :func:`spread`: a cotangent summed over what was broadcast."""
+def sum_broadcast(ct: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The adjoint of :func:`broadcast_entries`: the sum of a cotangent over broadcast dimensions."""
     if ct.shape == shape:
         return ct
     if not shape:
@@ -38,7 +43,7 @@ def gather_up(ct: Any, shape: tuple[int, ...]) -> Any:
 class Over:
     """A partial derivative given by its reciprocal (see :func:`over`)."""
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Partial):
         self.function = function
 
 
@@ -51,7 +56,8 @@ class ElementwiseRow(OpRow):
     form = "elementwise"
     is_diagonal = True
 
-    def __init__(self, primitive: Any, *partials: Any, cost: Cost = "entrywise", linear_in: Iterable[int] | None = None):
+    def __init__(self, primitive: Primitive, *partials: Partial | Over | complex | None, cost: Cost = "entrywise",
+                 linear_in: Iterable[int] | None = None):
         super().__init__(primitive)
         self.stated = [Reader(p) if callable(p) else Reader(p.function) if isinstance(p, Over) else p for p in partials]
         self.is_over = [isinstance(p, Over) for p in partials]
@@ -64,9 +70,9 @@ class ElementwiseRow(OpRow):
             raise errors.wrong_count(self, "partials", len(self.stated), count)
 
     def _algebra(self) -> tuple[Kind, frozenset[int]]:
-        """What the signatures say: an operand whose own partial does not read it, nor the output, is one in which ``f`` is linear.
+        """Kind and ``linear_in`` by signatures: ``f`` is linear in an operand if its partial reads neither the operand nor the output.
 
-        They cannot tell ``x y`` from ``x y + x + y``, nor steps from constants: where they mislead, ``linear_in`` is declared.
+        Signatures do not distinguish ``x y`` from ``x y + x + y``, nor steps from constants: there, ``linear_in`` is declared.
         """
         reads = {i: p.positions if isinstance(p, Reader) else frozenset() for i, p in enumerate(self.stated)
                  if p is not None and not (isinstance(p, Reader) and p.reads_out)}
@@ -80,18 +86,18 @@ class ElementwiseRow(OpRow):
         return "diagonal", linear if is_joint else frozenset()
 
     def plan(self, active: tuple[Active, ...]) -> tuple[tuple[int, ...], bool]:
-        """Which operands the moving partials read, and whether they read the output."""
+        """Which operands the partials of active operands read, and whether they read the output."""
         try:
             return self.plans[active]
         except KeyError:
-            moving = [p for p, moves in zip(self.stated, active, strict=True) if moves and isinstance(p, Reader)]
-            plan = (tuple(i for i in range(len(active)) if any(p.reads(i) for p in moving)),
-                    any(p.reads_out for p in moving))
+            needed = [p for p, is_active in zip(self.stated, active, strict=True) if is_active and isinstance(p, Reader)]
+            plan = (tuple(i for i in range(len(active)) if any(p.reads(i) for p in needed)),
+                    any(p.reads_out for p in needed))
             self.plans[active] = plan
             return plan
 
-    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Any]) -> tuple[Any, ...]:
-        # Only operands of different shapes are told apart: cotangents of what was spread are summed, and its tangents spread.
+    def static_avals(self, active: tuple[Active, ...], primals: Sequence[Operand]) -> tuple[ShapedArray, ...]:
+        # Shapes belong to the key where they differ: tangents are then broadcast, and cotangents summed.
         if self.is_users_own:
             return tuple([aval_of(x) for x in primals])
         if len(primals) > 1:
@@ -101,19 +107,19 @@ class ElementwiseRow(OpRow):
                     return tuple([aval_of(x) for x in primals])
         return ()
 
-    def save(self, active: tuple[Active, ...], primals: Sequence[Any], outs: Sequence[Any], saved: Tangents) -> Tangents:
+    def save(self, active: tuple[Active, ...], primals: Sequence[Operand], outs: Sequence[Operand], saved: Residuals) -> Residuals:
         positions, reads_out = self.plan(active)
         residuals = tuple([primals[i] for i in positions])
         return (*residuals, outs[0]) if reads_out else residuals
 
-    def terms(self, site: Site, residuals: Tangents, moving: Sequence[Any]) -> list[Any]:
-        """``partialᵢ · movingᵢ`` for each moving operand."""
+    def terms(self, site: Site, residuals: Residuals, given: Sequence[Tangent]) -> list[Tangent]:
+        """``partialᵢ · givenᵢ`` for each active operand."""
         positions, _ = self.plan(site.active)
-        operands: list[Any] = [None] * len(site.active)
+        operands: list[jax.Array | None] = [None] * len(site.active)
         for i, value in zip(positions, residuals, strict=False):
             operands[i] = value
-        terms: list[Any] = []
-        for i, t in zip(site.positions, moving, strict=True):
+        terms: list[Tangent] = []
+        for i, t in zip(site.positions, given, strict=True):
             partial = self.stated[i]
             if t is None or partial is None:
                 terms.append(None)
@@ -123,9 +129,9 @@ class ElementwiseRow(OpRow):
                 if partial.reads_out:
                     keywords["out"] = residuals[-1]
                 factor = partial.function(*operands, **keywords)
-                # A factor of float16 numbers may come in single precision.
-                moved = zeros.cast(t, factor.dtype) if t.dtype == np.float16 and factor.dtype == np.float32 else t
-                terms.append(zeros.cast(combiner(self.is_over[i], site.settings)(moved, factor), t.dtype))
+                # The partial of float16 operands may be in single precision.
+                t_cast = zeros.cast(t, factor.dtype) if t.dtype == np.float16 and factor.dtype == np.float32 else t
+                terms.append(zeros.cast(combiner(self.is_over[i], site.settings)(t_cast, factor), t.dtype))
             elif partial == 1:
                 terms.append(t)
             elif partial == -1:
@@ -134,17 +140,17 @@ class ElementwiseRow(OpRow):
                 terms.append(lax.mul(t, lax.full_like(t, partial)))
         return terms
 
-    def check_terms(self, site: Site, terms: Sequence[Any], shape: tuple[int, ...]) -> None:
+    def check_terms(self, site: Site, terms: Sequence[Tangent], shape: tuple[int, ...]) -> None:
         for i, term in zip(site.positions, terms, strict=True):
             if term is not None and term.shape != shape:
                 raise errors.RuleError(f"the rule for {self.primitive} has a partial of shape {list(term.shape)} for operand {i}; "
                                        f"expected {list(shape)}, that of the output")
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
+    def partials(self, primals: Sequence[jax.Array], params: Params, active: Sequence[Active] | None = None) -> list[Tangent]:
         wanted = [p is not None and is_differentiable(aval_of(x)) and (active is None or bool(active[i]))
                   for i, (p, x) in enumerate(zip(self.stated, primals, strict=True))]
         (out,) = self.bind(primals, params)
-        found: list[Any] = []
+        found: list[Tangent] = []
         for i, partial in enumerate(self.stated):
             if not wanted[i]:
                 found.append(None)
@@ -154,16 +160,16 @@ class ElementwiseRow(OpRow):
                     keywords["out"] = out
                 factor = partial.function(*primals, **keywords)
                 factor = lax.div(lax.full_like(factor, 1), factor) if self.is_over[i] else factor
-                found.append(spread(zeros.cast(factor, out.dtype), out.shape))
+                found.append(broadcast_entries(zeros.cast(factor, out.dtype), out.shape))
             else:
-                found.append(lax.full_like(out, partial))
+                found.append(lax.full_like(out, partial))  # type: ignore[arg-type]  # None is not wanted
         return found
 
-    def push(self, site: Site, residuals: Tangents, tangents: Tangents) -> Tangents:
+    def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         terms = self.terms(site, residuals, tangents)
         if site.in_avals:
             shape = lax.broadcast_shapes(*[a.shape for a in site.in_avals])
-            terms = [None if term is None else spread(term, shape) for term in terms]
+            terms = [None if term is None else broadcast_entries(term, shape) for term in terms]
             self.check_terms(site, terms, shape)
         elif tangents:
             self.check_terms(site, terms, next(t.shape for t in tangents if t is not None))
@@ -172,13 +178,13 @@ class ElementwiseRow(OpRow):
             total = zeros.add(total, term)
         return (total,)
 
-    def pull(self, site: Site, residuals: Tangents, cotangents: Tangents) -> Tangents:
+    def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
         cts = self.terms(site, residuals, (ct,) * len(site.positions))
         self.check_terms(site, cts, ct.shape)  # type: ignore[union-attr]
         if site.in_avals:
             for k, i in enumerate(site.positions):
-                if cts[k] is not None:
-                    flag = site.active[i]
-                    cts[k] = gather_up(zeros.cast(cts[k], flag.dtype) if type(flag) is Wide else cts[k], site.in_avals[i].shape)
+                term, flag = cts[k], site.active[i]
+                if term is not None:
+                    cts[k] = sum_broadcast(zeros.cast(term, flag.dtype) if type(flag) is Wide else term, site.in_avals[i].shape)
         return tuple(cts)

@@ -1,7 +1,7 @@
-"""What a checkpoint stores: the automatic policy, a minimum cut of the program, and what may be computed again.
+"""What a checkpoint stores: the automatic policy, a minimum cut of the program, and which operations may be recomputed.
 
-A policy is a function ``policy(primitive, *avals, **params)`` that says of one operation whether its results may be stored.
-:data:`min_cut` looks at the whole program instead.
+A policy is a function ``policy(primitive, *avals, **params)``: whether the results of one operation are stored.  :data:`min_cut`
+reads the whole program instead.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from dualrev.programs.partition import Choice, Graph, held_eqns
 from dualrev.table.exclusions import BY_ENGINES
 from dualrev.table.rows import Cost, rows
 
-#: What a row may say of costs that are no more than to read operands and to write results, as a compiler fuses such operations.
+#: The costs that amount to reading operands and writing results, as a compiler fuses such operations.
 CHEAP: frozenset[Cost] = frozenset(("entrywise", "moves"))
 
 
 def cost_of(primitive: Primitive) -> Cost:
-    """What its row says that computing an operation again costs; a call that engines are asked about directly runs its program."""
+    """The cost of computing an operation again, from its row; a call that engines handle without a row costs its program."""
     row = rows.get(primitive)
     return row.cost if row is not None else "its program" if str(primitive) in BY_ENGINES else "work"
 
 
 def is_cheap(eqn: JaxprEqn) -> bool:
-    """Whether the results of an equation may be computed again: calls are as cheap as what they run."""
+    """Whether the results of an equation may be recomputed: a call is as cheap as its program."""
     if eqn.effects:
         return False
     cost = cost_of(eqn.primitive)
@@ -38,18 +38,18 @@ def is_cheap(eqn: JaxprEqn) -> bool:
 
 
 class MinCut:
-    """Store what makes the fewest bytes while nothing expensive runs twice.
+    """Store the fewest bytes such that no expensive operation runs twice.
 
-    Let a value cost its bytes.  Of the program's graph, take the values that the derivative reads as sinks and those that may not be
-    computed again, inputs and results of expensive operations, as sources; the values to store are a cheapest set that separates
-    them, which is a minimum cut of the graph where each value is an edge with its bytes for capacity
-    [Ford & Fulkerson 1956].  A chain ``sin(sin(...))`` over ``n`` numbers stores one array of ``n``.
+    The cost of a value is its bytes.  In the program's graph, the values that the derivative reads are sinks; the values that may not
+    be recomputed, that is inputs and results of expensive operations, are sources.  The values to store are a cheapest set that
+    separates them: a minimum cut of the graph in which each value is an edge whose capacity is its bytes [Ford & Fulkerson 1956].  A
+    chain ``sin(sin(...))`` over ``n`` numbers stores one array of ``n``.
 
-    Operations are cheap entry by entry (except for special functions), and where they move entries about; contractions,
-    convolutions, reductions, gathers, linear algebra, loops, sorts, random bits and callbacks are not.  Inputs and results of the
-    function cost half: as often as not its caller holds them as well.
+    Elementwise operations (except special functions) and operations that only move entries are cheap; contractions, convolutions,
+    reductions, gathers, linear algebra, loops, sorts, random bits and callbacks are not.  Inputs and results of the function cost
+    half, since its caller often keeps them as well.
 
-    To ``jax``, and where an operation is judged alone, it is the policy that stores the results of expensive operations.
+    For ``jax``, and for a single operation, it is the policy that stores the results of expensive operations.
 
     Source: [Chen et al. 2016] for recomputation; [Ford & Fulkerson 1956] for the cut.
     """
@@ -87,9 +87,9 @@ LARGEST = 2**30
 
 
 def cheapest_cut(graph: Graph, n_out: int, wanted: set[Var]) -> set[Var]:
-    """The values to save, none of them an input: a minimum cut between what may not be computed again and what is wanted.
+    """The values to save, none of them an input: a minimum cut between values that may not be recomputed and the ``wanted`` ones.
 
-    Every value is an edge from a node ``2i`` to ``2i + 1``; an equation leads from its operands to its results.
+    Each value is an edge from a node ``2i`` to ``2i + 1``; an equation leads from its operands to its results.
     """
     maker = {v: eqn for eqn in graph.eqns for v in eqn.outvars}
     held = wanted.intersection(graph.invars)
@@ -122,18 +122,18 @@ def cheapest_cut(graph: Graph, n_out: int, wanted: set[Var]) -> set[Var]:
     costs = []
     for v in reached:
         nbytes = max(nbytes_of(v.aval), 1)
-        # Of two that cost the same, an input rather than a result, and of others the one nearer to the derivative.
+        # Of two equal costs, an input is preferred to a result; among others, the value nearer to the derivative.
         costs.append(0 if v in held else max(2 * nbytes - 1, 1) if v in inputs else 2 * nbytes if v in outs else 4 * nbytes)
     return {v for v in _separating(reached, costs, flows, source, sink) if v not in inputs}
 
 
 def _separating(values: list[Var], costs: list[int], flows: list[tuple[int, int]], source: int, sink: int) -> set[Var]:
-    """The values of a minimum cut: of several, the one nearest to the sink."""
+    """The values of the minimum cut that is nearest to the sink."""
     import numpy as np
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-    if not values:  # nothing needs to be stored, as for a linear function
+    if not values:  # as for a linear function
         return set()
     n = 2 * len(values) + 2
     scale = min(1.0, LARGEST / max(sum(costs), 1))
@@ -142,7 +142,7 @@ def _separating(values: list[Var], costs: list[int], flows: list[tuple[int, int]
     rows, columns = np.array(edges, np.int32).T
     graph = csr_array((np.array(capacity, np.int32), (rows, columns)), shape=(n, n))
     flow = maximum_flow(graph, source % n, sink % n).flow
-    # Edges that could carry more, turned round: what is reached from the sink lies behind the cut.
+    # Residual edges, reversed: the nodes reached from the sink lie behind the cut.
     rest = (graph.astype(np.int64) - flow.astype(np.int64)).tocsr()
     rest.data = np.where(rest.data > 0, rest.data, 0)
     rest.eliminate_zeros()

@@ -10,88 +10,109 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal, TypeAlias
+
+import jax
 
 from dualrev import errors
-from dualrev._jax.avals import typeof
-from dualrev.linear.maps import LinearMap
+from dualrev._jax.avals import ShapedArray, typeof
+from dualrev._jax.primitives import Params, Primitive
+from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.options.settings import Active
 from dualrev.table import engine
 from dualrev.table.exclusions import EXCLUDED
-from dualrev.table.mode import Mode
+from dualrev.table.mode import Carried, Mode, Parts
 
 #: The table: primitive -> its row.
-rows: dict[Any, Row] = {}
+rows: dict[Primitive, Row] = {}
 
 #: Families whose operations exist only once a module of jax has been imported: that module -> the family's files.
 optional: dict[str, tuple[str, ...]] = {}
 
-#: Where the rows of primitives come from that neither the table nor an optional family has.
-others: list[Callable[[Any], Row | None]] = []
+#: Functions that find rows of other libraries' primitives, which neither the table nor an optional family has.
+others: list[Callable[[Primitive], Row | None]] = []
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
-#: Files that make rows but state none.
+#: Files that construct rows for others: the line where a row is stated lies outside of them.
 _FORMS = tuple(f"table/{name}.py" for name in ("rows", "operations", "partials", "adjoints", "pushforward", "choosing", "forms"))
 _FORMS += ("calls/call_rows.py", "functional/user_rules.py")
 
 
 class Unknown:
-    """Stands for the value of something that a program is linear in: it has an abstract value and nothing else."""
+    """An operand that a program is linear in, while the program is transposed: its value is not known, its abstract value is."""
 
     __slots__ = ("aval",)
 
-    def __init__(self, aval: Any):
+    def __init__(self, aval: ShapedArray):
         self.aval = aval
 
     @property
     def ndim(self) -> int:
-        return self.aval.ndim
+        ndim: int = self.aval.ndim
+        return ndim
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.aval.shape
+        shape: tuple[int, ...] = self.aval.shape
+        return shape
 
 
-def aval_of(x: Any) -> Any:
+#: An operand or a result: an array, or an unknown one that a program is linear in.
+Operand: TypeAlias = jax.Array | Unknown
+
+#: A program over arrays, which a row may return in place of an operation.
+Program: TypeAlias = Callable[..., Sequence[jax.Array]]
+
+#: The linearization of an operation: outputs, the linear map (None: all outputs are constant), and which outputs it maps to.
+Taped: TypeAlias = tuple[Sequence[Operand], LinearMap | None, Sequence[bool]]
+
+
+def aval_of(x: Operand) -> ShapedArray:
+    """The abstract value of an operand."""
     return x.aval if type(x) is Unknown else typeof(x)
 
 
 class Expansion:
-    """What a row gives where the operation is to be replaced by a program: ``run(*operands)``, under the mode that asked.
+    """The result of a row that replaces the operation by a program: ``run(*operands)`` is evaluated under the same mode.
 
-    ``plain`` is what the row would give otherwise, for a tape that is a part of another, or None if it has nothing else.
+    ``plain`` is the linearization without this replacement, for a tape inside another one; None if the row has no other.
     """
 
     __slots__ = ("plain", "run")
 
-    def __init__(self, plain: Any, run: Callable[..., Any]):
+    def __init__(self, plain: Taped | None, run: Program):
         self.plain = plain
         self.run = run
 
 
-class Split:
-    """What a row gives where it finds poles: ``linearize(dual)`` does without, where ``dual(x, part)`` is ``x`` with an ``ε`` part.
+#: ``dual(x, part)``: ``x`` with ``part`` as its coefficient of the infinitesimal ``ε``.
+Dual: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
-    ``plain`` is the linearization with poles, for a tape that is a part of another: splitting takes all that comes after
+
+class Split:
+    """The result of a row whose linear map has poles at these values.
+
+    ``linearize(dual)`` is the linearization without poles, at operands that ``dual(x, part)`` shifts by ``ε part``.  ``plain`` is the
+    linearization with poles, for a tape inside another one: a shift changes all operations that follow
     (see :mod:`dualrev.engines.infinitesimal`).
     """
 
     __slots__ = ("linearize", "plain")
 
-    def __init__(self, plain: Any, linearize: Callable[[Callable[[Any, Any], Any]], Any]):
+    def __init__(self, plain: Taped, linearize: Callable[[Dual], Taped]):
         self.plain = plain
         self.linearize = linearize
 
 
-#: Outputs and their tangents, or a program to push through in the operation's place.
-Pushed = tuple[list[Any], Sequence[Any]] | Expansion
-#: Outputs, linear map and which outputs it maps to, or what else is to be done.
-Linearized = tuple[list[Any], LinearMap | None, Sequence[bool]] | Expansion | Split
+#: Outputs and their tangents, or a program whose push replaces that of the operation.
+Pushed: TypeAlias = tuple[list[jax.Array], Sequence[Tangent]] | Expansion
+#: Outputs, linear map and which outputs it maps to; or a program, or a linearization that the engine finishes.
+Linearized: TypeAlias = Taped | Expansion | Split
 
 
 class AllBut:
-    """The positions of all operands but some, of an operation that takes any number of them."""
+    """All positions but some, of an operation with any number of operands."""
 
     def __init__(self, *positions: int):
         self.positions = frozenset(positions)
@@ -111,54 +132,54 @@ Cost = Literal["entrywise", "moves", "work", "its program"]
 
 
 class Row(ABC):
-    """What is known of one primitive: its derivative, and facts that a reader may ask for without running anything.
+    """One primitive: its derivative, and facts about it that can be read without running it.
 
     ``jvp(primals, tangents, params) -> (outs, tangents out)`` and ``linearize(primals, active, params, is_linear) -> (outs,
-    map, active outs)``; lists and tuples are flat over operands and results.  With ``is_linear`` the active operands are
+    map, active outs)``; each list and tuple has one entry for each operand or result.  With ``is_linear`` the active operands are
     :class:`Unknown` and so are the outputs that depend on them.
 
-    A reader first lets the row choose (:meth:`choose`): facts of a row that chooses are what its options have in common.  Facts are
-    about floating-point operands and results; an integer one has no tangent.
+    A reader calls :meth:`choose` first: the facts of a row that chooses are those that all its options share.  Facts are about
+    floating-point operands and results; an integer has no tangent.
 
     ============  ========================================================================================================
     ``kind``      the derivative
     ============  ========================================================================================================
-    ``zero``      no tangent comes out
-    ``linear``    the same at all values of the operands that have one; by the others, such as indices, there is none.  The operation
-                  is linear in ``linear_in``; in others it may add a constant (the fill value of a gather), or round.
-                  Rows that pass operands alongside each other are linear
-    ``product``   that of a product of the two operands in ``linear_in``
+    ``zero``      all tangents of results are zero
+    ``linear``    the same at all values of the differentiable operands; other operands, such as indices, have no derivative.  The
+                  operation is linear in ``linear_in``; in other operands it may add a constant (the fill value of a gather), or
+                  round.  A row whose result ``i`` is operand ``i`` is linear
+    ``product``   the product rule for the two operands in ``linear_in``
     ``diagonal``  entry by entry, by :meth:`partials`
-    ``program``   a program over other primitives, for J·v or for the operation itself.  Also where the statement cannot be looked
-                  into: one that another library registered, one that is an error.  All that can be done is to ask for pushes
-    ``call``      that of the programs among the parameters, which a reader evaluates in its own way; a reduction by an operation
-                  of the user's is one
+    ``program``   a program over other primitives, for J·v or for the operation itself.  Also a derivative that another library
+                  registered, and one that raises an error.  A reader can evaluate its push, and nothing else
+    ``call``      that of the programs among the parameters, which each mode evaluates itself; a reduction by an operation of the
+                  user's is a call
     ============  ========================================================================================================
     """
 
     kind: Kind = "program"
     #: The operands in which the operation ``f`` itself, not its derivative alone, is linear over the real numbers while all others
-    #: stay: jointly, ``f(a x + b y) = a f(x) + b f(y)`` for these at once; of a product, in each of the two while the other stays.
+    #: are fixed: jointly, ``f(a x + b y) = a f(x) + b f(y)`` for all of these together; for a product, in each of the two.
     linear_in: Operands = frozenset()
-    #: The operands that say of each entry of the result from which of the other operands (or of the programs) it comes, and that
-    #: have no derivative: the predicate of ``select_n``, the index of ``cond``.  An index into an array is none: it says where.
+    #: The operands that select, for each entry of the result, one of the other operands (or of the programs), and that have no
+    #: derivative: the predicate of ``select_n``, the index of ``cond``.  An index into an array is none: it gives a place.
     selects: frozenset[int] = frozenset()
-    #: What computing it again costs: ``entrywise``, a few operations for each entry, which a compiler fuses with what reads them;
-    #: ``moves``, no more than to read and write; ``work``, more; ``its program``, what the one program that it runs once costs.
+    #: The cost of computing it again: ``entrywise``, a few operations for each entry, which a compiler fuses with the operations that
+    #: read them; ``moves``, reading and writing alone; ``work``, more; ``its program``, the cost of the one program that it runs once.
     cost: Cost = "work"
-    #: Whether the operation works entry by entry, so that :meth:`partials` says what it multiplies tangents by: of kind ``diagonal``,
-    #: and of sums and products that are so too.
+    #: Whether the operation works entry by entry, so that :meth:`partials` gives the factors of tangents: all of kind ``diagonal``,
+    #: and elementwise sums and products.
     is_diagonal = False
-    #: Whether another row is in force at some operands or parameters (:meth:`choose`).
+    #: Whether :meth:`choose` returns another row for some operands or parameters.
     chooses = False
-    #: Whether the row looks at values, and refuses some: a program that holds the operation is then pushed through unstaged.
+    #: Whether the row raises an error at some values: a push through a program with this operation then runs unstaged.
     may_refuse = False
-    #: The form in which the row is stated, for the list of what the table covers.
+    #: The form in which the row is stated, as COVERAGE.md shows it.
     form = "a program"
-    #: Whether a user stated the row: what it returns is checked in full.
+    #: Whether a user stated the row: all types that it returns are then checked.
     is_users_own = False
 
-    def __init__(self, primitive: Any):
+    def __init__(self, primitive: Primitive):
         self.primitive = primitive
         frame = sys._getframe(1)
         while frame.f_back is not None and frame.f_code.co_filename.endswith(_FORMS):
@@ -167,70 +188,71 @@ class Row(ABC):
         #: Where the row is stated: the file, within the package or by its name alone, and the line.
         self.where = f"{path.removeprefix(_PACKAGE) if path.startswith(_PACKAGE) else os.path.basename(path)}:{frame.f_lineno}"
 
-    def choose(self, primals: Sequence[Any], active: Sequence[Active], params: dict[str, Any]) -> Row:
-        """The row that is in force for these operands (values, or :class:`Unknown`), of which some are active, and parameters."""
+    def choose(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Row:
+        """The row for these operands (values, or :class:`Unknown`), activity and parameters: this one, or an option of it."""
         return self
 
     @abstractmethod
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> Pushed:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
         ...
 
     @abstractmethod
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool) -> Linearized:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
         ...
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Any], params: dict[str, Any]) -> Any:
-        """``(outs, parts out)`` under a mode that goes forward, or an :class:`Expansion`; rows that hold programs say how here."""
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
+        """``(outs, parts out)`` under a forward mode, or an :class:`Expansion`; rows that hold programs override this."""
         return mode.row(self, primals, parts, params)
 
-    def partials(self, primals: Sequence[Any], params: dict[str, Any], active: Sequence[Active] | None = None) -> list[Any]:
-        """Of an operation that :attr:`is_diagonal`: for each operand the factor of its tangent, as the output in shape and dtype.
+    def partials(self, primals: Sequence[jax.Array], params: Params, active: Sequence[Active] | None = None) -> list[Tangent]:
+        """For each operand, the factor of its tangent, in the shape and dtype of the output; for rows that are :attr:`is_diagonal`.
 
-        None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (without it, all are).
+        None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (by default, all are active).
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
 
-    def first(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    def first(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> list[Tangent]:
         """``Df[t]``, one for each output, None where it is zero; a tangent of None is zero."""
         return list(pushed(self, primals, tangents, params)[1])
 
-    def second(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    def second(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> list[Tangent]:
         """``D²f[t, t]``, one for each output, None where it is zero; a tangent of None is zero.
 
-        The derivative of the row's own push along the same tangents: no formula is stated for it.
+        It is the derivative of the row's own push along the same tangents, and needs no formula of its own.
         """
         which: list[bool] = []
 
-        def push(*primals: Any) -> list[Any]:
-            moved = self.first(primals, tangents, params)
-            which[:] = [t is not None for t in moved]
-            return [t for t in moved if t is not None]
+        def push(*primals: jax.Array) -> list[jax.Array]:
+            firsts = self.first(primals, tangents, params)
+            which[:] = [t is not None for t in firsts]
+            return [t for t in firsts if t is not None]
 
         _, found = engine.push_through(push, primals, tangents)
         seconds = iter(found)
-        return [next(seconds) if moves else None for moves in which]
+        return [next(seconds) if is_nonzero else None for is_nonzero in which]
 
-    def bind(self, primals: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    def bind(self, primals: Sequence[Operand], params: Params) -> list[jax.Array]:
         outs = self.primitive.bind(*primals, **params)
         return list(outs) if self.primitive.multiple_results else [outs]
 
 
-def pushed(row: Row, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
-    """Outputs and their tangents, also of a row that gives a program."""
+def pushed(row: Row, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+           params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
+    """Outputs and their tangents; a program that the row returns is evaluated."""
     result = row.jvp(primals, tangents, params)
     return engine.push_through(result.run, primals, tangents) if isinstance(result, Expansion) else result
 
 
-def linearized(row: Row, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-               is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
-    """What a row gives to a tape that is a part of another, also of a row that gives a program."""
+def linearized(row: Row, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+               is_linear: bool) -> Taped:
+    """The linearization of a row for a tape inside another one; a program that the row returns is linearized."""
     result = row.linearize(primals, active, params, is_linear)
     if isinstance(result, tuple):
         return result
     if result.plain is None and isinstance(result, Expansion):
         outs, tape = engine.linearize(result.run, primals, active, is_linear)
         return outs, tape, [slot is not None for slot in tape.out_slots]
-    plain: tuple[list[Any], LinearMap | None, Sequence[bool]] = result.plain
+    plain: Taped = result.plain
     return plain
 
 
@@ -238,8 +260,11 @@ def register(row: Row) -> None:
     rows[row.primitive] = row
 
 
-def row_of(primitive: Any, mode: str) -> Row:
-    """The row of a primitive, which may belong to an optional family that nothing has needed so far, or to another library."""
+def row_of(primitive: Primitive, mode: str) -> Row:
+    """The row of a primitive.  An optional family that has it is loaded; a primitive of another library is looked up there.
+
+    Raises MissingRuleError if there is none.
+    """
     row = rows.get(primitive)
     if row is None:
         load_optional()
@@ -250,7 +275,7 @@ def row_of(primitive: Any, mode: str) -> Row:
 
 
 def load_optional() -> None:
-    """State the rows of each optional family whose operations exist by now; rows that a user stated for them stay."""
+    """Register the rows of each optional family whose operations exist by now; rows that a user stated for them stay."""
     for module, files in list(optional.items()):
         if module in sys.modules:
             stated = dict(rows)
@@ -261,28 +286,29 @@ def load_optional() -> None:
 
 
 class ZeroRow(Row):
-    """No tangent comes out, whatever goes in."""
+    """All tangents of the results are zero."""
 
     kind = "zero"
-    form = "flat"
+    form = "zero"
 
-    def __init__(self, primitive: Any, cost: Cost = "work"):
+    def __init__(self, primitive: Primitive, cost: Cost = "work"):
         super().__init__(primitive)
         self.cost = cost
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
         outs = self.bind(primals, params)
         return outs, [None] * len(outs)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         if is_linear:
             raise errors.not_linear(self.primitive)
         outs = self.bind(primals, params)
         return outs, None, [False] * len(outs)
 
 
-def zero(*primitives: Any, cost: Cost = "work") -> None:
-    """State that primitives are flat almost everywhere, or have no differentiable output."""
+def zero(*primitives: Primitive, cost: Cost = "work") -> None:
+    """State that the derivative of primitives is zero almost everywhere, or that no output is differentiable."""
     for primitive in primitives:
         register(ZeroRow(primitive, cost))

@@ -39,7 +39,7 @@ class Uncertainty(Mode):
         moved = jax.vmap(lambda ts: row.first(primals, ts, params))(directions)
         bent = jax.vmap(lambda ts: row.second(primals, ts, params))(directions)
         shifted = row.first(primals, shifts, params)
-        return outs, [None if m is None else (m, s if b is None else s + b.sum(0) / 2)
+        return outs, [None if m is None else (m, s if b is None else s + b.sum(0) / 2)  # type: ignore[operator]
                       for m, b, s in zip(moved, bent, shifted, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Rows of ``scan`` and ``while_loop``: what the body's derivative is, what is stored, what is computed again.
+"""Rows of ``scan`` and ``while_loop``: the derivative of the body, the residuals that are stored, those that are recomputed.
 
 May import: what :mod:`dualrev.calls` may.  Start reading at :mod:`dualrev.calls.loops.scan`, then :mod:`dualrev.calls.loops.body`.
 """

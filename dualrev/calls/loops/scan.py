@@ -1,69 +1,79 @@
 """``scan``: loops of known length.
 
-A scan's pull is a scan the other way.  Its residuals are stacked over the steps only where they change from step to step: what
-is an input, an output or computed from loop constants alone is kept once, and not copied.
+The pull of a scan is a scan in the opposite direction.  Residuals are stacked over the steps only if they change from step to step and
+no stack exists: the arrays and the stacked results of the scan are not copied, and a loop-invariant residual is stored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 from jax import lax
 
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.calls import scan_layout, scan_p
+from dualrev._jax.jaxprs import ClosedJaxpr
+from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
+from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import call, splice
-from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
-from dualrev.calls.loops.packing import packed
+from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
+from dualrev.calls.loops.packing import Step, packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
-from dualrev.linear.maps import LinearMap, Tangents
+from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Unknown
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Operand, Taped, Unknown
+
+T = TypeVar("T")
+
+#: The settings of a scan as items of a dictionary, which can be hashed.
+Settings: TypeAlias = tuple[tuple[str, Any], ...]
 
 
 class Layout:
     """How the operands and results of a scan are grouped."""
 
-    def __init__(self, params: dict[str, Any]):
+    def __init__(self, params: Params):
         self.jaxpr = params["jaxpr"]
         self.n_consts, self.n_carry = scan_layout(params)
         self.settings = {name: params[name] for name in ("length", "reverse", "unroll")}
 
-    def groups(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def groups(self, values: Sequence[T]) -> tuple[list[T], list[T], list[T]]:
+        """Constants, carries, and arrays or stacked results."""
         i, j = self.n_consts, self.n_consts + self.n_carry
         return list(values[:i]), list(values[i:j]), list(values[j:])
 
 
-def _scan(step: Callable[[Any, Any], Any], init: Any, xs: Any, settings: dict[str, Any]) -> Any:
-    """``lax.scan``, for a length that is a symbol too, as in a program to be exported: that can only be one of the arrays'."""
+def _scan(step: Step, init: PyTree, xs: PyTree, settings: Params) -> tuple[PyTree, PyTree]:
+    """``lax.scan``, also where the length is a symbol, as in an exported program: ``lax.scan`` takes that from arrays only."""
     if isinstance(settings["length"], int):
         return lax.scan(step, init, xs, **settings)
     counter = lax.iota("int32", settings["length"])
     return lax.scan(lambda carry, x: step(carry, x[0]), init, (xs, counter), reverse=settings["reverse"], unroll=settings["unroll"])
 
 
-def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
+def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+              params: Params) -> Carried:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
     consts_p, init_p, xs_p = layout.groups(parts)
     xs_p = [mode.slices(p) for p in xs_p]
     avals = layout.jaxpr.in_avals[layout.n_consts: layout.n_consts + layout.n_carry]
 
-    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+    def derive(jaxpr: ClosedJaxpr, on_carry: Sequence[bool]) -> Pushforward:
         carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
         return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
 
-    push, on_carry = moving_carry(derive, layout.jaxpr, [p is not None for p in init_p])
+    push, on_carry = active_carry(derive, layout.jaxpr, [p is not None for p in init_p])
     on_ys = push.active_outs[layout.n_carry:]
 
-    def body(carry: Any, x: Any) -> Any:
+    def body(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         (c, c_p), (x, x_p) = carry, x
         outs, found = push([*consts, *c, *x], [*consts_p, *spread(c_p, on_carry), *x_p])
         c_p = [mode.fill(p, a) for p, a, on in zip(found[: layout.n_carry], avals, on_carry, strict=True) if on]
@@ -75,12 +85,12 @@ def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
 
 
 def slice_of(parts: Parts) -> Parts:
-    """The abstract values of parts of a slice, from those of the stack."""
+    """The abstract values of the parts of a slice, from the parts of the stack."""
     return jax.tree.map(lambda x: typeof(x).update(shape=typeof(x).shape[1:], weak_type=False), parts)
 
 
-def _shifted(stack: Any, value: Any, settings: dict[str, Any], at_start: bool) -> Any:
-    """The stack with a value put in at one end and that at the other left out."""
+def _shifted(stack: jax.Array, value: jax.Array, settings: Params, at_start: bool) -> jax.Array:
+    """The stack shifted by one step: with ``value`` at one end, and without the entry at the other."""
     value = lax.broadcast_in_dim(value, (1, *value.shape), range(1, value.ndim + 1))
     start = 0 if at_start else 1
     both = lax.concatenate([value, stack] if at_start else [stack, value], 0)
@@ -88,17 +98,17 @@ def _shifted(stack: Any, value: Any, settings: dict[str, Any], at_start: bool) -
 
 
 class ScanMap(LinearMap):
-    """The derivative of a scan: the body's linearization, with residuals kept once or stacked over the steps.
+    """The derivative of a scan: the body's linearization, with residuals that are stored once or stacked over the steps.
 
-    ``last``: the carries that the scan ends with, where the step before finds its residuals in those of the next.
+    ``last``: the residuals of the last step that are final carries; of other steps, the next step stores them.
     """
 
     __slots__ = ("body", "last", "once", "settings", "stacked")
 
     name = "scan"
 
-    def __init__(self, once: Sequence[Any], stacked: Sequence[Any], last: Sequence[Any], body: Body,
-                 settings: tuple[tuple[str, Any], ...]):
+    def __init__(self, once: Sequence[jax.Array], stacked: Sequence[jax.Array], last: Sequence[jax.Array], body: Body,
+                 settings: Settings):
         self.once = once
         self.stacked = stacked
         self.last = last
@@ -108,26 +118,26 @@ class ScanMap(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
-    def tape(self) -> Any:
+    def tape(self) -> Tape:
         return self.body.tape(self.once, self.stacked)
 
-    def shifted(self) -> list[Any]:
-        """For each step, what it finds at the next."""
+    def shifted(self) -> list[jax.Array]:
+        """Stacks of the residuals of each step that the next step stores."""
         settings = dict(self.settings)
         return [_shifted(x, last, settings, at_start=settings["reverse"])
                 for x, last in zip(self.body.following(self.stacked), self.last, strict=True)]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         body, n_carry = self.body, self.body.n_carry
         values = iter(tangents)
-        consts_t = [next(values) for moves in body.on_consts if moves]
-        init_t = spread([next(values) for moves in body.on_init if moves], body.on_init)
-        xs_t = [next(values) for moves in body.on_xs if moves]
+        consts_t = [next(values) for flag in body.on_consts if flag]
+        init_t = spread([next(values) for flag in body.on_init if flag], body.on_init)
+        xs_t = [next(values) for flag in body.on_xs if flag]
         present = [t is not None for t in xs_t]
         on_ys = body.linearization.results_of(
-            "push", [*(t is not None for t in consts_t), *(True for moves in body.on_carry if moves), *present])[n_carry:]
+            "push", [*(t is not None for t in consts_t), *(True for is_active in body.on_carry if is_active), *present])[n_carry:]
 
-        def step(carry: Any, x: Any) -> Any:
+        def step(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             x_t, stacked, following = x
             step_map = StagedMap(body.linearization, body.residuals(self.once, stacked, following))
             outs = step_map.push(*consts_t, *carry, *spread(x_t, present))
@@ -137,13 +147,13 @@ class ScanMap(LinearMap):
         carry, ys = _scan(step, body.start_tangents(init_t), slices, dict(self.settings))
         return (*spread(carry, body.on_carry), *spread(ys, on_ys))
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         body, settings = self.body, dict(self.settings)
         carry_ct, all_ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
         ys_ct = [ct for ct in all_ys_ct if ct is not None]
         pull = Pull(body, carry_ct, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
 
-        def step(carry: Any, x: Any) -> Any:
+        def step(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry_ct, totals, following = carry
             y_ct, stacked = x
             carry_ct, x_ct, terms, new = pull.step(carry_ct, y_ct, body.residuals(self.once, stacked, following))
@@ -153,9 +163,9 @@ class ScanMap(LinearMap):
         start = pull.start, pull.no_totals(), list(self.last)
         packed_step, packed_start, unpack = packed(step, start, pull.plan.packs_carries)
         end, (xs_ct, new) = _scan(packed_step, packed_start, (ys_ct, list(self.stacked)), settings)
-        moved, totals, _ = unpack(end)
+        carry_ct, totals, _ = unpack(end)
         consts_ct = pull.finish(body.residuals(self.once, self.stacked, self.shifted()), totals, new, ys_ct)
-        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(carry_ct), *spread(xs_ct, pull.to_xs))
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         return self.body.reached(cotangents)
@@ -169,15 +179,18 @@ jax.tree_util.register_pytree_node(
 
 
 class CheckpointedScan(LinearMap):
-    """The derivative of a scan of which a few states are kept (see :mod:`dualrev.calls.loops.recompute`)."""
+    """The derivative of a scan of which a few states are stored (see :mod:`dualrev.calls.loops.recompute`).
+
+    ``operands``: constants, initial carries, arrays, and the residuals that are the same at all steps.
+    """
 
     __slots__ = ("block", "body", "checkpoints", "operands", "settings")
 
     name = "scan"
 
-    def __init__(self, operands: Sequence[Any], checkpoints: Checkpoints, body: Body, block: int,
-                 settings: tuple[tuple[str, Any], ...]):
-        self.operands = operands  # constants, initial carries, arrays, residuals that steps share
+    def __init__(self, operands: tuple[Sequence[jax.Array], ...], checkpoints: Checkpoints, body: Body, block: int,
+                 settings: Settings):
+        self.operands = operands
         self.checkpoints = checkpoints
         self.body = body
         self.block = block
@@ -186,12 +199,12 @@ class CheckpointedScan(LinearMap):
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         consts, init, xs, once = self.operands
         carry, _, stacked = _run(self.body, self.body.step_consts(consts), init, xs, dict(self.settings))
         return ScanMap(once, stacked, self.body.last(carry), self.body, self.settings).push(*tangents)
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         body, settings, block = self.body, dict(self.settings), self.block
         consts, _, xs, once = self.operands
         length = settings["length"]
@@ -200,9 +213,10 @@ class CheckpointedScan(LinearMap):
         xs_ct = [zeros.zeros_of(stacked_aval(a, length)) for a in pull.slice_avals]
         order = (lambda i: length - 1 - i) if settings["reverse"] else (lambda i: i)
         slices = Slices(xs, [ct for ct in ys_ct if ct is not None], xs_ct, order)
-        moved, consts_ct, xs_ct = pull_sweep(pull, once, body.step_consts(consts), self.checkpoints, length, -(-length // block), block,
-                                             pull.start, slices)
-        return (*spread(consts_ct, pull.to_consts), *pull.to_init(moved), *spread(xs_ct, pull.to_xs))
+        n_blocks = -(-length // block)
+        init_ct, consts_ct, xs_ct = pull_sweep(pull, once, body.step_consts(consts), self.checkpoints, length, n_blocks, block,
+                                               pull.start, slices)
+        return (*spread(consts_ct, pull.to_consts), *pull.to_init(init_ct), *spread(xs_ct, pull.to_xs))
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         return self.body.reached(cotangents)
@@ -215,16 +229,16 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[Any],
-         settings: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
-    """The known carries and results of a scan, and the residuals of its steps."""
+def _run(body: Body, consts: Sequence[jax.Array], init: Sequence[jax.Array], xs: Sequence[jax.Array],
+         settings: Params) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
+    """Run a scan: the known final carries and results, and the stacks of the residuals in ``body.kept``."""
     n_inputs, n_carry = body.n_consts + body.n_carry, body.n_carry
-    # Slices and stacked results have their stacks already; so has a carry that is a result, before the step or after it.
+    # Slices and stacked results have stacks; so has a carry, before or after the step, that is also a result.
     given = body.stacked_carries
     made = [source for source in body.kept if source not in given and
             (source[0] == "new" or source[1] < (n_inputs if source[0] == "in" else n_carry))]
 
-    def step(carry: Any, x: Any) -> Any:
+    def step(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         carry, ys, residual = body.step(consts, carry, x)
         return carry, (ys, [residual(source) for source in made])
 
@@ -232,24 +246,25 @@ def _run(body: Body, consts: Sequence[Any], init: Sequence[Any], xs: Sequence[An
     found = dict(zip(made, stacks, strict=True))
     found |= {("in", n_inputs + i): x for i, x in enumerate(spread(xs, body.known_xs))}
     found |= {("out", n_carry + i): y for i, y in enumerate(spread(ys, body.linearization.known_outs[n_carry:]))}
-    carry_in = spread(init, body.known_carry)
+    carry_in: list[Any] = spread(init, body.known_carry)
     for (kind, i), (j, is_behind) in given.items():
         stack = found["out", j]
         found[kind, i] = _shifted(stack, carry_in[i - body.n_consts], settings, not settings["reverse"]) if is_behind else stack
     return carry, ys, [found[source] for source in body.kept]
 
 
-def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-             is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+             is_linear: bool) -> Taped:
     layout = Layout(params)
     consts, init, xs = layout.groups(primals)
-    groups = tuple(map(tuple, layout.groups(active)))
-    linearization, on_carry = moving_carry(
-        lambda jaxpr, on_carry: linearization_of(jaxpr, (*groups[0], *on_carry, *groups[2]), is_linear, splice("scan")),
-        layout.jaxpr, groups[1])
+    on_consts, on_init, on_xs = groups = tuple(map(tuple, layout.groups(active)))
+    linearization, on_carry = active_carry(
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry, *on_xs), is_linear, splice("scan")),
+        layout.jaxpr, on_init)
     body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry))
-    known_consts, known_init = [x for x in consts if type(x) is not Unknown], only(init, body.known_carry)
-    known_xs = [x for x in xs if type(x) is not Unknown]
+    known_consts = [x for x in consts if not isinstance(x, Unknown)]
+    known_init: list[Any] = only(init, body.known_carry)
+    known_xs = [x for x in xs if not isinstance(x, Unknown)]
     settings = tuple(layout.settings.items())
     chosen = schedule_sizes(body, layout.settings["length"])
     linear_map: LinearMap
@@ -266,7 +281,7 @@ def _reverse(primals: Sequence[Any], active: tuple[Active, ...], params: dict[st
     return outs, linear_map, [*on_carry, *linearization.active_outs[layout.n_carry:]]
 
 
-def _stacked_avals(layout: Layout) -> list[Any]:
+def _stacked_avals(layout: Layout) -> list[ShapedArray]:
     return [stacked_aval(a, layout.settings["length"]) for a in layout.jaxpr.out_avals[layout.n_carry:]]
 
 

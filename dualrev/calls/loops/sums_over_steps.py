@@ -1,13 +1,13 @@
 """Sums over the steps of a loop, taken after the loop.
 
-The cotangent of a loop constant is the sum of what each step contributes.  Where a step contributes a contraction, such as
-``hₜᵀ·δₜ`` for the weights of a recurrent network, adding it to a weight-sized carry reads and writes all of that carry at each
-step.  Stacking the small operands and contracting them once, over the steps as well,
+The cotangent of a loop constant is a sum of one term for each step.  Where the term is a contraction, such as ``hₜᵀ·δₜ`` for the
+weights of a recurrent network, adding it to a weight-sized carry reads and writes the whole carry at each step.  Stacking the small
+operands and contracting them once, over the steps as well,
 
     Σₜ aₜᵀ·bₜ = [a₁; a₂; ...]ᵀ·[b₁; b₂; ...],
 
-is one large product instead of many small ones.  The list below states, for each operation that can be summed so, the sum of its
-results from its stacked operands; operations that are linear, as their rows say, are done once on such a sum, after it.
+is one large product instead of many small ones.  ``SUMS`` states, for each operation that can be summed so, the sum of its results from
+its stacked operands.  Operations that are linear, by their rows, are applied once, to the sum.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dualrev._jax.jaxprs import is_literal
+from dualrev._jax.avals import ShapedArray
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
+from dualrev._jax.primitives import Params
 from dualrev.calls.loops.packing import SMALL
 from dualrev.programs.jaxprs import behind, nbytes_of, runner
 from dualrev.programs.partition import graph_of
@@ -30,7 +33,7 @@ from dualrev.table.rows import Unknown, rows
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
 
 
-def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
+def _dot_general(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
     (a_contract, b_contract), (a_batch, b_batch) = params["dimension_numbers"]
     contract = [0, *(axis + 1 for axis in a_contract)], [0, *(axis + 1 for axis in b_contract)]
     batch = [axis + 1 for axis in a_batch], [axis + 1 for axis in b_batch]
@@ -38,11 +41,11 @@ def _dot_general(params: dict[str, Any], a: Any, b: Any) -> Any:
                            preferred_element_type=params["preferred_element_type"])
 
 
-def _conv(params: dict[str, Any], a: Any, b: Any) -> Any:
-    """The features that are contracted are those of all steps."""
+def _conv(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
+    """One convolution whose contracted features are those of all steps."""
     numbers = params["dimension_numbers"]
 
-    def merge(x: Any, axis: int) -> Any:
+    def merge(x: jax.Array, axis: int) -> jax.Array:
         x = jnp.moveaxis(x, 0, axis)
         return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2:])
 
@@ -51,7 +54,7 @@ def _conv(params: dict[str, Any], a: Any, b: Any) -> Any:
                                     **{name: params[name] for name in names})
 
 
-def _scatter_add(params: dict[str, Any], zero: Any, indices: Any, updates: Any) -> Any:
+def _scatter_add(params: Params, zero: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
     numbers = params["dimension_numbers"]
     later = lax.ScatterDimensionNumbers(
         update_window_dims=tuple([axis + 1 for axis in numbers.update_window_dims]),
@@ -62,15 +65,15 @@ def _scatter_add(params: dict[str, Any], zero: Any, indices: Any, updates: Any) 
     return lax.scatter_add(zero, indices, updates, later, mode=params["mode"])
 
 
-def _mul(_: dict[str, Any], a: Any, b: Any) -> Any:
+def _mul(_: Params, a: jax.Array, b: jax.Array) -> jax.Array:
     return _stack_sum(lax.mul(a, b))
 
 
-def _stack_sum(stack: Any) -> Any:
+def _stack_sum(stack: jax.Array) -> jax.Array:
     return lax.reduce_sum(stack, (0,))
 
 
-def _dynamic_update_slice(params: dict[str, Any], zero: Any, update: Any, *starts: Any) -> Any:
+def _dynamic_update_slice(params: Params, zero: jax.Array, update: jax.Array, *starts: jax.Array) -> jax.Array:
     indices = jnp.stack([jnp.broadcast_to(start, update.shape[:1]) for start in starts], axis=1)
     axes = tuple(range(zero.ndim))
     numbers = lax.ScatterDimensionNumbers(tuple([axis + 1 for axis in axes]), (), axes)
@@ -78,17 +81,18 @@ def _dynamic_update_slice(params: dict[str, Any], zero: Any, update: Any, *start
 
 
 class Sum(NamedTuple):
-    """How the results of an operation are summed: ``of(params, *operands)``.
+    """The sum over the steps of the results of an operation: ``of(params, *operands)``.
 
-    ``stacked``: the operands that come as stacks; the others come as stacks where they change from step to step.
+    ``stacked``: the operands that must be stacks; others are stacks if they change from step to step.
     ``zero``: the operand that must be zero at every step, if there is one.
-    ``most``: the bytes up to which it is of use, and only where one new stack takes the place of two carries.
+    ``fits(params)``: whether the sum is right for these parameters.
+    ``most``: the largest result in bytes for which the sum is faster, and only if each new stack replaces two carries.
     """
 
-    of: Callable[..., Any]
+    of: Callable[..., jax.Array]
     stacked: Sequence[int]
     zero: int | None = None
-    fits: Callable[[dict[str, Any]], bool] = lambda _: True
+    fits: Callable[[Params], bool] = lambda _: True
     most: int | None = None
 
 
@@ -103,7 +107,7 @@ SUMS = {
 
 
 def _is_as_precise(summed: Any, result: Any) -> bool:
-    """Whether a sum of operands keeps all digits that one of results would."""
+    """Whether a sum in the dtype of operands has the precision and range of a sum in the dtype of results."""
     if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in (summed, result)):
         return False
     operand, of_result = jnp.finfo(summed.dtype), jnp.finfo(result.dtype)
@@ -116,42 +120,46 @@ def _is_as_precise(summed: Any, result: Any) -> bool:
 class InLoop(NamedTuple):
     """A value that is added up in the loop."""
 
-    var: Any
+    var: Atom
 
 
 class Stacked(NamedTuple):
     """A value of which there is a stack over the steps."""
 
-    var: Any
+    var: Var
 
 
 class Fixed(NamedTuple):
     """A value that is the same at all steps."""
 
-    atom: Any
+    atom: Atom
 
 
 class Later(NamedTuple):
     """A value whose sum is computed after the loop."""
 
-    var: Any
+    var: Var
+
+
+#: An operand of the computation of a sum.
+Term: TypeAlias = InLoop | Stacked | Fixed | Later
 
 
 class AfterLoop(NamedTuple):
-    """How a sum is computed after the loop."""
+    """The computation of a sum after the loop."""
 
-    of: Callable[..., Any]
-    operands: tuple[Any, ...]
+    of: Callable[..., jax.Array]
+    operands: tuple[Term, ...]
 
 
 class Plan:
-    """How the outputs ``sums`` of one step's program are summed over the steps.
+    """The computation of the sums over the steps of the outputs ``sums`` of one step's program.
 
-    ``is_fixed`` and ``has_stack`` say of each input whether it is the same at all steps, and whether the loop reads it from a stack.
-    ``weigh(new, carry)`` decides whether ``new`` more bytes a step are stacked in place of a carry of so many bytes.
+    ``is_fixed``, ``has_stack``: for each input, whether it is the same at all steps, and whether the loop reads it from a stack.
+    ``weigh(new, carry)``: whether to stack ``new`` more bytes per step in place of a carry of ``carry`` bytes.
     """
 
-    def __init__(self, jaxpr: Any, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
+    def __init__(self, jaxpr: ClosedJaxpr, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
                  weigh: Callable[[int, int], bool]):
         body = graph_of(jaxpr, checkpoints=False)
         self.inputs = body.invars
@@ -163,15 +171,16 @@ class Plan:
                 self.fixed.update(eqn.outvars)
         self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
         self.weigh = weigh
-        self.summands: dict[int, Sequence[Any]] = {}  # of each equation, by its identity
-        self.new: dict[Any, None] = {}  # values that the loop has to stack, in order
-        #: The sums that are computed after the loop, in order: a long chain of them is no deep recursion, and each is taken once.
-        self.later: dict[Any, AfterLoop] = {}
+        self.summands: dict[int, Sequence[Atom]] = {}  # of each equation, by its identity
+        self.new: dict[Var, None] = {}  # values that the loop has to stack, in order
+        #: The sums that are computed after the loop, in topological order, so that no recursion is needed.
+        self.later: dict[Var, AfterLoop] = {}
         outs = [body.outvars[i] for i in sums]
         summed = behind(body.eqns, outs, operands=self._summands)
         least = self._least_carries(summed)
-        #: How many sums each value enters.
-        self.uses = Counter(x for x in [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)] if not is_literal(x))
+        used = [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)]
+        #: The number of sums that use each value.
+        self.uses: Counter[Atom] = Counter(x for x in used if not is_literal(x))
         for eqn in summed:
             if not self._summands(eqn):
                 self._contraction(eqn, least)
@@ -179,11 +188,11 @@ class Plan:
             if self._summands(eqn):
                 self._place(eqn, least)
         self.terms = [self._term(var, least) for var in outs]
-        self.sum_avals: list[Any] = [var.aval for var in outs]
+        self.sum_avals: list[ShapedArray] = [var.aval for var in outs]  # type: ignore[misc]
         operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
-        #: Whether any sum needs stacks; if none does, all are linear in what is added up in the loop.
+        #: Whether any sum needs stacks; if none does, all sums are linear functions of the terms that are added up in the loop.
         self.stacks = any(isinstance(x, Stacked) for x in operands)
-        # A literal has no identity but its place.
+        # By identity, since equal literals may be different terms.
         self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
         self.fixed_eqns = behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)])
         chosen = set(sums)
@@ -191,27 +200,27 @@ class Plan:
         self.n_rest = len(rest)
         step = body.computing([*rest, *self.in_loop.values(), *self.new])
         self.step = runner(step, "pull_scan")
-        #: Whether small carries are better off in one array: where a step computes entry by entry.  One that reads and writes next to
-        #: nothing is compiled to one call anyway.
+        #: Whether packing small carries into one array is faster: if all operations of a step are cheap.  A step that reads and writes
+        #: very few bytes is compiled to one kernel anyway.
         self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and sum(map(nbytes_of, [*step.in_avals, *step.out_avals])) > SMALL
 
-    def split(self, results: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """The outputs of a step: those that are not summed, those to add up, those to stack."""
+    def split(self, results: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
+        """The outputs of a step: those that are not summed, terms to add up, factors to stack."""
         i, j = self.n_rest, self.n_rest + len(self.in_loop)
         return list(results[:i]), list(results[i:j]), list(results[j:])
 
     @property
-    def total_avals(self) -> list[Any]:
-        """The abstract values of what is added up."""
-        return [var.aval for var in self.in_loop.values()]
+    def total_avals(self) -> list[ShapedArray]:
+        """The abstract values of the terms that are added up."""
+        return [var.aval for var in self.in_loop.values()]  # type: ignore[misc]
 
-    def finish(self, inputs: Sequence[Any], totals: Sequence[Any], stacks: Sequence[Any]) -> list[Any]:
-        """The sums, from the inputs of the steps (stacks for those that have one), the added and the stacked."""
+    def finish(self, inputs: Sequence[jax.Array], totals: Sequence[jax.Array], stacks: Sequence[jax.Array]) -> list[jax.Array]:
+        """The sums, from the inputs of the steps (stacks for inputs that have one), the totals and the new stacks."""
         known = {**self.constants, **dict(zip(self.inputs, inputs, strict=True)), **dict(zip(self.new, stacks, strict=True))}
         added = dict(zip(self.in_loop, totals, strict=True))
-        sums: dict[Any, Any] = {}
+        sums: dict[Var, jax.Array] = {}
 
-        def value(node: Any) -> Any:
+        def value(node: Term) -> Any:
             if isinstance(node, InLoop):
                 return added[id(node.var)]
             if isinstance(node, Later):
@@ -226,17 +235,17 @@ class Plan:
             sums[var] = node.of(*map(value, node.operands))
         return [value(term) for term in self.terms]
 
-    def _is_fixed(self, atom: Any) -> bool:
+    def _is_fixed(self, atom: Atom) -> bool:
         return is_literal(atom) or atom in self.fixed
 
-    def _is_zero(self, atom: Any) -> bool:
+    def _is_zero(self, atom: Atom) -> bool:
         eqn = None if is_literal(atom) else self.producer.get(atom)
         if eqn is not None and eqn.primitive is lax.broadcast_in_dim_p:
             atom = eqn.invars[0]
         return is_literal(atom) and not jnp.ndim(atom.val) and bool(atom.val == 0)
 
-    def _term(self, atom: Any, least: dict[Any, int]) -> Any:
-        """The sum of a value over the steps: of one that has a stack, the sum of that, unless the loop adds up something smaller."""
+    def _term(self, atom: Atom, least: dict[Var, int]) -> InLoop | Later:
+        """The sum of a value over the steps: the sum of its stack if it has one, unless the loop can add up something smaller."""
         if is_literal(atom):
             return InLoop(atom)
         nbytes = nbytes_of(atom.aval)
@@ -245,9 +254,9 @@ class Plan:
             self.later[atom] = AfterLoop(_stack_sum, (Stacked(atom),))
         return Later(atom) if atom in self.later else InLoop(atom)
 
-    def _least_carries(self, eqns: Sequence[Any]) -> dict[Any, int]:
-        """The bytes of the smallest carry that would hold the sum of each value, or what is computed from it."""
-        least: dict[Any, int] = {}
+    def _least_carries(self, eqns: Sequence[JaxprEqn]) -> dict[Var, int]:
+        """For each value, the bytes of the smallest carry that could hold its sum, or a sum computed from its sum."""
+        least: dict[Var, int] = {}
         for eqn in reversed(eqns):
             for x in self._summands(eqn):
                 if not is_literal(x):
@@ -255,22 +264,22 @@ class Plan:
                     least[x] = min(least.get(x, nbytes_of(x.aval)), least.get(var, nbytes_of(var.aval)))
         return least
 
-    def _summands(self, eqn: Any) -> Sequence[Any]:
-        """The operands of an equation whose sums give that of its result."""
+    def _summands(self, eqn: JaxprEqn) -> Sequence[Atom]:
+        """The operands of an equation whose sums determine the sum of its result."""
         if id(eqn) not in self.summands:
             self.summands[id(eqn)] = self._linear_operands(eqn)
         return self.summands[id(eqn)]
 
-    def _linear_operands(self, eqn: Any) -> Sequence[Any]:
-        """The operands in which an equation is linear, where all that changes from step to step is among them.
+    def _linear_operands(self, eqn: JaxprEqn) -> Sequence[Atom]:
+        """The operands in which an equation is linear; none if an operand changes from step to step in which it is not linear.
 
-        Of operands in which it is jointly linear, those that do not change are zero, but in a sum, which the loop can add up as well;
-        of a product, one does not change.
+        An operation that is jointly linear must have zero for each operand that does not change, unless it is a sum, whose operands
+        the loop can add up; a product must have one factor that does not change.
         """
         row, changes = rows.get(eqn.primitive), [not self._is_fixed(x) for x in eqn.invars]
         if row is None or len(eqn.outvars) != 1 or eqn.effects:
             return []
-        row = row.choose([Unknown(x.aval) for x in eqn.invars], changes, eqn.params)
+        row = row.choose([Unknown(x.aval) for x in eqn.invars], changes, eqn.params)  # type: ignore[arg-type]
         if any(changed and i not in row.linear_in for i, changed in enumerate(changes)) or (row.kind == "product" and sum(changes) > 1):
             return []
         is_sum = row.kind == "linear" and row.is_diagonal
@@ -280,8 +289,8 @@ class Plan:
         summands = [x for i, x in enumerate(eqn.invars) if changes[i] or (is_sum and i in row.linear_in)]
         return summands if all(_is_as_precise(x.aval, eqn.outvars[0].aval) for x in summands) else []
 
-    def _place(self, eqn: Any, least: dict[Any, int]) -> None:
-        """Leave the sum of a linear equation's result for after the loop, where that is of use."""
+    def _place(self, eqn: JaxprEqn, least: dict[Var, int]) -> None:
+        """Apply a linear equation once, to the sums of its operands, after the loop, if that saves memory traffic."""
         summands = self._summands(eqn)
         terms = [self._term(x, least) for x in summands]
         shrinks = sum(nbytes_of(x.aval) for x in summands) < nbytes_of(eqn.outvars[0].aval)
@@ -289,18 +298,19 @@ class Plan:
             operands = tuple([self._term(x, least) if x in summands else Fixed(x) for x in eqn.invars])
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
 
-    def _contraction(self, eqn: Any, least: dict[Any, int]) -> None:
+    def _contraction(self, eqn: JaxprEqn, least: dict[Var, int]) -> None:
+        """Stack the operands of a contraction and contract them after the loop, if that saves memory."""
         rule = SUMS.get(eqn.primitive)
         if rule is None or not rule.fits(eqn.params) or (rule.zero is not None and not self._is_zero(eqn.invars[rule.zero])):
             return
         if any(self._is_fixed(eqn.invars[i]) for i in rule.stacked):
             return
-        moving = [x for x in eqn.invars if not self._is_fixed(x)]
-        new = dict.fromkeys(x for x in moving if x not in self.has_stack and x not in self.new)
+        changing = [x for x in eqn.invars if not is_literal(x) and x not in self.fixed]
+        new = dict.fromkeys(x for x in changing if x not in self.has_stack and x not in self.new)
         (var,) = eqn.outvars
         if rule.most is not None and (nbytes_of(var.aval) > rule.most or any(self.uses[x] < 2 for x in new)):
             return
         if self.weigh(sum(nbytes_of(v.aval) for v in new), least.get(var, nbytes_of(var.aval))):
             self.new.update(new)
-            operands = tuple([Fixed(x) if self._is_fixed(x) else Stacked(x) for x in eqn.invars])
+            operands = tuple([Fixed(x) if is_literal(x) or x in self.fixed else Stacked(x) for x in eqn.invars])
             self.later[var] = AfterLoop(functools.partial(rule.of, eqn.params), operands)

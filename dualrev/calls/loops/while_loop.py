@@ -1,14 +1,14 @@
-"""``while``: loops whose number of steps is known only when they have run.
+"""``while``: loops whose number of steps is known only after they have run.
 
-Pushing tangents, the loop carries them along.  To be pulled back it is *recorded*, where it is known how many steps to make room for:
-on concrete values the loop is run once to count them, or the user gives a bound, ``max_steps``.  Otherwise it is *checkpointed*, in
-the room of ``loop_checkpoints`` states and of the residuals of one block of steps (see :mod:`dualrev.calls.loops.recompute`).
+A push is a loop that also carries tangents.  For a pull the loop is *recorded* if the length of the buffers is known: on concrete
+values the loop runs once to count its steps, or the user gives a bound, ``max_steps``.  Otherwise it is *checkpointed*, in the memory
+of ``loop_checkpoints`` states and of the residuals of one block of steps (see :mod:`dualrev.calls.loops.recompute`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,37 +17,47 @@ from jax import lax
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable
 from dualrev._jax.calls import while_p
-from dualrev._jax.jaxprs import jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
+from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import CallRow, own_copy, splice
-from dualrev.calls.loops.body import Body, Pull, moving_carry, only, size_of, spread
+from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
 from dualrev.calls.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
+from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import reads
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Unknown, aval_of, register
+from dualrev.table.mode import Carried, Mode, Parts
+from dualrev.table.rows import Operand, Taped, Unknown, aval_of, register
 
-#: On concrete values, residuals of all steps are recorded in no more room than this; larger ones are checkpointed.
+#: On concrete values, the most memory for the residuals of all steps; a loop that needs more is checkpointed.
 RECORD_BYTES = 2**30
 
 
-def _parts(values: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+T = TypeVar("T")
+
+#: Constants of the condition, constants of the body, initial carries, and the residuals that are the same at all steps.
+Operands: TypeAlias = tuple[Sequence[jax.Array], Sequence[jax.Array], Sequence[jax.Array], Sequence[jax.Array]]
+
+
+def _groups(values: Sequence[T], params: Params) -> tuple[list[T], list[T], list[T]]:
     """The constants of the condition, those of the body, and the initial carries."""
     i = params["cond_nconsts"]
     j = i + params["body_nconsts"]
     return list(values[:i]), list(values[i:j]), list(values[j:])
 
 
-def _condition(jaxpr: Any, consts: Sequence[Any]) -> Go:
+def _condition(jaxpr: ClosedJaxpr, consts: Sequence[jax.Array]) -> Go:
+    """The condition as a function of the carries."""
     test = jaxpr_as_fun(jaxpr)
     return lambda carry: test(*consts, *carry)[0]
 
 
-def _finished(carry: Sequence[Any], go: Go, max_steps: int | None) -> list[Any]:
-    """The carries, or NaN and an error where a bounded loop has not come to its end."""
+def _finished(carry: Sequence[jax.Array], go: Go, max_steps: int | None) -> list[jax.Array]:
+    """The final carries; where a bounded loop has not finished, NaN and an error."""
     if max_steps is None:
         return list(carry)
     unfinished = go(carry)
@@ -55,29 +65,29 @@ def _finished(carry: Sequence[Any], go: Go, max_steps: int | None) -> list[Any]:
     return [jnp.where(unfinished, jnp.nan, x).astype(x.dtype) if is_differentiable(aval_of(x)) else x for x in carry]
 
 
-def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
-              params: dict[str, Any]) -> tuple[list[Any], Sequence[Parts]]:
-    cond_consts, body_consts, init = _parts(primals, params)
-    _, consts_p, init_p = _parts(parts, params)
+def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
+              params: Params) -> Carried:
+    cond_consts, body_consts, init = _groups(primals, params)
+    _, consts_p, init_p = _groups(parts, params)
     avals = params["body_jaxpr"].in_avals[len(body_consts):]
 
     def filled(parts: Sequence[Parts], on_carry: Sequence[bool]) -> list[Parts]:
         return [mode.fill(p, a) for p, a, on in zip(parts, avals, on_carry, strict=True) if on]
 
-    def derive(jaxpr: Any, on_carry: Sequence[bool]) -> Pushforward:
+    def derive(jaxpr: ClosedJaxpr, on_carry: Sequence[bool]) -> Pushforward:
         carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
         return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried])[1], splice("while"), mode)
 
-    push, on_carry = moving_carry(derive, params["body_jaxpr"], [p is not None for p in init_p])
+    push, on_carry = active_carry(derive, params["body_jaxpr"], [p is not None for p in init_p])
     go = _condition(params["cond_jaxpr"], cond_consts)
     max_steps = current.get().max_steps
 
-    def step(state: Any) -> Any:
+    def step(state: PyTree) -> PyTree:
         carry, carry_p, n = state
         outs, found = push([*body_consts, *carry], [*consts_p, *spread(carry_p, on_carry)])
         return outs, filled(found, on_carry), n + 1
 
-    def goes_on(state: Any) -> Any:
+    def goes_on(state: PyTree) -> jax.Array:
         return go(state[0]) if max_steps is None else go(state[0]) & (state[2] < max_steps)
 
     carry, carry_p, _ = lax.while_loop(goes_on, step, (init, filled(init_p, on_carry), jnp.int32(0)))
@@ -85,41 +95,45 @@ def _evaluate(mode: Mode, primals: Sequence[Any], parts: Sequence[Parts],
 
 
 class WhileMap(LinearMap):
-    """The derivative of a while loop that has run: its constants and initial state, and what :meth:`pull` of a subclass reads."""
+    """The derivative of a while loop that has run: its operands, and in ``held`` what the :meth:`pull` of a subclass reads.
+
+    ``n_cond`` is the number of active constants of the condition.  Their derivative is zero: the number of steps is piecewise constant.
+    """
 
     __slots__ = ("body", "cond_jaxpr", "held", "n_cond", "operands")
 
     name = "while"
 
-    def __init__(self, operands: Sequence[Any], held: Any, body: Body, cond_jaxpr: Any, n_cond: int):
-        self.operands = operands  # constants of the condition and of the body, initial carries, residuals that steps share
+    def __init__(self, operands: Operands, held: tuple[Any, ...], body: Body, cond_jaxpr: ClosedJaxpr, n_cond: int):
+        self.operands = operands
         self.held = held
         self.body = body
         self.cond_jaxpr = cond_jaxpr
-        self.n_cond = n_cond  # active constants of the condition, on which nothing depends smoothly
+        self.n_cond = n_cond
 
     def inner_maps(self) -> list[LinearMap]:
         return [self.body.linearization.example()]
 
-    def push(self, *tangents: Any) -> Tangents:
+    def push(self, *tangents: Tangent) -> Tangents:
         body, values = self.body, iter(tangents[self.n_cond:])
         cond_consts, consts, init, once = self.operands
-        consts_t = [next(values) for moves in body.on_consts if moves]
-        init_t = spread([next(values) for moves in body.on_init if moves], body.on_init)
+        consts_t = [next(values) for flag in body.on_consts if flag]
+        init_t = spread([next(values) for flag in body.on_init if flag], body.on_init)
         go = _known_condition(self.cond_jaxpr, cond_consts, body)
         consts = body.step_consts(consts)
 
-        def step(state: Any) -> Any:
+        def step(state: PyTree) -> PyTree:
             carry, carry_t = state
             carry, _, residual = body.step(consts, carry, ())
             kept = [residual(source) for source in body.kept]
             step_map = StagedMap(body.linearization, body.residuals(once, kept, body.last(carry)))
             return carry, body.start_tangents(step_map.push(*consts_t, *carry_t))
 
-        _, moved = lax.while_loop(lambda state: go(state[0]), step, (list(init), body.start_tangents(init_t)))
-        return tuple(spread(moved, body.on_carry))
+        _, outs_t = lax.while_loop(lambda state: go(state[0]), step, (list(init), body.start_tangents(init_t)))
+        return tuple(spread(outs_t, body.on_carry))
 
-    def _spread(self, pull: Pull, carry_ct: Sequence[Any], consts_ct: Sequence[Any]) -> Tangents:
+    def _results(self, pull: Pull, carry_ct: Sequence[jax.Array], consts_ct: Sequence[jax.Array]) -> Tangents:
+        """The results of a pull, from the cotangents of initial carries and constants."""
         return (*[None] * self.n_cond, *spread(consts_ct, pull.to_consts), *pull.to_init(carry_ct))
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
@@ -127,36 +141,36 @@ class WhileMap(LinearMap):
 
 
 class RecordedWhile(WhileMap):
-    """``held``: the residuals of the steps, what the last finds in the carries after it, and the number of steps."""
+    """``held``: the residuals of the steps, those of the last step among the final carries, the number of steps, and the length."""
 
     __slots__ = ()
 
-    def tape(self) -> Any:
+    def tape(self) -> Tape:
         return self.body.tape(self.operands[-1], self.held[0])
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         buffers, last, n, length = self.held
         once = self.operands[-1]
         pull = Pull(self.body, cotangents, (), length, size_of([*once, *buffers]))
         carry_ct, sums, _ = pull_record(pull, once, buffers, last, n, length, pull.start, pull.no_sums())
-        return self._spread(pull, carry_ct, pull.sums_to_consts(once, sums))
+        return self._results(pull, carry_ct, pull.sums_to_consts(once, sums))
 
 
 class CheckpointedWhile(WhileMap):
-    """``held``: the kept states, the numbers of steps and of blocks."""
+    """``held``: the stored states, the numbers of steps and of blocks, and the length of a block."""
 
     __slots__ = ()
 
-    def pull(self, *cotangents: Any) -> Tangents:
+    def pull(self, *cotangents: Tangent) -> Tangents:
         checkpoints, steps, blocks, block = self.held
         _, consts, _, once = self.operands
         pull = Pull(self.body, cotangents, (), block, size_of(checkpoints.slots))
         carry_ct, consts_ct, _ = pull_sweep(pull, once, self.body.step_consts(consts), checkpoints, steps, blocks, block, pull.start)
-        return self._spread(pull, carry_ct, consts_ct)
+        return self._results(pull, carry_ct, consts_ct)
 
 
 def _register(kind: type[WhileMap]) -> None:
-    # The last of what is held is a number of steps that buffers have room for.
+    # The last entry of ``held`` is static: the length of buffers, or of a block.
     jax.tree_util.register_pytree_node(
         kind,
         lambda m: ((m.operands, m.held[:-1]), (m.held[-1], m.body, m.cond_jaxpr, m.n_cond)),
@@ -168,33 +182,35 @@ _register(RecordedWhile)
 _register(CheckpointedWhile)
 
 
-def _known_condition(jaxpr: Any, consts: Sequence[Any], body: Body) -> Go:
-    """The condition on the known carries.  In a linear program it must not read the others."""
+def _known_condition(jaxpr: ClosedJaxpr, consts: Sequence[jax.Array], body: Body) -> Go:
+    """The condition as a function of the known carries.  In a linear program it does not read the others."""
     test = _condition(jaxpr, consts)
     fill = [None if known else zeros.filler(a) for a, known in zip(body.carry_avals, body.known_carry, strict=True)]
-    return lambda carry: test([x if f is None else f for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
+    return lambda carry: test([x if f is None else f  # type: ignore[misc]  # each is known or filled
+                               for x, f in zip(spread(carry, body.known_carry), fill, strict=True)])
 
 
-def _linearize(primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any], is_linear: bool,
-               steps: int | None = None) -> tuple[list[Any], LinearMap, Sequence[bool]]:
-    """``steps``: how many there are room for, if that is known."""
-    cond_consts, consts, init = _parts(primals, params)
-    on_cond, on_consts, on_init = map(tuple, _parts(active, params))
+def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool,
+               steps: int | None = None) -> tuple[list[Operand], LinearMap, Sequence[bool]]:
+    """``steps``: the length of the buffers, if it is known."""
+    cond_consts, consts, init = _groups(primals, params)
+    on_cond, on_consts, on_init = map(tuple, _groups(active, params))
     jaxpr = params["body_jaxpr"]
-    linearization, on_carry = moving_carry(
-        lambda jaxpr, moves: linearization_of(jaxpr, (*on_consts, *moves), is_linear, splice("while")), jaxpr, on_init)
+    linearization, on_carry = active_carry(
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry), is_linear, splice("while")), jaxpr, on_init)
     body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry))
     if is_linear:
         read = reads(params["cond_jaxpr"])[len(cond_consts):]
         if any(type(x) is Unknown for x in cond_consts) or any(r and m for r, m in zip(read, on_carry, strict=True)):
             raise errors.not_linear(while_p)
     cond_jaxpr = own_copy(params["cond_jaxpr"])
-    go = _known_condition(cond_jaxpr, cond_consts, body)
-    known_consts = [x for x in consts if type(x) is not Unknown]
-    known_init = only(init, body.known_carry)
+    known_cond_consts = [x for x in cond_consts if not isinstance(x, Unknown)]
+    go = _known_condition(cond_jaxpr, known_cond_consts, body)
+    known_consts = [x for x in consts if not isinstance(x, Unknown)]
+    known_init: list[Any] = only(init, body.known_carry)
     max_steps = current.get().max_steps
     length = steps if steps is not None and steps * size_of(kept_avals(body)) <= RECORD_BYTES else max_steps
-    operands, n_cond = (cond_consts, known_consts, known_init, once), sum(map(bool, on_cond))
+    operands, n_cond = (known_cond_consts, known_consts, known_init, once), sum(map(bool, on_cond))
     linear_map: WhileMap
     if length is not None:
         carry, n, buffers = record(body, step_consts, known_init, lambda carry, n: go(carry) & (n < length), length)
@@ -206,28 +222,28 @@ def _linearize(primals: Sequence[Any], active: tuple[Active, ...], params: dict[
     if steps is None:
         carry = _finished(carry, go, max_steps)
     outs = [Unknown(a) if x is None else x for x, a in zip(spread(carry, body.known_carry), body.carry_avals, strict=True)]
-    moves = [m and is_differentiable(a) for m, a in zip(on_carry, jaxpr.out_avals, strict=True)]
-    return outs, linear_map, moves
+    active_outs = [on and is_differentiable(a) for on, a in zip(on_carry, jaxpr.out_avals, strict=True)]
+    return outs, linear_map, active_outs
 
 
-def _together(params: dict[str, Any]) -> dict[str, Any]:
-    """The loop of a batch whose members stop at different steps, as one that goes on while any does and keeps those that have stopped.
+def _together(params: Params) -> Params:
+    """The loop of a batch whose members finish at different steps: it runs while any member does; finished members keep their carry.
 
-    ``vmap`` leaves such a loop with a condition that is an array.  The body takes the constants of the condition as well.
+    ``vmap`` gives such a loop a condition that is an array.  The body takes the constants of the condition too.
     """
     cond_jaxpr, body_jaxpr, n_cond, n_body = (
         params[name] for name in ("cond_jaxpr", "body_jaxpr", "cond_nconsts", "body_nconsts"))
 
-    def make() -> tuple[Any, Any]:
+    def make() -> tuple[ClosedJaxpr, ClosedJaxpr]:
         test, step = jaxpr_as_fun(cond_jaxpr), jaxpr_as_fun(body_jaxpr)
 
-        def body(*args: Any) -> list[Any]:
+        def body(*args: jax.Array) -> list[jax.Array]:
             consts, carry = args[: n_cond + n_body], args[n_cond + n_body:]
-            (goes,) = test(*consts[:n_cond], *carry)
+            (runs,) = test(*consts[:n_cond], *carry)
             new = step(*consts[n_cond:], *carry)
-            return [lax.select(lax.broadcast_in_dim(goes, y.shape, range(goes.ndim)), y, x) for x, y in zip(carry, new, strict=True)]
+            return [lax.select(lax.broadcast_in_dim(runs, y.shape, range(runs.ndim)), y, x) for x, y in zip(carry, new, strict=True)]
 
-        def condition(*args: Any) -> list[Any]:
+        def condition(*args: jax.Array) -> list[jax.Array]:
             return [jnp.any(test(*args)[0])]
 
         avals = [*cond_jaxpr.in_avals[:n_cond], *body_jaxpr.in_avals]
@@ -238,16 +254,16 @@ def _together(params: dict[str, Any]) -> dict[str, Any]:
 
 
 class WhileRow(CallRow):
-    """On concrete values the steps are counted, and there is room for no more than twice as many."""
+    """A while loop.  On concrete values the steps are counted first; the length of the buffers is the next power of two."""
 
-    def through(self, mode: Mode, primals: Sequence[Any], parts: Sequence[Parts], params: dict[str, Any]) -> Any:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
         return super().through(mode, primals, parts, params)
 
-    def linearize(self, primals: Sequence[Any], active: tuple[Active, ...], params: dict[str, Any],
-                  is_linear: bool) -> tuple[list[Any], LinearMap | None, Sequence[bool]]:
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                  is_linear: bool) -> Taped:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)
@@ -260,7 +276,8 @@ class WhileRow(CallRow):
         steps = 1 << max(n - 1, 0).bit_length()
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
-        def linearizer(_: Any, primals: Sequence[Any], active: tuple[Active, ...], is_linear: bool) -> tuple[list[Any], Tape]:
+        def linearizer(_: object, primals: Sequence[Operand], active: tuple[Active, ...],
+                       is_linear: bool) -> tuple[Sequence[Operand], Tape]:
             outs, linear_map, active_outs = _linearize(primals, active, held, is_linear, steps)
             return outs, Tape.of(linear_map, sum(map(bool, active)), active_outs)
 
@@ -269,16 +286,16 @@ class WhileRow(CallRow):
             self._run(held), [aval_of(x) for x in primals], active, is_linear, splice("while"), linearizer))
         return linearization(primals)
 
-    def _counter(self, primals: Sequence[Any], params: dict[str, Any]) -> Callable[..., Any]:
-        """The number of steps, or one more than are allowed."""
+    def _counter(self, primals: Sequence[Operand], params: Params) -> Callable[..., jax.Array]:
+        """The function from operands to the number of steps; it stops counting one step after ``max_steps``."""
         max_steps = current.get().max_steps
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
-        def count(*primals: Any) -> Any:
-            cond_consts, consts, init = _parts(primals, held)
+        def count(*primals: jax.Array) -> jax.Array:
+            cond_consts, consts, init = _groups(primals, held)
             go, body = _condition(held["cond_jaxpr"], cond_consts), jaxpr_as_fun(held["body_jaxpr"])
 
-            def goes_on(state: Any) -> Any:
+            def goes_on(state: PyTree) -> jax.Array:
                 return go(state[0]) if max_steps is None else go(state[0]) & (state[1] <= max_steps)
 
             return lax.while_loop(goes_on, lambda state: (body(*consts, *state[0]), state[1] + 1), (init, jnp.int32(0)))[1]

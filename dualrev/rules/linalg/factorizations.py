@@ -1,19 +1,19 @@
 """Triangular factorizations: Cholesky, LU and QR.  Eigenvalues and singular values are in :mod:`dualrev.rules.linalg.spectral`.
 
-All follow one pattern: multiply the differential of ``A = L R`` by the inverses of the factors from their sides.  What is left
-is a sum of two unknowns of which one is lower and the other upper triangular (or one skew-Hermitian), so that it splits.
-Where a factor is singular the derivative does not exist, and comes out infinite or NaN.
+All follow one pattern: multiply the differential of ``A = L R`` by the inverses of the factors from their sides.  The result
+is a sum of two unknowns, one lower and the other upper triangular (or one skew-Hermitian), which determines both.  Where a factor is
+singular the derivative does not exist, and the result is infinite or NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from dualrev.linear import zeros
+from dualrev.linear.maps import Tangent
 from dualrev.rules.linalg.matrices import (
     H,
     T,
@@ -40,7 +40,7 @@ from dualrev.table.rows import zero
 # --------------------------------------------------------------------------------------------------------------- Cholesky
 
 
-def cholesky_tangent(t: Any, L: Any) -> Any:
+def cholesky_tangent(t: Array, L: Array) -> Array:
     """``dL`` from ``dA``, where ``A = L Lᴴ``.
 
     ``dA = dL Lᴴ + L dLᴴ``, so with ``G = L⁻¹ dL``, lower triangular with a real diagonal, ``G + Gᴴ = L⁻¹ dA L⁻ᴴ``: ``G`` is its lower
@@ -50,16 +50,16 @@ def cholesky_tangent(t: Any, L: Any) -> Any:
     return mm(L, half(inner))
 
 
-# The operation reads the lower triangle of its operand; above the diagonal, its output means nothing.
+# The operation reads the lower triangle of its operand; above the diagonal its output is undefined.
 pushforward(lax.linalg.cholesky_p, lambda t, _, *, out: cholesky_tangent(hermitian(t, lower=True), tril(out)))
 
 
-def cholesky_update_push(ts: Sequence[Any], R: Any, w: Any, *, out: Any) -> Any:
-    """``A = Rᵀ R + w wᵀ`` is ``out.T @ out``, so ``dA = dRᵀ R + Rᵀ dR + dw wᵀ + w dwᵀ`` moves its Cholesky factor."""
+def cholesky_update_push(ts: Sequence[Tangent], R: Array, w: Array, *, out: Array) -> Array:
+    """``A = Rᵀ R + w wᵀ`` is ``out.T @ out``, so ``dA = dRᵀ R + Rᵀ dR + dw wᵀ + w dwᵀ`` gives the tangent of its Cholesky factor."""
     t_R, t_w = ts
     part = None if t_R is None else mm(T(triu(t_R)), triu(R))
     part = zeros.add(part, None if t_w is None else mm(down(t_w, 1), T(down(w, 1))))
-    assert part is not None  # something moves
+    assert part is not None  # one of the operands is active
     return T(cholesky_tangent(lax.add(part, T(part)), tril(T(out))))
 
 
@@ -69,7 +69,7 @@ pushforward(lax.linalg.cholesky_update_p, cholesky_update_push)
 # --------------------------------------------------------------------------------------------------------------------- LU
 
 
-def lu_tangent(t: Any, lu: Any) -> Any:
+def lu_tangent(t: Array, lu: Array) -> Array:
     """The tangent of the packed factors of ``A = L U``, where the rows of ``t`` are in the order of the pivots.
 
     With ``A`` split into its leading square block ``A₁ = L₁ U₁`` and the rows or columns after it: ``G = L₁⁻¹ dA₁ U₁⁻¹`` is the sum of
@@ -97,7 +97,7 @@ def lu_tangent(t: Any, lu: Any) -> Any:
     return leading
 
 
-def lu_push(t: Any, _: Any, *, out: Any) -> Any:
+def lu_push(t: Array, _: Array, *, out: Sequence[Array]) -> Sequence[Tangent]:
     lu, _pivots, permutation = out
     return lu_tangent(take_rows(t, permutation), lu), None, None
 
@@ -109,7 +109,7 @@ zero(lax.linalg.lu_pivots_to_permutation_p)
 # --------------------------------------------------------------------------------------------------------------------- QR
 
 
-def qr_rotation(C: Any) -> tuple[Any, Any]:
+def qr_rotation(C: Array) -> tuple[Array, Array]:
     """``(Ω, C - Ω)`` with ``Ω`` skew-Hermitian and the difference upper triangular with a real diagonal."""
     lower = tril(C, -1)
     omega = lax.sub(lower, H(lower))
@@ -119,7 +119,7 @@ def qr_rotation(C: Any) -> tuple[Any, Any]:
     return omega, lax.sub(C, omega)
 
 
-def thin_qr(t: Any, Q: Any, R: Any) -> tuple[Any, Any]:
+def thin_qr(t: Array, Q: Array, R: Array) -> tuple[Array, Array]:
     """``(dQ, dR)`` for ``A = Q R`` with ``R`` square.
 
     ``dA R⁻¹ = dQ + Q dR R⁻¹``, so ``Qᴴ dA R⁻¹`` is the sum of ``Ω = Qᴴ dQ``, skew-Hermitian, and ``dR R⁻¹``, upper triangular with a
@@ -130,7 +130,7 @@ def thin_qr(t: Any, Q: Any, R: Any) -> tuple[Any, Any]:
     return lax.sub(right, mm(Q, upper)), mm(upper, R)
 
 
-def wide_qr(t: Any, Q: Any, R: Any) -> tuple[Any, Any]:
+def wide_qr(t: Array, Q: Array, R: Array) -> tuple[Array, Array]:
     """As :func:`thin_qr` with more columns than rows: the first ones determine ``Q``, which is square, so that for the others
     ``dR₂ = Qᴴ dA₂ + dQᴴ A₂ = Qᴴ dA₂ - Ω R₂`` [Roberts & Roberts 2020]."""
     m, n = R.shape[-2:]
@@ -141,7 +141,7 @@ def wide_qr(t: Any, Q: Any, R: Any) -> tuple[Any, Any]:
     return mm(Q, omega), beside(mm(upper, first), rest)
 
 
-def completed(t: Any, Q: Any, n: int) -> Any:
+def completed(t: Array, Q: Array, n: int) -> Array:
     """The tangent of the columns after the first ``n`` of a product ``Q`` of ``n`` Householder reflections, from that, ``t``, of the
     first.
 
@@ -160,7 +160,7 @@ def completed(t: Any, Q: Any, n: int) -> Any:
     return lax.sub(mm(t, Zh), mm(lax.add(first, mm(columns(Q, n, m), Z)), H(inner)))
 
 
-def qr_push(t: Any, _: Any, *, out: Any, pivoting: bool, full_matrices: bool) -> Any:
+def qr_push(t: Array, _: Array, *, out: Sequence[Array], pivoting: bool, full_matrices: bool) -> Sequence[Tangent]:
     Q, R, *permutation = out
     m, n = t.shape[-2:]
     if pivoting:

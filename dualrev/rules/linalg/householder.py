@@ -1,20 +1,19 @@
-"""Householder reflections: their products, and the factorizations that are left packed as reflections.
+"""Householder reflections: their products, and the factorizations whose result is packed as reflections.
 
 The factorizations are differentiated through their definition.  Step ``i`` turns a vector ``x`` into a multiple ``β`` of the unit
 vector ``eᵢ`` by ``Hᴴ x``, where ``H = I - τ v vᴴ`` with ``vᵢ = 1`` and ``v`` zero before ``i``: with LAPACK's choice of signs,
 ``β = -sign(Re xᵢ) ‖x‖``, ``τ = (β - xᵢ)/β`` and ``v = x / (xᵢ - β)`` after ``i`` [Golub & Van Loan 2013, sec. 5.1].  A vector that is a
-real multiple of ``eᵢ`` already is left alone: ``τ = 0``.
+real multiple of ``eᵢ`` stays as it is: ``τ = 0``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from dualrev._jax.primitives import primitive
 from dualrev.rules.linalg.matrices import (
@@ -37,7 +36,7 @@ from dualrev.table.pushforward import definition
 # -------------------------------------------------------------------------------------------------- products of reflections
 
 
-def reflections(a: Any, taus: Any) -> tuple[Any, Any]:
+def reflections(a: Array, taus: Array) -> tuple[Array, Array]:
     """``(V, W)`` with ``H₁ H₂ ⋯ H_k = I - V W Vᴴ``.
 
     ``V`` has the vectors for columns, and ``W⁻¹ = diag(1/τ) + triu(Vᴴ V, 1)`` [Puglisi 1992; Schreiber & Van Loan 1989], that is
@@ -49,14 +48,14 @@ def reflections(a: Any, taus: Any) -> tuple[Any, Any]:
     return V, triangular(lax.mul(down(taus, k), triu(mm(H(V), V), 1)), D, lower=False, unit=True)
 
 
-def householder_product(a: Any, taus: Any) -> Any:
+def householder_product(a: Array, taus: Array) -> Array:
     """The first columns of ``I - V W Vᴴ``."""
     m, n = a.shape[-2:]
     V, W = reflections(a, taus)
     return lax.sub(eye_like(a, m, n), mm(V, W, H(rows(V, 0, n))))
 
 
-def ormqr(a: Any, taus: Any, c: Any, *, left: bool, transpose: bool) -> Any:
+def ormqr(a: Array, taus: Array, c: Array, *, left: bool, transpose: bool) -> Array:
     """``Q c`` or ``c Q`` with ``Q = I - V W Vᴴ`` or its adjoint."""
     V, W = reflections(a, taus)
     W = H(W) if transpose else W
@@ -70,13 +69,13 @@ definition(lax.linalg.ormqr_p, ormqr)
 # --------------------------------------------------------------------------------------------------------- factorizations
 
 
-def reflector(x: Any, i: Any) -> tuple[Any, Any]:
-    """``(v, τ)`` for a vector of which the entries before ``i`` are disregarded."""
+def reflector(x: Array, i: Array) -> tuple[Array, Array]:
+    """``(v, τ)`` for a vector whose entries before ``i`` are ignored."""
     index = lax.iota(np.int32, x.shape[0])
     alpha = jnp.sum(jnp.where(index == i, x, 0))
     rest = jnp.where(index > i, x, 0)
     size = jnp.sum(jnp.square(jnp.real(rest)) + jnp.square(jnp.imag(rest))) + jnp.square(jnp.imag(alpha))
-    is_done = size == 0  # then the root, of 0 or not, is taken elsewhere, so that no derivative of it is formed
+    is_done = size == 0  # then the root is taken of 1, so that no derivative of it at 0 is computed
     norm = jnp.sqrt(jnp.where(is_done, 1, size + jnp.square(jnp.real(alpha))))
     beta = jnp.where(jnp.real(alpha) >= 0, -norm, norm).astype(x.dtype)
     tau = jnp.where(is_done, 0, (beta - alpha) / beta)
@@ -84,67 +83,67 @@ def reflector(x: Any, i: Any) -> tuple[Any, Any]:
     return jnp.where(index == i, 1, v), tau
 
 
-def times(x: Any, y: Any) -> Any:
+def times(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
-def from_left(v: Any, tau: Any, x: Any) -> Any:
+def from_left(v: Array, tau: Array, x: Array) -> Array:
     """``Hᴴ x``."""
     return x - jnp.conj(tau) * jnp.outer(v, times(jnp.conj(v), x))
 
 
-def from_both(v: Any, tau: Any, x: Any) -> Any:
+def from_both(v: Array, tau: Array, x: Array) -> Array:
     """``Hᴴ x H``."""
     x = from_left(v, tau, x)
     return x - tau * jnp.outer(times(x, v), jnp.conj(v))
 
 
-def reduced(a: Any, n: int, offset: int, reflect: Callable[[Any, Any, Any], Any]) -> tuple[Any, Any]:
-    """``(packed, taus)`` after ``n`` steps, of which step ``i`` clears column ``i`` below row ``i + offset``."""
+def reduced(a: Array, n: int, offset: int, reflect: Callable[[Array, Array, Array], Array]) -> tuple[Array, Array]:
+    """``(packed, taus)`` after ``n`` steps, where step ``i`` makes column ``i`` zero below row ``i + offset``."""
     row, column = np.indices(a.shape, dtype=np.int32)
 
-    def step(carry: Any, i: Any) -> Any:
+    def step(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
         matrix, vectors = carry
         v, tau = reflector(jnp.sum(jnp.where(column == i, matrix, 0), 1), i + offset)
         return (reflect(v, tau, matrix), jnp.where(column == i, v[:, None], vectors)), tau
 
-    (matrix, vectors), taus = lax.scan(step, (a, jnp.zeros_like(a)), np.arange(n, dtype=np.int32))
+    (matrix, vectors), taus = lax.scan(step, (a, jnp.zeros_like(a)), np.arange(n, dtype=np.int32))  # type: ignore[arg-type]
     return jnp.where(row > column + offset, vectors, matrix), taus
 
 
-def over_batches(a: Any, function: Callable[[Any], Any]) -> Any:
+def over_batches(a: Array, function: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
     for _ in range(a.ndim - 2):
         function = jax.vmap(function)
     return function(a)
 
 
-def geqrf(a: Any) -> Any:
+def geqrf(a: Array) -> tuple[Array, Array]:
     """``A = H₁ H₂ ⋯ R``."""
     return over_batches(a, lambda x: reduced(x, min(x.shape), 0, from_left))
 
 
-def geqp3(a: Any, order: Any, *, use_magma: Any) -> Any:
-    """As ``geqrf``, of the columns in an order that the operation chooses; it counts from one."""
+def geqp3(a: Array, order: Array, *, use_magma: bool | None) -> tuple[Array, Array, Array]:
+    """As ``geqrf``, of permuted columns: the operation chooses the permutation, which counts from one."""
     _, order, _ = geqp3_p.bind(lax.stop_gradient(a), order, use_magma=use_magma)
     matrix, taus = geqrf(take_columns(a, lax.sub(order, lax.full_like(order, 1))))
     return matrix, order, taus
 
 
-def hessenberg(a: Any) -> Any:
+def hessenberg(a: Array) -> tuple[Array, Array]:
     """``A = Q B Qᴴ`` with ``Q = H₁ H₂ ⋯`` and ``B`` zero below its first subdiagonal."""
     return over_batches(a, lambda x: reduced(x, max(x.shape[-1] - 1, 0), 1, from_both))
 
 
-def tridiagonal(a: Any, *, lower: bool) -> Any:
-    """As ``hessenberg`` for the Hermitian matrix of which one triangle is given, so that ``B`` is real and tridiagonal.
+def tridiagonal(a: Array, *, lower: bool) -> tuple[Array, Array, Array, Array]:
+    """As ``hessenberg`` for the Hermitian matrix with the given triangle, so that ``B`` is real and tridiagonal.
 
-    From the upper triangle, everything runs from the last row and column to the first.
+    For the upper triangle, the steps go from the last row and column to the first.
     """
     turned = a if lower else lax.rev(a, (a.ndim - 2, a.ndim - 1))
     matrix, taus = hessenberg(hermitian(turned, lower=True))
     n = a.shape[-1]
     d, e = jnp.real(diagonal(matrix)), jnp.real(diagonal(rows(columns(matrix, 0, n - 1), 1, n)))
-    matrix = lax.add(tril(matrix), triu(turned, 1))  # the other triangle is left as it is
+    matrix = lax.add(tril(matrix), triu(turned, 1))  # the other triangle is that of the operand
     if lower:
         return matrix, d, e, taus
     last = a.ndim - 2
@@ -158,7 +157,7 @@ definition(lax.linalg.hessenberg_p, hessenberg)
 definition(lax.linalg.tridiagonal_p, tridiagonal)
 
 
-def symmetric_product(a: Any, c: Any, *, alpha: Any, beta: Any) -> Any:
+def symmetric_product(a: Array, c: Array, *, alpha: float, beta: float) -> Array:
     """``α A Aᵀ + β C``."""
     return lax.add(lax.mul(lax.full_like(c, alpha), mm(a, T(a))), lax.mul(lax.full_like(c, beta), c))
 

@@ -7,32 +7,34 @@ With ``P = U₁ᴴ dA V₁``, where ``U₁`` and ``V₁`` belong to the singular
     ``Ω_U + Ω_V = (P + Pᴴ)ᵢⱼ / (sⱼ - sᵢ)``    and    ``Ω_U - Ω_V = (P - Pᴴ)ᵢⱼ / (sⱼ + sᵢ)``
 
 [Townsend 2016; Wan & Zhang 2019, for complex numbers], which loses fewer digits than a quotient of squares.  The imaginary part of
-the diagonal of ``P`` is ``s (Ω_U - Ω_V)``; how it is shared, a choice of phases, is free: ``U`` takes it, as in jax.
+the diagonal of ``P`` is ``s (Ω_U - Ω_V)``; its division between the two, a choice of phases, is free: ``U`` gets all, as in jax.
 
-What ``U₁`` gains beyond its own columns is ``(I - U₁ U₁ᴴ) dA V₁ S⁻¹``, and likewise ``V₁`` with ``dAᴴ``.  With full matrices the
-further columns ``U₂`` follow, by ``U₁ᴴ dU₂ = -(U₂ᴴ dU₁)ᴴ``; they are taken not to turn among themselves, which is a choice as well.
+The part of ``dU₁`` outside the span of ``U₁`` is ``(I - U₁ U₁ᴴ) dA V₁ S⁻¹``, and likewise for ``V₁`` with ``dAᴴ``.  With full
+matrices the further columns ``U₂`` follow, by ``U₁ᴴ dU₂ = -(U₂ᴴ dU₁)ᴴ``; ``U₂ᴴ dU₂`` is zero, which is a choice as well.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
+from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
-from dualrev.linear.maps import Tangents
+from dualrev.linear.maps import Tangent, Tangents
 from dualrev.rules.linalg.matrices import H, across, beside, cast, columns, diagonal, down, keep, mm, real
 from dualrev.rules.linalg.ratio import Mode, ratio
 from dualrev.rules.linalg.spectral import (
     SpectralRow,
+    Subset,
+    Vectors,
     all_zero,
     along,
-    but,
     by_gaps,
     difference,
     has_repeated,
@@ -41,16 +43,18 @@ from dualrev.rules.linalg.spectral import (
     same_cluster,
     several,
     turned_values,
+    without_idle,
 )
-from dualrev.table.rows import register
+from dualrev.table.pushforward import Push
+from dualrev.table.rows import Dual, register
 
 
-def is_zero(s: Any) -> Any:
+def is_zero(s: Array) -> Array:
     """Which singular values are zero, to rounding."""
     return lax.le(s, lax.broadcast_in_dim(rounding(s), s.shape, tuple(range(s.ndim - 1))))
 
 
-def over_values(x: Any, s: Any, idle: Sequence[Any], mode: Mode) -> Any:
+def over_values(x: Array, s: Array, idle: Sequence[Array], mode: Mode) -> Array:
     """``x S⁻¹``."""
     n = x.shape[-2]
     zero = is_zero(s)
@@ -59,8 +63,8 @@ def over_values(x: Any, s: Any, idle: Sequence[Any], mode: Mode) -> Any:
     return ratio(x, cast(across(s, n), x.dtype), across(zero, n), mode)
 
 
-def beyond(x: Any, y: Any, U: Any, s: Any, idle: Sequence[Any], mode: Mode) -> tuple[Any, Any]:
-    """What the columns ``U₁`` gain from ``x``, beyond ``U₁ y``, and the tangent of the columns after them, if there are any."""
+def beyond(x: Array, y: Array, U: Array, s: Array, idle: Sequence[Array], mode: Mode) -> tuple[Array, Tangent]:
+    """The part of ``x`` beyond ``U₁ y`` as a tangent of the columns ``U₁``, and the tangent of the columns after them, if any."""
     k = s.shape[-1]
     first, others = columns(U, 0, k), columns(U, k, U.shape[-1])
     if U.shape[-1] == k:
@@ -69,14 +73,14 @@ def beyond(x: Any, y: Any, U: Any, s: Any, idle: Sequence[Any], mode: Mode) -> t
     return mm(others, inner), lax.neg(mm(first, H(inner)))
 
 
-def svd_tangents(t: Any, saved: Any, P: Any, mode: Mode) -> tuple[Any, Any]:
+def svd_tangents(t: Array, saved: Vectors, P: Array, mode: Mode) -> tuple[Array, Array]:
     """``(dU, dVᴴ)``."""
     U, s, V, *idle = saved
     k = s.shape[-1]
-    both_zero = but(pairs(is_zero(s), lax.bitwise_and), idle)
+    both_zero = without_idle(pairs(is_zero(s), lax.bitwise_and), idle)
     half = lax.full_like(P, 0.5)
     hermitian, skew = lax.mul(half, lax.add(P, H(P))), lax.mul(half, lax.sub(P, H(P)))
-    total = by_gaps(hermitian, pairs(s, difference), but(same_cluster(s), idle), mode)
+    total = by_gaps(hermitian, pairs(s, difference), without_idle(same_cluster(s), idle), mode)
     rest = by_gaps(skew, pairs(s, lax.add), both_zero, mode)
     in_U, in_V = lax.add(total, rest), lax.sub(total, rest)
     if P.dtype.kind == "c":
@@ -94,15 +98,16 @@ def svd_tangents(t: Any, saved: Any, P: Any, mode: Mode) -> tuple[Any, Any]:
     return dU, H(dV)
 
 
-def projected(t: Any, saved: Any) -> Any:
+def projected(t: Array, saved: Vectors) -> Array:
     """``P = U₁ᴴ dA V₁``."""
     U, s, V, *_ = saved
     k = s.shape[-1]
     return mm(H(columns(U, 0, k)), t, columns(V, 0, k))
 
 
-def svd_push(mode: Mode) -> Any:
-    def push(t: Any, _: Any, *, saved: Any, compute_uv: bool, full_matrices: bool, subset_by_index: Any) -> Any:
+def svd_push(mode: Mode) -> Push:
+    def push(t: Array, _: Array, *, saved: Vectors, compute_uv: bool, full_matrices: bool,
+             subset_by_index: Subset) -> Sequence[Tangent]:
         P = projected(t, saved)
         ds = None if mode == "pole" else real(diagonal(P))
         dU, dVh = svd_tangents(t, saved, P, mode) if compute_uv else (None, None)
@@ -110,8 +115,8 @@ def svd_push(mode: Mode) -> Any:
     return push
 
 
-def presented(parts: Any, *, compute_uv: bool, subset_by_index: Any, **_: Any) -> list[Any]:
-    """The outputs that were asked for.  Singular vectors move towards all the others, so all are computed."""
+def presented(parts: Sequence[Any], *, compute_uv: bool, subset_by_index: Subset, **_: object) -> list[Any]:
+    """The outputs of a range.  All are computed, as the derivative of each singular vector depends on all the others."""
     s, U, Vh = parts
     if subset_by_index is not None:
         start, stop = subset_by_index
@@ -121,53 +126,53 @@ def presented(parts: Any, *, compute_uv: bool, subset_by_index: Any, **_: Any) -
     return [s, U, Vh] if compute_uv else [s]
 
 
-def decompose(x: Any, **params: Any) -> Any:
-    """``(U, s, V)``; their tangents need all singular values and both sides of vectors."""
+def decompose(x: Array, **params: Any) -> Vectors:
+    """``(U, s, V)``; their tangents need all singular values, and left and right vectors."""
     full = params["full_matrices"] and params["compute_uv"]
     s, U, Vh = lax.linalg.svd_p.bind(x, **dict(params, compute_uv=True, subset_by_index=None, full_matrices=full))
     return U, s, H(Vh)
 
 
-def present(saved: Any, **params: Any) -> list[Any]:
+def present(saved: Vectors, **params: Any) -> list[Array]:
     U, s, V = saved
     return presented((s, U, H(V)), **params)
 
 
-def split(saved: Any, dual: Callable[[Any, Any], Any]) -> Any:
+def split(saved: Vectors, dual: Dual) -> Vectors:
     U, s, V = saved
     return U, dual(s, jnp.broadcast_to(jnp.arange(s.shape[-1], 0, -1, dtype=s.dtype), s.shape)), V
 
 
-def idle(cotangents: Tangents, saved: Any) -> Any:
+def idle(cotangents: Tangents, saved: Vectors) -> Tangent:
     if len(cotangents) == 1 or all(ct is None for ct in cotangents[1:]):
         return None
     ct_s, ct_U, ct_Vh = cotangents
     k = saved[1].shape[-1]
     if any(ct is not None and ct.shape[axis] != k for ct, axis in ((ct_U, -1), (ct_Vh, -2))):
-        return None  # further columns, or fewer, are used
+        return None  # other columns are used
     found = [] if ct_s is None else [lax.eq(ct_s, lax.full_like(ct_s, 0))]
     found += [all_zero(ct, axis) for ct, axis in ((ct_U, -2), (ct_Vh, -1)) if ct is not None]
     return functools.reduce(lax.bitwise_and, found)
 
 
-def has_poles(saved: Any) -> Any:
-    """Equal singular values, or a zero that a vector divides by: beyond the shorter side, or by its phase."""
+def has_poles(saved: Vectors) -> Array:
+    """Equal singular values, or a zero in a quotient: for vectors of the longer side, or for phases."""
     U, s, _ = saved
     divides = U.dtype.kind == "c" or saved[0].shape[-2] != saved[2].shape[-2]
     return has_repeated(s) | (jnp.any(is_zero(s)) if divides else False)
 
 
-class SvdRow(SpectralRow):
-    """Pushes choose singular vectors along the direction."""
+class SvdRow(SpectralRow[Vectors]):
+    """A row whose push chooses the singular vectors along the direction."""
 
-    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], Sequence[Any]]:
+    def jvp(self, primals: Sequence[Array], tangents: Sequence[Tangent], params: Params) -> tuple[list[Array], Sequence[Tangent]]:
         if not params["compute_uv"]:
             return super().jvp(primals, tangents, params)
         run = compiled_svd_jvp if is_eager((*primals, *tangents)) else svd_jvp
-        return run(primals[0], tangents[0], **params)
+        return run(primals[0], tangents[0], **params)  # type: ignore[arg-type]  # the one operand is active
 
 
-def svd_jvp(x: Any, t: Any, **params: Any) -> tuple[list[Any], list[Any]]:
+def svd_jvp(x: Array, t: Array, **params: Any) -> tuple[list[Array], list[Array]]:
     U, s, V = decompose(x, **params)
     if s.shape[-1] > 0:
         has_poles = lax.bitwise_or(jnp.any(is_zero(s)), has_repeated(s))
@@ -177,12 +182,12 @@ def svd_jvp(x: Any, t: Any, **params: Any) -> tuple[list[Any], list[Any]]:
     return present((U, s, V), **params), presented((real(diagonal(P)), dU, dVh), **params)
 
 
-def turned(t: Any, U: Any, s: Any, V: Any) -> tuple[Any, Any, Any]:
+def turned(t: Array, U: Array, s: Array, V: Array) -> tuple[Array, Array, Array]:
     """Singular vectors along the direction ``t``: within clusters, ``P`` is diagonal, and not negative where ``s`` is zero.
 
-    Within a cluster of positive values ``U`` and ``V`` turn together, so as to diagonalize the Hermitian part of ``P``.  For zeros they
-    turn apart, and those of the longer side may leave their span for any vectors that no positive value belongs to: they are the
-    singular vectors of what ``t`` makes of the zeros' vectors of the shorter side, in that space.
+    Within a cluster of positive values one rotation of ``U`` and ``V`` diagonalizes the Hermitian part of ``P``.  For zeros there are
+    two rotations, and vectors of the longer side may be any that belong to no positive value: they are the singular vectors of the
+    image under ``t`` of the zeros' vectors of the shorter side, in that space.
     """
     k = s.shape[-1]
     P = projected(t, (U, s, V))
@@ -199,12 +204,12 @@ def turned(t: Any, U: Any, s: Any, V: Any) -> tuple[Any, Any, Any]:
     return U, s, V
 
 
-def with_first(U: Any, first: Any) -> Any:
+def with_first(U: Array, first: Array) -> Array:
     """``U`` with other columns in place of its first ones."""
     return beside(first, columns(U, first.shape[-1], U.shape[-1]))
 
 
-def from_zeros(t: Any, U: Any, V: Any, zero: Any) -> tuple[Any, Any]:
+def from_zeros(t: Array, U: Array, V: Array, zero: Array) -> tuple[Array, Array]:
     """``U``, of the longer side, and ``V`` with new columns where ``zero`` holds."""
     k = zero.shape[-1]
     first, right = columns(U, 0, k), columns(V, 0, k)
@@ -212,7 +217,7 @@ def from_zeros(t: Any, U: Any, V: Any, zero: Any) -> tuple[Any, Any]:
     others = lax.select(at_zero, lax.full_like(first, 0), first)
     image = mm(t, lax.select(across(zero, right.shape[-2]), right, lax.full_like(right, 0)))
     image = lax.sub(image, mm(others, H(others), image))
-    # Made long, the other columns come first, and keep to the space that they span.
+    # Scaled up, the other columns come first, and keep their span.
     length = several(lax.reduce_max(lax.abs(image), (image.ndim - 2, image.ndim - 1)), 4 * image.shape[-1])
     image = lax.add(image, lax.mul(others, cast(lax.broadcast_in_dim(length, others.shape, tuple(range(length.ndim))), others.dtype)))
     _, left, Qh = lax.linalg.svd_p.bind(image, full_matrices=U.shape[-1] > k, compute_uv=True, subset_by_index=None, algorithm=None)

@@ -1,16 +1,16 @@
 """Special functions of mathematics: the gamma, beta, zeta, error and Bessel families.
 
-Where the derivative is a multiple of another special function it is that primitive, except where the primitive fails: at negative
-arguments below -8 and far out, ``zeta`` and ``polygamma`` are evaluated by reflection and by their asymptotic series.  The
-parameters of the incomplete functions, and the order of ``zeta``, have derivatives of all orders.
+A derivative that is a multiple of another special function is computed by that primitive, except where the primitive fails: at
+negative arguments below -8 and at large ones, ``zeta`` and ``polygamma`` are evaluated by reflection and by their asymptotic series.
+Derivatives of all orders exist by the parameters of the incomplete functions and by the order of ``zeta``.
 
-What the derivative is at the edges:
+Derivatives at the edges:
 
-- at their poles ``lgamma`` and ``digamma`` have what ``digamma`` and ``zeta`` give there: NaN and infinity;
-- ``zeta`` in its order: NaN where the function is not defined around the order (``q < 0``, or an order below 1);
-- ``polygamma`` in its order raises: it is defined for whole orders only;
-- ``igamma`` and ``igammac`` at ``x = 0``: the density's limit in ``x`` (0, 1 or infinity), 0 in ``a``; at infinity 0;
-- ``regularized_incomplete_beta`` at 0 and 1: likewise; NaN where a parameter is not positive;
+- at their poles those of ``lgamma`` and ``digamma`` are the values of ``digamma`` and ``zeta``: NaN and infinity;
+- ``zeta`` by its order: NaN where the function is not defined around the order (``q < 0``, or an order below 1);
+- ``polygamma`` by its order raises an error: it is defined for whole orders only;
+- ``igamma`` and ``igammac`` at ``x = 0``: by ``x`` the limit of the density (0, 1 or infinity), by ``a`` 0; at infinity 0;
+- ``regularized_incomplete_beta`` at 0 and 1: the same; NaN where a parameter is not positive;
 - ``erf_inv`` at -1 and 1: infinity; ``bessel_i0e`` at 0: 0; ``bessel_i1e`` at 0: 1/2;
 - a sample of ``random_gamma`` that underflows to 0: 0.
 """
@@ -18,11 +18,10 @@ What the derivative is at the edges:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from dualrev import errors
 from dualrev._jax.primitives import primitive
@@ -34,17 +33,17 @@ from dualrev.table.pushforward import pushforward
 # ------------------------------------------------------------------------------------------------- gamma and its logarithm
 
 
-def far_zeta(s: Any, q: Any) -> Any:
+def far_zeta(s: Array, q: Array) -> Array:
     """``ζ(s, q) = Σₖ (q+k)⁻ˢ`` for ``q ≫ s``: ``q¹⁻ˢ/(s-1) + q⁻ˢ/2 + ...``; no power underflows before its value does."""
     return jnp.power(q, 1 - s) * (1 / (s - 1) + 0.5 / q)
 
 
-def is_far(s: Any, q: Any) -> Any:
+def is_far(s: Array, q: Array) -> Array:
     return q > 1e8 * s
 
 
 @helper
-def trigamma(x: Any) -> Any:
+def trigamma(x: Array) -> Array:
     """``ψ'(x) = ζ(2, x)``; for a negative ``x``, ``π²/sin²(πx) - ζ(2, 1-x)`` [DLMF, 5.15.6]."""
     two = jnp.full_like(x, 2)
     is_mirrored, far = x < 0, is_far(two, x)
@@ -55,7 +54,7 @@ def trigamma(x: Any) -> Any:
 
 
 @helper
-def hurwitz(s: Any, q: Any) -> Any:
+def hurwitz(s: Array, q: Array) -> Array:
     """``ζ(s, q)``, for a whole ``s`` at negative ``q`` too.
 
     With ``r = q - ⌊q⌋`` the sum over all whole numbers is ``Σ (r+k)⁻ˢ = ζ(s, r) + (-1)ˢ ζ(s, 1-r)``; the part of it below ``q`` is
@@ -71,7 +70,7 @@ def hurwitz(s: Any, q: Any) -> Any:
 
 
 @helper
-def polygamma_slope(m: Any, x: Any) -> Any:
+def polygamma_slope(m: Array, x: Array) -> Array:
     """``ψ⁽ᵐ⁺¹⁾(x) = (-1)ᵐ (m+1)! ζ(m+2, x)``, the factorial from a table: by its logarithm it would lose digits."""
     with np.errstate(over="ignore"):
         factorials = jnp.asarray(np.array([float(math.factorial(k)) for k in range(171)]).astype(m.dtype))
@@ -81,7 +80,7 @@ def polygamma_slope(m: Any, x: Any) -> Any:
     return jnp.where(is_order, jnp.where(m % 2 == 0, factorial, -factorial), jnp.nan) * hurwitz(m + 2, x)
 
 
-def polygamma_by_order(_m: Any, _x: Any) -> Any:
+def polygamma_by_order(_m: Array, _x: Array) -> Array:
     raise errors.no_derivative(
         "polygamma", "The order of polygamma is a whole number: there is no derivative by it.",
         "Keep the order constant (an integer, or jax.lax.stop_gradient of it); for zeta, which is defined between whole orders, "
@@ -89,7 +88,7 @@ def polygamma_by_order(_m: Any, _x: Any) -> Any:
 
 
 @helper
-def zeta_by_order(s: Any, q: Any) -> Any:
+def zeta_by_order(s: Array, q: Array) -> Array:
     """``∂ζ/∂s = -Σₖ log(q+k) (q+k)⁻ˢ``, its tail by the formula of Euler and Maclaurin [Johansson2015, eq. 5].
 
     With ``w = q+N``::
@@ -106,11 +105,11 @@ def zeta_by_order(s: Any, q: Any) -> Any:
     q_, s_ = column(q, s)
     base = q_ + lax.broadcast(np.arange(terms).astype(q.dtype), q.shape)
     w = q + terms
-    # Times w, so that nothing underflows before the sum does.
+    # Times w, so that no term underflows before the sum does.
     head = -jnp.sum(jnp.log(base) * jnp.power(base, 1 - s_) * (w[..., None] / base), -1)
 
     log_w, start = jnp.log(w), 1 / (s - 1)
-    t = jnp.minimum(s, 8 * w)  # for larger orders the tail does not count, and the products need not overflow
+    t = jnp.minimum(s, 8 * w)  # for larger orders the tail is negligible, and the products must not overflow
     product, harmonic = t / w, 1 / t
     series = slope = jnp.zeros_like(q)
     for j, bernoulli in enumerate(BERNOULLI, 1):
@@ -143,8 +142,8 @@ elementwise(lax.regularized_incomplete_beta_p,
             lambda a, b, x: incomplete_beta.beta_density(a, b, x), cost="work")
 
 
-def random_gamma_push(t: Any, _key: Any, a: Any, *, out: Any, log_space: bool) -> Any:
-    """Samples move so that each keeps its probability: implicit reparameterization [FigurnovEtAl2018]."""
+def random_gamma_push(t: Array, _key: Array, a: Array, *, out: Array, log_space: bool) -> Array:
+    """The tangent of a sample at constant cumulative probability: implicit reparameterization [FigurnovEtAl2018]."""
     slope = incomplete_gamma.gamma_log_quantile_slope if log_space else incomplete_gamma.gamma_quantile_slope
     return lax.mul(t, slope(a, out))
 
@@ -155,8 +154,8 @@ pushforward(primitive("random_gamma"), random_gamma_push)
 
 
 @helper
-def erf_inv_slope(x: Any, y: Any) -> Any:
-    """``√π/2 exp(ŷ²)`` with ``ŷ = y + δ``: near ±1, ``y`` has lost the digits that a step of Newton's method, ``δ``, finds again.
+def erf_inv_slope(x: Array, y: Array) -> Array:
+    """``√π/2 exp(ŷ²)`` with ``ŷ = y + δ``: near ±1, ``y`` has few correct digits, which a step ``δ`` of Newton's method restores.
 
     ``δ = (x - erf(y)) √π/2 exp(y²)``; near ±1 by ``erfc``, as ``x - erf(y) = ±(erfc(|y|) - (1 - |x|))``.
     """
@@ -186,8 +185,8 @@ GAP = [p - q for p, q in zip(hankel(0, 24), hankel(1, 24), strict=True)][1:]
 
 
 @helper
-def bessel_gap(x: Any, i0e: Any, i1e: Any) -> Any:
-    """``exp(-x) (I₀(x) - I₁(x))`` for ``x ≥ 0``: both agree in more and more digits, so far out by its own series."""
+def bessel_gap(x: Array, i0e: Array, i1e: Array) -> Array:
+    """``exp(-x) (I₀(x) - I₁(x))`` for ``x ≥ 0``: by its own series for large ``x``, where the difference would cancel."""
     is_far = x > 25
     inverse = 1 / jnp.where(is_far, x, 25)
     far = inverse * jnp.sqrt(inverse / (2 * math.pi)) * horner(inverse, GAP)
@@ -195,14 +194,14 @@ def bessel_gap(x: Any, i0e: Any, i1e: Any) -> Any:
 
 
 @helper
-def bessel_i0e_slope(x: Any, out: Any) -> Any:
+def bessel_i0e_slope(x: Array, out: Array) -> Array:
     """``I₀' = I₁``, hence ``-sign(x) exp(-|x|) (I₀ - I₁)(|x|)``."""
     size = jnp.abs(x)
     return -jnp.sign(x) * bessel_gap(size, out, lax.bessel_i1e(size))
 
 
 @helper
-def bessel_i1e_slope(x: Any, out: Any) -> Any:
+def bessel_i1e_slope(x: Array, out: Array) -> Array:
     """``I₁' = I₀ - I₁/x``, hence ``exp(-|x|) (I₀ - I₁ - I₁/|x|)(|x|)``, an even function; ``I₁(x)/x`` is 1/2 at 0."""
     is_tiny = jnp.abs(x) < jnp.finfo(x.dtype).eps
     ratio = jnp.where(is_tiny, 0.5 * (1 - jnp.abs(x)), out / jnp.where(is_tiny, 1, x))

@@ -1,15 +1,14 @@
-"""Derivatives of the incomplete beta function in its parameters, by the tail's integral.
+"""Derivatives of the incomplete beta function by its parameters, from the integral of the tail.
 
-What they share with those of the incomplete gamma function is in :mod:`dualrev.rules.special.incomplete_gamma`.
+The functions that the incomplete gamma function needs as well are in :mod:`dualrev.rules.special.incomplete_gamma`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from dualrev.rules.special.incomplete_gamma import (
     LARGE,
@@ -23,7 +22,7 @@ from dualrev.rules.special.incomplete_gamma import (
 )
 
 
-def beta_weight(a: Any, b: Any, x: Any, y: Any) -> Any:
+def beta_weight(a: Array, b: Array, x: Array, y: Array) -> Array:
     """``D = xᵃ yᵇ/B(a, b)`` with ``y = 1-x``, for positive ``a, b, x, y``.
 
     For large parameters by deviations from the mode ``a/(a+b)`` [Loader2000]: with ``δ = (xb - ya)/a`` and ``ε = -(xb - ya)/b``
@@ -45,7 +44,7 @@ def beta_weight(a: Any, b: Any, x: Any, y: Any) -> Any:
     return jnp.where(is_large, large, constant * jnp.power(x, jnp.where(is_large, 1, a)) * jnp.power(y, jnp.where(is_large, 1, b)))
 
 
-def beta_exponent(a: Any, b: Any, x: Any, y: Any, u: Any) -> tuple[Any, Any, Any]:
+def beta_exponent(a: Array, b: Array, x: Array, y: Array, u: Array) -> tuple[Array, Array, Array]:
     """``φ(u)``, ``log(x/t)`` and ``log((1-t)/y)``, where ``logit(t) = logit(x) - u``.
 
     ``t = x/R`` and ``1-t = y exp(u)/R`` for ``R = x + y exp(u)``, hence ``φ = bu - n log(R) = -(ay - bx)u - n (log(R) - yu)``.
@@ -64,12 +63,12 @@ def beta_exponent(a: Any, b: Any, x: Any, y: Any, u: Any) -> tuple[Any, Any, Any
     return (-(a * y - b * x) * u - (a + b) * rest, jnp.where(upper, log_part, u + log_part), jnp.where(upper, u - log_part, -log_part))
 
 
-def beta_scale(a: Any, b: Any, x: Any, y: Any) -> Any:
+def beta_scale(a: Array, b: Array, x: Array, y: Array) -> Array:
     """``w`` with ``φ(w) ≈ -1``: by Newton's method, from the parabola that touches φ at 0."""
     slope, n = a * y - b * x, a + b
     w = 2 / (slope + jnp.sqrt(slope * slope + 2 * n * x * y))
 
-    def step(_: Any, w: Any) -> Any:
+    def step(_: Array, w: Array) -> Array:
         phi, _fall, _rise = beta_exponent(a, b, x, y, w)
         derivative = b - n / (1 + x / y * jnp.exp(-w))
         return jnp.maximum(w - (phi + 1) / derivative, w / 8)
@@ -77,11 +76,11 @@ def beta_scale(a: Any, b: Any, x: Any, y: Any) -> Any:
     return lax.fori_loop(0, 4, step, w)
 
 
-def beta_tail(a: Any, b: Any, x: Any, y: Any, by_a: Any, by_b: Any) -> tuple[Any, Any]:
+def beta_tail(a: Array, b: Array, x: Array, y: Array, by_a: Array, by_b: Array) -> tuple[Array, Array]:
     """``∂I/∂a`` and ``∂I/∂b`` over ``D``, for ``x ≤ a/(a+b)``, given those of ``log D``."""
     w = beta_scale(*(lax.stop_gradient(value) for value in (a, b, x, y)))
 
-    def integrand(u: Any) -> tuple[Any, Any]:
+    def integrand(u: Array) -> tuple[Array, Array]:
         phi, fall, rise = beta_exponent(a, b, x, y, u)
         density = jnp.exp(phi)
         return density * (by_a - fall), density * (by_b + rise)
@@ -89,20 +88,20 @@ def beta_tail(a: Any, b: Any, x: Any, y: Any, by_a: Any, by_b: Any) -> tuple[Any
     return half_line(integrand, w, 24)
 
 
-def exchanged(where: Any, *pairs: Any) -> list[Any]:
+def exchanged(where: Array, *pairs: tuple[Array, Array]) -> list[Array]:
     """Each pair, exchanged where ``where`` holds."""
     return [value for p, q in pairs for value in (jnp.where(where, q, p), jnp.where(where, p, q))]
 
 
 @helper
-def beta_by_parameters(a: Any, b: Any, x: Any) -> tuple[Any, Any]:
+def beta_by_parameters(a: Array, b: Array, x: Array) -> tuple[Array, Array]:
     """``∂I/∂a`` and ``∂I/∂b`` of the regularized incomplete beta function ``I(x; a, b)``.
 
-    By ``I(x; a, b) = 1 - I(y; b, a)`` the tail is the one that does not hold the mode.  Two cases are brought back to it, with
+    By ``I(x; a, b) = 1 - I(y; b, a)`` the tail is the one that does not contain the mode.  Two cases are reduced to it, with
     ``n = a+b`` [DLMF, 8.17.20-21]:
 
-    - ``a < 1``: the tail holds nearly everything.  ``I(a, b) = I(a+1, b) + D(a, b)/a``: both have slopes of one sign;
-    - a small ``ay``, hence a small ``b``: φ is flat and then drops at once.  ``I(a, b) = I(a, b+1) - D(a, b)/b``.
+    - ``a < 1``: the tail is nearly the whole integral.  ``I(a, b) = I(a+1, b) + D(a, b)/a``: both have slopes of one sign;
+    - a small ``ay``, hence a small ``b``: φ is constant and then falls steeply.  ``I(a, b) = I(a, b+1) - D(a, b)/b``.
     """
     is_defined = (a > 0) & (b > 0) & (x >= 0) & (x <= 1)
     inside = is_defined & (x > 0) & (x < 1) & (a < jnp.inf) & (b < jnp.inf)
@@ -137,7 +136,7 @@ def beta_by_parameters(a: Any, b: Any, x: Any) -> tuple[Any, Any]:
 
 
 @helper
-def beta_density(a: Any, b: Any, x: Any) -> Any:
+def beta_density(a: Array, b: Array, x: Array) -> Array:
     """``∂I/∂x = xᵃ⁻¹ (1-x)ᵇ⁻¹/B(a, b)``."""
     is_defined = (a > 0) & (b > 0) & (x >= 0) & (x <= 1)
     inside = is_defined & (x > 0) & (x < 1)
