@@ -296,12 +296,20 @@ def test_several_results_of_which_one_has_no_derivative() -> None:
         np.testing.assert_allclose(jax.jit(d.grad(f))(X), X / 8, rtol=1e-14)
 
 
+def test_a_new_row_is_in_force_at_once() -> None:
+    """Programs that were derived from the row before are forgotten."""
+    f = jax.jit(lambda x: jax.lax.sin(x) * 3)
+    assert float(dr.grad(f)(0.0)) == 3.0 and float(dr.jvp(f, (0.0,), (1.0,))[1]) == 3.0
+    dr.rule(jax.lax.sin_p, partials=[lambda x: 2 * jnp.cos(x)])
+    assert float(dr.grad(f)(0.0)) == 6.0 and float(dr.jvp(f, (0.0,), (1.0,))[1]) == 6.0
+
+
 def test_nothing_is_registered_for_primitives_of_jax_or_of_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     from jax._src.interpreters.ad import primitive_jvps
 
     before = dict(primitive_jvps)
     dr.rule(jax.lax.sin_p, partials=[lambda x: 2 * jnp.cos(x)])
-    assert float(dr.grad(jnp.sin)(0.0)) == 2.0 and float(jax.grad(jnp.sin)(0.0)) == 1.0
+    assert float(dr.grad(jax.lax.sin)(0.0)) == 2.0 and float(jax.grad(jax.lax.sin)(0.0)) == 1.0
     registered = primitive("registered")
     primitive_jvps[registered] = before[registered] = lambda primals, tangents: (registered.bind(*primals), 5 * tangents[0])
     dr.rule(registered, partials=[3.0])

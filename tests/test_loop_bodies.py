@@ -13,7 +13,7 @@ from jax import lax
 
 import dualrev as dr
 from dualrev._jax.calls import scan_layout
-from dualrev.calls.staging import Linearization
+from dualrev.calls.linearization import Linearization
 
 W = np.array([[0.3, -0.2, 0.1], [0.0, 0.4, -0.3], [0.2, 0.1, 0.5]])
 X = np.array([0.3, -0.4, 0.7])

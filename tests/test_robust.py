@@ -248,10 +248,10 @@ def resident() -> int:
 
 def cache_entries() -> int:
     """Everything that the tables and the store of programs hold."""
-    from dualrev.calls import staging
+    from dualrev.calls import derived_programs
     from dualrev.table.rows import rows
 
-    stored = sum(len(held) for held in list(staging._cache.values()))
+    stored = sum(len(held) for held in list(derived_programs._cache.values()))
     return stored + sum(len(getattr(row, "sites", ())) for row in rows.values())
 
 

@@ -18,7 +18,8 @@ from dualrev._jax.calls import cond_p
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import is_placed_alike, varying
 from dualrev.calls.call_rows import call, splice
-from dualrev.calls.staging import Linearization, Pushforward, StagedMap, linearization_of, pushforward_of
+from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent

@@ -14,7 +14,9 @@ import jax
 from dualrev._jax.jaxprs import ClosedJaxpr, copy_jaxpr, jaxpr_as_fun
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import is_concrete, is_eager
-from dualrev.calls.staging import Linearization, Pushforward, Wrapper, cached, linearization_of, pushforward_of
+from dualrev.calls.derived_programs import Wrapper, cached
+from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.linearization import Linearization, linearization_of
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current

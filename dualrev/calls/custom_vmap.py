@@ -20,7 +20,8 @@ from dualrev._jax.primitives import Params, primitive
 from dualrev._jax.traces import in_front, is_eager, is_same_for_all
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.calls.call_rows import RunRow, own_copy, splice
-from dualrev.calls.staging import cached, pushforward_of
+from dualrev.calls.derived_programs import cached
+from dualrev.calls.evaluation import pushforward_of
 from dualrev.engines import forward
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear import zeros

@@ -18,7 +18,8 @@ from dualrev._jax.references import discharge
 from dualrev._jax.source_lines import defined_at
 from dualrev.calls import library_functions
 from dualrev.calls.call_rows import MapRow, RunRow, splice
-from dualrev.calls.staging import cached, linearization_of, wrapper_of
+from dualrev.calls.derived_programs import cached, wrapper_of
+from dualrev.calls.linearization import linearization_of
 from dualrev.engines.custom_derivatives import from_rule
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents

@@ -29,7 +29,7 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, Jaxpr, JaxprEqn, is_literal, 
 from dualrev._jax.library_functions import LIBRARY_FUNCTIONS, library_function
 from dualrev._jax.new_primitives import matrix_primitive
 from dualrev._jax.primitives import Params, Primitive
-from dualrev.calls.staging import cached
+from dualrev.calls.derived_programs import cached
 from dualrev.linear.zeros import Tangent
 from dualrev.rules.linalg.matrices import H, T, cast, diagonal, mm, real, triangular
 from dualrev.table.adjoints import LinearRow

@@ -14,7 +14,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params, primitive
 from dualrev.calls.call_rows import MapRow, own_copy, splice
-from dualrev.calls.staging import linearization_of
+from dualrev.calls.linearization import linearization_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent

@@ -18,7 +18,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_differentiable, is_reference, tangent_aval, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, jaxpr_as_fun, open_and_closed, stage
 from dualrev._jax.primitives import Params, Primitive, kernel_primitives
-from dualrev.calls.staging import cached
+from dualrev.calls.derived_programs import cached
 from dualrev.engines import forward
 from dualrev.linear import zeros
 from dualrev.linear.zeros import Tangent

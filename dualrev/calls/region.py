@@ -23,7 +23,9 @@ from dualrev._jax.new_primitives import program_primitive
 from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import own_copy, splice
-from dualrev.calls.staging import cached, linearization_of, pushforward_of
+from dualrev.calls.derived_programs import cached
+from dualrev.calls.evaluation import pushforward_of
+from dualrev.calls.linearization import linearization_of
 from dualrev.engines.sweeps import dense_of
 from dualrev.linear.basis import matrix, push_all, unit_tangents
 from dualrev.linear.dense import DenseMap

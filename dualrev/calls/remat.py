@@ -22,7 +22,9 @@ from dualrev._jax.primitives import Params
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
-from dualrev.calls.staging import Linearization, Program, cached, linearization_of, pushforward_of
+from dualrev.calls.derived_programs import Program, cached
+from dualrev.calls.evaluation import pushforward_of
+from dualrev.calls.linearization import Linearization, linearization_of
 from dualrev.linear.maps import Kept, LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current, under

@@ -27,7 +27,8 @@ from dualrev._jax.shard_maps import OnShards, bind_shard_map, rebind_shard_map
 from dualrev._jax.sharding import AxisName, spmd_axis_names, vary_as
 from dualrev._jax.traces import Tracer
 from dualrev.calls.call_rows import own_copy, splice
-from dualrev.calls.staging import Linearization, linearization_of, pushforward_of
+from dualrev.calls.evaluation import pushforward_of
+from dualrev.calls.linearization import Linearization, linearization_of
 from dualrev.engines import reverse
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate

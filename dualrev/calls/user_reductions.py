@@ -20,7 +20,9 @@ from dualrev import errors
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, stage
 from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev.calls.call_rows import splice
-from dualrev.calls.staging import cached, linearization_of, pushforward_of
+from dualrev.calls.derived_programs import cached
+from dualrev.calls.evaluation import pushforward_of
+from dualrev.calls.linearization import linearization_of
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active

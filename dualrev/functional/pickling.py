@@ -19,7 +19,7 @@ from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev._jax.sharding import explicit_sharding, varying
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import Tracer
-from dualrev.calls.staging import StagedMap
+from dualrev.calls.linearization import StagedMap
 from dualrev.functional.results import Structure
 from dualrev.linear.algebra import MadeOfMaps
 from dualrev.linear.maps import LinearMap, Tape

@@ -15,6 +15,7 @@ from dualrev._jax.libraries import is_own
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.rules_for_jax import register_with_jax
 from dualrev._jax.trees import PyTree
+from dualrev.calls.derived_programs import forget_programs
 from dualrev.functional.ruled_functions import Adjoints, Partials, Statement, with_rule
 from dualrev.linear.maps import Tangent
 from dualrev.table import forms
@@ -159,6 +160,7 @@ def _stated(primitive: Primitive, kind: str, statement: Any) -> Row:
         forms.linear(primitive, *statement)
     row = rows[primitive]
     row.is_users_own = True
+    forget_programs()
     return row
 
 

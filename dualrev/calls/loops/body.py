@@ -15,10 +15,10 @@ import jax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import ClosedJaxpr
+from dualrev.calls.linearization import Linearization, Source
 from dualrev.calls.loops.invariant import Invariant, invariant_of
 from dualrev.calls.loops.packing import SMALL
 from dualrev.calls.loops.sums_over_steps import Plan
-from dualrev.calls.staging import Linearization, Source
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tape
 from dualrev.linear.zeros import Tangent

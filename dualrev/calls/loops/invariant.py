@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import jax
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
-from dualrev.calls.staging import Linearization, Program
+from dualrev.calls.derived_programs import Program
+from dualrev.calls.linearization import Linearization
 from dualrev.programs.jaxprs import behind, nbytes_of
 from dualrev.programs.partition import graph_of
 from dualrev.table.recomputation import is_cheap

@@ -19,10 +19,11 @@ from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
 from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import call, splice
+from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.linearization import StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
 from dualrev.calls.loops.packing import Step, packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
-from dualrev.calls.staging import Pushforward, StagedMap, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent

@@ -22,9 +22,11 @@ from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import CallRow, own_copy, splice
+from dualrev.calls.derived_programs import cached
+from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
-from dualrev.calls.staging import Linearization, Pushforward, StagedMap, cached, linearization_of, pushforward_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent

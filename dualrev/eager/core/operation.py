@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
-from dualrev.calls.staging import Linearization, Wrapper
+from dualrev.calls.derived_programs import Wrapper
+from dualrev.calls.linearization import Linearization
 from dualrev.eager.core.caches import caches
 from dualrev.options.settings import DEFAULT, under
 

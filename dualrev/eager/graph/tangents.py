@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, typeof
-from dualrev.calls.staging import Pushforward, Wrapper
+from dualrev.calls.derived_programs import Wrapper
+from dualrev.calls.evaluation import Pushforward
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply

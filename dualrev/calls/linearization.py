@@ -1,123 +1,34 @@
-"""Derivatives of whole programs, traced once and reused.
+"""The derivative of a whole program as a program: evaluated with residuals, pulled and pushed, each traced once and reused.
 
-A :class:`Program` is a traced flat function.  On concrete values it runs compiled; under a trace it is bound as one ``jit`` call, or
-inlined.  A :class:`Linearization` is the program that evaluates a function and computes the residuals of its tape, with the pulls and
-pushes that read them.  A :class:`Pushforward` is the program that evaluates values and parts together.
+A :class:`Linearization` is the program that evaluates a function and computes the residuals of its tape, with the pulls and pushes that
+read them; a :class:`StagedMap` is its linear map at one point.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import is_not
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import jax
 
-from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
-from dualrev._jax.calls import bind_jit, has_explicit_layout, inlined, is_inlined
-from dualrev._jax.invalid_values import INVALID_VALUE
-from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, Jaxpr, jaxpr_as_fun, jaxpr_out_avals, stage
-from dualrev._jax.primitives import Params
-from dualrev._jax.source_lines import line_of, user_frame
-from dualrev._jax.traces import Tracer, is_batching, is_eager
+from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.traces import Tracer
+from dualrev.calls.derived_programs import Program, Wrapper, cached
 from dualrev.engines import reverse
-from dualrev.engines.forward import TANGENTS
-from dualrev.engines.parts import evaluate
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
-from dualrev.options.settings import DEFAULT, Active, Settings, current
-from dualrev.programs.jaxprs import check_operands, first_invalid, replayer, runner
-from dualrev.table.mode import Mode, Parts
-from dualrev.table.rows import Operand, Unknown, aval_of, rows
-
-#: The number of derivative programs in the cache; each is also dropped with the program that it was derived from.
-PROGRAMS_KEPT = 2048
-
-#: The latest request for a linearization, and the result: the jaxpr, active inputs, ``is_linear``, settings, and the linearization.
-Recent: TypeAlias = tuple[weakref.ref[ClosedJaxpr], tuple[Active, ...], bool, Settings, "weakref.ref[Linearization]"]
-
-#: The latest request for a push, and the result: the jaxpr, the structure of parts, the mode, settings, and the push.
-RecentPush: TypeAlias = tuple[weakref.ref[ClosedJaxpr], Hashable, Mode, Settings, "weakref.ref[Pushforward]"]
+from dualrev.options.settings import Active, current
+from dualrev.table.rows import Operand, Unknown, aval_of
 
 #: Where a residual comes from: ("in", i), ("out", j) or ("new", k).
 Source: TypeAlias = tuple[str, int]
 
 #: For each mask of nonzero vectors, the program of a push or pull, and which of its results are nonzero.
 Masked: TypeAlias = dict[tuple[bool, ...], tuple["Program", tuple[bool, ...]]]
-
-T = TypeVar("T")
-
-
-class Wrapper:
-    """How a program is bound under a trace: with the settings of the ``jit`` call that it replaces, or inlined (``like`` is None)."""
-
-    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent", "recent_push")
-
-    def __init__(self, name: str, like: Params | None):
-        self.name = name
-        self.like = like
-        self.key = (name, None if like is None else tuple(like.items()))
-        self._hash = hash(self.key)
-        #: The parameter ``inline`` of the call that this is the wrapper of.
-        self.inline: object = None
-        #: The latest requests for a linearization and a push of the jaxpr that is bound so.
-        self.recent: Recent | None = None
-        self.recent_push: RecentPush | None = None
-        #: Whether a plain ``jax.jit`` does the same on concrete values.
-        self.is_plain = like is None or not has_explicit_layout(like)
-
-    def fits(self, params: Params) -> bool:
-        """Whether a ``jit`` call has these settings."""
-        return all(params[name] is value or params[name] == value for name, value in self.key[1] or ())
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Wrapper) and self.key == other.key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-
-class Program:
-    """A closed jaxpr to be called with flat values.
-
-    ``in_like`` and ``out_like``: for each operand and result, the operand or result of the original call whose layout it shares.
-    """
-
-    __slots__ = ("_compiled", "_replay", "in_like", "jaxpr", "name", "out_like", "wrapper")
-
-    def __init__(self, jaxpr: ClosedJaxpr, wrapper: Wrapper, name: str, in_like: Sequence[int | None], out_like: Sequence[int | None]):
-        self.jaxpr = jaxpr
-        self.wrapper = wrapper
-        self.name = name
-        self.in_like = in_like
-        self.out_like = out_like
-        self._compiled: Callable[..., list[jax.Array]] | None = None
-        self._replay: Callable[..., list[jax.Array]] | None = None
-
-    def __call__(self, args: Sequence[jax.Array]) -> list[jax.Array]:
-        like = self.wrapper.like
-        if self.wrapper.is_plain and is_eager(args):
-            if self._compiled is None:
-                run = runner(self.jaxpr, self.name)
-
-                def program(*args: jax.Array) -> list[jax.Array]:
-                    return run(*args)
-
-                program.__name__ = self.name
-                self._compiled = jax.jit(program)
-            return self._compiled(*args)
-        check_operands(self.jaxpr, args, self.name)
-        if like is None:
-            if is_batching():  # one call for vmap to look up, whose batched program it has cached
-                return bind_jit(inlined(), self.jaxpr, args, self.name, [None] * len(args), [None] * len(self.jaxpr.out_avals))
-            if self._replay is None:
-                self._replay = replayer(self.jaxpr)
-            return self._replay(*args)
-        return bind_jit(like, self.jaxpr, args, self.name, self.in_like, self.out_like)
 
 
 class Linearization:
@@ -325,108 +236,6 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def may_refuse(jaxpr: ClosedJaxpr | Jaxpr) -> bool:
-    """Whether the row of an operation of the program, or of a program that it calls, refuses some values."""
-    for eqn in jaxpr.eqns:
-        row, inner = rows.get(eqn.primitive), eqn.params.get("jaxpr")
-        if (row is not None and row.may_refuse) or (inner is not None and may_refuse(getattr(inner, "jaxpr", inner))):
-            return True
-    return False
-
-
-class Pushforward:
-    """A function under a forward mode: one program for values and parts.
-
-    ``structure`` is the static structure of the parts of the inputs (:meth:`~dualrev.table.mode.Mode.flatten`): for tangents, which
-    are nonzero.
-    """
-
-    def __init__(self, fun: FlatFunction, in_avals: Sequence[ShapedArray], structure: Hashable, wrapper: Wrapper,
-                 mode: Mode = TANGENTS):
-        self.mode = mode
-        n_in = len(in_avals)
-
-        def push(*flat: jax.Array) -> list[jax.Array]:
-            outs, parts_out = evaluate(mode, fun, flat[:n_in], mode.unflatten(structure, flat[n_in:]))
-            self.active_outs = tuple([p is not None for p in parts_out])
-            leaves, self.structure = mode.flatten(parts_out)
-            return [*outs, *leaves]
-
-        jaxpr = stage(push, [*in_avals, *mode.avals(structure, in_avals)])
-        self.may_refuse = may_refuse(jaxpr)
-        self.n_out = len(self.active_outs)
-        in_like, out_like = [*range(n_in), *mode.are_like(structure)], [*range(self.n_out), *mode.are_like(self.structure)]
-        self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
-
-    def __call__(self, primals: Sequence[jax.Array], parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
-        return self.on(primals, self.mode.flatten(parts)[0])
-
-    def on(self, primals: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> tuple[list[jax.Array], list[Parts]]:
-        """Values and parts, from values and the arrays of their parts."""
-        args = [*primals, *leaves]
-        try:
-            results = self.program(args)
-        except INVALID_VALUE as error:
-            eqn = first_invalid(self.program.jaxpr, args) if is_eager(args) else None
-            if eqn is None:
-                raise
-            line = line_of(eqn.source_info) or user_frame()
-            raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
-        return results[: self.n_out], self.mode.unflatten(self.structure, results[self.n_out:])
-
-
-# ------------------------------------------------------------------------------------------------------------------- cache
-
-#: A program that others are derived from.
-Owner: TypeAlias = ClosedJaxpr | Jaxpr
-
-#: For each owner, by key: the other owners, and the value.
-_cache: weakref.WeakKeyDictionary[Owner, dict[Hashable, tuple[tuple[weakref.ref[Owner], ...], Any]]] = weakref.WeakKeyDictionary()
-_order: deque[tuple[weakref.ref[Owner], Hashable]] = deque()
-
-
-def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], T]) -> T:
-    """``make()``, kept for as long as the owners live and it is among the newest ``PROGRAMS_KEPT``.
-
-    Neither the key nor the value may refer to an owner, or neither would ever be freed.
-    """
-    first, *others = owners if isinstance(owners, tuple) else (owners,)
-    held = _cache.setdefault(first, {})
-    if others:
-        key = (key, *map(id, others))
-    if (settings := current.get()) is not DEFAULT:
-        key = (key, settings)
-    found = held.get(key)
-    if found is not None:
-        references, value = found
-        if all(reference() is other for reference, other in zip(references, others, strict=True)):
-            return value
-    value = make()
-    held[key] = (tuple(map(weakref.ref, others)), value)
-    _order.append((weakref.ref(first), key))
-    if len(_order) > PROGRAMS_KEPT:
-        reference, old_key = _order.popleft()
-        old_owner = reference()
-        if old_owner is not None and old_owner in _cache:
-            _cache[old_owner].pop(old_key, None)
-    return value
-
-
-_last_wrapper: weakref.WeakKeyDictionary[ClosedJaxpr, Wrapper] = weakref.WeakKeyDictionary()
-
-
-def wrapper_of(params: Params) -> Wrapper:
-    """The wrapper of a ``jit`` call: that of the latest call of the same jaxpr if it fits, since comparing is cheaper than hashing."""
-    found = _last_wrapper.get(params["jaxpr"])
-    if found is None or not (found.inline is params["inline"] and found.name == params["name"] if found.like is None
-                             else found.fits(params)):
-        # Without the jaxpr: a value that is cached for as long as the jaxpr lives must not keep it alive.
-        settings = {name: value for name, value in params.items() if name != "jaxpr"}
-        found = _last_wrapper[params["jaxpr"]] = Wrapper(params["name"], None if is_inlined(params) else settings)
-        found.inline = params["inline"]
-    return found
-
-
 def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
     """The linearization of a closed jaxpr, traced once."""
     settings = current.get()
@@ -441,14 +250,3 @@ def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: 
     return made
 
 
-def pushforward_of(jaxpr: ClosedJaxpr, structure: Hashable, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
-    """A closed jaxpr under a forward mode, traced once; ``structure`` is that of the parts of its inputs."""
-    settings = current.get()
-    if (recent := wrapper.recent_push) is not None:
-        of, asked, under_mode, under, held = recent
-        if (under_mode is mode and of() is jaxpr and asked == structure and under is settings and (found := held()) is not None):
-            return found
-    made = cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
-        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))
-    wrapper.recent_push = weakref.ref(jaxpr), structure, mode, settings, weakref.ref(made)
-    return made
