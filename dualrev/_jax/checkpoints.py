@@ -12,7 +12,7 @@ from jax._src.interpreters import partial_eval as _partial_eval  # what a checkp
 
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn
 
-#: What a checkpoint policy says of an operation: whether its results are stored, by a truth value or a marker of jax's.
+#: The answer of a checkpoint policy for an operation, whether its results are stored: a truth value or a marker of jax's.
 Answer: TypeAlias = bool | type[_partial_eval.SaveableType]
 
 #: A checkpoint policy: ``policy(primitive, *avals, **params)``.

@@ -204,13 +204,13 @@ def check_moving(values: PyTree, tree: PyTreeDef, avals: Sequence[ShapedArray], 
             f"{spelled(given, [typeof(x) if is_array_like(x) else None for x in flat])})"
         )
     for (path, t), aval in zip(tree_flatten_with_path(values, is_leaf=is_symbolic_zero)[0], avals, strict=True):
-        if is_symbolic_zero(t):  # what a program that was written for jax may hand on
+        if is_symbolic_zero(t):  # jax's zeros, which programs written for jax may pass on
             continue
         if not is_array_like(t):
             raise TypeError(f"{call}: {what}{keystr(path)} is not an array but {t!r} of type {type(t).__name__}")
         expected, got = tangent_aval(aval), typeof(t)
         if expected.dtype == float0 and what == "cotangent":
-            continue  # as in jax: whatever is given for an integer output says nothing
+            continue  # as in jax: a cotangent of an integer output is ignored
         if expected.shape != got.shape or expected.dtype != got.dtype:
             where = f" at {what}{keystr(path)}" if path else ""
             if what == "cotangent":

@@ -25,7 +25,7 @@ Engine: TypeAlias = Literal["forward", "reverse"]
 
 
 class FlatCall:
-    """A user's function of flat arguments; it remembers the structure of what was returned last.
+    """A user's function of flat arguments; it keeps the structure of its latest result.
 
     With ``through``, leaves that are not differentiated are neither among the flat arguments nor in ``out_tree``.
     """

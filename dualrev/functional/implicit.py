@@ -1,4 +1,4 @@
-"""The derivative of what solves an equation, from the equation."""
+"""Implicit differentiation: the derivative of a solver, from the equation that it solves."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class _Problem:
         self.traced_residual: Traced | None = None
 
     def trace(self, flat: Sequence[jax.Array]) -> list[jax.Array]:
-        """The operands; a solver that looks at values is not traced, and runs on them."""
+        """The operands; a solver that reads concrete values is not traced, and runs on them."""
         avals = [typeof(x) for x in flat]
         self.n_flat = len(flat)
         solver = self.solver.flat(self.args_tree, self.fixed)
@@ -123,7 +123,7 @@ class _Problem:
         self.learn(self.traced.out_tree, self.traced.out_avals)
         found = self.traced_residual = Traced(self.residual_call, [*self.avals, *avals])
         self.check(found.out_tree, found.out_avals)
-        # A trace around may keep this object, with its rule: it must hold none of the functions and values that made it.
+        # An outer trace may keep this object with its rule, so that it must not keep the functions and values that it was made from.
         del self.solver, self.residual, self.residual_call
         return [*self.traced.take_consts(), *found.take_consts(), *flat]
 
@@ -191,7 +191,7 @@ class _Problem:
 
         derivative = self.derivative(in_parts, _parts(x))
         n = sum(part.size for part in _parts(x))
-        if is_symbolic_dim(n) or n > DENSE:  # a number that is not known may be large
+        if is_symbolic_dim(n) or n > DENSE:  # a symbolic size may be large
             return _joined(_solve_flat(derivative, _by_gmres, _parts(b)), self.avals)
         avals = [typeof(part) for part in _parts(x)]
         if not any(a.size for a in avals):
@@ -234,7 +234,7 @@ def _joined(parts: Sequence[jax.Array], avals: Sequence[ShapedArray]) -> list[ja
 
 
 def _solve_flat(derivative: LinearMap, solver: FlatSolve, b: Sequence[jax.Array]) -> list[jax.Array]:
-    """A linear solve of which the transpose is one too, whichever is asked for: ``solver(matvec, b)`` does either."""
+    """A linear solve whose transpose is a linear solve by the same ``solver(matvec, b)``."""
     avals = [typeof(x) for x in b]
 
     def matvec(*v: jax.Array) -> list[jax.Array]:

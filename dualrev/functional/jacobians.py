@@ -76,7 +76,7 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
 
 
 def _has_fewer_inputs(shape: tuple[int, int]) -> bool:
-    """Whether there are no more inputs than outputs; symbols that do not tell count as inputs that are more."""
+    """Whether there are at most as many inputs as outputs; False where symbolic sizes do not decide it."""
     m, n = shape
     try:
         return bool(n <= m)

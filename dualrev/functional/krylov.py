@@ -1,4 +1,4 @@
-"""Linear systems with a matrix that is known by its products alone."""
+"""Linear systems whose matrix is given by its products with vectors."""
 
 from __future__ import annotations
 

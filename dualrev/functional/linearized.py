@@ -228,7 +228,7 @@ def compose(a: Concrete, b: Concrete) -> Linearized:
 
 
 def _settled(part: Concrete, whole: Structure) -> LinearMap:
-    """The flat map of a part, under its own settings where they are not those of the whole."""
+    """The flat map of a part, with its own settings where they differ from those of the whole."""
     own = part.structure.settings
     return part.tape if own == whole.settings else SettledMap(part.tape, own)
 

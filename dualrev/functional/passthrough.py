@@ -1,7 +1,7 @@
 """Leaves that are not differentiated and pass through: integers, booleans, keys, and whatever is no array at all.
 
 With ``non_float="none"`` such leaves of arguments reach the function as they are, those of results come back as they are, and in
-trees of derivatives None stands for them.  None is an empty tree, so the trees of derivatives have their moving leaves only.
+trees of derivatives have None in their places.  None is an empty tree, so that a tree of derivatives has active leaves only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def moves(x: object) -> bool:
 
 
 class Through:
-    """The arguments and results of one call, split into leaves that move and leaves that pass through."""
+    """The arguments and results of one call, split into active leaves and leaves that pass through."""
 
     __slots__ = ("_in_leaves", "_in_tree", "_out_leaves", "_out_tree", "reduced")
 
@@ -31,13 +31,13 @@ class Through:
         self.reduced: tuple[PyTree, ...] = tree_unflatten(self._in_tree, [x if moves(x) else None for x in self._in_leaves])
 
     def arguments(self, flat: Sequence[jax.Array]) -> tuple[PyTree, ...]:
-        """The arguments, with these values for the leaves that move."""
+        """The arguments, with these values for the active leaves."""
         values = iter(flat)
         args: tuple[PyTree, ...] = tree_unflatten(self._in_tree, [next(values) if moves(x) else x for x in self._in_leaves])
         return args
 
     def results(self, result: PyTree) -> tuple[list[jax.Array], PyTreeDef, list[jax.Array]]:
-        """``(moving leaves, their tree, arrays that pass through)`` of what the function returned."""
+        """``(active leaves, their tree, arrays that pass through)`` of what the function returned."""
         leaves, self._out_tree = tree_flatten(result)
         self._out_leaves = [("moving", None) if moves(x) else ("array", None) if is_array_like(x) else ("object", x) for x in leaves]
         kinds = [kind for kind, _ in self._out_leaves]

@@ -29,7 +29,7 @@ from dualrev.table.rows import Row, row_of
 
 T = TypeVar("T")
 
-#: What pickle is told of an object: a function and its arguments, which make the object again.
+#: How pickle restores an object: a function and its arguments.
 Rebuilding: TypeAlias = tuple[Callable[..., object], tuple[object, ...]]
 
 
@@ -50,7 +50,7 @@ def _written(what: LinearMap | Structure, structure: Structure) -> bytes:
     buffer = io.BytesIO()
     try:
         _Pickler(buffer, protocol=5).dump(what)
-    except Exception as error:  # whatever a part of someone else's raises when it is asked to be written
+    except Exception as error:  # an object of another library may raise any error when it is pickled
         part = _culprit(what) if isinstance(what, LinearMap) else "its structure"
         raise pickle.PicklingError(f"The linear map of {structure} cannot be pickled: {part} cannot be written ({error}). "
                                    "Pickle the matrix, J.dense(), or the function's arguments, and linearize again there.") from error

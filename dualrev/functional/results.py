@@ -25,7 +25,7 @@ from dualrev.programs.functions import as_arrays
 
 
 class Structure:
-    """Pytree structures and abstract values of a function's inputs and outputs, and which inputs move."""
+    """Pytree structures and abstract values of a function's inputs and outputs, and which inputs are active."""
 
     __slots__ = ("active", "ct_avals", "in_avals", "in_tree", "name", "out_avals", "out_tree", "settings")
 
@@ -52,7 +52,7 @@ class Structure:
 
     @property
     def inputs(self) -> str:
-        """The type of what a map takes, as people write it: one argument's as it is, several in a tuple."""
+        """The type of a map's input, in readable form: of one argument as it is, of several in a tuple."""
         argument = single(self.in_tree)
         return checks.spelled(self.in_tree if argument is None else argument, self.in_avals)
 
@@ -65,7 +65,7 @@ class Structure:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of elements; expressions of symbols where shapes are."""
+        """Numbers of elements; symbolic expressions where shapes are symbolic."""
         return (sum(_size(a) for a in self.out_avals), sum(_size(a) for a in self.in_avals))
 
 

@@ -1,4 +1,4 @@
-"""Functions that have a rule: one statement of their derivative, and what a call of them does with it."""
+"""Functions with a rule of the user's: one statement of the derivative, and calls that use it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Stated: TypeAlias = Callable[..., PyTree] | Partials | Adjoints
 
 
 class Statement:
-    """One statement of a derivative: what kind, and its functions; what is no function stands for itself."""
+    """One statement of a derivative: its kind and its functions, of which some may be numbers."""
 
     def __init__(self, kind: str, stated: Stated):
         self.kind = kind
@@ -175,7 +175,7 @@ class Call:
         return leaves
 
     def _trees(self, tangents: list[Tangent], primals: list[jax.Array]) -> list[PyTree]:
-        """A tangent for each argument: None if nothing in it moves, otherwise with zeros for what does not."""
+        """A tangent for each argument: None if no leaf of it has one, otherwise with zeros for the leaves that have none."""
         trees: list[PyTree] = []
         start = 0
         for arg in tree_unflatten(self.in_tree, primals):
@@ -231,7 +231,7 @@ class Call:
 
 
 def with_rule(fun: Callable[P, Out], statement: Statement, skipped: tuple[int, ...]) -> Callable[P, Out]:
-    """The function, with the derivative that is stated."""
+    """The function with the stated derivative."""
     if not callable(fun):
         raise TypeError(f"rule: expected a function or a jax primitive; got {fun!r}")
 

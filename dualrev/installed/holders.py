@@ -280,7 +280,7 @@ _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)
 
 
 def _ignore(_: object) -> None:
-    """Writes to a place that another place stands for."""
+    """Writes to a place through an alias."""
 
 
 def _nowhere(owner: object, key: object) -> Access:

@@ -216,7 +216,7 @@ def _left_in_objects(choice: Choice) -> dict[str, str]:
 
 
 def _remark(wanted: Mapping[str, object]) -> Callable[[FunctionType | ModuleType], str | None]:
-    """What a block says of an object that differentiates, or leads to what does, and stays as it is."""
+    """The report's entry for an object that differentiates, or holds one that does, and is not replaced."""
 
     def remark(value: FunctionType | ModuleType) -> str | None:
         if isinstance(value, ModuleType):

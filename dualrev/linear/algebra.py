@@ -1,6 +1,6 @@
 """Linear maps made of linear maps: multiples, sums, compositions, transposes.
 
-Nothing is evaluated when they are made: each is applied by pushes and pulls of its parts, and holds no array but theirs.  They are maps
+Making one evaluates nothing: it applies its parts when it is pushed or pulled, and keeps no array but theirs.  They are maps
 of flat values, as :class:`~dualrev.linear.maps.Tape` is; a user holds a :class:`~dualrev.functional.linearized.Linearized` around one.
 """
 
@@ -25,7 +25,7 @@ Factor: TypeAlias = complex | jax.Array
 
 
 class MadeOfMaps(LinearMap):
-    """What the maps of this file share: their parts can be looked into."""
+    """The base class of the maps in this file: their parts can be inspected."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Jacobians by pushes of all unit tangents at once: what a region in forward mode leaves for a tape.
+"""Unit tangents, and Jacobians by pushing all of them at once.
 
 A complex input has unit tangents along both axes, as its derivative need only be linear over the reals.
 """
@@ -40,7 +40,7 @@ def basis_vectors(avals: Sequence[ShapedArray], indices: Indices) -> list[jax.Ar
 
 
 def positions(n: Size) -> Indices:
-    """``0, ..., n - 1``; an operation of the program where ``n`` is a symbol, whose value only a later call tells."""
+    """``0, ..., n - 1``.  Where ``n`` is a symbol of an exported program, it is an operation of that program."""
     return lax.iota(np.int32, n) if is_symbolic_dim(n) else np.arange(n, dtype=np.int32)  # type: ignore[arg-type]
 
 
@@ -73,13 +73,13 @@ def push_all(push: Callable[[Sequence[Tangent]], tuple[Sequence[jax.Array], Sequ
              tangents: Sequence[Tangent]) -> tuple[list[jax.Array], list[Tangent]]:
     """``(outs, tangents out)`` for tangents stacked along their first axis, of which None is zero; outs are computed once."""
 
-    if next(t.shape[0] for t in tangents if t is not None) == 0:  # no direction: values come from one that does not move
+    if next(t.shape[0] for t in tangents if t is not None) == 0:  # no direction: values come from a push of zero
         outs, moved = push([None if t is None else zeros_of(typeof(t).update(shape=t.shape[1:])) for t in tangents])
         return list(outs), [None if t is None else lax.broadcast(t, (0,)) for t in moved]
 
     def both(*ts: Tangent) -> tuple[list[jax.Array], list[Tangent]]:
         outs, moved = push(ts)
-        # An operation whose rule for vmap knows no better computes its value once for each tangent.
+        # An operation may batch its value along with its tangents: all members are equal then.
         return [first_member(x) for x in outs], list(moved)
 
     return jax.vmap(both, out_axes=(None, 0))(*tangents)

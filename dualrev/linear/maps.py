@@ -36,8 +36,8 @@ Entry: TypeAlias = tuple["LinearMap", tuple[int, ...], tuple[int | None, ...]]
 class LinearMap(ABC):
     """The derivative of one call at one point.
 
-    ``push`` and ``pull`` are what a map must state.  The rest is asked by those that look into maps, and has an answer that is right
-    for the derivative of one operation.
+    A map must state ``push`` and ``pull``.  The other methods describe the map to readers; their defaults are right for the
+    derivative of one operation.
     """
 
     __slots__ = ()
@@ -53,31 +53,31 @@ class LinearMap(ABC):
         """Jᵀ·u: one cotangent for each output, one result for each active input."""
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
-        """Which of the ``n_in`` results of a pull are not zero, as far as can be said beforehand, given which cotangents are not."""
+        """Which of the ``n_in`` results of a pull may be nonzero, given which cotangents are: known without a pull."""
         return [any(cotangents)] * n_in
 
     def unstaged(self) -> LinearMap | None:
-        """The same map one operation at a time, of one that runs as a compiled program; None where there is no such thing."""
+        """For a map that runs as a compiled program: the same map, one operation at a time.  None for others."""
         return None
 
     def inner_maps(self) -> Sequence[LinearMap] | None:
-        """The maps that this one is made of, whatever their residuals; None for the derivative of one operation."""
+        """The maps that this one consists of, without regard to residuals; None for the derivative of one operation."""
         return None
 
     def tape(self) -> Tape | None:
-        """The tape that this map runs, with the map's own residuals in place (those of a loop: stacked); None where there is none."""
+        """The tape that this map runs, with its residuals (stacked, for a loop); None where there is no tape."""
         return None
 
     def kept(self) -> Iterable[Kept] | None:
-        """``(array, operation, line)`` for each array that the map keeps, where it knows better than its tape and its leaves do."""
+        """``(array, operation, line)`` for each array that the map keeps; None where its tape and its leaves tell."""
         return None
 
     def singular_parts(self) -> Iterator[LinearMap]:
-        """The operations in this map that may divide by zero at some values, each to be asked :meth:`is_singular`."""
+        """The operations in this map that may divide by zero at some values; each has :meth:`is_singular`."""
         return iter(())
 
     def is_singular(self) -> bool:
-        """Whether the map divides by zero at its values, which are known."""
+        """Whether the map divides by zero at its residuals, which are concrete."""
         return False
 
 
@@ -85,9 +85,9 @@ class Tape(LinearMap):
     """A chain of linear maps over numbered slots.
 
     ``entries[k] = (map, in_slots, out_slots)``: the map reads the tangents in ``in_slots`` and writes ``out_slots``.
-    Cotangents of the slots in ``wide`` accumulate in the dtype that stands beside them.
+    ``wide`` pairs slots with the dtype in which their cotangents accumulate.
     ``in_slots`` and ``out_slots`` of the tape itself are its inputs and outputs; an output slot of None is constant.
-    ``sources`` says where in the user's program each entry was made, as long as the tape stays in the program that made it.
+    ``sources`` gives the user's line of each entry; a tape that has crossed a ``jit`` boundary has none.
     Neither direction recurses over the entries, so a chain of any length works.
     """
 
@@ -143,7 +143,7 @@ class Tape(LinearMap):
             for slot in outs:
                 ct = None
                 if slot is not None:
-                    ct, env[slot] = env[slot], None  # a cotangent that has been used is let go
+                    ct, env[slot] = env[slot], None  # a cotangent that was used is freed
                     moving = moving or ct is not None
                 arrived.append(ct)
             if moving:
@@ -177,7 +177,7 @@ class Tape(LinearMap):
             yield from linear_map.singular_parts()
 
     def _located(self, direction: str, k: int, moving: Sequence[Tangent], error: Exception) -> Exception:
-        """What to raise where ``jax_debug_nans`` objects to a push or pull of an entry: which operation it was, and where."""
+        """The error for an invalid value that ``jax_debug_nans`` finds in a push or pull of an entry: operation and user's line."""
         linear_map, source = self.entries[k][0], self.sources[k]
         inner = linear_map.unstaged()
         if inner is not None:
@@ -202,7 +202,7 @@ class Tape(LinearMap):
         return Tape(kept[::-1], self.n_slots, self.in_slots, self.out_slots, self.wide, sources[::-1])
 
 
-#: What a tape is but for its maps: their slots, ``n_slots``, ``in_slots``, ``out_slots`` and ``wide``.
+#: The static part of a tape: the slots of its maps, ``n_slots``, ``in_slots``, ``out_slots`` and ``wide``.
 Layout: TypeAlias = tuple[tuple[tuple[tuple[int, ...], tuple[int | None, ...]], ...], int, tuple[int, ...], tuple[int | None, ...],
                           tuple[tuple[int, DType], ...]]
 

@@ -1,4 +1,4 @@
-"""Poles: results that exist only if what should be zero is zero, to rounding."""
+"""Poles: a result that exists only if another value is zero, to rounding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def size(x: jax.Array) -> jax.Array:
 
 
 def is_pole(pole: jax.Array, scale: ArrayLike) -> jax.Array:
-    """Whether what should be zero is not, beside values of this size: half of the digits are granted to rounding."""
+    """Whether ``pole`` is not zero relative to ``scale``.  The tolerance is half of the digits."""
     found: jax.Array = size(pole) > float(jnp.finfo(pole.dtype).eps) ** 0.5 * scale
     return found
 

@@ -1,8 +1,8 @@
-"""Products of a tangent (or cotangent) with what a row computed; with ``zero_wins``, those in which zero wins.
+"""Products of a tangent (or cotangent) with a partial derivative, also those of the option ``zero_wins``.
 
-The product of 0 and infinity is then 0, and a zero tangent wins over nan as well: what does not move has no influence, however
-steep the function.  A zero factor does not win over a tangent that is nan.  What is not replaced is the plain product, so that its
-own derivative is that of a product.
+With ``zero_wins`` the product of 0 and infinity is 0, and so is that of a zero tangent and nan: an input without a tangent has no
+influence, however steep the function.  A zero factor times a nan tangent is nan.  All other products are plain ones, so that their
+derivative is that of a product.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _array(x: jax.Array, like: jax.Array) -> jax.Array:
-    """``x`` as an array: a number that stands in a program has neither a shape nor, in some releases, a dtype."""
+    """``x`` as an array: a literal of a program has no shape and, in some releases, no dtype."""
     return x if hasattr(x, "shape") else lax.full((), x, like.dtype)
 
 

@@ -1,4 +1,4 @@
-"""What a linear map stores, array by array."""
+"""The residuals of a linear map, array by array."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def kept(linear_map: LinearMap, line: str = "") -> Iterator[Kept]:
     else:
         if (tape := linear_map.tape()) is not None:
             yield from kept(tape, line)
-        # What is held for several operations together, and what no entry of the tape inside has named.
+        # Arrays that several operations share, and those that no entry of the inner tape has named.
         yield from [(x, linear_map.name, line) for x in jax.tree_util.tree_leaves(linear_map)]
 
 

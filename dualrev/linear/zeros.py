@@ -52,7 +52,7 @@ def instantiate(t: Tangent, aval: ShapedArray) -> jax.Array:
 
 
 def fit(t: Tangent, aval: ShapedArray) -> jax.Array:
-    """As :func:`instantiate`, and as weakly typed as the primal: so it leaves the package."""
+    """As :func:`instantiate`, with the primal's weak type: the form in which results leave the package."""
     t = vary_as(instantiate(t, aval), aval)
     if getattr(t, "weak_type", False) != aval.weak_type and t.dtype == aval.dtype:
         return convert_to(t, aval)
@@ -88,7 +88,7 @@ def add(x: Tangent, y: Tangent) -> Tangent:
     return on_own_mesh(summed, (x, y)) if in_mesh_context() else summed(x, y)
 
 
-_add = jax.jit(lax.add)  # on concrete values, one call of a compiled function is half the price of an operation
+_add = jax.jit(lax.add)  # on concrete values, calling a compiled function takes half the time of binding an operation
 
 
 def drop_float0(t: Tangent) -> Tangent:
@@ -99,7 +99,7 @@ def drop_float0(t: Tangent) -> Tangent:
 
 
 def filler(aval: ShapedArray) -> jax.Array:
-    """Any value of an abstract value's type, for room that nothing will read."""
+    """A placeholder of an abstract value's type, which nothing reads."""
     if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
         key = lax.broadcast(jax.random.key(0, impl=key_implementation(aval)), aval.shape, out_sharding=explicit_sharding(aval))
         return vary_as(key, aval)

@@ -23,7 +23,7 @@ Finish: TypeAlias = Callable[[Sequence[jax.Array]], PyTree]
 
 
 def as_arrays(flat: Sequence[object]) -> list[jax.Array]:
-    """Values as jax arrays; Python scalars stay weakly typed, and what jax has no array for stays as it is."""
+    """Values as jax arrays.  Python scalars stay weakly typed; objects that are no arrays stay as they are."""
     return [x if isinstance(x, (jax.Array, Tracer)) else jnp.asarray(x) if _is_host(x) else x for x in flat]  # type: ignore[misc]
 
 
@@ -32,7 +32,7 @@ def _is_host(x: object) -> TypeGuard[ArrayLike]:
 
 
 class Function:
-    """A function, and what jit keeps of it for each structure of its arguments: for as long as this object lives."""
+    """A function, and one flat function for each structure of its arguments, so that ``jit`` recognizes it in later calls."""
 
     def __init__(self, fun: Callable[..., PyTree]):
         self.fun = fun
@@ -61,7 +61,7 @@ def split_arguments(args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> tupl
 class Traced:
     """A flat call as a program, and what the function closes over.
 
-    It is traced by ``jit``, which remembers, and knows which of jax's settings a function was traced under.
+    It is traced by ``jit``, which caches the trace and knows the settings of jax that it was made under.
     """
 
     def __init__(self, fun: Callable[..., PyTree], avals: Sequence[ShapedArray]):
@@ -77,7 +77,7 @@ class Traced:
         self.out_avals: list[ShapedArray] = list(self.jaxpr.out_avals)
 
     def take_consts(self) -> list[jax.Array]:
-        """What the function closes over, which is then forgotten: who keeps the program must not keep values of a trace."""
+        """The values that the function closes over.  They are dropped here, so that a cached program keeps no values of a trace."""
         consts, self.consts = self.consts, []
         return consts
 

@@ -17,7 +17,7 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, JaxprEqnContext, Va
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.sharding import vary_over, varying
 
-#: What is counted for an axis of an exported program whose length is a symbol.
+#: The assumed length of an axis whose length is a symbol, in an exported program.
 SYMBOLIC_LENGTH = 1024
 
 #: What a step of a replay reads: the value at a place, or one that stands in the program.
@@ -25,13 +25,13 @@ Read: TypeAlias = tuple[int | None, Any]
 
 
 def nbytes_of(aval: AbstractValue) -> int:
-    """Bytes of an array, or of an abstract one: what choices between programs go by."""
+    """Bytes of an array or of an abstract value."""
     lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
 
 
 def check_operands(jaxpr: ClosedJaxpr, args: Sequence[ArrayLike], name: str) -> None:
-    """Operands of a program have the types that it was traced for; a compiled one would read the bits of others as if they did."""
+    """Raise unless the operands have the types that the program was traced for: a compiled program would misread others."""
     for aval, x in zip(jaxpr.in_avals, args, strict=True):
         given = typeof(x)
         if given.dtype != aval.dtype or given.shape != aval.shape:
@@ -68,8 +68,8 @@ def first_invalid(jaxpr: ClosedJaxpr, args: Sequence[jax.Array]) -> JaxprEqn | N
 def replayer(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     """A function that binds a closed jaxpr's equations again.
 
-    It does what :func:`jaxpr_as_fun` does at half the cost: equations are planned once, and their settings are compared with those
-    of the moment instead of being entered one by one.  Source lines are those of the replay: where the user called the function.
+    It does what :func:`jaxpr_as_fun` does at half the cost: equations are prepared once, and their settings are compared with the
+    current ones instead of being entered one by one.  Source lines are those of the replay: where the user called the function.
     """
     body = jaxpr.jaxpr
     slow: Callable[..., list[jax.Array]] = jaxpr_as_fun(jaxpr)
@@ -110,7 +110,7 @@ def replayer(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
 def on_shards(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     """A function that binds a closed jaxpr's equations, where its operands may vary from device to device.
 
-    The programs inside operations such as ``reduce`` are traced without a word about devices, so constants are not typed to vary.
+    Programs inside operations such as ``reduce`` are traced without device information: their constants are not typed as varying.
     """
     body, run = jaxpr.jaxpr, jaxpr_as_fun(jaxpr)
 
@@ -131,10 +131,10 @@ def on_shards(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
 
 def behind(eqns: Sequence[JaxprEqn], atoms: Iterable[Atom], known: Collection[Var] = (), *, has_effects: bool = False,
            operands: Callable[[JaxprEqn], Sequence[Atom]] = lambda eqn: eqn.invars) -> list[JaxprEqn]:
-    """The equations that these values come from, in the order of the program.
+    """The equations that these values depend on, in the order of the program.
 
-    What is ``known`` is not asked where it comes from.  ``has_effects`` adds the equations that have any; ``operands(eqn)`` are
-    those of its operands to go by.
+    The search stops at ``known`` values.  ``has_effects`` adds the equations that have effects; ``operands(eqn)`` are the operands
+    to follow.
     """
     needed = {atom for atom in atoms if not is_literal(atom) and atom not in known}
     found = []
@@ -146,7 +146,7 @@ def behind(eqns: Sequence[JaxprEqn], atoms: Iterable[Atom], known: Collection[Va
 
 
 def with_outputs(jaxpr: ClosedJaxpr, outputs: Sequence[Atom]) -> ClosedJaxpr:
-    """A closed jaxpr that computes these of its variables, and nothing more."""
+    """A closed jaxpr that computes only these of its variables."""
     body = jaxpr.jaxpr
     eqns = behind(body.eqns, outputs, has_effects=True)
     info = body.debug_info._replace(arg_names=None, result_paths=None)

@@ -1,7 +1,7 @@
 """Splitting a traced program in two: what is evaluated once, and what is evaluated again when its results are needed.
 
-Of a program's results some are wanted only later.  The values that are *saved* cut its graph: the first part computes them beside
-the results that are wanted at once, the second computes the rest from them and from inputs.
+Some results of a program are needed only later.  The *saved* values cut its graph: the first part computes them together with the
+results that are needed at once, the second computes the other results from them and from the inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dualrev.programs.jaxprs import behind
 
 @dataclass(frozen=True)
 class Graph:
-    """The equations of a program whose calls have been spliced in."""
+    """The equations of a program, with those of its calls inlined."""
 
     invars: Sequence[Var]
     outvars: Sequence[Atom]
@@ -44,7 +44,7 @@ class Graph:
 
 
 def _called(eqn: JaxprEqn, checkpoints: bool) -> ClosedJaxpr | Jaxpr | None:
-    """The program of a call that may be spliced in: one with no settings of its own, and not to be kept apart by a barrier."""
+    """The program of a call that may be inlined: one without settings or a barrier of its own."""
     if eqn.primitive is jit_p:
         is_whole = has_explicit_layout(eqn.params) or library_function(eqn.params) is not None
         return None if is_whole else eqn.params["jaxpr"]
@@ -112,7 +112,7 @@ def chosen_by(saves: Callable[[JaxprEqn], bool]) -> Choice:
                 saved.update(read)
             elif read:
                 needed.update(atom for atom in eqn.invars if not is_literal(atom))
-        # A name costs nothing to give again.
+        # Naming a value again costs nothing.
         return saved - {v for eqn in graph.eqns if eqn.primitive is name_p and eqn.invars[0] in saved for v in eqn.outvars}
 
     return choose
@@ -169,7 +169,7 @@ def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice) -
 
 
 def _with_observers(graph: Graph, eqns: Sequence[JaxprEqn], known: set[Var], choose: Choice) -> list[JaxprEqn]:
-    """The equations, and those that only look at a value which can be computed again with nothing more held.
+    """The equations, and those that only observe a value which can be computed again from what is held.
 
     As in jax, a print prints again.
     """

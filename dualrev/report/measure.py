@@ -19,7 +19,7 @@ from dualrev import oracle
 from dualrev._jax.trees import PyTree
 from dualrev.linear.residuals import Residuals
 
-#: A Jacobian of more passes or entries is not computed in full: one pass in a random direction stands for it.
+#: A Jacobian of more passes or entries is not computed in full: one pass in a random direction is taken instead.
 MOST_PASSES, MOST_ENTRIES = 5_000, 2**24
 #: Passes run together as long as their tangents take about this many bytes.
 BYTES_AT_ONCE = 2**28
