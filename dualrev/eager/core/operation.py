@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.avals import ShapedArray, is_differentiable, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
@@ -59,7 +59,7 @@ class Record:
         "sources",
     )
 
-    def __init__(self, op: Op, avals: Sequence[jax.core.ShapedArray], active: tuple[bool, ...]):
+    def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...]):
         self.op = op
         self.active = active
         self.n_in = len(avals)
@@ -95,7 +95,7 @@ class Record:
         pools = {"in": inputs, "out": outs, "new": new}
         return [pools[kind][where] for kind, where in self.linearization.residual_sources]
 
-    def _read(self, avals: Sequence[jax.core.ShapedArray]) -> list[int]:
+    def _read(self, avals: Sequence[ShapedArray]) -> list[int]:
         """The inputs that the residuals depend on."""
         jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
         needed = {id(x) for x in jaxpr.outvars}

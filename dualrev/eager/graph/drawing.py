@@ -9,6 +9,7 @@ from typing import Protocol
 
 import jax
 
+from dualrev._jax.avals import ShapedArray
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.drawing_layout import layered
 from dualrev.eager.graph.node import Node
@@ -142,7 +143,7 @@ def draw(y: Tensor, params: Mapping[str, Tensor] | Named | None = None) -> Pictu
     return Picture(nodes, edges, sum(x.nbytes for x in arrays.values()))
 
 
-def _shape(aval: jax.Array | jax.core.ShapedArray) -> str:
+def _shape(aval: jax.Array | ShapedArray) -> str:
     return f"{dtypes.of(aval.dtype).name}{list(aval.shape)}"
 
 
