@@ -222,7 +222,7 @@ def with_primitive(form: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("engine", ["forward", "reverse", "jax"])
-@pytest.mark.parametrize("target", ["function", "primitive"])
+@pytest.mark.parametrize("target", [pytest.param("function", marks=pytest.mark.thorough), "primitive"])
 @pytest.mark.parametrize("form", ["bilinear", "definition"])
 def test_products_and_definitions(form: str, target: str, engine: Any) -> None:
     """Order 1 and 2, plain, compiled and batched, by each engine and by jax, against jax on the plain function."""

@@ -94,8 +94,13 @@ def second_order(f: Callable[[Any], Any]) -> tuple[jax.Array, jax.Array]:
     return jnp.einsum("ijk,jk->i", hessian, C) / 2, jacobian @ C @ jacobian.T
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-@pytest.mark.parametrize("name", CONSTRUCTS)
+#: Constructs with a rule of their own for parts, which are tried un-jitted in the short suite too.
+SHORT = ("scan", "while", "cond", "custom_jvp")
+
+
+@pytest.mark.parametrize(("name", "wrap"), [
+    pytest.param(name, wrap, marks=pytest.mark.thorough if how == "eager" and name not in SHORT else (), id=f"{name}-{how}")
+    for name in CONSTRUCTS for how, wrap in (("eager", lambda f: f), ("jit", jax.jit))])
 def test_uncertainty_goes_through(name: str, wrap: Any) -> None:
     f = CONSTRUCTS[name]
     if name == "custom_vjp":
@@ -163,7 +168,7 @@ class Pushes(Mode):
         return jnp.zeros(aval.shape, aval.dtype)
 
 
-@pytest.mark.parametrize("name", CONSTRUCTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.thorough) for name in CONSTRUCTS])
 def test_a_mode_of_tangents_is_the_forward_engine(name: str) -> None:
     out, tangent = evaluate(Pushes(), CONSTRUCTS[name], (X,), (X + 1,))
     expected = dualrev.jvp(CONSTRUCTS[name], (X,), (X + 1,))
