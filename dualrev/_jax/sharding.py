@@ -89,3 +89,12 @@ def stacked_aval(aval: ShapedArray, n: int) -> ShapedArray:
         return aval.update(shape=(n, *aval.shape))
     spec = sharding.spec.update(partitions=(None, *sharding.spec))
     return aval.update(shape=(n, *aval.shape), sharding=sharding.update(spec=spec))
+
+
+def sliced_aval(aval: ShapedArray) -> ShapedArray:
+    """The abstract value of one of the values that are stacked along the first axis: undoes :func:`stacked_aval`."""
+    sharding = explicit_sharding(aval)
+    if sharding is None:
+        return aval.update(shape=aval.shape[1:], weak_type=False)
+    spec = sharding.spec.update(partitions=tuple(sharding.spec)[1:])
+    return aval.update(shape=aval.shape[1:], weak_type=False, sharding=sharding.update(spec=spec))

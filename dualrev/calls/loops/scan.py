@@ -16,7 +16,7 @@ from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.calls import scan_layout, scan_p
 from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.primitives import Params
-from dualrev._jax.sharding import stacked_aval
+from dualrev._jax.sharding import sliced_aval, stacked_aval
 from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.evaluation import Pushforward, pushforward_of
@@ -87,7 +87,7 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
 
 def slice_of(parts: Parts) -> Parts:
     """The abstract values of the parts of a slice, from the parts of the stack."""
-    return jax.tree.map(lambda x: typeof(x).update(shape=typeof(x).shape[1:], weak_type=False), parts)
+    return jax.tree.map(lambda x: sliced_aval(typeof(x)), parts)
 
 
 def _shifted(stack: jax.Array, value: jax.Array, settings: Params, at_start: bool) -> jax.Array:
