@@ -6,7 +6,6 @@ not grow with the length of the program.  It is the mode whose parts are tangent
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from itertools import compress, repeat
 from operator import is_not
@@ -15,6 +14,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from dualrev._jax.avals import ShapedArray, tangent_aval
+from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.primitives import Params
 from dualrev._jax.traces import Trace
 from dualrev.engines.parts import Dual as Dual
@@ -82,8 +82,10 @@ class ForwardTrace(PartsTrace):
         super().__init__(parent, TANGENTS)
 
 
-#: ``push_through(fun, primals, tangents) -> (outs, tangents of outs)`` of a flat function; a tangent of None is zero.
-push_through = functools.partial(evaluate, TANGENTS)
+def push_through(fun: FlatFunction, primals: Sequence[jax.Array],
+                 tangents: Sequence[Tangent]) -> tuple[list[jax.Array], list[Tangent]]:
+    """``(outs, tangents of outs)`` of a flat function; a tangent of None is zero."""
+    return evaluate(TANGENTS, fun, primals, tangents)
 
 
 def zeros_like_outs(outs: Sequence[jax.Array], tangents: Sequence[Tangent]) -> list[jax.Array]:
