@@ -136,8 +136,11 @@ class Partition:
     makers: list[JaxprEqn]
 
 
-def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice) -> Partition:
-    """Split a program whose first ``n_out`` results are wanted at once, and the atoms ``later`` afterwards."""
+def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice, observers: bool = True) -> Partition:
+    """Split a program whose first ``n_out`` results are wanted at once, and the atoms ``later`` afterwards.
+
+    ``observers``: whether the second part repeats the equations that only observe a value, such as a print.
+    """
     outs = graph.outvars[:n_out]
     given = {*graph.invars, *graph.consts}
     wanted = {atom for atom in later if not is_literal(atom)}
@@ -147,7 +150,8 @@ def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice) -
     read = {atom for eqn in again for atom in eqn.invars if not is_literal(atom)}
     maker = {v: eqn for eqn in graph.eqns for v in eqn.outvars}
     held_vars = [v for v in (*graph.invars, *(v for v in maker if v in saved)) if v in read or v in wanted]
-    again = _with_observers(graph, again, {*held_vars, *graph.consts}, choose)
+    if observers:
+        again = _with_observers(graph, again, {*held_vars, *graph.consts}, choose)
 
     read = {atom for eqn in again for atom in eqn.invars if not is_literal(atom)}
     held_at = {v: i for i, v in enumerate(held_vars)}

@@ -18,6 +18,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev.calls.linearization import Linearization, Source
 from dualrev.calls.loops.invariant import Invariant, invariant_of
 from dualrev.calls.loops.packing import SMALL
+from dualrev.calls.loops.storing import cut
 from dualrev.calls.loops.sums_over_steps import Plan
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tape
@@ -98,6 +99,7 @@ class Body:
            on_carry: tuple[bool, ...]) -> tuple[Body, list[jax.Array], list[jax.Array]]:
         """The body, the residuals that are the same at all steps, and what every step reads in place of the constants."""
         n_consts = len(consts)
+        linearization = cut(linearization, n_consts, len(on_carry), None)
         known_consts = [x for x in consts if not isinstance(x, Unknown)]
         invariant = invariant_of(linearization, len(known_consts))
         hoisted, step_consts = invariant.before(known_consts)

@@ -152,6 +152,17 @@ class AfterLoop(NamedTuple):
     operands: tuple[Term, ...]
 
 
+def _adding(atoms: Sequence[Atom]) -> float:
+    """The time of adding values to carries, in nanoseconds."""
+    return sum(1 + (.5 if nbytes_of(x.aval) <= 2**18 else 1.5) * nbytes_of(x.aval) / 8 for x in atoms)
+
+
+def _within(eqn: JaxprEqn) -> float:
+    """The time of a linear equation in a step."""
+    n = sum(nbytes_of(x.aval) for x in (*eqn.invars, *eqn.outvars) if not is_literal(x)) / 8
+    return 10 + n * (1.3 if str(eqn.primitive).startswith("reduce") else .3)
+
+
 class Plan:
     """The computation of the sums over the steps of the outputs ``sums`` of one step's program.
 
@@ -293,7 +304,7 @@ class Plan:
         """Apply a linear equation once, to the sums of its operands, after the loop, if that saves memory traffic."""
         summands = self._summands(eqn)
         terms = [self._term(x, least) for x in summands]
-        shrinks = sum(nbytes_of(x.aval) for x in summands) < nbytes_of(eqn.outvars[0].aval)
+        shrinks = _adding(summands) <= _adding(eqn.outvars) + _within(eqn)
         if shrinks or any(isinstance(term, Later) for term in terms):
             operands = tuple([self._term(x, least) if x in summands else Fixed(x) for x in eqn.invars])
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
