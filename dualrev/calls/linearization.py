@@ -22,6 +22,7 @@ from dualrev.engines import reverse
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
+from dualrev.programs.common_subexpressions import merged
 from dualrev.table.rows import Operand, Unknown, aval_of
 
 #: Where a residual comes from: ("in", i), ("out", j) or ("new", k).
@@ -245,7 +246,7 @@ def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: 
             return found
     key = ("linearize", active, is_linear, wrapper)
     made = cached(jaxpr, key, lambda: Linearization(
-        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), active, is_linear, wrapper))
+        jaxpr_as_fun(merged(jaxpr)), list(jaxpr.in_avals), active, is_linear, wrapper))
     wrapper.recent = weakref.ref(jaxpr), active, is_linear, settings, weakref.ref(made)
     return made
 
