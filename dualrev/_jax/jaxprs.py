@@ -9,6 +9,7 @@ import jax
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import DebugInfo as DebugInfo  # what a program was traced from
+from jax.extend.core import DropVar as DropVar  # a result that nothing reads
 from jax.extend.core import Jaxpr as Jaxpr  # to put equations together that belong to a part of a program
 from jax.extend.core import JaxprEqn as JaxprEqn
 from jax.extend.core import Literal as Literal  # an operand that is a number in the program

@@ -17,6 +17,7 @@ from dualrev.calls.derived_programs import Program, Wrapper, cached
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate
 from dualrev.options.settings import current
+from dualrev.programs.common_subexpressions import merged
 from dualrev.programs.jaxprs import first_invalid
 from dualrev.table.mode import Mode, Parts
 from dualrev.table.rows import rows
@@ -80,6 +81,6 @@ def pushforward_of(jaxpr: ClosedJaxpr, structure: Hashable, wrapper: Wrapper, mo
         if (under_mode is mode and of() is jaxpr and asked == structure and under is settings and (found := held()) is not None):
             return found
     made = cached(jaxpr, (mode, structure, wrapper), lambda: Pushforward(
-        jaxpr_as_fun(jaxpr), list(jaxpr.in_avals), structure, wrapper, mode))
+        jaxpr_as_fun(merged(jaxpr)), list(jaxpr.in_avals), structure, wrapper, mode))
     wrapper.recent_push = weakref.ref(jaxpr), structure, mode, settings, weakref.ref(made)
     return made
