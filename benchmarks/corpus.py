@@ -187,7 +187,8 @@ def read(path: pathlib.Path) -> dict[str, Figures]:
     """The figures in a file, by program."""
     found = {}
     for about in json.loads(path.read_text(encoding="utf-8"))["programs"]:
-        found[about["name"]] = Figures(**{key: tuple(x) if isinstance(x, list) else x for key, x in about.items()})
+        fields: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in about.items()}
+        found[fields["name"]] = Figures(**fields)
     return found
 
 

@@ -22,7 +22,7 @@ def neighbours(n: int, tags: Iterable[str] = ()) -> Scenario:
     """Products of neighbours: each entry is read twice."""
 
     def loss(x: Any) -> Any:
-        s = 0.0
+        s: Any = 0.0
         for i in range(1, n):
             s = s + jnp.sin(x[i]) * x[i - 1]
         return s
@@ -46,7 +46,7 @@ def gathers(n: int, tags: Iterable[str] = ()) -> Scenario:
     table = np.random.default_rng(1).integers(0, n, (n, 4))
 
     def loss(x: Any) -> Any:
-        s = 0.0
+        s: Any = 0.0
         for i in range(n):
             s = s + jnp.sum(jnp.sin(x[table[i]]) * x[i])
         return s
