@@ -15,7 +15,9 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev.calls.derived_programs import Program
 from dualrev.calls.linearization import Linearization, Source
 from dualrev.linear.maps import Tape
+from dualrev.programs.common_subexpressions import merged_graph
 from dualrev.programs.partition import Choice, Graph, graph_of, partition
+from dualrev.table.linear_sums import factored
 
 
 class CutLinearization(Linearization):
@@ -68,8 +70,8 @@ class CutLinearization(Linearization):
         residuals = [pools[kind][i] for kind, i in self.where]
         vectors = [Var(v.aval) for v in then.invars[len(residuals):]]
         outs = _spliced(then, [*residuals, *vectors], eqns, consts)
-        joined = Graph([*held, *vectors], outs, eqns, consts, then.debug_info)
-        return joined.computing(outs)
+        joined = factored(merged_graph(Graph([*held, *vectors], outs, eqns, consts, then.debug_info)))
+        return joined.computing(joined.outvars)
 
 
 def _spliced(graph: Graph, operands: Sequence[Atom], eqns: list[JaxprEqn], consts: dict[Var, Any]) -> list[Atom]:

@@ -22,7 +22,9 @@ from dualrev.engines import reverse
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
-from dualrev.programs.common_subexpressions import merged
+from dualrev.programs.common_subexpressions import merged, merged_graph
+from dualrev.programs.partition import graph_of
+from dualrev.table.linear_sums import factored
 from dualrev.table.rows import Operand, Unknown, aval_of
 
 #: Where a residual comes from: ("in", i), ("out", j) or ("new", k).
@@ -167,6 +169,8 @@ class Linearization:
             return [r for r in results if r is not None]
 
         jaxpr = stage(apply, [*residual_avals, *avals])
+        if direction == "pull":
+            jaxpr = simplified(jaxpr)
         name = f"{direction}_{self.wrapper.name}"
         n_out = len(jaxpr_out_avals(jaxpr))
         program = Program(jaxpr, self.wrapper, name, [None] * (len(residual_avals) + len(avals)), [None] * n_out)
@@ -195,6 +199,13 @@ class Linearization:
     def results_of(self, direction: str, mask: Sequence[bool]) -> tuple[bool, ...]:
         """Which results of a pull or push are not the symbolic zero."""
         return self._applying(direction, tuple(mask))[1]
+
+
+def simplified(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+    """A pull with equal linear operations factored out of sums of cotangents."""
+    graph = graph_of(jaxpr, checkpoints=False)
+    graph = factored(merged_graph(graph))
+    return graph.computing(graph.outvars)
 
 
 class StagedMap(LinearMap):

@@ -7,10 +7,11 @@ from dualrev._jax.jaxprs import JaxprEqn, Var, is_literal
 from dualrev.calls.cut_linearization import CutLinearization, residual_atoms
 from dualrev.calls.linearization import Linearization
 from dualrev.programs.jaxprs import nbytes_of
-from dualrev.programs.minimum_cut import cheapest, INF
+from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Graph, graph_of, held_eqns
 from dualrev.table.recomputation import cost_of, is_cheap
 
+INF = float('inf')
 HEAVY = {"exp", "log", "sin", "cos", "tan", "tanh", "logistic", "pow", "exp2", "log1p", "expm1", "erf", "atan2", "sinh", "cosh", "cbrt"}
 MEDIUM = {"div", "sqrt", "rsqrt", "rem"}
 
@@ -58,7 +59,7 @@ def _cut(original, n_consts, n_carry):
     best = None
     following: set = set()
     for _ in range(3):
-        saved = cheapest(graph, wanted, lambda v: store(v, following), recompute_cost)
+        saved = minimum_cut(graph, wanted, lambda v: store(v, following), recompute_cost)
         outs_in = {a: b for a, b in zip(carry_in, carry_out)} if len(carry_in)==len(carry_out) else {}
         following = {b for a, b in outs_in.items() if a in saved and not is_literal(b)}
         true = sum(store(v, following) for v in saved) 

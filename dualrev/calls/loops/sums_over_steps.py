@@ -159,8 +159,9 @@ def _adding(atoms: Sequence[Atom]) -> float:
 
 def _within(eqn: JaxprEqn) -> float:
     """The time of a linear equation in a step."""
-    n = sum(nbytes_of(x.aval) for x in (*eqn.invars, *eqn.outvars) if not is_literal(x)) / 8
-    return 10 + n * (1.3 if str(eqn.primitive).startswith("reduce") else .3)
+    if str(eqn.primitive).startswith("reduce"):
+        return 5 + 1.3 * sum(nbytes_of(x.aval) for x in eqn.invars) / 8
+    return .2 * nbytes_of(eqn.outvars[0].aval) / 8
 
 
 class Plan:
@@ -210,6 +211,7 @@ class Plan:
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
         step = body.computing([*rest, *self.in_loop.values(), *self.new])
+        self.stepj = step
         self.step = runner(step, "pull_scan")
         #: Whether packing small carries into one array is faster: if all operations of a step are cheap.  A step that reads and writes
         #: very few bytes is compiled to one kernel anyway.
