@@ -23,10 +23,10 @@ def recompute_cost(eqn: JaxprEqn) -> float:
         name = str(e.primitive)
         c = cost_of(e.primitive)
         if c == "moves": return .05 * n
-        if name in HEAVY: return 4.0 * n
+        if name in HEAVY: return 12 + 3.5 * n
         if name in MEDIUM: return 1.0 * n
         return .2 * n
-    return .5 + one(eqn) + sum(map(one, held_eqns(eqn)))
+    return .1 + one(eqn) + sum(map(one, held_eqns(eqn)))
 
 def cut(original: Linearization, n_consts: int, n_carry: int, length) -> Linearization:
     key = ("cut", n_consts, n_carry)
@@ -55,7 +55,7 @@ def _cut(original, n_consts, n_carry):
         if v in free: return 0.
         if v in next_free: return 0.
         n = nbytes_of(v.aval) / 8
-        return 20. + 1.5 * n
+        return float(os.environ.get('STORE0','4')) + 1.5 * n
     best = None
     following: set = set()
     for _ in range(3):

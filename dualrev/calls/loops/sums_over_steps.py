@@ -321,6 +321,8 @@ class Plan:
         changing = [x for x in eqn.invars if not is_literal(x) and x not in self.fixed]
         new = dict.fromkeys(x for x in changing if x not in self.has_stack and x not in self.new)
         (var,) = eqn.outvars
+        import os
+        if rule.most is not None and os.environ.get("NOMUL"): return
         if rule.most is not None and (nbytes_of(var.aval) > rule.most or any(self.uses[x] < 2 for x in new)):
             return
         if self.weigh(sum(nbytes_of(v.aval) for v in new), least.get(var, nbytes_of(var.aval))):
