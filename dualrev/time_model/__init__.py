@@ -24,6 +24,7 @@ from dualrev.time_model.choices import reduce_cost as reduce_cost
 from dualrev.time_model.choices import store_cost as store_cost
 from dualrev.time_model.constants import Constants as Constants
 from dualrev.time_model.constants import constants as constants
+from dualrev.time_model.constants import shipped as shipped
 from dualrev.time_model.prediction import Prediction as Prediction
 from dualrev.time_model.prediction import predict as predict
 from dualrev.time_model.pricing import Cost as Cost
