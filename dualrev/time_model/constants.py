@@ -1,0 +1,198 @@
+"""The constants of the time model: what one machine and one compiler need for each kind of work.
+
+Defaults are shipped for each backend and compiler; ``python -m dualrev calibrate`` measures those of this machine and keeps them in
+``$XDG_CACHE_HOME/dualrev`` (``~/.cache/dualrev``).  The library only reads that file, the first time that constants are asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jaxlib
+
+#: Seconds for numbers of at most 32 bits, and of 64 bits.
+BySize: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Seconds, bytes and rates; a rate is a number for each second.
+
+    The formula that they stand in is that of :mod:`dualrev.time_model`.
+    """
+
+    #: ``cpu``, ``gpu`` or ``tpu``.
+    backend: str
+    #: The compiler, and whether the constants were shipped or measured here.
+    name: str
+    #: A call of a compiled program.
+    call_s: float
+    #: A kernel of a program; and of a loop's body.
+    kernel_s: float
+    loop_kernel_s: float
+    #: A step of a loop that is one kernel; and of one that is many.
+    one_kernel_step_s: float
+    step_s: float
+    #: A loop is one kernel if the bytes that a step reads and writes stay below this.
+    one_kernel_bytes: float
+    #: Products of matrices with at least this many multiplications, and sums of at least this many entries, run in a library: a loop
+    #: with one is not one kernel.
+    library_dot: float
+    library_sum: float
+    #: A memory level holds so many bytes, and a kernel reads and writes them at this rate; the last level holds all.
+    levels: tuple[tuple[float, float], ...]
+    #: Memory that is taken from the system for a call: from so many bytes on, each byte costs this.
+    fresh_from: float
+    fresh_s: float
+    #: An entry of an elementwise operation, by the primitive's name; ``simple`` are sums, products, comparisons, selections;
+    #: ``other`` is what is not listed.
+    entry_s: Mapping[str, BySize] = field(hash=False)
+    #: An entry that a reduction reads; that is read or written by index; and that is sorted, for each of log2(n) rounds.
+    reduce_s: BySize
+    gather_s: BySize
+    scatter_s: BySize
+    sort_s: BySize
+    #: Products of matrices: the rates, and what each costs besides.
+    dot_per_s: BySize
+    dot_s: float
+    #: Calls of libraries: ``(seconds, seconds for each unit of work)``, where work is n³ (see :mod:`dualrev.time_model.pricing`).
+    calls: Mapping[str, tuple[float, float]] = field(hash=False)
+
+    def rate(self, nbytes: float) -> float:
+        """The rate at which memory is read and written by what works on so many bytes."""
+        return next((rate for holds, rate in self.levels if nbytes <= holds), self.levels[-1][1])
+
+    def entry(self, name: str, itemsize: int) -> float:
+        small, large = self.entry_s.get(name) or self.entry_s["other"]
+        return large if itemsize > 4 else small
+
+    def replace(self, **changes: Any) -> Constants:
+        return dataclasses.replace(self, **changes)
+
+
+NS = 1e-9
+
+_CPU = Constants(
+    backend="cpu", name="XLA:CPU of jax 0.10", call_s=4e-6, kernel_s=150 * NS, loop_kernel_s=16 * NS, one_kernel_step_s=8 * NS,
+    step_s=20 * NS, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
+    levels=((2**20, 250e9), (2**25, 60e9), (math.inf, 15e9)), fresh_from=2**17, fresh_s=.12 * NS,
+    entry_s={"simple": (.03 * NS, .06 * NS), "div": (.3 * NS, .6 * NS), "sqrt": (.3 * NS, .6 * NS), "rsqrt": (.5 * NS, 1.2 * NS),
+             "exp": (.7 * NS, 2 * NS), "log": (.9 * NS, 4 * NS), "sin": (4 * NS, 8 * NS), "cos": (4 * NS, 8 * NS),
+             "tanh": (1 * NS, 3 * NS), "logistic": (1 * NS, 3 * NS), "log1p": (1.5 * NS, 6 * NS), "expm1": (1.5 * NS, 4 * NS),
+             "pow": (5 * NS, 15 * NS), "erf": (2 * NS, 8 * NS), "other": (5 * NS, 12 * NS), "random": (3 * NS, 6 * NS),
+             "special": (30 * NS, 60 * NS)},
+    reduce_s=(.2 * NS, .35 * NS), gather_s=(.5 * NS, .5 * NS), scatter_s=(4 * NS, 4 * NS), sort_s=(4 * NS, 4 * NS),
+    dot_per_s=(60e9, 25e9), dot_s=150 * NS,
+    calls={"cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS), "qr": (3e-6, .4 * NS),
+           "eigh": (1e-5, 3 * NS), "svd": (1e-5, 5 * NS), "eig": (2e-5, 8 * NS), "fft": (1e-6, 2 * NS), "other": (1e-6, .5 * NS)})
+
+_CPU_NEW = _CPU.replace(name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096)
+
+_GPU = _CPU.replace(
+    backend="gpu", name="a GPU", call_s=2e-5, kernel_s=3e-6, loop_kernel_s=3e-6, one_kernel_step_s=2e-5, step_s=1e-5,
+    one_kernel_bytes=0,
+    levels=((2**25, 4e12), (math.inf, 2e12)), fresh_from=math.inf, fresh_s=0.0,
+    entry_s={"simple": (5e-14, 1e-13), "other": (5e-13, 2e-12), "random": (1e-12, 1e-12), "special": (5e-12, 2e-11)},
+    reduce_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11), scatter_s=(2e-11, 2e-11), sort_s=(1e-11, 1e-11), dot_per_s=(2e13, 1e13),
+    dot_s=3e-6, calls={"other": (5e-5, 1e-12)})
+
+_TPU = _GPU.replace(backend="tpu", name="a TPU", kernel_s=1e-6, loop_kernel_s=1e-6, dot_per_s=(5e13, 1e12))
+
+
+def shipped(backend: str, release: str = jax.__version__) -> Constants:
+    """The constants that come with the package, of a backend and a release of jax."""
+    if backend == "cpu":
+        numbers = [int(n) for n in re.findall(r"\d+", release)[:2]]
+        return _CPU if numbers < [0, 11] else _CPU_NEW
+    return _TPU if backend == "tpu" else _GPU
+
+
+def cache_file(backend: str | None = None) -> Path:
+    """Where the measured constants of this machine stand: the name says backend, device, compiler and number of cores."""
+    root = os.environ.get("XDG_CACHE_HOME") or ""
+    folder = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
+    return folder / "dualrev" / f"time-model-{'-'.join(map(_plain, _key(backend).values()))}.json"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text)
+
+
+def _key(backend: str | None) -> dict[str, str]:
+    devices = jax.local_devices(backend=backend)
+    return {"backend": devices[0].platform, "device": str(devices[0].device_kind), "jaxlib": jaxlib.version.__version__,
+            "cores": str(os.cpu_count() or 1)}
+
+
+def write(measured: Constants, path: Path) -> None:
+    """Keep measured constants for later processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"made for": _key(measured.backend), "constants": dataclasses.asdict(measured)}
+    text = json.dumps(content, indent=1)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")  # nobody reads half a file
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def read(path: Path, backend: str | None = None) -> Constants:
+    """Constants from a file; ValueError, which says why, where it can't be used."""
+    try:
+        content = json.loads(path.read_text())
+        made_for, found = content["made for"], content["constants"]
+        if made_for != _key(backend):
+            raise ValueError(f"it was made for {made_for}, not for {_key(backend)}")
+        names = {f.name for f in dataclasses.fields(Constants)}
+        if set(found) != names:
+            raise ValueError(f"it has other entries: {', '.join(sorted(names.symmetric_difference(found)))}")
+        return Constants(**{name: _checked(name, value, getattr(_CPU, name)) for name, value in found.items()})
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"it can't be read ({type(error).__name__}: {error})") from error
+
+
+def _checked(name: str, value: Any, like: Any) -> Any:
+    """A value from JSON in the type that the constant has."""
+    if isinstance(like, str):
+        if isinstance(value, str):
+            return value
+    elif isinstance(like, Mapping):
+        if isinstance(value, dict):
+            return {key: _checked(f"{name}[{key}]", pair, (0.0, 0.0)) for key, pair in value.items()}
+    elif isinstance(like, tuple):
+        if isinstance(value, list) and value:
+            return tuple([_checked(name, x, like[0]) for x in value])
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    raise ValueError(f"its {name} is {value!r}")
+
+
+def constants(backend: str | None = None) -> Constants:
+    """The constants of the current backend, or of another one: measured on this machine, if they were, or else the shipped ones."""
+    return _constants(backend or jax.default_backend())
+
+
+@functools.cache
+def _constants(backend: str) -> Constants:
+    family = backend if backend in ("cpu", "tpu") else "gpu"
+    try:
+        path = cache_file(backend)
+    except RuntimeError:  # no such backend here, or no home
+        return shipped(family)
+    if not path.exists():
+        return shipped(family)
+    try:
+        return read(path, backend)
+    except ValueError as error:
+        warnings.warn(f"dualrev: the file {path} with the constants of the time model is not used: {error}. The shipped constants "
+                      "stand in for it; python -m dualrev calibrate writes a new one.", RuntimeWarning, stacklevel=3)
+        return shipped(family)
