@@ -66,16 +66,6 @@ class CutLinearization(Linearization):
         eqns: list[JaxprEqn] = []
         consts: dict[Var, Any] = {}
         computed = _spliced(again, [held[i] for i in self.reads], eqns, consts)
-        import os
-        if os.environ.get("BARRIER"):
-            which = [i for i, a in enumerate(computed) if not is_literal(a) and (len(a.aval.shape) > 0)]
-            if which:
-                from jax import lax
-                import jax.numpy as jnp
-                from dualrev._jax.jaxprs import stage
-                bar = stage(lambda *x: lax.optimization_barrier(x), [computed[i].aval for i in which])
-                outs = _spliced(graph_of(bar), [computed[i] for i in which], eqns, consts)
-                for i, o in zip(which, outs): computed[i] = o
         pools: dict[str, Sequence[Atom]] = {"held": held, "again": computed}
         residuals = [pools[kind][i] for kind, i in self.where]
         vectors = [Var(v.aval) for v in then.invars[len(residuals):]]

@@ -49,6 +49,10 @@ class Settings:
         after the loop.  ``"auto"`` does so if a step stacks no more bytes than the cotangent has, and all steps no more than the
         residuals of the loop; True does so wherever possible; False never, which takes the least memory, as all steps add to one
         sum (see :mod:`dualrev.calls.loops.sums_over_steps`).""")
+    recompute_residuals: Literal["auto", True, False] = option("auto", """
+        which residuals of a loop's steps are stored.  ``"auto"``: those that the time model finds cheaper to store than to compute
+        again in the pull; True, the fewest bytes from which the others follow by cheap operations; False, all of them (see
+        :mod:`dualrev.calls.loops.storing`).""")
     loop_checkpoints: int | None = option(None, """
         the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default as many as fit into 64
         MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).""")

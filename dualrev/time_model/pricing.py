@@ -133,6 +133,12 @@ def is_one_kernel(op: Operation, c: Constants) -> bool:
         sum(held.nbytes_touched for held in op.held) + 48 < c.one_kernel_bytes)
 
 
+def is_one_kernel_step(jaxpr: ClosedJaxpr, c: Constants) -> bool:
+    """As :func:`is_one_kernel`, of a loop with this program as its step."""
+    found = program(jaxpr)
+    return c.one_kernel_bytes > 0 and _may_be_within(found, c) and found.nbytes_touched + 48 < c.one_kernel_bytes
+
+
 def _may_be_within(found: Program, c: Constants) -> bool:
     for kernel in found.kernels:
         if any(op.kind == "reduce" and count >= c.library_sum for op, count in kernel.work):

@@ -18,7 +18,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev.calls.linearization import Linearization, Source
 from dualrev.calls.loops.invariant import Invariant, invariant_of
 from dualrev.calls.loops.packing import SMALL
-from dualrev.calls.loops.storing import cut
+from dualrev.calls.loops.storing import with_stored
 from dualrev.calls.loops.sums_over_steps import Plan
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tape
@@ -96,10 +96,13 @@ class Body:
 
     @staticmethod
     def of(linearization: Linearization, consts: Sequence[Operand], groups: Sequence[Flags],
-           on_carry: tuple[bool, ...]) -> tuple[Body, list[jax.Array], list[jax.Array]]:
-        """The body, the residuals that are the same at all steps, and what every step reads in place of the constants."""
+           on_carry: tuple[bool, ...], length: object) -> tuple[Body, list[jax.Array], list[jax.Array]]:
+        """The body, the residuals that are the same at all steps, and what every step reads in place of the constants.
+
+        ``length``: the number of steps that residuals are stored for, where it is known.
+        """
         n_consts = len(consts)
-        linearization = cut(linearization, n_consts, len(on_carry), None)
+        linearization = with_stored(linearization, n_consts, len(on_carry), length)
         known_consts = [x for x in consts if not isinstance(x, Unknown)]
         invariant = invariant_of(linearization, len(known_consts))
         hoisted, step_consts = invariant.before(known_consts)

@@ -6,7 +6,7 @@ which repeats the common subexpressions, and each carry is copied before it is o
 
 from __future__ import annotations
 
-import math, os
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -28,7 +28,6 @@ Step: TypeAlias = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 
 def _may_be_packed(aval: ShapedArray) -> bool:
     """Whether an array is small and not sharded."""
-    if os.environ.get('NOPACK'): return False
     is_static = all(isinstance(n, int) for n in aval.shape)
     return is_static and 0 < nbytes_of(aval) <= SMALL and not varying(aval) and aval.sharding.mesh.empty
 

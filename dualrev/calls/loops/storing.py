@@ -1,85 +1,148 @@
-"""What a loop stores of each step for its pull, and what the pull computes again: a minimum cut by time."""
+"""What a loop stores of each step for its pull, and what the pull computes again: a minimum cut by time.
+
+The residuals of a step are the values that the pull of the body reads.  Storing a value takes a stack over the steps: it is filled,
+written by the loop and read by the pull, mostly in memory that the system hands out for this call.  Computing it again takes the
+operations that lead to it from what is stored.  The time model (:mod:`dualrev.time_model`) prices both, and a minimum cut
+(:mod:`dualrev.programs.minimum_cut`) chooses.  Free are values that are the same at all steps, the slices of a scan's arrays and of
+its stacked results, and the carry after a step where the carry before it is stored: the next step stores it.
+"""
 
 from __future__ import annotations
 
-import os
-from dualrev._jax.jaxprs import JaxprEqn, Var, is_literal
+import math
+from collections.abc import Callable, Sequence
+
+from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal
+from dualrev._jax.primitives import primitive
 from dualrev.calls.cut_linearization import CutLinearization, residual_atoms
 from dualrev.calls.linearization import Linearization
-from dualrev.programs.jaxprs import nbytes_of
+from dualrev.options.settings import current
+from dualrev.programs.jaxprs import behind, nbytes_of
 from dualrev.programs.minimum_cut import minimum_cut
-from dualrev.programs.partition import Graph, graph_of, held_eqns
-from dualrev.table.recomputation import cost_of, is_cheap
+from dualrev.programs.partition import Graph, graph_of
+from dualrev.table.recomputation import is_cheap
+from dualrev.table.rows import rows
+from dualrev.time_model import Constants, constants, recompute_cost, store_cost
+from dualrev.time_model.fusion import program
+from dualrev.time_model.pricing import APART
 
-INF = float('inf')
-HEAVY = {"exp", "log", "sin", "cos", "tan", "tanh", "logistic", "pow", "exp2", "log1p", "expm1", "erf", "atan2", "sinh", "cosh", "cbrt"}
-MEDIUM = {"div", "sqrt", "rsqrt", "rem"}
+#: The number of steps that is assumed where only running the loop tells.
+UNKNOWN_STEPS = 100
+#: An array of fewer entries than the vector of a processor takes as long as one of this many.
+VECTOR = 4
+#: Operations that stay where the user or the compiler put them.
+_STAY = frozenset(map(primitive, ("device_put", "optimization_barrier", "rng_uniform", "pure_callback", "ffi_call")))
 
-def recompute_cost(eqn: JaxprEqn) -> float:
-    if eqn.effects: return INF
-    if not is_cheap(eqn): return INF
-    def one(e):
-        n = max(nbytes_of(v.aval) for v in e.outvars) / 8
-        name = str(e.primitive)
-        c = cost_of(e.primitive)
-        if c == "moves": return .05 * n
-        if name in HEAVY: return 12 + 3.5 * n
-        if name in MEDIUM: return 1.0 * n
-        return .2 * n
-    return .1 + one(eqn) + sum(map(one, held_eqns(eqn)))
 
-def cut(original: Linearization, n_consts: int, n_carry: int, length) -> Linearization:
-    key = ("cut", n_consts, n_carry)
+def with_stored(original: Linearization, n_consts: int, n_carry: int, length: object) -> Linearization:
+    """The linearization of a body whose residuals are those that the loop stores; the others are computed again."""
+    asked = current.get().recompute_residuals
+    if asked is False or not original.residual_sources:
+        return original
+    steps = length if isinstance(length, int) else UNKNOWN_STEPS
+    key = ("stored", n_consts, n_carry, steps, asked)
     if key not in original.plans:
-        original.plans[key] = _cut(original, n_consts, n_carry)
-    return original.plans[key]
+        original.plans[key] = _cut(original, n_consts, n_carry, steps, asked is True)
+    found: Linearization = original.plans[key]
+    return found
 
-def _cut(original, n_consts, n_carry):
-    if os.environ.get("NOCUT"): return original
+
+def may_run_again(eqn: JaxprEqn) -> bool:
+    """Whether computing a value again gives the same value and is noticed by nobody."""
+    if eqn.effects or eqn.primitive in _STAY or str(eqn.primitive) in APART:
+        return False
+    row = rows.get(eqn.primitive)
+    return is_cheap(eqn) or (row is not None and row.kind in ("linear", "product", "diagonal"))
+
+
+def _again(eqn: JaxprEqn, c: Constants) -> float:
+    """Seconds to compute an equation again at each step."""
+    if not may_run_again(eqn):
+        return math.inf
+    return recompute_cost(eqn, c) * max(1.0, VECTOR / max(max(map(_size, eqn.outvars), default=1), 1))
+
+
+def _small_loop(size: int) -> float:
+    """What writing a stack and reading it costs within one kernel, over a step of it: two small loops, none for a single number."""
+    return min(2.0, .3 + size / 10)
+
+
+def _size(v: Var) -> int:
+    return nbytes_of(v.aval) // max(int(getattr(getattr(v.aval, "dtype", None), "itemsize", 8)), 1)
+
+
+def _cut(original: Linearization, n_consts: int, n_carry: int, steps: int, by_bytes: bool) -> Linearization:
+    c = constants()
     graph = graph_of(original.program.jaxpr, checkpoints=False)
     n_out = len(graph.outvars) - original.n_new
-    ins = list(graph.invars)
-    known = original.known
-    n_known_consts = sum(known[:n_consts]); n_known_carry = sum(known[n_consts:n_consts+n_carry])
-    fixed = {*graph.consts, *ins[:n_known_consts]}
-    for e in graph.eqns:
-        if not e.effects and all(is_literal(a) or a in fixed for a in e.invars): fixed.update(e.outvars)
-    carry_in = ins[n_known_consts:n_known_consts+n_known_carry]; xs = ins[n_known_consts+n_known_carry:]
-    outs = graph.outvars[:n_out]
-    known_outs = original.known_outs
-    n_co = sum(known_outs[:n_carry])
-    carry_out, ys = outs[:n_co], outs[n_co:]
-    free = {*fixed, *xs, *(v for v in ys if not is_literal(v))}
-    wanted = {a for a in residual_atoms(original, graph) if not is_literal(a)}
-    def store(v, next_free=()):
-        if v in free: return 0.
-        if v in next_free: return 0.
-        n = nbytes_of(v.aval) / 8
-        return float(os.environ.get('STORE0','4')) + 1.5 * n
-    best = None
-    following: set = set()
-    for _ in range(3):
-        saved = minimum_cut(graph, wanted, lambda v: store(v, following), recompute_cost)
-        outs_in = {a: b for a, b in zip(carry_in, carry_out)} if len(carry_in)==len(carry_out) else {}
-        following = {b for a, b in outs_in.items() if a in saved and not is_literal(b)}
-        true = sum(store(v, following) for v in saved) 
-        again = _behind_cost(graph, wanted, saved)
-        total = true + again
-        if best is None or total < best[0]: best = (total, saved)
-        else: break
+    n_known_consts, n_known_carry = sum(original.known[:n_consts]), sum(original.known[n_consts: n_consts + n_carry])
+    carry_in = graph.invars[n_known_consts: n_known_consts + n_known_carry]
+    carry_out = _known(graph.outvars, original.known_outs[:n_carry])
+    free = _fixed(graph, graph.invars[:n_known_consts])
+    free.update(graph.invars[n_known_consts + n_known_carry:])
+    free.update(v for v in graph.outvars[len(carry_out): n_out] if not is_literal(v))
+    # What needs no operands is computed where it is read: a constant, or the index of the platform, which then stays one.
+    made_of_nothing = {v for eqn in graph.eqns if not eqn.invars for v in eqn.outvars}
+    wanted = {atom for atom in residual_atoms(original, graph) if not is_literal(atom)}
+    in_one_kernel = is_one_kernel(graph, c)
+
+    def price(eqn: JaxprEqn) -> float:
+        seconds = _again(eqn, c)
+        return 0.0 if by_bytes and math.isfinite(seconds) and is_cheap(eqn) else seconds
+
+    def store(following: set[Atom]) -> Callable[[Var], float]:
+        def cost(v: Var) -> float:
+            if v in made_of_nothing:
+                return 1e-15
+            if v in free or v in following:
+                return 0.0
+            if by_bytes:
+                return float(nbytes_of(v.aval))
+            seconds = store_cost(v.aval, c, steps)
+            return seconds - c.loop_kernel_s + c.one_kernel_step_s * _small_loop(_size(v)) if in_one_kernel else seconds
+
+        return cost
+
+    # A carry after a step is free only if the carry before it is stored, which the cut cannot express: it is tried.
+    best: tuple[float, set[Var]] | None = None
+    following: set[Atom] = set()
+    while True:
+        saved = minimum_cut(graph, wanted, store(following), price)
+        after = {y for x, y in zip(carry_in, carry_out, strict=True) if x in saved} if len(carry_in) == len(carry_out) else set()
+        total = sum(map(store(after), saved)) + sum(map(price, behind(graph.eqns, wanted, {*saved, *graph.invars, *graph.consts})))
+        if best is not None and total >= best[0]:
+            break
+        best = total, saved
+        following = after
     saved = best[1]
-    if os.environ.get("SHOWCUT"):
-        print("cut:", len(wanted), "->", [(str(v.aval), "free" if v in free else "") for v in saved], best[0])
-    if saved >= wanted: return original
-    return CutLinearization(original, lambda graph_, wanted_: _translate(graph, graph_, saved))
+    if saved >= wanted - {*graph.consts}:
+        return original
+    places = {v: ("in", i, 0) for i, v in enumerate(graph.invars)} | {
+        v: ("eqn", i, j) for i, eqn in enumerate(graph.eqns) for j, v in enumerate(eqn.outvars)}
+    chosen = [places[v] for v in saved]
 
-def _behind_cost(graph, wanted, saved):
-    from dualrev.programs.jaxprs import behind
-    return sum(recompute_cost(e) for e in behind(graph.eqns, wanted, {*saved, *graph.invars, *graph.consts}))
+    def choose(graph: Graph, _: set[Var]) -> set[Var]:
+        return {graph.invars[i] if kind == "in" else graph.eqns[i].outvars[j] for kind, i, j in chosen}
 
-def _translate(old, new, saved):
-    at = {v: i for i, v in enumerate(old.invars)}
-    where = {}
-    for k, e in enumerate(old.eqns):
-        for j, v in enumerate(e.outvars): where[v] = (k, j)
-    return {new.invars[at[v]] if v in at else new.eqns[where[v][0]].outvars[where[v][1]] for v in saved}
+    return CutLinearization(original, choose)
+
+
+def _known(atoms: Sequence[Atom], flags: Sequence[bool]) -> list[Atom]:
+    """The known carries among the first outputs of a program."""
+    return list(atoms[: sum(flags)])
+
+
+def _fixed(graph: Graph, consts: Sequence[Var]) -> set[Atom]:
+    """The values that are the same at all steps."""
+    fixed: set[Atom] = {*graph.consts, *consts}
+    for eqn in graph.eqns:
+        if not eqn.effects and all(is_literal(atom) or atom in fixed for atom in eqn.invars):
+            fixed.update(eqn.outvars)
+    return fixed
+
+
+def is_one_kernel(graph: Graph, c: Constants) -> bool:
+    """Whether the compiler makes one kernel of a loop with this body and of its pull, which touches about three times its bytes."""
+    if c.one_kernel_bytes == 0 or any(str(eqn.primitive) in APART for eqn in graph.eqns):
+        return False
+    return math.isinf(c.one_kernel_bytes) or 3 * program(graph.computing(graph.outvars)).nbytes_touched < c.one_kernel_bytes

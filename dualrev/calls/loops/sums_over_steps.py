@@ -13,7 +13,6 @@ its stacked operands.  Operations that are linear, by their rows, are applied on
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,11 +23,12 @@ from jax import lax
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import Params
-from dualrev.calls.loops.packing import SMALL
 from dualrev.programs.jaxprs import behind, nbytes_of, runner
 from dualrev.programs.partition import graph_of
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import Unknown, rows
+from dualrev.time_model import accumulate_cost, constants, recompute_cost
+from dualrev.time_model.pricing import is_one_kernel_step
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
 
@@ -65,10 +65,6 @@ def _scatter_add(params: Params, zero: jax.Array, indices: jax.Array, updates: j
     return lax.scatter_add(zero, indices, updates, later, mode=params["mode"])
 
 
-def _mul(_: Params, a: jax.Array, b: jax.Array) -> jax.Array:
-    return _stack_sum(lax.mul(a, b))
-
-
 def _stack_sum(stack: jax.Array) -> jax.Array:
     return lax.reduce_sum(stack, (0,))
 
@@ -86,14 +82,12 @@ class Sum(NamedTuple):
     ``stacked``: the operands that must be stacks; others are stacks if they change from step to step.
     ``zero``: the operand that must be zero at every step, if there is one.
     ``fits(params)``: whether the sum is right for these parameters.
-    ``most``: the largest result in bytes for which the sum is faster, and only if each new stack replaces two carries.
     """
 
     of: Callable[..., jax.Array]
     stacked: Sequence[int]
     zero: int | None = None
     fits: Callable[[Params], bool] = lambda _: True
-    most: int | None = None
 
 
 SUMS = {
@@ -102,7 +96,6 @@ SUMS = {
         _conv, (0, 1), fits=lambda params: params["feature_group_count"] == params["batch_group_count"] == 1),
     lax.scatter_add_p: Sum(_scatter_add, (1, 2), zero=0),
     lax.dynamic_update_slice_p: Sum(_dynamic_update_slice, (1,), zero=0),
-    lax.mul_p: Sum(_mul, (0, 1), most=SMALL),
 }
 
 
@@ -152,18 +145,6 @@ class AfterLoop(NamedTuple):
     operands: tuple[Term, ...]
 
 
-def _adding(atoms: Sequence[Atom]) -> float:
-    """The time of adding values to carries, in nanoseconds."""
-    return sum(1 + (.5 if nbytes_of(x.aval) <= 2**18 else 1.5) * nbytes_of(x.aval) / 8 for x in atoms)
-
-
-def _within(eqn: JaxprEqn) -> float:
-    """The time of a linear equation in a step."""
-    if str(eqn.primitive).startswith("reduce"):
-        return 5 + 1.3 * sum(nbytes_of(x.aval) for x in eqn.invars) / 8
-    return .2 * nbytes_of(eqn.outvars[0].aval) / 8
-
-
 class Plan:
     """The computation of the sums over the steps of the outputs ``sums`` of one step's program.
 
@@ -183,6 +164,7 @@ class Plan:
                 self.fixed.update(eqn.outvars)
         self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
         self.weigh = weigh
+        self.prices = constants()
         self.summands: dict[int, Sequence[Atom]] = {}  # of each equation, by its identity
         self.new: dict[Var, None] = {}  # values that the loop has to stack, in order
         #: The sums that are computed after the loop, in topological order, so that no recursion is needed.
@@ -190,9 +172,6 @@ class Plan:
         outs = [body.outvars[i] for i in sums]
         summed = behind(body.eqns, outs, operands=self._summands)
         least = self._least_carries(summed)
-        used = [*outs, *(x for eqn in summed for x in self._summands(eqn) or eqn.invars)]
-        #: The number of sums that use each value.
-        self.uses: Counter[Atom] = Counter(x for x in used if not is_literal(x))
         for eqn in summed:
             if not self._summands(eqn):
                 self._contraction(eqn, least)
@@ -211,11 +190,10 @@ class Plan:
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
         step = body.computing([*rest, *self.in_loop.values(), *self.new])
-        self.stepj = step
         self.step = runner(step, "pull_scan")
-        #: Whether packing small carries into one array is faster: if all operations of a step are cheap.  A step that reads and writes
-        #: very few bytes is compiled to one kernel anyway.
-        self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and sum(map(nbytes_of, [*step.in_avals, *step.out_avals])) > SMALL
+        #: Whether packing small carries into one array is faster: if all operations of a step are cheap, and the compiler makes more
+        #: than one kernel of it.
+        self.packs_carries = all(map(is_cheap, step.jaxpr.eqns)) and not is_one_kernel_step(step, self.prices)
 
     def split(self, results: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
         """The outputs of a step: those that are not summed, terms to add up, factors to stack."""
@@ -306,10 +284,15 @@ class Plan:
         """Apply a linear equation once, to the sums of its operands, after the loop, if that saves memory traffic."""
         summands = self._summands(eqn)
         terms = [self._term(x, least) for x in summands]
-        shrinks = _adding(summands) <= _adding(eqn.outvars) + _within(eqn)
-        if shrinks or any(isinstance(term, Later) for term in terms):
+        if self._is_cheaper_after(eqn, summands) or any(isinstance(term, Later) for term in terms):
             operands = tuple([self._term(x, least) if x in summands else Fixed(x) for x in eqn.invars])
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
+
+    def _is_cheaper_after(self, eqn: JaxprEqn, summands: Sequence[Atom]) -> bool:
+        """Whether the loop adds up the operands of a linear equation faster than it computes and adds up its result."""
+        c = self.prices
+        within = recompute_cost(eqn, c) + accumulate_cost(eqn.outvars[0].aval, c)
+        return sum(accumulate_cost(x.aval, c) for x in summands) <= within
 
     def _contraction(self, eqn: JaxprEqn, least: dict[Var, int]) -> None:
         """Stack the operands of a contraction and contract them after the loop, if that saves memory."""
@@ -321,10 +304,6 @@ class Plan:
         changing = [x for x in eqn.invars if not is_literal(x) and x not in self.fixed]
         new = dict.fromkeys(x for x in changing if x not in self.has_stack and x not in self.new)
         (var,) = eqn.outvars
-        import os
-        if rule.most is not None and os.environ.get("NOMUL"): return
-        if rule.most is not None and (nbytes_of(var.aval) > rule.most or any(self.uses[x] < 2 for x in new)):
-            return
         if self.weigh(sum(nbytes_of(v.aval) for v in new), least.get(var, nbytes_of(var.aval))):
             self.new.update(new)
             operands = tuple([Fixed(x) if is_literal(x) or x in self.fixed else Stacked(x) for x in eqn.invars])

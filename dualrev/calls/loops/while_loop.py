@@ -200,7 +200,7 @@ def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: P
     jaxpr = params["body_jaxpr"]
     linearization, on_carry = active_carry(
         lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry), is_linear, splice("while")), jaxpr, on_init)
-    body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry))
+    body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry), steps)
     if is_linear:
         read = reads(params["cond_jaxpr"])[len(cond_consts):]
         if any(type(x) is Unknown for x in cond_consts) or any(r and m for r, m in zip(read, on_carry, strict=True)):
