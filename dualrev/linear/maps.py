@@ -149,13 +149,11 @@ class Tape(LinearMap):
             arrived: list[Tangent] = []
             moving = False
             for slot in outs:
-                ct = None
+                total: Tangent | Pieces = None
                 if slot is not None:
-                    found, env[slot] = env[slot], None  # a cotangent that was used is freed
-                    if found is not None:
-                        ct = found.array() if type(found) is Pieces else found
-                        moving = True
-                arrived.append(ct)
+                    total, env[slot] = env[slot], None  # a cotangent that was used is freed
+                    moving = moving or total is not None
+                arrived.append(total.array() if isinstance(total, Pieces) else total)
             if moving:
                 pulled: Sequence[Tangent | Pieces]
                 try:
