@@ -20,7 +20,8 @@ from dualrev._jax.avals import DType
 from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.sharding import in_mesh_context, on_own_mesh
 from dualrev._jax.source_lines import SourceInfo, line_of
-from dualrev.linear import zeros
+from dualrev.linear import pieces, zeros
+from dualrev.linear.pieces import Pieces, as_array
 from dualrev.linear.zeros import Tangent as Tangent
 
 #: Tangents of all inputs or outputs of a map, or cotangents: an array each, or None for zero.
@@ -51,6 +52,10 @@ class LinearMap(ABC):
     @abstractmethod
     def pull(self, *cotangents: Tangent) -> Tangents:
         """Jᵀ·u: one cotangent for each output, one result for each active input."""
+
+    def pull_parts(self, *cotangents: Tangent) -> Sequence[Tangent | Pieces]:
+        """As :meth:`pull`; a result may be pieces of a cotangent, which a tape collects."""
+        return self.pull(*cotangents)
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         """Which of the ``n_in`` results of a pull may be nonzero, given which cotangents are: known without a pull."""
@@ -130,8 +135,11 @@ class Tape(LinearMap):
         return tuple([None if slot is None else env[slot] for slot in self.out_slots])
 
     def pull(self, *cotangents: Tangent) -> Tangents:
-        env: list[Tangent] = [None] * self.n_slots
-        add, on_mesh = zeros.add, in_mesh_context()
+        return tuple(map(as_array, self.pull_parts(*cotangents)))
+
+    def pull_parts(self, *cotangents: Tangent) -> Sequence[Tangent | Pieces]:
+        env: list[Tangent | Pieces] = [None] * self.n_slots
+        add, on_mesh = pieces.add, in_mesh_context()
         wide = dict(self.wide)
         for slot, ct in zip(self.out_slots, cotangents, strict=True):
             if slot is not None and ct is not None:
@@ -141,22 +149,23 @@ class Tape(LinearMap):
             arrived: list[Tangent] = []
             moving = False
             for slot in outs:
-                ct = None
+                total: Tangent | Pieces = None
                 if slot is not None:
-                    ct, env[slot] = env[slot], None  # a cotangent that was used is freed
-                    moving = moving or ct is not None
-                arrived.append(ct)
+                    total, env[slot] = env[slot], None  # a cotangent that was used is freed
+                    moving = moving or total is not None
+                arrived.append(total.array() if isinstance(total, Pieces) else total)
             if moving:
+                pulled: Sequence[Tangent | Pieces]
                 try:
-                    pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull(*arrived)
+                    pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull_parts(*arrived)
                 except INVALID_VALUE as error:
                     raise self._located("pull", k, arrived, error) from error
-                for slot, ct in zip(ins, pulled, strict=True):
-                    if ct is not None:
+                for slot, part in zip(ins, pulled, strict=True):
+                    if part is not None:
                         if slot in wide:
-                            ct = zeros.cast(ct, wide[slot])
-                        env[slot] = ct if env[slot] is None else add(env[slot], ct)
-        return tuple([env[slot] for slot in self.in_slots])
+                            part = pieces.cast(part, wide[slot])
+                        env[slot] = part if env[slot] is None else add(env[slot], part)
+        return [env[slot] for slot in self.in_slots]
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:
         moving = {slot for slot, moves in zip(self.out_slots, cotangents, strict=True) if moves and slot is not None}

@@ -15,6 +15,7 @@ from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent, Tangents
+from dualrev.linear.places import Gathered, Window
 from dualrev.options.settings import Active
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
@@ -32,10 +33,10 @@ from dualrev.table.rows import Operand, register
 
 def dynamic_slice_transpose(ct: Array, x: ShapedArray, *starts: Array) -> Array:
     """Both slices clamp their starts in the same way, so the cotangent is added where the slice was taken."""
-    return lax.dynamic_update_slice_p.bind(zeros.zeros_of(x), ct, *starts)
+    return Window(ct.shape).embed(ct, x, *starts)
 
 
-linear(lax.dynamic_slice_p, dynamic_slice_transpose, cost="moves")
+linear(lax.dynamic_slice_p, dynamic_slice_transpose, cost="moves", part=lambda _, *, slice_sizes: Window(tuple(slice_sizes)))
 
 linear(lax.dynamic_update_slice_p,
        lambda ct, _, update, *starts: lax.dynamic_update_slice_p.bind(ct, zeros.zeros_of(update), *starts),
@@ -46,17 +47,15 @@ linear(lax.dynamic_update_slice_p,
 # --------------------------------------------------------------------------------------------------------------- gather
 
 
+def gathered(_: ShapedArray, *, dimension_numbers: lax.GatherDimensionNumbers, indices_are_sorted: bool, unique_indices: bool,
+             mode: lax.GatherScatterMode) -> Gathered:
+    return Gathered(dimension_numbers, indices_are_sorted, unique_indices, mode)
+
+
 def gather_transpose(ct: Array, x: ShapedArray, indices: Array, *, dimension_numbers: lax.GatherDimensionNumbers,
                      indices_are_sorted: bool, unique_indices: bool, mode: lax.GatherScatterMode) -> Array:
     """Each cotangent is added where its value was read; a value read out of bounds is constant."""
-    numbers = lax.ScatterDimensionNumbers(
-        update_window_dims=dimension_numbers.offset_dims,
-        inserted_window_dims=dimension_numbers.collapsed_slice_dims,
-        scatter_dims_to_operand_dims=dimension_numbers.start_index_map,
-        operand_batching_dims=dimension_numbers.operand_batching_dims,
-        scatter_indices_batching_dims=dimension_numbers.start_indices_batching_dims)
-    return lax.scatter_add(zeros.zeros_of(x), indices, ct, numbers, indices_are_sorted=indices_are_sorted,
-                           unique_indices=unique_indices, mode=mode)
+    return Gathered(dimension_numbers, indices_are_sorted, unique_indices, mode).embed(ct, x, indices)
 
 
 class FilledRow(LinearRow):
@@ -70,8 +69,8 @@ def fills(params: Params) -> bool:
     return params["mode"] is lax.GatherScatterMode.FILL_OR_DROP
 
 
-register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,)),
-                        FilledRow(lax.gather_p, (gather_transpose,), linear_in=()), fills))
+register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,), part=gathered),
+                        FilledRow(lax.gather_p, (gather_transpose,), linear_in=(), part=gathered), fills))
 
 
 # -------------------------------------------------------------------------------------------------------------- scatter

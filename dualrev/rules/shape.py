@@ -17,6 +17,7 @@ from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, tange
 from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev._jax.sharding import cotangent_sharding, resharded
 from dualrev.linear.maps import Tangent
+from dualrev.linear.places import Box, blocks, box
 from dualrev.options.settings import Active
 from dualrev.table.adjoints import LinearRow
 from dualrev.table.choosing import ChoosingRow
@@ -68,12 +69,14 @@ linear(primitive("tile"), untile, cost="moves")
 # --------------------------------------------------------------------------------------------------------- parts of arrays
 
 
+def sliced(x: ShapedArray, *, start_indices: Sequence[int], limit_indices: Sequence[int], strides: Sequence[int] | None) -> Box:
+    steps = strides or (1,) * x.ndim
+    lengths = [(stop - start + step - 1) // step for start, stop, step in zip(start_indices, limit_indices, steps, strict=True)]
+    return box(x, start_indices, lengths, steps)
+
+
 def unslice(ct: Array, x: ShapedArray, *, start_indices: Sequence[int], strides: Sequence[int] | None) -> Array:
-    config = []
-    for n, size, start, step in zip(ct.shape, x.shape, start_indices, strides or (1,) * ct.ndim, strict=True):
-        used = start + (n - 1) * step + 1 if n else start
-        config.append((start, size - used, step - 1))
-    return lax.pad(ct, np.asarray(0, ct.dtype), config)
+    return Box(tuple(start_indices), ct.shape, tuple(strides or (1,) * ct.ndim)).embed(ct, x)
 
 
 def concatenated(ct: Array, *operands: ShapedArray, dimension: int) -> list[Array]:
@@ -94,12 +97,14 @@ def padded(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Se
     return lax.reduce_sum(lax.select(mask, ct, lax.full_like(ct, 0)), tuple(range(ct.ndim)))
 
 
-linear(lax.slice_p, unslice, cost="moves")
-linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis), cost="moves")
+linear(lax.slice_p, unslice, cost="moves", part=sliced)
+linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis), cost="moves",
+       part=lambda x, *, axis, sizes: blocks(x, axis, sizes))
 linear_together(lax.concatenate_p, concatenated, cost="moves")
 linear(lax.pad_p, unpad, padded, cost="moves")
 linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis), cost="moves")
-linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis), cost="moves")
+linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis), cost="moves",
+       part=lambda x, *, axis: blocks(x, axis, [1] * x.shape[axis]))
 
 # --------------------------------------------------------------------------------------------------------------- choices
 

@@ -16,6 +16,8 @@ from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params, Primitive
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent, Tangents
+from dualrev.linear.pieces import Pieces, can_be_collected
+from dualrev.linear.places import Box, Place
 from dualrev.linear.products import contraction
 from dualrev.options.settings import Active, Wide, widened
 from dualrev.table.operations import OpRow, Reader, Residuals, Site
@@ -25,6 +27,10 @@ from dualrev.table.rows import AllBut, Cost, Operand, aval_of
 Adjoint: TypeAlias = Callable[..., Tangent | Sequence[Tangent]]
 
 
+#: The place ``(x, *, params)`` of the result (a list of places: of each result) among the entries of the first operand.
+PartOf: TypeAlias = Callable[..., Place | list[Box]]
+
+
 class LinearRow(OpRow):
     """An operation that is jointly linear in some operands: the push is the operation, the pull is its stated adjoint."""
 
@@ -32,9 +38,11 @@ class LinearRow(OpRow):
     kind = "linear"
 
     def __init__(self, primitive: Primitive, adjoints: Sequence[Adjoint | None], together: bool = False,
-                 fixed: tuple[int, ...] = (), cost: Cost = "work", linear_in: Iterable[int] | None = None, selects: Iterable[int] = ()):
+                 fixed: tuple[int, ...] = (), cost: Cost = "work", linear_in: Iterable[int] | None = None, selects: Iterable[int] = (),
+                 part: PartOf | None = None):
         super().__init__(primitive)
         self.cost, self.selects = cost, frozenset(selects)
+        self.part = None if part is None else Reader(part)
         if linear_in is not None:
             self.linear_in = frozenset(linear_in)
         else:
@@ -75,6 +83,23 @@ class LinearRow(OpRow):
             if not self.is_fixed(i):
                 operands[i] = zeros.instantiate(given.get(i), operand)  # type: ignore[arg-type]  # an abstract value
         return tuple(self.bind(operands, site.params))  # type: ignore[arg-type]  # there is none left
+
+    def places(self, active: tuple[Active, ...], avals: tuple[ShapedArray, ...], params: Params) -> Sequence[Place] | None:
+        if self.part is None or active[0] is False or any(active[1:]) or not can_be_collected(avals[0]):
+            return None
+        found: Place | list[Box] = self.part.function(avals[0], **self.part.keywords(params))
+        return found if isinstance(found, list) else [found]
+
+    def pull_parts(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Pieces | None:
+        assert site.places is not None  # which is why this is called
+        if len(cotangents) > 1 and all(ct is not None for ct in cotangents):
+            return None  # the adjoint makes one array of them
+        aval = widened(site.in_avals[0], site.active[0])
+        pieces = Pieces(aval)
+        for place, ct in zip(site.places, cotangents, strict=True):
+            if ct is not None:
+                pieces.put(place, residuals, zeros.cast(ct, aval.dtype))
+        return pieces
 
     def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         operands = self.operands(site, residuals)

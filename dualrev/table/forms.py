@@ -29,7 +29,7 @@ from dualrev import errors
 from dualrev._jax.primitives import Params, Primitive
 from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.adjoints import Adjoint, AlongsideRow, BilinearRow, LinearRow
+from dualrev.table.adjoints import Adjoint, AlongsideRow, BilinearRow, LinearRow, PartOf
 from dualrev.table.choosing import KindRow
 from dualrev.table.partials import ElementwiseRow, Over, Partial
 from dualrev.table.rows import Cost, Operand, Row, Taped, register
@@ -77,14 +77,17 @@ def elementwise(primitive: Primitive, *partials: Partial | Over | complex | None
     register(ElementwiseRow(primitive, *partials, cost=cost, linear_in=linear_in))
 
 
-def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", linear_in: Iterable[int] | None = None) -> None:
+def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", linear_in: Iterable[int] | None = None,
+           part: PartOf | None = None) -> None:
     """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand without a derivative, such as an index or
     a predicate.  Operands at the end without a derivative need no None.
 
     An adjoint gets the operands that the operation is linear in as abstract values (shape and dtype), and the others as values.
     ``linear_in``: the operands in which the operation is linear, where that is not so for each that has an adjoint.
+    ``part(x, *, params)``: for an operation whose result is a part of the first operand, the place of it; a list of places for
+    several results.  A place that is known at run time only reads the other operands.
     """
-    register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in))
+    register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in, part=part))
 
 
 def linear_together(primitive: Primitive, adjoint: Adjoint, fixed: tuple[int, ...] = (), cost: Cost = "work",

@@ -17,6 +17,8 @@ from dualrev._jax.avals import ShapedArray, abstract_outputs, is_differentiable
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import is_eager
 from dualrev.linear.maps import LinearMap, Tangent, Tangents
+from dualrev.linear.pieces import Pieces
+from dualrev.linear.places import Place
 from dualrev.options.settings import DEFAULT, Active, current, widened
 from dualrev.table.rows import Operand, Row, Taped, Unknown, aval_of
 
@@ -39,7 +41,7 @@ class Site:
     Two calls with equal sites share compiled pushes and pulls.
     """
 
-    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "positions", "row", "settings")
+    __slots__ = ("_compiled", "active", "in_avals", "key", "out_avals", "params", "places", "positions", "row", "settings")
 
     def __init__(self, row: OpRow, active: tuple[Active, ...], params: Params, in_avals: tuple[ShapedArray, ...],
                  out_avals: tuple[ShapedArray, ...], key: Hashable):
@@ -51,6 +53,8 @@ class Site:
         self.out_avals = out_avals
         self.key = key
         self.settings = current.get()
+        #: Where the results lie in the operand, for an operation that takes parts of one; else None.
+        self.places = row.places(active, in_avals, params)
         self._compiled: dict[str, Compiled] = {}
 
     def compiled(self, what: str) -> Compiled:
@@ -117,6 +121,11 @@ class OpMap(LinearMap):
             return pulled
         return self.site.pull(self.residuals, cotangents)
 
+    def pull_parts(self, *cotangents: Tangent) -> Sequence[Tangent | Pieces]:
+        if self.site.places is not None and (found := self.site.row.pull_parts(self.site, self.residuals, cotangents)) is not None:
+            return (found,)
+        return self.pull(*cotangents)
+
 
 jax.tree_util.register_pytree_node(OpMap, lambda m: ((m.residuals,), m.site), lambda site, r: OpMap(site, r[0]))
 
@@ -170,6 +179,14 @@ class OpRow(Row):
     @abstractmethod
     def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         ...
+
+    def places(self, active: tuple[Active, ...], avals: tuple[ShapedArray, ...], params: Params) -> Sequence[Place] | None:
+        """For an operation whose results are parts of its first operand, the place of each; None for others."""
+        return None
+
+    def pull_parts(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Pieces | None:
+        """At a site with places, the cotangent of the first operand as pieces; None where an array is better."""
+        return None
 
     def is_singular(self, residuals: Residuals) -> bool:
         """Whether pushes and pulls divide by zero at these residuals, whose values are known."""
