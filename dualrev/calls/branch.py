@@ -32,6 +32,20 @@ def _index(index: jax.Array) -> jax.Array:
     return lax.convert_element_type(index, "int32")
 
 
+#: For each branch of a ``platform_dependent`` call, the platforms that it is for, or None for all others.
+Platforms: TypeAlias = tuple[tuple[str, ...] | None, ...]
+
+
+def _switch(index: jax.Array | None, platforms: Platforms | None, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+    """The results of one of the branches: by the index, or by the platform, which is known when the program is compiled."""
+    if platforms is None:
+        assert index is not None
+        return lax.switch(_index(index), branches, *operands)
+    default = next((branch for branch, names in zip(branches, platforms, strict=True) if names is None), None)
+    return lax.platform_dependent(*operands, default=default, **{
+        name: branch for branch, names in zip(branches, platforms, strict=True) for name in names or ()})
+
+
 def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
               params: Params) -> Carried:
     index, operands, operand_parts = primals[0], list(primals[1:]), list(parts[1:])
@@ -46,7 +60,7 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
 
         return branch
 
-    return lax.switch(_index(index), [branch_of(push) for push in pushes], operands, operand_parts)
+    return _switch(index, params["branches_platforms"], [branch_of(push) for push in pushes], operands, operand_parts)
 
 
 #: Operands, outputs and slots; None for those that no branch reads.
@@ -54,18 +68,22 @@ Pools: TypeAlias = tuple[Sequence[Operand | None], Sequence[Operand | None], Seq
 
 
 class CondMap(LinearMap):
-    """The derivative of the branch that ran: its index, and residuals in slots that all branches share."""
+    """The derivative of the branch that ran: its index, and residuals in slots that all branches share.
 
-    __slots__ = ("index", "linearizations", "n_out", "places", "pools")
+    ``platforms``: where the platform decides, those of each branch; the index is then None.
+    """
+
+    __slots__ = ("index", "linearizations", "places", "platforms", "pools")
 
     name = "cond"
 
-    def __init__(self, index: jax.Array, pools: Pools,
-                 linearizations: tuple[Linearization, ...], places: tuple[tuple[int, ...], ...]):
+    def __init__(self, index: jax.Array | None, pools: Pools, linearizations: tuple[Linearization, ...],
+                 places: tuple[tuple[int, ...], ...], platforms: Platforms | None):
         self.index = index
         self.pools = pools
         self.linearizations = linearizations
         self.places = places
+        self.platforms = platforms
 
     def inner_maps(self) -> list[LinearMap]:
         return [linearization.example() for linearization in self.linearizations]
@@ -106,7 +124,7 @@ class CondMap(LinearMap):
         if direction == "pull":
             self._check_devices(which, mask)
         branches = [branch_of(lin, places) for lin, places in zip(self.linearizations, self.places, strict=True)]
-        results = iter(lax.switch(self.index, branches, self.pools, given))
+        results = iter(_switch(self.index, self.platforms, branches, self.pools, given))
         return tuple([next(results) if w else None for w in which])
 
     def _check_devices(self, to_operands: Sequence[bool], from_outs: Sequence[bool]) -> None:
@@ -114,7 +132,7 @@ class CondMap(LinearMap):
 
         The pull would sum it over the devices, inside a branch that some of them do not take.
         """
-        axes = varying(typeof(self.index))
+        axes = varying(typeof(self.index)) if self.index is not None else frozenset()
         for lin in self.linearizations if axes else ():
             operands = [a for a, flag in zip(lin.in_avals, lin.active, strict=True) if flag]
             for what, avals, nonzero in (("operand", operands, to_operands), ("result", lin.out_avals, from_outs)):
@@ -131,7 +149,7 @@ class CondMap(LinearMap):
 
 jax.tree_util.register_pytree_node(
     CondMap,
-    lambda m: ((m.index, m.pools), (m.linearizations, m.places)),
+    lambda m: ((m.index, m.pools), (m.linearizations, m.places, m.platforms)),
     lambda aux, children: CondMap(*children, *aux),
 )
 
@@ -158,7 +176,8 @@ def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[ShapedAr
 
 def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
              is_linear: bool) -> Taped:
-    index, operands = _index(primals[0]), list(primals[1:])  # type: ignore[arg-type]  # the index has no derivative
+    index, operands = primals[0], list(primals[1:])
+    platforms = params["branches_platforms"]
     linearizations = tuple([linearization_of(b, active[1:], is_linear, splice("cond")) for b in params["branches"]])
     active_outs = [any(flags) for flags in zip(*[lin.active_outs for lin in linearizations], strict=True)]
     known_outs = [all(flags) for flags in zip(*[lin.known_outs for lin in linearizations], strict=True)]
@@ -176,14 +195,15 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
 
     known = [x for x in operands if type(x) is not Unknown]
     branches = [branch_of(lin, chosen) for lin, chosen in zip(linearizations, places, strict=True)]
-    found, new = lax.switch(index, branches, known)
+    found, new = _switch(index, platforms, branches, known)  # type: ignore[arg-type]  # the index has no derivative
     values = iter(found)
     avals = linearizations[0].out_avals
     outs = [next(values) if k else Unknown(a) for k, a in zip(known_outs, avals, strict=True)]
     used = {source for lin in linearizations for source in lin.residual_sources}
     pools: Pools = ([x if ("in", i) in used else None for i, x in enumerate(operands)],
              [x if ("out", j) in used else None for j, x in enumerate(outs)], list(new))
-    return outs, CondMap(index, pools, linearizations, places), active_outs
+    kept = _index(index) if platforms is None else None  # type: ignore[arg-type]
+    return outs, CondMap(kept, pools, linearizations, places, platforms), active_outs
 
 
 call(cond_p, ("branches",), _evaluate, _reverse, selects=frozenset((0,)))
