@@ -54,7 +54,7 @@ class Value:
 class Operation:
     """An equation; ``kind`` says how it fuses: see :func:`kind_of`."""
 
-    __slots__ = ("carries", "eqn", "held", "ins", "kind", "name", "outs", "steps")
+    __slots__ = ("carries", "eqn", "held", "ins", "kind", "name", "outs", "stacks", "steps")
 
     def __init__(self, eqn: JaxprEqn, kind: str, ins: list[Value | None]):
         self.eqn = eqn
@@ -66,6 +66,16 @@ class Operation:
         self.held: list[Program] = []
         self.steps = 1
         self.carries = 0
+        #: The first operand that is a stack.
+        self.stacks = 0
+
+    @property
+    def nbytes_stacked(self) -> float:
+        """What reading and writing a step's part of the stacks adds to the bytes that XLA counts: the parts again, and their places."""
+        if not self.stacks:
+            return 0.0
+        ends = [v for v in (*self.ins[self.stacks:], *self.outs[self.carries:]) if v is not None]
+        return sum(12.0 + v.nbytes / max(self.steps, 1) for v in ends)
 
 
 @dataclass
@@ -160,6 +170,7 @@ class _Reader:
                 op.outs = outs = [Value(v.aval, op) for v in eqn.outvars]
                 if kind == "loop":
                     op.steps, op.carries, op.held = _loop(eqn)
+                    op.stacks = sum(scan_layout(eqn.params)) if eqn.primitive is scan_p else 0
                 elif kind == "branch":
                     op.held = [program(branch) for branch in eqn.params["branches"]]
                 self.operations.append(op)
