@@ -169,7 +169,7 @@ def measured(backend: str | None = None) -> Constants:
         x = _numbers(8, "float64")
         one, many = seconds(lambda x: lax.neg(x), x), seconds(lambda *xs: [lax.neg(x) for x in xs], *[x] * 32)
         leaf = max((many - one - 31 * kernel) / 62, 1e-8)
-        step = _each_step(lambda c: lax.neg(c), x[:1]) - first
+        step = _each_step(lambda c: lax.neg(c), x[:1]) - first - one / STEPS
     levels = ((start.levels[0][0], near), *start.levels[1:-1], (start.levels[-1][0], far)) if len(start.levels) > 1 else start.levels
     return start.replace(
         name=f"{start.name}, calibrated", call_s=max(one - 2 * leaf, 1e-7), leaf_s=leaf, kernel_s=kernel, loop_kernel_s=loop_kernel,

@@ -100,7 +100,7 @@ _CPU = Constants(
              "tanh": (.3 * NS, 1 * NS), "logistic": (.45 * NS, 1.7 * NS), "log1p": (1 * NS, 4.2 * NS), "expm1": (.75 * NS, 2.3 * NS),
              "pow": (4.7 * NS, 11.5 * NS), "erf": (.27 * NS, 9 * NS), "exp2": (.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS),
              "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)},
-    first_s=(.8 * NS, 9 * NS), join_s=.25 * NS,
+    first_s=(.55 * NS, 9 * NS), join_s=.2 * NS,
     reduce_s=(.2 * NS, .3 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), sort_s=(6 * NS, 6 * NS),
     dot_per_s=(130e9, 70e9), dot_s=400 * NS,
     calls={"cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS), "qr": (3e-6, .4 * NS),

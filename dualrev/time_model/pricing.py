@@ -116,6 +116,7 @@ def cost_of_loop(op: Operation, c: Constants) -> Cost:
     cost.charge(op.eqn, cost.seconds)
     for held in op.held:
         cost.add(cost_of_program(held, c, place), op.steps)
+    cost.charge(op.eqn, cost.seconds - sum(seconds for _, seconds in cost.by_equation.values()))  # copies of carries
     written = float(sum(v.nbytes for v in op.outs[op.carries:]))
     read = float(sum(v.nbytes for v in op.ins[op.stacks:] if v is not None)) if op.stacks else 0.0
     if written or read:
@@ -143,7 +144,7 @@ def _may_be_within(found: Program, c: Constants) -> bool:
         if any(op.kind == "reduce" and count >= c.library_sum for op, count in kernel.work):
             return False
     for op in found.calls:
-        if op.name in APART or (op.name == "dot_general" and _dot_flops(op) / 2 >= c.library_dot):
+        if op.name in APART or (op.name == "dot_general" and is_matrix_product(op) and _dot_flops(op) / 2 >= c.library_dot):
             return False
         if not all(_may_be_within(held, c) for held in op.held):
             return False
@@ -165,8 +166,20 @@ def _dot_flops(op: Operation) -> float:
     return 2.0 * op.outs[0].size * math.prod([shape[int(i)] for i in contracted])
 
 
+def is_matrix_product(op: Operation) -> bool:
+    """Whether a library computes it: both operands have an axis of their own, longer than 1."""
+    contracted, batch = op.eqn.params["dimension_numbers"]
+    for atom, axes, batch_axes in zip(op.eqn.invars, contracted, batch, strict=True):
+        own = [n for i, n in enumerate(shape_of(atom.aval)) if i not in axes and i not in batch_axes]
+        if math.prod(own) == 1:
+            return False
+    return True
+
+
 def _dot(op: Operation, c: Constants) -> tuple[float, float]:
     flops = _dot_flops(op)
+    if not is_matrix_product(op):  # a kernel that multiplies and sums
+        return flops / 2 * c.reduce_s[op.outs[0].itemsize > 4] / 2, flops
     return c.dot_s + flops / c.dot_per_s[op.outs[0].itemsize > 4], flops
 
 
