@@ -112,8 +112,9 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
       holomorphic: whether ``fun`` is promised to be holomorphic; then inputs and output are complex.
       allow_int: whether integer and boolean inputs are allowed; their gradient is of dtype float0.
       reduce_axes: accepted for compatibility; must be empty.
-      engine: ``"reverse"`` for one pull, ``"forward"`` for one push for each input element, ``"auto"`` for the one of which
-        :mod:`dualrev.time_model` predicts the shorter time, from both programs; it is decided once for each shape of the arguments.
+      engine: ``"reverse"`` for one pull, ``"forward"`` for one push for each input element, ``"auto"`` for reverse, or
+        for forward where :mod:`dualrev.time_model` predicts a clearly shorter time; both are traced, once for each shape of the
+        arguments.
       options: see :class:`~dualrev.options.settings.Options`.
 
     Returns:
