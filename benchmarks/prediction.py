@@ -81,7 +81,8 @@ def pairs(scenario: Scenario, budget: float, known: dict[str, float], constants:
 
 
 def summary(found: Sequence[Pair], constants: time_model.Constants) -> Table:
-    table = Table("", "programs", "within 25 %", "within 50 %", "within 2x", "median error", title=f"{constants.name}, jax {jax.__version__}")
+    title = f"{constants.name}, jax {jax.__version__}"
+    table = Table("", "programs", "within 25 %", "within 50 %", "within 2x", "median error", title=title)
     groups = {"all": list(found), **{kind: [p for p in found if p.kind == kind] for kind in KINDS}}
     for name, members in groups.items():
         if members:
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--tag", nargs="+", default=list(DEFAULT_TAGS), choices=list(TAGS), metavar="TAG", help="of any of these tags")
     parser.add_argument("--seconds", type=float, default=0.1, help="time for the rounds of each program")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add the measured seconds to this file")
-    parser.add_argument("--measured", type=pathlib.Path, metavar="FILE", help="predict what this file has the seconds of, measure nothing")
+    parser.add_argument("--measured", type=pathlib.Path, metavar="FILE", help="predict what this file has the seconds of")
     parser.add_argument("--shipped", action="store_true", help="with the shipped constants, even where this machine was calibrated")
     options = parser.parse_args()
     use_double()

@@ -1,6 +1,6 @@
 """Forward- and reverse-mode automatic differentiation on one table of rules, for any JAX function."""
 
-from dualrev import errors, policies, testing
+from dualrev import errors, policies, testing, time_model
 from dualrev.calls import families as _families  # noqa: F401  (fills the table)
 from dualrev.functional.api import jvp, linear_transpose, linearize, vjp
 from dualrev.functional.checkpointing import checkpoint
@@ -33,6 +33,7 @@ __all__ = [
     "region",
     "rule",
     "testing",
+    "time_model",
     "uninstall",
     "value_and_grad",
     "vjp",

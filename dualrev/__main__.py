@@ -25,7 +25,7 @@ import numpy as np
 from dualrev._jax.trees import PyTree
 from dualrev.installed import running
 from dualrev.problems import PROBLEMS
-from dualrev.report import tables
+from dualrev.report import calibration, tables
 from dualrev.report.measure import Flat, UnfitFunctionError, flatten, measure, stored
 
 EPILOG = """\
@@ -36,6 +36,7 @@ examples:
   python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
   python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"        what reverse mode stores: bytes, operation, line
   python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
+  python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
 
 Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
 exit status: 0; 1 if the engines or jax disagree; 2 if the function or its arguments do not fit.
@@ -215,6 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except running.UsageError as error:
             print(f"dualrev: error: {error}", file=sys.stderr)
             return 2
+    if words[:1] == ["calibrate"]:
+        return calibration.run(words[1:])
     err = tables.console(stderr=True)
     try:
         options = parser().parse_args(words)

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
-from dualrev.table.recomputation import MinCut as MinCut
-from dualrev.table.recomputation import Scheduled as Scheduled
-from dualrev.table.recomputation import min_cut as min_cut
+from dualrev.calls.checkpoint_policies import MinCut as MinCut
+from dualrev.calls.checkpoint_policies import Scheduled as Scheduled
+from dualrev.calls.checkpoint_policies import min_cut as min_cut
 
 
 def __getattr__(name: str) -> Callable[..., Any]:  # a policy, or what makes one

@@ -22,6 +22,7 @@ from dualrev._jax.primitives import Params
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import call, own_copy, splice
+from dualrev.calls.checkpoint_policies import MinCut, Scheduled
 from dualrev.calls.derived_programs import Program, cached
 from dualrev.calls.evaluation import pushforward_of
 from dualrev.calls.linearization import Linearization, linearization_of
@@ -30,7 +31,6 @@ from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current, under
 from dualrev.programs.partition import Choice, chosen_by, eqns_within, graph_of, held_eqns, partition
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.recomputation import MinCut, Scheduled
 from dualrev.table.rows import Operand, Taped
 
 

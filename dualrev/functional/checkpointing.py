@@ -11,9 +11,9 @@ import jax
 
 from dualrev._jax import checkpoints
 from dualrev._jax.trees import PyTree
+from dualrev.calls.checkpoint_policies import Scheduled, min_cut
 from dualrev.functional import checks
 from dualrev.options.schedules import Schedule, check_schedule
-from dualrev.table.recomputation import Scheduled, min_cut
 
 #: What may be asked for: a policy, the automatic one, or none, which stores the inputs alone.
 Policy: TypeAlias = checkpoints.Policy | Literal["auto"] | None
@@ -52,7 +52,8 @@ def checkpoint(fun: Callable[P, Out] | None = None, *, policy: Policy = None, pr
     Args:
       fun: the function; without one, a decorator is returned.
       policy: None stores the inputs alone; ``"auto"``, which is :data:`dualrev.policies.min_cut`, stores the fewest bytes from
-        which the rest follows by cheap operations, and runs no expensive one twice; or one of ``jax.checkpoint_policies``, which
+        which the rest follows by cheap operations, and runs no expensive one twice; ``policies.min_cut(objective="time")``, which
+        stores or computes again whichever the time model says is faster; or one of ``jax.checkpoint_policies``, which
         stand in :mod:`dualrev.policies` as well.  Policies that offload store on the device.
       prevent_cse: whether the compiler is kept from merging the second evaluation with the first; not needed in the body of a scan.
       static_argnums: positions of arguments that are not traced.

@@ -22,6 +22,8 @@ from dualrev.options.settings import Request
 from dualrev.programs.functions import as_arrays
 
 Engine: TypeAlias = Literal["forward", "reverse"]
+#: An engine, or the one that the time model says is faster.
+AnyEngine: TypeAlias = Literal["auto", "forward", "reverse"]
 
 
 class FlatCall:

@@ -15,12 +15,14 @@ from dualrev._jax.avals import ArrayLike, DType, convert_to, typeof
 from dualrev._jax.sharding import AxisName
 from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree
-from dualrev.functional import api, checks, flat_calls
+from dualrev.functional import api, automatic, checks, flat_calls
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
-from dualrev.functional.flat_calls import Engine
+from dualrev.functional.flat_calls import AnyEngine, Engine
 from dualrev.functional.results import pull_flat
 from dualrev.options.settings import Options, Request, using
+
+ENGINES: tuple[Engine, ...] = ("reverse", "forward")
 
 #: The arguments of a user's function, and what its derivative returns.
 P = ParamSpec("P")
@@ -81,24 +83,24 @@ def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Ca
 @overload
 def value_and_grad(fun: Callable[P, ArrayLike], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
-                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[jax.Array, PyTree]]: ...
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[jax.Array, PyTree]]: ...
 
 
 @overload
 def value_and_grad(fun: Callable[P, tuple[ArrayLike, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (),
-                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[tuple[jax.Array, Aux], PyTree]]: ...
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[tuple[jax.Array, Aux], PyTree]]: ...
 
 
 @overload
 def value_and_grad(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
-                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]: ...
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]: ...
 
 
 def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
-                   engine: Engine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[PyTree, PyTree]]:
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[PyTree, PyTree]]:
     r"""The function that returns both a scalar function's value and its gradient.
 
     :math:`x \mapsto (f(x),\, \nabla f(x))`, from one evaluation and one pull.
@@ -110,7 +112,9 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
       holomorphic: whether ``fun`` is promised to be holomorphic; then inputs and output are complex.
       allow_int: whether integer and boolean inputs are allowed; their gradient is of dtype float0.
       reduce_axes: accepted for compatibility; must be empty.
-      engine: ``"reverse"`` for one pull, ``"forward"`` for one push for each input element.
+      engine: ``"reverse"`` for one pull, ``"forward"`` for one push for each input element, ``"auto"`` for reverse, or
+        for forward where :mod:`dualrev.time_model` predicts a clearly shorter time; both are traced, once for each shape of the
+        arguments.
       options: see :class:`~dualrev.options.settings.Options`.
 
     Returns:
@@ -130,11 +134,16 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
 
 
 def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
-                    reduce_axes: Sequence[AxisName], engine: Engine, options: Options) -> Callable[P, tuple[PyTree, PyTree]]:
+                    reduce_axes: Sequence[AxisName], engine: AnyEngine, options: Options) -> Callable[P, tuple[PyTree, PyTree]]:
     with errors.calling(name):
         checks.check_callable(fun)
-    checks.check_engine(engine, ("forward", "reverse"), name)
+    checks.check_engine(engine, ("auto", "forward", "reverse") if name != "hvp" else ("forward", "reverse"), name)
     positions = checks.normalize_argnums(argnums)
+    if engine == "auto":
+        ways: dict[str, Callable[P, tuple[PyTree, PyTree]]] = {
+            each: _value_and_grad(name, fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, each, options) for each in ENGINES}
+        chosen = automatic.fastest(ways, ways["reverse"], positions, automatic.has_few_inputs)
+        return wraps(fun, argnums, "Value and gradient")(chosen)
     request = Request.of(name, options, isinstance(positions, int))
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
@@ -178,24 +187,24 @@ def _one_like(out: ArrayLike) -> jax.Array:
 
 @overload
 def grad(fun: Callable[P, ArrayLike], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: Engine = "reverse",
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: AnyEngine = "reverse",
          **options: Unpack[Options]) -> Callable[P, PyTree]: ...
 
 
 @overload
 def grad(fun: Callable[P, tuple[ArrayLike, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), engine: Engine = "reverse",
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), engine: AnyEngine = "reverse",
          **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def grad(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: Engine = "reverse",
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: AnyEngine = "reverse",
          **options: Unpack[Options]) -> Callable[..., PyTree]: ...
 
 
 def grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: Engine = "reverse",
+         allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: AnyEngine = "reverse",
          **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The gradient of a scalar function: :math:`x \mapsto \nabla f(x)`.
 

@@ -8,16 +8,17 @@ from typing import Literal, Unpack, overload
 import jax
 import jax.numpy as jnp
 from jax.errors import InconclusiveDimensionOperation
-from jax.tree_util import tree_unflatten
+from jax.tree_util import tree_leaves, tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import convert_to, is_differentiable, tangent_aval, typeof
+from dualrev._jax.avals import convert_to, is_array_like, is_differentiable, tangent_aval, typeof
+from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import sweeps
-from dualrev.functional import checks, flat_calls
+from dualrev.functional import automatic, checks, flat_calls
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
-from dualrev.functional.flat_calls import Engine
+from dualrev.functional.flat_calls import AnyEngine, Engine
 from dualrev.functional.gradients import P, Partial, wraps
 from dualrev.functional.results import Structure
 from dualrev.linear import zeros
@@ -215,31 +216,33 @@ def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False
 
 @overload
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
-             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             allow_int: bool = False, *, engine: AnyEngine = "auto",
              chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
 
 
 @overload
 def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
-             allow_int: bool = False, engine: Literal["auto", "forward", "reverse"] = "auto",
+             allow_int: bool = False, engine: AnyEngine = "auto",
              chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             allow_int: bool = False, *, engine: AnyEngine = "auto",
              chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
 
 
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-             allow_int: bool = False, *, engine: Literal["auto", "forward", "reverse"] = "auto",
+             allow_int: bool = False, *, engine: AnyEngine = "auto",
              chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
     Args:
       fun, argnums, has_aux, holomorphic, allow_int, chunk_size, options: as in :func:`jacrev`.
       engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`; ``"auto"`` evaluates once with a tape and
-        pushes through it if the inputs have no more elements than the outputs, and pulls otherwise.
+        pushes through it if the inputs have no more elements than the outputs, and pulls otherwise; while a program is traced and
+        neither are many times more, :mod:`dualrev.time_model` predicts which of pushes with dual numbers, pushes through the tape
+        and pulls takes the least time.
 
     Returns:
       As :func:`jacfwd`.
@@ -256,36 +259,65 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
     checks.check_engine(engine, ("auto", "forward", "reverse"), "jacobian")
     if engine == "forward":
         return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size, options)
-    direction = "pull" if engine == "reverse" else "auto"
-    return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "reverse", direction, chunk_size, options)
+
+    def by(engine: Engine, direction: str) -> Callable[P, PyTree]:
+        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, engine, direction, chunk_size, options)
+
+    if engine == "reverse":
+        return by("reverse", "pull")
+    ways = {"tape": by("reverse", "push"), "pull": by("reverse", "pull"), "dual": by("forward", "push")}
+    chosen = automatic.fastest(ways, by("reverse", "auto"), checks.normalize_argnums(argnums), _counts_leave_it_open(fun))
+    return wraps(fun, argnums, "Jacobian")(chosen)
+
+
+#: Where there are so many times more inputs than outputs, or the reverse, counts decide between pushes and pulls.
+DECISIVE = 32
+
+
+def _counts_leave_it_open(fun: Callable[..., PyTree]) -> Callable[..., bool]:
+    """Whether to ask the time model: real inputs, about as many as outputs, of a program that will be compiled."""
+    def asks(positions: Sequence[int], *args: PyTree, **kwargs: PyTree) -> bool:
+        inputs = tree_leaves([args[i] for i in positions])
+        is_real = all(is_array_like(x) and _is_real(x) for x in inputs)
+        if is_eager(inputs) or not is_real or not automatic.has_few_inputs(positions, *args):
+            return False
+        try:
+            m = automatic.n_entries(jax.eval_shape(lambda: fun(*args, **kwargs)))
+        except Exception:  # it raises again where it is differentiated
+            return False
+        n = automatic.n_entries(inputs)
+        return n <= DECISIVE * m and m <= DECISIVE * n
+
+    return asks
 
 
 @overload
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
-            engine: Engine | None = None, chunk_size: int | None = None,
+            engine: AnyEngine | None = None, chunk_size: int | None = None,
             **options: Unpack[Options]) -> Callable[P, PyTree]: ...
 
 
 @overload
 def hessian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
-            engine: Engine | None = None, chunk_size: int | None = None,
+            engine: AnyEngine | None = None, chunk_size: int | None = None,
             **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: Engine | None = None, chunk_size: int | None = None,
+            engine: AnyEngine | None = None, chunk_size: int | None = None,
             **options: Unpack[Options]) -> Callable[..., PyTree]: ...
 
 
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: Engine | None = None, chunk_size: int | None = None,
+            engine: AnyEngine | None = None, chunk_size: int | None = None,
             **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
 
     Args:
       fun, argnums, has_aux, holomorphic, chunk_size, options: as in :func:`jacfwd`.
-      engine: None for forward over reverse, the cheapest for scalar functions; or one engine for both orders.
+      engine: None for forward over reverse, the cheapest for most scalar functions; one engine for both orders; or ``"auto"`` for
+        the one of these three of which :mod:`dualrev.time_model` predicts the shortest time, decided once for each shape.
 
     Returns:
       A function that returns a tree of outputs of trees of inputs of trees of inputs; and ``aux`` where ``has_aux``.
@@ -299,7 +331,13 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
 
     Source: [Griewank & Walther 2008, ch. 5].
     """
-    checks.check_engine(engine, (None, "forward", "reverse"), "hessian")
+    checks.check_engine(engine, (None, "auto", "forward", "reverse"), "hessian")
+    if engine == "auto":
+        engines: dict[str, Engine | None] = {"forward over reverse": None, "forward": "forward", "reverse": "reverse"}
+        ways = {name: hessian(fun, argnums, has_aux, holomorphic, engine=each, chunk_size=chunk_size, **options)
+                for name, each in engines.items()}
+        return wraps(fun, argnums, "Hessian")(automatic.fastest(
+            ways, ways["forward over reverse"], checks.normalize_argnums(argnums), automatic.has_few_inputs))
 
     def one_order(direction: str, f: Callable[P, PyTree]) -> Callable[P, PyTree]:
         name, own = ("jacfwd", "forward") if direction == "push" else ("jacrev", "reverse")

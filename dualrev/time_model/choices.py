@@ -5,8 +5,8 @@ from __future__ import annotations
 from dualrev._jax.avals import AbstractValue
 from dualrev._jax.jaxprs import JaxprEqn, is_literal
 from dualrev.programs.jaxprs import nbytes_of
-from dualrev.time_model.constants import Constants
 from dualrev.time_model.fusion import Operation, Value, kind_of, program_of_equation, size_of
+from dualrev.time_model.machine import Constants
 from dualrev.time_model.pricing import Cost, Place, cost_of_program, entry_seconds
 
 
@@ -44,6 +44,12 @@ def store_cost(aval: AbstractValue, constants: Constants, steps: int = 1) -> flo
     total = float(nbytes) * steps
     per_byte = 3.0 / constants.rate(total) + (constants.fresh_s if total > constants.fresh_from else 0.0)
     return nbytes * per_byte + constants.loop_kernel_s
+
+
+def read_cost(aval: AbstractValue, constants: Constants) -> float:
+    """Seconds to read a value that has memory."""
+    nbytes = float(nbytes_of(aval))
+    return nbytes / constants.rate(nbytes)
 
 
 def kernel_cost(constants: Constants, *, in_loop: bool = True) -> float:

@@ -54,7 +54,7 @@ class Value:
 class Operation:
     """An equation; ``kind`` says how it fuses: see :func:`kind_of`."""
 
-    __slots__ = ("carries", "eqn", "held", "ins", "kind", "name", "outs", "steps")
+    __slots__ = ("carries", "eqn", "held", "ins", "kind", "name", "outs", "stacks", "steps")
 
     def __init__(self, eqn: JaxprEqn, kind: str, ins: list[Value | None]):
         self.eqn = eqn
@@ -66,6 +66,16 @@ class Operation:
         self.held: list[Program] = []
         self.steps = 1
         self.carries = 0
+        #: The first operand that is a stack.
+        self.stacks = 0
+
+    @property
+    def nbytes_stacked(self) -> float:
+        """What reading and writing a step's part of the stacks adds to the bytes that XLA counts: the parts again, and their places."""
+        if not self.stacks:
+            return 0.0
+        ends = [v for v in (*self.ins[self.stacks:], *self.outs[self.carries:]) if v is not None]
+        return sum(12.0 + v.nbytes / max(self.steps, 1) for v in ends)
 
 
 @dataclass
@@ -160,6 +170,7 @@ class _Reader:
                 op.outs = outs = [Value(v.aval, op) for v in eqn.outvars]
                 if kind == "loop":
                     op.steps, op.carries, op.held = _loop(eqn)
+                    op.stacks = sum(scan_layout(eqn.params)) if eqn.primitive is scan_p else 0
                 elif kind == "branch":
                     op.held = [program(branch) for branch in eqn.params["branches"]]
                 self.operations.append(op)
@@ -237,17 +248,16 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None],
           copies: Sequence[Value]) -> tuple[list[Kernel], list[Operation]]:
     """The kernels in the order of the program, and the calls."""
     kernels: dict[Value, Kernel] = {}
-    needs: dict[Value, dict[Value, list[float]]] = {}  # value -> kernel's root -> [entries needed one by one, in slices]
-    spread: set[Value] = set()
+    #: value -> root of a kernel -> [entries computed for readers of all, and of slices; reads without anything moved out of loops]
+    needs: dict[Value, dict[Value, list[float]]] = {}
     for v in outputs:
         if v is not None and v.maker is not None:
             v.is_stored = True
     calls: list[Operation] = []
 
-    def need(v: Value | None, root: Value, count: float, is_slice: bool) -> None:
-        if v is None:
-            return
-        counts = needs.setdefault(v, {}).setdefault(root, [0.0, 0.0])
+    def need(v: Value, root: Value, count: float, is_slice: bool, reads: float) -> None:
+        counts = needs.setdefault(v, {}).setdefault(root, [0.0, 0.0, 0.0])
+        counts[2] = max(counts[2], reads)
         if v.size == 1:
             counts[0] = 1.0  # the compiler moves it out of the kernel's loop
         elif is_slice:
@@ -267,28 +277,27 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None],
             homes = needs.get(out, {})
             if not out.is_stored and not homes:
                 continue
-            if is_costly(op) and (len(homes) > 1 or out in spread):
+            if is_costly(op) and (len(homes) > 1 or any(reads > out.size for _, _, reads in homes.values())):
                 out.is_stored = True
             if out.is_stored:
                 kernels[out] = Kernel(out)
-                counts = {out: float(out.size)}
+                counts = {out: (float(out.size), float(out.size))}
             else:
-                counts = {root: max(one + many, 1.0) for root, (one, many) in homes.items()}
-            for root, count in counts.items():
+                counts = {root: (max(one + many, 1.0), reads) for root, (one, many, reads) in homes.items()}
+            for root, (count, reads) in counts.items():
                 kernel = kernels[root]
                 if op.kind == "reduce":
                     inner = max((v.size for v in op.ins if v is not None), default=1)
                     count *= inner / max(out.size, 1)
+                    reads = count
                 kernel.work.append((op, count))
                 for v in op.ins:
-                    if v is None:
-                        continue
-                    if op.kind == "spread" or (op.kind == "reduce" and out.size > 1):
-                        spread.add(v)
-                    need(v, root, min(count, v.size) if op.kind == "join" else count, op.kind == "slice")
+                    if v is not None:
+                        each = min(count, v.size) if op.kind == "join" else count
+                        need(v, root, each, op.kind == "slice", min(reads, v.size) if op.kind in ("join", "slice") else reads)
     for v, homes in needs.items():
         if v.is_stored:
-            for root, (one, many) in homes.items():
+            for root, (one, many, _) in homes.items():
                 kernels[root].read[v] = min(one + many, float(v.size)) if v.size else 0.0
     for v in copies:
         if v.is_stored:

@@ -27,7 +27,7 @@ SIMPLE = frozenset((
     "add", "add_any", "sub", "mul", "neg", "max", "min", "and", "or", "xor", "not", "abs", "sign", "floor", "ceil", "round", "clamp",
     "select_n", "convert_element_type", "eq", "ne", "lt", "le", "gt", "ge", "eq_to", "lt_to", "le_to", "is_finite", "real", "imag",
     "complex", "conj", "square", "integer_pow", "shift_left", "shift_right_logical", "shift_right_arithmetic", "clz",
-    "population_count", "mulhi", "reduce_precision",
+    "population_count", "mulhi", "reduce_precision", "one_minus_square", "polynomial",
 ))
 #: Moves that keep the number of entries.
 MOVES_WITHIN = frozenset(("transpose", "rev", "iota"))

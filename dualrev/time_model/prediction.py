@@ -11,8 +11,8 @@ from jax.tree_util import tree_flatten, tree_unflatten
 from dualrev._jax.avals import is_array_like
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.trees import PyTree
-from dualrev.time_model.constants import Constants
-from dualrev.time_model.constants import constants as current
+from dualrev.time_model.machine import Constants
+from dualrev.time_model.machine import constants as current
 from dualrev.time_model.pricing import Cost, cost_of_jaxpr
 
 

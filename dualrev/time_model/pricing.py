@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
-from dualrev.time_model.constants import Constants
 from dualrev.time_model.fusion import Kernel, Operation, Program, Value, program, shape_of, size_of
+from dualrev.time_model.machine import Constants
 from dualrev.time_model.operations import MOVES_WITHIN, SIMPLE
 
 
@@ -51,8 +51,12 @@ def entry_seconds(op: Operation, c: Constants) -> float:
         return c.reduce_s[out.itemsize > 4]
     if op.name == "gather":
         return c.gather_s[out.itemsize > 4]
-    if op.kind in ("slice", "join", "spread") or op.name in MOVES_WITHIN:
-        return 0.0 if op.kind in ("slice", "spread") else c.entry("simple", out.itemsize)
+    if op.kind == "join":
+        return c.join_s
+    if op.kind in ("slice", "spread") or op.name == "iota":
+        return 0.0
+    if op.name in MOVES_WITHIN:
+        return c.join_s
     if op.name == "integer_pow":
         y = abs(op.eqn.params["y"])
         inverse = c.entry("div", out.itemsize) if op.eqn.params["y"] < 0 else 0.0
@@ -61,10 +65,10 @@ def entry_seconds(op: Operation, c: Constants) -> float:
 
 
 def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
-    """``launch + Σ entries · seconds + bytes / rate``."""
+    """``launch + Σ (first + entries · seconds) + bytes / rate``."""
     cost = Cost(kernels=1.0, nbytes=kernel.nbytes)
     for op, count in kernel.work:
-        seconds = count * entry_seconds(op, c)
+        seconds = count * entry_seconds(op, c) + c.first_s[op.kind == "entry" and op.name not in SIMPLE]
         cost.seconds += seconds
         cost.charge(op.eqn, seconds)
         if op.kind in ("entry", "reduce"):
@@ -112,10 +116,12 @@ def cost_of_loop(op: Operation, c: Constants) -> Cost:
     cost.charge(op.eqn, cost.seconds)
     for held in op.held:
         cost.add(cost_of_program(held, c, place), op.steps)
-    stacked = float(sum(v.nbytes for v in op.outs[op.carries:]))
-    if stacked:
-        seconds = stacked / c.rate(stacked) + c.kernel_s
-        cost.add(Cost(seconds, 1.0, stacked))
+    cost.charge(op.eqn, cost.seconds - sum(seconds for _, seconds in cost.by_equation.values()))  # copies of carries
+    written = float(sum(v.nbytes for v in op.outs[op.carries:]))
+    read = float(sum(v.nbytes for v in op.ins[op.stacks:] if v is not None)) if op.stacks else 0.0
+    if written or read:
+        seconds = (2.0 * written + read) / c.rate(written + read) + c.kernel_s  # what is written was filled before
+        cost.add(Cost(seconds, 1.0, written))
         cost.charge(op.eqn, seconds)
     return cost
 
@@ -130,7 +136,7 @@ APART = frozenset(("sort", "fft", "scatter", "scatter-add", "scatter-mul", "scat
 def is_one_kernel(op: Operation, c: Constants) -> bool:
     """Whether XLA:CPU compiles the whole loop to one kernel."""
     return c.one_kernel_bytes > 0 and all(_may_be_within(held, c) for held in op.held) and (
-        sum(held.nbytes_touched for held in op.held) + 48 < c.one_kernel_bytes)
+        sum(held.nbytes_touched for held in op.held) + op.nbytes_stacked + 48 < c.one_kernel_bytes)
 
 
 def is_one_kernel_step(jaxpr: ClosedJaxpr, c: Constants) -> bool:
@@ -144,7 +150,7 @@ def _may_be_within(found: Program, c: Constants) -> bool:
         if any(op.kind == "reduce" and count >= c.library_sum for op, count in kernel.work):
             return False
     for op in found.calls:
-        if op.name in APART or (op.name == "dot_general" and _dot_flops(op) / 2 >= c.library_dot):
+        if op.name in APART or (op.name == "dot_general" and is_matrix_product(op) and _dot_flops(op) / 2 >= c.library_dot):
             return False
         if not all(_may_be_within(held, c) for held in op.held):
             return False
@@ -166,8 +172,20 @@ def _dot_flops(op: Operation) -> float:
     return 2.0 * op.outs[0].size * math.prod([shape[int(i)] for i in contracted])
 
 
+def is_matrix_product(op: Operation) -> bool:
+    """Whether a library computes it: both operands have an axis of their own, longer than 1."""
+    contracted, batch = op.eqn.params["dimension_numbers"]
+    for atom, axes, batch_axes in zip(op.eqn.invars, contracted, batch, strict=True):
+        own = [n for i, n in enumerate(shape_of(atom.aval)) if i not in axes and i not in batch_axes]
+        if math.prod(own) == 1:
+            return False
+    return True
+
+
 def _dot(op: Operation, c: Constants) -> tuple[float, float]:
     flops = _dot_flops(op)
+    if not is_matrix_product(op):  # a kernel that multiplies and sums
+        return flops / 2 * c.reduce_s[op.outs[0].itemsize > 4] / 2, flops
     return c.dot_s + flops / c.dot_per_s[op.outs[0].itemsize > 4], flops
 
 
@@ -248,6 +266,11 @@ _CALLS: dict[str, Callable[[Operation, Constants], tuple[float, float]]] = {
 }
 
 
+def flops_of(op: Operation) -> float:
+    """The operations of a call of a library."""
+    return _dot_flops(op) if op.name == "dot_general" else float(sum(v.size for v in op.outs))
+
+
 # ------------------------------------------------------------------------------------------------------------- whole programs
 
 
@@ -257,8 +280,20 @@ def cost_of_jaxpr(jaxpr: ClosedJaxpr, c: Constants) -> Cost:
     total = working_set(found)
     cost = cost_of_program(found, c, Place(c.kernel_s, c.rate(total)))
     fresh = float(sum(v.nbytes for v in found.stored))
-    cost.seconds += c.call_s + (fresh * c.fresh_s if fresh > c.fresh_from else 0.0)
+    cost.seconds += c.call_s + c.leaf_s * (len(found.inputs) + len(found.outputs))
+    if fresh > c.fresh_from:
+        cost.seconds += fresh * c.fresh_s
+    if once_through(found) >= c.handed_flops:
+        cost.seconds += c.hand_s
     return cost
+
+
+def once_through(found: Program) -> float:
+    """The operations of a program when each loop makes one step, as XLA's cost analysis counts them."""
+    total = sum(count for kernel in found.kernels for op, count in kernel.work if op.kind in ("entry", "reduce"))
+    for op in found.calls:
+        total += sum(map(once_through, op.held)) if op.held else flops_of(op)
+    return total
 
 
 def time_of(jaxpr: ClosedJaxpr, constants: Constants) -> float:

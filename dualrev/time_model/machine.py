@@ -36,8 +36,12 @@ class Constants:
     backend: str
     #: The compiler, and whether the constants were shipped or measured here.
     name: str
-    #: A call of a compiled program.
+    #: A call of a compiled program, and each of its arguments and results.
     call_s: float
+    leaf_s: float
+    #: A program of at least ``handed_flops`` (a step of each loop counted once) is handed to another thread.
+    handed_flops: float
+    hand_s: float
     #: A kernel of a program; and of a loop's body.
     kernel_s: float
     loop_kernel_s: float
@@ -58,6 +62,10 @@ class Constants:
     #: An entry of an elementwise operation, by the primitive's name; ``simple`` are sums, products, comparisons, selections;
     #: ``other`` is what is not listed.
     entry_s: Mapping[str, BySize] = field(hash=False)
+    #: What the first entry of a kernel takes besides, as nothing overlaps with it: of a simple operation, and of any other.
+    first_s: tuple[float, float]
+    #: An entry that is put together from several arrays, which keeps a kernel from working on several entries at once.
+    join_s: float
     #: An entry that a reduction reads; that is read or written by index; and that is sorted, for each of log2(n) rounds.
     reduce_s: BySize
     gather_s: BySize
@@ -84,27 +92,29 @@ class Constants:
 NS = 1e-9
 
 _CPU = Constants(
-    backend="cpu", name="XLA:CPU of jax 0.10", call_s=4e-6, kernel_s=150 * NS, loop_kernel_s=16 * NS, one_kernel_step_s=8 * NS,
-    step_s=20 * NS, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
-    levels=((2**20, 250e9), (2**25, 60e9), (math.inf, 15e9)), fresh_from=2**17, fresh_s=.12 * NS,
-    entry_s={"simple": (.03 * NS, .06 * NS), "div": (.3 * NS, .6 * NS), "sqrt": (.3 * NS, .6 * NS), "rsqrt": (.5 * NS, 1.2 * NS),
-             "exp": (.7 * NS, 2 * NS), "log": (.9 * NS, 4 * NS), "sin": (4 * NS, 8 * NS), "cos": (4 * NS, 8 * NS),
-             "tanh": (1 * NS, 3 * NS), "logistic": (1 * NS, 3 * NS), "log1p": (1.5 * NS, 6 * NS), "expm1": (1.5 * NS, 4 * NS),
-             "pow": (5 * NS, 15 * NS), "erf": (2 * NS, 8 * NS), "other": (5 * NS, 12 * NS), "random": (3 * NS, 6 * NS),
-             "special": (30 * NS, 60 * NS)},
-    reduce_s=(.2 * NS, .35 * NS), gather_s=(.5 * NS, .5 * NS), scatter_s=(4 * NS, 4 * NS), sort_s=(4 * NS, 4 * NS),
-    dot_per_s=(60e9, 25e9), dot_s=150 * NS,
+    backend="cpu", name="XLA:CPU of jax 0.10", call_s=4e-6, leaf_s=.6e-6, handed_flops=1000, hand_s=6e-6, kernel_s=300 * NS,
+    loop_kernel_s=35 * NS, one_kernel_step_s=6 * NS, step_s=30 * NS, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
+    levels=((2**20, 170e9), (2**24, 60e9), (math.inf, 20e9)), fresh_from=2**17, fresh_s=.02 * NS,
+    entry_s={"simple": (.01 * NS, .02 * NS), "div": (.13 * NS, .23 * NS), "sqrt": (.17 * NS, .5 * NS), "rsqrt": (.17 * NS, .45 * NS),
+             "exp": (.4 * NS, 1.6 * NS), "log": (.7 * NS, 3.2 * NS), "sin": (3 * NS, 8.4 * NS), "cos": (3 * NS, 9 * NS),
+             "tanh": (.3 * NS, 1 * NS), "logistic": (.45 * NS, 1.7 * NS), "log1p": (1 * NS, 4.2 * NS), "expm1": (.75 * NS, 2.3 * NS),
+             "pow": (4.7 * NS, 11.5 * NS), "erf": (.27 * NS, 9 * NS), "exp2": (.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS),
+             "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)},
+    first_s=(.55 * NS, 9 * NS), join_s=.2 * NS,
+    reduce_s=(.2 * NS, .3 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), sort_s=(6 * NS, 6 * NS),
+    dot_per_s=(130e9, 70e9), dot_s=400 * NS,
     calls={"cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS), "qr": (3e-6, .4 * NS),
            "eigh": (1e-5, 3 * NS), "svd": (1e-5, 5 * NS), "eig": (2e-5, 8 * NS), "fft": (1e-6, 2 * NS), "other": (1e-6, .5 * NS)})
 
 _CPU_NEW = _CPU.replace(name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096)
 
 _GPU = _CPU.replace(
-    backend="gpu", name="a GPU", call_s=2e-5, kernel_s=3e-6, loop_kernel_s=3e-6, one_kernel_step_s=2e-5, step_s=1e-5,
-    one_kernel_bytes=0,
+    backend="gpu", name="a GPU", call_s=2e-5, leaf_s=1e-6, handed_flops=math.inf, hand_s=0.0, kernel_s=3e-6, loop_kernel_s=3e-6,
+    one_kernel_step_s=2e-5, step_s=1e-5, one_kernel_bytes=0,
     levels=((2**25, 4e12), (math.inf, 2e12)), fresh_from=math.inf, fresh_s=0.0,
     entry_s={"simple": (5e-14, 1e-13), "other": (5e-13, 2e-12), "random": (1e-12, 1e-12), "special": (5e-12, 2e-11)},
-    reduce_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11), scatter_s=(2e-11, 2e-11), sort_s=(1e-11, 1e-11), dot_per_s=(2e13, 1e13),
+    first_s=(0.0, 0.0), join_s=1e-13, reduce_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11), scatter_s=(2e-11, 2e-11),
+    sort_s=(1e-11, 1e-11), dot_per_s=(2e13, 1e13),
     dot_s=3e-6, calls={"other": (5e-5, 1e-12)})
 
 _TPU = _GPU.replace(backend="tpu", name="a TPU", kernel_s=1e-6, loop_kernel_s=1e-6, dot_per_s=(5e13, 1e12))
@@ -166,10 +176,11 @@ def _checked(name: str, value: Any, like: Any) -> Any:
         if isinstance(value, str):
             return value
     elif isinstance(like, Mapping):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and like.keys() <= value.keys():
             return {key: _checked(f"{name}[{key}]", pair, (0.0, 0.0)) for key, pair in value.items()}
     elif isinstance(like, tuple):
-        if isinstance(value, list) and value:
+        is_list_of_pairs = isinstance(like[0], tuple)
+        if isinstance(value, list) and value and (is_list_of_pairs or len(value) == len(like)):
             return tuple([_checked(name, x, like[0]) for x in value])
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return float(value)

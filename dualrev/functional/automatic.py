@@ -1,0 +1,99 @@
+"""``engine="auto"``: which of several ways to the same derivative is predicted to be the fastest.
+
+Each way is a function of the user's arguments.  It is traced on their shapes, priced by :mod:`dualrev.time_model`, and the cheapest is
+called; the choice is kept for arguments of the same shapes.  The result is exactly that of the way that was chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
+
+from dualrev import time_model
+from dualrev._jax.avals import is_array_like, typeof
+from dualrev._jax.trees import PyTree
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+#: With more inputs than this, pushes of all of them are not even considered.
+MOST_PUSHES = 256
+#: The first way is kept unless another one's predicted time is below this part of its own: a prediction is that exact, not more.
+MARGIN = 0.75
+#: Choices that one function keeps.
+MOST_CHOICES = 256
+
+
+def n_entries(tree: PyTree) -> float:
+    """The number of entries of all arrays; infinite where a length is a symbol."""
+    shapes = [x.shape if hasattr(x, "shape") else typeof(x).shape for x in tree_leaves(tree) if hasattr(x, "shape") or is_array_like(x)]
+    return sum(math.prod(n if isinstance(n, int) else math.inf for n in shape) for shape in shapes)
+
+
+def has_few_inputs(positions: Sequence[int], *args: PyTree, **_: PyTree) -> bool:
+    """Whether a push for each input is worth a thought."""
+    return n_entries([args[i] for i in positions]) <= MOST_PUSHES
+
+
+def fastest(ways: Mapping[str, Callable[P, Result]], fallback: Callable[P, Result], argnums: int | Sequence[int],
+            is_asked: Callable[..., bool]) -> Callable[P, Result]:
+    """A function that calls the way with the least predicted time, or the first way where none is clearly faster.
+
+    ``fallback`` is called where ``is_asked(positions, *args, **kwargs)`` is False, and where no way can be traced, as when control
+    flow of Python reads values: it then raises its own error, or runs.
+    """
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    chosen: dict[Hashable, str | None] = {}
+
+    def automatic(*args: P.args, **kwargs: P.kwargs) -> Result:
+        if not all(-len(args) <= i < len(args) for i in positions) or not is_asked(positions, *args, **kwargs):
+            return fallback(*args, **kwargs)
+        key = _key(args, kwargs)
+        if key not in chosen:
+            if len(chosen) >= MOST_CHOICES:
+                chosen.clear()
+            chosen[key] = _choice(ways, positions, args, kwargs)
+        name = chosen[key]
+        return (fallback if name is None else ways[name])(*args, **kwargs)
+
+    return automatic
+
+
+def _key(args: tuple[PyTree, ...], kwargs: dict[str, Any]) -> Hashable:
+    """Equal for calls that are traced to equal programs: shapes and dtypes of arrays, and all else itself or by its identity."""
+    leaves, tree = tree_flatten((args, kwargs))
+    parts: list[Hashable] = [tree, time_model.constants().name]
+    for x in leaves:
+        if is_array_like(x):
+            parts.append(typeof(x))
+        else:
+            parts.append(x if type(x).__hash__ is not None else id(x))
+    return tuple(parts)
+
+
+def _choice(ways: Mapping[str, Callable[..., Any]], positions: Sequence[int], args: tuple[PyTree, ...],
+            kwargs: dict[str, Any]) -> str | None:
+    """The way with the least predicted time, or None if none can be traced."""
+    constants = time_model.constants()
+    leaves, tree = tree_flatten(tuple([args[i] for i in positions]))
+    arrays = [i for i, x in enumerate(leaves) if is_array_like(x)]
+    times: dict[str, float] = {}
+    for name, way in ways.items():
+        def on_arrays(*given: jax.Array, way: Callable[..., Any] = way) -> list[Any]:
+            filled, all_args = list(leaves), list(args)
+            for i, x in zip(arrays, given, strict=True):
+                filled[i] = x
+            for i, x in zip(positions, tree_unflatten(tree, filled), strict=True):
+                all_args[i] = x
+            return [x for x in tree_leaves(way(*all_args, **kwargs)) if is_array_like(x)]
+
+        try:
+            times[name] = time_model.time_of(jax.make_jaxpr(on_arrays)(*[leaves[i] for i in arrays]), constants)
+        except Exception:  # whatever it is, the way can't be taken; if none can, the fallback says why
+            continue
+    usual = next(iter(ways))
+    return min(times, key=lambda name: times[name] * (MARGIN if name == usual else 1.0), default=None)
