@@ -2,9 +2,10 @@
 
 For each program, in this process: dualrev's gradient is found equal to jax's; the function and both gradients are compiled; rounds of
 the three are interleaved.  Its line is printed as soon as it is known: ratios of time with quartiles, temporary memory, seconds to
-compile, milliseconds to trace.  A summary follows.  ``--json`` adds the figures to a file, where figures of the same name are replaced,
-so that a corpus can be measured in parts; ``--against`` shows what was measured before in front of what is measured now; ``--show``
-prints a file's figures and measures nothing.
+compile, milliseconds to trace.  A summary follows.
+
+``--json`` adds the figures to a file, where figures of the same name are replaced, so that a corpus can be measured in parts;
+``--against`` shows what was measured before in front of what is measured now; ``--show`` prints a file's figures and measures nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from dualrev.problems.scenario import TAGS, Scenario
 
 #: In the order of every pair and triple below.
 OURS, JAX, FUNCTION = range(3)
+DERIVATIVES: tuple[Any, ...] = (dualrev.grad, jax.grad, None)
 #: Temporary memory below this is no matter.
 LITTLE = 4_000_000
 
@@ -46,6 +48,8 @@ class Figures:
     """Of one program's gradient, by dualrev and by jax, and of its function: triples in that order, pairs without the function."""
 
     name: str
+    #: The release.
+    jax: str
     milliseconds: tuple[float, float, float]
     #: Lower quartile, median and upper quartile over rounds.
     over_jax: Quartiles
@@ -66,15 +70,7 @@ class Figures:
         return ours / theirs if theirs else None
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a program was not measured."""
-
-    name: str
-    why: str
-
-
-def fresh(derivative: Callable[..., Any] | None, program: Callable[..., Any]) -> Callable[..., Any]:
+def fresh(derivative: Callable[..., Any] | None, program: Any) -> Callable[..., Any]:
     """The derivative of the program as new function objects: nothing that was traced of it before is found again."""
     def function(*arguments: Any) -> Any:
         return program(*arguments)
@@ -92,38 +88,65 @@ def ratio(times: Sequence[Sequence[float]], a: int, b: int) -> Quartiles:
     return low, middle, high
 
 
-def measured(scenario: Scenario, budget: float) -> Figures:
-    """``budget`` seconds of rounds, after the results were found equal; a round of tracing takes a tenth of that or more."""
+@dataclass(frozen=True)
+class Compiled:
+    """dualrev's gradient, jax's, and the function, compiled, with their arguments; the gradients were found equal."""
+
+    arguments: tuple[Any, ...]
+    programs: tuple[Any, Any, Any]
+    seconds: tuple[float, float, float]
+    difference: float
+
+    def times(self, budget: float) -> list[list[float]]:
+        """Seconds of each of the three in each round."""
+        return interleaved([partial(run, *self.arguments) for run in self.programs], budget)
+
+    def temporary_bytes(self) -> tuple[int, int, int]:
+        ours, theirs, function = map(temporary, self.programs)
+        return ours, theirs, function
+
+
+def arguments(scenario: Scenario) -> tuple[Any, ...]:
+    """The inputs and the data: the data are no constants of the compiled programs."""
+    return tuple(jax.tree.map(jnp.asarray, scenario.draw()))
+
+
+def compiled(scenario: Scenario) -> Compiled:
     if scenario.program is None:
         raise NotImplementedError(f"{scenario.name} is differentiated inside")
-    program = scenario.program
-    arguments = tuple(jax.tree.map(jnp.asarray, scenario.draw()))
-    derivatives: tuple[Any, ...] = (dualrev.grad, jax.grad, None)
-    programs: list[Any] = []
-    compiling = []
-    for derivative in derivatives:
-        lowered = jax.jit(fresh(derivative, program)).lower(*arguments)
-        start = time.perf_counter()
-        programs.append(lowered.compile())
-        compiling.append(time.perf_counter() - start)
-    ours, theirs, _ = (jax.block_until_ready(run(*arguments)) for run in programs)
-    difference = checked(ours, theirs, tolerance(theirs))
-    times = interleaved([partial(run, *arguments) for run in programs], budget)
+    at = arguments(scenario)
 
-    def seconds_to_trace(derivative: Any) -> float:
-        function = fresh(derivative, program)
+    def one(derivative: Callable[..., Any] | None) -> tuple[Any, float]:
+        lowered = jax.jit(fresh(derivative, scenario.program)).lower(*at)
         start = time.perf_counter()
-        trace(function, arguments)
+        return lowered.compile(), time.perf_counter() - start
+
+    (ours, a), (theirs, b), (function, c) = map(one, DERIVATIVES)
+    expected = theirs(*at)
+    return Compiled(at, (ours, theirs, function), (a, b, c), checked(ours(*at), expected, tolerance(expected)))
+
+
+def tracing(scenario: Scenario, at: tuple[Any, ...], budget: float) -> tuple[float, float]:
+    """Seconds to trace either gradient, of new functions each time: medians."""
+
+    def seconds(derivative: Any) -> float:
+        function = fresh(derivative, scenario.program)
+        start = time.perf_counter()
+        trace(function, at)
         return time.perf_counter() - start
 
-    traced = rounds([partial(seconds_to_trace, derivative) for derivative in derivatives[:FUNCTION]], budget / 10)
-    found = [statistics.median(column) for column in zip(*times, strict=True)]
-    return Figures(
-        scenario.name, (1e3 * found[OURS], 1e3 * found[JAX], 1e3 * found[FUNCTION]), ratio(times, OURS, JAX),
-        ratio(times, OURS, FUNCTION), ratio(times, JAX, FUNCTION),
-        (temporary(programs[OURS]), temporary(programs[JAX]), temporary(programs[FUNCTION])),
-        (compiling[OURS], compiling[JAX], compiling[FUNCTION]),
-        (statistics.median(x[OURS] for x in traced), statistics.median(x[JAX] for x in traced)), len(times), difference)
+    found = rounds([partial(seconds, derivative) for derivative in DERIVATIVES[:FUNCTION]], budget)
+    return statistics.median(x[OURS] for x in found), statistics.median(x[JAX] for x in found)
+
+
+def measured(scenario: Scenario, budget: float) -> Figures:
+    """``budget`` seconds of rounds, after the results were found equal, and a tenth of it, or five rounds, for tracing."""
+    built = compiled(scenario)
+    times = built.times(budget)
+    ours, theirs, function = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+    return Figures(scenario.name, jax.__version__, (ours, theirs, function), ratio(times, OURS, JAX), ratio(times, OURS, FUNCTION),
+                   ratio(times, JAX, FUNCTION), built.temporary_bytes(), built.seconds,
+                   tracing(scenario, built.arguments, budget / 10), len(times), built.difference)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -167,7 +190,7 @@ def middle(values: Iterable[float], with_mean: bool = True) -> str:
 
 def summary(found: Sequence[Figures]) -> Table:
     """Over all programs; a mean over programs of very unlike sizes is one of ratios."""
-    table = Table(title=f"{len(found)} programs, jax {jax.__version__}", show_header=False)
+    table = Table(title=f"{len(found)} programs, jax {found[0].jax}", show_header=False)
     memory = [(f.memory, max(f.temporary_bytes[:FUNCTION])) for f in found]
     table.add_row("over jax", middle(f.over_jax[1] for f in found))
     table.add_row("over function", middle((f.over_function[1] for f in found), with_mean=False))
@@ -186,7 +209,7 @@ def summary(found: Sequence[Figures]) -> Table:
 def read(path: pathlib.Path) -> dict[str, Figures]:
     """The figures in a file, by program."""
     found = {}
-    for about in json.loads(path.read_text(encoding="utf-8"))["programs"]:
+    for about in json.loads(path.read_text(encoding="utf-8")):
         fields: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in about.items()}
         found[fields["name"]] = Figures(**fields)
     return found
@@ -196,8 +219,7 @@ def write(path: pathlib.Path, figures: Iterable[Figures]) -> None:
     """Figures are added to those of other programs that the file has."""
     kept = read(path) if path.exists() else {}
     kept.update({f.name: f for f in figures})
-    about = {"jax": jax.__version__, "programs": [asdict(f) for f in kept.values()]}
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps([asdict(f) for f in kept.values()], indent=1) + "\n", encoding="utf-8")
 
 
 def chosen(tags: Iterable[str], pattern: str) -> list[Scenario]:
@@ -223,18 +245,17 @@ def main() -> int:
     if not programs:
         parser.error(f"no program has a tag of {', '.join(options.tag)} and {options.only!r} in its name")
     shown = read(options.show) if options.show else None
+    if shown is None:
+        # What the compiler sets up once is not the first program's.
+        jax.block_until_ready(jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(x) ** 2)))(jnp.ones(3)))
     console.print(line(HEADINGS), style="bold")
     found, failed = [], []
-    # What the compiler sets up once is not the first program's.
-    jax.block_until_ready(jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(x) ** 2)))(jnp.ones(3)))
     for scenario in programs:
         try:
-            figures = measured(scenario, options.seconds) if shown is None else shown.get(scenario.name)
-            if figures is None:
-                raise LookupError(f"not in {options.show}")
-        except Exception as error:  # one program that fails is told of, and the others are measured
-            failed.append(Failure(scenario.name, f"{type(error).__name__}: {error}"))
-            console.print(f"{failed[-1].name}: {failed[-1].why}", style="red", markup=False)
+            figures = measured(scenario, options.seconds) if shown is None else shown[scenario.name]
+        except Exception as error:  # one that fails is told of, and the others are measured
+            failed.append(f"not measured: {scenario.name}: {type(error).__name__}: {error}")
+            console.print(failed[-1], style="red", markup=False)
             continue
         found.append(figures)
         console.print(line(cells(figures, before.get(figures.name))), style="red" if figures.over_jax[1] > 1.02 else "", markup=False)
@@ -242,10 +263,10 @@ def main() -> int:
             write(options.json, [figures])
     if found:
         console.print(summary(found))
-        if common := [before[f.name] for f in found if f.name in before]:
-            console.print("before:", summary(common))
-    for failure in failed:  # once more, where they are seen
-        console.print(f"not measured: {failure.name}: {failure.why}", style="red", markup=False)
+    if common := [before[f.name] for f in found if f.name in before]:
+        console.print("before:", summary(common))
+    for why in failed:  # once more, where they are seen
+        console.print(why, style="red", markup=False)
     return bool(failed)
 
 

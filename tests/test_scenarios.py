@@ -24,6 +24,10 @@ pytestmark = pytest.mark.promotes  # programs of an array namespace add a bias a
 
 FACE = [*scenarios_products.SCENARIOS, *scenarios_gradients.SCENARIOS]
 EVALUATED = [scenario for scenario in SCENARIOS if scenario.program is not None]
+#: What is measured and nothing else has a small copy with the tag "correctness", which says in a second what it says in a minute.
+MEASURED = {"tuning", "held out", "Runge-Kutta", "straight", "guards", "guarded"}
+BY_SIZE = [pytest.param(scenario, id=scenario.name, marks=[pytest.mark.thorough] if set(scenario.tags) <= MEASURED else [])
+           for scenario in EVALUATED]
 
 
 def name_of(scenario: Scenario) -> str:
@@ -69,7 +73,7 @@ def test_examples() -> None:
     assert doctest.testmod(scenarios).failed == 0
 
 
-@pytest.mark.parametrize("scenario", EVALUATED, ids=name_of)
+@pytest.mark.parametrize("scenario", BY_SIZE)
 def test_sizes_are_true(scenario: Scenario) -> None:
     inputs = scenario.draw()[0]
     traced, out = jax.make_jaxpr(scenario.function, return_shape=True)(inputs)
@@ -84,7 +88,7 @@ def test_draws_are_the_same_each_time(scenario: Scenario) -> None:
     assert jax.tree.all(jax.tree.map(np.array_equal, scenario.draw(), scenario.draw()))
 
 
-@pytest.mark.parametrize("scenario", EVALUATED, ids=name_of)
+@pytest.mark.parametrize("scenario", BY_SIZE)
 def test_scenario_evaluates(scenario: Scenario) -> None:
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.jit(scenario.function)(scenario.make_inputs())))
 

@@ -14,15 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks.scenarios.building import near, noise
 from dualrev.problems.scenario import Scenario
 
 #: Columns of the state in the tuning set.
 SIZES = 1, 32, 1024
-
-
-def _near(values: list[float], n: int, seed: int = 0) -> np.ndarray:
-    """A state (values, n): each column is near the values."""
-    return np.array(values)[:, None] + 0.1 * np.random.default_rng(seed).uniform(-1.0, 1.0, (len(values), n))
 
 
 def runge_kutta(rate: Callable[[Any], Any], y: Any, dt: float) -> Any:
@@ -46,7 +42,7 @@ def lorenz(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
 
         return jnp.mean(lax.scan(step, start, None, length=steps)[0] ** 2)
 
-    return Scenario(f"Lorenz, Runge-Kutta, size {n:,}", loss, lambda: (np.array([10.0, 28.0, 8 / 3]), _near([1.0, 2.0, 20.0], n)),
+    return Scenario(f"Lorenz, Runge-Kutta, size {n:,}", loss, lambda: (np.array([10.0, 28.0, 8 / 3]), near([1.0, 2.0, 20.0], n)),
                     inputs=3, outputs=1, steps=steps, tags=tags)
 
 
@@ -67,7 +63,7 @@ def van_der_pol(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
         _, path = lax.scan(step, start, None, length=steps)
         return jnp.mean((path - 0.5) ** 2)
 
-    return Scenario(f"Van der Pol, midpoint, size {n:,}", loss, lambda: ((np.array([1.5, 1.0]), _near([1.0, 0.0], n)),),
+    return Scenario(f"Van der Pol, midpoint, size {n:,}", loss, lambda: ((np.array([1.5, 1.0]), near([1.0, 0.0], n)),),
                     inputs=2 + 2 * n, outputs=1, steps=steps, tags=tags)
 
 
@@ -88,7 +84,7 @@ def seir(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
 
     def draw() -> tuple[Any, ...]:
         cases = np.random.default_rng(1).poisson(5.0, (steps, n)).astype(float)
-        return np.array([0.8, 0.3, 0.2, 0.5]), _near([900.0, 20.0, 10.0, 1.0], n), cases
+        return np.array([0.8, 0.3, 0.2, 0.5]), near([900.0, 20.0, 10.0, 1.0], n), cases
 
     return Scenario(f"SEIR, Runge-Kutta, size {n:,}", loss, draw, inputs=4, outputs=1, steps=steps, tags=tags)
 
@@ -110,7 +106,7 @@ def pendulum(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
         return jnp.sum(squares) / n
 
     return Scenario(f"pendulum, semi-implicit Euler, size {n:,}", loss,
-                    lambda: ((np.array([9.8, 0.5, 3.0, 1.2]), _near([1.0, 0.0], n)), 0.02 * np.arange(steps)),
+                    lambda: ((np.array([9.8, 0.5, 3.0, 1.2]), near([1.0, 0.0], n)), 0.02 * np.arange(steps)),
                     inputs=4 + 2 * n, outputs=1, steps=steps, tags=tags)
 
 
@@ -135,7 +131,7 @@ def kepler(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
         return jnp.mean((end[0] - q[0]) ** 2 + (end[1] - q[1]) ** 2)
 
     return Scenario(f"Kepler, leapfrog, size {n:,}", loss,
-                    lambda: ((np.array([1.0, 0.1]), _near([1.0, 0.0], n), _near([0.0, 0.9], n, seed=1)),),
+                    lambda: ((np.array([1.0, 0.1]), near([1.0, 0.0], n), near([0.0, 0.9], n, seed=1)),),
                     inputs=2 + 4 * n, outputs=1, steps=steps, tags=tags)
 
 
@@ -156,7 +152,7 @@ def fitzhugh_nagumo(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scena
         return jnp.mean(lax.scan(step, start, measured)[1])
 
     return Scenario(f"FitzHugh-Nagumo, Heun, size {n:,}", loss,
-                    lambda: (np.array([0.7, 0.8, 0.08]), _near([-1.0, 1.0], n), np.random.default_rng(1).normal(size=(steps, n))),
+                    lambda: (np.array([0.7, 0.8, 0.08]), near([-1.0, 1.0], n), noise(steps, n, seed=1)),
                     inputs=3, outputs=1, steps=steps, tags=tags)
 
 
@@ -173,7 +169,7 @@ def chemostat(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
 
         return jnp.mean(lax.fori_loop(0, steps, body, start)[0])
 
-    return Scenario(f"chemostat, fori_loop, size {n:,}", loss, lambda: ((np.array([0.9, 0.5, 0.4, 0.3]), _near([0.5, 3.0], n)),),
+    return Scenario(f"chemostat, fori_loop, size {n:,}", loss, lambda: ((np.array([0.9, 0.5, 0.4, 0.3]), near([0.5, 3.0], n)),),
                     inputs=4 + 2 * n, outputs=1, steps=steps, tags=tags)
 
 
@@ -197,7 +193,7 @@ def duffing_batch(batch: int, steps: int = 200, tags: Iterable[str] = ()) -> Sce
         return jnp.mean(jax.vmap(solution)(*inputs) ** 2)
 
     def draw() -> tuple[Any, ...]:
-        return ((_near([0.3, -1.0, 1.0], batch).T, _near([0.5, 0.0], batch, seed=1).T),)
+        return ((near([0.3, -1.0, 1.0], batch).T, near([0.5, 0.0], batch, seed=1).T),)
 
     return Scenario(f"Duffing, batch of {batch} under vmap", loss, draw, inputs=5 * batch, outputs=1, steps=steps, tags=tags)
 

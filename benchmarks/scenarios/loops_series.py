@@ -10,13 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.scenarios.building import drawn
+from benchmarks.scenarios.building import drawn, noise
 from benchmarks.scenarios.loops_ode import SIZES
 from dualrev.problems.scenario import Scenario
-
-
-def _noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def egarch(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
@@ -31,7 +27,7 @@ def egarch(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
 
         return jnp.mean(lax.scan(step, jnp.zeros(n), returns)[1])
 
-    return Scenario(f"EGARCH, size {n:,}", loss, lambda: (np.array([-0.1, 0.9, 0.2, -0.1]), _noise(steps, n)), inputs=4, outputs=1,
+    return Scenario(f"EGARCH, size {n:,}", loss, lambda: (np.array([-0.1, 0.9, 0.2, -0.1]), noise(steps, n)), inputs=4, outputs=1,
                     steps=steps, tags=tags)
 
 
@@ -49,7 +45,7 @@ def autoregression(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenar
         return jnp.sum(squares) / (steps * n)
 
     return Scenario(f"AR(2) with tanh, size {n:,}", loss,
-                    lambda: (np.array([0.3, 0.2, -0.3, -0.5]), _noise(steps, n), _noise(steps, n, seed=1)), inputs=4, outputs=1,
+                    lambda: (np.array([0.3, 0.2, -0.3, -0.5]), noise(steps, n), noise(steps, n, seed=1)), inputs=4, outputs=1,
                     steps=steps, tags=tags)
 
 
@@ -68,7 +64,7 @@ def recurrent(n: int, steps: int = 100, units: int = 16, tags: Iterable[str] = (
         rng = np.random.default_rng(0)
         weights = {"input": drawn(rng, 4, units, dtype="float64"), "again": drawn(rng, units, units, dtype="float64"),
                    "bias": np.zeros(units), "read": drawn(rng, units, dtype="float64")}
-        return weights, _noise(steps, n, 4, seed=1), _noise(steps, n, seed=2)
+        return weights, noise(steps, n, 4, seed=1), noise(steps, n, seed=2)
 
     return Scenario(f"recurrent network, {units} units, size {n:,}", loss, draw, inputs=units * (units + 6), outputs=1, steps=steps,
                     tags=tags)
@@ -89,8 +85,8 @@ def hidden_markov(n: int, steps: int = 200, states: int = 4, tags: Iterable[str]
         return -jnp.mean(lax.scan(step, jnp.full((n, states), 1.0 / states), seen)[1])
 
     def draw() -> tuple[Any, ...]:
-        p = {"moves": _noise(states, states), "means": np.linspace(-1.5, 1.5, states), "log_widths": np.full(states, -0.2)}
-        return p, _noise(steps, n, seed=1)
+        p = {"moves": noise(states, states), "means": np.linspace(-1.5, 1.5, states), "log_widths": np.full(states, -0.2)}
+        return p, noise(steps, n, seed=1)
 
     return Scenario(f"hidden Markov chain, {states} states, size {n:,}", loss, draw, inputs=states * (states + 2), outputs=1,
                     steps=steps, tags=tags)
@@ -116,7 +112,7 @@ def tracker(n: int, steps: int = 200, tags: Iterable[str] = ()) -> Scenario:
         zeros, ones = jnp.zeros(n), jnp.ones(n)
         return jnp.mean(lax.scan(step, (zeros, zeros, ones, zeros, ones), places)[1])
 
-    return Scenario(f"alpha-beta tracker, size {n:,}", loss, lambda: (np.array([-2.0, 0.0]), np.cumsum(_noise(steps, n), axis=0)),
+    return Scenario(f"alpha-beta tracker, size {n:,}", loss, lambda: (np.array([-2.0, 0.0]), np.cumsum(noise(steps, n), axis=0)),
                     inputs=2, outputs=1, steps=steps, tags=tags)
 
 

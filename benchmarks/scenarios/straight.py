@@ -72,7 +72,7 @@ PROGRAMS = neighbours, updates, gathers, filled
 
 SCENARIOS = [
     *[neighbours(n, tags=("straight", *(["guarded"] if n == 50 else []))) for n in (50, 600)],
-    *[updates(n, tags=("straight", *(["guarded"] if n == 50 else []))) for n in (50, 200)],
+    *[updates(n, tags=("straight", *(["guarded"] if n == 50 else []))) for n in (50, 100)],
     *[gathers(n, tags=("straight", *(["guarded"] if n == 50 else []))) for n in (50, 600)],
     filled(30, tags=("straight", "guarded")),
     *[make(4, tags=("correctness",)) for make in PROGRAMS],
