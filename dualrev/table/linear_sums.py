@@ -79,7 +79,7 @@ def factored(graph: Graph) -> Graph:
             results.append(result)
         total, *rest = results
         for k, x in enumerate(rest):
-            result = out if out is not None and k == len(rest) - 1 else Var(total.aval)  # type: ignore[arg-type]
+            result = out if out is not None and k == len(rest) - 1 else Var(total.aval)
             write(add.replace(invars=[total, x], outvars=[result]))
             uses[result] = uses[result] if result is out else 1
             total = result
@@ -121,7 +121,7 @@ def _application(eqn: JaxprEqn) -> Applied | None:
     if operand.aval.dtype != eqn.outvars[0].aval.dtype:  # type: ignore[attr-defined]
         return None
     active = [x is operand for x in eqn.invars]
-    row = row.choose([Unknown(x.aval) for x in eqn.invars], active, eqn.params)  # type: ignore[arg-type]
+    row = row.choose([Unknown(x.aval) for x in eqn.invars], active, eqn.params)
     if any((i in row.linear_in) != is_active for i, is_active in enumerate(active)):
         return None
     literals = tuple([(str(x.aval), np.asarray(x.val).tobytes()) for x in eqn.invars if is_literal(x)])
