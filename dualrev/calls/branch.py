@@ -60,7 +60,7 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
 
         return branch
 
-    return _switch(index, params["branches_platforms"], [branch_of(push) for push in pushes], operands, operand_parts)
+    return _switch(index, params.get("branches_platforms"), [branch_of(push) for push in pushes], operands, operand_parts)
 
 
 #: Operands, outputs and slots; None for those that no branch reads.
@@ -177,7 +177,7 @@ def _share_slots(linearizations: Sequence[Linearization]) -> tuple[list[ShapedAr
 def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
              is_linear: bool) -> Taped:
     index, operands = primals[0], list(primals[1:])
-    platforms = params["branches_platforms"]
+    platforms = params.get("branches_platforms")
     linearizations = tuple([linearization_of(b, active[1:], is_linear, splice("cond")) for b in params["branches"]])
     active_outs = [any(flags) for flags in zip(*[lin.active_outs for lin in linearizations], strict=True)]
     known_outs = [all(flags) for flags in zip(*[lin.known_outs for lin in linearizations], strict=True)]

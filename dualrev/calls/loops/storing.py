@@ -87,8 +87,9 @@ def _cut(original: Linearization, n_consts: int, n_carry: int, steps: int, by_by
     in_one_kernel = is_one_kernel(graph, c)
 
     def price(eqn: JaxprEqn) -> float:
-        seconds = _again(eqn, c)
-        return 0.0 if by_bytes and math.isfinite(seconds) and is_cheap(eqn) else seconds
+        if not by_bytes:
+            return _again(eqn, c)
+        return 0.0 if may_run_again(eqn) and is_cheap(eqn) else math.inf
 
     def store(following: set[Atom]) -> Callable[[Var], float]:
         def cost(v: Var) -> float:
