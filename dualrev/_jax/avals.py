@@ -14,6 +14,7 @@ from jax._src.dtypes import float0 as float0  # documented as jax.dtypes.float0;
 from jax.core import AbstractValue as AbstractValue  # of anything: of an array, a reference, a value that a library defined
 from jax.core import ShapedArray as ShapedArray  # the abstract value of an array
 from jax.typing import ArrayLike as ArrayLike  # what jax takes for an array
+from jaxlib.version import __version__ as jaxlib_version  # names the compiler
 
 from dualrev._jax.primitives import Params, Primitive
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: The dtype of an array; an extended one, such as that of random keys, is a class of jax's with the same interface.
 DType: TypeAlias = np.dtype
+
+#: The release of the compiler.
+JAXLIB_VERSION: str = jaxlib_version
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version__.split(".")[:2])
 

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 #: With more inputs than this, pushes of all of them are not even considered.
 MOST_PUSHES = 256
-#: The first way is kept unless another one's predicted time is below this part of its own: a prediction is that exact, not more.
+#: Predictions are not exact: the first way is kept unless another one's predicted time is less than this part of its own.
 MARGIN = 0.75
 #: Choices that one function keeps.
 MOST_CHOICES = 256
@@ -66,13 +66,15 @@ def fastest(ways: Mapping[str, Callable[P, Result]], fallback: Callable[P, Resul
 def _key(args: tuple[PyTree, ...], kwargs: dict[str, Any]) -> Hashable:
     """Equal for calls that are traced to equal programs: shapes and dtypes of arrays, and all else itself or by its identity."""
     leaves, tree = tree_flatten((args, kwargs))
-    parts: list[Hashable] = [tree, time_model.constants().name]
-    for x in leaves:
-        if is_array_like(x):
-            parts.append(typeof(x))
-        else:
-            parts.append(x if type(x).__hash__ is not None else id(x))
-    return tuple(parts)
+    return (tree, time_model.constants().name, *[typeof(x) if is_array_like(x) else _itself(x) for x in leaves])
+
+
+def _itself(x: object) -> Hashable:
+    try:
+        hash(x)
+    except TypeError:
+        return id(x)
+    return x
 
 
 def _choice(ways: Mapping[str, Callable[..., Any]], positions: Sequence[int], args: tuple[PyTree, ...],

@@ -271,7 +271,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
 
 
 #: Where there are so many times more inputs than outputs, or the reverse, counts decide between pushes and pulls.
-DECISIVE = 32
+DECISIVE = 8
 
 
 def _counts_leave_it_open(fun: Callable[..., PyTree]) -> Callable[..., bool]:

@@ -2,13 +2,15 @@
 
 The program is cut into kernels as the compiler's instruction fusion would (:mod:`~dualrev.time_model.fusion`), and ::
 
-    program  =  call + Σ kernels + Σ calls + Σ loops + fresh bytes · page faults
-    kernel   =  launch + Σ entries · seconds(operation, dtype) + bytes / rate(working set)
+    program  =  call + leaves · leaf + Σ kernels + Σ calls + Σ loops + fresh bytes · page faults + (hand over to a thread)
+    kernel   =  launch + Σ (first entry + entries · seconds(operation, dtype)) + bytes / rate(working set)
     call     =  launch + base(operation) + work(operation) · seconds + bytes / rate
-    loop     =  steps · (step + body) + stacks filled          a small body: no launches, as the loop is one kernel
+    loop     =  steps · (step + body) + stacks filled, written and read          a small body: no launches, the loop is one kernel
 
 A working set has the rate of the smallest level of memory that holds it.  The constants are those of one backend and compiler
-(:mod:`~dualrev.time_model.machine`): shipped, or measured by ``python -m dualrev calibrate``.
+(:mod:`~dualrev.time_model.machine`): shipped, or measured by ``python -m dualrev calibrate``.  ``python -m benchmarks.prediction``
+compares predictions with measured times of functions and gradients.  They are rough: a choice between two programs should ask for a
+clear difference.  Not seen is how well a kernel is vectorised: nests of slices and pads may take several times what is predicted.
 
 Source: the shape of the formula is the roofline's [Williams et al. 2009], with launches; the rules of fusion are XLA's.
 

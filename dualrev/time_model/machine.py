@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import jaxlib
+
+from dualrev._jax.avals import JAXLIB_VERSION
 
 #: Seconds for numbers of at most 32 bits, and of 64 bits.
 BySize: TypeAlias = tuple[float, float]
@@ -141,7 +142,7 @@ def _plain(text: str) -> str:
 
 def _key(backend: str | None) -> dict[str, str]:
     devices = jax.local_devices(backend=backend)
-    return {"backend": devices[0].platform, "device": str(devices[0].device_kind), "jaxlib": jaxlib.version.__version__,
+    return {"backend": devices[0].platform, "device": str(devices[0].device_kind), "jaxlib": JAXLIB_VERSION,
             "cores": str(os.cpu_count() or 1)}
 
 
