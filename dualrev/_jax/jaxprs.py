@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
+from jax._src.config import trace_context as trace_context  # the settings of jax that a trace depends on, as a key
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import DebugInfo as DebugInfo  # what a program was traced from
