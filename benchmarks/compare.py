@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from benchmarks import corpus
 from benchmarks.libraries import LIBRARIES, UNJITTED, DisagreementError, checked, control, reference, use_double
 from benchmarks.programs import HESSIANS, JACOBIANS, PROGRAMS, SIZES, growing
 from benchmarks.stages import HEADINGS, first_call
@@ -124,18 +125,45 @@ def stages_table(programs: Iterable[Scenario], budget: float) -> str:
 
 
 def growth_table(libraries: Iterable[str], sizes: Iterable[int], budget: float) -> str:
+    """Of each library, the gradient over its own function, and in brackets over jax's gradient."""
     sizes = list(sizes)
     lines = []
     for library in libraries:
         cells = []
         for n in sizes:
+            program = growing(n)
             try:
-                runs = [checked(library, growing(n), call, reference(growing(n), call)) for call in ("gradient", "value")]
-                cells.append(f"{statistics.median(a / b for a, b in interleaved(runs, budget)):.1f}")
+                runs = [checked(name, program, call, reference(program, call))
+                        for name, call in ((library, "gradient"), (library, "value"), ("jax", "gradient"))]
+                times = interleaved(runs, budget)
+                over_function, over_jax = (statistics.median(line[0] / line[k] for line in times) for k in (1, 2))
+                cells.append(f"{over_function:.1f} ({over_jax:.2f})")
             except (NotImplementedError, DisagreementError):
                 cells.append("")
         lines.append([library, *cells])
-    return markdown(["gradient over function, n =", *[f"{n:,}" for n in sizes]], lines)
+    return markdown(["gradient over function (over jax's), n =", *[f"{n:,}" for n in sizes]], lines)
+
+
+def corpus_table(files: Iterable[pathlib.Path]) -> str:
+    """What ``python -m benchmarks.corpus --json`` measured, of one or several releases of jax, side by side."""
+    releases = [corpus.read(path) for path in files]
+    headings = ["program"]
+    for found in releases:
+        version = next(iter(found.values())).jax
+        headings += [f"{version}: over jax", "over function", "jax over function", "memory over jax", "compiling over jax",
+                     "tracing over jax"]
+
+    def cells(f: corpus.Figures | None) -> list[str]:
+        if f is None:
+            return [""] * 6
+        low, middle, high = f.over_jax
+        ours, theirs = corpus.OURS, corpus.JAX
+        return [f"{middle:.2f} ({low:.2f}-{high:.2f})", f"{f.over_function[1]:.1f}", f"{f.jax_over_function[1]:.1f}",
+                "" if f.memory is None else f"{f.memory:.2f}", f"{f.compiling[ours] / f.compiling[theirs]:.2f}",
+                f"{f.tracing[ours] / f.tracing[theirs]:.2f}"]
+
+    names = dict.fromkeys(name for found in releases for name in found)
+    return markdown(headings, ([name, *[cell for found in releases for cell in cells(found.get(name))]] for name in names))
 
 
 # ---------------------------------------------------------------------------------------------------------------- plot
@@ -213,6 +241,8 @@ def main() -> None:
     parser.add_argument("--calls", nargs="+", choices=[*CALLS, "stages", "growth"], default=[*CALLS, "stages", "growth"])
     parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES), metavar="LIBRARY")
     parser.add_argument("--seconds", type=float, default=3.0, help="time for the compiled libraries of a row, and for the others")
+    parser.add_argument("--corpus", nargs="+", type=pathlib.Path, default=[], metavar="FILE",
+                        help="files of `python -m benchmarks.corpus --json`, one for each release of jax, for a table of their own")
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER, help="folder of RESULTS.md and its plots")
     options = parser.parse_args()
     use_double()
@@ -248,6 +278,9 @@ def main() -> None:
                  for name, why in sorted({note for r in rows for note in r.notes})]
         write(f"## {call}\n", ratios_table(rows, options.libraries, "jax"), f"![{call}]({picture})\n",
               times_table(rows, options.libraries), *notes, "")
+    if options.corpus:
+        write("## Programs as users write them\n", "Written by `python -m benchmarks.corpus`: compiled gradients over jax's and over "
+              "their own function, of the release of jax in front.\n", corpus_table(options.corpus))
     if "stages" in options.calls:
         console.print("stages")
         write("## Before the first result\n", "Each stage of a new program, which no cache has seen: medians of the ratio of dualrev's "

@@ -23,7 +23,7 @@ from rich.table import Table
 import dualrev
 from benchmarks.counts import compiled_counts, python_calls, tape_bytes
 from benchmarks.libraries import COMPILING, LIBRARIES, use_double
-from benchmarks.programs import PROGRAMS
+from benchmarks.programs import GUARDED
 from benchmarks.scenarios import SCENARIOS
 from dualrev.problems.scenario import Scenario
 
@@ -57,7 +57,7 @@ def of_python(program: Scenario) -> dict[str, int]:
     return counts
 
 
-def measured(programs: Iterable[Scenario] = PROGRAMS, small: Iterable[Scenario] = SMALL) -> Counts:
+def measured(programs: Iterable[Scenario] = GUARDED, small: Iterable[Scenario] = SMALL) -> Counts:
     found = {program.name: of_program(program) for program in programs}
     for program in small:
         found[f"un-jitted {program.name}"] = of_python(program)

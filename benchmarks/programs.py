@@ -35,5 +35,9 @@ LOOPS = SCENARIOS.select("loops")
 WHILE = SCENARIOS.select("while")
 SECOND_ORDER = SCENARIOS.select("second order")
 RESIDUALS = SCENARIOS.select("residuals")
+#: Programs as users write them, whose gradients are measured over jax's and over their own function.
+CORPUS = tuple(program for tag in ("tuning", "Runge-Kutta", "straight") for program in SCENARIOS.select(tag))
+#: Programs whose gradients the guard counts.
+GUARDED = PROGRAMS + SCENARIOS.select("guarded")
 TRACED = SCENARIOS.select("tracing")
 EAGER = SCENARIOS.select("un-jitted")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, guard, stages
+from benchmarks import compare, corpus, guard, stages
 from benchmarks.counts import python_calls
 from benchmarks.libraries import LIBRARIES, DisagreementError, checked, reference
-from benchmarks.scenarios import science
+from benchmarks.programs import CORPUS, GUARDED
+from benchmarks.scenarios import SCENARIOS, loops_ode, science
 from dualrev.problems.scenario import Scenario
 
 pytestmark = pytest.mark.thorough
 
 SMALL = science.rosenbrock(8)
+LOOP = loops_ode.van_der_pol(1, 4)
 
 
 def test_guard_fails_on_growth_and_on_nothing_else():
@@ -107,6 +110,71 @@ def test_comparison_is_written(tmp_path, monkeypatch):
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| Rosenbrock, 8 |" in text and f"jax {jax.__version__}" in text
     assert (tmp_path / "RESULTS-hessian.png").stat().st_size > 1000
+
+
+# -------------------------------------------------------------------------------------------------------------- corpus
+
+
+def corpus_run(monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(corpus, "chosen", lambda tags, pattern: [LOOP])
+    monkeypatch.setattr("sys.argv", ["corpus", "--seconds", "0.01", *map(str, arguments)])
+    return corpus.main()
+
+
+def test_corpus_is_measured_written_and_shown(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "figures.json"
+    assert corpus_run(monkeypatch, "--json", file) == 0
+    found = corpus.read(file)[LOOP.name]
+    assert found.jax == jax.__version__ and found.difference < 1e-7 and found.rounds >= 5
+    assert min(*found.milliseconds, *found.over_jax, *found.over_function, *found.compiling, *found.tracing) > 0
+    capsys.readouterr()
+    monkeypatch.setattr(corpus, "measured", None)  # what is shown is not measured
+    assert corpus_run(monkeypatch, "--show", file, "--against", file) == 0
+    shown = capsys.readouterr().out
+    assert f"{found.over_jax[1]:.2f} -> {found.over_jax[1]:.2f}" in shown and f"mean {found.over_jax[1]:.2f}" in shown
+    heading, _, line = (text.strip("| ").split(" | ") for text in compare.corpus_table([file, file]).splitlines())
+    assert heading[1::6] == [f"{jax.__version__}: over jax"] * 2 and heading[2::6] == ["over function"] * 2
+    assert line[0] == LOOP.name and line[2::6] == [f"{found.over_function[1]:.1f}"] * 2 and line[1:7] == line[7:]
+
+
+def test_corpus_in_parts_is_one_file(tmp_path):
+    file = tmp_path / "figures.json"
+    three = (0.9, 1.0, 1.1)
+    figures = corpus.Figures("one", "0", three, three, three, three, (8, 0, 4), three, (1.0, 2.0), 5, 0.0)
+    corpus.write(file, [figures])
+    corpus.write(file, [dataclasses.replace(figures, name="two"), dataclasses.replace(figures, rounds=7)])
+    assert {name: f.rounds for name, f in corpus.read(file).items()} == {"one": 7, "two": 5}
+    assert corpus.read(file)["one"] == dataclasses.replace(figures, rounds=7)
+    assert figures.memory is None
+
+
+def test_corpus_tells_of_a_gradient_that_differs(monkeypatch, capsys):
+    monkeypatch.setattr(corpus, "DERIVATIVES", (lambda f: jax.grad(lambda x: 1.001 * f(x)), jax.grad, None))
+    assert corpus_run(monkeypatch) == 1
+    assert capsys.readouterr().out.count(f"not measured: {LOOP.name}: AssertionError: results differ by") == 2
+
+
+def test_corpus_traces_new_functions():
+    """In each of five rounds or more, both gradients call the program: neither is found in a cache."""
+    calls = 0
+
+    def square(x):
+        nonlocal calls
+        calls += 1
+        return jax.numpy.sum(x**2)
+
+    program = Scenario("square", square, lambda: (np.ones(3),))
+    corpus.compiled(program)
+    assert calls == 3
+    corpus.tracing(program, corpus.arguments(program), 0.0)
+    assert calls >= 3 + 2 * 5
+
+
+def test_corpus_is_at_three_sizes_and_counted_at_one():
+    names = {scenario.name for scenario in CORPUS}
+    sized = {name.removesuffix(", size 32") for name in names if name.endswith(", size 32")}
+    assert len(sized) == 11 and {f"{name}, size {n}" for name in sized for n in ("1", "32", "1,024")} <= names
+    assert {f"{name}, size 32" for name in sized} <= {scenario.name for scenario in GUARDED} <= {s.name for s in SCENARIOS}
 
 
 def test_python_calls_are_counted():

@@ -135,6 +135,24 @@ def small_network() -> Any:
     return _draw(rng, 32, 64), (_draw(rng, 64, 64), jnp.zeros(64), _draw(rng, 64, 64), jnp.zeros(64))
 
 
+def message_passing(nodes: int, edges: int, width: int, tags: Iterable[str] = ()) -> Scenario:
+    """A network on a random graph: three rounds of messages along edges, summed where they arrive."""
+
+    def loss(layers: list[dict[str, jax.Array]], x: jax.Array, senders: jax.Array, receivers: jax.Array) -> jax.Array:
+        for layer in layers:
+            messages = jax.nn.relu(jnp.concatenate([x[senders], x[receivers]], axis=1) @ layer["message"])
+            arrived = jax.ops.segment_sum(messages, receivers, num_segments=nodes)
+            x = x + jnp.tanh(jnp.concatenate([x, arrived], axis=1) @ layer["update"])
+        return jnp.mean(x**2)
+
+    def draw() -> tuple[Any, ...]:
+        rng = np.random.default_rng(0)
+        layers = [{"message": drawn(rng, 2 * width, width), "update": drawn(rng, 2 * width, width)} for _ in range(3)]
+        return layers, drawn(rng, nodes, width), rng.integers(0, nodes, edges), rng.integers(0, nodes, edges)
+
+    return Scenario(f"message passing, {nodes} nodes", loss, draw, inputs=3 * 4 * width**2, outputs=1, tags=tags)
+
+
 def chain(length: int) -> Callable[[jax.Array], jax.Array]:
     """``length`` operations, each on the result of the one before."""
     def function(x: jax.Array) -> jax.Array:
@@ -155,7 +173,9 @@ SCENARIOS = [
     Scenario("Brusselator rate, 8 x 8", brusselator_rate, alone(lambda: np.random.default_rng(0).uniform(size=(2, 8, 8))), inputs=128,
              outputs=128, tags=("jacobian", "correctness")),
     Scenario("LSTM scan, 128 units", lstm.loss, alone(lambda: lstm.parameters(128)), inputs=81_432, outputs=1, steps=127,
-             tags=("compiled",)),
+             tags=("compiled", "guards")),
+    message_passing(256, 1024, 32, tags=("guards",)),
+    message_passing(6, 10, 3, tags=("correctness",)),
     Scenario("three recurrent layers", recurrent_loss, alone(recurrent_layers), inputs=3 * (2 * 64**2 + 64), outputs=1, steps=100,
              tags=("loops", "correctness")),
     Scenario("scan in a scan", nested_loss, alone(lambda: drawn(np.random.default_rng(0), 64, 64)), inputs=64**2, outputs=1, steps=20,

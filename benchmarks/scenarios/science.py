@@ -159,9 +159,9 @@ def _ode_weights() -> list[np.ndarray]:
     return [drawn(rng, 16, 64), drawn(rng, 64, 16)]
 
 
-def ode(tags: Iterable[str] = ()) -> Scenario:
+def ode(batch: int = 8, name: str = "ODE, 200 steps", tags: Iterable[str] = ()) -> Scenario:
     """In single precision, by the weights."""
-    return portable("ODE, 200 steps", ode_loss, lambda: (_ode_weights(), drawn(np.random.default_rng(1), 8, 16)), inputs=2 * 16 * 64,
+    return portable(name, ode_loss, lambda: (_ode_weights(), drawn(np.random.default_rng(1), batch, 16)), inputs=2 * 16 * 64,
                     outputs=1, steps=200, tags=tags)
 
 
@@ -198,6 +198,7 @@ def sines(length: int, tags: Iterable[str] = ()) -> Scenario:
 
 SCENARIOS = [
     ode(tags=("libraries", "loops")),
+    ode(32, "neural ODE, batch 32", tags=("guards",)),
     ode_flow(20, tags=("jacobian", "correctness")),
     lennard_jones(4, tags=("libraries",)),
     lennard_jones(2, tags=("hessian", "correctness")),

@@ -47,6 +47,12 @@ TAGS: Mapping[str, str] = {
     "while": "figures: loops of a length that only running them tells, and the scans that they are compared with",
     "second order": "figures: products with its Hessian over its gradient",
     "residuals": "figures: what its derivative keeps",
+    "tuning": "corpus: what the speed of compiled gradients is tuned on",
+    "held out": "corpus: what nobody tunes on",
+    "Runge-Kutta": "corpus: a Runge-Kutta loop whose gradient should cost a few times its function, at any size",
+    "straight": "corpus: takes entries one by one in Python, so that equations are as many as entries",
+    "guards": "corpus: networks, which must not get slower",
+    "guarded": "the guard counts its gradient, as it does where every call is timed",
     "tracing": "figures: tracing its gradient over jax's",
     "un-jitted": "figures: its un-jitted gradient and push over jax's",
 }
