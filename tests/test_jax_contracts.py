@@ -210,3 +210,21 @@ def test_custom_rules() -> None:
     vjp.defvjp(lambda x: (x, None), lambda _, ct: (ct,))
     assert set(equation_of("custom_vjp_call", vjp, 1.0).params) == {
         "call_jaxpr", "fwd_jaxpr_thunk", "bwd", "num_consts", "out_trees", "symbolic_zeros"}
+
+
+def test_staging_is_make_jaxpr() -> None:
+    """``stage`` traces what ``make_jaxpr`` traces: constants, values of a trace outside, effects."""
+    const, array, x = np.arange(3.0), jnp.arange(3.0), jax.ShapeDtypeStruct((3,), float)
+
+    def compare(function: Any) -> None:
+        avals = [jax.make_jaxpr(lambda x: x)(x).in_avals[0]]
+        ours, theirs = jaxprs.stage(function, avals), jax.make_jaxpr(function)(*avals)
+        assert type(ours) is type(theirs)
+        assert str(ours) == str(theirs)
+        assert len(ours.consts) == len(theirs.consts)
+        assert ours.effects == theirs.effects
+        assert ours.jaxpr.debug_info.func_src_info == theirs.jaxpr.debug_info.func_src_info
+
+    compare(lambda x: [x * const + array, jnp.sum(x), 2.0])
+    compare(lambda x: (jax.debug.print("{}", x), [x])[1])
+    jax.make_jaxpr(lambda y: compare(lambda x: [x * y]))(array)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
+from jax._src.named_sharding import UNSPECIFIED as UNSPECIFIED  # the sharding that leaves the choice to the compiler
 from jax.extend.core.primitives import cond_p as cond_p
 from jax.extend.core.primitives import jit_p as jit_p
 from jax.extend.core.primitives import scan_p as scan_p
@@ -33,8 +34,6 @@ def bind_jit(like: Params, jaxpr: ClosedJaxpr, args: Sequence[jax.Array], name: 
     ``in_like[i]`` is the operand of the old call whose sharding and layout the new operand ``i`` has, or None for a new one;
     ``out_like`` likewise.  Donation is dropped: an operand may be a residual as well.
     """
-    unspecified = _unspecified()
-
     def pick(old: Sequence[T], which: Sequence[int | None], default: T) -> tuple[T, ...]:
         return tuple(default if i is None else old[i] for i in which)
 
@@ -42,8 +41,8 @@ def bind_jit(like: Params, jaxpr: ClosedJaxpr, args: Sequence[jax.Array], name: 
         like,
         jaxpr=jaxpr,
         name=name,
-        in_shardings=pick(like["in_shardings"], in_like, unspecified),
-        out_shardings=pick(like["out_shardings"], out_like, unspecified),
+        in_shardings=pick(like["in_shardings"], in_like, UNSPECIFIED),
+        out_shardings=pick(like["out_shardings"], out_like, UNSPECIFIED),
         in_layouts=pick(like["in_layouts"], in_like, None),
         out_layouts=pick(like["out_layouts"], out_like, None),
         donated_invars=(False,) * len(in_like),
@@ -59,12 +58,6 @@ def inlined() -> Params:
     return dict(eqn.params, inline=True if isinstance(inline, bool) else type(inline).JAX_EARLY)
 
 
-def _unspecified() -> object:
-    from jax._src.named_sharding import UNSPECIFIED  # the sharding that leaves the choice to the compiler
-
-    return UNSPECIFIED
-
-
 def is_inlined(params: Params) -> bool:
     """Whether a jit call asks to be spliced into the program around it; ``inline`` is an enumeration since 0.11."""
     inline = params["inline"]
@@ -73,9 +66,8 @@ def is_inlined(params: Params) -> bool:
 
 def has_explicit_layout(params: Params) -> bool:
     """Whether a jit call fixes a sharding, a layout or a compiler option that a plain ``jax.jit`` would lose."""
-    unspecified = _unspecified()
     return (
-        any(s is not unspecified for s in (*params["in_shardings"], *params["out_shardings"]))
+        any(s is not UNSPECIFIED for s in (*params["in_shardings"], *params["out_shardings"]))
         or any(layout is not None for layout in (*params["in_layouts"], *params["out_layouts"]))
         or bool(params["compiler_options_kvs"])
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 import jax
 
 from dualrev._jax.avals import typeof
-from dualrev._jax.jaxprs import FlatFunction, hoisted, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, Jaxpr, hoisted, stage
 from dualrev._jax.primitives import Params
 
 
@@ -25,6 +27,8 @@ def is_custom_root(operation: object) -> bool:
 
     return isinstance(operation, getattr(solves, "CustomRoot", ()))
 
+_JAX = os.path.dirname(jax.__file__) + os.sep
+
 #: Functions of jax that are programs and whose programs have no derivative, or another than the function: name -> file.
 LIBRARY_FUNCTIONS = {"_sqrtm": "jax/_src/scipy/linalg.py", "eigh_tridiagonal": "jax/_src/scipy/linalg.py"}
 
@@ -37,6 +41,16 @@ def library_function(params: Params) -> str | None:
     info = params["jaxpr"].jaxpr.debug_info
     file = (info.func_filename or "").replace("\\", "/") if info is not None else ""
     return name if file.endswith(LIBRARY_FUNCTIONS[name]) else None
+
+
+def is_global_of_jax(jaxpr: ClosedJaxpr | Jaxpr) -> bool:
+    """Whether a program was traced from a global function of jax's: it closes over nothing, and jax keeps the trace."""
+    info = getattr(jaxpr, "jaxpr", jaxpr).debug_info
+    file, name = info.func_filename or "", info.func_src_info.split(" at ")[0]
+    if not file.startswith(_JAX):
+        return False
+    module = "jax." + file.removeprefix(_JAX).removesuffix(".py").replace(os.sep, ".")
+    return callable(getattr(sys.modules.get(module), name, None))
 
 
 def is_inside_jax(module: str) -> bool:

@@ -19,6 +19,7 @@ from dualrev._jax.primitives import Params
 from dualrev._jax.traces import is_batching, is_eager
 from dualrev.options.settings import DEFAULT, Active, Settings, current
 from dualrev.programs.jaxprs import check_operands, replayer, runner
+from dualrev.programs.shared import Identity, forget_contents, identity
 from dualrev.table.mode import Mode
 
 if TYPE_CHECKING:
@@ -110,17 +111,18 @@ class Program:
 #: A program that others are derived from.
 Owner: TypeAlias = ClosedJaxpr | Jaxpr
 
-#: For each owner, by key: the other owners, and the value.
-_cache: weakref.WeakKeyDictionary[Owner, dict[Hashable, tuple[tuple[weakref.ref[Owner], ...], Any]]] = weakref.WeakKeyDictionary()
-_order: deque[tuple[weakref.ref[Owner], Hashable]] = deque()
+#: For each owner, or the content that it shares with others, by key: the other owners, and the value.
+_cache: weakref.WeakKeyDictionary[Identity, dict[Hashable, tuple[tuple[weakref.ref[Identity], ...], Any]]] = weakref.WeakKeyDictionary()
+_order: deque[tuple[weakref.ref[Identity], Hashable]] = deque()
 
 
 def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], T]) -> T:
     """``make()``, kept for as long as the owners live and it is among the newest ``PROGRAMS_KEPT``.
 
-    Neither the key nor the value may refer to an owner, or neither would ever be freed.
+    Equal programs (:func:`~dualrev.programs.shared.identity`) are one owner.  Neither the key nor the value may refer to an owner, or
+    neither would ever be freed.
     """
-    first, *others = owners if isinstance(owners, tuple) else (owners,)
+    first, *others = map(identity, owners if isinstance(owners, tuple) else (owners,))
     held = _cache.setdefault(first, {})
     if others:
         key = (key, *map(id, others))
@@ -162,5 +164,4 @@ def forget_programs() -> None:
     _cache.clear()
     _order.clear()
     _last_wrapper.clear()
-
-
+    forget_contents()

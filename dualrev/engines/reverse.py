@@ -49,7 +49,7 @@ class Taped(Tracer):  # type: ignore[type-arg]
     __slots__ = ("primal", "slot")
 
     def __init__(self, trace: TapeTrace, primal: Operand, slot: int):
-        super().__init__(trace, primal.aval if type(primal) is Unknown else typeof(primal))
+        super().__init__(trace, primal.aval if type(primal) is Unknown or isinstance(primal, Tracer) else typeof(primal))
         self.primal = primal
         self.slot = slot
 
