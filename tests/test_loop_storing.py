@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from agreement import assert_same
+from jax import lax
 
 import dualrev as dr
 

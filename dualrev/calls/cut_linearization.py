@@ -15,9 +15,7 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev.calls.derived_programs import Program
 from dualrev.calls.linearization import Linearization, Source
 from dualrev.linear.maps import Tape
-from dualrev.programs.common_subexpressions import merged_graph
 from dualrev.programs.partition import Choice, Graph, graph_of, partition
-from dualrev.table.linear_sums import factored
 
 
 class CutLinearization(Linearization):
@@ -30,7 +28,7 @@ class CutLinearization(Linearization):
             setattr(self, name, getattr(original, name))
         self.pulls, self.pushes, self.plans, self._reached = {}, {}, {}, original._reached
         program = original.program
-        self.graph = graph = graph_of(program.jaxpr, checkpoints=False)
+        graph = graph_of(program.jaxpr, checkpoints=False)
         n_out = len(graph.outvars) - original.n_new
         parts = partition(graph, n_out, residual_atoms(original, graph), choose, observers=False)
         #: For each residual of the original, ("held", i) or ("again", j); and the program that computes those again.
@@ -70,8 +68,7 @@ class CutLinearization(Linearization):
         residuals = [pools[kind][i] for kind, i in self.where]
         vectors = [Var(v.aval) for v in then.invars[len(residuals):]]
         outs = _spliced(then, [*residuals, *vectors], eqns, consts)
-        joined = factored(merged_graph(Graph([*held, *vectors], outs, eqns, consts, then.debug_info)))
-        return joined.computing(joined.outvars)
+        return Graph([*held, *vectors], outs, eqns, consts, then.debug_info).computing(outs)
 
 
 def _spliced(graph: Graph, operands: Sequence[Atom], eqns: list[JaxprEqn], consts: dict[Var, Any]) -> list[Atom]:

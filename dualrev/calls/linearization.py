@@ -23,7 +23,7 @@ from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.common_subexpressions import merged, merged_graph
-from dualrev.programs.partition import graph_of
+from dualrev.programs.partition import graph_with_calls
 from dualrev.table.linear_sums import factored
 from dualrev.table.rows import Operand, Unknown, aval_of
 
@@ -202,9 +202,8 @@ class Linearization:
 
 
 def simplified(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
-    """A pull with equal linear operations factored out of sums of cotangents."""
-    graph = graph_of(jaxpr, checkpoints=False)
-    graph = factored(merged_graph(graph))
+    """A pull in which equal operations run once, and equal linear operations once on the sum of their operands."""
+    graph = factored(merged_graph(graph_with_calls(jaxpr)))
     return graph.computing(graph.outvars)
 
 

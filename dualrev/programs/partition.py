@@ -82,6 +82,13 @@ def graph_of(jaxpr: ClosedJaxpr, checkpoints: bool = True) -> Graph:
     return Graph(list(body.invars), outvars, eqns, consts, body.debug_info)
 
 
+def graph_with_calls(jaxpr: ClosedJaxpr) -> Graph:
+    """The equations of a closed jaxpr, calls among them."""
+    body = jaxpr.jaxpr
+    return Graph(list(body.invars), list(body.outvars), list(body.eqns), dict(zip(body.constvars, jaxpr.consts, strict=True)),
+                 body.debug_info)
+
+
 #: The values to save, given a graph and the values that are wanted later; inputs and constants need no saving.
 Choice: TypeAlias = Callable[[Graph, set[Var]], set[Var]]
 

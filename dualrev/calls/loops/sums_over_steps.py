@@ -23,8 +23,10 @@ from jax import lax
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import Params
+from dualrev.programs.common_subexpressions import merged_graph
 from dualrev.programs.jaxprs import behind, nbytes_of, runner
 from dualrev.programs.partition import graph_of
+from dualrev.table.linear_sums import factored
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import Unknown, rows
 from dualrev.time_model import accumulate_cost, constants, recompute_cost
@@ -154,7 +156,7 @@ class Plan:
 
     def __init__(self, jaxpr: ClosedJaxpr, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
                  weigh: Callable[[int, int], bool]):
-        body = graph_of(jaxpr, checkpoints=False)
+        body = factored(merged_graph(graph_of(jaxpr, checkpoints=False)))
         self.inputs = body.invars
         self.constants = body.consts
         self.producer = {var: eqn for eqn in body.eqns for var in eqn.outvars}
