@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
-from dualrev import time_model
+from dualrev import errors, time_model
 from dualrev._jax.avals import is_array_like, typeof
 from dualrev._jax.trees import PyTree
 
@@ -24,6 +24,8 @@ Result = TypeVar("Result")
 MOST_PUSHES = 256
 #: Predictions are not exact: the first way is kept unless another one's predicted time is less than this part of its own.
 MARGIN = 0.75
+#: What says that a way can't be taken, or that the function can't be traced: Python reads values, or an engine has no rule.
+NOT_TRACED = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, errors.MissingRuleError, errors.NoDerivativeError)
 #: Choices that one function keeps.
 MOST_CHOICES = 256
 
@@ -43,8 +45,8 @@ def fastest(ways: Mapping[str, Callable[P, Result]], fallback: Callable[P, Resul
             is_asked: Callable[..., bool]) -> Callable[P, Result]:
     """A function that calls the way with the least predicted time, or the first way where none is clearly faster.
 
-    ``fallback`` is called where ``is_asked(positions, *args, **kwargs)`` is False, and where no way can be traced, as when control
-    flow of Python reads values: it then raises its own error, or runs.
+    ``fallback`` is called where ``is_asked(positions, *args, **kwargs)`` is False, and where no way can be traced (``NOT_TRACED``): it
+    then raises its own error, or runs.
     """
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     chosen: dict[Hashable, str | None] = {}
@@ -94,8 +96,9 @@ def _choice(ways: Mapping[str, Callable[..., Any]], positions: Sequence[int], ar
             return [x for x in tree_leaves(way(*all_args, **kwargs)) if is_array_like(x)]
 
         try:
-            times[name] = time_model.time_of(jax.make_jaxpr(on_arrays)(*[leaves[i] for i in arrays]), constants)
-        except Exception:  # whatever it is, the way can't be taken; if none can, the fallback says why
+            jaxpr = jax.make_jaxpr(on_arrays)(*[leaves[i] for i in arrays])
+        except NOT_TRACED:
             continue
+        times[name] = time_model.time_of(jaxpr, constants)
     usual = next(iter(ways))
     return min(times, key=lambda name: times[name] * (MARGIN if name == usual else 1.0), default=None)

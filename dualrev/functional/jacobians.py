@@ -283,7 +283,7 @@ def _counts_leave_it_open(fun: Callable[..., PyTree]) -> Callable[..., bool]:
             return False
         try:
             m = automatic.n_entries(jax.eval_shape(lambda: fun(*args, **kwargs)))
-        except Exception:  # it raises again where it is differentiated
+        except automatic.NOT_TRACED:
             return False
         n = automatic.n_entries(inputs)
         return n <= DECISIVE * m and m <= DECISIVE * n
