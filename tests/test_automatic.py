@@ -37,7 +37,7 @@ def ways_of(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 
 def orbit(theta: jax.Array, y: jax.Array) -> jax.Array:
-    """Two parameters of 100 Runge-Kutta steps, whose entries are taken one by one: a pull pads the cotangent of each."""
+    """Two parameters of 100 Runge-Kutta steps."""
     def field(y: jax.Array) -> jax.Array:
         return jnp.stack([theta[0] * (y[1] - y[0]), y[0] * (1.0 - y[2]) - y[1], y[0] * y[1] - theta[1] * y[2]])
 
@@ -58,7 +58,10 @@ ORBIT = (jnp.array([1.0, 0.3]), jnp.linspace(0.0, 1.0, 3 * 300).reshape(3, 300))
 NETWORK = ({"w": jnp.linspace(-1.0, 1.0, 48).reshape(8, 6), "b": jnp.ones(6)}, jnp.ones((64, 8)))
 
 
-def test_pushes_for_two_parameters_of_a_long_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pushes_for_two_parameters_where_storing_states_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Memory so slow that stacks of states decide.
+    slow = time_model.shipped("cpu", "0.10.2").replace(fresh_from=0.0, fresh_s=1e-7)
+    monkeypatch.setattr(machine, "_constants", lambda backend: slow)
     found = ways_of(monkeypatch)
     gradient = dualrev.grad(orbit, engine="auto")(*ORBIT)
     assert found == ["forward"]

@@ -25,7 +25,8 @@ MOST_PUSHES = 256
 #: Predictions are not exact: the first way is kept unless another one's predicted time is less than this part of its own.
 MARGIN = 0.75
 #: What says that a way can't be taken, or that the function can't be traced: Python reads values, or an engine has no rule.
-NOT_TRACED = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, errors.MissingRuleError, errors.NoDerivativeError)
+NOT_TRACED = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, errors.MissingRuleError, errors.NoDerivativeError,
+              errors.NonLinearError)
 #: Choices that one function keeps.
 MOST_CHOICES = 256
 
