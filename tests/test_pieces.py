@@ -144,7 +144,7 @@ def entries_of(jaxpr: Any) -> int:
 def test_equations_and_entries_are_linear_in_the_number_of_parts(make: Callable[[int], Function]) -> None:
     """A gradient has as many equations as a few functions, and writes as many entries: arrays of length n for each part write n²."""
     program, gradient = (jax.make_jaxpr(f)(vectors(200)) for f in (make(200), dualrev.grad(make(200))))
-    assert entries_of(gradient) < 10 * entries_of(program)
+    assert entries_of(gradient) < 15 * entries_of(program)
     assert len(gradient.eqns) < 4 * len(program.eqns)
 
 
