@@ -25,8 +25,7 @@ SHIPPED = time_model.shipped("cpu")
 
 
 def compiled(f: Any, *args: Any) -> str:
-    text: str = jax.jit(f).lower(*args).compile().as_text()
-    return text
+    return str(jax.jit(f).lower(*args).compile().as_text())
 
 
 def is_one_kernel(text: str) -> bool:

@@ -122,7 +122,7 @@ CASES: list[tuple[Function, Any]] = [
 
 
 @pytest.mark.promotes
-@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("is_compiled", [pytest.param(False, marks=pytest.mark.thorough), True])
 @pytest.mark.parametrize(("f", "x"), CASES, ids=[f"{f.__qualname__.split('.')[0]}-{x.size}" for f, x in CASES])
 def test_to_order_two(f: Function, x: Array, is_compiled: bool) -> None:
     maybe_jit: Callable[..., Any] = jax.jit if is_compiled else lambda f: f
@@ -266,7 +266,7 @@ def random_parts(rng: np.random.Generator, shape: tuple[int, ...], depth: int) -
     return found
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 12))])
 def test_random_parts(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(1, 7, size=rng.integers(1, 4)))
@@ -281,7 +281,7 @@ def test_random_parts(seed: int) -> None:
                  jax.jit(lambda x: jax.jvp(jax.grad(f), (x,), (t,))[1])(x))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 10))])
 def test_random_boxes(seed: int) -> None:
     """Pieces in random boxes, with and without strides, overlapping or not, are what NumPy adds up."""
     rng = np.random.default_rng(seed)

@@ -102,7 +102,7 @@ def factored(graph: Graph) -> Graph:
             continue
         total = summed(atoms, eqn, out)
         if total is not out:
-            same[out] = total  # type: ignore[assignment]
+            same[out] = total
             uses[total] += uses[out] - 1  # type: ignore[index]
     outs = [x if is_literal(x) else same.get(x, x) for x in graph.outvars]
     return dataclasses.replace(graph, eqns=eqns, outvars=outs)
@@ -121,7 +121,7 @@ def _application(eqn: JaxprEqn) -> Applied | None:
     if operand.aval.dtype != eqn.outvars[0].aval.dtype:  # type: ignore[attr-defined]
         return None
     active = [x is operand for x in eqn.invars]
-    row = row.choose([Unknown(x.aval) for x in eqn.invars], active, eqn.params)
+    row = row.choose([Unknown(x.aval) for x in eqn.invars], active, eqn.params)  # type: ignore[arg-type]  # all are arrays
     if any((i in row.linear_in) != is_active for i, is_active in enumerate(active)):
         return None
     literals = tuple([(str(x.aval), np.asarray(x.val).tobytes()) for x in eqn.invars if is_literal(x)])
