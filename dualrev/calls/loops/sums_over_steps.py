@@ -166,7 +166,8 @@ class Plan:
                 self.fixed.update(eqn.outvars)
         self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
         self.weigh = weigh
-        self.prices = constants()
+        self.prices = c = constants()
+        self.is_one_kernel = is_one_kernel_step(body.computing(body.outvars), c)
         self.summands: dict[int, Sequence[Atom]] = {}  # of each equation, by its identity
         self.new: dict[Var, None] = {}  # values that the loop has to stack, in order
         #: The sums that are computed after the loop, in topological order, so that no recursion is needed.
@@ -291,10 +292,16 @@ class Plan:
             self.later[eqn.outvars[0]] = AfterLoop(functools.partial(eqn.primitive.bind, **eqn.params), operands)
 
     def _is_cheaper_after(self, eqn: JaxprEqn, summands: Sequence[Atom]) -> bool:
-        """Whether the loop adds up the operands of a linear equation faster than it computes and adds up its result."""
+        """Whether the loop adds up the operands of a linear equation clearly faster than it computes and adds up its result.
+
+        For a few numbers neither takes time, and fewer carries are fewer arrays to copy.
+        """
         c = self.prices
+        before = sum(accumulate_cost(x.aval, c) for x in summands)
         within = recompute_cost(eqn, c) + accumulate_cost(eqn.outvars[0].aval, c)
-        return sum(accumulate_cost(x.aval, c) for x in summands) <= within
+        if self.is_one_kernel and str(eqn.primitive).startswith("reduce"):
+            within -= c.loop_kernel_s
+        return before + c.one_kernel_step_s < within
 
     def _contraction(self, eqn: JaxprEqn, least: dict[Var, int]) -> None:
         """Stack the operands of a contraction and contract them after the loop, if that saves memory."""
