@@ -148,6 +148,7 @@ def test_what_only_a_push_can_follow_is_pushed() -> None:
     assert float(dualrev.grad(f, engine="auto")(3.0)) == 6.0
 
 
+@pytest.mark.thorough
 def test_under_other_transforms() -> None:
     theta, y = ORBIT[0], ORBIT[1][:, :8]
     gradient = dualrev.grad(orbit, engine="auto")
