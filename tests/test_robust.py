@@ -301,10 +301,11 @@ def test_ten_thousand_gradients_of_new_functions() -> None:
 
 @pytest.mark.parametrize("d", FACES, ids=ENGINES)
 def test_new_functions_that_are_compiled(d: Face) -> None:
-    """Programs derived from a jaxpr go when it goes."""
+    """Programs derived from a jaxpr that holds an array go when it goes; for others, see ``test_shared_programs``."""
     def once(k: int) -> None:
-        d.grad(lambda x: jax.jit(lambda y: jnp.sin(y) * k)(x))(1.0)
-        d.grad(lambda x: lax.scan(lambda c, _: (c * k, None), x, None, length=2)[0])(1.0)
+        factor = jnp.full((), k, "float64")
+        d.grad(lambda x: jax.jit(lambda y: jnp.sin(y) * factor)(x))(1.0)
+        d.grad(lambda x: lax.scan(lambda c, _: (c * factor, None), x, None, length=2)[0])(1.0)
 
     for k in range(3):
         once(k)
