@@ -84,6 +84,10 @@ class InvalidValueError(DualrevError, FloatingPointError):
     found: tuple[str, str, str] = ("", "", "")
 
 
+class OptionError(DualrevError, ValueError):
+    """An option that was asked for can't be honoured in what is differentiated."""
+
+
 class NonReplayableError(DualrevError, NotImplementedError):
     """A checkpointed function has an effect that must not happen twice."""
 
@@ -164,6 +168,11 @@ def no_registered_transpose(primitive: Primitive) -> MissingRuleError:
         f"forward mode can use it. Register the transpose (jax.interpreters.ad.primitive_transposes[{name}_p]), state "
         f"dualrev.rule({name}_p, adjoint=...), or use forward mode (engine='forward', jvp, jacfwd)."
     )
+
+
+def not_honoured(option: str, what: str, why: str, what_to_do: str) -> OptionError:
+    """``what``: the loop, or the part of the program, that the option can't be honoured for."""
+    return OptionError(f"{CALL} was asked for {option}, which can't be done for the {what}{at_user_frame()}: {why}. {what_to_do}")
 
 
 def check_finished(unfinished: jax.Array | np.ndarray | bool, max_steps: int) -> None:

@@ -354,7 +354,7 @@ def test_the_table_of_reach() -> None:
 def test_schedules_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="slots must be 1 or more; got 0"):
         dr.Revolve(0)
-    with pytest.raises(ValueError, match=r"two states and the residuals of one step: \d+ bytes at least; got 900"):
+    with pytest.raises(ValueError, match=r"two states and the residuals of one step, \d+ bytes at least"):
         dr.grad(long_chain, schedule=dr.Bytes(900))(jnp.ones(100))
     with pytest.raises(ValueError, match=r"schedule must be 'all', 'sqrt', Revolve\(slots\) or Bytes\(n\); got 'log'"):
         dr.grad(long_chain, schedule="log")(jnp.ones(100))  # type: ignore[call-overload]

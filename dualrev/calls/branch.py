@@ -19,7 +19,7 @@ from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import is_placed_alike, varying
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.evaluation import Pushforward, pushforward_of
-from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
+from dualrev.calls.linearization import Linearization, StagedMap, linearization_of, refuse_splitting
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
 from dualrev.linear.zeros import Tangent
@@ -179,6 +179,8 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
     index, operands = primals[0], list(primals[1:])
     platforms = params.get("branches_platforms")
     linearizations = tuple([linearization_of(b, active[1:], is_linear, splice("cond")) for b in params["branches"]])
+    for linearization in linearizations:
+        refuse_splitting(linearization, "cond or switch")
     active_outs = [any(flags) for flags in zip(*[lin.active_outs for lin in linearizations], strict=True)]
     known_outs = [all(flags) for flags in zip(*[lin.known_outs for lin in linearizations], strict=True)]
     slots, places = _share_slots(linearizations)

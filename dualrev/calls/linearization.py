@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import jax
 
+from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.traces import Tracer
@@ -199,6 +200,15 @@ class Linearization:
     def results_of(self, direction: str, mask: Sequence[bool]) -> tuple[bool, ...]:
         """Which results of a pull or push are not the symbolic zero."""
         return self._applying(direction, tuple(mask))[1]
+
+
+def refuse_splitting(linearization: Linearization, what: str) -> None:
+    """Raise OptionError where repeated eigenvalues are to be split inside a program that runs as one operation."""
+    if linearization.may_have_poles and current.get().split_repeated:
+        raise errors.not_honoured(
+            "split_repeated=True", what, "eigenvectors or singular vectors in it are differentiated within it, and what is computed "
+            "from them outside does not know that they are split", "Leave split_repeated out, which is right where no eigenvalue is "
+            "repeated and where eigenvalues alone are used; or write the steps out in Python.")
 
 
 def simplified(jaxpr: ClosedJaxpr) -> ClosedJaxpr:

@@ -25,7 +25,7 @@ from dualrev.calls.call_rows import call, own_copy, splice
 from dualrev.calls.checkpoint_policies import MinCut, Scheduled
 from dualrev.calls.derived_programs import Program, cached
 from dualrev.calls.evaluation import pushforward_of
-from dualrev.calls.linearization import Linearization, linearization_of
+from dualrev.calls.linearization import Linearization, linearization_of, refuse_splitting
 from dualrev.linear.maps import Kept, LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current, under
@@ -84,6 +84,7 @@ class Plan:
     def __init__(self, jaxpr: ClosedJaxpr, active: tuple[Active, ...], policy: Policy | None,
                  prevent_cse: bool | tuple[bool, ...]):
         self.linearization: Linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
+        refuse_splitting(self.linearization, "checkpointed function")
         program = self.linearization.program.jaxpr
         graph = graph_of(program)
         self.n_out = n_out = len(self.linearization.out_avals)
@@ -189,6 +190,10 @@ def _remat_reverse(primals: Sequence[Operand], active: tuple[Active, ...], param
                    is_linear: bool) -> Taped:
     policy, prevent_cse = params["policy"], params["prevent_cse"]
     if isinstance(policy, Scheduled):
+        if policy.schedule != "all" and not is_linear and not any(eqn.primitive is scan_p for eqn in eqns_within(params["jaxpr"])):
+            raise errors.not_honoured(
+                f"schedule={policy.schedule!r}", "function given to checkpoint", "it has no scan, nor a fori_loop of known length, "
+                "that a schedule could be for", "Leave schedule= out; for a while_loop, give the derivative loop_checkpoints=.")
         inner = dict(params, policy=policy.policy)
         return under(current.get().replace(schedule=policy.schedule), _remat_reverse, primals, active, inner, is_linear)
     jaxpr = own_copy(params["jaxpr"])

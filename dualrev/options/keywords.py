@@ -27,12 +27,15 @@ class Options(TypedDict, total=False):
       steps no more than the residuals of the loop; True does so wherever possible; False never, which takes the least memory, as
       all steps add to one sum (see :mod:`dualrev.calls.loops.sums_over_steps`).
     - ``recompute_residuals`` ("auto"): which residuals of a loop's steps are stored. ``"auto"``: those that the time model finds
-      cheaper to store than to compute again in the pull; True, the fewest bytes from which the others follow by cheap operations;
-      False, all of them (see :mod:`dualrev.calls.loops.storing`).
-    - ``loop_checkpoints`` (None): the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default
-      as many as fit into 64 MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).
+      cheaper to store than to compute again in the pull; True, the fewest bytes from which the others follow by cheap operations,
+      or an error where nothing can be computed again as it depends on callbacks, effects or collectives; False, all of them, apart
+      from those of a part under ``checkpoint``, whose policy decides (see :mod:`dualrev.calls.loops.storing`).
+    - ``loop_checkpoints`` (None): the number of states of a ``while_loop`` that are kept for its pull; by default as many as fit
+      into 64 MiB, at least 16 and at most 128, and residuals of all steps where the length is known (see
+      :mod:`dualrev.calls.loops.recompute`).
     - ``max_steps`` (None): the most steps that a ``while_loop`` may take. Residuals of that many steps are then allocated, and the
-      pull reads them; a longer loop raises an error, even in a branch that ``vmap`` runs although it is not taken.
+      pull reads them; a longer loop raises an error, even in a branch that ``vmap`` runs although it is not taken. Not with
+      ``loop_checkpoints``, which stores states instead.
     - ``schedule`` ("all"): what is kept of each ``scan`` for its pull: ``"all"`` residuals; ``"sqrt"``, the states before each of
       √n blocks of √n steps; ``Revolve(slots)``, ``slots`` states; or ``Bytes(n)``, as much as fits into ``n`` bytes. The rest is
       recomputed (see :mod:`dualrev.options.schedules`).

@@ -157,8 +157,7 @@ def fit(steps: int, state: int, residuals: int, room: int) -> tuple[int, int] | 
             found = block * (evaluations(positions(blocks, slots), blocks, slots)), slots, block
             best = found if best is None else min(best, found)
     if best is None:
-        raise ValueError(f"A schedule for a scan needs room for two states and the residuals of one step: "
-                         f"{2 * per_slot + residuals} bytes at least; got {room}")
+        raise ValueError(f"it needs room for two states and the residuals of one step, {2 * per_slot + residuals} bytes at least")
     return best[1:]
 
 

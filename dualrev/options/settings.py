@@ -51,14 +51,16 @@ class Settings:
         sum (see :mod:`dualrev.calls.loops.sums_over_steps`).""")
     recompute_residuals: Literal["auto", True, False] = option("auto", """
         which residuals of a loop's steps are stored.  ``"auto"``: those that the time model finds cheaper to store than to compute
-        again in the pull; True, the fewest bytes from which the others follow by cheap operations; False, all of them (see
-        :mod:`dualrev.calls.loops.storing`).""")
+        again in the pull; True, the fewest bytes from which the others follow by cheap operations, or an error where nothing can
+        be computed again as it depends on callbacks, effects or collectives; False, all of them, apart from those of a part
+        under ``checkpoint``, whose policy decides (see :mod:`dualrev.calls.loops.storing`).""")
     loop_checkpoints: int | None = option(None, """
-        the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default as many as fit into 64
-        MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).""")
+        the number of states of a ``while_loop`` that are kept for its pull; by default as many as fit into 64 MiB, at least 16
+        and at most 128, and residuals of all steps where the length is known (see :mod:`dualrev.calls.loops.recompute`).""")
     max_steps: int | None = option(None, """
         the most steps that a ``while_loop`` may take.  Residuals of that many steps are then allocated, and the pull reads them; a
-        longer loop raises an error, even in a branch that ``vmap`` runs although it is not taken.""")
+        longer loop raises an error, even in a branch that ``vmap`` runs although it is not taken.  Not with
+        ``loop_checkpoints``, which stores states instead.""")
     schedule: Schedule = option("all", """
         what is kept of each ``scan`` for its pull: ``"all"`` residuals; ``"sqrt"``, the states before each of √n blocks of √n
         steps; ``Revolve(slots)``, ``slots`` states; or ``Bytes(n)``, as much as fits into ``n`` bytes.  The rest is recomputed (see
@@ -177,6 +179,9 @@ class Request(NamedTuple):
                                 f"{', '.join(sorted(_CHECKS))}")
             check(call, value)
         asked = CallSettings(**options)
+        if asked.max_steps is not None and asked.loop_checkpoints is not None:
+            raise ValueError(f"{call}: max_steps={asked.max_steps} stores the residuals of every step of a while_loop, and "
+                             f"loop_checkpoints={asked.loop_checkpoints} stores that many states instead: give one of them")
         dtype = asked.cotangent_dtype
         dtypes = (dtype,) if is_single and dtype is not None else dtype
         return Request(settings_of(**options), dtypes, asked.non_float == "none")

@@ -15,7 +15,7 @@ import jax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import ClosedJaxpr
-from dualrev.calls.linearization import Linearization, Source
+from dualrev.calls.linearization import Linearization, Source, refuse_splitting
 from dualrev.calls.loops.invariant import Invariant, invariant_of
 from dualrev.calls.loops.packing import SMALL
 from dualrev.calls.loops.storing import with_stored
@@ -47,6 +47,11 @@ def spread(values: Sequence[T], flags: Sequence[object]) -> list[T | None]:
 def size_of(values: Sequence[jax.Array | ShapedArray]) -> int:
     """Bytes of arrays or abstract values."""
     return sum(map(nbytes_of, values))  # type: ignore[arg-type]  # arrays have the attributes of their abstract values
+
+
+def loop_of(body: ClosedJaxpr, primitive: str) -> str:
+    """What the user calls the loop that has this body."""
+    return "fori_loop" if body.jaxpr.debug_info.traced_for == "fori_loop" else primitive
 
 
 class HasActiveOuts(Protocol):
@@ -84,6 +89,8 @@ class Body:
         a carry that the step returns.  The next step receives it and stores it as ``kept[next_of[j]]``.
     """
 
+    #: What the user calls the loop.
+    loop: str
     linearization: Linearization
     invariant: Invariant
     on_consts: Flags
@@ -95,14 +102,15 @@ class Body:
     next_of: tuple[int, ...]
 
     @staticmethod
-    def of(linearization: Linearization, consts: Sequence[Operand], groups: Sequence[Flags],
+    def of(loop: str, linearization: Linearization, consts: Sequence[Operand], groups: Sequence[Flags],
            on_carry: tuple[bool, ...], length: object) -> tuple[Body, list[jax.Array], list[jax.Array]]:
         """The body, the residuals that are the same at all steps, and what every step reads in place of the constants.
 
         ``length``: the number of steps that residuals are stored for, where it is known.
         """
         n_consts = len(consts)
-        linearization = with_stored(linearization, n_consts, len(on_carry), length)
+        refuse_splitting(linearization, loop)
+        linearization = with_stored(loop, linearization, n_consts, len(on_carry), length)
         known_consts = [x for x in consts if not isinstance(x, Unknown)]
         invariant = invariant_of(linearization, len(known_consts))
         hoisted, step_consts = invariant.before(known_consts)
@@ -123,7 +131,7 @@ class Body:
                 kept.append((kind, i))
         where = [places[source] for source in linearization.residual_sources]
         on_consts, on_init, on_xs = groups
-        body = Body(linearization, invariant, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of))
+        body = Body(loop, linearization, invariant, on_consts, on_init, on_xs, on_carry, tuple(kept), tuple(where), tuple(next_of))
         return body, once, step_consts
 
     @property

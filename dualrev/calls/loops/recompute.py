@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dualrev import errors
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
@@ -258,12 +259,15 @@ def schedule_sizes(body: Body, length: int) -> tuple[int, int] | None:
     if schedule == "all" or length == 0:
         return None
     if not isinstance(length, int):
-        raise ValueError(f"schedule={schedule!r} needs the number of steps of a scan, which here is the symbol {length}; "
-                         "leave the schedule 'all', or give arrays of known length")
+        raise errors.not_honoured(f"schedule={schedule!r}", body.loop, f"it needs the number of steps, which is the symbol {length}",
+                                  "Leave the schedule 'all', or give arrays of known length.")
     if schedule == "sqrt":
         root = math.isqrt(length - 1) + 1
         return root, root
     if isinstance(schedule, schedules.Revolve):
         return schedule.slots, 1
     state, residuals = max(1, size_of(known_avals(body))), size_of(kept_avals(body))
-    return schedules.fit(length, state, residuals, schedule.bytes)
+    try:
+        return schedules.fit(length, state, residuals, schedule.bytes)
+    except ValueError as error:
+        raise errors.not_honoured(f"schedule={schedule!r}", body.loop, str(error), "Give a schedule of more bytes.") from None

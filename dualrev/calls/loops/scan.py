@@ -21,7 +21,7 @@ from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import call, splice
 from dualrev.calls.evaluation import Pushforward, pushforward_of
 from dualrev.calls.linearization import StagedMap, linearization_of
-from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
+from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
 from dualrev.calls.loops.packing import Step, packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.linear import zeros
@@ -262,7 +262,7 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
     linearization, on_carry = active_carry(
         lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry, *on_xs), is_linear, splice("scan")),
         layout.jaxpr, on_init)
-    body, once, step_consts = Body.of(linearization, consts, groups, tuple(on_carry), layout.settings["length"])
+    body, once, step_consts = Body.of(loop_of(layout.jaxpr, "scan"), linearization, consts, groups, tuple(on_carry), layout.settings["length"])
     known_consts = [x for x in consts if not isinstance(x, Unknown)]
     known_init: list[Any] = only(init, body.known_carry)
     known_xs = [x for x in xs if not isinstance(x, Unknown)]

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from dualrev import errors
 from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import primitive
+from dualrev._jax.source_lines import line_of
 from dualrev.calls.cut_linearization import CutLinearization, residual_atoms
 from dualrev.calls.linearization import Linearization
 from dualrev.options.settings import current
 from dualrev.programs.jaxprs import behind, nbytes_of
 from dualrev.programs.minimum_cut import minimum_cut
-from dualrev.programs.partition import Graph, graph_of
+from dualrev.programs.partition import Graph, graph_of, held_eqns
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import rows
 from dualrev.time_model import Constants, constants, recompute_cost, store_cost
@@ -33,8 +35,11 @@ VECTOR = 4
 #: Operations that stay where the user or the compiler put them.
 _STAY = frozenset(map(primitive, ("device_put", "optimization_barrier", "rng_uniform", "pure_callback", "ffi_call")))
 
+#: Operations that other devices or the host take part in.
+_NOTICED = frozenset(("io_callback", "debug_callback", "psum", "all_gather", "ppermute", "all_to_all"))
 
-def with_stored(original: Linearization, n_consts: int, n_carry: int, length: object) -> Linearization:
+
+def with_stored(loop: str, original: Linearization, n_consts: int, n_carry: int, length: object) -> Linearization:
     """The linearization of a body whose residuals are those that the loop stores; the others are computed again."""
     asked = current.get().recompute_residuals
     if asked is False or not original.residual_sources:
@@ -42,7 +47,7 @@ def with_stored(original: Linearization, n_consts: int, n_carry: int, length: ob
     steps = length if isinstance(length, int) else UNKNOWN_STEPS
     key = ("stored", n_consts, n_carry, steps, asked)
     if key not in original.plans:
-        original.plans[key] = _cut(original, n_consts, n_carry, steps, asked is True)
+        original.plans[key] = _cut(loop, original, n_consts, n_carry, steps, asked is True)
     found: Linearization = original.plans[key]
     return found
 
@@ -53,6 +58,18 @@ def may_run_again(eqn: JaxprEqn) -> bool:
         return False
     row = rows.get(eqn.primitive)
     return is_cheap(eqn) or (row is not None and row.kind in ("linear", "product", "diagonal"))
+
+
+def _check_possible(loop: str, graph: Graph, stored: Sequence[Var]) -> None:
+    """Raise OptionError where residuals are stored, and none computed again, as operations behind them are never run twice."""
+    for eqn in behind(graph.eqns, stored, {*graph.invars, *graph.consts}):
+        for held in (*held_eqns(eqn), eqn):
+            if held.effects or held.primitive in _STAY or str(held.primitive) in _NOTICED:
+                line = line_of(held.source_info)
+                raise errors.not_honoured(
+                    "recompute_residuals=True", loop, f"all residuals of a step depend on '{held.primitive}'{line and f' at {line}'}, "
+                    "which is never run twice, and none of them can be computed again",
+                    "Leave recompute_residuals 'auto', or move the operation out of the loop.")
 
 
 def _again(eqn: JaxprEqn, c: Constants) -> float:
@@ -71,7 +88,7 @@ def _size(v: Var) -> int:
     return nbytes_of(v.aval) // max(int(getattr(getattr(v.aval, "dtype", None), "itemsize", 8)), 1)
 
 
-def _cut(original: Linearization, n_consts: int, n_carry: int, steps: int, by_bytes: bool) -> Linearization:
+def _cut(loop: str, original: Linearization, n_consts: int, n_carry: int, steps: int, by_bytes: bool) -> Linearization:
     c = constants()
     graph = graph_of(original.program.jaxpr, checkpoints=False)
     n_out = len(graph.outvars) - original.n_new
@@ -117,6 +134,8 @@ def _cut(original: Linearization, n_consts: int, n_carry: int, steps: int, by_by
         following = after
     saved = best[1]
     if saved >= wanted - {*graph.consts}:
+        if by_bytes:
+            _check_possible(loop, graph, [v for v in saved if v not in free and v not in graph.invars])
         return original
     places = {v: ("in", i, 0) for i, v in enumerate(graph.invars)} | {
         v: ("eqn", i, j) for i, eqn in enumerate(graph.eqns) for j, v in enumerate(eqn.outvars)}

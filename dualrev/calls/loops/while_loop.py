@@ -25,7 +25,7 @@ from dualrev.calls.call_rows import CallRow, own_copy, splice
 from dualrev.calls.derived_programs import cached
 from dualrev.calls.evaluation import Pushforward, pushforward_of
 from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
-from dualrev.calls.loops.body import Body, Pull, active_carry, only, size_of, spread
+from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
@@ -200,7 +200,8 @@ def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: P
     jaxpr = params["body_jaxpr"]
     linearization, on_carry = active_carry(
         lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry), is_linear, splice("while")), jaxpr, on_init)
-    body, once, step_consts = Body.of(linearization, consts, (on_consts, on_init, ()), tuple(on_carry), steps)
+    body, once, step_consts = Body.of(loop_of(jaxpr, "while_loop"), linearization, consts, (on_consts, on_init, ()), tuple(on_carry),
+                                      steps)
     if is_linear:
         read = reads(params["cond_jaxpr"])[len(cond_consts):]
         if any(type(x) is Unknown for x in cond_consts) or any(r and m for r, m in zip(read, on_carry, strict=True)):
@@ -256,7 +257,11 @@ def _together(params: Params) -> Params:
 
 
 class WhileRow(CallRow):
-    """A while loop.  On concrete values the steps are counted first; the length of the buffers is the next power of two."""
+    """A while loop.
+
+    On concrete values the steps are counted first, unless the user asks for stored states; the length of the buffers is the next
+    power of two.
+    """
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         if params["cond_jaxpr"].out_avals[0].shape:
@@ -271,11 +276,7 @@ class WhileRow(CallRow):
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)
         if is_linear or not is_eager(primals):
             return self.reverse(primals, active, params, is_linear)
-        max_steps = current.get().max_steps
-        n = int(self._counter(primals, params)(*primals))
-        if max_steps is not None:
-            errors.check_finished(n > max_steps, max_steps)
-        steps = 1 << max(n - 1, 0).bit_length()
+        steps = None if current.get().loop_checkpoints is not None else self._room(primals, params)
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
         def linearizer(_: object, primals: Sequence[Operand], active: tuple[Active, ...],
@@ -287,6 +288,14 @@ class WhileRow(CallRow):
         linearization = cached(self.owners(params), key, lambda: Linearization(
             self._run(held), [aval_of(x) for x in primals], active, is_linear, splice("while"), linearizer))
         return linearization(primals)
+
+    def _room(self, primals: Sequence[Operand], params: Params) -> int:
+        """The length of the buffers for the residuals of all steps."""
+        max_steps = current.get().max_steps
+        n = int(self._counter(primals, params)(*primals))
+        if max_steps is not None:
+            errors.check_finished(n > max_steps, max_steps)
+        return 1 << max(n - 1, 0).bit_length()
 
     def _counter(self, primals: Sequence[Operand], params: Params) -> Callable[..., jax.Array]:
         """The function from operands to the number of steps; it stops counting one step after ``max_steps``."""
