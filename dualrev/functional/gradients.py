@@ -130,7 +130,8 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
 
     Source: [Griewank & Walther 2008, ch. 3].
     """
-    return _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
+    found = _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
+    return wraps(fun, argnums, "Value and gradient")(found)
 
 
 def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
@@ -142,13 +143,11 @@ def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_a
     if engine == "auto":
         ways: dict[str, Callable[P, tuple[PyTree, PyTree]]] = {
             each: _value_and_grad(name, fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, each, options) for each in ENGINES}
-        chosen = automatic.fastest(ways, ways["reverse"], positions, automatic.has_few_inputs)
-        return wraps(fun, argnums, "Value and gradient")(chosen)
+        return automatic.fastest(ways, ways["reverse"], positions, automatic.has_few_inputs)
     request = Request.of(name, options, isinstance(positions, int))
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
 
-    @wraps(fun, argnums, "Value and gradient")
     def value_and_grad_f(*args: P.args, **kwargs: P.kwargs) -> tuple[PyTree, PyTree]:
         with errors.calling(name), using(request.settings):
             partial = Partial("grad", fun, positions, args, kwargs)

@@ -16,7 +16,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, typeof
 from dualrev._jax.sharding import vary_as
 from dualrev._jax.trees import PyTree, PyTreeDef
-from dualrev.functional import checks
+from dualrev.functional import checks, repeated
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.linear.residuals import Origins, Residuals, residuals_of
@@ -84,7 +84,7 @@ def push_flat(linear_map: LinearMap, s: Structure, tangents: Sequence[Tangent]) 
     """Flat tangents of all inputs to flat tangents of all outputs, with arrays for zeros."""
     moving = [None if t is None else zeros.drop_float0(vary_as(t, a))
               for t, a, moves in zip(tangents, s.in_avals, s.active, strict=True) if moves]
-    results = linear_map.push(*moving)
+    results = repeated.apply("push", linear_map, tuple(moving))
     return [zeros.fit(t, aval) for t, aval in zip(results, s.out_avals, strict=True)]
 
 
@@ -92,7 +92,7 @@ def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Tangent]
     """Flat cotangents of all outputs to flat cotangents of all inputs, with arrays for zeros."""
     given = [vary_as(ct, aval) if ct is not None and is_differentiable(aval) else None
              for ct, aval in zip(cotangents, s.out_avals, strict=True)]
-    results = iter(linear_map.pull(*given))
+    results = iter(repeated.apply("pull", linear_map, tuple(given)))
     cts = [next(results) if moves else None for moves in s.active]
     return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.ct_avals, strict=True)]
 
