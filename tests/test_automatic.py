@@ -121,6 +121,28 @@ def test_the_results_are_those_of_the_engine_that_is_chosen(monkeypatch: pytest.
         np.testing.assert_array_equal(x, y)
 
 
+def test_the_trace_of_the_choice_is_the_result() -> None:
+    """Within jit, the function runs once for each way and no more; results that do not depend on arguments stay what they are."""
+    runs: list[int] = []
+
+    def f(x: jax.Array, y: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        runs.append(0)
+        return jnp.sum(jnp.sin(x) * y), {"number": 3, "name": "f", "of": y}
+
+    @jax.jit
+    def gradient(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found, aux = dualrev.grad(f, has_aux=True, engine="auto")(x, 2.0 * y)
+        assert type(aux["number"]) is int and aux["name"] == "f"
+        return found, aux["of"]
+
+    x = jnp.arange(3.0)
+    found, of = gradient(x, x + 1.0)
+    assert len(runs) == 2
+    np.testing.assert_allclose(found, jnp.cos(x) * (2.0 * x + 2.0))
+    np.testing.assert_allclose(of, 2.0 * x + 2.0)
+    np.testing.assert_allclose(jax.vmap(gradient)(x[None], x[None])[0][0], jnp.cos(x) * 2.0 * x)
+
+
 def test_python_control_flow_on_values_is_pulled() -> None:
     gradient = dualrev.grad(lambda x: x ** 2 if x > 0 else -x, engine="auto")
     assert float(gradient(3.0)) == 6.0

@@ -1,7 +1,8 @@
 """``engine="auto"``: which of several ways to the same derivative is predicted to be the fastest.
 
 Each way is a function of the user's arguments.  It is traced on their shapes, priced by :mod:`dualrev.time_model`, and the cheapest is
-called; the choice is kept for arguments of the same shapes.  The result is exactly that of the way that was chosen.
+called; the choice is kept for arguments of the same shapes.  While a program is traced, the trace of the way that was chosen is the
+result of the call that made the choice.  The result is exactly that of the way that was chosen.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import errors, time_model
 from dualrev._jax.avals import is_array_like, typeof
+from dualrev._jax.jaxprs import jaxpr_as_fun
+from dualrev._jax.traces import Tracer, in_eager_context
 from dualrev._jax.trees import PyTree
 
 P = ParamSpec("P")
@@ -59,7 +62,11 @@ def fastest(ways: Mapping[str, Callable[P, Result]], fallback: Callable[P, Resul
         if key not in chosen:
             if len(chosen) >= MOST_CHOICES:
                 chosen.clear()
-            chosen[key] = _choice(ways, positions, args, kwargs)
+            traces: dict[str, Traced] = {}
+            name = chosen[key] = _choice(ways, positions, args, kwargs, traces)
+            if name in traces and not in_eager_context():
+                result: Result = traces[name]()
+                return result
         name = chosen[key]
         return (fallback if name is None else ways[name])(*args, **kwargs)
 
@@ -80,26 +87,43 @@ def _itself(x: object) -> Hashable:
     return x
 
 
-def _choice(ways: Mapping[str, Callable[..., Any]], positions: Sequence[int], args: tuple[PyTree, ...],
-            kwargs: dict[str, Any]) -> str | None:
-    """The way with the least predicted time, or None if none can be traced."""
-    constants = time_model.constants()
-    leaves, tree = tree_flatten(tuple([args[i] for i in positions]))
-    arrays = [i for i, x in enumerate(leaves) if is_array_like(x)]
-    times: dict[str, float] = {}
-    for name, way in ways.items():
-        def on_arrays(*given: jax.Array, way: Callable[..., Any] = way) -> list[Any]:
+class Traced:
+    """One way, traced on a call's arguments: a program, what it was traced on, and how its results make up the result."""
+
+    def __init__(self, way: Callable[..., Any], positions: Sequence[int], args: tuple[PyTree, ...], kwargs: dict[str, Any]):
+        leaves, tree = tree_flatten(tuple([args[i] for i in positions]))
+        arrays = [i for i, x in enumerate(leaves) if is_array_like(x)]
+
+        def on_arrays(*given: jax.Array) -> list[Any]:
             filled, all_args = list(leaves), list(args)
             for i, x in zip(arrays, given, strict=True):
                 filled[i] = x
             for i, x in zip(positions, tree_unflatten(tree, filled), strict=True):
                 all_args[i] = x
-            return [x for x in tree_leaves(way(*all_args, **kwargs)) if is_array_like(x)]
+            results, self.out_tree = tree_flatten(way(*all_args, **kwargs))
+            #: The results that are the same whatever the arguments; None in place of those that are traced.
+            self.others = [None if isinstance(x, Tracer) else x for x in results]
+            return [x for x in results if isinstance(x, Tracer)]
 
+        self.operands = [leaves[i] for i in arrays]
+        self.jaxpr = jax.make_jaxpr(on_arrays)(*self.operands)
+
+    def __call__(self) -> Any:
+        """The result, on the arguments that the way was traced on, without tracing it again."""
+        found = iter(jaxpr_as_fun(self.jaxpr)(*self.operands))
+        return tree_unflatten(self.out_tree, [next(found) if x is None else x for x in self.others])
+
+
+def _choice(ways: Mapping[str, Callable[..., Any]], positions: Sequence[int], args: tuple[PyTree, ...],
+            kwargs: dict[str, Any], traces: dict[str, Traced]) -> str | None:
+    """The way with the least predicted time, or None if none can be traced; ``traces`` receives what was traced."""
+    constants = time_model.constants()
+    times: dict[str, float] = {}
+    for name, way in ways.items():
         try:
-            jaxpr = jax.make_jaxpr(on_arrays)(*[leaves[i] for i in arrays])
+            traces[name] = Traced(way, positions, args, kwargs)
         except NOT_TRACED:
             continue
-        times[name] = time_model.time_of(jaxpr, constants)
+        times[name] = time_model.time_of(traces[name].jaxpr, constants)
     usual = next(iter(ways))
     return min(times, key=lambda name: times[name] * (MARGIN if name == usual else 1.0), default=None)

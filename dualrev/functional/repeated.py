@@ -140,7 +140,7 @@ def _at_once(direction: str, tape: Tape, vectors: Tangents) -> Tangents | None:
     if not is_eager(leaves):
         return None
     key = (direction, current.get(), tree, *structure.key, *[getattr(x, "shape", None) for x in leaves],
-           *[None if t is None else t.shape for t in vectors])
+           *[None if t is None else getattr(t, "shape", ()) for t in vectors])
     program = _programs.get(key)
     if program is None:
         if not _is_often(key):
