@@ -41,7 +41,8 @@ class Site:
     Two calls with equal sites share compiled pushes and pulls.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "active", "in_avals", "key", "out_avals", "params", "places", "positions", "row", "settings")
+    __slots__ = ("__weakref__", "_compiled", "active", "in_avals", "key", "out_avals", "params", "places", "positions", "row",
+                 "settings")
 
     def __init__(self, row: OpRow, active: tuple[Active, ...], params: Params, in_avals: tuple[ShapedArray, ...],
                  out_avals: tuple[ShapedArray, ...], key: Hashable):

@@ -262,7 +262,8 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
     linearization, on_carry = active_carry(
         lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry, *on_xs), is_linear, splice("scan")),
         layout.jaxpr, on_init)
-    body, once, step_consts = Body.of(loop_of(layout.jaxpr, "scan"), linearization, consts, groups, tuple(on_carry), layout.settings["length"])
+    body, once, step_consts = Body.of(loop_of(layout.jaxpr, "scan"), linearization, consts, groups, tuple(on_carry),
+                                      layout.settings["length"])
     known_consts = [x for x in consts if not isinstance(x, Unknown)]
     known_init: list[Any] = only(init, body.known_carry)
     known_xs = [x for x in xs if not isinstance(x, Unknown)]
