@@ -4,9 +4,9 @@ Un-jitted, a tape is pulled one operation at a time, each a compiled program: wh
 of training, each step writes a tape of the same structure: the same operations on arrays of the same types, wired alike.  From the
 ``SEEN``-th on, the pull of such a tape is one compiled program; residuals and cotangents are its operands.
 
-A structure is told by the identity of what operations have in common at all points (:class:`~dualrev.calls.linearization.Linearization`,
-:class:`~dualrev.table.operations.Site`), which is held weakly: a program goes with the first of them.  Barriers between operations
-keep the compiler from computing two of them in one kernel, where it would round differently; XLA:CPU of jax 0.10 drops them.
+A structure is told by the identity of what operations have in common at all points, their linearizations and sites.  These are held
+weakly: a program goes with the first of them.  Barriers between operations keep the compiler from computing two of them in one
+kernel, where it would round differently; XLA:CPU of jax 0.10 drops them.
 """
 
 from __future__ import annotations
