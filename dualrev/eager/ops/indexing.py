@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
+from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number, Scalar
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
@@ -19,89 +19,177 @@ from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, described, wrap
 from dualrev.eager.graph.views import view
+from dualrev.eager.ops.binary import is_operand
 from dualrev.eager.ops.checks import first_outside
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.registry import both, method
 
 #: Stands in a static index for an array, which is an operand.
 _HERE = "array"
-#: A part of an index without its arrays: a number, None, an ellipsis, a place for an array, or the bounds of a slice.
-Part: TypeAlias = int | str | types.EllipsisType | tuple[object, ...] | None
+#: A part of an index without its arrays: a number, None, a place for an array, or the bounds of a slice.
+Part: TypeAlias = int | str | tuple[object, ...] | None
 Static: TypeAlias = tuple[Part, ...]
+_FULL = ("slice", None, None, None)
+_NOT_AN_INDEX = ("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})")
 
 
-def _frozen(index: object, ndim: int, shape: tuple[int, ...]) -> tuple[Static, list[jax.Array], bool]:
-    """An index as ``(static part, arrays in it, whether it only slices)``."""
-    parts = index if isinstance(index, tuple) else (index,)
-    static: list[Part] = []
-    arrays: list[jax.Array] = []
-    slices = True
-    at = 0
-    for part in parts:
+class _Index:
+    """An index, read as PyTorch reads it: first numbers, slices and None, then all tensors at once.
+
+    ``static`` is the first step; ``picks`` are tensors without dimensions whose value is not known yet, each with the dimension that it
+    takes one entry of; ``arrays`` are the others, by the dimensions of what the first steps give.
+    """
+
+    def __init__(self, index: object, shape: tuple[int, ...]):
+        self.shape = shape
+        self.static: list[Part] = []
+        self.picks: list[tuple[int, jax.Array]] = []
+        self.arrays: dict[int, jax.Array] = {}
+        #: Whether all tensors are masks, and one that is not of bools.
+        self.mask: np.dtype | None = None
+        self._at = self._out = 0
+        parts = _parts(index)
+        self._specified = sum(_dims_of(part) for part in parts)
+        if self._specified > len(shape):
+            if not shape and len(parts) == 1:
+                raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
+                                 "convert a 0-dim tensor to a number")
+            raise IndexError(f"too many indices for tensor of dimension {len(shape)}")
+        for part in parts:
+            self._read(part)
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the result shares the storage: no tensor is in the index, or only known numbers."""
+        return not self.picks and not self.arrays
+
+    def first(self) -> Static | None:
+        """The first step, or None where it changes nothing."""
+        return None if all(p == _FULL for p in self.static) else tuple(self.static)
+
+    def second(self) -> Static:
+        """The static part of the step that takes all tensors."""
+        return tuple([_HERE if d in self.arrays else _FULL for d in range(max(self.arrays) + 1)])
+
+    def _keep(self, n: int = 1) -> None:
+        """Go on over dimensions that stay whole."""
+        self.static += [_FULL] * n
+        self._at += n
+        self._out += n
+
+    def _read(self, part: object) -> None:
         if isinstance(part, slice):
-            bounds = [None if b is None else int(b) for b in (part.start, part.stop, part.step)]
+            bounds = [None if b is None else int(b) for b in (part.start, part.stop, part.step)]  # type: ignore[arg-type]
             if bounds[2] is not None and bounds[2] <= 0:
                 raise ValueError("step must be greater than zero")
-            static.append(("slice", *bounds))
-            at += 1
-        elif part is None or part is Ellipsis:
-            static.append(part)
-            if part is Ellipsis:
-                at += ndim - sum(p is not None and p is not Ellipsis for p in parts)
+            self.static.append(("slice", *bounds))
+            self._at += 1
+            self._out += 1
+        elif part is None:
+            self.static.append(None)
+            self._out += 1
+        elif part is Ellipsis:
+            self._keep(len(self.shape) - self._specified)
+            self._specified = len(self.shape)  # a second one stands for no dimension
         elif isinstance(part, (bool, np.bool_)):
-            static.append(bool(part))
-            slices = False
+            self._flag(bool(part))
         elif isinstance(part, (int, np.integer)):
-            if at >= ndim:
-                raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
-                                 "convert a 0-dim tensor to a number" if ndim == 0 else
-                                 f"too many indices for tensor of dimension {ndim}")
-            if not -shape[at] <= part < shape[at]:
-                raise IndexError(f"index {int(part)} is out of bounds for dimension {at} with size {shape[at]}")
-            static.append(int(part))
-            at += 1
+            self._number(int(part))
+        elif isinstance(part, str):
+            raise TypeError("new(): invalid data type 'str'\nan index is made of whole numbers, slices, None, ..., and tensors")
+        elif isinstance(part, (float, dict)):
+            raise IndexError(_NOT_AN_INDEX.format(type(part).__name__))
         else:
-            if isinstance(part, str):
-                raise TypeError("new(): invalid data type 'str'\nan index is made of whole numbers, slices, None, ..., and tensors")
-            if isinstance(part, (float, dict)):
-                raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
-                                 f"(got {type(part).__name__})")
-            array = array_of(part) if isinstance(part, Tensor) else jnp.asarray(part)
-            if array.dtype == bool:
-                if array.shape != shape[at: at + array.ndim]:
-                    d = next((d for d, n in enumerate(array.shape) if (*shape, -1)[min(at + d, ndim)] != n), 0)
-                    raise IndexError(f"The shape of the mask {list(array.shape)} at index {d} does not match the shape of the indexed "
-                                     f"tensor {list(shape)} at index {at + d}")
-                if isinstance(array, Tracer):
-                    raise RuntimeError("an index that is a mask needs the value of a tensor that is being traced, at "
-                                       f"{user_frame()}\nhow many entries it picks is known when the compiled program runs, not while "
-                                       "it is compiled; use torch.where, or multiply by the mask")
-                found = np.nonzero(np.asarray(array))
-                static.extend([_HERE] * len(found))
-                arrays.extend([jnp.asarray(f) for f in found])
-                at += array.ndim
-            elif array.dtype.kind not in "iu":
-                raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
+            self._array(_as_array(part))
+
+    def _number(self, i: int) -> None:
+        size = self.shape[self._at]
+        if not -size <= i < size:
+            raise IndexError(f"index {i} is out of bounds for dimension {self._at} with size {size}")
+        self.static.append(i)
+        self._at += 1
+
+    def _flag(self, flag: bool) -> None:
+        """A bool is a mask over a new dimension of size 1."""
+        self.static.append(None)
+        self.arrays[self._out] = jnp.arange(int(flag))
+        self._out += 1
+
+    def _array(self, array: jax.Array) -> None:
+        if array.dtype in (np.bool_, np.uint8):
+            if array.ndim == 0 and not isinstance(array, Tracer):
+                self._flag(bool(array))
             else:
-                if at < ndim and (wrong := first_outside(array, shape[at], -shape[at])) is not None:
-                    raise IndexError(f"index {wrong} is out of bounds for dimension {at} with size {shape[at]}")
-                static.append(_HERE)
-                arrays.append(array)
-                at += 1
-            slices = False
-    if at > ndim:
-        raise IndexError(f"too many indices for tensor of dimension {ndim}")
-    return tuple(static), arrays, slices
+                self._mask(array)
+        elif array.dtype not in (np.int32, np.int64):
+            raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
+        elif array.ndim == 0 and isinstance(array, Tracer):
+            self.picks.append((self._out, array))
+            self.static.append(_FULL)
+            self._at += 1
+        elif array.ndim == 0:
+            self._number(int(array))
+        else:
+            size = self.shape[self._at]
+            if (wrong := first_outside(array, size, -size)) is not None:
+                raise IndexError(f"index {wrong} is out of bounds for dimension {self._at} with size {size}")
+            self.arrays[self._out] = array
+            self._keep()
+
+    def _mask(self, mask: jax.Array) -> None:
+        if isinstance(mask, Tracer):
+            raise RuntimeError(f"an index that is a mask needs the value of a tensor that is being traced, at {user_frame()}\nhow many "
+                               "entries it picks is known when the compiled program runs, not while it is compiled; use torch.where, "
+                               "or multiply by the mask")
+        for d, n in enumerate(mask.shape):
+            if self.shape[self._at + d] != n:
+                raise IndexError(f"The shape of the mask {list(mask.shape)} at index {d} does not match the shape of the indexed "
+                                 f"tensor {list(self.shape)} at index {self._at + d}")
+        self.mask = mask.dtype
+        for d, found in enumerate(np.nonzero(np.asarray(mask))):
+            self.arrays[self._out + d] = jnp.asarray(found)
+        self._keep(mask.ndim)
+
+
+def _parts(index: object) -> tuple[object, ...]:
+    """The parts of an index.  A list that holds more than numbers is read as a tuple, as PyTorch does with short ones."""
+    if isinstance(index, tuple):
+        return index
+    if isinstance(index, list) and len(index) < 32 and any(
+            p is None or p is Ellipsis or isinstance(p, (slice, list, tuple, Tensor)) for p in index):
+        return tuple(index)
+    return (index,)
+
+
+def _as_array(part: Any) -> jax.Array:
+    if isinstance(part, Tensor):
+        return array_of(part)
+    array = np.asarray([_as_array(p) if isinstance(p, Tensor) else p for p in part] if isinstance(part, (list, range)) else part)
+    if array.size == 0 and isinstance(part, (list, range)):
+        array = array.astype(np.int32)
+    if array.dtype == object:
+        raise IndexError(_NOT_AN_INDEX.format(type(part).__name__))
+    return jnp.asarray(array)
+
+
+def _dims_of(part: object) -> int:
+    """The dimensions of the tensor that a part takes."""
+    if part is None or part is Ellipsis or isinstance(part, (bool, np.bool_)):
+        return 0
+    if isinstance(part, Tensor) and array_of(part).dtype in (np.bool_, np.uint8):
+        return array_of(part).ndim
+    return np.ndim(part) if isinstance(part, (list, np.ndarray)) and np.asarray(part).dtype == np.bool_ else 1
 
 
 def _thawed(static: Static, arrays: Iterable[jax.Array]) -> tuple[Any, ...]:
     values = iter(arrays)
-    return tuple([next(values) if p is _HERE or p == _HERE else slice(*p[1:]) if isinstance(p, tuple) else p for p in static])
+    return tuple([next(values) if p == _HERE else slice(*p[1:]) if isinstance(p, tuple) else p for p in static])
 
 
 _slice = family("Slice", lambda x, static: x[_thawed(static, ())])
 _select = family("Select", lambda x, static: x[_thawed(static, ())])
 _index = family("Index", lambda x, *rest: x[_thawed(rest[-1], rest[:-1])])
+_pick = family("Select", lambda x, i, dim: jnp.take(x, i, dim, mode="clip"))
 
 
 def _put_at(x: jax.Array, value: Number, *rest: Any, adds: bool = False) -> jax.Array:
@@ -114,30 +202,75 @@ _set, _set_slice = family("IndexPut", _put_at), family("CopySlices", _put_at)
 _add_at = family("IndexPut", lambda *a: _put_at(*a, adds=True))
 
 
+def _viewed(t: Tensor, index: _Index) -> Tensor:
+    """What the numbers, slices and None of an index show of a tensor."""
+    static = index.first()
+    if static is not None:
+        t = view((_select if any(type(p) is int for p in static) else _slice)(static), t)
+    return t
+
+
 @method
 def __getitem__(self: Tensor, index: Index) -> Tensor:  # noqa: N807
-    x = array_of(self)
-    static, arrays, slices = _frozen(index, x.ndim, x.shape)
-    if slices:
-        return view((_select if any(type(p) is int for p in static) else _slice)(static), self)
-    return apply(_index(static), (self, *arrays))
+    read = _Index(index, array_of(self).shape)
+    if read.is_view:
+        return view((_select if any(type(p) is int for p in read.static) else _slice)(tuple(read.static)), self)
+    t = _viewed(self, read)
+    for dim, i in read.picks:
+        t = apply(_pick(dim), (t, i))
+    return apply(_index(read.second()), (t, *read.arrays.values())) if read.arrays else t
 
 
 @method
 def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N807
     x = array_of(self)
-    static, arrays, slices = _frozen(index, x.ndim, x.shape)
-    if slices and mode.grad and self._requires_grad and self._node is None and self._view is None:
+    if not is_operand(value):
+        raise TypeError(f"can't assign a {type(value).__name__} to a torch.{dtypes.type_name(x.dtype)}Tensor")
+    read = _Index(index, x.shape)
+    if read.mask is not None and read.mask != np.bool_ and not getattr(value, "shape", ()):
+        raise RuntimeError("masked_fill_ only supports boolean masks, but got mask with dtype unsigned char")
+    if read.is_view and mode.grad and self._requires_grad and self._node is None and self._view is None:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.\n" + described(self)
                            + "; change it under torch.no_grad(), or change a .clone()")
-    change(self, (_set_slice if slices else _set)(static), (value, *arrays))
+    if read.is_view:
+        static = tuple(read.static)
+        change(self, _set_slice(static), (_fitted(value, jax.eval_shape(lambda a: a[_thawed(static, ())], x).shape, False),))
+        return
+    static = (*[_FULL] * read.picks[0][0], _HERE) if read.picks else read.second()
+    arrays = [read.picks[0][1]] if read.picks else list(read.arrays.values())
+    if len(read.picks) + bool(read.arrays) > 1:
+        raise NotImplementedError("x[...] = value: an index with several tensors of unknown values\nwrite to one of them at a time")
+    t = _viewed(self, read)
+    shape = jax.eval_shape(lambda a: a[_thawed(static, arrays)], array_of(t)).shape
+    change(t, _set(static), (_fitted(value, shape, True), *arrays))
+
+
+def _fitted(value: Operand, shape: tuple[int, ...], has_tensors: bool) -> Operand:
+    """A value to be written into a shape, without leading dimensions of size 1.
+
+    Raises:
+      RuntimeError: it does not broadcast to the shape.
+    """
+    given = tuple(getattr(value, "shape", ()))
+    short = given[next((d for d, n in enumerate(given) if n != 1), len(given)):]
+    if len(short) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(short), reversed(shape), strict=False)):
+        if has_tensors:
+            raise RuntimeError(f"shape mismatch: value tensor of shape {list(short)} cannot be broadcast to indexing result of shape "
+                               f"{list(shape)}")
+        if len(short) > len(shape):
+            raise RuntimeError(f"expand(torch.FloatTensor{{{list(short)}}}, size={list(shape)}): the number of sizes provided "
+                               f"({len(shape)}) must be greater or equal to the number of dimensions in the tensor ({len(short)})")
+        d = next(d for d in range(1, len(short) + 1) if short[-d] not in (1, shape[-d]))
+        raise RuntimeError(f"The expanded size of the tensor ({shape[-d]}) must match the existing size ({short[-d]}) at non-singleton "
+                           f"dimension {len(shape) - d}.  Target sizes: {list(shape)}.  Tensor sizes: {list(short)}")
+    return value if len(given) <= len(shape) else value.reshape(short)  # type: ignore[union-attr, return-value]
 
 
 @method
 def index_put_(self: Tensor, indices: Iterable[Tensor], values: Operand, accumulate: bool = False) -> Tensor:
     """Write, or add, values at indices."""
-    static, arrays, _ = _frozen(tuple(indices), self.ndim, self.shape)
-    return change(self, (_add_at if accumulate else _set)(static), (values, *arrays))
+    read = _Index(tuple([i.reshape(1) if isinstance(i, Tensor) and i.ndim == 0 else i for i in indices]), self.shape)
+    return change(self, (_add_at if accumulate else _set)(read.second()), (values, *read.arrays.values()))
 
 
 _narrow = family("Slice", lambda x, dim, start, length: x[(slice(None),) * dim + (slice(start, start + length),)])
