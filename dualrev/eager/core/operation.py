@@ -46,6 +46,7 @@ class Record:
         "_pull_ops",
         "_pulls",
         "active",
+        "derived",
         "differentiable",
         "has_new",
         "light",
@@ -77,6 +78,9 @@ class Record:
         self.light = op.light and any(kind != 0 for kind, _ in self.sources)
         if self.light:
             self.sources = tuple([(0, i) for i in self._read(avals)])
+        #: The inputs, by number, and the outputs, by ``~number``, that other residuals are computed from: PyTorch, which saves
+        #: these themselves, refuses a backward after they were changed in place.
+        self.derived = () if self.light else self._derived()
         #: Whether a floating residual is neither an input nor an output: derivatives of the pull then need the inputs.
         self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
         self.positions = tuple([i for i, a in enumerate(active) if a])
@@ -84,6 +88,21 @@ class Record:
         self.single: tuple[Pull, tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
+
+    def _derived(self) -> tuple[int, ...]:
+        """What the residuals that are neither inputs nor outputs are computed from, and that is not saved itself."""
+        new = {where for kind, where in self.sources if kind == 2}
+        if not new or self.op.guards == "nothing":
+            return ()
+        outputs = [~j for j in self.differentiable if (1, j) not in self.sources] if self.op.guards != "inputs" else []
+        if self.op.guards == "result":
+            return tuple(outputs)
+        jaxpr = self.linearization.program.jaxpr.jaxpr
+        needed = {id(jaxpr.outvars[self.n_out + k]) for k in new}
+        for eqn in reversed(jaxpr.eqns):
+            if any(id(x) in needed for x in eqn.outvars):
+                needed.update(id(x) for x in eqn.invars)
+        return (*[i for i, x in enumerate(jaxpr.invars) if id(x) in needed and (0, i) not in self.sources], *outputs)
 
     def evaluate(self, args: Sequence[jax.Array]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
@@ -176,11 +195,15 @@ class Op:
     ``promotes``: operands broadcast and are promoted as tensors are; false for a user's own function, and for derived ones.
     ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
     ``light``: only inputs are saved; other residuals are cheap, and the pull recomputes them.
+    ``guards``: what PyTorch saves where residuals here are neither inputs nor outputs, so that changing it in place is refused: the
+    "inputs" that they are computed from, the "result", "both", or "nothing".
     """
 
-    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
+    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain")
 
-    def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True):
+    def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
+                 guards: str = "inputs"):
+        self.guards = guards
         fun = promoting(fun) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
@@ -215,11 +238,11 @@ class Op:
         return found
 
 
-def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False) -> Callable[..., Op]:
+def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: str = "inputs") -> Callable[..., Op]:
     """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
 
     @caches.memoized
     def make(*statics: Hashable) -> Op:
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=guards)
 
     return make

@@ -29,6 +29,9 @@ INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use 
 if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
+#: Marks a check of a value that others were derived from: ``DERIVED + i`` of input i, ``~(DERIVED + j)`` of output j.
+DERIVED = 1 << 16
+
 _constants = caches.table()
 
 
@@ -108,6 +111,10 @@ def record(op: Op, args: Sequence[Any], values: Sequence[object], mask: int) -> 
             checks += (~len(saved), results[where]._storage, 0)
         else:
             saved.append(arrays[n_out + where])
+    for i in found.derived:
+        t = args[i] if i >= 0 else results[~i]
+        if isinstance(t, Tensor):
+            checks += (DERIVED + i if i >= 0 else ~(DERIVED + ~i), t._counter if i >= 0 else t._storage, t._counter.version)
     edges: list[Edge] = [None] * len(args)
     for i in found.positions:
         a = args[i]

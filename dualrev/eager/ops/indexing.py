@@ -44,7 +44,7 @@ class _Index:
         self.shape = shape
         self.static: list[Part] = []
         self.picks: list[tuple[int, jax.Array]] = []
-        self.arrays: dict[int, jax.Array] = {}
+        self.arrays: dict[int, jax.Array | Tensor] = {}
         #: Whether all tensors are masks, and one that is not of bools.
         self.mask: np.dtype | None = None
         self._at = self._out = 0
@@ -100,7 +100,7 @@ class _Index:
         elif isinstance(part, (float, dict)):
             raise IndexError(_NOT_AN_INDEX.format(type(part).__name__))
         else:
-            self._array(_as_array(part))
+            self._array(_as_array(part), part)
 
     def _number(self, i: int) -> None:
         size = self.shape[self._at]
@@ -115,7 +115,7 @@ class _Index:
         self.arrays[self._out] = jnp.arange(int(flag))
         self._out += 1
 
-    def _array(self, array: jax.Array) -> None:
+    def _array(self, array: jax.Array, part: Any) -> None:
         if array.dtype in (np.bool_, np.uint8):
             if array.ndim == 0 and not isinstance(array, Tracer):
                 self._flag(bool(array))
@@ -133,7 +133,7 @@ class _Index:
             size = self.shape[self._at]
             if (wrong := first_outside(array, size, -size)) is not None:
                 raise IndexError(f"index {wrong} is out of bounds for dimension {self._at} with size {size}")
-            self.arrays[self._out] = array
+            self.arrays[self._out] = part if isinstance(part, Tensor) else array  # a tensor's changes in place are watched
             self._keep()
 
     def _mask(self, mask: jax.Array) -> None:
@@ -238,10 +238,11 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
         return
     static = (*[_FULL] * read.picks[0][0], _HERE) if read.picks else read.second()
     arrays = [read.picks[0][1]] if read.picks else list(read.arrays.values())
+    values = [array_of(a) if isinstance(a, Tensor) else a for a in arrays]
     if len(read.picks) + bool(read.arrays) > 1:
         raise NotImplementedError("x[...] = value: an index with several tensors of unknown values\nwrite to one of them at a time")
     t = _viewed(self, read)
-    shape = jax.eval_shape(lambda a: a[_thawed(static, arrays)], array_of(t)).shape
+    shape = jax.eval_shape(lambda a: a[_thawed(static, values)], array_of(t)).shape
     change(t, _set(static), (_fitted(value, shape, True), *arrays))
 
 

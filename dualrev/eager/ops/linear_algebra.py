@@ -11,10 +11,10 @@ from dualrev.eager.ops.checks import square
 from dualrev.eager.ops.registry import both
 
 _trace = Op("Trace", jnp.trace)
-INV = Op("LinalgInvEx", lambda a: jnp.linalg.inv(square(a, "linalg.inv")))
+INV = Op("LinalgInvEx", lambda a: jnp.linalg.inv(square(a, "linalg.inv")), guards="result")
 DET = Op("LinalgDet", lambda a: jnp.linalg.det(square(a, "linalg.det")))
 SLOGDET = Op("LinalgSlogdet", lambda a: jnp.linalg.slogdet(square(a, "linalg.slogdet")), many=True)
-CHOLESKY = Op("LinalgCholeskyEx", lambda a: jnp.linalg.cholesky(square(a, "linalg.cholesky")))
+CHOLESKY = Op("LinalgCholeskyEx", lambda a: jnp.linalg.cholesky(square(a, "linalg.cholesky")), guards="result")
 SOLVE = Op("LinalgSolveEx", jnp.linalg.solve)
 _power = family("LinalgMatrixPower", lambda x, n: jnp.linalg.matrix_power(x, n))
 

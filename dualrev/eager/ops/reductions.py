@@ -34,7 +34,7 @@ _sum_dim = family("Sum:1", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if d
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
 _std = family("Std", lambda x, dim, keep, correction: jnp.std(x, dim, ddof=correction, keepdims=keep))
-_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
+_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep), guards="both")
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
 _cumsum = family("Cumsum", lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim))

@@ -81,7 +81,7 @@ def _difference(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 _mse = family("MseLoss", lambda x, y, reduction: _reduced(jnp.square(_difference(x, y)), reduction))
-_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(_difference(x, y)), reduction))
+_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(_difference(x, y)), reduction), guards="nothing")
 _huber = family("SmoothL1Loss", _huber_of)
 _bce = family("BinaryCrossEntropy", lambda x, y, reduction: _reduced(
     -(y * jnp.maximum(jnp.log(x), -100) + (1 - y) * jnp.maximum(jnp.log1p(-x), -100)), reduction))
