@@ -67,6 +67,9 @@ def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
 
         @functools.wraps(func)
         def call(*args: object, **kwargs: object) -> Any:
+            for i in (argnums,) if isinstance(argnums, int) else argnums:
+                if not -len(args) <= i < len(args):
+                    raise RuntimeError(f"Got argnum={i}, but only {len(args)} positional inputs")
             return _tensors(inner(*_arrays(args), **_arrays(kwargs)))
 
         return call

@@ -38,6 +38,10 @@ class Context:
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep inputs or outputs; ``saved_tensors`` raises if they were changed in place."""
+        for i, t in enumerate(tensors):
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"save_for_backward can only save variables, but argument {i} is of type {type(t).__name__}\n"
+                                "anything else is kept as an attribute: ctx.name = value")
         self._kept = [None if t is None else (t, t._counter.version) for t in tensors]
 
     save_for_forward = save_for_backward

@@ -31,10 +31,15 @@ def _start(inputs: Tensors, create: bool) -> tuple[bool, list[Tensor]]:
     return is_tuple, [x.view(x.shape) if create and x.requires_grad else x.detach().requires_grad_() for x in given]
 
 
-def _run(func: TensorFunction, inputs: list[Tensor]) -> tuple[bool, list[Tensor]]:
+def _run(func: TensorFunction, inputs: list[Tensor], name: str) -> tuple[bool, list[Tensor]]:
     with enable_grad():
         out: Any = func(*inputs)
     is_tuple = isinstance(out, (tuple, list))
+    for i, x in enumerate(out if is_tuple else [out]):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"The outputs of the user-provided function given to {name} must be either a Tensor or a tuple of Tensors but "
+                            f"the {f'value at index {i} has' if is_tuple else 'given outputs of the user-provided function has'} type "
+                            f"{type(x)}.")
     return is_tuple, list(out) if is_tuple else [out]
 
 
@@ -83,7 +88,7 @@ def vjp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
         strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), v^T J)``."""
     is_tuple, xs = _start(inputs, create_graph)
-    many, outs = _run(func, xs)
+    many, outs = _run(func, xs, "vjp")
     _check_strict(strict, [o.requires_grad for o in outs])
     pulled = _pull(outs, xs, _weights(v, outs), create_graph, strict)
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, pulled)
@@ -100,7 +105,8 @@ def jvp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
     _, xs = _start(inputs, create_graph)
     vs = _weights(v, xs)
     with forward_ad.dual_level():
-        many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)])
+        many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)],
+                          "jvp")
         tangents = [tangent_of(o) for o in outs]
     if strict:  # reverse mode finds the inputs that are not used
         vjp(func, inputs, [wrap(jnp.ones_like(array_of(o))) for o in outs], strict=True)
@@ -130,7 +136,7 @@ def jacobian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, 
             [3., 2.]])
     """
     is_tuple, xs = _start(inputs, create_graph)
-    many, outs = _run(func, xs)
+    many, outs = _run(func, xs, "jacobian")
     _check_strict(strict, [o.requires_grad for o in outs])
     for i, out in enumerate(outs if strict else ()):
         found = grad(out, xs, wrap(jnp.ones_like(array_of(out))), True, False, allow_unused=True)
@@ -156,7 +162,7 @@ def hessian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, s
             [ 0., 12.]])
     """
     is_tuple, xs = _start(inputs, create_graph)
-    _, outs = _run(func, xs)
+    _, outs = _run(func, xs, "hessian")
     _check_scalar(outs, "hessian")
     _check_strict(strict, [o.requires_grad for o in outs])
     first = _pull(outs, xs, _weights(None, outs), True, strict)
@@ -170,7 +176,7 @@ def vhp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
         strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), v^T H)``."""
     is_tuple, xs = _start(inputs, create_graph)
-    many, outs = _run(func, xs)
+    many, outs = _run(func, xs, "vhp")
     _check_scalar(outs, "vhp")
     _check_strict(strict, [o.requires_grad for o in outs])
     first = _pull(outs, xs, _weights(None, outs), True, strict)

@@ -76,7 +76,12 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Tensor | Sequence[Tens
     if is_grads_batched:
         return batched_grad(outputs, inputs, given, bool(retain_graph), create_graph, allow_unused, materialize_grads)
     given += [None] * (len(outputs) - len(given))
+    if not all(isinstance(out, Tensor) for out in outputs):
+        raise AssertionError("Expected output to be a torch.Tensor\nthe outputs are "
+                             + ", ".join(type(out).__name__ for out in outputs))
     for t in inputs:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"inputs to grad must be tensors, but got {type(t).__name__}")
         if not t.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad\n" + described(t))
     backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))

@@ -54,6 +54,8 @@ class Tensor(_Declared):
     _generation: int = 0
     _hooks: dict[int, Hook] | None = None
     _after_hooks: dict[int, Callable[[Tensor], None]] | None = None
+    #: Hooks of the node that adds a leaf's gradient: those before, and those after.
+    _accumulate_hooks: tuple[dict[int, Any], dict[int, Any]] | None = None
     _retains = False
     _made: SourceInfo | None = None
     _tangent: tuple[int, Tensor] | None = None

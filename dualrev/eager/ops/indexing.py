@@ -21,7 +21,7 @@ from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, describ
 from dualrev.eager.graph.views import view
 from dualrev.eager.ops.binary import is_operand
 from dualrev.eager.ops.checks import first_outside
-from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.dimensions import dim_of, of_vectors
 from dualrev.eager.ops.registry import both, method
 
 #: Stands in a static index for an array, which is an operand.
@@ -276,11 +276,14 @@ def index_put_(self: Tensor, indices: Iterable[Tensor], values: Operand, accumul
 
 _narrow = family("Slice", lambda x, dim, start, length: x[(slice(None),) * dim + (slice(start, start + length),)])
 _gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(
-    x[tuple([slice(0, n) if d != dim else slice(None) for d, n in enumerate(index.shape)])], index, dim))
-_index_select = family("IndexSelect", lambda x, index, dim: jnp.take(x, index, dim))
+    x[tuple([slice(0, n) if d != dim else slice(None) for d, n in enumerate(index.shape)])], index, dim) if x.ndim else x)
+_index_select = family("IndexSelect", lambda x, index, dim: of_vectors(
+    lambda x, dim: jnp.take(x, index.reshape(-1), dim))(x, dim))
 
 
 def _scatter_at(index: jax.Array, dim: int) -> tuple[jax.Array, ...]:
+    if not index.ndim:
+        return ()
     places = list(jnp.meshgrid(*[jnp.arange(n) for n in index.shape], indexing="ij"))
     places[dim] = index
     return tuple(places)
@@ -305,6 +308,8 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:  # noqa:
 @both
 def select(input: Tensor, dim: int, index: int) -> Tensor:  # noqa: A002
     """A view of one index along a dimension."""
+    if input.ndim == 0:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
     return input[(slice(None),) * dim_of(dim, input.ndim) + (index,)]
 
 
@@ -314,9 +319,10 @@ def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
     if places.ndim != len(shape):
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor\n"
                            f"the shapes are {list(places.shape)} and {list(shape)}")
-    wrong = first_outside(places, shape[d])
+    size = shape[d] if shape else 1
+    wrong = first_outside(places, size)
     if wrong is not None:
-        raise RuntimeError(f"index {wrong} is out of bounds for dimension {d} with size {shape[d]}")
+        raise RuntimeError(f"index {wrong} is out of bounds for dimension {d} with size {size}")
     return d
 
 
@@ -330,9 +336,12 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
     """The slices at indices along a dimension."""
     d = dim_of(dim, input.ndim)
-    wrong = first_outside(array_of(index), input.shape[d])
+    size = input.shape[d] if input.ndim else 1
+    if array_of(index).ndim > 1:
+        raise IndexError("index_select(): Index is supposed to be a vector")
+    wrong = first_outside(array_of(index), size)
     if wrong is not None:
-        raise IndexError(f"index out of range in self\nindex {wrong} along dimension {d}, which has size {input.shape[d]}")
+        raise IndexError(f"index out of range in self\nindex {wrong} along dimension {d}, which has size {size}")
     return apply(_index_select(d), (input, index))
 
 
@@ -386,5 +395,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
 @both
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:  # noqa: A002
     """The indices of nonzero entries, one in each row; with ``as_tuple``, one tensor for each dimension."""
-    found = [jnp.asarray(i) for i in np.nonzero(np.asarray(array_of(input)))]
-    return tuple([wrap(i) for i in found]) if as_tuple else wrap(jnp.stack(found, 1))
+    array = np.asarray(array_of(input))
+    if as_tuple:
+        return tuple([wrap(jnp.asarray(i)) for i in np.nonzero(np.atleast_1d(array))])
+    return wrap(jnp.asarray(np.argwhere(array)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from dualrev.eager.core.operation import family
+from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.sampling import draw
@@ -18,6 +19,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
+    if inplace:
+        kept = wrap(draw("bernoulli", array_of(input).shape, jnp.bool_, 1 - p))
+        return change(input, _drop(p), (kept,))
     if p == 1:
         return input * 0.0
     mask = wrap(draw("bernoulli", array_of(input).shape, jnp.bool_, 1 - p))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
@@ -132,6 +133,10 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
     if input.shape != target.shape:
         raise ValueError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
                          "Please ensure they have the same size.")
+    values = array_of(input)
+    if not isinstance(values, Tracer) and not bool(jnp.all((values >= 0) & (values <= 1))):
+        raise RuntimeError("all elements of input should be between 0 and 1\nthe largest is "
+                           f"{values.max()}, the smallest {values.min()}; binary_cross_entropy_with_logits takes any number")
     return apply(_bce(reduction), (input, target))
 
 
