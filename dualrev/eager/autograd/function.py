@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
-import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.source_lines import source
@@ -98,7 +97,7 @@ class FunctionNode(Node):
         ctx = self.ctx
         grads = [backward_pass.tensor(ct) for ct in cts]
         if ctx._materialize:
-            grads = [wrap(jnp.zeros(shape, dtype)) if g is None else g for g, (shape, dtype) in zip(grads, self.shapes, strict=True)]
+            grads = [wrap(np.zeros(shape, dtype)) if g is None else g for g, (shape, dtype) in zip(grads, self.shapes, strict=True)]
         before, mode.grad = mode.grad, backward_pass.create
         try:
             results = self.function.backward(ctx, *grads)

@@ -286,7 +286,7 @@ _ALONE = 3
 def _own(storage: Storage) -> jax.Array:
     """The value of a storage, to be donated: a copy where something else refers to it."""
     x = storage.array
-    return x if sys.getrefcount(x) <= _ALONE else jnp.copy(x)
+    return x if sys.getrefcount(x) <= _ALONE else np.array(x)
 
 
 def _spare(t: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:

@@ -92,7 +92,7 @@ class ModeBlock:
                     with self:
                         generator.close()
                     raise
-                except BaseException as error:  # noqa: BLE001  (whatever the caller throws is thrown into the body)
+                except BaseException as error:
                     go_on = functools.partial(generator.throw, error)
 
         return steps

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax.avals import ShapedArray, is_differentiable, typeof
+from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
-from dualrev.eager.core.caches import caches
+from dualrev.eager.core.caches import BOUND, caches
+from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, traced, wide
 from dualrev.options.settings import DEFAULT, under
 
 R = TypeVar("R")
@@ -53,6 +54,7 @@ class Record:
         "linearization",
         "n_in",
         "n_out",
+        "on_host",
         "op",
         "out_avals",
         "positions",
@@ -60,11 +62,12 @@ class Record:
         "sources",
     )
 
-    def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...]):
+    def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...], on_host: bool = True):
         self.op = op
+        self.on_host = on_host
         self.active = active
         self.n_in = len(avals)
-        with errors.calling("backward"):
+        with errors.calling("backward"), wide():
             linearization = under(DEFAULT, Linearization, op.flat, avals, active, False, Wrapper(op.name, None))
         self.linearization = linearization
         self.out_avals = linearization.out_avals
@@ -108,6 +111,10 @@ class Record:
         outs, new = self.linearization.evaluate(args)
         return Evaluated((self, (*outs, *(() if self.light else new))))
 
+    def run(self) -> Callable[..., Sequence[Any]]:
+        """The evaluation of outputs, and of residuals that are neither inputs nor outputs."""
+        return fixed(lambda *args: self.evaluate(args)[1], self.linearization.in_avals, self.on_host)
+
     def _residuals(self, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         """The residuals, computed from the inputs."""
         outs, new = self.linearization.evaluate(inputs)
@@ -116,7 +123,7 @@ class Record:
 
     def _read(self, avals: Sequence[ShapedArray]) -> list[int]:
         """The inputs that the residuals depend on."""
-        jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
+        jaxpr = traced(lambda *inputs: self._residuals(inputs), avals).jaxpr
         needed = {id(x) for x in jaxpr.outvars}
         for eqn in reversed(jaxpr.eqns):
             if any(id(x) in needed for x in eqn.outvars):
@@ -153,13 +160,20 @@ class Record:
         """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results belong to."""
         found = self._pulls.get(mask)
         if found is None:
-            with errors.calling("backward"):
+            with errors.calling("backward"), wide():
                 program = under(DEFAULT, self.linearization.program_of, "pull", mask)
             pull = self._again(program.jaxpr) if self.light else jaxpr_as_fun(program.jaxpr)
-            found = self._pulls[mask] = jax.jit(self._whole(pull, mask), inline=True), self.positions
+            found = self._pulls[mask] = fixed(self._whole(pull, mask), self._pull_avals(mask), self.on_host), self.positions
             if len(mask) == 1:
                 self.single = found
         return found
+
+    def _pull_avals(self, mask: tuple[bool, ...]) -> list[ShapedArray]:
+        """The types of what a pull takes: saved values, and nonzero cotangents."""
+        lin = self.linearization
+        pools = (lin.in_avals, lin.out_avals, lin.new_avals)
+        return [*[pools[kind][where] for kind, where in self.sources],
+                *[tangent_aval(aval) for aval, m in zip(self.out_avals, mask, strict=True) if m]]
 
     def pull_op(self, mask: tuple[bool, ...]) -> Op:
         """The pull as an operation on saved values and cotangents, which can be differentiated.
@@ -168,7 +182,8 @@ class Record:
         """
         found = self._pull_ops.get(mask)
         if found is None:
-            jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
+            with wide():
+                jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
             pull = self._again(jaxpr) if self.has_new or self.light else jaxpr_as_fun(jaxpr)
             found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True,
                                               promotes=False)
@@ -212,7 +227,7 @@ class Op:
         self.fun = fun
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
-        self.plain = caches.jit(fun, inline=True)
+        self.plain = Evaluation(fun, many)
         self._graded: dict[int, Callable[..., Evaluated]] = {}
         self._pushes: dict[tuple[bool, ...], Op] = {}
         caches.add(self)
@@ -234,8 +249,28 @@ class Op:
                 return Record(self, [typeof(x) for x in args], active).evaluate(args)
 
             evaluate.__name__ = self.name.partition(":")[0]
-            found = self._graded[mask] = jax.jit(evaluate, inline=True)
+            found = self._graded[mask] = self._by_key(mask, compiled(evaluate))
         return found
+
+    def _by_key(self, mask: int, in_a_trace: Callable[..., Evaluated]) -> Callable[..., Any]:
+        """The evaluation and its record for each set of shapes and dtypes."""
+        kept: dict[Hashable, tuple[Record, Callable[..., Sequence[Any]]]] = {}
+
+        def evaluate(*args: Any) -> tuple[Record, Sequence[Any]]:
+            key = key_of(args)
+            if key is None:
+                return in_a_trace(*args)
+            found = kept.get(key)
+            if found is None:
+                active = tuple([bool(mask >> i & 1) for i in range(len(args))])
+                record = Record(self, [aval_of(x) for x in args], active, "device" not in key)
+                while len(kept) >= BOUND:
+                    kept.pop(next(iter(kept)), None)
+                found = kept[key] = record, record.run()
+            record, run = found
+            return record, run(*args)
+
+        return evaluate
 
 
 def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: str = "inputs") -> Callable[..., Op]:

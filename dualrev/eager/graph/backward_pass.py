@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
-from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import Evaluation
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.anomaly import check_nan
@@ -23,7 +23,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.saved import FREED, unpack
 from dualrev.eager.graph.tensor import Cotangent, Hook, Tensor, array_of, wrap
 
-_add: Callable[..., jax.Array] = caches.jit(jnp.add, inline=True)
+_add: Callable[..., jax.Array] = Evaluation(jnp.add)
 ADD = Op("Add", jnp.add)
 _SINGLE = (True,)
 #: What gradients go to: a node, or a leaf; and which of its outputs.

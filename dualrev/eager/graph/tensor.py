@@ -192,7 +192,7 @@ class Tensor(_Declared):
             raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
                                "moment.\n" + described(self) + "; .detach() it first")
         copy = memo[id(self)] = _new(type(self))
-        fill(copy, jnp.copy(array_of(self)))
+        fill(copy, np.array(array_of(self)))
         copy._requires_grad = self._requires_grad
         if self._grad is not None and type(self) is Tensor:
             copy._grad = self._grad.detach().clone()
@@ -227,7 +227,7 @@ def fill(t: Tensor, array: jax.Array) -> None:
 
 def _restored(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
     t = _new(kind)
-    fill(t, jnp.asarray(array))
+    fill(t, array)
     t._requires_grad = requires_grad
     return t
 

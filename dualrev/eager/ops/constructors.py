@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.source_lines import source
@@ -29,7 +28,7 @@ def _array_for(args: tuple[object, ...], kwargs: dict[str, Any], dtype: DType | 
         if isinstance(first, bool):
             raise TypeError("new(): data must be a sequence (got bool)\ntorch.tensor(value) takes single numbers")
         found = read("new", _SIZE, args, kwargs)
-        return jnp.zeros(shape_from("new", found["size"]), dtypes.numpy_of(dtype or dtypes.get_default_dtype()))
+        return np.zeros(shape_from("new", found["size"]), dtypes.numpy_of(dtype or dtypes.get_default_dtype()))
     data = read("new", _DATA, args, kwargs).get("data", ())
     if isinstance(data, Tensor):
         return array_of(data) if dtype is None else array_of(data).astype(dtypes.numpy_of(dtype))

@@ -112,7 +112,7 @@ class _Index:
     def _flag(self, flag: bool) -> None:
         """A bool is a mask over a new dimension of size 1."""
         self.static.append(None)
-        self.arrays[self._out] = jnp.arange(int(flag))
+        self.arrays[self._out] = np.arange(int(flag))
         self._out += 1
 
     def _array(self, array: jax.Array, part: Any) -> None:
@@ -147,7 +147,7 @@ class _Index:
                                  f"tensor {list(self.shape)} at index {self._at + d}")
         self.mask = mask.dtype
         for d, found in enumerate(np.nonzero(np.asarray(mask))):
-            self.arrays[self._out + d] = jnp.asarray(found)
+            self.arrays[self._out + d] = found
         self._keep(mask.ndim)
 
 
@@ -166,10 +166,10 @@ def _as_array(part: Any) -> jax.Array:
         return array_of(part)
     array = np.asarray([_as_array(p) if isinstance(p, Tensor) else p for p in part] if isinstance(part, (list, range)) else part)
     if array.size == 0 and isinstance(part, (list, range)):
-        array = array.astype(np.int32)
+        array = array.astype(np.int64)
     if array.dtype == object:
         raise IndexError(_NOT_AN_INDEX.format(type(part).__name__))
-    return jnp.asarray(array)
+    return array
 
 
 def _dims_of(part: object) -> int:
@@ -200,6 +200,12 @@ def _put_at(x: jax.Array, value: Number, *rest: Any, adds: bool = False) -> jax.
 
 _set, _set_slice = family("IndexPut", _put_at), family("CopySlices", _put_at)
 _add_at = family("IndexPut", lambda *a: _put_at(*a, adds=True))
+
+
+def _shape_of(x: jax.Array, static: Static, arrays: Iterable[jax.Array]) -> tuple[int, ...]:
+    """The shape of what an index takes of an array."""
+    likes = [np.empty(a.shape, np.int64) if isinstance(a, Tracer) else a for a in arrays]
+    return np.broadcast_to(np.int8(0), x.shape)[_thawed(static, [np.zeros_like(a) for a in likes])].shape
 
 
 def _viewed(t: Tensor, index: _Index) -> Tensor:
@@ -234,7 +240,7 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
                            + "; change it under torch.no_grad(), or change a .clone()")
     if read.is_view:
         static = tuple(read.static)
-        change(self, _set_slice(static), (_fitted(value, jax.eval_shape(lambda a: a[_thawed(static, ())], x).shape, False),))
+        change(self, _set_slice(static), (_fitted(value, _shape_of(x, static, ()), False),))
         return
     static = (*[_FULL] * read.picks[0][0], _HERE) if read.picks else read.second()
     arrays = [read.picks[0][1]] if read.picks else list(read.arrays.values())
@@ -242,7 +248,7 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
     if len(read.picks) + bool(read.arrays) > 1:
         raise NotImplementedError("x[...] = value: an index with several tensors of unknown values\nwrite to one of them at a time")
     t = _viewed(self, read)
-    shape = jax.eval_shape(lambda a: a[_thawed(static, values)], array_of(t)).shape
+    shape = _shape_of(array_of(t), static, values)
     change(t, _set(static), (_fitted(value, shape, True), *arrays))
 
 
@@ -397,5 +403,5 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, 
     """The indices of nonzero entries, one in each row; with ``as_tuple``, one tensor for each dimension."""
     array = np.asarray(array_of(input))
     if as_tuple:
-        return tuple([wrap(jnp.asarray(i)) for i in np.nonzero(np.atleast_1d(array))])
-    return wrap(jnp.asarray(np.argwhere(array)))
+        return tuple([wrap(i) for i in np.nonzero(np.atleast_1d(array))])
+    return wrap(np.argwhere(array))

@@ -48,7 +48,7 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor | None = None, dim: i
             raise RuntimeError("repeat_interleave only accept 1D vector as repeat")
         if counts.dtype not in (np.int32, np.int64):
             raise RuntimeError("repeats has to be Long or Int tensor")
-        return wrap(jnp.asarray(np.repeat(np.arange(counts.size), counts)))
+        return wrap(np.repeat(np.arange(counts.size), counts))
     if isinstance(repeats, Tensor) and repeats.numel() == 1:
         repeats = repeats.item()
     if isinstance(repeats, Tensor):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core.dtypes import type_name
@@ -98,7 +99,7 @@ def _same_shape(x: Tensor, y: Tensor, name: str) -> None:
 def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa: A002
     """Refuse classes that are out of range, or not one for each example."""
     classes, shape = array_of(target), array_of(input).shape
-    if classes.dtype not in (jnp.uint8, jax.dtypes.canonicalize_dtype(jnp.int64)):
+    if classes.dtype not in (np.uint8, np.int64):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {type_name(classes.dtype)}\ntarget.long() converts it")
     if len(shape) > 1 and classes.shape[:1] != shape[:1]:
         raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({classes.shape[0]}).")
@@ -134,7 +135,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
         raise ValueError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
                          "Please ensure they have the same size.")
     values = array_of(input)
-    if not isinstance(values, Tracer) and not bool(jnp.all((values >= 0) & (values <= 1))):
+    if not isinstance(values, Tracer) and not bool(np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1))):
         raise RuntimeError("all elements of input should be between 0 and 1\nthe largest is "
                            f"{values.max()}, the smallest {values.min()}; binary_cross_entropy_with_logits takes any number")
     return apply(_bce(reduction), (input, target))
