@@ -69,7 +69,7 @@ class Graph:
             key += (index[target], slot)
         for node in nodes:  # the list grows meanwhile
             record, kept, checks, edges = node.record, node.saved, node.checks, node.edges
-            if record is None or kept is None or node.hooked:
+            if record is None or kept is None or node.hooked or record.is_small:
                 return
             for i in range(1, len(checks), 3):
                 if checks[i].version != checks[i + 1]:

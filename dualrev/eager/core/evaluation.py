@@ -89,12 +89,13 @@ def compiled(fun: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def fixed(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], on_host: bool = True) -> Callable[..., Sequence[Any]]:
-    """The evaluation of a function of operands of these types, which returns several arrays."""
+def fixed(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], on_host: bool = True
+          ) -> tuple[bool, Callable[..., Sequence[Any]]]:
+    """Whether numpy evaluates a function of operands of these types, which returns several arrays; and its evaluation."""
     host = host_program(traced(fun, avals)) if on_host else None
     slow = compiled(fun)
     if host is None:
-        return slow
+        return False, slow
 
     def run(*args: Any) -> Sequence[Any]:
         try:
@@ -102,7 +103,7 @@ def fixed(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], on_ho
         except Traced:
             return slow(*args)
 
-    return run
+    return True, run
 
 
 class Evaluation:

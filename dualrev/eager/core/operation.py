@@ -50,6 +50,7 @@ class Record:
         "derived",
         "differentiable",
         "has_new",
+        "is_small",
         "light",
         "linearization",
         "n_in",
@@ -65,6 +66,8 @@ class Record:
     def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...], on_host: bool = True):
         self.op = op
         self.on_host = on_host
+        #: Whether numpy evaluates it.
+        self.is_small = False
         self.active = active
         self.n_in = len(avals)
         with errors.calling("backward"), wide():
@@ -113,7 +116,9 @@ class Record:
 
     def run(self) -> Callable[..., Sequence[Any]]:
         """The evaluation of outputs, and of residuals that are neither inputs nor outputs."""
-        return fixed(lambda *args: self.evaluate(args)[1], self.linearization.in_avals, self.on_host)
+        host, run = fixed(lambda *args: self.evaluate(args)[1], self.linearization.in_avals, self.on_host)
+        self.is_small = host
+        return run
 
     def _residuals(self, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         """The residuals, computed from the inputs."""
@@ -163,7 +168,8 @@ class Record:
             with errors.calling("backward"), wide():
                 program = under(DEFAULT, self.linearization.program_of, "pull", mask)
             pull = self._again(program.jaxpr) if self.light else jaxpr_as_fun(program.jaxpr)
-            found = self._pulls[mask] = fixed(self._whole(pull, mask), self._pull_avals(mask), self.on_host), self.positions
+            _, run = fixed(self._whole(pull, mask), self._pull_avals(mask), self.on_host)
+            found = self._pulls[mask] = run, self.positions
             if len(mask) == 1:
                 self.single = found
         return found

@@ -16,7 +16,7 @@ from dualrev.eager.graph.recording import DERIVED, apply
 from dualrev.eager.graph.storage import View
 from dualrev.eager.graph.tangents import set_tangent, tangent_of
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described
-from dualrev.eager.graph.views import overlaps, put_op
+from dualrev.eager.graph.views import numbers_of, ops_of, overlaps, put, put_op
 
 
 def write(t: Tensor, array: jax.Array) -> None:
@@ -26,10 +26,10 @@ def write(t: Tensor, array: jax.Array) -> None:
     if mode.watcher is not None:
         mode.watcher.read(t)
     if view is not None:
-        if any(op.name == "Expand" for op in view.path) and overlaps(view.path, storage.array.shape):
+        if overlaps(view.path, storage.array.shape):
             raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single memory "
                                "location. Please clone() the tensor before performing the operation.\n" + described(t))
-        array = put_op(view.path).plain(storage.array, array)
+        array = put(storage.array, view.path, array)
     storage.array = array
     counter = t._counter
     counter.version += 1
@@ -114,7 +114,7 @@ def rebase(t: Tensor, node: Node, slot: int) -> None:
 def rebase_view(view: View, result: Tensor) -> None:
     """Record that the part of a base which a view shows was replaced."""
     base = view.base
-    merged = apply(put_op(view.path), (base, result))
+    merged = apply(put_op(ops_of(view.path)), (base, result, *numbers_of(view.path)))
     rebase(base, merged._node, merged._slot)
 
 

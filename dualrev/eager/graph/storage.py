@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 
 from dualrev._jax.source_lines import SourceInfo
+from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.operation import Op
 
 
@@ -21,12 +23,33 @@ class Storage:
         self.changed: SourceInfo | None = None
 
 
+class Step:
+    """One operation on the way from the value of a base to that of its view, with the numbers that it takes.
+
+    Numbers, such as where a slice starts, are operands: the operation is the same for all of them.  ``index`` is the same step as numpy
+    writes it, where it takes a part.
+    """
+
+    __slots__ = ("index", "numbers", "op")
+
+    def __init__(self, op: Op, numbers: tuple[Any, ...] = (), index: tuple[Any, ...] | None = None):
+        self.op = op
+        self.numbers = numbers
+        self.index = index
+
+    def plain(self, array: Any) -> Any:
+        """The step on a value."""
+        if self.index is not None and is_on_host(array):
+            return np.asarray(array)[self.index]
+        return self.op.plain(array, *self.numbers)
+
+
 class View:
-    """What makes a tensor a view: its base, and the path of operations from the base's value to its own."""
+    """What makes a tensor a view: its base, and the path of steps from the base's value to its own."""
 
     __slots__ = ("array", "base", "generation", "made", "path", "seen")
 
-    def __init__(self, base: Any, path: tuple[Op, ...], array: jax.Array, made: str | None = None):
+    def __init__(self, base: Any, path: tuple[Step, ...], array: jax.Array, made: str | None = None):
         #: Why in-place changes cannot be recorded: "several" for one of several outputs, "no_grad" if made without recording, or None.
         self.made = made
         self.base = base

@@ -18,7 +18,7 @@ from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
-from dualrev.eager.graph.views import path_op, put_op
+from dualrev.eager.graph.views import numbers_of, ops_of, path_op, put_op
 from dualrev.options.settings import DEFAULT, under
 
 
@@ -30,7 +30,7 @@ def tangent_of(t: object) -> Tensor | None:
         return t._tangent[1]
     view = t._view
     if view is not None and (whole := tangent_of(view.base)) is not None:
-        return _without_tangents(path_op(view.path), (whole,))
+        return _without_tangents(path_op(ops_of(view.path)), (whole, *numbers_of(view.path)))
     return None
 
 
@@ -46,7 +46,7 @@ def set_tangent(t: Tensor, tangent: Tensor | None) -> None:
     if whole is None:
         whole = wrap(np.zeros(view.base.shape, array_of(view.base).dtype))
     part = wrap(np.zeros(t.shape, array_of(t).dtype)) if tangent is None else tangent
-    view.base._tangent = (level, _without_tangents(put_op(view.path), (whole, part)))
+    view.base._tangent = (level, _without_tangents(put_op(ops_of(view.path)), (whole, part, *numbers_of(view.path))))
 
 
 def _without_tangents(op: Op, args: Sequence[object]) -> Any:

@@ -259,8 +259,8 @@ def view_array(t: Tensor, view: View) -> jax.Array:
     base = t._storage.array
     if view.seen is not base:
         array = base
-        for op in view.path:
-            array = op.plain(array)
+        for step in view.path:
+            array = step.plain(array)
         view.array, view.seen = array, base
     return view.array
 

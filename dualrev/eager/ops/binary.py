@@ -89,7 +89,15 @@ def _subtract(x: jax.Array, y: jax.Array) -> jax.Array:
 
 ADD, SUB = Op("Add", broadcasting(jnp.add)), Op("Sub", broadcasting(_subtract))
 OPS.update(add=ADD, sub=SUB)
-add_scaled = family("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
+#: ``x + alpha * y``: the number is an operand.
+_ADD_SCALED = Op("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
+
+
+def scaled(op: Op, alpha: float, sign: int = 1) -> tuple[Op, tuple[float, ...]]:
+    """The operation that adds a multiple, and the number that it takes; the plain one where the number is one."""
+    return (op, ()) if alpha == 1 else (_ADD_SCALED, (sign * alpha,))
+
+
 
 
 def _check(name: str, x: object, y: object) -> None:
@@ -127,26 +135,30 @@ for _name, _fun in _BINARY.items():
 def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """``input + alpha * other``."""
     _check("add", input, other)
-    return apply(ADD if alpha == 1 else add_scaled(alpha), (input, other))
+    op, number = scaled(ADD, alpha)
+    return apply(op, (input, other, *number))
 
 
 @both
 def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """``input - alpha * other``."""
     _check("sub", input, other)
-    return apply(SUB if alpha == 1 else add_scaled(-alpha), (input, other))
+    op, number = scaled(SUB, alpha, -1)
+    return apply(op, (input, other, *number))
 
 
 @method
 def add_(self: Tensor, other: Operand, *, alpha: float = 1) -> Tensor:
     """Add in place."""
-    return change(self, ADD if alpha == 1 else add_scaled(alpha), (other,))
+    op, number = scaled(ADD, alpha)
+    return change(self, op, (other, *number))
 
 
 @method
 def sub_(self: Tensor, other: Operand, *, alpha: float = 1) -> Tensor:
     """Subtract in place."""
-    return change(self, SUB if alpha == 1 else add_scaled(-alpha), (other,))
+    op, number = scaled(SUB, alpha, -1)
+    return change(self, op, (other, *number))
 
 
 def _rounded(mode: str | None) -> Op:

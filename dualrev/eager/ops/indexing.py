@@ -13,6 +13,7 @@ from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number, Scalar
+from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import change
@@ -66,6 +67,11 @@ class _Index:
     def first(self) -> Static | None:
         """The first step, or None where it changes nothing."""
         return None if all(p == _FULL for p in self.static) else tuple(self.static)
+
+    def on_host(self) -> tuple[Any, ...]:
+        """The step that takes all tensors, as numpy writes it."""
+        arrays = {d: np.asarray(array_of(a) if isinstance(a, Tensor) else a) for d, a in self.arrays.items()}
+        return tuple([arrays.get(d, slice(None)) for d in range(max(arrays) + 1)])
 
     def second(self) -> Static:
         """The static part of the step that takes all tensors."""
@@ -186,8 +192,76 @@ def _thawed(static: Static, arrays: Iterable[jax.Array]) -> tuple[Any, ...]:
     return tuple([next(values) if p == _HERE else slice(*p[1:]) if isinstance(p, tuple) else p for p in static])
 
 
-_slice = family("Slice", lambda x, static: x[_thawed(static, ())])
-_select = family("Select", lambda x, static: x[_thawed(static, ())])
+def _taken(x: jax.Array, starts: jax.Array, pattern: Static) -> jax.Array:
+    """A part of an array: for each dimension the whole ("all"), one entry ("one"), or ``(length, step)`` from a start; None is a new one."""
+    begins, sizes, strides, shape = [], [], [], []
+    k = d = 0
+    for p in pattern:
+        if p is None:
+            shape.append(1)
+            continue
+        n = x.shape[d]
+        d += 1
+        if p == "all":
+            begins.append(jnp.zeros((), starts.dtype))
+            sizes.append(n)
+            strides.append(1)
+            shape.append(n)
+            continue
+        begins.append(starts[k])
+        k += 1
+        length, step = (1, 1) if isinstance(p, str) else p
+        sizes.append((length - 1) * step + 1 if length else 0)
+        strides.append(step)
+        if p != "one":
+            shape.append(length)
+    for n in x.shape[d:]:
+        begins.append(jnp.zeros((), starts.dtype))
+        sizes.append(n)
+        strides.append(1)
+        shape.append(n)
+    part = jax.lax.dynamic_slice(x, begins, sizes)
+    if any(s != 1 for s in strides):
+        part = jax.lax.slice(part, [0] * len(sizes), sizes, strides)
+    return part.reshape(shape)
+
+
+_slice, _select = family("Slice", _taken), family("Select", _taken)
+
+
+def _part(t: Tensor, static: Static) -> Tensor:
+    """The view that numbers, slices and None show.  Where it starts is an operand: the operation is the same for all starts."""
+    pattern: list[Part] = []
+    starts: list[int] = []
+    index: list[Any] = []
+    shape = array_of(t).shape
+    d = 0
+    for p in static:
+        if p is None:
+            pattern.append(None)
+            index.append(None)
+            continue
+        n = shape[d]
+        d += 1
+        if isinstance(p, int):
+            start = p % n
+            pattern.append("one")
+            starts.append(start)
+            index.append(start)
+        else:
+            start, stop, step = slice(*p[1:]).indices(n)  # type: ignore[index]
+            length = len(range(start, stop, step))
+            if length == n:
+                pattern.append("all")
+                index.append(slice(None))
+            else:
+                pattern.append((length, step))
+                starts.append(min(start, n - length))
+                index.append(slice(start, stop, step))
+    op = (_select if "one" in pattern else _slice)(tuple(pattern))
+    return view(op, t, (np.array(starts, np.int64),), tuple(index))
+
+
 _index = family("Index", lambda x, *rest: x[_thawed(rest[-1], rest[:-1])])
 _pick = family("Select", lambda x, i, dim: jnp.take(x, i, dim, mode="clip"))
 
@@ -212,7 +286,7 @@ def _viewed(t: Tensor, index: _Index) -> Tensor:
     """What the numbers, slices and None of an index show of a tensor."""
     static = index.first()
     if static is not None:
-        t = view((_select if any(type(p) is int for p in static) else _slice)(static), t)
+        t = _part(t, static)
     return t
 
 
@@ -220,10 +294,14 @@ def _viewed(t: Tensor, index: _Index) -> Tensor:
 def __getitem__(self: Tensor, index: Index) -> Tensor:  # noqa: N807
     read = _Index(index, array_of(self).shape)
     if read.is_view:
-        return view((_select if any(type(p) is int for p in read.static) else _slice)(tuple(read.static)), self)
+        return _part(self, tuple(read.static))
     t = _viewed(self, read)
     for dim, i in read.picks:
         t = apply(_pick(dim), (t, i))
+    if read.arrays and mode.handler is None and not (mode.grad and t.requires_grad) and is_on_host(array_of(t)):
+        found = wrap(np.asarray(array_of(t))[read.on_host()])
+        found._inference = mode.inference
+        return found
     return apply(_index(read.second()), (t, *read.arrays.values())) if read.arrays else t
 
 
@@ -280,7 +358,6 @@ def index_put_(self: Tensor, indices: Iterable[Tensor], values: Operand, accumul
     return change(self, (_add_at if accumulate else _set)(read.second()), (values, *read.arrays.values()))
 
 
-_narrow = family("Slice", lambda x, dim, start, length: x[(slice(None),) * dim + (slice(start, start + length),)])
 _gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(
     x[tuple([slice(0, n) if d != dim else slice(None) for d, n in enumerate(index.shape)])], index, dim) if x.ndim else x)
 _index_select = family("IndexSelect", lambda x, index, dim: of_vectors(
@@ -308,7 +385,16 @@ _index_add = family("IndexAdd", lambda x, index, src, dim: x.at[(slice(None),) *
 @both
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:  # noqa: A002
     """A view of a range along a dimension."""
-    return view(_narrow(dim_of(dim, input.ndim), start, length), input)
+    d = dim_of(dim, input.ndim)
+    n = input.shape[d] if input.ndim else 0
+    if not -n <= start <= n:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-n}, {n}], but got {start})")
+    start = start + n if start < 0 else start
+    if length < 0:
+        raise RuntimeError("narrow(): length must be non-negative.")
+    if start + length > n:
+        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
+    return _part(input, (*[_FULL] * d, ("slice", start, start + length, None)))
 
 
 @both
