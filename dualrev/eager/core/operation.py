@@ -234,7 +234,7 @@ class Op:
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
         self.plain = Evaluation(fun, many)
-        self._graded: dict[int, Callable[..., Evaluated]] = {}
+        self._graded: dict[int, Graded] = {}
         self._pushes: dict[tuple[bool, ...], Op] = {}
         caches.add(self)
 
@@ -246,7 +246,7 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
-    def graded(self, mask: int) -> Callable[..., Evaluated]:
+    def graded(self, mask: int) -> Graded:
         """The compiled evaluation that returns ``(record, arrays)``; bit ``i`` of the mask is set where input ``i`` is active."""
         found = self._graded.get(mask)
         if found is None:
@@ -255,28 +255,39 @@ class Op:
                 return Record(self, [typeof(x) for x in args], active).evaluate(args)
 
             evaluate.__name__ = self.name.partition(":")[0]
-            found = self._graded[mask] = self._by_key(mask, compiled(evaluate))
+            found = self._graded[mask] = Graded(self, mask, compiled(evaluate))
         return found
 
-    def _by_key(self, mask: int, in_a_trace: Callable[..., Evaluated]) -> Callable[..., Any]:
-        """The evaluation and its record for each set of shapes and dtypes."""
-        kept: dict[Hashable, tuple[Record, Callable[..., Sequence[Any]]]] = {}
 
-        def evaluate(*args: Any) -> tuple[Record, Sequence[Any]]:
-            key = key_of(args)
-            if key is None:
-                return in_a_trace(*args)
-            found = kept.get(key)
-            if found is None:
-                active = tuple([bool(mask >> i & 1) for i in range(len(args))])
-                record = Record(self, [aval_of(x) for x in args], active, "device" not in key)
-                while len(kept) >= BOUND:
-                    kept.pop(next(iter(kept)), None)
-                found = kept[key] = record, record.run()
-            record, run = found
-            return record, run(*args)
 
-        return evaluate
+class Graded:
+    """The evaluation of an operation, with the record that its node keeps, for each set of shapes and dtypes.
+
+    Bit ``i`` of the mask is set where input ``i`` is active; ``traced`` serves operands that are being traced.
+    """
+
+    __slots__ = ("kept", "mask", "op", "traced")
+
+    def __init__(self, op: Op, mask: int, traced: Callable[..., Evaluated]):
+        self.op = op
+        self.mask = mask
+        self.traced = traced
+        self.kept: dict[Hashable, tuple[Record, Callable[..., Sequence[Any]]]] = {}
+
+    def __call__(self, *args: Any) -> tuple[Record, Sequence[Any]]:
+        key = key_of(args)
+        if key is None:
+            return self.traced(*args)
+        record, run = self.kept.get(key) or self._make(key, args)
+        return record, run(*args)
+
+    def _make(self, key: tuple[Hashable, ...], args: Sequence[Any]) -> tuple[Record, Callable[..., Sequence[Any]]]:
+        active = tuple([bool(self.mask >> i & 1) for i in range(len(args))])
+        record = Record(self.op, [aval_of(x) for x in args], active, "device" not in key)
+        while len(self.kept) >= BOUND:
+            self.kept.pop(next(iter(self.kept)), None)
+        found = self.kept[key] = record, record.run()
+        return found
 
 
 def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: str = "inputs") -> Callable[..., Op]:

@@ -20,7 +20,7 @@ from dualrev.eager.host.registry import COSTS, MAKERS, HostFunction
 #: so that a result does not depend on how often it was computed.
 LONGEST = 400_000.0
 #: Nanoseconds of a product of matrices for each multiplication, and of any equation.
-_MULTIPLICATION, _EQUATION = 0.01, 700.0
+_MULTIPLICATION, _EQUATION = 0.003, 700.0
 #: The parameters under which primitives hold the program that they call.
 _CALLED = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "closed_call": "call_jaxpr",
            "core_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from dualrev.eager.core.annotations import Number, Scalar
 from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
-from dualrev.eager.graph.inplace import change
+from dualrev.eager.graph.inplace import change, write
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, described, wrap
 from dualrev.eager.graph.views import view
@@ -316,6 +317,8 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
     if read.is_view and mode.grad and self._requires_grad and self._node is None and self._view is None:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.\n" + described(self)
                            + "; change it under torch.no_grad(), or change a .clone()")
+    if _written_on_host(self, read, value):
+        return
     if read.is_view:
         static = tuple(read.static)
         change(self, _set_slice(static), (_fitted(value, _shape_of(x, static, ()), False),))
@@ -330,7 +333,31 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
     change(t, _set(static), (_fitted(value, shape, True), *arrays))
 
 
-def _fitted(value: Operand, shape: tuple[int, ...], has_tensors: bool) -> Operand:
+def _written_on_host(t: Tensor, read: _Index, value: Operand) -> bool:
+    """Write a value where nothing is recorded and all is on the host, in place where no other array shares the memory."""
+    array = t._storage.array
+    given = array_of(value) if isinstance(value, Tensor) else value
+    if (t._view is not None or read.picks or mode.handler is not None or not is_on_host(array) or not (
+            isinstance(given, (int, float, complex)) or is_on_host(given))
+            or (mode.grad and (t.requires_grad or (isinstance(value, Tensor) and value.requires_grad)))
+            or (t._inference and not mode.inference)):
+        return False
+    plain = tuple([slice(*p[1:]) if isinstance(p, tuple) else p for p in read.static])
+    shape = np.broadcast_to(np.int8(0), array.shape)[plain]
+    shape = (shape[read.on_host()] if read.arrays else shape).shape
+    given = _fitted(given, shape, bool(read.arrays))
+    # Besides the storage, this frame and the call refer to it.
+    if type(array) is not np.ndarray or sys.getrefcount(array) > 3 or not array.flags.writeable or array.base is not None:
+        array = np.array(array)
+    if read.arrays:
+        array[plain][read.on_host()] = given
+    else:
+        array[plain] = given
+    write(t, array)
+    return True
+
+
+def _fitted(value: Any, shape: tuple[int, ...], has_tensors: bool) -> Any:
     """A value to be written into a shape, without leading dimensions of size 1.
 
     Raises:
