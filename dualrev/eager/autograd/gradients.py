@@ -12,7 +12,7 @@ import numpy as np
 from dualrev.eager.compiled.backward_programs import replayed
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
-from dualrev.eager.core.evaluation import cast
+from dualrev.eager.core.evaluation import cast, wide
 from dualrev.eager.graph.backward_pass import BackwardPass, Place, accumulate
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described, wrap
 from dualrev.eager.ops.joining import stack
@@ -113,7 +113,8 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
         found = BackwardPass(True, False, captured).run(roots)
         return [found.get(edge_of(t)) for t in inputs]
 
-    results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
+    with wide():
+        results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
     for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
         if r is None and not (allow_unused or materialize):
             raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "

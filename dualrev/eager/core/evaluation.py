@@ -78,9 +78,9 @@ def traced(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray]) -> C
         return stage(fun, avals)
 
 
-def compiled(fun: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(fun: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     """The function compiled by jax, with 64 bits where its operands have them."""
-    run = caches.jit(fun, inline=True)
+    run = caches.jit(fun, **(settings or {"inline": True}))
 
     def call(*args: Any) -> Any:
         with jax.enable_x64(True):

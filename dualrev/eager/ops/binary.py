@@ -213,7 +213,15 @@ def _power_of(x: jax.Array, exponent: float, whole: bool) -> jax.Array:
 
 
 _power = family("Pow", _power_of)
-_POWER = Op("Pow:1", broadcasting(jnp.power))
+def _raised(x: jax.Array, y: jax.Array) -> jax.Array:
+    if not all(jnp.result_type(a).kind in "iu" for a in (x, y)):
+        return jnp.power(x, y)
+    # A whole number to a negative power is rounded to zero, unless it is 1 or -1.
+    below = jnp.where(x == 1, 1, jnp.where(x == -1, 1 - 2 * (y & 1), 0))
+    return jnp.where(y < 0, below, jnp.power(x, jnp.maximum(y, 0)))
+
+
+_POWER = Op("Pow:1", broadcasting(_raised))
 
 
 def _pow_op(exponent: Operand) -> tuple[Op, tuple[Operand, ...]]:
