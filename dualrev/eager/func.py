@@ -153,7 +153,7 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
     inner = lower(func)
 
-    def of_one(example: jax.Array | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
         try:
             return inner(*args, **kwargs)
@@ -183,7 +183,8 @@ def functional_call(module: Module, parameter_and_buffer_dicts: Values | Sequenc
     """
     given = parameter_and_buffer_dicts
     values: dict[str, Tensor] = dict(given) if isinstance(given, Mapping) else {k: v for part in given for k, v in part.items()}
-    places = {f"{prefix}.{name}" if prefix else name: (place, name) for prefix, m in module.named_modules()
+    places: dict[str, tuple[dict[str, Any], str]] = {
+        f"{prefix}.{name}" if prefix else name: (place, name) for prefix, m in module.named_modules()
               for place in (m._parameters, m._buffers) for name in place}
     unknown = [name for name in values if name not in places]
     if unknown:

@@ -22,8 +22,8 @@ from dualrev.eager.ops.linear_algebra import (
 from dualrev.eager.ops.linear_algebra import LinAlgError as LinAlgError
 from dualrev.eager.ops.matrix_products import matmul as matmul
 
-InvExResult = namedtuple("inv_ex", ["inverse", "info"])
-CholeskyExResult = namedtuple("cholesky_ex", ["L", "info"])
+InvExResult = namedtuple("InvExResult", ["inverse", "info"])
+CholeskyExResult = namedtuple("CholeskyExResult", ["L", "info"])
 SlogdetResult = namedtuple("SlogdetResult", ["sign", "logabsdet"])
 
 

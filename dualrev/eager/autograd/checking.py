@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def gradcheck(func: TensorFunction, inputs: Tensors, *, eps: float = 1e-6, atol:
     exact = [_rows(o, active) for o in outs]
     with no_grad():
         for k, x in enumerate(xs):
-            numeric = _differences(lambda x, k=k: at(*xs[:k], x, *xs[k + 1:]), np.asarray(array_of(x)), eps)
+            numeric = _differences(functools.partial(_with, at, xs, k), np.asarray(array_of(x)), eps)
             for j, by_input in enumerate(exact):
                 if not np.allclose(numeric[j], by_input[k], rtol, atol):
                     if not raise_exception:
@@ -64,6 +65,11 @@ def gradcheck(func: TensorFunction, inputs: Tensors, *, eps: float = 1e-6, atol:
                     raise GradcheckError(f"Jacobian mismatch for output {j} with respect to input {places[k]},\n"
                                          f"numerical:{numeric[j]}\nanalytical:{by_input[k]}\n")
     return True
+
+
+def _with(at: Callable[..., tuple[Tensor, ...]], xs: Sequence[Tensor], k: int, x: Tensor) -> tuple[Tensor, ...]:
+    """The outputs with one input replaced."""
+    return at(*xs[:k], x, *xs[k + 1:])
 
 
 def _parts(x: np.ndarray) -> np.ndarray:

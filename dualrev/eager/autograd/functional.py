@@ -38,9 +38,9 @@ def _run(func: TensorFunction, inputs: list[Tensor], name: str) -> tuple[bool, l
     is_tuple = isinstance(out, (tuple, list))
     for i, x in enumerate(out if is_tuple else [out]):
         if not isinstance(x, Tensor):
-            raise TypeError(f"The outputs of the user-provided function given to {name} must be either a Tensor or a tuple of Tensors but "
-                            f"the {f'value at index {i} has' if is_tuple else 'given outputs of the user-provided function has'} type "
-                            f"{type(x)}.")
+            which = f"value at index {i} has" if is_tuple else "given outputs of the user-provided function has"
+            raise TypeError(f"The outputs of the user-provided function given to {name} must be either a Tensor or a tuple of Tensors "
+                            f"but the {which} type {type(x)}.")
     return is_tuple, list(out) if is_tuple else [out]
 
 

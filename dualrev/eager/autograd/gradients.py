@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,7 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
 _ones = caches.table()
 
 
-def ones(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+def ones(shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Ones of the shape of a scalar, kept for the next backward."""
     found = _ones.get((shape, dtype))
     if found is None:

@@ -285,7 +285,7 @@ def jit(step: Callable[P, R]) -> Callable[P, R]:
 _ALONE = 3
 
 
-def _own(storage: Storage) -> jax.Array:
+def _own(storage: Storage) -> Any:
     """The value of a storage, to be donated: a copy where something else refers to it."""
     x = storage.array
     return x if sys.getrefcount(x) <= _ALONE else np.array(x)

@@ -16,7 +16,7 @@ from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import ClosedJaxpr, stage
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core.caches import BOUND, caches
-from dualrev.eager.host.programs import Traced, host_program
+from dualrev.eager.host.programs import TracedError, host_program
 
 #: Arrays of at most so many bytes are kept as numpy's when they are made.
 SMALL = 2 ** 20
@@ -54,7 +54,7 @@ def key_of(args: Sequence[Any]) -> tuple[Hashable, ...] | None:
     """The types of operands, and whether they are on the host; None where one is being traced."""
     key: list[Hashable] = []
     for a in args:
-        kind = type(a)
+        kind: Any = type(a)
         if kind is _ndarray:
             key.append(a.dtype)
             key.append(a.shape)
@@ -100,7 +100,7 @@ def fixed(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], on_ho
     def run(*args: Any) -> Sequence[Any]:
         try:
             return host(*args)
-        except Traced:
+        except TracedError:
             return slow(*args)
 
     return True, run
@@ -165,7 +165,7 @@ class TreeEvaluation:
     def __init__(self, fun: Callable[..., Any]):
         self._fun = fun
         self._compiled = compiled(fun)
-        self._found: dict[Hashable, tuple[Callable[..., Any], Any]] = {}
+        self._found: dict[Hashable, tuple[Callable[..., Any] | None, Any]] = {}
         caches.add(self)
 
     def cache_clear(self) -> None:
@@ -177,14 +177,12 @@ class TreeEvaluation:
         key = key_of(leaves)
         if key is None:
             return self._compiled(*args)
-        found = self._found.get((tree, key))
-        if found is None:
-            found = self._make(tree, key, leaves)
-        run, out_tree = found
+        run, out_tree = self._found.get((tree, key)) or self._make(tree, key, leaves)
         return self._compiled(*args) if run is None else jax.tree_util.tree_unflatten(out_tree, run(*leaves))
 
     def _make(self, tree: Any, key: tuple[Hashable, ...], leaves: Sequence[Any]) -> tuple[Callable[..., Any] | None, Any]:
-        run, out_trees = None, []
+        run: Callable[..., Any] | None = None
+        out_trees: list[Any] = []
 
         def flat(*values: Any) -> list[Any]:
             outs, out_tree = jax.tree_util.tree_flatten(self._fun(*jax.tree_util.tree_unflatten(tree, values)))

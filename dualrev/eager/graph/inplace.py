@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from dualrev._jax.source_lines import source
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Values
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.node import Node, Pulled, node_class
@@ -19,7 +19,7 @@ from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described
 from dualrev.eager.graph.views import numbers_of, ops_of, overlaps, put, put_op
 
 
-def write(t: Tensor, array: jax.Array) -> None:
+def write(t: Tensor, array: Values) -> None:
     """Replace the value of a tensor, for all tensors that share its storage, and count the change."""
     view = t._view
     storage = t._storage
@@ -30,7 +30,7 @@ def write(t: Tensor, array: jax.Array) -> None:
             raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single memory "
                                "location. Please clone() the tensor before performing the operation.\n" + described(t))
         array = put(storage.array, view.path, array)
-    storage.array = array
+    storage.array = array  # type: ignore[assignment]  # as Storage declares it
     counter = t._counter
     counter.version += 1
     counter.changed = source()

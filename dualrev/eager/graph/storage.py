@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dualrev._jax.source_lines import SourceInfo
+from dualrev.eager.core.annotations import Values
 from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.operation import Op
 
@@ -17,8 +18,9 @@ class Storage:
 
     __slots__ = ("__weakref__", "array", "changed", "version")
 
-    def __init__(self, array: jax.Array):
-        self.array = array
+    def __init__(self, array: Values):
+        #: Declared as jax's array: numpy's has the same attributes, as far as they are used.
+        self.array: jax.Array = array  # type: ignore[assignment]
         self.version = 0
         self.changed: SourceInfo | None = None
 
@@ -26,16 +28,21 @@ class Storage:
 class Step:
     """One operation on the way from the value of a base to that of its view, with the numbers that it takes.
 
-    Numbers, such as where a slice starts, are operands: the operation is the same for all of them.  ``index`` is the same step as numpy
-    writes it, where it takes a part.
+    Where a part starts is an operand: the operation is the same for all ``starts``.  ``index`` is the same step as numpy writes it,
+    where it takes a part.
     """
 
-    __slots__ = ("index", "numbers", "op")
+    __slots__ = ("index", "op", "starts")
 
-    def __init__(self, op: Op, numbers: tuple[Any, ...] = (), index: tuple[Any, ...] | None = None):
+    def __init__(self, op: Op, starts: tuple[int, ...] | None = None, index: tuple[Any, ...] | None = None):
         self.op = op
-        self.numbers = numbers
+        self.starts = starts
         self.index = index
+
+    @property
+    def numbers(self) -> tuple[np.ndarray, ...]:
+        """The operands beside the array."""
+        return () if self.starts is None else (np.array(self.starts, np.int64),)
 
     def plain(self, array: Any) -> Any:
         """The step on a value."""

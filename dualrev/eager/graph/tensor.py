@@ -17,7 +17,7 @@ import numpy as np
 
 from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import Scalar
+from dualrev.eager.core.annotations import Scalar, Values
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.node import Node
@@ -216,7 +216,7 @@ Hook: TypeAlias = Callable[[Tensor], Tensor | None]
 _new = object.__new__
 
 
-def fill(t: Tensor, array: jax.Array) -> None:
+def fill(t: Tensor, array: Values) -> None:
     """Make ``t``, which has just been allocated, a leaf of an array."""
     t._storage = t._counter = Storage(array)
     t._requires_grad = False
@@ -232,11 +232,11 @@ def _restored(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Ten
     return t
 
 
-def wrap(array: jax.Array) -> Tensor:
+def wrap(array: Values) -> Tensor:
     """A new tensor of an array."""
     t: Tensor = _new(Tensor)
     storage = t._storage = t._counter = _new(Storage)
-    storage.array = array
+    storage.array = array  # type: ignore[assignment]  # as Storage declares it
     storage.version = 0
     storage.changed = None
     t._requires_grad = False

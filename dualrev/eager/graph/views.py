@@ -34,14 +34,14 @@ class RecordedView(View):
         t._node, t._slot, t._requires_grad = fresh._node, fresh._slot, fresh._requires_grad
 
 
-def view(op: Op, t: Tensor, numbers: tuple[Any, ...] = (), index: tuple[Any, ...] | None = None) -> Tensor:
+def view(op: Op, t: Tensor, starts: tuple[int, ...] | None = None, index: tuple[Any, ...] | None = None) -> Tensor:
     """The result of an operation that selects and orders entries, as a view of the tensor."""
-    step = Step(op, numbers, index)
+    step = Step(op, starts, index)
     if index is not None and mode.handler is None and not (mode.grad and t.requires_grad) and is_on_host(array_of(t)):
         result = wrap(step.plain(array_of(t)))
         result._inference = mode.inference
     else:
-        result = apply(op, (t, *numbers))
+        result = apply(op, (t, *step.numbers))
     share(result, t, (step,), result._storage.array, None if mode.grad else "no_grad")
     return result
 
@@ -91,9 +91,9 @@ def data_of(t: Tensor) -> Tensor:
     return result
 
 
-def ops_of(path: tuple[Step, ...]) -> tuple[tuple[Op, int], ...]:
-    """The operations of a path, each with how many numbers it takes."""
-    return tuple([(step.op, len(step.numbers)) for step in path])
+def ops_of(path: tuple[Step, ...]) -> tuple[tuple[Op, bool], ...]:
+    """The operations of a path, each with whether it takes starts."""
+    return tuple([(step.op, step.starts is not None) for step in path])
 
 
 def numbers_of(path: tuple[Step, ...]) -> tuple[Any, ...]:
@@ -102,13 +102,12 @@ def numbers_of(path: tuple[Step, ...]) -> tuple[Any, ...]:
 
 
 @caches.memoized
-def path_op(ops: tuple[tuple[Op, int], ...]) -> Op:
+def path_op(ops: tuple[tuple[Op, bool], ...]) -> Op:
     """The operations of a view's path as one operation, of a base and all their numbers."""
     def along(x: jax.Array, *numbers: jax.Array) -> jax.Array:
-        at = 0
-        for op, n in ops:
-            x = op.fun(x, *numbers[at: at + n])
-            at += n
+        given = iter(numbers)
+        for op, takes_starts in ops:
+            x = op.fun(x, next(given)) if takes_starts else op.fun(x)
         return x
 
     return Op("AsStrided", along)
@@ -125,7 +124,7 @@ def overlaps(path: tuple[Step, ...], shape: tuple[int, ...]) -> bool:
 
 
 @caches.memoized
-def put_op(ops: tuple[tuple[Op, int], ...]) -> Op:
+def put_op(ops: tuple[tuple[Op, bool], ...]) -> Op:
     """The operation that replaces the entries of a view: ``put(base, new, *numbers)`` is the base with ``new`` in their place."""
     along = path_op(ops).fun
 

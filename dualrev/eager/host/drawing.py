@@ -64,7 +64,7 @@ def _counters(shape: Sequence[int]) -> tuple[Any, Any]:
 
 def _is_plain(aval: ShapedArray) -> bool:
     """Whether it is a single key of the generator, which counts as it does where draws are spread over devices."""
-    return str(aval.dtype) == "key<fry>" and aval.shape == () and bool(jax.config.jax_threefry_partitionable)
+    return str(aval.dtype) == "key<fry>" and aval.shape == () and bool(jax.config.values["jax_threefry_partitionable"])  # type: ignore[attr-defined]
 
 
 @made("random_bits", cost=40.0)

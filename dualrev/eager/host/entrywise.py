@@ -54,25 +54,31 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-for _name, _fun in dict(
-    neg=np.negative, sign=np.sign, floor=np.floor, ceil=np.ceil, is_finite=np.isfinite, sqrt=np.sqrt, abs=np.abs, real=np.real, imag=np.imag,
-    conj=np.conj, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, max=np.maximum, min=np.minimum, add_any=np.add,
-    nextafter=np.nextafter, eq=np.equal, ne=np.not_equal, lt=np.less, le=np.less_equal, gt=np.greater, ge=np.greater_equal,
-    rsqrt=lambda x: 1 / np.sqrt(x), shift_left=np.left_shift, shift_right_arithmetic=np.right_shift, copy=np.array, copy_p=np.array, stop_gradient=lambda x: x,
-    complex=lambda x, y: x + 1j * y if x.dtype == np.float64 else (x + np.complex64(1j) * y),
-).items():
-    plain(_name, _fun)
-for _name, _fun in dict(
+_EXACT: dict[str, HostFunction] = dict(
+    neg=np.negative, sign=np.sign, floor=np.floor, ceil=np.ceil, is_finite=np.isfinite, sqrt=np.sqrt, abs=np.abs, real=np.real,
+    imag=np.imag, conj=np.conj, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, max=np.maximum, min=np.minimum,
+    add_any=np.add, nextafter=np.nextafter, eq=np.equal, ne=np.not_equal, lt=np.less, le=np.less_equal, gt=np.greater,
+    ge=np.greater_equal,
+    rsqrt=lambda x: 1 / np.sqrt(x), shift_left=np.left_shift, shift_right_arithmetic=np.right_shift, copy=np.array, copy_p=np.array,
+    stop_gradient=lambda x: x,
+    complex=lambda x, y: x + 1j * y if x.dtype == np.float64 else x + np.complex64(1j) * y,
+)
+_TRANSCENDENTAL: dict[str, HostFunction] = dict(
     exp=np.exp, exp2=np.exp2, expm1=np.expm1, log=np.log, log1p=np.log1p, sin=np.sin, cos=np.cos, tan=np.tan, asin=np.arcsin,
     acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh, atanh=np.arctanh,
     atan2=np.arctan2, pow=np.power, logistic=_sigmoid, cbrt=np.cbrt,
-).items():
-    plain(_name, _fun, 3.0)
-for _name, _fun in dict(
+)
+_SPECIAL: dict[str, HostFunction] = dict(
     erf=scipy.special.erf, erfc=scipy.special.erfc, erf_inv=scipy.special.erfinv, lgamma=scipy.special.gammaln,
-    digamma=scipy.special.psi, polygamma=scipy.special.polygamma, igamma=scipy.special.gammainc, igammac=scipy.special.gammaincc,
-    regularized_incomplete_beta=scipy.special.betainc, bessel_i0e=scipy.special.i0e, bessel_i1e=scipy.special.i1e, zeta=scipy.special.zeta,
-).items():
+    digamma=scipy.special.psi, polygamma=scipy.special.polygamma, igamma=scipy.special.gammainc,
+    igammac=scipy.special.gammaincc, regularized_incomplete_beta=scipy.special.betainc,
+    bessel_i0e=scipy.special.i0e, bessel_i1e=scipy.special.i1e, zeta=scipy.special.zeta,
+)
+for _name, _fun in _EXACT.items():
+    plain(_name, _fun)
+for _name, _fun in _TRANSCENDENTAL.items():
+    plain(_name, _fun, 3.0)
+for _name, _fun in _SPECIAL.items():
     plain(_name, _special(_fun), 20.0)
 _by_type("div", np.true_divide, {"i": _divided, "u": np.floor_divide}, 0.4)
 _by_type("rem", np.fmod, {}, 2.0)
@@ -123,7 +129,8 @@ def _whole(x: Any, dtype: np.dtype) -> Any:
     info = np.iinfo(dtype)
     wide = x.astype(np.float64)
     if not np.all((wide > info.min) & (wide < info.max)):
-        found = np.where(np.isnan(wide), 0, np.where(wide >= info.max, info.max, np.where(wide <= info.min, info.min, found))).astype(dtype)
+        found = np.where(wide >= info.max, info.max, np.where(wide <= info.min, info.min, found))
+        found = np.where(np.isnan(wide), 0, found).astype(dtype)
     return found
 
 

@@ -90,7 +90,7 @@ def _pad(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     shape = outs[0].shape
     # Where the entries go, and which of them are inside: padding may be negative.
     to, of = [], []
-    for (low, high, between), n, m in zip(params["padding_config"], ins[0].shape, shape, strict=True):
+    for (low, _, between), n, m in zip(params["padding_config"], ins[0].shape, shape, strict=True):
         step = between + 1
         first = 0 if low >= 0 else -(low // step)
         last = min(n, -(-(m - low) // step))
@@ -211,7 +211,8 @@ def _gather(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction |
     dtype = np.dtype(outs[0].dtype)
     fill = params["fill_value"]
     if fill is None:
-        fill = np.nan if dtype.kind in "fVc" else np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max if dtype.kind == "u" else True
+        whole = np.iinfo(dtype) if dtype.kind in "iu" else None
+        fill = np.nan if dtype.kind in "fVc" else True if whole is None else whole.min if dtype.kind == "i" else whole.max
 
     def gathered(x: Any, indices: Any) -> Any:
         at, inside = places(indices)
@@ -222,7 +223,8 @@ def _gather(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction |
 
 
 #: How each scatter combines an entry with an update.
-_COMBINE = {"scatter-add": np.add, "scatter_add": np.add, "scatter_mul": np.multiply, "scatter_min": np.minimum, "scatter_max": np.maximum}
+_COMBINE = {"scatter-add": np.add, "scatter_add": np.add, "scatter_mul": np.multiply, "scatter_min": np.minimum,
+            "scatter_max": np.maximum}
 
 
 def _scatter(name: str) -> None:

@@ -22,22 +22,22 @@ LONGEST = 400_000.0
 #: Nanoseconds of a product of matrices for each multiplication, and of any equation.
 _MULTIPLICATION, _EQUATION = 0.003, 700.0
 #: The parameters under which primitives hold the program that they call.
-_CALLED = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "closed_call": "call_jaxpr",
-           "core_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+_CALLED = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
+           "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
 
 
-class Traced(Exception):
+class TracedError(Exception):
     """An operand is being traced: it has no value that numpy could read."""
 
 
 def _value(x: Any) -> Any:
     """An operand as numpy reads it."""
     if isinstance(x, Tracer):
-        raise Traced
+        raise TracedError
     return np.asarray(x)
 
 
-class _NotOffered(Exception):
+class _NotOfferedError(Exception):
     """A primitive that numpy has no counterpart of, or a program that takes too long."""
 
 
@@ -82,14 +82,15 @@ class _Writer:
         name = eqn.primitive.name
         maker = MAKERS.get(name)
         if maker is None or eqn.effects:
-            raise _NotOffered(name)
-        ins, outs = [x.aval for x in eqn.invars], [x.aval for x in eqn.outvars]
+            raise _NotOfferedError(name)
+        ins: list[Any] = [x.aval for x in eqn.invars]
+        outs: list[Any] = [x.aval for x in eqn.outvars]
         fun = maker(eqn.params, ins, outs)
         if fun is None:
-            raise _NotOffered(name)
+            raise _NotOfferedError(name)
         self.cost += _EQUATION + _time(eqn, name, ins, outs)
         if self.cost > LONGEST:
-            raise _NotOffered(name)
+            raise _NotOfferedError(name)
         called = self.constant(fun)
         results = [self.fresh() for _ in outs]
         env.update(zip(eqn.outvars, results, strict=True))
@@ -112,17 +113,19 @@ def _time(eqn: JaxprEqn, name: str, ins: Sequence[Any], outs: Sequence[Any]) -> 
 def host_program(jaxpr: ClosedJaxpr, single: bool = False) -> Callable[..., Any] | None:
     """A function that evaluates a traced program with numpy; None where it has no counterpart of an equation, or takes too long.
 
-    It returns a list of the results, or the ``single`` one, and raises :class:`Traced` where an operand has no value.  Warnings of divisions by zero and of overflows are silenced: the results are those of IEEE arithmetic, as the compiler's are.
+    It returns a list of the results, or the ``single`` one, and raises :class:`TracedError` where an operand has no value.  Warnings
+    of divisions by zero and of overflows are silenced: the results are those of IEEE arithmetic, as the compiler's are.
     """
     writer = _Writer()
     args = [f"a{i}" for i in range(len(jaxpr.in_avals))]
     try:
         results = writer.program(jaxpr.jaxpr, jaxpr.consts, args)
-    except _NotOffered:
+    except _NotOfferedError:
         return None
     reads = [f"if type({a}) is not _ndarray: {a} = _value({a})" for a in args]
     found = [f"_asarray({name})" for name in results]
-    text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *writer.lines, "return " + (found[0] if single else f"[{', '.join(found)}]")])
+    result = found[0] if single else f"[{', '.join(found)}]"
+    text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *writer.lines, f"return {result}"])
     exec(compile(text, "<program on the host>", "exec"), writer.names)
     program: HostFunction = writer.names["program"]
     return np.errstate(all="ignore")(program)

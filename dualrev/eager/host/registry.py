@@ -9,7 +9,7 @@ from dualrev._jax.avals import ShapedArray
 
 #: A function of numpy arrays.
 HostFunction: TypeAlias = Callable[..., Any]
-#: Makes the function of an equation: from its parameters and the types of its operands and results; None where numpy has no counterpart.
+#: Makes the function of an equation, from its parameters and the types of its operands and results; None where numpy has none.
 Maker: TypeAlias = Callable[[dict[str, Any], Sequence[ShapedArray], Sequence[ShapedArray]], HostFunction | None]
 
 #: For each primitive, by name, what makes its function.

@@ -13,7 +13,7 @@ import numpy as np
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import Device, DType
+from dualrev.eager.core.annotations import Device, DType, Values
 from dualrev.eager.core.dtypes import jax_device, numpy_of
 from dualrev.eager.core.evaluation import kept, wide
 from dualrev.eager.core.modes import mode
@@ -23,7 +23,7 @@ from dualrev.eager.ops.outputs import into
 from dualrev.eager.ops.registry import FUNCTIONS, function, method, renamed
 
 
-def finished(array: jax.Array, requires_grad: bool = False, device: Device | None = None, out: Tensor | None = None,
+def finished(array: Values, requires_grad: bool = False, device: Device | None = None, out: Tensor | None = None,
              name: str = "") -> Tensor:
     """A new leaf; or ``out``, with the array written into it."""
     array = placed(array, dtypes.default_device() if device is None else device)
@@ -95,7 +95,7 @@ def _leaves(data: object) -> list[Any]:
     return list(itertools.chain.from_iterable(map(_leaves, data))) if isinstance(data, (list, tuple)) else [data]
 
 
-def array_from(data: Any, dtype: DType | None) -> jax.Array:
+def array_from(data: Any, dtype: DType | None) -> Values:
     """A new array of data, with the dtype that PyTorch infers if none is given.
 
     Raises:

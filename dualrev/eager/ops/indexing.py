@@ -13,14 +13,15 @@ import numpy as np
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import Number, Scalar
+from dualrev.eager.core.annotations import Number, Scalar, Values
 from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import change, write
 from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.storage import Step
 from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, described, wrap
-from dualrev.eager.graph.views import view
+from dualrev.eager.graph.views import RecordedView, view
 from dualrev.eager.ops.binary import is_operand
 from dualrev.eager.ops.checks import first_outside
 from dualrev.eager.ops.dimensions import dim_of, of_vectors
@@ -46,7 +47,7 @@ class _Index:
         self.shape = shape
         self.static: list[Part] = []
         self.picks: list[tuple[int, jax.Array]] = []
-        self.arrays: dict[int, jax.Array | Tensor] = {}
+        self.arrays: dict[int, Values | Tensor] = {}
         #: Whether all tensors are masks, and one that is not of bools.
         self.mask: np.dtype | None = None
         self._at = self._out = 0
@@ -168,7 +169,7 @@ def _parts(index: object) -> tuple[object, ...]:
     return (index,)
 
 
-def _as_array(part: Any) -> jax.Array:
+def _as_array(part: Any) -> Any:
     if isinstance(part, Tensor):
         return array_of(part)
     array = np.asarray([_as_array(p) if isinstance(p, Tensor) else p for p in part] if isinstance(part, (list, range)) else part)
@@ -193,9 +194,15 @@ def _thawed(static: Static, arrays: Iterable[jax.Array]) -> tuple[Any, ...]:
     return tuple([next(values) if p == _HERE else slice(*p[1:]) if isinstance(p, tuple) else p for p in static])
 
 
-def _taken(x: jax.Array, starts: jax.Array, pattern: Static) -> jax.Array:
-    """A part of an array: for each dimension the whole ("all"), one entry ("one"), or ``(length, step)`` from a start; None is a new one."""
-    begins, sizes, strides, shape = [], [], [], []
+def _taken(x: jax.Array, starts: jax.Array, pattern: tuple[Any, ...]) -> jax.Array:
+    """A part of an array: for each dimension the whole ("all"), one entry ("one"), or ``(length, step)`` from a start.
+
+    None is a new dimension.
+    """
+    begins: list[Any] = []
+    sizes: list[int] = []
+    strides: list[int] = []
+    shape: list[int] = []
     k = d = 0
     for p in pattern:
         if p is None:
@@ -228,6 +235,7 @@ def _taken(x: jax.Array, starts: jax.Array, pattern: Static) -> jax.Array:
 
 
 _slice, _select = family("Slice", _taken), family("Select", _taken)
+_ROW = _select(("one",))
 
 
 def _part(t: Tensor, static: Static) -> Tensor:
@@ -260,7 +268,7 @@ def _part(t: Tensor, static: Static) -> Tensor:
                 starts.append(min(start, n - length))
                 index.append(slice(start, stop, step))
     op = (_select if "one" in pattern else _slice)(tuple(pattern))
-    return view(op, t, (np.array(starts, np.int64),), tuple(index))
+    return view(op, t, tuple(starts), tuple(index))
 
 
 _index = family("Index", lambda x, *rest: x[_thawed(rest[-1], rest[:-1])])
@@ -277,10 +285,10 @@ _set, _set_slice = family("IndexPut", _put_at), family("CopySlices", _put_at)
 _add_at = family("IndexPut", lambda *a: _put_at(*a, adds=True))
 
 
-def _shape_of(x: jax.Array, static: Static, arrays: Iterable[jax.Array]) -> tuple[int, ...]:
+def _shape_of(x: jax.Array, static: Static, arrays: Iterable[Values]) -> tuple[int, ...]:
     """The shape of what an index takes of an array."""
-    likes = [np.empty(a.shape, np.int64) if isinstance(a, Tracer) else a for a in arrays]
-    return np.broadcast_to(np.int8(0), x.shape)[_thawed(static, [np.zeros_like(a) for a in likes])].shape
+    zeros: list[Any] = [np.zeros(a.shape, np.int64) for a in arrays]
+    return np.broadcast_to(np.int8(0), x.shape)[_thawed(static, zeros)].shape
 
 
 def _viewed(t: Tensor, index: _Index) -> Tensor:
@@ -293,6 +301,25 @@ def _viewed(t: Tensor, index: _Index) -> Tensor:
 
 @method
 def __getitem__(self: Tensor, index: Index) -> Tensor:  # noqa: N807
+    if type(index) is int and mode.handler is None and self._view is None and not (mode.grad and self._requires_grad):
+        # The most frequent case, as rows of a dataset are read.
+        array = self._storage.array
+        shape = array.shape
+        if shape and is_on_host(array):
+            n = shape[0]
+            if not -n <= index < n:
+                raise IndexError(f"index {index} is out of bounds for dimension 0 with size {n}")
+            if index < 0:
+                index += n
+            at = (index, ...)
+            part = (array if type(array) is np.ndarray else np.asarray(array))[at]
+            result = wrap(part)  # type: ignore[arg-type]
+            result._storage, result._counter = self._storage, self._counter
+            made = None if mode.grad else "no_grad"
+            result._view = RecordedView(self, (Step(_ROW, (index,), at),), part, made)  # type: ignore[arg-type]
+            if mode.inference:
+                result._inference = True
+            return result
     read = _Index(index, array_of(self).shape)
     if read.is_view:
         return _part(self, tuple(read.static))
@@ -335,17 +362,16 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
 
 def _written_on_host(t: Tensor, read: _Index, value: Operand) -> bool:
     """Write a value where nothing is recorded and all is on the host, in place where no other array shares the memory."""
-    array = t._storage.array
-    given = array_of(value) if isinstance(value, Tensor) else value
+    array: Any = t._storage.array
+    given: Any = array_of(value) if isinstance(value, Tensor) else value
     if (t._view is not None or read.picks or mode.handler is not None or not is_on_host(array) or not (
             isinstance(given, (int, float, complex)) or is_on_host(given))
             or (mode.grad and (t.requires_grad or (isinstance(value, Tensor) and value.requires_grad)))
             or (t._inference and not mode.inference)):
         return False
-    plain = tuple([slice(*p[1:]) if isinstance(p, tuple) else p for p in read.static])
-    shape = np.broadcast_to(np.int8(0), array.shape)[plain]
-    shape = (shape[read.on_host()] if read.arrays else shape).shape
-    given = _fitted(given, shape, bool(read.arrays))
+    plain: Any = tuple([slice(*p[1:]) if isinstance(p, tuple) else p for p in read.static])
+    example: Any = np.broadcast_to(np.int8(0), array.shape)[plain]
+    given = _fitted(given, (example[read.on_host()] if read.arrays else example).shape, bool(read.arrays))
     # Besides the storage, this frame and the call refer to it.
     if type(array) is not np.ndarray or sys.getrefcount(array) > 3 or not array.flags.writeable or array.base is not None:
         array = np.array(array)

@@ -82,8 +82,8 @@ def inverse(input: Tensor) -> Tensor:  # noqa: A002
       LinAlgError: the matrix is singular.
     """
     result = apply(INV, (input,))
-    check(result, input, first_zero_pivot, "linalg.inv: {batch}The diagonal element {info} is zero, the inversion could not be completed "
-          "because the input matrix is singular.")
+    check(result, input, first_zero_pivot, "linalg.inv: {batch}The diagonal element {info} is zero, the inversion could not be "
+          "completed because the input matrix is singular.")
     return result
 
 

@@ -44,7 +44,8 @@ for _name, _symbol in dict(add="add", sub="sub", mul="mul", div="truediv", floor
     setattr(Tensor, f"__i{_symbol}__", _in_place(OPS[_name]))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _operator(OPS[_name]))
-for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor", bitwise_left_shift="lshift", bitwise_right_shift="rshift").items():
+_BITS = dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor", bitwise_left_shift="lshift", bitwise_right_shift="rshift")
+for _name, _symbol in _BITS.items():
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
     setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
 Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]

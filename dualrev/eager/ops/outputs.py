@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.evaluation import cast
 from dualrev.eager.core.modes import mode
@@ -13,7 +11,7 @@ from dualrev.eager.graph.inplace import check_may_change, narrows, write
 from dualrev.eager.graph.tensor import Tensor, array_of, described
 
 
-def into(out: object, array: jax.Array, name: str) -> Tensor:
+def into(out: object, array: Any, name: str) -> Tensor:
     """Write an array into a tensor; an empty tensor takes its shape.
 
     Raises:

@@ -23,7 +23,7 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
 #: The settings of a group by name: numbers, truth values, tensors, and its parameters.
 Settings: TypeAlias = dict[str, Any]
 #: The state of a parameter inside the program.
-State: TypeAlias = dict[str, jax.Array]
+State: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = list[jax.Array]
 R = TypeVar("R")
 

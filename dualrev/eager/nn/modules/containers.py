@@ -33,11 +33,11 @@ class _Listed(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Module]:
         return iter(self._modules.values())
 
     @overload
-    def __getitem__(self, i: int) -> Any: ...
+    def __getitem__(self, i: int) -> Module: ...
     @overload
     def __getitem__(self, i: slice) -> Self: ...
     def __getitem__(self, i: int | slice) -> Any:

@@ -157,7 +157,8 @@ class Members:
 
     # ------------------------------------------------------------------------------------------------- what is inside
 
-    def named_modules(self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+    def named_modules(self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True
+                      ) -> Iterator[tuple[str, Any]]:
         """This module and all inside it, with their names."""
         seen: set[Any] = set() if memo is None else memo
         waiting: list[tuple[str, Any]] = [(prefix, self)]
@@ -195,7 +196,8 @@ class Members:
                         seen.add(id(x))
                     yield (f"{before}.{name}" if before else name), x
 
-    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+                         ) -> Iterator[tuple[str, Parameter]]:
         """All parameters, with their names."""
         return self._named("_parameters", prefix, recurse, remove_duplicate)
 

@@ -5,8 +5,8 @@ What a module holds stands in :mod:`dualrev.eager.nn.modules.members`, how it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.hooks import RemovableHandle, changes
@@ -37,6 +37,13 @@ class Module(Stateful):
     """
 
     training: bool
+
+    if TYPE_CHECKING:
+        def modules(self) -> Iterator[Module]: ...
+        def children(self) -> Iterator[Module]: ...
+        def named_modules(self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True
+                          ) -> Iterator[tuple[str, Module]]: ...
+        def named_children(self) -> Iterator[tuple[str, Module]]: ...
 
     def __init__(self) -> None:
         super().__init__()
