@@ -29,7 +29,7 @@ def test_members_that_are_assigned_again_keep_their_place() -> None:
     def program(t: Any) -> Any:
         m = t.nn.Sequential(t.nn.Linear(2, 2), t.nn.ReLU(), t.nn.Flatten(0))
         setattr(m, "0", t.nn.Linear(2, 2))
-        found = [names(m.named_children()), names(m.named_parameters()), list(m.state_dict())]
+        found: list[Any] = [names(m.named_children()), names(m.named_parameters()), list(m.state_dict())]
         for name, _ in m.named_children():
             setattr(m, name, t.nn.Identity())
         m[1] = t.nn.Tanh()

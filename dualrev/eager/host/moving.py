@@ -119,6 +119,12 @@ def _split(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     return lambda x: np.split(x, ends, dim)
 
 
+@made("unstack", cost=0.0)
+def _unstack(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+    dim = params["axis"]
+    return lambda x: list(np.moveaxis(x, dim, 0))
+
+
 @made("rev", cost=0.0)
 def _reverse(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     dims = params["dimensions"]
