@@ -1,13 +1,14 @@
 """PyTorch's way of writing, on jax arrays and dualrev's derivatives: ``from dualrev import eager as torch``.
 
 Operations run as they are written and are recorded on tensors that require grad; ``backward()`` visits the record.  Each operation is
-a jax function, whose pull is derived from the table of rules and compiled once for each set of shapes.
+a jax function, whose pull is derived from the table of rules once for each set of shapes.
 
-Operations run where they are called, as PyTorch's do: importing this module turns off jax's asynchronous dispatch on CPUs, for the
-whole process, unless the environment sets ``JAX_CPU_ENABLE_ASYNC_DISPATCH`` or jax has started before.
+Small operations are evaluated by numpy, large ones are compiled: which, depends on shapes and dtypes alone.  Dtypes are PyTorch's
+whatever jax's ``jax_enable_x64`` says, and no setting of jax changes.
 
-The rooms, from the ground up: ``core`` (dtypes, modes, caches, what an operation is), ``graph`` (tensors, nodes, the backward pass),
-``ops`` (operations on tensors) and ``compiled`` (``jit``), ``autograd``, then ``nn``, ``optim`` and ``utils``; imports go down only.
+The rooms, from the ground up: ``host`` (numpy's evaluation of traced programs), ``core`` (dtypes, modes, caches, what an operation
+is), ``graph`` (tensors, nodes, the backward pass), ``ops`` (operations on tensors) and ``compiled`` (``jit``), ``autograd``, then
+``nn``, ``optim`` and ``utils``; imports go down only.
 May import: everything below (``functional``, ``calls``, ...).  Start reading at :mod:`dualrev.eager.graph.tensor`, then
 :mod:`dualrev.eager.graph.recording` and :mod:`dualrev.eager.graph.backward_pass`.
 

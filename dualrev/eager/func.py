@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import tree_map
 
 from dualrev._jax.avals import is_array_like
+from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.functional import api, gradients, jacobians
@@ -52,7 +53,7 @@ def _tensor(x: Any) -> Any:
 
 
 def _tensors(tree: Any) -> Any:
-    return tree_map(lambda x: wrap(x) if isinstance(x, jax.Array) else x, tree)
+    return tree_map(lambda x: wrap(x) if isinstance(x, (jax.Array, np.ndarray)) else x, tree)
 
 
 def _arrays(tree: Any) -> Any:
@@ -67,7 +68,11 @@ def _of(transform: Callable[..., Any], words: str) -> Callable[..., Any]:
 
         @functools.wraps(func)
         def call(*args: object, **kwargs: object) -> Any:
-            return _tensors(inner(*_arrays(args), **_arrays(kwargs)))
+            for i in (argnums,) if isinstance(argnums, int) else argnums:
+                if not -len(args) <= i < len(args):
+                    raise RuntimeError(f"Got argnum={i}, but only {len(args)} positional inputs")
+            with wide():
+                return _tensors(inner(*_arrays(args), **_arrays(kwargs)))
 
         return call
 
@@ -107,16 +112,19 @@ def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequen
     if strict:
         raise NotImplementedError("torch.func.jvp: strict=True is not offered\nan output that does not depend on the primals gets "
                                   "zeros")
-    return tuple([_tensors(x) for x in api.jvp(lower(func), _arrays(tuple(primals)), _arrays(tuple(tangents)), has_aux)])
+    with wide():
+        return tuple([_tensors(x) for x in api.jvp(lower(func), _arrays(tuple(primals)), _arrays(tuple(tangents)), has_aux)])
 
 
 def vjp(func: Callable[..., object], *primals: object, has_aux: bool = False) -> tuple[Any, ...]:
     """The value, and the pull: a function from cotangents of the value to cotangents of each primal."""
-    out, pull, *aux = api.vjp(lower(func), *_arrays(primals), has_aux=has_aux)
+    with wide():
+        out, pull, *aux = api.vjp(lower(func), *_arrays(primals), has_aux=has_aux)
 
     def pulled(*cotangents: object) -> Any:
         given = _arrays(cotangents if len(cotangents) > 1 else cotangents[0])
-        return _tensors(pull(given))
+        with wide():
+            return _tensors(pull(given))
 
     return (_tensors(out), pulled, *[_tensors(a) for a in aux])
 
@@ -145,7 +153,7 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
     inner = lower(func)
 
-    def of_one(example: jax.Array | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
         try:
             return inner(*args, **kwargs)
@@ -157,9 +165,10 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         given, named = _arrays(args), _arrays(kwargs)
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
-        if randomness != "different" or not sizes:
-            return _tensors(jax.vmap(of_one, (None, dims, 0), out_dims)(None, given, named))
-        return _tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(jnp.arange(sizes[0]), given, named))
+        with wide():
+            if randomness != "different" or not sizes:
+                return _tensors(jax.vmap(of_one, (None, dims, 0), out_dims)(None, given, named))
+            return _tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(sizes[0]), given, named))
 
     return call
 
@@ -174,7 +183,8 @@ def functional_call(module: Module, parameter_and_buffer_dicts: Values | Sequenc
     """
     given = parameter_and_buffer_dicts
     values: dict[str, Tensor] = dict(given) if isinstance(given, Mapping) else {k: v for part in given for k, v in part.items()}
-    places = {f"{prefix}.{name}" if prefix else name: (place, name) for prefix, m in module.named_modules()
+    places: dict[str, tuple[dict[str, Any], str]] = {
+        f"{prefix}.{name}" if prefix else name: (place, name) for prefix, m in module.named_modules()
               for place in (m._parameters, m._buffers) for name in place}
     unknown = [name for name in values if name not in places]
     if unknown:

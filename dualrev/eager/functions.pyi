@@ -35,6 +35,8 @@ def logical_or(input: Operand, other: Operand, *, out: Tensor | None = None) -> 
 def logical_xor(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def bitwise_and(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def bitwise_or(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
+def bitwise_left_shift(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
+def bitwise_right_shift(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def bitwise_xor(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def add(input: Operand, other: Operand, *, alpha: float = 1, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def sub(input: Operand, other: Operand, *, alpha: float = 1, out: Tensor | None = None) -> Tensor: ...  # noqa: A002

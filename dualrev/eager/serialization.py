@@ -131,7 +131,7 @@ def _restored(x: Any, arrays: dict[str, np.ndarray], device: Device | None) -> A
 
 
 def _tensor(array: np.ndarray, device: Device | None) -> Tensor:
-    return finished(jnp.array(array, numpy_of(array.dtype)), False, device)
+    return finished(np.array(array, numpy_of(array.dtype)), False, device)
 
 
 # ------------------------------------------------------------------------------------------------------------ save and load

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from against_torch import message
@@ -12,15 +14,20 @@ from against_torch import message
 from dualrev import eager as torch
 from dualrev.eager.compiled import backward_programs as programs
 from dualrev.eager.core.caches import Table
+from dualrev.eager.host import programs as host
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile a graph of up to 40 nodes when it comes for the second time."""
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compile operations, and a graph of up to 40 nodes when it comes for the second time."""
+    monkeypatch.setattr(host, "LONGEST", 0.0)
+    torch.clear_caches()
     monkeypatch.setattr(programs, "SEEN", 2)
     monkeypatch.setattr(programs, "_is_due", lambda key, n, is_due=programs._is_due: is_due(key, 0))
     monkeypatch.setattr(programs, "_programs", Table())
     monkeypatch.setattr(programs, "_seen", Table())
+    yield
+    torch.clear_caches()
 
 
 def compiled() -> int:
@@ -148,8 +155,10 @@ def test_large_graphs_are_visited_node_by_node(soon: None, monkeypatch: pytest.M
     assert len(programs._programs) == 1 and x.grad is not None and x.grad.tolist() == [15.0] * 4
 
 
-def test_operations_run_where_they_are_called() -> None:
-    assert jax.config.values["jax_cpu_enable_async_dispatch"] is False  # type: ignore[attr-defined]
+def test_importing_changes_no_setting() -> None:
+    program = ("import jax; before = dict(jax.config.values); from dualrev import eager as torch; "
+               "(torch.ones(3, requires_grad=True).double() ** 2).sum().backward(); assert dict(jax.config.values) == before")
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 SAVING: dict[str, tuple[Any, int]] = dict(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from dualrev.eager.autograd.functional import TensorFunction, Tensors, jacobian
+from dualrev.eager.autograd.functional import TensorFunction, Tensors
 from dualrev.eager.autograd.gradients import grad
 from dualrev.eager.core.modes import enable_grad, no_grad
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -47,28 +48,63 @@ def gradcheck(func: TensorFunction, inputs: Tensors, *, eps: float = 1e-6, atol:
         values = list(given)
         for i, x in zip(places, active, strict=True):
             values[i] = x
-        return tuple(_outputs(func, values))
+        return tuple([o for o in _outputs(func, values) if isinstance(o, Tensor)])
 
     xs = [given[i].detach() for i in places]
-    analytic = jacobian(at, tuple(xs))
+    with enable_grad():
+        active = [x.clone().requires_grad_() for x in xs]
+        outs = at(*active)
+    exact = [_rows(o, active) for o in outs]
     with no_grad():
         for k, x in enumerate(xs):
-            base = np.asarray(array_of(x))
-            for j, by_input in enumerate(analytic):
-                exact = np.asarray(array_of(by_input[k]))
-                numeric = np.zeros(exact.shape, exact.dtype).reshape(-1, base.size)
-                for e in range(base.size):
-                    step = np.zeros(base.size, base.dtype)
-                    step[e] = eps
-                    ends = [np.asarray(array_of(at(*xs[:k], tensor(base + s * step.reshape(base.shape)), *xs[k + 1:])[j])).ravel()
-                            for s in (1, -1)]
-                    numeric[:, e] = (ends[0] - ends[1]) / (2 * eps)
-                if not np.allclose(numeric, exact.reshape(numeric.shape), rtol, atol):
+            numeric = _differences(functools.partial(_with, at, xs, k), np.asarray(array_of(x)), eps)
+            for j, by_input in enumerate(exact):
+                if not np.allclose(numeric[j], by_input[k], rtol, atol):
                     if not raise_exception:
                         return False
-                    raise GradcheckError(f"Jacobian mismatch for output {j} with respect to input {places[k]},\nnumerical:{numeric}\n"
-                                         f"analytical:{exact.reshape(numeric.shape)}\n")
+                    raise GradcheckError(f"Jacobian mismatch for output {j} with respect to input {places[k]},\n"
+                                         f"numerical:{numeric[j]}\nanalytical:{by_input[k]}\n")
     return True
+
+
+def _with(at: Callable[..., tuple[Tensor, ...]], xs: Sequence[Tensor], k: int, x: Tensor) -> tuple[Tensor, ...]:
+    """The outputs with one input replaced."""
+    return at(*xs[:k], x, *xs[k + 1:])
+
+
+def _parts(x: np.ndarray) -> np.ndarray:
+    """The entries of an array as real numbers, the imaginary parts behind the real ones."""
+    return np.concatenate([x.real.ravel(), x.imag.ravel()]) if x.dtype.kind == "c" else x.ravel()
+
+
+def _units(x: np.ndarray) -> Iterator[np.ndarray]:
+    """One for each real number in an array: one there, zero elsewhere; ``1j`` for an imaginary part."""
+    for one in (1, 1j) if x.dtype.kind == "c" else (1,):
+        for e in range(x.size):
+            unit = np.zeros(x.size, x.dtype)
+            unit[e] = one
+            yield unit.reshape(x.shape)
+
+
+def _rows(out: Tensor, inputs: Sequence[Tensor]) -> list[np.ndarray]:
+    """The Jacobian of an output by each input, of real numbers, row by row."""
+    if not out.requires_grad:
+        return [np.zeros((_parts(np.asarray(array_of(out))).size, _parts(np.asarray(array_of(x))).size)) for x in inputs]
+    rows: list[list[np.ndarray]] = [[] for _ in inputs]
+    for unit in _units(np.asarray(array_of(out))):
+        found = grad(out, inputs, tensor(unit), retain_graph=True, allow_unused=True, materialize_grads=True)
+        for row, g in zip(rows, found, strict=True):
+            row.append(_parts(np.asarray(array_of(g))))  # type: ignore[arg-type]  # zeros stand for None
+    return [np.stack(row) if row else np.zeros((0, x.numel())) for row, x in zip(rows, inputs, strict=True)]
+
+
+def _differences(at: Callable[[Tensor], Sequence[Tensor]], base: np.ndarray, eps: float) -> list[np.ndarray]:
+    """The Jacobian of each output by one input, by central differences."""
+    columns = []
+    for unit in _units(base):
+        ends = [[_parts(np.asarray(array_of(o))) for o in at(tensor(base + s * eps * unit))] for s in (1, -1)]
+        columns.append([(a - b) / (2 * eps) for a, b in zip(*ends, strict=True)])
+    return [np.stack(column, 1) for column in zip(*columns, strict=True)]
 
 
 def gradgradcheck(func: TensorFunction, inputs: Tensors, grad_outputs: Tensors | None = None, **settings: Any) -> bool:

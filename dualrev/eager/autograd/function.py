@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
-import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.source_lines import source
@@ -38,6 +37,10 @@ class Context:
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep inputs or outputs; ``saved_tensors`` raises if they were changed in place."""
+        for i, t in enumerate(tensors):
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"save_for_backward can only save variables, but argument {i} is of type {type(t).__name__}\n"
+                                "anything else is kept as an attribute: ctx.name = value")
         self._kept = [None if t is None else (t, t._counter.version) for t in tensors]
 
     save_for_forward = save_for_backward
@@ -94,7 +97,7 @@ class FunctionNode(Node):
         ctx = self.ctx
         grads = [backward_pass.tensor(ct) for ct in cts]
         if ctx._materialize:
-            grads = [wrap(jnp.zeros(shape, dtype)) if g is None else g for g, (shape, dtype) in zip(grads, self.shapes, strict=True)]
+            grads = [wrap(np.zeros(shape, dtype)) if g is None else g for g, (shape, dtype) in zip(grads, self.shapes, strict=True)]
         before, mode.grad = mode.grad, backward_pass.create
         try:
             results = self.function.backward(ctx, *grads)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.autograd import forward_ad
 from dualrev.eager.autograd.gradients import batched_grad, grad
 from dualrev.eager.core.modes import enable_grad
 from dualrev.eager.graph.tangents import tangent_of
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.creation import ones_like, zeros_like
 
 #: A tensor, or several, as the user's function takes and returns them.
 Tensors: TypeAlias = Tensor | list[Tensor] | tuple[Tensor, ...]
@@ -31,10 +32,15 @@ def _start(inputs: Tensors, create: bool) -> tuple[bool, list[Tensor]]:
     return is_tuple, [x.view(x.shape) if create and x.requires_grad else x.detach().requires_grad_() for x in given]
 
 
-def _run(func: TensorFunction, inputs: list[Tensor]) -> tuple[bool, list[Tensor]]:
+def _run(func: TensorFunction, inputs: list[Tensor], name: str) -> tuple[bool, list[Tensor]]:
     with enable_grad():
         out: Any = func(*inputs)
     is_tuple = isinstance(out, (tuple, list))
+    for i, x in enumerate(out if is_tuple else [out]):
+        if not isinstance(x, Tensor):
+            which = f"value at index {i} has" if is_tuple else "given outputs of the user-provided function has"
+            raise TypeError(f"The outputs of the user-provided function given to {name} must be either a Tensor or a tuple of Tensors "
+                            f"but the {which} type {type(x)}.")
     return is_tuple, list(out) if is_tuple else [out]
 
 
@@ -43,7 +49,7 @@ def _weights(v: Tensors | None, like: list[Tensor]) -> list[Tensor]:
         if len(like) != 1 or like[0].numel() != 1:
             raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single "
                                "element.")
-        return [wrap(jnp.ones_like(array_of(like[0])))]
+        return [ones_like(like[0])]
     vs = list(v) if isinstance(v, (tuple, list)) else [v]
     for i, (a, b) in enumerate(zip(vs, like, strict=True)):
         if a.shape != b.shape:
@@ -73,17 +79,17 @@ def _check_strict(strict: bool, live: Sequence[bool], message: str = _DEPENDS) -
 def _pull(outs: list[Tensor], inputs: list[Tensor], vs: Sequence[Tensor | None], create: bool, strict: bool = False) -> list[Tensor]:
     live = [(o, v) for o, v in zip(outs, vs, strict=True) if o.requires_grad]
     if not live:
-        return [wrap(jnp.zeros_like(array_of(x))) for x in inputs]
+        return [zeros_like(x) for x in inputs]
     found = grad([o for o, _ in live], inputs, [v for _, v in live], True, create, allow_unused=True)
     _check_strict(strict, [g is not None for g in found], _UNUSED)
-    return [wrap(jnp.zeros_like(array_of(x))) if g is None else g for g, x in zip(found, inputs, strict=True)]
+    return [zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
 
 
 def vjp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_graph: bool = False,
         strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), v^T J)``."""
     is_tuple, xs = _start(inputs, create_graph)
-    many, outs = _run(func, xs)
+    many, outs = _run(func, xs, "vjp")
     _check_strict(strict, [o.requires_grad for o in outs])
     pulled = _pull(outs, xs, _weights(v, outs), create_graph, strict)
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, pulled)
@@ -100,22 +106,23 @@ def jvp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
     _, xs = _start(inputs, create_graph)
     vs = _weights(v, xs)
     with forward_ad.dual_level():
-        many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)])
+        many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)],
+                          "jvp")
         tangents = [tangent_of(o) for o in outs]
     if strict:  # reverse mode finds the inputs that are not used
-        vjp(func, inputs, [wrap(jnp.ones_like(array_of(o))) for o in outs], strict=True)
+        vjp(func, inputs, [ones_like(o) for o in outs], strict=True)
     for o in outs:
         o._tangent = None
-    pushed = [wrap(jnp.zeros_like(array_of(o))) if t is None else t for o, t in zip(outs, tangents, strict=True)]
+    pushed = [zeros_like(o) if t is None else t for o, t in zip(outs, tangents, strict=True)]
     return _packed(many, outs), _packed(many, pushed)
 
 
 def _rows(out: Tensor, xs: list[Tensor], create: bool) -> list[Tensor]:
     """The Jacobian of one output by each input."""
     n = out.numel()
-    basis = wrap(jnp.eye(n, dtype=array_of(out).dtype).reshape(n, *out.shape))
+    basis = wrap(np.eye(n, dtype=array_of(out).dtype).reshape(n, *out.shape))
     if not out.requires_grad:
-        return [wrap(jnp.zeros((*out.shape, *x.shape), array_of(x).dtype)) for x in xs]
+        return [wrap(np.zeros((*out.shape, *x.shape), array_of(x).dtype)) for x in xs]
     rows = batched_grad([out], xs, [basis], True, create, True, True)
     return [r.reshape(*out.shape, *x.shape) for r, x in zip(rows, xs, strict=True) if r is not None]
 
@@ -130,10 +137,10 @@ def jacobian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, 
             [3., 2.]])
     """
     is_tuple, xs = _start(inputs, create_graph)
-    many, outs = _run(func, xs)
+    many, outs = _run(func, xs, "jacobian")
     _check_strict(strict, [o.requires_grad for o in outs])
     for i, out in enumerate(outs if strict else ()):
-        found = grad(out, xs, wrap(jnp.ones_like(array_of(out))), True, False, allow_unused=True)
+        found = grad(out, xs, ones_like(out), True, False, allow_unused=True)
         _check_strict(True, [g is not None for g in found], f"Output {i} of the user-provided function is independent of input {{}}. "
                                                             "This is not allowed in strict mode.")
     return _packed(many, [_packed(is_tuple, _rows(out, xs, create_graph)) for out in outs])
@@ -156,7 +163,7 @@ def hessian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, s
             [ 0., 12.]])
     """
     is_tuple, xs = _start(inputs, create_graph)
-    _, outs = _run(func, xs)
+    _, outs = _run(func, xs, "hessian")
     _check_scalar(outs, "hessian")
     _check_strict(strict, [o.requires_grad for o in outs])
     first = _pull(outs, xs, _weights(None, outs), True, strict)
@@ -170,7 +177,7 @@ def vhp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
         strict: bool = False) -> tuple[Tensors, Tensors]:
     """``(func(inputs), v^T H)``."""
     is_tuple, xs = _start(inputs, create_graph)
-    many, outs = _run(func, xs)
+    many, outs = _run(func, xs, "vhp")
     _check_scalar(outs, "vhp")
     _check_strict(strict, [o.requires_grad for o in outs])
     first = _pull(outs, xs, _weights(None, outs), True, strict)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev._jax.traces import Tracer
 from dualrev.eager.compiled.backward_programs import replayed
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import cast, wide
 from dualrev.eager.graph.backward_pass import BackwardPass, Place, accumulate
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described, wrap
 from dualrev.eager.ops.joining import stack
@@ -76,7 +76,12 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Tensor | Sequence[Tens
     if is_grads_batched:
         return batched_grad(outputs, inputs, given, bool(retain_graph), create_graph, allow_unused, materialize_grads)
     given += [None] * (len(outputs) - len(given))
+    if not all(isinstance(out, Tensor) for out in outputs):
+        raise AssertionError("Expected output to be a torch.Tensor\nthe outputs are "
+                             + ", ".join(type(out).__name__ for out in outputs))
     for t in inputs:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"inputs to grad must be tensors, but got {type(t).__name__}")
         if not t.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad\n" + described(t))
     backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))
@@ -85,7 +90,7 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Tensor | Sequence[Tens
     for i, t in enumerate(inputs):
         ct = found.get(edge_of(t))
         if ct is None and materialize_grads:
-            ct = jnp.zeros_like(array_of(t))
+            ct = np.zeros(t.shape, array_of(t).dtype)
         elif ct is None and not allow_unused:
             raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
                                "allow_unused=True if this is the desired behavior.\n" + described(t))
@@ -108,13 +113,14 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
         found = BackwardPass(True, False, captured).run(roots)
         return [found.get(edge_of(t)) for t in inputs]
 
-    results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
+    with wide():
+        results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
     for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
         if r is None and not (allow_unused or materialize):
             raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
                                f"allow_unused=True if this is the desired behavior.\nit has the shape {list(t.shape)}")
     n = next(g for g in given if g is not None).shape[0]
-    return tuple([wrap(jnp.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
+    return tuple([wrap(np.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
                   for t, r in zip(inputs, results, strict=True)])
 
 
@@ -155,7 +161,7 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
                                    f"output[{i}] has a shape of torch.Size({list(array.shape)}).\n" + described(out))
             ct = weight if create else value
             if value.dtype != array.dtype:
-                ct = weight.to(dtypes.of(array.dtype)) if create else value.astype(array.dtype)
+                ct = weight.to(dtypes.of(array.dtype)) if create else cast(value, array.dtype)
         roots.append((edge_of(out), _root_value(ct, create)))
     return roots
 
@@ -163,13 +169,11 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
 _ones = caches.table()
 
 
-def ones(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+def ones(shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Ones of the shape of a scalar, kept for the next backward."""
     found = _ones.get((shape, dtype))
     if found is None:
-        found = jnp.ones(shape, dtype)
-        if not isinstance(found, Tracer):
-            _ones.keep((shape, dtype), found)
+        found = _ones.keep((shape, dtype), np.ones(shape, dtype))
     return found
 
 

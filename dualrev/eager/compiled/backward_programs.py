@@ -15,6 +15,7 @@ import jax
 
 from dualrev._jax.traces import in_eager_context
 from dualrev.eager.core.caches import PROGRAM, caches
+from dualrev.eager.core.evaluation import compiled
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Record
 from dualrev.eager.graph.backward_pass import BackwardPass, Captured, Gradients, Place, Roots, Target
@@ -69,7 +70,7 @@ class Graph:
             key += (index[target], slot)
         for node in nodes:  # the list grows meanwhile
             record, kept, checks, edges = node.record, node.saved, node.checks, node.edges
-            if record is None or kept is None or node.hooked:
+            if record is None or kept is None or node.hooked or record.is_small:
                 return
             for i in range(1, len(checks), 3):
                 if checks[i].version != checks[i + 1]:
@@ -208,5 +209,5 @@ def _traced(graph: Graph, roots: Roots, captured: Captured, devices: frozenset[j
         program.pulled = [names[node] for node in backward_pass.visited]
         return list(found.values())
 
-    program.run = caches.jit(backward, compiler_options=_BARRIERS if all(d.platform == "cpu" for d in devices) else None)
+    program.run = compiled(backward, compiler_options=_BARRIERS if all(d.platform == "cpu" for d in devices) else None)
     return program

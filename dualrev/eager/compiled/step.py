@@ -22,6 +22,7 @@ from dualrev.eager.compiled.watching import Given, Leaf, Settings, Watcher, sett
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.caches import PROGRAM, caches
+from dualrev.eager.core.evaluation import compiled, wide
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.backward_pass import accumulate
 from dualrev.eager.graph.inplace import write
@@ -66,7 +67,8 @@ class Program:
             return [*found, *self._effects(watcher, values_in)]
 
         try:
-            jaxpr, self.order = with_stand_ins(jax.make_jaxpr(traced)(*arrays))
+            with wide():
+                jaxpr, self.order = with_stand_ins(jax.make_jaxpr(traced)(*arrays))
         finally:
             for watcher in watchers:
                 watcher.restore()
@@ -89,7 +91,7 @@ class Program:
             return evaluate(*arrays, *[values[k] for k in order])
 
         assert len(jaxpr.jaxpr.invars) == n_args + len(order)
-        self.run = caches.jit(run, donate_argnums=(0, 1), keep_unused=True)
+        self.run = compiled(run, donate_argnums=(0, 1), keep_unused=True)
 
     def _effects(self, watcher: Watcher, arguments: list[Any]) -> Arrays:
         """The values that a traced step has changed, after noting where each goes."""
@@ -283,10 +285,10 @@ def jit(step: Callable[P, R]) -> Callable[P, R]:
 _ALONE = 3
 
 
-def _own(storage: Storage) -> jax.Array:
+def _own(storage: Storage) -> Any:
     """The value of a storage, to be donated: a copy where something else refers to it."""
     x = storage.array
-    return x if sys.getrefcount(x) <= _ALONE else jnp.copy(x)
+    return x if sys.getrefcount(x) <= _ALONE else np.array(x)
 
 
 def _spare(t: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
@@ -296,7 +298,8 @@ def _spare(t: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
         x = g._storage.array
         if sys.getrefcount(x) <= _ALONE and x.shape == shape and x.dtype == dtype:
             return x
-    return jnp.empty(shape, dtype)
+    with wide():
+        return jnp.empty(shape, dtype)
 
 
 def _itself(x: R) -> R:

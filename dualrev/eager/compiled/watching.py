@@ -7,15 +7,14 @@ from typing import Any, TypeAlias
 
 import jax
 
-from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import stand_in
 from dualrev._jax.source_lines import SourceInfo, source
 from dualrev._jax.traces import Tracer, current_trace
 from dualrev.eager.compiled.guards import Guards
 from dualrev.eager.core.annotations import Number
+from dualrev.eager.core.evaluation import aval_of
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.interception import apply_intercepted
-from dualrev.eager.graph.recording import constant
 from dualrev.eager.graph.storage import Storage
 from dualrev.eager.graph.tensor import Tensor
 
@@ -98,7 +97,7 @@ class Watcher:
         self.seen[id(storage)] = storage
         array = storage.array
         if array is not None and not isinstance(array, Tracer):
-            tracer = stand_in(self.trace, typeof(array), len(self.inputs))
+            tracer = stand_in(self.trace, aval_of(array), len(self.inputs))
             self.inputs.append(Given(t, tracer))
             storage.array = tracer
 
@@ -115,7 +114,7 @@ class Watcher:
         """A setting of an optimizer as an input of the program: it may change from call to call."""
         found = self.numbers.get((id(group), name))
         if found is None:
-            found = self.numbers[(id(group), name)] = stand_in(self.trace, typeof(setting(group, name)), len(self.inputs))
+            found = self.numbers[(id(group), name)] = stand_in(self.trace, aval_of(setting(group, name)), len(self.inputs))
             self.inputs.append((group, name))
             self.rates.append((group, name, group[name]))
         return found
@@ -142,4 +141,4 @@ class Watcher:
 
 def setting(group: Settings, name: str) -> Number:
     """A setting as an operand, always a float."""
-    return constant(float(group[name]))
+    return float(group[name])

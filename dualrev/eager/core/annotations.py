@@ -14,6 +14,8 @@ from dualrev.eager.core import dtypes
 Scalar: TypeAlias = float | complex
 #: A value inside an operation: an array, or a number that jax takes as one.
 Number: TypeAlias = jax.Array | Scalar
+#: The entries of a tensor: an array of jax or, where it is small, of numpy.
+Values: TypeAlias = jax.Array | np.ndarray
 #: A dtype of PyTorch's name, of numpy's, or a Python or numpy type.
 DType: TypeAlias = dtypes.dtype | np.dtype | type
 #: A device, its name, or the number of a GPU.

@@ -100,10 +100,7 @@ def set_default_dtype(d: dtype) -> None:
 
 
 def numpy_of(d: dtype | np.dtype | type) -> np.dtype:
-    """The array dtype for one of ours, or a Python or numpy type; 64 bits need jax's ``jax_enable_x64``.
-
-    Integers fall back to 32 bits without it, as indices and labels do no harm; floats raise.
-    """
+    """The array dtype for one of ours, or a Python or numpy type; 64 bits do not need jax's ``jax_enable_x64``."""
     python = {"float": _default[0].numpy, "int": np.dtype(np.int64), "bool": np.dtype(np.bool_), "complex": np.dtype(np.complex64)}
     if isinstance(d, dtype):
         wanted = d.numpy
@@ -111,11 +108,7 @@ def numpy_of(d: dtype | np.dtype | type) -> np.dtype:
         wanted = python[d.__name__]
     else:
         wanted = np.dtype(d)
-    given = jax.dtypes.canonicalize_dtype(wanted)
-    if given != wanted and wanted.kind in "fc":
-        raise TypeError(f"torch.{wanted.name} needs 64-bit arithmetic, which is off\n"
-                        "call jax.config.update('jax_enable_x64', True) at the start of the program")
-    return given
+    return wanted
 
 
 class _Chosen(threading.local):
@@ -212,7 +205,17 @@ def jax_device(d: device | str | builtins.int) -> jax.Device:
                            f".to('{d}'), or install a jax that drives the GPU (pip install 'jax[cuda12]')") from None
 
 
-def device_of(array: jax.Array) -> device:
+def is_on(array: jax.Array | np.ndarray, d: device | str | builtins.int) -> builtins.bool:
+    """Whether an array is on a device already; what is being traced is wherever its program runs."""
+    target = jax_device(d)
+    if isinstance(array, jax.Array):
+        return isinstance(array, Tracer) or target in array.devices()
+    return target == jax.devices("cpu")[0]
+
+
+def device_of(array: jax.Array | np.ndarray) -> device:
     """The device of an array."""
+    if isinstance(array, np.ndarray):
+        return device("cpu")
     found = next(iter(array.devices())) if isinstance(array, jax.Array) and not isinstance(array, Tracer) else jax.devices()[0]
     return device("cpu") if found.platform == "cpu" else device("cuda", found.id)

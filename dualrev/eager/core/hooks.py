@@ -22,10 +22,14 @@ class RemovableHandle:
 
     _ids = itertools.count()
 
-    def __init__(self, hooks: dict[int, H], hook: H):
+    def __init__(self, hooks: dict[int, H], hook: H, prepend: bool = False):
         self._hooks = hooks
         self.id = next(self._ids)
+        others = dict(hooks) if prepend else {}
+        if prepend:
+            hooks.clear()
         hooks[self.id] = hook
+        hooks.update(others)
         changes.count += 1
 
     def remove(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Mode(threading.local):
     watcher: Any = None
     #: For each enclosing ``vmap``: its ``randomness``, and the number of the example.
     examples: tuple[tuple[str, jax.Array | None], ...] = ()
+    #: How many backward passes are running inside each other.
+    backward_depth = 0
     #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level`` or ``watcher`` is.
     handler: Callable[[Op, Sequence[object]], Any] | None = None
 
@@ -61,12 +64,38 @@ class ModeBlock:
             setattr(mode, name, value)
 
     def __call__(self, fun: Callable[P, R]) -> Callable[P, R]:
+        if inspect.isgeneratorfunction(fun):
+            return self._around(fun)  # type: ignore[return-value]
+
         @functools.wraps(fun)
         def inside(*args: P.args, **kwargs: P.kwargs) -> R:
             with self:
                 return fun(*args, **kwargs)
 
         return inside
+
+    def _around(self, fun: Callable[P, Generator[Any, Any, R]]) -> Callable[P, Generator[Any, Any, R]]:
+        """A generator whose body runs inside the block, and whose caller does not."""
+        @functools.wraps(fun)
+        def steps(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+            generator = fun(*args, **kwargs)
+            go_on: Callable[[], Any] = functools.partial(next, generator)
+            while True:
+                try:
+                    with self:
+                        given = go_on()
+                except StopIteration as end:
+                    return end.value
+                try:
+                    go_on = functools.partial(generator.send, (yield given))
+                except GeneratorExit:
+                    with self:
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    go_on = functools.partial(generator.throw, error)
+
+        return steps
 
 
 class _Decorates(type):

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from dualrev import errors
-from dualrev._jax.avals import ShapedArray, is_differentiable, typeof
+from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
-from dualrev.eager.core.caches import caches
+from dualrev.eager.core.caches import BOUND, caches
+from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, traced, wide
 from dualrev.options.settings import DEFAULT, under
 
 R = TypeVar("R")
@@ -46,12 +47,15 @@ class Record:
         "_pull_ops",
         "_pulls",
         "active",
+        "derived",
         "differentiable",
         "has_new",
+        "is_small",
         "light",
         "linearization",
         "n_in",
         "n_out",
+        "on_host",
         "op",
         "out_avals",
         "positions",
@@ -59,11 +63,14 @@ class Record:
         "sources",
     )
 
-    def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...]):
+    def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...], on_host: bool = True):
         self.op = op
+        self.on_host = on_host
+        #: Whether numpy evaluates it.
+        self.is_small = False
         self.active = active
         self.n_in = len(avals)
-        with errors.calling("backward"):
+        with errors.calling("backward"), wide():
             linearization = under(DEFAULT, Linearization, op.flat, avals, active, False, Wrapper(op.name, None))
         self.linearization = linearization
         self.out_avals = linearization.out_avals
@@ -77,6 +84,9 @@ class Record:
         self.light = op.light and any(kind != 0 for kind, _ in self.sources)
         if self.light:
             self.sources = tuple([(0, i) for i in self._read(avals)])
+        #: The inputs, by number, and the outputs, by ``~number``, that other residuals are computed from: PyTorch, which saves
+        #: these themselves, refuses a backward after they were changed in place.
+        self.derived = () if self.light else self._derived()
         #: Whether a floating residual is neither an input nor an output: derivatives of the pull then need the inputs.
         self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
         self.positions = tuple([i for i, a in enumerate(active) if a])
@@ -85,9 +95,30 @@ class Record:
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
 
+    def _derived(self) -> tuple[int, ...]:
+        """What the residuals that are neither inputs nor outputs are computed from, and that is not saved itself."""
+        new = {where for kind, where in self.sources if kind == 2}
+        if not new or self.op.guards == "nothing":
+            return ()
+        outputs = [~j for j in self.differentiable if (1, j) not in self.sources] if self.op.guards != "inputs" else []
+        if self.op.guards == "result":
+            return tuple(outputs)
+        jaxpr = self.linearization.program.jaxpr.jaxpr
+        needed = {id(jaxpr.outvars[self.n_out + k]) for k in new}
+        for eqn in reversed(jaxpr.eqns):
+            if any(id(x) in needed for x in eqn.outvars):
+                needed.update(id(x) for x in eqn.invars)
+        return (*[i for i, x in enumerate(jaxpr.invars) if id(x) in needed and (0, i) not in self.sources], *outputs)
+
     def evaluate(self, args: Sequence[jax.Array]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
         return Evaluated((self, (*outs, *(() if self.light else new))))
+
+    def run(self) -> Callable[..., Sequence[Any]]:
+        """The evaluation of outputs, and of residuals that are neither inputs nor outputs."""
+        host, run = fixed(lambda *args: self.evaluate(args)[1], self.linearization.in_avals, self.on_host)
+        self.is_small = host
+        return run
 
     def _residuals(self, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         """The residuals, computed from the inputs."""
@@ -97,7 +128,7 @@ class Record:
 
     def _read(self, avals: Sequence[ShapedArray]) -> list[int]:
         """The inputs that the residuals depend on."""
-        jaxpr = jax.make_jaxpr(lambda *inputs: self._residuals(inputs))(*avals).jaxpr
+        jaxpr = traced(lambda *inputs: self._residuals(inputs), avals).jaxpr
         needed = {id(x) for x in jaxpr.outvars}
         for eqn in reversed(jaxpr.eqns):
             if any(id(x) in needed for x in eqn.outvars):
@@ -134,13 +165,21 @@ class Record:
         """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results belong to."""
         found = self._pulls.get(mask)
         if found is None:
-            with errors.calling("backward"):
+            with errors.calling("backward"), wide():
                 program = under(DEFAULT, self.linearization.program_of, "pull", mask)
             pull = self._again(program.jaxpr) if self.light else jaxpr_as_fun(program.jaxpr)
-            found = self._pulls[mask] = jax.jit(self._whole(pull, mask), inline=True), self.positions
+            _, run = fixed(self._whole(pull, mask), self._pull_avals(mask), self.on_host)
+            found = self._pulls[mask] = run, self.positions
             if len(mask) == 1:
                 self.single = found
         return found
+
+    def _pull_avals(self, mask: tuple[bool, ...]) -> list[ShapedArray]:
+        """The types of what a pull takes: saved values, and nonzero cotangents."""
+        lin = self.linearization
+        pools = (lin.in_avals, lin.out_avals, lin.new_avals)
+        return [*[pools[kind][where] for kind, where in self.sources],
+                *[tangent_aval(aval) for aval, m in zip(self.out_avals, mask, strict=True) if m]]
 
     def pull_op(self, mask: tuple[bool, ...]) -> Op:
         """The pull as an operation on saved values and cotangents, which can be differentiated.
@@ -149,7 +188,8 @@ class Record:
         """
         found = self._pull_ops.get(mask)
         if found is None:
-            jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
+            with wide():
+                jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
             pull = self._again(jaxpr) if self.has_new or self.light else jaxpr_as_fun(jaxpr)
             found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True,
                                               promotes=False)
@@ -176,11 +216,15 @@ class Op:
     ``promotes``: operands broadcast and are promoted as tensors are; false for a user's own function, and for derived ones.
     ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
     ``light``: only inputs are saved; other residuals are cheap, and the pull recomputes them.
+    ``guards``: what PyTorch saves where residuals here are neither inputs nor outputs, so that changing it in place is refused: the
+    "inputs" that they are computed from, the "result", "both", or "nothing".
     """
 
-    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "light", "many", "name", "node_type", "plain")
+    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain")
 
-    def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True):
+    def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
+                 guards: str = "inputs"):
+        self.guards = guards
         fun = promoting(fun) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
@@ -189,8 +233,8 @@ class Op:
         self.fun = fun
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
-        self.plain = caches.jit(fun, inline=True)
-        self._graded: dict[int, Callable[..., Evaluated]] = {}
+        self.plain = Evaluation(fun, many)
+        self._graded: dict[int, Graded] = {}
         self._pushes: dict[tuple[bool, ...], Op] = {}
         caches.add(self)
 
@@ -202,7 +246,7 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
-    def graded(self, mask: int) -> Callable[..., Evaluated]:
+    def graded(self, mask: int) -> Graded:
         """The compiled evaluation that returns ``(record, arrays)``; bit ``i`` of the mask is set where input ``i`` is active."""
         found = self._graded.get(mask)
         if found is None:
@@ -211,15 +255,46 @@ class Op:
                 return Record(self, [typeof(x) for x in args], active).evaluate(args)
 
             evaluate.__name__ = self.name.partition(":")[0]
-            found = self._graded[mask] = jax.jit(evaluate, inline=True)
+            found = self._graded[mask] = Graded(self, mask, compiled(evaluate))
         return found
 
 
-def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False) -> Callable[..., Op]:
+
+class Graded:
+    """The evaluation of an operation, with the record that its node keeps, for each set of shapes and dtypes.
+
+    Bit ``i`` of the mask is set where input ``i`` is active; ``traced`` serves operands that are being traced.
+    """
+
+    __slots__ = ("kept", "mask", "op", "traced")
+
+    def __init__(self, op: Op, mask: int, traced: Callable[..., Evaluated]):
+        self.op = op
+        self.mask = mask
+        self.traced = traced
+        self.kept: dict[Hashable, tuple[Record, Callable[..., Sequence[Any]]]] = {}
+
+    def __call__(self, *args: Any) -> tuple[Record, Sequence[Any]]:
+        key = key_of(args)
+        if key is None:
+            return self.traced(*args)
+        record, run = self.kept.get(key) or self._make(key, args)
+        return record, run(*args)
+
+    def _make(self, key: tuple[Hashable, ...], args: Sequence[Any]) -> tuple[Record, Callable[..., Sequence[Any]]]:
+        active = tuple([bool(self.mask >> i & 1) for i in range(len(args))])
+        record = Record(self.op, [aval_of(x) for x in args], active, "device" not in key)
+        while len(self.kept) >= BOUND:
+            self.kept.pop(next(iter(self.kept)), None)
+        found = self.kept[key] = record, record.run()
+        return found
+
+
+def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: str = "inputs") -> Callable[..., Op]:
     """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
 
     @caches.memoized
     def make(*statics: Hashable) -> Op:
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light)
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=guards)
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import heapq
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
-from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import Evaluation
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.anomaly import check_nan
@@ -22,7 +23,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.saved import FREED, unpack
 from dualrev.eager.graph.tensor import Cotangent, Hook, Tensor, array_of, wrap
 
-_add: Callable[..., jax.Array] = caches.jit(jnp.add, inline=True)
+_add: Callable[..., jax.Array] = Evaluation(jnp.add)
 ADD = Op("Add", jnp.add)
 _SINGLE = (True,)
 #: What gradients go to: a node, or a leaf; and which of its outputs.
@@ -34,6 +35,8 @@ Gradients: TypeAlias = dict[Place, Any]
 #: The places whose gradients are asked for, with their numbers; None is all leaves.
 Captured: TypeAlias = dict[Place, int] | None
 C = TypeVar("C", Tensor, jax.Array, Cotangent, Cotangent | None)
+#: How many backward passes may run inside each other in one thread.
+_DEEPEST = 30
 #: Held while a gradient is added: several threads may accumulate into one leaf.
 _lock = threading.Lock()
 
@@ -59,7 +62,10 @@ class BackwardPass:
           roots: ``((target, slot), gradient)`` of each output.
           program: ``program(self, roots)`` returns the same gradients by a compiled program, or None if there is none.
         """
+        if mode.backward_depth >= _DEEPEST:
+            return _in_another_thread(lambda: self.run(roots, program))
         before, mode.grad = mode.grad, self.create
+        mode.backward_depth += 1
         try:
             roots = [(edge, conjugate(ct)) for edge, ct in roots]
             found = None if program is None else program(self, roots)
@@ -68,6 +74,7 @@ class BackwardPass:
             return {key: ct if ct is None else conjugate(ct) for key, ct in found.items()}
         finally:
             mode.grad = before
+            mode.backward_depth -= 1
 
     def visit(self, roots: Roots) -> Gradients:
         """Visit the nodes one by one."""
@@ -229,6 +236,13 @@ class BackwardPass:
         return any(edge is not None and (edge[0] in self.goals or edge[0] in (self.needed or ())) for edge in node.edges)
 
 
+def _in_another_thread(run: Callable[[], Gradients]) -> Gradients:
+    """The result of a backward pass that starts inside many others, whose frames have used up this thread's stack."""
+    settings = {**vars(mode), "backward_depth": 0}
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=lambda: vars(mode).update(settings)) as thread:
+        return thread.submit(run).result()
+
+
 def conjugate(ct: C) -> C:
     """A cotangent in the other convention: PyTorch's gradient of a complex tensor is the conjugate of jax's cotangent."""
     if ct is None or (array_of(ct) if isinstance(ct, Tensor) else ct).dtype.kind != "c":
@@ -267,6 +281,18 @@ class Identity(Node):
 
 def accumulate(t: Tensor, ct: Cotangent, create: bool) -> None:
     """Add a gradient to ``.grad`` of a tensor, and run its hooks for that."""
+    before, after = t._accumulate_hooks or ({}, {})
+    for hook in list(before.values()):
+        given = hook((ct if isinstance(ct, Tensor) else wrap(ct),))
+        if given is not None:
+            given = given[0] if isinstance(given, tuple) else given
+            ct = given if create else array_of(given)
+    _add_to(t, ct, create)
+    for hook in list(after.values()):
+        hook((), (ct if isinstance(ct, Tensor) else wrap(ct),))
+
+
+def _add_to(t: Tensor, ct: Cotangent, create: bool) -> None:
     if mode.watcher is not None:
         mode.watcher.leaf(t)
     with _lock:

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from dualrev._jax.source_lines import source
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.annotations import Values
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.node import Node, Pulled, node_class
-from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.recording import DERIVED, apply
 from dualrev.eager.graph.storage import View
 from dualrev.eager.graph.tangents import set_tangent, tangent_of
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described
-from dualrev.eager.graph.views import overlaps, put_op
+from dualrev.eager.graph.views import numbers_of, ops_of, overlaps, put, put_op
 
 
-def write(t: Tensor, array: jax.Array) -> None:
+def write(t: Tensor, array: Values) -> None:
     """Replace the value of a tensor, for all tensors that share its storage, and count the change."""
     view = t._view
     storage = t._storage
     if mode.watcher is not None:
         mode.watcher.read(t)
     if view is not None:
-        if any(op.name == "Expand" for op in view.path) and overlaps(view.path, storage.array.shape):
+        if overlaps(view.path, storage.array.shape):
             raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single memory "
                                "location. Please clone() the tensor before performing the operation.\n" + described(t))
-        array = put_op(view.path).plain(storage.array, array)
-    storage.array = array
+        array = put(storage.array, view.path, array)
+    storage.array = array  # type: ignore[assignment]  # as Storage declares it
     counter = t._counter
     counter.version += 1
     counter.changed = source()
@@ -79,7 +79,9 @@ def change(t: Tensor, op: Op, others: tuple[object, ...], swap: bool = False) ->
     for place, c, version in zip(before, before, before, strict=True):
         if place < 0 and c is result._counter:
             checks += (place, counter, counter.version + 1)
-        elif place < 0 or record is None or record.sources[place - 1] != (0, 0):
+        elif place == DERIVED:  # what was derived from the value before the change stays right
+            continue
+        elif place < 0 or place > DERIVED or record is None or record.sources[place - 1] != (0, 0):
             checks += (place, c, version)
     node.checks = checks
     write(t, new)
@@ -112,7 +114,7 @@ def rebase(t: Tensor, node: Node, slot: int) -> None:
 def rebase_view(view: View, result: Tensor) -> None:
     """Record that the part of a base which a view shows was replaced."""
     base = view.base
-    merged = apply(put_op(view.path), (base, result))
+    merged = apply(put_op(ops_of(view.path)), (base, result, *numbers_of(view.path)))
     rebase(base, merged._node, merged._slot)
 
 

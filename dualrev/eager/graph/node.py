@@ -127,6 +127,14 @@ class AccumulateGrad:
     def name(self) -> str:
         return "struct torch::autograd::AccumulateGrad"
 
+    def register_prehook(self, hook: NodePrehook) -> RemovableHandle:
+        """Call ``hook(grad_outputs)`` before the gradient is added; a result other than None replaces it."""
+        return RemovableHandle(accumulate_hooks(self.variable)[0], hook)
+
+    def register_hook(self, hook: NodeHook) -> RemovableHandle:
+        """Call ``hook(grad_inputs, grad_outputs)``, of which the first is empty, after the gradient was added."""
+        return RemovableHandle(accumulate_hooks(self.variable)[1], hook)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AccumulateGrad) and other.variable is self.variable
 
@@ -135,6 +143,13 @@ class AccumulateGrad:
 
     def __repr__(self) -> str:
         return f"<AccumulateGrad object at {hex(id(self.variable))}>"
+
+
+def accumulate_hooks(leaf: Any) -> tuple[dict[int, NodePrehook], dict[int, NodeHook]]:
+    """The hooks that run before and after a gradient is added to a leaf, to add to."""
+    if leaf._accumulate_hooks is None:
+        leaf._accumulate_hooks = {}, {}
+    return leaf._accumulate_hooks
 
 
 @caches.memoized

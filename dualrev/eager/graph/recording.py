@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
-from dualrev._jax.traces import Tracer
-from dualrev.eager.core.annotations import Number
-from dualrev.eager.core.caches import caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.node import Edge, Node, next_number, node_class
@@ -24,25 +18,8 @@ INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use 
              "tracked by autograd. To work around this, you can make a clone to get a normal tensor and use it in autograd, or use "
              "`torch.no_grad()` instead of `torch.inference_mode()`.\n")
 
-# Operations run one after the other: handing each to another thread takes longer than most of them, half of the time for 64 x 64
-# entries.  PyTorch's run in the calling thread, too.  jax reads this setting, or the environment, when it starts its backend.
-if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-_constants = caches.table()
-
-
-def constant(value: float) -> Number:
-    """A Python number as a weakly typed array, kept for the next call: arrays are cheap to pass, numbers are not."""
-    key = (type(value), value)
-    found = _constants.get(key)
-    if found is None or (value == 0 and math.copysign(1.0, found) != math.copysign(1.0, value)):
-        found = jnp.asarray(value)
-        if isinstance(found, Tracer):
-            return value
-        _constants.keep(key, found)
-    return found
-
+#: Marks a check of a value that others were derived from: ``DERIVED + i`` of input i, ``~(DERIVED + j)`` of output j.
+DERIVED = 1 << 16
 
 def apply(op: Op, args: Sequence[object]) -> Any:
     """Evaluate an operation on tensors and numbers, and record it where a tensor requires grad."""
@@ -63,8 +40,6 @@ def apply(op: Op, args: Sequence[object]) -> Any:
                 values.append(view_array(a, view))
             if a._requires_grad:
                 mask |= bit
-        elif isinstance(a, (float, int)):
-            values.append(constant(a))
         else:
             values.append(a)
         bit += bit
@@ -108,6 +83,10 @@ def record(op: Op, args: Sequence[Any], values: Sequence[object], mask: int) -> 
             checks += (~len(saved), results[where]._storage, 0)
         else:
             saved.append(arrays[n_out + where])
+    for i in found.derived:
+        t = args[i] if i >= 0 else results[~i]
+        if isinstance(t, Tensor):
+            checks += (DERIVED + i if i >= 0 else ~(DERIVED + ~i), t._counter if i >= 0 else t._storage, t._counter.version)
     edges: list[Edge] = [None] * len(args)
     for i in found.positions:
         a = args[i]

@@ -7,16 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev import errors
-from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.avals import is_differentiable
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.evaluation import Pushforward
+from dualrev.eager.core.evaluation import aval_of
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
-from dualrev.eager.graph.views import path_op, put_op
+from dualrev.eager.graph.views import numbers_of, ops_of, path_op, put_op
 from dualrev.options.settings import DEFAULT, under
 
 
@@ -28,7 +30,7 @@ def tangent_of(t: object) -> Tensor | None:
         return t._tangent[1]
     view = t._view
     if view is not None and (whole := tangent_of(view.base)) is not None:
-        return _without_tangents(path_op(view.path), (whole,))
+        return _without_tangents(path_op(ops_of(view.path)), (whole, *numbers_of(view.path)))
     return None
 
 
@@ -42,9 +44,9 @@ def set_tangent(t: Tensor, tangent: Tensor | None) -> None:
     if whole is None and tangent is None:
         return
     if whole is None:
-        whole = wrap(jnp.zeros_like(array_of(view.base)))
-    part = wrap(jnp.zeros_like(array_of(t))) if tangent is None else tangent
-    view.base._tangent = (level, _without_tangents(put_op(view.path), (whole, part)))
+        whole = wrap(np.zeros(view.base.shape, array_of(view.base).dtype))
+    part = wrap(np.zeros(t.shape, array_of(t).dtype)) if tangent is None else tangent
+    view.base._tangent = (level, _without_tangents(put_op(ops_of(view.path)), (whole, part, *numbers_of(view.path))))
 
 
 def _without_tangents(op: Op, args: Sequence[object]) -> Any:
@@ -67,7 +69,7 @@ def push_op(op: Op, active: tuple[bool, ...]) -> Op:
 
         def push(*flat: jax.Array) -> list[jax.Array]:
             with errors.calling("forward_ad"):
-                pushforward = under(DEFAULT, Pushforward, op.flat, [typeof(x) for x in flat[:n]], active, Wrapper(op.name, None))
+                pushforward = under(DEFAULT, Pushforward, op.flat, [aval_of(x) for x in flat[:n]], active, Wrapper(op.name, None))
             given = iter(flat[n:])
             outs, tangents = pushforward(flat[:n], [next(given) if a else None for a in active])
             return [*outs, *[jnp.zeros_like(x) if t is None else t for x, t in zip(outs, tangents, strict=True)]]
@@ -85,6 +87,6 @@ def push(op: Op, args: Sequence[object]) -> Any:
     results = _without_tangents(push_op(op, active), [*args, *[t for t in tangents if t is not None]])
     n = len(results) // 2
     for out, t in zip(results[:n], results[n:], strict=True):
-        if is_differentiable(typeof(array_of(out))):
+        if is_differentiable(aval_of(array_of(out))):
             out._tangent = (mode.dual_level, t)
     return tuple(results[:n]) if op.many else results[0]

@@ -17,7 +17,7 @@ import numpy as np
 
 from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import Scalar
+from dualrev.eager.core.annotations import Scalar, Values
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.node import Node
@@ -54,6 +54,8 @@ class Tensor(_Declared):
     _generation: int = 0
     _hooks: dict[int, Hook] | None = None
     _after_hooks: dict[int, Callable[[Tensor], None]] | None = None
+    #: Hooks of the node that adds a leaf's gradient: those before, and those after.
+    _accumulate_hooks: tuple[dict[int, Any], dict[int, Any]] | None = None
     _retains = False
     _made: SourceInfo | None = None
     _tangent: tuple[int, Tensor] | None = None
@@ -190,7 +192,7 @@ class Tensor(_Declared):
             raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
                                "moment.\n" + described(self) + "; .detach() it first")
         copy = memo[id(self)] = _new(type(self))
-        fill(copy, jnp.copy(array_of(self)))
+        fill(copy, np.array(array_of(self)))
         copy._requires_grad = self._requires_grad
         if self._grad is not None and type(self) is Tensor:
             copy._grad = self._grad.detach().clone()
@@ -214,7 +216,7 @@ Hook: TypeAlias = Callable[[Tensor], Tensor | None]
 _new = object.__new__
 
 
-def fill(t: Tensor, array: jax.Array) -> None:
+def fill(t: Tensor, array: Values) -> None:
     """Make ``t``, which has just been allocated, a leaf of an array."""
     t._storage = t._counter = Storage(array)
     t._requires_grad = False
@@ -225,16 +227,16 @@ def fill(t: Tensor, array: jax.Array) -> None:
 
 def _restored(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
     t = _new(kind)
-    fill(t, jnp.asarray(array))
+    fill(t, array)
     t._requires_grad = requires_grad
     return t
 
 
-def wrap(array: jax.Array) -> Tensor:
+def wrap(array: Values) -> Tensor:
     """A new tensor of an array."""
     t: Tensor = _new(Tensor)
     storage = t._storage = t._counter = _new(Storage)
-    storage.array = array
+    storage.array = array  # type: ignore[assignment]  # as Storage declares it
     storage.version = 0
     storage.changed = None
     t._requires_grad = False
@@ -257,8 +259,8 @@ def view_array(t: Tensor, view: View) -> jax.Array:
     base = t._storage.array
     if view.seen is not base:
         array = base
-        for op in view.path:
-            array = op.plain(array)
+        for step in view.path:
+            array = step.plain(array)
         view.array, view.seen = array, base
     return view.array
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.storage import Storage, View
+from dualrev.eager.graph.storage import Step, Storage, View
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 
 
@@ -26,16 +28,21 @@ class RecordedView(View):
         before, mode.grad = mode.grad, True
         handler, mode.handler = mode.handler, None
         try:
-            fresh = apply(path_op(self.path), (self.base,))
+            fresh = apply(path_op(ops_of(self.path)), (self.base, *numbers_of(self.path)))
         finally:
             mode.grad, mode.handler = before, handler
         t._node, t._slot, t._requires_grad = fresh._node, fresh._slot, fresh._requires_grad
 
 
-def view(op: Op, t: Tensor) -> Tensor:
+def view(op: Op, t: Tensor, starts: tuple[int, ...] | None = None, index: tuple[Any, ...] | None = None) -> Tensor:
     """The result of an operation that selects and orders entries, as a view of the tensor."""
-    result = apply(op, (t,))
-    share(result, t, (op,), result._storage.array, None if mode.grad else "no_grad")
+    step = Step(op, starts, index)
+    if index is not None and mode.handler is None and not (mode.grad and t.requires_grad) and is_on_host(array_of(t)):
+        result = wrap(step.plain(array_of(t)))
+        result._inference = mode.inference
+    else:
+        result = apply(op, (t, *step.numbers))
+    share(result, t, (step,), result._storage.array, None if mode.grad else "no_grad")
     return result
 
 
@@ -43,7 +50,7 @@ def views(op: Op, t: Tensor) -> tuple[Tensor, ...]:
     """As :func:`view`, of an operation with several results."""
     results = apply(op, (t,))
     for i, result in enumerate(results):
-        share(result, t, (pick_op(op, i),), result._storage.array, "several" if mode.grad else "no_grad")
+        share(result, t, (Step(pick_op(op, i)),), result._storage.array, "several" if mode.grad else "no_grad")
     return results
 
 
@@ -53,7 +60,7 @@ def pick_op(op: Op, i: int) -> Op:
     return Op(op.name, lambda x: op.fun(x)[i])
 
 
-def share(result: Tensor, t: Tensor, path: tuple[Op, ...], array: jax.Array, made: str | None = None) -> None:
+def share(result: Tensor, t: Tensor, path: tuple[Step, ...], array: jax.Array, made: str | None = None) -> None:
     """Make ``result``, whose value is ``array``, a view of ``t``."""
     base = t
     if t._view is not None:
@@ -84,33 +91,58 @@ def data_of(t: Tensor) -> Tensor:
     return result
 
 
+def ops_of(path: tuple[Step, ...]) -> tuple[tuple[Op, bool], ...]:
+    """The operations of a path, each with whether it takes starts."""
+    return tuple([(step.op, step.starts is not None) for step in path])
+
+
+def numbers_of(path: tuple[Step, ...]) -> tuple[Any, ...]:
+    """The numbers that the operations of a path take, one after the other."""
+    return tuple([n for step in path for n in step.numbers])
+
+
 @caches.memoized
-def path_op(path: tuple[Op, ...]) -> Op:
-    """The operations of a view's path as one operation."""
-    def along(x: jax.Array) -> jax.Array:
-        for op in path:
-            x = op.fun(x)
+def path_op(ops: tuple[tuple[Op, bool], ...]) -> Op:
+    """The operations of a view's path as one operation, of a base and all their numbers."""
+    def along(x: jax.Array, *numbers: jax.Array) -> jax.Array:
+        given = iter(numbers)
+        for op, takes_starts in ops:
+            x = op.fun(x, next(given)) if takes_starts else op.fun(x)
         return x
 
     return Op("AsStrided", along)
 
 
-@caches.memoized
-def overlaps(path: tuple[Op, ...], shape: tuple[int, ...]) -> bool:
+def overlaps(path: tuple[Step, ...], shape: tuple[int, ...]) -> bool:
     """Whether a view of a base of this shape contains an entry more than once."""
-    n = math.prod(shape)
-    with jax.ensure_compile_time_eval():
-        places = np.asarray(path_op(path).fun(jnp.arange(n).reshape(shape))).ravel()
-    return places.size > n or np.unique(places).size < places.size
+    if not any(step.op.name == "Expand" for step in path):
+        return False
+    places: Any = np.arange(math.prod(shape)).reshape(shape)
+    for step in path:
+        places = step.plain(places)
+    return places.size > math.prod(shape) or np.unique(places).size < places.size
 
 
 @caches.memoized
-def put_op(path: tuple[Op, ...]) -> Op:
-    """The operation that replaces the entries of a view: ``put(base, new)`` is the base with ``new`` in their place."""
-    along = path_op(path).fun
+def put_op(ops: tuple[tuple[Op, bool], ...]) -> Op:
+    """The operation that replaces the entries of a view: ``put(base, new, *numbers)`` is the base with ``new`` in their place."""
+    along = path_op(ops).fun
 
-    def put(base: jax.Array, new: jax.Array) -> jax.Array:
-        places = along(jnp.arange(base.size).reshape(base.shape))
+    def put(base: jax.Array, new: jax.Array, *numbers: jax.Array) -> jax.Array:
+        places = along(jnp.arange(base.size).reshape(base.shape), *numbers)
         return base.ravel().at[places.ravel()].set(new.ravel()).reshape(base.shape)
 
     return Op("CopySlices", put)
+
+
+def put(base: Any, path: tuple[Step, ...], new: Any) -> Any:
+    """The value of a base with new entries in a view of it."""
+    if is_on_host(base) and is_on_host(new):
+        fresh: Any = np.array(base)
+        part: Any = fresh
+        for step in path:
+            part = step.plain(part)
+        if np.may_share_memory(part, fresh):  # numpy copies where a new shape cannot be a view
+            part[...] = new
+            return fresh
+    return put_op(ops_of(path)).plain(base, new, *numbers_of(path))

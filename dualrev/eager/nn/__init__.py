@@ -19,6 +19,7 @@ from dualrev.eager.nn.modules.module import Module as Module
 from dualrev.eager.nn.modules.normalization import *  # noqa: F403
 from dualrev.eager.nn.modules.recurrent import *  # noqa: F403
 from dualrev.eager.nn.modules.stateless import *  # noqa: F403
+from dualrev.eager.nn.parameter import Buffer as Buffer
 from dualrev.eager.nn.parameter import Parameter as Parameter
 
-__all__ = ["Module", "Parameter", "functional", "init", "utils", *LAYERS]
+__all__ = ["Buffer", "Module", "Parameter", "functional", "init", "utils", *LAYERS]

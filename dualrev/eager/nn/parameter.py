@@ -24,6 +24,21 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + Tensor.__repr__(self)
 
 
+class Buffer(Tensor):
+    """A tensor that a module registers as a buffer when it is assigned to an attribute.
+
+    >>> from dualrev import eager as torch
+    >>> m = torch.nn.Module()
+    >>> m.mean = torch.nn.Buffer(torch.zeros(1))
+    >>> [name for name, _ in m.named_buffers()]
+    ['mean']
+    """
+
+    def __init__(self, data: Operand | None = None, *, persistent: bool = True):
+        super().__init__(Tensor(()) if data is None else data if isinstance(data, Tensor) else tensor(data))
+        self.persistent = persistent
+
+
 def zero_parameter(*shape: int, dtype: DType | None = None) -> Parameter:
     """A parameter of zeros, to be initialized."""
     return Parameter(zeros(*shape, dtype=dtype))

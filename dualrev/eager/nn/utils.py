@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import TreeEvaluation
 from dualrev.eager.core.modes import no_grad
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
@@ -19,9 +21,12 @@ def _grads(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [p.grad for p in given if p.grad is not None]
 
 
-def _norm_of(arrays: list[jax.Array], p: float) -> jax.Array:
-    norms = jnp.stack([jnp.linalg.norm(jnp.ravel(g), p) for g in arrays])
-    return jnp.linalg.norm(norms, p)
+@caches.memoized
+def _norm(p: float) -> TreeEvaluation:
+    def norm_of(arrays: list[jax.Array]) -> jax.Array:
+        return jnp.linalg.norm(jnp.stack([jnp.linalg.norm(jnp.ravel(g), p) for g in arrays]), p)
+
+    return TreeEvaluation(norm_of)
 
 
 def _shrunk_of(arrays: list[jax.Array], norm: jax.Array, bound: float | jax.Array) -> list[jax.Array]:
@@ -29,13 +34,13 @@ def _shrunk_of(arrays: list[jax.Array], norm: jax.Array, bound: float | jax.Arra
     return [(g * factor).astype(g.dtype) for g in arrays]
 
 
-_shrunk, _norm = caches.jit(_shrunk_of), caches.jit(_norm_of, static_argnums=1)
+_shrunk = TreeEvaluation(_shrunk_of)
 
 
 def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
     """The norm of all entries of some tensors."""
     given = [array_of(t) for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
-    return wrap(_norm(given, float(norm_type)) if given else jnp.zeros(()))
+    return wrap(_norm(float(norm_type))(given) if given else np.zeros((), np.float32))
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
@@ -55,12 +60,12 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     """
     grads = _grads(parameters)
     total = get_total_norm(grads, norm_type)
-    if error_if_nonfinite and not jnp.isfinite(array_of(total)):
+    if error_if_nonfinite and not np.isfinite(array_of(total)):
         raise RuntimeError(f"The total norm of order {float(norm_type)} for gradients from `parameters` is non-finite, so it cannot be "
                            "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
                            "`error_if_nonfinite=False`")
     if grads:
-        for g, array in zip(grads, _shrunk([array_of(g) for g in grads], array_of(total), max_norm), strict=True):
+        for g, array in zip(grads, _shrunk([array_of(g) for g in grads], array_of(total), float(max_norm)), strict=True):
             write(g, array)
     return total
 

@@ -26,7 +26,8 @@ OWN = {
 #: The functions that take ``out=`` by their adapter; functions that make tensors take it themselves.
 WITH_OUT = frozenset("""
     abs absolute acos acosh add addcdiv addcmul addmm all amax amin angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-    argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clip complex
+    argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor
+    bmm cat ceil clamp clip complex
     concat concatenate copysign cos cosh cross cumprod cumsum deg2rad diag digamma div divide dot eq erf erfc erfinv exp exp2
     expm1 fix floor floor_divide fmax fmin fmod frac gather ge ger greater greater_equal gt heaviside hstack hypot index_select
     inner inverse isneginf kron le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
@@ -34,16 +36,68 @@ def is_operand(x: object) -> bool:
     return isinstance(x, OPERANDS) or hasattr(x, "__jax_array__") or hasattr(x, "dtype")
 
 
+def _atan2(x: jax.Array, y: jax.Array) -> jax.Array:
+    # At the origin the gradient is zero, as PyTorch has it.
+    origin = (x == 0) & (y == 0)
+    return jnp.where(origin, jax.lax.stop_gradient(jnp.arctan2(x, y)), jnp.arctan2(x, jnp.where(origin, 1, y)))
+
+
+def _xlogy(x: jax.Array, y: jax.Array) -> jax.Array:
+    # Where x is zero and the logarithm is not finite, the gradient is zero, as PyTorch has it.
+    outside = (x == 0) & (y <= 0)
+    return jax.scipy.special.xlogy(x, jnp.where(outside, 1, y))
+
+
+#: The divisions that PyTorch refuses for integers by zero.
+_WHOLE = {"floor_divide", "remainder", "fmod"}
+
+
+def check_divisor(x: object, y: object) -> None:
+    """Refuse integers divided by zero, where the divisor is known.
+
+    Raises:
+      RuntimeError: ``ZeroDivisionError``, in PyTorch's words.
+    """
+    for a in (x, y):
+        if (array_of(a).dtype.kind if isinstance(a, Tensor) else np.result_type(type(a)).kind) not in "biu":
+            return
+    divisor = array_of(y) if isinstance(y, Tensor) else y
+    if not isinstance(divisor, Tracer) and not np.all(np.asarray(divisor)):
+        raise RuntimeError("ZeroDivisionError\na whole number is divided by zero; .float() first gives infinity")
+
+
 _BINARY: dict[str, Callable[..., jax.Array]] = dict(
     mul=jnp.multiply, div=_true_divide, maximum=jnp.maximum, minimum=jnp.minimum, floor_divide=jnp.floor_divide,
-    remainder=jnp.remainder, fmod=jnp.fmod, atan2=jnp.arctan2, logaddexp=jnp.logaddexp, xlogy=jax.scipy.special.xlogy,
+    remainder=jnp.remainder, fmod=jnp.fmod, atan2=_atan2, logaddexp=jnp.logaddexp, xlogy=_xlogy,
     hypot=jnp.hypot, eq=jnp.equal, ne=jnp.not_equal, lt=jnp.less, le=jnp.less_equal, gt=jnp.greater, ge=jnp.greater_equal,
     logical_and=jnp.logical_and, logical_or=jnp.logical_or, logical_xor=jnp.logical_xor, bitwise_and=jnp.bitwise_and,
-    bitwise_or=jnp.bitwise_or, bitwise_xor=jnp.bitwise_xor,
+    bitwise_or=jnp.bitwise_or, bitwise_xor=jnp.bitwise_xor, bitwise_left_shift=jnp.left_shift,
+    bitwise_right_shift=jnp.right_shift,
 )
-ADD, SUB = Op("Add", broadcasting(jnp.add)), Op("Sub", broadcasting(jnp.subtract))
+
+
+def _subtract(x: jax.Array, y: jax.Array) -> jax.Array:
+    bools = [getattr(a, "dtype", np.dtype(type(a))) == np.bool_ for a in (x, y)]
+    if all(bools):
+        raise RuntimeError("Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
+                           "operator instead.")
+    if any(bools):
+        raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+                           "use the `~` or `logical_not()` operator instead.")
+    return jnp.subtract(x, y)
+
+
+ADD, SUB = Op("Add", broadcasting(jnp.add)), Op("Sub", broadcasting(_subtract))
 OPS.update(add=ADD, sub=SUB)
-add_scaled = family("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
+#: ``x + alpha * y``: the number is an operand.
+_ADD_SCALED = Op("Add", lambda x, y, alpha: broadcasting(jnp.add)(x, alpha * y))
+
+
+def scaled(op: Op, alpha: float, sign: int = 1) -> tuple[Op, tuple[float, ...]]:
+    """The operation that adds a multiple, and the number that it takes; the plain one where the number is one."""
+    return (op, ()) if alpha == 1 else (_ADD_SCALED, (sign * alpha,))
+
+
 
 
 def _check(name: str, x: object, y: object) -> None:
@@ -58,10 +112,14 @@ def _register(name: str, op: Op) -> None:
 
     def entrywise(input: Operand, other: Operand) -> Tensor:  # noqa: A002
         _check(name, input, other)
+        if name in _WHOLE:
+            check_divisor(input, other)
         return apply(op, (input, other))
 
     def in_place(self: Tensor, other: Operand) -> Tensor:
         _check(name, self, other)
+        if name in _WHOLE:
+            check_divisor(self, other)
         return change(self, op, (other,))
 
     both(renamed(entrywise, name, f"{name} of each pair of entries, broadcast."))
@@ -77,26 +135,30 @@ for _name, _fun in _BINARY.items():
 def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """``input + alpha * other``."""
     _check("add", input, other)
-    return apply(ADD if alpha == 1 else add_scaled(alpha), (input, other))
+    op, number = scaled(ADD, alpha)
+    return apply(op, (input, other, *number))
 
 
 @both
 def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """``input - alpha * other``."""
     _check("sub", input, other)
-    return apply(SUB if alpha == 1 else add_scaled(-alpha), (input, other))
+    op, number = scaled(SUB, alpha, -1)
+    return apply(op, (input, other, *number))
 
 
 @method
 def add_(self: Tensor, other: Operand, *, alpha: float = 1) -> Tensor:
     """Add in place."""
-    return change(self, ADD if alpha == 1 else add_scaled(alpha), (other,))
+    op, number = scaled(ADD, alpha)
+    return change(self, op, (other, *number))
 
 
 @method
 def sub_(self: Tensor, other: Operand, *, alpha: float = 1) -> Tensor:
     """Subtract in place."""
-    return change(self, SUB if alpha == 1 else add_scaled(-alpha), (other,))
+    op, number = scaled(SUB, alpha, -1)
+    return change(self, op, (other, *number))
 
 
 def _rounded(mode: str | None) -> Op:
@@ -116,6 +178,8 @@ _TRUNC = Op("Div", broadcasting(lambda x, y: jnp.trunc(x / y).astype(jnp.result_
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:  # noqa: A002
     """``input / other``, rounded with ``"floor"`` or ``"trunc"``."""
     _check("div", input, other)
+    if rounding_mode is not None:
+        check_divisor(input, other)
     return apply(_rounded(rounding_mode), (input, other))
 
 
@@ -138,16 +202,34 @@ def rsub(input: Operand, other: Operand) -> Tensor:  # noqa: A002
 
 # ------------------------------------------------------------------------------------------------------------------ powers
 
-_power = family("Pow", lambda x, exponent: x ** exponent if jnp.issubdtype(x.dtype, jnp.inexact) or isinstance(exponent, int)
-                else jnp.power(x.astype(jnp.float32), exponent))
-_POWER = Op("Pow:1", broadcasting(jnp.power))
+def _power_of(x: jax.Array, exponent: float, whole: bool) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x ** exponent
+    if not whole:
+        return jnp.power(x.astype(dtypes.get_default_dtype().numpy), exponent)
+    if exponent < 0:
+        raise RuntimeError("Integers to negative integer powers are not allowed.\n.float() first, or write the exponent as a float")
+    return x ** exponent
+
+
+_power = family("Pow", _power_of)
+def _raised(x: jax.Array, y: jax.Array) -> jax.Array:
+    if not all(jnp.result_type(a).kind in "iu" for a in (x, y)):
+        return jnp.power(x, y)
+    # A whole number to a negative power is rounded to zero, unless it is 1 or -1.
+    below = jnp.where(x == 1, 1, jnp.where(x == -1, 1 - 2 * (y & 1), 0))
+    return jnp.where(y < 0, below, jnp.power(x, jnp.maximum(y, 0)))
+
+
+_POWER = Op("Pow:1", broadcasting(_raised))
 
 
 def _pow_op(exponent: Operand) -> tuple[Op, tuple[Operand, ...]]:
     if isinstance(exponent, NUMBERS) and not isinstance(exponent, bool):
+        whole = isinstance(exponent, int)
         if isinstance(exponent, float) and exponent.is_integer():
             exponent = int(exponent)
-        return _power(exponent), ()
+        return _power(exponent, whole), ()
     return _POWER, (exponent,)
 
 
@@ -180,7 +262,7 @@ def _pairs(name: str, fun: Callable[..., jax.Array], op_name: str) -> None:
 
 _pairs("fmax", jnp.fmax, "Fmax")
 _pairs("fmin", jnp.fmin, "Fmin")
-_pairs("copysign", jnp.copysign, "Copysign")
+_pairs("copysign", lambda x, y: jnp.where(x == 0, jax.lax.stop_gradient(jnp.copysign(x, y)), jnp.copysign(x, y)), "Copysign")
 _pairs("logaddexp2", jnp.logaddexp2, "Logaddexp2")
 _pairs("heaviside", jnp.heaviside, "Heaviside")
 

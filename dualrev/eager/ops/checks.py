@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from dualrev._jax.traces import Tracer
 from dualrev.eager.core.dtypes import cpp_name, type_name
+from dualrev.eager.core.evaluation import is_on_host
 
 
 def same_dtype(a: jax.Array, b: jax.Array, message: str) -> None:
@@ -45,7 +45,7 @@ def first_outside(index: jax.Array, size: int, low: int = 0, ignore: int | None 
 
     Indices that are traced, or on another device than the CPU, are not checked.
     """
-    if isinstance(index, Tracer) or index.size == 0 or next(iter(index.devices())).platform != "cpu":
+    if not is_on_host(index) or index.size == 0:
         return None
     values = np.asarray(index)
     least, most = values.min(), values.max()

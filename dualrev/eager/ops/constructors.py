@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import DType
+from dualrev.eager.core.annotations import DType, Values
 from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from
@@ -22,14 +21,14 @@ _SIZE = [Signature("tuple of ints size, *, torch.device device = None")]
 _DATA = [Signature("*, torch.device device = None"), Signature("Any data, *, torch.device device = None")]
 
 
-def _array_for(args: tuple[object, ...], kwargs: dict[str, Any], dtype: DType | None = None) -> jax.Array:
+def _array_for(args: tuple[object, ...], kwargs: dict[str, Any], dtype: DType | None = None) -> Values:
     """The array of ``Tensor(...)``: zeros of a shape that integers give, or data."""
     first = args[0] if args else None
     if isinstance(first, int) or "size" in kwargs or len(args) > 1 or isinstance(first, Size):
         if isinstance(first, bool):
             raise TypeError("new(): data must be a sequence (got bool)\ntorch.tensor(value) takes single numbers")
         found = read("new", _SIZE, args, kwargs)
-        return jnp.zeros(shape_from("new", found["size"]), dtypes.numpy_of(dtype or dtypes.get_default_dtype()))
+        return np.zeros(shape_from("new", found["size"]), dtypes.numpy_of(dtype or dtypes.get_default_dtype()))
     data = read("new", _DATA, args, kwargs).get("data", ())
     if isinstance(data, Tensor):
         return array_of(data) if dtype is None else array_of(data).astype(dtypes.numpy_of(dtype))

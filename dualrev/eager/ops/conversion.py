@@ -152,11 +152,8 @@ def to(self: Tensor, *args: object, dtype: DType | None = None, device: Device |
     result = self
     if dtype is not None and numpy_of(dtype) != array_of(self).dtype:
         result = apply(_cast(numpy_of(dtype)), (result,))
-    if device is not None:
-        target = jax_device(device)
-        array = array_of(result)
-        if not isinstance(array, Tracer) and target not in array.devices():
-            result = apply(_put(target), (result,))
+    if device is not None and not dtypes.is_on(array_of(result), device):
+        result = apply(_put(jax_device(device)), (result,))
     return result.clone() if copy and result is self else result
 
 

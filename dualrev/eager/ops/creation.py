@@ -13,8 +13,9 @@ import numpy as np
 from dualrev._jax.source_lines import source
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import Device, DType
+from dualrev.eager.core.annotations import Device, DType, Values
 from dualrev.eager.core.dtypes import jax_device, numpy_of
+from dualrev.eager.core.evaluation import kept, wide
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, described, wrap
 from dualrev.eager.ops.arguments import OPTIONS, OUT, taking
@@ -22,12 +23,10 @@ from dualrev.eager.ops.outputs import into
 from dualrev.eager.ops.registry import FUNCTIONS, function, method, renamed
 
 
-def finished(array: jax.Array, requires_grad: bool = False, device: Device | None = None, out: Tensor | None = None,
+def finished(array: Values, requires_grad: bool = False, device: Device | None = None, out: Tensor | None = None,
              name: str = "") -> Tensor:
     """A new leaf; or ``out``, with the array written into it."""
-    device = dtypes.default_device() if device is None else device
-    if device is not None and not isinstance(array, Tracer):
-        array = jax.device_put(array, jax_device(device))
+    array = placed(array, dtypes.default_device() if device is None else device)
     if out is not None:
         t = into(out, array, f"aten::{name}")
     else:
@@ -40,6 +39,19 @@ def finished(array: jax.Array, requires_grad: bool = False, device: Device | Non
             raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients\n" + described(t))
         t.requires_grad_()
     return t
+
+
+def placed(array: Any, device: Device | None) -> Any:
+    """An array that was just made, on a device: by default jax's own; small arrays of CPUs stay numpy's."""
+    if isinstance(array, Tracer):
+        return array
+    target = jax.devices()[0] if device is None else jax_device(device)
+    if isinstance(array, np.ndarray) and target.platform == "cpu" and (device is None or target == jax.devices("cpu")[0]):
+        return kept(array)
+    if device is None and isinstance(array, jax.Array):
+        return array
+    with wide():
+        return jax.device_put(array, target)
 
 
 def dtype_for(dtype: DType | None, out: Tensor | None, otherwise: DType | None = None) -> np.dtype:
@@ -83,7 +95,7 @@ def _leaves(data: object) -> list[Any]:
     return list(itertools.chain.from_iterable(map(_leaves, data))) if isinstance(data, (list, tuple)) else [data]
 
 
-def array_from(data: Any, dtype: DType | None) -> jax.Array:
+def array_from(data: Any, dtype: DType | None) -> Values:
     """A new array of data, with the dtype that PyTorch infers if none is given.
 
     Raises:
@@ -95,7 +107,7 @@ def array_from(data: Any, dtype: DType | None) -> jax.Array:
     if any(isinstance(x, Tracer) for x in leaves):
         array = jnp.asarray(data)
     elif isinstance(data, (jax.Array, np.ndarray, np.generic)):
-        array = jnp.array(data, copy=True)
+        return np.array(data, None if dtype is None else numpy_of(dtype))
     else:
         try:
             values = np.asarray(jax.tree_util.tree_map(np.asarray, data) if any(isinstance(x, jax.Array) for x in leaves) else data)
@@ -110,7 +122,7 @@ def array_from(data: Any, dtype: DType | None) -> jax.Array:
             values = values.astype(dtypes.get_default_dtype().numpy)
         elif values.dtype.kind == "c" and not any(isinstance(x, (np.ndarray, np.generic)) for x in leaves):
             values = values.astype(np.complex64)
-        array = jnp.asarray(values, None if dtype is None else numpy_of(dtype))
+        return values if dtype is None else values.astype(numpy_of(dtype))
     return array if dtype is None else array.astype(numpy_of(dtype))
 
 
@@ -140,7 +152,7 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Device | None = Non
 def _same(data: Any, dtype: DType | None, device: Device | None) -> Tensor | None:
     """The data, if it is a tensor of this dtype and on this device; otherwise None."""
     if isinstance(data, Tensor) and (dtype is None or array_of(data).dtype == numpy_of(dtype)) and (
-            device is None or isinstance(array_of(data), Tracer) or jax_device(device) in array_of(data).devices()):
+            device is None or dtypes.is_on(array_of(data), device)):
         return data
     return None
 
@@ -180,7 +192,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor with a copy of an array's values: arrays of jax share no memory with numpy."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
-    return finished(jnp.array(ndarray))
+    return finished(np.array(ndarray))
 
 
 @method
@@ -207,7 +219,7 @@ def zeros(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None
     >>> torch.zeros(2), torch.zeros(size=(3,), dtype=torch.bool)
     (tensor([0., 0.]), tensor([False, False, False]))
     """
-    return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "zeros")
+    return finished(np.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "zeros")
 
 
 @function
@@ -215,7 +227,7 @@ def zeros(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None
 def ones(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None,
          requires_grad: bool = False) -> Tensor:
     """Ones."""
-    return finished(jnp.ones(size, dtype_for(dtype, out)), requires_grad, device, out, "ones")
+    return finished(np.ones(size, dtype_for(dtype, out)), requires_grad, device, out, "ones")
 
 
 @function
@@ -223,7 +235,7 @@ def ones(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None 
 def empty(size: Sequence[int], *, out: Tensor | None = None, dtype: DType | None = None, device: Device | None = None,
           requires_grad: bool = False) -> Tensor:
     """Zeros, in place of uninitialized entries."""
-    return finished(jnp.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "empty")
+    return finished(np.zeros(size, dtype_for(dtype, out)), requires_grad, device, out, "empty")
 
 
 @function
@@ -254,6 +266,12 @@ def _kind_of(fill_value: Operand) -> DType:
     return {"b": dtypes.bool, "f": dtypes.get_default_dtype(), "c": dtypes.complex64}.get(kind, dtypes.int64)
 
 
+def _filled(size: Sequence[int], value: Any, kind: np.dtype) -> Any:
+    if isinstance(value, Tracer):
+        return jnp.full(size, value.astype(kind), kind)
+    return np.full(size, np.asarray(value).astype(kind), kind)
+
+
 @function
 @taking(f"tuple of ints size, Number fill_value, *, {OUT}")
 def full(size: Sequence[int], fill_value: Operand, *, out: Tensor | None = None, dtype: DType | None = None,
@@ -261,7 +279,7 @@ def full(size: Sequence[int], fill_value: Operand, *, out: Tensor | None = None,
     """One number everywhere."""
     value = array_of(fill_value) if isinstance(fill_value, Tensor) else fill_value
     kind = dtype_for(dtype, out, _kind_of(fill_value))
-    return finished(jnp.full(size, jnp.asarray(value).astype(kind), kind), requires_grad, device, out, "full")
+    return finished(_filled(size, value, kind), requires_grad, device, out, "full")
 
 
 # ----------------------------------------------------------------------------------------- of the shape or dtype of others
@@ -273,7 +291,7 @@ LIKE = f"torch.memory_format memory_format = None, {OPTIONS}"
 def like(input: Tensor, dtype: DType | None, device: Device | None) -> dict[str, Any]:  # noqa: A002
     """The dtype and device that are asked for, by default those of a tensor."""
     array = array_of(input)
-    if device is None and not isinstance(array, Tracer) and jax.devices()[0] not in array.devices():
+    if device is None and isinstance(array, jax.Array) and not isinstance(array, Tracer) and jax.devices()[0] not in array.devices():
         device = dtypes.device_of(array)
     return {"dtype": dtype or input.dtype, "device": device}
 
@@ -297,4 +315,4 @@ def _of_others(make: Callable[..., Tensor], name: str) -> None:
 
 for _make in (zeros, ones, empty, full):
     _of_others(_make, _make.__name__)
-zeros_like = FUNCTIONS["zeros_like"]
+zeros_like, ones_like = FUNCTIONS["zeros_like"], FUNCTIONS["ones_like"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
 from dualrev.eager.core.annotations import Dims
 
 
@@ -21,6 +26,15 @@ def dims_of(dim: Dims, ndim: int) -> tuple[int, ...] | None:
     """Dimensions counted from the front; None is all."""
     if dim is None or (isinstance(dim, (list, tuple)) and not dim):
         return None
-    if isinstance(dim, (list, tuple)):
-        return tuple([dim_of(d, ndim) for d in dim])
-    return (dim_of(dim, ndim),)
+    dims = tuple([dim_of(d, ndim) for d in (dim if isinstance(dim, (list, tuple)) else (dim,))])
+    return dims if ndim else None
+
+
+def of_vectors(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """A function ``(x, dim, ...)`` of arrays, for which an array without dimensions is a vector of one entry."""
+    def of(x: jax.Array, dim: int | None, *rest: Any) -> Any:
+        if x.ndim or dim is None:
+            return fun(x, dim, *rest)
+        return jax.tree.map(lambda y: y.reshape(()), fun(x.reshape(1), dim, *rest))
+
+    return of

@@ -14,6 +14,8 @@ from jax import lax
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Device, DType
+from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import Evaluation, cast
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
@@ -21,7 +23,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.arguments import OPTIONS, taking
 from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.creation import finished
-from dualrev.eager.ops.generator import Generator, default_generator
+from dualrev.eager.ops.generator import Generator, default_generator, key_from
 from dualrev.eager.ops.outputs import all_into
 from dualrev.eager.ops.registry import both, function, method
 from dualrev.eager.ops.sampling import draw, floating, randn, whole
@@ -40,6 +42,12 @@ def _holds(condition: bool | jax.Array, error: str) -> None:
         raise RuntimeError(error)
 
 
+def _known(t: Tensor) -> Any:
+    """The value of a tensor as numpy's array, unless it is being traced."""
+    array = array_of(t)
+    return array if isinstance(array, Tracer) else np.asarray(array)
+
+
 def _spread(x: float | jax.Array, z: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(x).astype(z.dtype), z.shape)
 
@@ -47,6 +55,11 @@ def _spread(x: float | jax.Array, z: jax.Array) -> jax.Array:
 # The gradient of a draw with respect to the parameters of its distribution is zero, as PyTorch has it.
 _NORMAL = Op("Normal", lambda mean, std, z: lax.stop_gradient(_spread(mean, z) + _spread(std, z) * z))
 _BERNOULLI = Op("Bernoulli", lambda p, u: lax.stop_gradient((u < p).astype(p.dtype)))
+_POISSON_DRAW = Evaluation(lambda words, rate: jax.random.poisson(key_from(words), rate, rate.shape))
+#: A number plus a multiple of random values, in their dtype.
+_SCALED = Evaluation(lambda z, shift, factor: shift + factor * z)
+_EXP = Evaluation(jnp.exp)
+_TRIALS = Evaluation(lambda u, p: jnp.maximum(jnp.ceil(jnp.log1p(-u) / jnp.log1p(-p)), 1))
 _POISSON = Op("Poisson", lambda rate, drawn: lax.stop_gradient(drawn.astype(rate.dtype)))
 
 
@@ -83,7 +96,7 @@ def _short(x: object) -> str:
 @taking(f"Tensor input, *, {_INTO}", f"Tensor input, float p, *, {_DRAW}")
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Tensor | None = None) -> Tensor:  # noqa: A002
     """Bernoulli random numbers, with the probabilities in a tensor, or with probability ``p``."""
-    array = array_of(input)
+    array = _known(input)
     if p is None:
         floating(array.dtype, "bernoulli_tensor_cpu_p_")
         _holds((array >= 0) & (array <= 1), "Expected p_in >= 0 && p_in <= 1 to be true, but got false.\nthe input holds probabilities")
@@ -102,11 +115,23 @@ def _probability(name: str, p: float) -> float:
 @taking("Tensor input, torch.Generator generator = None")
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:  # noqa: A002
     """Poisson random numbers of these rates."""
-    rate = array_of(input)
+    rate = _known(input)
     floating(rate.dtype, "poisson_cpu")
     _holds(rate >= 0, "invalid Poisson rate, expected rate to be non-negative")
-    drawn = jax.random.poisson((generator or default_generator).key(), rate, rate.shape)
+    drawn = _POISSON_DRAW((generator or default_generator).key(), rate)
     return apply(_POISSON, (input, wrap(drawn)))
+
+
+@caches.memoized
+def _chosen(without_replacement: int) -> Evaluation:
+    """The places of the largest perturbed logarithms: one in each row, or so many."""
+    def places(weights: jax.Array, noise: jax.Array) -> jax.Array:
+        logs = jnp.log(weights)
+        if not without_replacement:
+            return jnp.argmax(logs[..., None, :] + noise, -1)
+        return lax.top_k(logs + noise, without_replacement)[1].astype(jnp.int64)
+
+    return Evaluation(places)
 
 
 @both
@@ -118,7 +143,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     Raises:
       RuntimeError: a row has no weights, or fewer entries than are drawn without replacement.
     """
-    weights = array_of(input)
+    weights = _known(input)
     if weights.ndim not in (1, 2):
         raise RuntimeError(f"prob_dist must be 1 or 2 dim\nthe shape is {list(weights.shape)}")
     if not jnp.issubdtype(weights.dtype, jnp.floating):
@@ -129,14 +154,12 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if not replacement and num_samples > weights.shape[-1]:
         raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement\n"
                            f"{num_samples} of {weights.shape[-1]}; replacement=True draws again and again")
-    _holds(jnp.isfinite(weights) & (weights >= 0), "probability tensor contains either `inf`, `nan` or element < 0")
+    _holds(np.isfinite(weights) & (weights >= 0), "probability tensor contains either `inf`, `nan` or element < 0")
     _holds(weights.sum(-1) > 0, "invalid multinomial distribution (sum of probabilities <= 0)")
     # Gumbel trick: the argmax of log weights plus Gumbel noise has the distribution of the weights; the next largest is the next draw.
     shape = (*weights.shape[:-1], num_samples, weights.shape[-1]) if replacement else weights.shape
     noise = draw("gumbel", shape, weights.dtype, generator=generator)
-    logs = jnp.log(weights)
-    found = jnp.argmax(logs[..., None, :] + noise, -1) if replacement else lax.top_k(logs + noise, int(num_samples))[1]
-    return _given(wrap(found.astype(dtypes.numpy_of(dtypes.int64))), out, "multinomial")
+    return _given(wrap(_chosen(0 if replacement else int(num_samples))(weights, noise)), out, "multinomial")
 
 
 # ----------------------------------------------------------------------------------------------------------------- in place
@@ -172,7 +195,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Genera
     """Normal random numbers, in place."""
     _check_std(std)
     z = _draws(self, "randn", "normal_kernel_cpu", generator)
-    return jnp.asarray(float(mean), z.dtype) + jnp.asarray(float(std), z.dtype) * z
+    return _SCALED(z, float(mean), float(std))
 
 
 @_fills("float from = 0.0, float to = 1.0")
@@ -182,7 +205,7 @@ def uniform_(self: Tensor, to: float = 1.0, generator: Generator | None = None, 
     u = _draws(self, "rand", "check_uniform_bounds", generator)
     if low > to:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={_short(low)} > to={_short(to)}")
-    return jnp.asarray(float(low), u.dtype) + jnp.asarray(float(to) - float(low), u.dtype) * u
+    return _SCALED(u, float(low), float(to) - float(low))
 
 
 @_fills("float lambd = 1.0")
@@ -191,7 +214,7 @@ def exponential_(self: Tensor, lambd: float = 1.0, generator: Generator | None =
     if lambd <= 0:
         raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={_short(lambd)}")
     drawn = _draws(self, "exponential", "exponential_cpu", generator)
-    return drawn / jnp.asarray(float(lambd), drawn.dtype)
+    return _SCALED(drawn, 0.0, 1.0 / float(lambd))
 
 
 @_fills("float mean = 1.0, float std = 2.0")
@@ -200,7 +223,7 @@ def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, generator: Ge
     if std <= 0:
         raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={_short(std)}")
     z = _draws(self, "randn", "log_normal_cpu", generator)
-    return jnp.exp(jnp.asarray(float(mean), z.dtype) + jnp.asarray(float(std), z.dtype) * z)
+    return _EXP(_SCALED(z, float(mean), float(std)))
 
 
 @_fills("float median = 0.0, float sigma = 1.0")
@@ -209,7 +232,7 @@ def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, generator: Ge
     if sigma <= 0:
         raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={_short(sigma)}")
     z = _draws(self, "cauchy", "cauchy_cpu", generator)
-    return jnp.asarray(float(median), z.dtype) + jnp.asarray(float(sigma), z.dtype) * z
+    return _SCALED(z, float(median), float(sigma))
 
 
 @_fills("float p")
@@ -217,8 +240,8 @@ def geometric_(self: Tensor, p: float, generator: Generator | None = None) -> ja
     """The number of trials until an event of probability ``p`` occurs, in place."""
     if not 0 < p < 1:
         raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={_short(p)}")
-    u = draw("rand", array_of(self).shape, jnp.float32, generator=generator)
-    return jnp.maximum(jnp.ceil(jnp.log1p(-u) / jnp.log1p(jnp.float32(-p))), 1).astype(array_of(self).dtype)
+    u = draw("rand", array_of(self).shape, np.dtype(np.float32), generator=generator)
+    return cast(_TRIALS(u, float(p)), array_of(self).dtype)
 
 
 @method

@@ -11,14 +11,14 @@ from dualrev.eager.core.annotations import Dims
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
-from dualrev.eager.ops.dimensions import dim_of, dims_of
+from dualrev.eager.ops.dimensions import dim_of, dims_of, of_vectors
 from dualrev.eager.ops.registry import both
 
 values_indices = namedtuple("values_indices", ["values", "indices"])
 _amax = family("Amax", lambda x, dim, keep: jnp.max(x, dim, keepdims=keep))
 _amin = family("Amin", lambda x, dim, keep: jnp.min(x, dim, keepdims=keep))
-_arg = family("Argmax", lambda x, dim, keep, largest: (jnp.argmax if largest else jnp.argmin)(
-    x if dim is not None else _some(x, "argmax" if largest else "argmin", IndexError), dim, keepdims=keep))
+_arg = family("Argmax", of_vectors(lambda x, dim, keep, largest: (jnp.argmax if largest else jnp.argmin)(
+    x if dim is not None else _some(x, "argmax" if largest else "argmin", IndexError), dim, keepdims=keep)))
 
 
 @both
@@ -35,7 +35,7 @@ def amin(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:  # n
 
 def _extreme(x: jax.Array, dim: int, keep: bool, largest: bool) -> tuple[jax.Array, jax.Array]:
     if x.ndim == 0:
-        return x, jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
+        return x, jnp.zeros((), jnp.int64)
     places = (jnp.argmax if largest else jnp.argmin)(x, dim, keepdims=True)
     values = jnp.take_along_axis(x, places, dim)
     return (values, places) if keep else (jnp.squeeze(values, dim), jnp.squeeze(places, dim))
@@ -90,7 +90,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return apply(_arg(None if dim is None else dim_of(dim, input.ndim), keepdim, False), (input,))
 
 
-_sort = family("Sort", lambda x, dim, descending, stable: _sorted(x, dim, descending), many=True)
+_sort = family("Sort", of_vectors(lambda x, dim, descending, stable: _sorted(x, dim, descending)), many=True)
 
 
 def _sorted(x: jax.Array, dim: int, descending: bool) -> tuple[jax.Array, jax.Array]:
@@ -114,4 +114,8 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> values_indices:  # noqa: A002
     """``(values, indices)`` of the ``k`` largest entries."""
     values, indices = sort(input, dim, largest)
+    if not 0 <= k <= (input.shape[dim_of(dim, input.ndim)] if input.ndim else 1):
+        raise RuntimeError("selected index k out of range")
+    if input.ndim == 0:
+        return values_indices(values, indices)
     return values_indices(values.narrow(dim, 0, k), indices.narrow(dim, 0, k))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 import jax
-import jax.numpy as jnp
-from jax import lax
+import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Device
-from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import Evaluation
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
@@ -28,8 +27,7 @@ class Generator:
         """Start from a seed."""
         self._seed = int(seed)
         if self._state is not None:
-            with jax.ensure_compile_time_eval():
-                write(self._state, jax.random.PRNGKey(self._seed))  # compiled steps hold a reference to this tensor
+            write(self._state, self._start())  # compiled steps hold a reference to this tensor
         return self
 
     def initial_seed(self) -> int:
@@ -44,22 +42,25 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """The state as bytes."""
-        return wrap(lax.bitcast_convert_type(array_of(self.state()), jnp.uint8).ravel())
+        return wrap(np.asarray(array_of(self.state())).view(np.uint8))
 
     def set_state(self, new_state: Tensor) -> None:
         """Continue from a state of this source or another one."""
         array = array_of(new_state)
-        if array.dtype != jnp.uint8 or array.shape != (8,):
+        if array.dtype != np.uint8 or array.shape != (8,):
             raise TypeError(f"expected the 8 bytes of a get_state(), got {array.dtype}{list(array.shape)}\n"
                             "the states of PyTorch's generators are others")
-        write(self.state(), lax.bitcast_convert_type(array.reshape(2, 4), jnp.uint32))
+        write(self.state(), np.array(array).view(np.uint32))
 
     def state(self) -> Tensor:
         """The key that the next draw splits, as a tensor."""
         if self._state is None:
-            with jax.ensure_compile_time_eval():
-                self._state = wrap(jax.random.PRNGKey(self._seed))
+            self._state = wrap(self._start())
         return self._state
+
+    def _start(self) -> np.ndarray:
+        """The key of the seed."""
+        return np.array([self._seed >> 32 & 0xFFFFFFFF, self._seed & 0xFFFFFFFF], np.uint32)
 
     def key(self) -> jax.Array:
         """A new key; under ``vmap``, one for all examples or one for each, by its ``randomness``."""
@@ -72,10 +73,16 @@ class Generator:
         write(kept, state)
         for randomness, example in mode.examples:
             if randomness == "different" and example is not None:
-                key = jax.random.fold_in(key, example)
+                key = _fold(key, example)
         return key
 
 
-_split = caches.jit(lambda state: tuple(jax.random.split(state)), inline=True)
+def key_from(state: jax.Array) -> jax.Array:
+    """A key of jax's from the two words that a source keeps."""
+    return jax.random.wrap_key_data(state, impl="threefry2x32")
+
+
+_split = Evaluation(lambda state: tuple(jax.random.key_data(jax.random.split(key_from(state)))), many=True)
+_fold = Evaluation(lambda state, n: jax.random.key_data(jax.random.fold_in(key_from(state), n)))
 #: The source of random numbers where none is given.
 default_generator = Generator().manual_seed(int.from_bytes(os.urandom(4), "little"))

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
+from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.checks import fitting
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.registry import FUNCTIONS, alias, function, renamed
@@ -24,6 +26,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     tensors = list(tensors)
     if not tensors:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
+    for i, x in enumerate(tensors):
+        if x.ndim == 0:
+            raise RuntimeError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
     return apply(_cat(dim_of(dim, tensors[0].ndim)), tensors)
 
 
@@ -37,11 +42,17 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError("stack expects a non-empty TensorList")
-    for i, x in enumerate(tensors):
-        if x.shape != tensors[0].shape:
-            raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(tensors[0].shape)} at entry 0 and "
-                               f"{list(x.shape)} at entry {i}")
-    return apply(_stack(dim_of(dim, tensors[0].ndim + 1)), tensors)
+    arrays: list[Any] = [array_of(x) for x in tensors]
+    shape = arrays[0].shape
+    for i, a in enumerate(arrays):
+        if a.shape != shape:
+            raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
+                               f"{list(a.shape)} at entry {i}")
+    d = dim_of(dim, len(shape) + 1)
+    records = mode.handler is not None or mode.inference or (mode.grad and any(x.requires_grad for x in tensors))
+    if not records and all(type(a) is np.ndarray and a.dtype == arrays[0].dtype for a in arrays):
+        return wrap(np.stack(arrays, d))  # as batches are made: there is no program for each number of tensors
+    return apply(_stack(d), tensors)
 
 
 def _each(name: str, doc: str, fun: Callable[[Tensor], Tensor]) -> None:

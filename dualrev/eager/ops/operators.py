@@ -9,12 +9,14 @@ from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops import binary
-from dualrev.eager.ops.binary import OPERANDS, OPS, is_operand
+from dualrev.eager.ops.binary import OPERANDS, OPS, check_divisor, is_operand
 
 
-def _operator(op: Op) -> Callable[[Tensor, object], Tensor]:
+def _operator(op: Op, checks: bool = False) -> Callable[[Tensor, object], Tensor]:
     def run(self: Tensor, other: object) -> Tensor:
         if isinstance(other, OPERANDS) or is_operand(other):
+            if checks:
+                check_divisor(self, other)
             return apply(op, (self, other))
         return NotImplemented
 
@@ -37,12 +39,13 @@ def _in_place(op: Op) -> Callable[[Tensor, object], Tensor]:
 
 
 for _name, _symbol in dict(add="add", sub="sub", mul="mul", div="truediv", floor_divide="floordiv", remainder="mod").items():
-    setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
+    setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name], _name in ("floor_divide", "remainder")))
     setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
     setattr(Tensor, f"__i{_symbol}__", _in_place(OPS[_name]))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _operator(OPS[_name]))
-for _name, _symbol in dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor").items():
+_BITS = dict(bitwise_and="and", bitwise_or="or", bitwise_xor="xor", bitwise_left_shift="lshift", bitwise_right_shift="rshift")
+for _name, _symbol in _BITS.items():
     setattr(Tensor, f"__{_symbol}__", _operator(OPS[_name]))
     setattr(Tensor, f"__r{_symbol}__", _swapped(_name))
 Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from dualrev.eager.core import dtypes
+from dualrev.eager.core.evaluation import cast
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.inplace import check_may_change, narrows, write
 from dualrev.eager.graph.tensor import Tensor, array_of, described
 
 
-def into(out: object, array: jax.Array, name: str) -> Tensor:
+def into(out: object, array: Any, name: str) -> Tensor:
     """Write an array into a tensor; an empty tensor takes its shape.
 
     Raises:
@@ -32,7 +31,7 @@ def into(out: object, array: jax.Array, name: str) -> Tensor:
                            + f"; give one of shape {list(array.shape)}, or torch.empty(0), which takes any")
     if mode.grad:
         check_may_change(out)
-    write(out, array.astype(old.dtype))
+    write(out, cast(array, old.dtype))
     return out
 
 

@@ -96,7 +96,11 @@ def text_of(t: Tensor) -> str:
 
 
 def _formatted(t: Tensor, spec: str) -> str:
-    return format(t.item() if t.ndim == 0 and spec else text_of(t), spec)
+    if t.ndim == 0 and not isinstance(array_of(t), Tracer):
+        return format(t.item(), spec)
+    if spec:
+        raise TypeError(f"unsupported format string passed to {type(t).__name__}.__format__")
+    return str(t)
 
 
 setattr(Tensor, "__repr__", text_of)  # noqa: B010

@@ -46,6 +46,10 @@ def _fitted(a: Any, b: Any) -> Number:
     kind, is_number = a.dtype.kind, isinstance(b, float) or (getattr(b, "weak_type", False) and b.dtype.kind == "f")
     if kind in "biu" and is_number:
         return a.astype(dtypes.get_default_dtype().numpy)
+    if kind in "biu" and getattr(getattr(b, "dtype", None), "kind", "b") in "fcV":
+        return a.astype(b.dtype)
+    if kind in "iu" and getattr(b, "ndim", 0) > a.ndim == 0 and not getattr(a, "weak_type", False) and b.dtype.kind in "iu":
+        return a.astype(b.dtype)
     if kind in "fcV" and getattr(b, "ndim", 0) > a.ndim == 0 and not getattr(a, "weak_type", False) and _alike(kind, b.dtype.kind):
         return a.astype(b.dtype)
     return a

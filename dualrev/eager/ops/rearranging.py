@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core.annotations import Sizes
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.joining import cat
 from dualrev.eager.ops.registry import both, method
 from dualrev.eager.ops.shapes import shape_of
 
 _repeat = family("Repeat", lambda x, sizes: jnp.tile(x, sizes))
-_flip = family("Flip", lambda x, dims: jnp.flip(x, dims))
+_flip = family("Flip", lambda x, dims: jnp.flip(x, dims) if x.ndim else x)
 _roll = family("Roll", lambda x, shifts, dims: jnp.roll(x, shifts, dims))
 _tril = family("Tril", lambda x, k: jnp.tril(x, k))
 _triu = family("Triu", lambda x, k: jnp.triu(x, k))
@@ -35,8 +36,19 @@ def repeat(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
 
 
 @both
-def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None, *, output_size: int | None = None) -> Tensor:  # noqa: A002
-    """Repeat each entry; with a tensor of counts, each by its own count, ``output_size`` in total."""
+def repeat_interleave(input: Tensor, repeats: int | Tensor | None = None, dim: int | None = None, *,  # noqa: A002
+                      output_size: int | None = None) -> Tensor:
+    """Repeat each entry; with a tensor of counts, each by its own count, ``output_size`` in total.
+
+    A tensor of counts alone gives the number of each entry, so often.
+    """
+    if repeats is None:
+        counts = np.asarray(array_of(input))
+        if counts.ndim != 1:
+            raise RuntimeError("repeat_interleave only accept 1D vector as repeat")
+        if counts.dtype not in (np.int32, np.int64):
+            raise RuntimeError("repeats has to be Long or Int tensor")
+        return wrap(np.repeat(np.arange(counts.size), counts))
     if isinstance(repeats, Tensor) and repeats.numel() == 1:
         repeats = repeats.item()
     if isinstance(repeats, Tensor):
@@ -54,7 +66,7 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = No
 @both
 def flip(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
     """Reverse the order of entries along dimensions."""
-    return apply(_flip(shape_of(dims)), (input,))
+    return apply(_flip(tuple([dim_of(d, input.ndim) for d in shape_of(dims)])), (input,))
 
 
 @both
@@ -109,6 +121,8 @@ def flipud(input: Tensor) -> Tensor:  # noqa: A002
 @both
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:  # noqa: A002
     """Differences of neighbours along a dimension, after prepending and appending tensors."""
+    if input.ndim == 0:
+        raise RuntimeError("diff expects input to be at least one-dimensional")
     d = dim_of(dim, input.ndim)
     parts = [x for x in (prepend, input, append) if x is not None]
     return apply(_diff(n, d), (input if len(parts) == 1 else cat(parts, d),))

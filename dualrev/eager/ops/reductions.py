@@ -13,9 +13,15 @@ from dualrev.eager.core.annotations import Dims, DType
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
-from dualrev.eager.ops.dimensions import dim_of, dims_of
+from dualrev.eager.ops.dimensions import dim_of, dims_of, of_vectors
 from dualrev.eager.ops.registry import both
 from dualrev.eager.ops.unary import abs_of
+
+
+def _root(x: jax.Array) -> jax.Array:
+    """The square root, with derivative 0 at 0, as PyTorch has it for norms and deviations."""
+    is_zero = x == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, x)))
 
 
 def _float(x: jax.Array, dtype: np.dtype | None) -> jax.Array:
@@ -24,7 +30,7 @@ def _float(x: jax.Array, dtype: np.dtype | None) -> jax.Array:
 
 def _integers(x: jax.Array) -> jax.Array:
     # Integers and truth values are summed in the widest integer dtype.
-    return x.astype(jax.dtypes.canonicalize_dtype(jnp.int64)) if x.dtype.kind in "biu" else x
+    return x.astype(jnp.int64) if x.dtype.kind in "biu" else x
 
 
 _sum = family("Sum", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
@@ -33,12 +39,12 @@ _prod = family("Prod", lambda x, dim, keep, dtype: jnp.prod(_float(_integers(x),
 _sum_dim = family("Sum:1", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
-_std = family("Std", lambda x, dim, keep, correction: jnp.std(x, dim, ddof=correction, keepdims=keep))
-_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
+_std = family("Std", lambda x, dim, keep, correction: _root(jnp.var(x, dim, ddof=correction, keepdims=keep)))
+_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep), guards="both")
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
-_cumsum = family("Cumsum", lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim))
-_cumprod = family("Cumprod", lambda x, dim, dtype: jnp.cumprod(_float(_integers(x), dtype), dim))
+_cumsum = family("Cumsum", of_vectors(lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim)))
+_cumprod = family("Cumprod", of_vectors(lambda x, dim, dtype: jnp.cumprod(_float(_integers(x), dtype), dim)))
 
 
 def _dtype(dtype: DType | None) -> np.dtype | None:
@@ -71,6 +77,11 @@ def prod(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
     return apply(_prod(dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
 
 
+def _check_inexact(x: Tensor) -> None:
+    if array_of(x).dtype.kind in "biu":
+        raise RuntimeError("std and var only support floating point and complex dtypes\nconvert it first: x.float().std()")
+
+
 def _correction(unbiased: bool | None, correction: int | None) -> int:
     return correction if correction is not None else int(bool(unbiased))
 
@@ -80,6 +91,7 @@ def var(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
     """The variance; the divisor is the number of entries minus ``correction``, 1 by default."""
     if isinstance(dim, bool):
         unbiased, dim = dim, None
+    _check_inexact(input)
     return apply(_var(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
 
 
@@ -88,6 +100,7 @@ def std(input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = 
     """The standard deviation; ``correction`` as of ``var``."""
     if isinstance(dim, bool):
         unbiased, dim = dim, None
+    _check_inexact(input)
     return apply(_std(dims_of(dim, input.ndim), keepdim, _correction(unbiased, correction)), (input,))
 
 
@@ -128,17 +141,18 @@ def _norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> j
     if p == "fro":
         p = 2
     if p == 2:
-        squares = jnp.sum(jnp.square(jnp.abs(x)), dim, keepdims=keep)
-        # At zero the gradient is zero, as PyTorch has it.
-        is_zero = squares == 0
-        return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squares)))
+        return _root(jnp.sum(jnp.square(jnp.abs(x)), dim, keepdims=keep))
     if p == 1:
         return jnp.sum(abs_of(x), dim, keepdims=keep)
     if p in (float("inf"), float("-inf")):
-        return (jnp.max if p > 0 else jnp.min)(jnp.abs(x), dim, keepdims=keep)
+        return (jnp.max if p > 0 else jnp.min)(abs_of(x), dim, keepdims=keep)
     if p == 0:
         return jnp.sum(x != 0, dim, keepdims=keep).astype(x.dtype)
-    return jnp.sum(jnp.abs(x) ** p, dim, keepdims=keep) ** (1 / p)
+    # At entries and norms of zero the gradient is zero, as PyTorch has it.
+    a = abs_of(x)
+    powers = jnp.where(a == 0, 0 if p > 0 else jnp.inf, jnp.where(a == 0, 1, a) ** p)
+    total = jnp.sum(powers, dim, keepdims=keep)
+    return jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p))
 
 
 _norm = family("LinalgVectorNorm", _norm_of)

@@ -13,10 +13,11 @@ from jax import lax
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.caches import caches
+from dualrev.eager.core.evaluation import Evaluation
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.arguments import OUT, taking
 from dualrev.eager.ops.creation import LIKE, dtype_for, finished, like
-from dualrev.eager.ops.generator import Generator, default_generator
+from dualrev.eager.ops.generator import Generator, default_generator, key_from
 from dualrev.eager.ops.registry import function
 
 
@@ -51,19 +52,19 @@ def set_rng_state(new_state: Tensor) -> None:
 
 
 @caches.memoized
-def _drawer(kind: str, shape: tuple[int, ...], dtype: np.dtype, *bounds: Any) -> Callable[[jax.Array], jax.Array]:
-    """A compiled function from a key to random values."""
-    draws = dict(
+def _drawer(kind: str, shape: tuple[int, ...], dtype: np.dtype) -> Evaluation:
+    """The evaluation of random values from the words of a key, and from bounds."""
+    draws: dict[str, Callable[..., jax.Array]] = dict(
         rand=lambda key: _uniform(key, shape, dtype),
         randn=lambda key: jax.random.normal(key, shape, dtype),
-        randint=lambda key: jax.random.randint(key, shape, bounds[0], bounds[1], bounds[2]).astype(dtype),
-        perm=lambda key: jax.random.permutation(key, bounds[0]).astype(dtype),
-        bernoulli=lambda key: jax.random.bernoulli(key, bounds[0], shape).astype(dtype),
+        randint=lambda key, low, high: jax.random.randint(key, shape, low, high, jnp.int64).astype(dtype),
+        perm=lambda key: jax.random.permutation(key, shape[0]).astype(dtype),
+        bernoulli=lambda key, p: jax.random.bernoulli(key, jnp.asarray(p, jnp.float32), shape).astype(dtype),
         exponential=lambda key: jax.random.exponential(key, shape, dtype),
         cauchy=lambda key: jax.random.cauchy(key, shape, dtype),
         gumbel=lambda key: jax.random.gumbel(key, shape, dtype),
     )
-    return caches.jit(draws[kind], inline=True)
+    return Evaluation(lambda words, *bounds: draws[kind](key_from(words), *bounds))
 
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
@@ -75,7 +76,7 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Arr
 
 def draw(kind: str, shape: Sequence[int], dtype: np.dtype, *bounds: Any, generator: Generator | None = None) -> jax.Array:
     """An array of random values of a kind that ``_drawer`` lists."""
-    return _drawer(kind, tuple(shape), dtype, *bounds)((generator or default_generator).key())
+    return _drawer(kind, tuple([int(n) for n in shape]), np.dtype(dtype))((generator or default_generator).key(), *bounds)
 
 
 def floating(dtype: np.dtype, kernel: str) -> np.dtype:
@@ -105,11 +106,8 @@ def whole(shape: Sequence[int], dtype: np.dtype, low: int, high: int, generator:
             if not bounds.min <= value <= bounds.max:
                 raise RuntimeError(f"{name} is out of bounds for {dtypes.cpp_name(dtype)}\n"
                                    f"{value} is not from {bounds.min} to {bounds.max}")
-    wide = jax.dtypes.canonicalize_dtype(jnp.int64)
-    if high - 1 > jnp.iinfo(wide).max or low < jnp.iinfo(wide).min:
-        raise RuntimeError(f"whole numbers up to {high} need 64-bit arithmetic, which is off\n"
-                           "call jax.config.update('jax_enable_x64', True) at the start of the program")
-    return draw("randint", shape, dtype, low, high, wide, generator=generator)
+    most = np.iinfo(np.int64).max
+    return draw("randint", shape, dtype, low, min(high, most), generator=generator)
 
 
 # PyTorch lists each function that takes a generator twice, with it and without.
@@ -159,7 +157,7 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     """A random permutation of the integers below ``n``."""
     if n < 0:
         raise RuntimeError(f"Trying to create tensor with negative dimension {n}: [{n}]")
-    array = draw("perm", (int(n),), dtype_for(dtype, out, dtypes.int64), int(n), generator=generator)
+    array = draw("perm", (int(n),), dtype_for(dtype, out, dtypes.int64), generator=generator)
     return finished(array, requires_grad, device, out, "randperm")
 
 

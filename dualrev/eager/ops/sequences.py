@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from dualrev.eager.core import dtypes
@@ -49,7 +48,7 @@ def arange(end: Any, start: Any = 0, step: Any = 1, *, out: Tensor | None = None
     n = math.ceil((end - start) / step)
     # Each entry is computed from its index in double precision, as PyTorch's are.
     values = (start + step * np.arange(n)).astype(kind)
-    return finished(jnp.asarray(values), requires_grad, device, out, "arange")
+    return finished(values, requires_grad, device, out, "arange")
 
 
 @function
@@ -60,7 +59,7 @@ def range(start: Any, end: Any, step: Any = 1, *, out: Tensor | None = None, dty
     start, end, step = map(_number, (start, end, step))
     _check_steps(start, end, step)
     values = start + step * np.arange(math.floor((end - start) / step) + 1)
-    return finished(jnp.asarray(values.astype(dtype_for(dtype, out))), requires_grad, device, out, "range")
+    return finished(values.astype(dtype_for(dtype, out)), requires_grad, device, out, "range")
 
 
 def _ends(name: str, start: Operand, end: Operand, steps: int) -> tuple[Any, Any, Any]:
@@ -94,7 +93,7 @@ def linspace(start: Operand, end: Operand, steps: int, *, out: Tensor | None = N
     """``steps`` numbers in equal steps from ``start`` to ``end``."""
     start, end, kind = _ends("linspace", start, end, steps)
     values = _between(start, end, int(steps))
-    return finished(jnp.asarray(values.astype(dtype_for(dtype, out, kind))), requires_grad, device, out, "linspace")
+    return finished(values.astype(dtype_for(dtype, out, kind)), requires_grad, device, out, "linspace")
 
 
 @function
@@ -104,7 +103,7 @@ def logspace(start: Operand, end: Operand, steps: int, base: Operand = 10.0, *, 
     """``base`` to the powers that ``linspace`` gives."""
     start, end, kind = _ends("logspace", start, end, steps)
     values = np.power(_number(base), _between(start, end, int(steps)))
-    return finished(jnp.asarray(values.astype(dtype_for(dtype, out, kind))), requires_grad, device, out, "logspace")
+    return finished(values.astype(dtype_for(dtype, out, kind)), requires_grad, device, out, "logspace")
 
 
 @function
@@ -115,7 +114,7 @@ def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: DType
     for name, size in (("n", n), ("m", 0 if m is None else m)):
         if size < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {int(size)}")
-    array = jnp.eye(int(n), None if m is None else int(m), dtype=dtype_for(dtype, out))
+    array = np.eye(int(n), None if m is None else int(m), dtype=dtype_for(dtype, out))
     return finished(array, requires_grad, device, out, "eye")
 
 
@@ -130,7 +129,7 @@ def _indices(name: str, found: Callable[[int, int, int], tuple[np.ndarray, np.nd
     kind = numpy_of(dtype or dtypes.int64)
     if kind.kind != "i":
         raise NotImplementedError(f'"{name}" not implemented for \'{dtypes.type_name(kind)}\'\nindices are torch.int64 or torch.int32')
-    return finished(jnp.asarray(np.stack(found(int(row), int(offset), int(col))), kind), requires_grad, device)
+    return finished(np.stack(found(int(row), int(offset), int(col))).astype(kind), requires_grad, device)
 
 
 @function
@@ -186,7 +185,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         raise RuntimeError(f"Expect a non-negative number, but got {r}")
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     places = np.asarray(list(choose(np.arange(input.shape[0]), r)), np.int32).reshape(-1, r)
-    return input[finished(jnp.asarray(places))]
+    return input[finished(places)]
 
 
 @function
@@ -197,4 +196,4 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
         raise RuntimeError(f"x must be a one-dimensional tensor\nits shape is {list(x.shape)}")
     powers = np.arange(x.shape[0] if N is None else N)
     columns = [x ** int(p) for p in (powers if increasing else powers[::-1])]
-    return stack(columns, 1) if columns else finished(jnp.zeros((x.shape[0], 0), array_of(x).dtype))
+    return stack(columns, 1) if columns else finished(np.zeros((x.shape[0], 0), array_of(x).dtype))

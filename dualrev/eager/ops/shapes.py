@@ -122,7 +122,8 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:  # noqa:
 @both
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:  # noqa: A002
     """Exchange two dimensions."""
-    return view(_transpose(dim_of(dim0, input.ndim), dim_of(dim1, input.ndim)), input)
+    a, b = dim_of(dim0, input.ndim), dim_of(dim1, input.ndim)
+    return view(_transpose(a, b) if input.ndim else _permute(()), input)
 
 
 alias("swapaxes", transpose)
@@ -210,12 +211,18 @@ def split(input: Tensor, split_size: Sizes, dim: int = 0) -> tuple[Tensor, ...]:
 @both
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
     """Split into a number of parts along a dimension."""
-    return split(input, -(-input.shape[dim_of(dim, input.ndim)] // chunks), dim)
+    if input.ndim == 0:
+        raise RuntimeError("chunk expects at least a 1-dimensional tensor")
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    return split(input, max(1, -(-input.shape[dim_of(dim, input.ndim)] // chunks)), dim)
 
 
 @both
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:  # noqa: A002
     """The slices along a dimension, without it."""
+    if input.ndim == 0:
+        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
     return views(_unbind(dim_of(dim, input.ndim)), input)
 
 

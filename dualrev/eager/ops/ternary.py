@@ -7,12 +7,14 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Operand, Tensor
 from dualrev.eager.ops.checks import broadcast
+from dualrev.eager.ops.promotion import promoted
 from dualrev.eager.ops.registry import alias, both, function, method, renamed
 
 #: A bound of arrays, or of tensors; None is no bound.
@@ -58,7 +60,11 @@ alias("clip", clamp)
 
 def _where_of(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     broadcast(x, y, condition)
-    return jnp.where(condition, x, y)
+    if not any(hasattr(a, "dtype") and not getattr(a, "weak_type", False) for a in (x, y)):
+        # Two Python numbers: whole ones give whole numbers, others the default float.
+        kind = jnp.result_type(x, y)
+        x = jnp.asarray(x, dtypes.get_default_dtype().numpy if kind.kind == "f" else kind)
+    return jnp.where(condition, *promoted(x, y))
 
 
 _WHERE = Op("Where", _where_of)
@@ -97,21 +103,21 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:  # noqa: A002
     return apply(_LERP, (input, end, weight))
 
 
-_ADDCMUL = family("Addcmul", lambda x, a, b, value: x + value * a * b)
-_ADDCDIV = family("Addcdiv", lambda x, a, b, value: x + value * a / b)
+_ADDCMUL = Op("Addcmul", lambda x, a, b, value: x + value * a * b)
+_ADDCDIV = Op("Addcdiv", lambda x, a, b, value: x + value * a / b)
 
 
 @both
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
     """``input + value * tensor1 * tensor2``."""
-    return apply(_ADDCMUL(value), (input, tensor1, tensor2))
+    return apply(_ADDCMUL, (input, tensor1, tensor2, value))
 
 
 @both
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:  # noqa: A002
     """``input + value * tensor1 / tensor2``."""
-    return apply(_ADDCDIV(value), (input, tensor1, tensor2))
+    return apply(_ADDCDIV, (input, tensor1, tensor2, value))
 
 
-method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCMUL(value), (tensor1, tensor2)), "addcmul_", "In place."))
-method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCDIV(value), (tensor1, tensor2)), "addcdiv_", "In place."))
+method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCMUL, (tensor1, tensor2, value)), "addcmul_", "In place."))
+method(renamed(lambda self, tensor1, tensor2, *, value=1: change(self, _ADDCDIV, (tensor1, tensor2, value)), "addcdiv_", "In place."))

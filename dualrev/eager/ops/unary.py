@@ -25,14 +25,29 @@ def abs_of(x: jax.Array) -> jax.Array:
     return jnp.abs(x) if jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype.kind in "biu" else x * jnp.sign(x)
 
 
+def _negative(x: jax.Array) -> jax.Array:
+    if x.dtype == jnp.bool_:
+        raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use the "
+                           "`~` or `logical_not()` operator instead.")
+    return jnp.negative(x)
+
+
+def _angle(x: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return jax.lax.stop_gradient(jnp.angle(x))
+    # At zero the gradient is zero, as PyTorch has it.
+    is_zero = x == 0
+    return jnp.where(is_zero, jax.lax.stop_gradient(jnp.angle(x)), jnp.angle(jnp.where(is_zero, 1, x)))
+
+
 _UNARY: dict[str, Callable[[jax.Array], jax.Array]] = dict(
-    neg=jnp.negative, exp=jnp.exp, exp2=jnp.exp2, expm1=jnp.expm1, log=jnp.log, log2=jnp.log2, log10=jnp.log10, log1p=jnp.log1p,
+    neg=_negative, exp=jnp.exp, exp2=jnp.exp2, expm1=jnp.expm1, log=jnp.log, log2=jnp.log2, log10=jnp.log10, log1p=jnp.log1p,
     sin=jnp.sin, cos=jnp.cos, tan=jnp.tan, asin=jnp.arcsin, acos=jnp.arccos, atan=jnp.arctan, sinh=jnp.sinh, cosh=jnp.cosh,
     tanh=jnp.tanh, asinh=jnp.arcsinh, acosh=jnp.arccosh, atanh=jnp.arctanh, sigmoid=jax.nn.sigmoid, sqrt=jnp.sqrt, rsqrt=jax.lax.rsqrt,
     square=jnp.square, reciprocal=jnp.reciprocal, abs=abs_of, sign=jnp.sign, sgn=jnp.sign, floor=jnp.floor, ceil=jnp.ceil,
     round=jnp.round, trunc=jnp.trunc, frac=lambda x: x - jnp.trunc(x), relu=_relu_of, erf=jax.lax.erf, erfc=jax.lax.erfc,
     erfinv=jax.lax.erf_inv, lgamma=jax.lax.lgamma, digamma=jax.lax.digamma, logical_not=jnp.logical_not, isnan=jnp.isnan,
-    isinf=jnp.isinf, isfinite=jnp.isfinite, conj=jnp.conj, angle=jnp.angle, bitwise_not=jnp.bitwise_not, deg2rad=jnp.deg2rad,
+    isinf=jnp.isinf, isfinite=jnp.isfinite, conj=jnp.conj, angle=_angle, bitwise_not=jnp.bitwise_not, deg2rad=jnp.deg2rad,
     rad2deg=jnp.rad2deg,
 )
 _FLOATS = {"exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh",
@@ -47,9 +62,12 @@ def _floating(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], ja
     return of
 
 
+#: PyTorch computes their derivatives from the result.
+_FROM_RESULT = {"exp", "exp2", "expm1", "reciprocal", "relu", "rsqrt", "sigmoid", "sqrt", "tan", "tanh"}
 _ROUND_WHOLE = Op("Round", _UNARY.pop("round"))
 for _name, _fun in _UNARY.items():
-    unary(_name, Op(_name.capitalize(), _floating(_fun) if _name in _FLOATS else _fun))
+    unary(_name, Op(_name.capitalize(), _floating(_fun) if _name in _FLOATS else _fun,
+                     guards="result" if _name in _FROM_RESULT else "inputs"))
 for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan", arcsinh="asinh", arccosh="acosh",
                        arctanh="atanh", fix="trunc").items():
     alias(_new, getattr(Tensor, _old))

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from dualrev.eager.core.evaluation import kept
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.optim.optimizer import Optimizer, Params, Settings, State, check_positive
 
@@ -16,6 +18,11 @@ def _turned(p: jax.Array, g: jax.Array, s: Settings, coupled: bool = True) -> ja
     """The gradient, negated for maximization, plus weight decay."""
     g = -g if s["maximize"] else g
     return g + s["weight_decay"] * p if coupled and s["decays"] else g
+
+
+def _zeros(p: jax.Array) -> Any:
+    """Zeros of the shape and dtype of a parameter: concrete values, also while a step is being traced."""
+    return kept(np.zeros(p.shape, p.dtype))
 
 
 class SGD(Optimizer):
@@ -44,7 +51,7 @@ class SGD(Optimizer):
                                       maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        return {"momentum_buffer": jnp.zeros_like(p), "step": jnp.zeros((), jnp.float32)} if group["momentum"] else {}
+        return {"momentum_buffer": _zeros(p), "step": np.zeros((), np.float32)} if group["momentum"] else {}
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         g = _turned(p, g, settings)
@@ -71,8 +78,8 @@ class Adam(Optimizer):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        state = {"step": jnp.zeros((), jnp.int32), "exp_avg": jnp.zeros_like(p), "exp_avg_sq": jnp.zeros_like(p)}
-        return state | ({"max_exp_avg_sq": jnp.zeros_like(p)} if group["amsgrad"] else {})
+        state = {"step": np.zeros((), np.int32), "exp_avg": _zeros(p), "exp_avg_sq": _zeros(p)}
+        return state | ({"max_exp_avg_sq": _zeros(p)} if group["amsgrad"] else {})
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
@@ -118,7 +125,7 @@ class RMSprop(Optimizer):
 
     def begin(self, p: jax.Array, group: Settings) -> State:
         names = ["square_avg", *(["momentum_buffer"] if group["momentum"] else []), *(["grad_avg"] if group["centered"] else [])]
-        return {name: jnp.zeros_like(p) for name in names}
+        return {name: _zeros(p) for name in names}
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
@@ -150,7 +157,7 @@ class Adagrad(Optimizer):
                                       initial_accumulator_value=initial_accumulator_value, maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        return {"step": jnp.zeros((), jnp.float32), "sum": jnp.full_like(p, group["initial_accumulator_value"])}
+        return {"step": np.zeros((), np.float32), "sum": np.full(p.shape, group["initial_accumulator_value"], p.dtype)}
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         # optax adds eps inside the root, PyTorch outside.

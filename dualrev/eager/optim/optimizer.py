@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.dtypes import type_name
+from dualrev.eager.core.evaluation import TreeEvaluation
 from dualrev.eager.core.modes import enable_grad, mode, no_grad
 from dualrev.eager.core.operation import promoting
 from dualrev.eager.graph.inplace import write
-from dualrev.eager.graph.recording import constant
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
 
 #: Parameters, or groups of them: ``{"params": ..., "lr": ...}``.
@@ -23,7 +23,7 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
 #: The settings of a group by name: numbers, truth values, tensors, and its parameters.
 Settings: TypeAlias = dict[str, Any]
 #: The state of a parameter inside the program.
-State: TypeAlias = dict[str, jax.Array]
+State: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = list[jax.Array]
 R = TypeVar("R")
 
@@ -136,9 +136,7 @@ class Optimizer:
         for p in params:
             if not self.state[p]:
                 value = array_of(p)
-                # Concrete values, also while a step is being traced.
-                with jax.ensure_compile_time_eval():
-                    self.state[p] = {name: wrap(x) for name, x in self.begin(value, group).items()}
+                self.state[p] = {name: wrap(x) for name, x in self.begin(value, group).items()}
         fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
         fixed["decays"] = group.get("weight_decay", 0) != 0
         key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k,
@@ -150,7 +148,7 @@ class Optimizer:
                 results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
 
-            program = self._programs.keep(key, jax.jit(promoting(run), inline=True))
+            program = self._programs.keep(key, TreeEvaluation(promoting(run)))
         states = [self.state[p] for p in params]
         number = constant_of if mode.watcher is None else mode.watcher.number
         numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
@@ -189,7 +187,7 @@ class Optimizer:
             for name, value in state.items():
                 old = mine.get(name)
                 if isinstance(value, Tensor) and isinstance(old, Tensor) and old.shape == value.shape and old.dtype == value.dtype:
-                    write(old, jnp.copy(array_of(value)))  # compiled steps hold a reference to this tensor
+                    write(old, np.array(array_of(value)))  # compiled steps hold a reference to this tensor
                 else:
                     mine[name] = value.detach().clone() if isinstance(value, Tensor) else value
             for name in [n for n in mine if n not in state]:
@@ -205,7 +203,7 @@ class Optimizer:
 
 def constant_of(group: Settings, name: str) -> Operand:
     """A setting as an operand."""
-    return constant(group[name])
+    return group[name]
 
 
 def check_positive(name: str, value: float | Tensor) -> None:

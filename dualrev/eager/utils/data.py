@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -210,7 +209,7 @@ def default_collate(batch: list[Any]) -> Any:
 
 
 def _wide() -> np.dtype:
-    return jax.dtypes.canonicalize_dtype(np.float64)
+    return np.dtype(np.float64)
 
 
 class DataLoader:

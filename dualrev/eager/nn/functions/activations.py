@@ -12,7 +12,7 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
-from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.dimensions import dim_of, of_vectors
 from dualrev.eager.ops.registry import method
 
 # ------------------------------------------------------------------------------------------------------------- activations
@@ -59,7 +59,8 @@ def _log_softmax_of(x: jax.Array, dim: int) -> jax.Array:
 
 
 # The custom rule of softmax states its derivative in terms of the result, so that only the result is saved.
-_softmax, _log_softmax = family("Softmax", softmax_of), family("LogSoftmax", _log_softmax_of, light=True)
+_softmax, _log_softmax = (family("Softmax", of_vectors(softmax_of)),
+                          family("LogSoftmax", of_vectors(_log_softmax_of), light=True))
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.nn.functions.activations import softmax
@@ -15,7 +15,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
     if is_causal:
         n, m = scores.shape[-2:]
-        attn_mask = wrap(jnp.tril(jnp.ones((n, m), bool)))
+        attn_mask = wrap(np.tril(np.ones((n, m), bool)))
     if attn_mask is not None:
         is_choice = array_of(attn_mask).dtype == bool
         scores = scores.masked_fill(~attn_mask, float("-inf")) if is_choice else scores + attn_mask

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from dualrev.eager.core.operation import family
+from dualrev.eager.core.operation import Op
+from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.sampling import draw
 
-_drop = family("Dropout", lambda x, mask, p: jnp.where(mask, x / (1 - p), 0).astype(x.dtype))
+_DROP = Op("Dropout", lambda x, mask, p: jnp.where(mask, x / (1 - p), 0).astype(x.dtype))
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
@@ -18,7 +19,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
+    if inplace:
+        kept = wrap(draw("bernoulli", array_of(input).shape, jnp.bool_, 1 - p))
+        return change(input, _DROP, (kept, p))
     if p == 1:
         return input * 0.0
     mask = wrap(draw("bernoulli", array_of(input).shape, jnp.bool_, 1 - p))
-    return apply(_drop(p), (input, mask))
+    return apply(_DROP, (input, mask, p))

@@ -42,7 +42,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     return apply(_embedding(padding_idx), (weight, input))
 
 
-_one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=jax.dtypes.canonicalize_dtype(jnp.int64)))
+_one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=jnp.int64))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
@@ -81,7 +83,7 @@ def _difference(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 _mse = family("MseLoss", lambda x, y, reduction: _reduced(jnp.square(_difference(x, y)), reduction))
-_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(_difference(x, y)), reduction))
+_l1 = family("L1Loss", lambda x, y, reduction: _reduced(abs_of(_difference(x, y)), reduction), guards="nothing")
 _huber = family("SmoothL1Loss", _huber_of)
 _bce = family("BinaryCrossEntropy", lambda x, y, reduction: _reduced(
     -(y * jnp.maximum(jnp.log(x), -100) + (1 - y) * jnp.maximum(jnp.log1p(-x), -100)), reduction))
@@ -97,7 +99,7 @@ def _same_shape(x: Tensor, y: Tensor, name: str) -> None:
 def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa: A002
     """Refuse classes that are out of range, or not one for each example."""
     classes, shape = array_of(target), array_of(input).shape
-    if classes.dtype not in (jnp.uint8, jax.dtypes.canonicalize_dtype(jnp.int64)):
+    if classes.dtype not in (np.uint8, np.int64):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {type_name(classes.dtype)}\ntarget.long() converts it")
     if len(shape) > 1 and classes.shape[:1] != shape[:1]:
         raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({classes.shape[0]}).")
@@ -132,6 +134,10 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
     if input.shape != target.shape:
         raise ValueError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
                          "Please ensure they have the same size.")
+    values = array_of(input)
+    if not isinstance(values, Tracer) and not bool(np.all((np.asarray(values) >= 0) & (np.asarray(values) <= 1))):
+        raise RuntimeError("all elements of input should be between 0 and 1\nthe largest is "
+                           f"{values.max()}, the smallest {values.min()}; binary_cross_entropy_with_logits takes any number")
     return apply(_bce(reduction), (input, target))
 
 

@@ -18,11 +18,12 @@ class Watched(Protocol):
     """A module with backward hooks."""
 
     _backward_hooks: dict[int, Callable[..., Any]]
+    _backward_pre_hooks: dict[int, Callable[..., Any]]
 
     @property
     def forward(self) -> Callable[..., Any]: ...
 
-    def _finish(self, args: tuple[Any, ...], result: object) -> Any: ...
+    def _finish(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> Any: ...
 
 
 class Barrier(Node):
@@ -66,14 +67,19 @@ def call_watched(module: Watched, args: tuple[Any, ...], kwargs: dict[str, Any])
                 grads = given if isinstance(given, tuple) else (given,)
         return grads
 
-    def at_outputs(grads: Grads) -> None:
+    def at_outputs(grads: Grads) -> Grads:
+        for hook in list(module._backward_pre_hooks.values()):
+            given = hook(module, grads)
+            if given is not None:
+                grads = given if isinstance(given, tuple) else (given,)
         grad_out[:] = [grads]
         if not inside:
             for hook in list(module._backward_hooks.values()):
                 hook(module, (None,), grads)
+        return grads
 
     args = passed(args, at_inputs)
     inside = any(isinstance(a, Tensor) and isinstance(a._node, Barrier) for a in args)
-    result = module._finish(args, module.forward(*args, **kwargs))
+    result = module._finish(args, kwargs, module.forward(*args, **kwargs))
     outs = passed(result if isinstance(result, tuple) else (result,), at_outputs)
     return outs if isinstance(result, tuple) else outs[0]

@@ -1,18 +1,93 @@
-"""Modules that hold modules."""
+"""Modules that hold modules or parameters."""
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
-from collections.abc import ItemsView, Iterable, Iterator, Mapping
-from typing import Any, NoReturn, Self, overload
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from typing import Any, Self, overload
 
 from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.nn.modules.members import type_name
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
 
-# -------------------------------------------------------------------------------------------------------------- containers
 
-class Sequential(Module):
+class _Listed(Module):
+    """Modules by their numbers, as a list has them."""
+
+    def _key(self, i: int) -> str:
+        """The name of module ``i``, counted from the end where it is negative."""
+        i = operator.index(i)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"index {i} is out of range")
+        return list(self._modules)[i]
+
+    def _renumber(self, modules: Iterable[Module]) -> None:
+        """Put these modules in place of all, under their numbers."""
+        modules = list(modules)
+        self._modules.clear()
+        for i, module in enumerate(modules):
+            self.add_module(str(i), module)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+    @overload
+    def __getitem__(self, i: slice) -> Self: ...
+    def __getitem__(self, i: int | slice) -> Any:
+        if isinstance(i, slice):
+            return self._sliced(list(self._modules.items())[i])
+        return self._modules[self._key(i)]
+
+    def _sliced(self, items: list[tuple[str, Module]]) -> Self:
+        raise NotImplementedError(f"{type(self).__name__} must define _sliced()")
+
+    def __setitem__(self, i: int, module: Module) -> None:
+        setattr(self, self._key(i), module)
+
+    def __delitem__(self, i: int | slice) -> None:
+        for name in list(self._modules)[i] if isinstance(i, slice) else [self._key(i)]:
+            delattr(self, name)
+        self._renumber(self._modules.values())
+
+    def __add__(self, other: Iterable[Module]) -> Self:
+        return type(self)(*self, *other) if isinstance(self, Sequential) else type(self)([*self, *other])  # type: ignore[call-arg, arg-type]
+
+    def append(self, module: Module) -> Self:
+        """One more module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """More modules at the end."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __iadd__(self, modules: Iterable[Module]) -> Self:
+        return self.extend(modules)
+
+    def insert(self, index: int, module: Module) -> Self:
+        """A module before that of an index."""
+        modules = list(self)
+        modules.insert(index, module)
+        self._renumber(modules)
+        return self
+
+    def pop(self, key: int) -> Module:
+        """Take a module out."""
+        found = self[key]
+        del self[key]
+        return found
+
+
+class Sequential(_Listed):
     """Modules in sequence."""
 
     @overload
@@ -30,40 +105,19 @@ class Sequential(Module):
             x = module(x)
         return x
 
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    @overload
-    def __getitem__(self, i: int) -> Module: ...
-    @overload
-    def __getitem__(self, i: slice) -> Sequential: ...
-    def __getitem__(self, i: int | slice) -> Module:
-        if isinstance(i, int) and not -len(self) <= i < len(self):
-            raise IndexError(f"index {i} is out of range")
-        found: Any = list(self._modules.values())[i]
-        return Sequential(*found) if isinstance(i, slice) else found
-
-    def append(self, module: Module) -> Self:
-        """One more module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
+    def _sliced(self, items: list[tuple[str, Module]]) -> Self:
+        return type(self)(OrderedDict(items))
 
 
-class ModuleList(Sequential):
+class ModuleList(_Listed):
     """A list of modules."""
 
-    def __init__(self, modules: Iterable[Module] = ()):
-        super().__init__(*modules)
+    def __init__(self, modules: Iterable[Module] | None = None):
+        super().__init__()
+        self.extend(modules or ())
 
-    @overload
-    def __getitem__(self, i: int) -> Module: ...
-    @overload
-    def __getitem__(self, i: slice) -> ModuleList: ...
-    def __getitem__(self, i: int | slice) -> Module:
-        return ModuleList(list(self._modules.values())[i]) if isinstance(i, slice) else super().__getitem__(i)
+    def _sliced(self, items: list[tuple[str, Module]]) -> Self:
+        return type(self)([module for _, module in items])
 
     def __repr__(self) -> str:
         groups: list[list[Any]] = []  # [first, last, text]: equal neighbours are shown once
@@ -75,32 +129,25 @@ class ModuleList(Sequential):
         lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in groups]
         return "ModuleList(\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n)" if lines else "ModuleList()"
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
-        """More modules at the end."""
-        for module in modules:
-            self.append(module)
-        return self
-
-    def forward(self, *_: object) -> NoReturn:
-        raise NotImplementedError('Module [ModuleList] is missing the required "forward" function')
-
 
 class ModuleDict(Module):
     """Modules by name."""
 
-    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None):
         super().__init__()
-        for name, module in dict(modules).items():
-            self.add_module(name, module)
+        self.update(modules or {})
 
-    def __getitem__(self, name: str) -> Module:
-        return self._modules[name]
+    def __getitem__(self, key: str) -> Any:
+        return self._modules[key]
 
-    def __setitem__(self, name: str, module: Module) -> None:
-        self.add_module(name, module)
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.add_module(key, module)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._modules
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._modules
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -108,23 +155,154 @@ class ModuleDict(Module):
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
 
-    def items(self) -> ItemsView[str, Module]:
+    def keys(self) -> KeysView[str]:
+        return self._modules.keys()
+
+    def items(self) -> ItemsView[str, Any]:
         return self._modules.items()
+
+    def values(self) -> ValuesView[Any]:
+        return self._modules.values()
+
+    def clear(self) -> None:
+        """Take all modules out."""
+        self._modules.clear()
+
+    def pop(self, key: str) -> Any:
+        """Take a module out."""
+        return self._modules.pop(key)
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add modules, or replace those of the same names."""
+        for name, module in dict(modules).items():
+            self[name] = module
+
+
+def _as_parameter(x: Any) -> Any:
+    """A tensor as a parameter; anything else as it is."""
+    return Parameter(x) if isinstance(x, Tensor) and not isinstance(x, Parameter) else x
 
 
 class ParameterList(Module):
     """A list of parameters."""
 
-    def __init__(self, values: Iterable[Tensor] = ()):
+    def __init__(self, values: Iterable[Any] | None = None):
         super().__init__()
-        for i, x in enumerate(values):
-            setattr(self, str(i), x if isinstance(x, Parameter) else Parameter(x))
+        self._size = 0
+        self.extend(values or ())
 
-    def __iter__(self) -> Iterator[Parameter]:
-        return iter(self._parameters.values())
+    def _key(self, i: int) -> str:
+        i = operator.index(i)
+        if not -self._size <= i < self._size:
+            raise IndexError(f"index {i} is out of range")
+        return str(i % self._size)
 
     def __len__(self) -> int:
-        return len(self._parameters)
+        return self._size
 
-    def __getitem__(self, i: int) -> Parameter:
-        return list(self._parameters.values())[i]
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, str(i)) for i in range(self._size))
+
+    def __getitem__(self, i: int | slice) -> Any:
+        if isinstance(i, slice):
+            return type(self)([getattr(self, str(k)) for k in range(self._size)[i]])
+        return getattr(self, self._key(i))
+
+    def __setitem__(self, i: int, x: Any) -> None:
+        setattr(self, self._key(i), _as_parameter(x))
+
+    def append(self, x: Any) -> Self:
+        """One more parameter at the end."""
+        self._size += 1
+        self[self._size - 1] = x
+        return self
+
+    def extend(self, values: Iterable[Any]) -> Self:
+        """More parameters at the end."""
+        if not isinstance(values, (Sequence, Iterable)) or isinstance(values, Tensor):
+            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
+        for x in values:
+            self.append(x)
+        return self
+
+    def __iadd__(self, values: Iterable[Any]) -> Self:
+        return self.extend(values)
+
+    def extra_repr(self) -> str:
+        return _described([(str(i), x) for i, x in enumerate(self)], lambda x: repr(x.dtype))
+
+
+class ParameterDict(Module):
+    """Parameters by name."""
+
+    def __init__(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None):
+        super().__init__()
+        self._keys: dict[str, None] = {}
+        self.update(parameters or {})
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, x: Any) -> None:
+        self._keys[key] = None
+        setattr(self, key, _as_parameter(x))
+
+    def __delitem__(self, key: str) -> None:
+        del self._keys[key]
+        delattr(self, key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def keys(self) -> KeysView[str]:
+        return self._keys.keys()
+
+    def values(self) -> Iterator[Any]:
+        return (self[k] for k in self._keys)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        return ((k, self[k]) for k in self._keys)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The parameter of a name, or a default."""
+        return self[key] if key in self._keys else default
+
+    def pop(self, key: str) -> Any:
+        """Take a parameter out."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def clear(self) -> None:
+        """Take all parameters out."""
+        for key in list(self._keys):
+            del self[key]
+
+    def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Add parameters, or replace those of the same names."""
+        for key, x in dict(parameters).items():
+            self[key] = x
+
+    def extra_repr(self) -> str:
+        return _described(list(self.items()), type_name)
+
+
+def _described(items: list[tuple[str, Any]], type_of: Callable[[Any], str]) -> str:
+    """One line for each parameter: its type and size."""
+    lines = []
+    for name, x in items:
+        if isinstance(x, Tensor):
+            kind = "Parameter" if isinstance(x, Parameter) else "Tensor"
+            size = "x".join(str(n) for n in x.shape)
+            lines.append(f"  ({name}): {kind} containing: [{type_of(x)} of size {size}]")
+        else:
+            lines.append(f"  ({name}): Object of type: {type(x).__name__}")
+    return "\n".join(lines)

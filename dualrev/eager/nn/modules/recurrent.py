@@ -107,7 +107,7 @@ class _Recurrent(Module):
 
     def _weights(self, suffix: str) -> list[Tensor]:
         names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
-        return [self._parameters[name + suffix] for name in names]
+        return [self.get_parameter(name + suffix) for name in names]
 
 
 # ------------------------------------------------------------------------------------------------------------------ layers

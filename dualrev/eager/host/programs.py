@@ -1,0 +1,131 @@
+"""Programs that numpy evaluates: the equations of a traced program as statements of one Python function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import dualrev.eager.host.drawing
+import dualrev.eager.host.entrywise
+import dualrev.eager.host.moving
+import dualrev.eager.host.reducing  # noqa: F401  (these four register the primitives)
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
+from dualrev._jax.traces import Tracer
+from dualrev.eager.host.registry import COSTS, MAKERS, HostFunction
+
+#: The longest that numpy may take for a program, in estimated nanoseconds; the others are compiled.  It depends on the program alone,
+#: so that a result does not depend on how often it was computed.
+LONGEST = 400_000.0
+#: Nanoseconds of a product of matrices for each multiplication, and of any equation.
+_MULTIPLICATION, _EQUATION = 0.003, 700.0
+#: The parameters under which primitives hold the program that they call.
+_CALLED = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
+           "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+
+
+class TracedError(Exception):
+    """An operand is being traced: it has no value that numpy could read."""
+
+
+def _value(x: Any) -> Any:
+    """An operand as numpy reads it."""
+    if isinstance(x, Tracer):
+        raise TracedError
+    return np.asarray(x)
+
+
+class _NotOfferedError(Exception):
+    """A primitive that numpy has no counterpart of, or a program that takes too long."""
+
+
+class _Writer:
+    """The statements of a program, the functions that they call, and about how long they take."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.names: dict[str, Any] = {"_asarray": np.asarray, "_ndarray": np.ndarray, "_value": _value}
+        self.cost = 0.0
+        self._count = 0
+
+    def fresh(self) -> str:
+        self._count += 1
+        return f"v{self._count}"
+
+    def constant(self, value: Any) -> str:
+        name = f"c{len(self.names)}"
+        self.names[name] = value
+        return name
+
+    def program(self, body: Any, consts: Sequence[Any], args: Sequence[str]) -> list[str]:
+        """Write the statements of a program on named operands, and return the names of its results."""
+        env: dict[Any, str] = dict(zip(body.invars, args, strict=True))
+        for var, value in zip(body.constvars, consts, strict=True):
+            env[var] = self.constant(np.asarray(value))
+        for eqn in body.eqns:
+            names = [self._operand(atom, env) for atom in eqn.invars]
+            inner = _CALLED.get(eqn.primitive.name)
+            if inner is not None:
+                called = eqn.params[inner]
+                results = self.program(getattr(called, "jaxpr", called), getattr(called, "consts", ()), names)
+                env.update(zip(eqn.outvars, results, strict=True))
+            else:
+                self._equation(eqn, names, env)
+        return [self._operand(atom, env) for atom in body.outvars]
+
+    def _operand(self, atom: Atom, env: dict[Any, str]) -> str:
+        return self.constant(np.asarray(atom.val, atom.aval.dtype)) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
+
+    def _equation(self, eqn: JaxprEqn, operands: Sequence[str], env: dict[Any, str]) -> None:
+        name = eqn.primitive.name
+        maker = MAKERS.get(name)
+        if maker is None or eqn.effects:
+            raise _NotOfferedError(name)
+        ins: list[Any] = [x.aval for x in eqn.invars]
+        outs: list[Any] = [x.aval for x in eqn.outvars]
+        fun = maker(eqn.params, ins, outs)
+        if fun is None:
+            raise _NotOfferedError(name)
+        self.cost += _EQUATION + _time(eqn, name, ins, outs)
+        if self.cost > LONGEST:
+            raise _NotOfferedError(name)
+        called = self.constant(fun)
+        results = [self.fresh() for _ in outs]
+        env.update(zip(eqn.outvars, results, strict=True))
+        left = ", ".join(results) + ("," if eqn.primitive.multiple_results else "")
+        self.lines.append(f"{left} = {called}({', '.join(operands)})")
+
+
+def _time(eqn: JaxprEqn, name: str, ins: Sequence[Any], outs: Sequence[Any]) -> float:
+    """About how many nanoseconds numpy takes for the entries of an equation."""
+    n_out = sum(math.prod(x.shape) for x in outs)
+    if name == "dot_general":
+        (left, _), _ = eqn.params["dimension_numbers"]
+        return _MULTIPLICATION * n_out * math.prod([ins[0].shape[d] for d in left])
+    n_in = sum(math.prod(x.shape) for x in ins) if name.startswith(("reduce", "arg")) else 0
+    if name.startswith("scatter"):
+        return 0.1 * n_out + COSTS[name] * math.prod(ins[2].shape)
+    return COSTS[name] * max(n_out, n_in)
+
+
+def host_program(jaxpr: ClosedJaxpr, single: bool = False) -> Callable[..., Any] | None:
+    """A function that evaluates a traced program with numpy; None where it has no counterpart of an equation, or takes too long.
+
+    It returns a list of the results, or the ``single`` one, and raises :class:`TracedError` where an operand has no value.  Warnings
+    of divisions by zero and of overflows are silenced: the results are those of IEEE arithmetic, as the compiler's are.
+    """
+    writer = _Writer()
+    args = [f"a{i}" for i in range(len(jaxpr.in_avals))]
+    try:
+        results = writer.program(jaxpr.jaxpr, jaxpr.consts, args)
+    except _NotOfferedError:
+        return None
+    reads = [f"if type({a}) is not _ndarray: {a} = _value({a})" for a in args]
+    found = [f"_asarray({name})" for name in results]
+    result = found[0] if single else f"[{', '.join(found)}]"
+    text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *writer.lines, f"return {result}"])
+    exec(compile(text, "<program on the host>", "exec"), writer.names)
+    program: HostFunction = writer.names["program"]
+    return np.errstate(all="ignore")(program)

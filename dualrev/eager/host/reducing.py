@@ -1,0 +1,97 @@
+"""Primitives that reduce dimensions: sums, extremes, cumulative ones, products of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualrev._jax.avals import ShapedArray
+from dualrev.eager.host.registry import HostFunction, made
+
+_Avals = Sequence[ShapedArray]
+
+
+def _reduction(name: str, fun: Callable[..., Any]) -> None:
+    @made(name, cost=0.3)
+    def maker(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+        dims, dtype = tuple(params["axes"]), np.dtype(outs[0].dtype)
+        return lambda x: fun(x, dims, dtype)
+
+
+def _least(dtype: np.dtype, largest: bool) -> Any:
+    """What changes no maximum, or no minimum."""
+    if dtype.kind == "b":
+        return not largest
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).min if largest else np.iinfo(dtype).max
+    return -np.inf if largest else np.inf
+
+
+def _sum(x: Any, dims: tuple[int, ...], dtype: np.dtype) -> Any:
+    if dtype.itemsize < 4 and dtype.kind in "fV":  # narrow floats are added up in single precision
+        return np.sum(x, dims, np.float32).astype(dtype)
+    return np.sum(x, dims, dtype)
+
+
+_reduction("reduce_sum", _sum)
+_reduction("reduce_prod", lambda x, dims, dtype: np.prod(x, dims, dtype))
+_reduction("reduce_max", lambda x, dims, dtype: np.max(x, dims, initial=_least(dtype, True)).astype(dtype))
+_reduction("reduce_min", lambda x, dims, dtype: np.min(x, dims, initial=_least(dtype, False)).astype(dtype))
+_reduction("reduce_and", lambda x, dims, dtype: np.bitwise_and.reduce(x, dims, dtype))
+_reduction("reduce_or", lambda x, dims, dtype: np.bitwise_or.reduce(x, dims, dtype))
+_reduction("reduce_xor", lambda x, dims, dtype: np.bitwise_xor.reduce(x, dims, dtype))
+
+
+def _place(name: str, fun: Callable[..., Any]) -> None:
+    @made(name, cost=1.0)
+    def maker(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+        (dim,), dtype = params["axes"], np.dtype(params["index_dtype"])
+        return lambda x: fun(x, dim).astype(dtype)
+
+
+_place("argmax", np.argmax)
+_place("argmin", np.argmin)
+
+
+def _cumulative(name: str, fun: Callable[..., Any]) -> None:
+    @made(name, cost=2.0)
+    def maker(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+        dim, dtype = params["axis"], np.dtype(outs[0].dtype)
+        if params["reverse"]:
+            return lambda x: np.flip(fun(np.flip(x, dim), dim, dtype=dtype), dim)
+        return lambda x: fun(x, dim, dtype=dtype)
+
+
+for _name, _fun in dict(cumsum=np.add.accumulate, cumprod=np.multiply.accumulate, cummax=np.maximum.accumulate,
+                        cummin=np.minimum.accumulate, cumlogsumexp=np.logaddexp.accumulate).items():
+    _cumulative(_name, _fun)
+
+
+@made("dot_general", cost=0.0)
+def _dot(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+    ((left, right), (left_batch, right_batch)) = params["dimension_numbers"]
+    a, b = ins
+    dtype = np.dtype(outs[0].dtype)
+    widens = any(np.dtype(x.dtype) != dtype for x in ins) or (dtype.itemsize < 4 and dtype.kind in "fV")
+    work = np.dtype(np.float32) if dtype.itemsize < 4 and dtype.kind in "fV" else dtype
+    left_free = [d for d in range(len(a.shape)) if d not in left and d not in left_batch]
+    right_free = [d for d in range(len(b.shape)) if d not in right and d not in right_batch]
+    left_order, right_order = [*left_batch, *left_free, *left], [*right_batch, *right, *right_free]
+    batch = [a.shape[d] for d in left_batch]
+    k = int(np.prod([a.shape[d] for d in left]))
+    left_shape = [*batch, int(np.prod([a.shape[d] for d in left_free])), k]
+    right_shape = [*batch, k, int(np.prod([b.shape[d] for d in right_free]))]
+    shape = outs[0].shape
+    if left_order == [*range(len(a.shape))] and right_order == [*range(len(b.shape))] and not widens and (
+            len(a.shape) == len(left_shape) and len(b.shape) == len(right_shape)):
+        return np.matmul
+
+    def product(x: Any, y: Any) -> Any:
+        if widens:
+            x, y = np.asarray(x).astype(work), np.asarray(y).astype(work)
+        found = np.matmul(np.transpose(x, left_order).reshape(left_shape), np.transpose(y, right_order).reshape(right_shape))
+        return found.reshape(shape).astype(dtype, copy=False)
+
+    return product

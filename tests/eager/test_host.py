@@ -1,0 +1,144 @@
+"""Programs that numpy evaluates give what jax compiles, and dtypes do not depend on jax's 64-bit setting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dualrev import eager as torch
+from dualrev.eager.host import programs as host
+from dualrev.eager.host.programs import host_program
+
+rng = np.random.default_rng(0)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+X, Y, SQUARE = floats(3, 4), floats(3, 4), floats(4, 4)
+KEY, PLACES = jax.random.PRNGKey(3), np.array([2, 0, 1, -1])
+WHOLE, BELOW = np.array([7, -7, 5, -1]), np.array([2, 2, -3, -3])
+CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = dict(
+    normal=(lambda k: jax.random.normal(k, (5, 3)), (KEY,)), doubles=(lambda k: jax.random.normal(k, (5,), jnp.float64), (KEY,)),
+    split=(lambda k: jax.random.split(k, 3), (KEY,)), fold=(lambda k: jax.random.fold_in(k, 7), (KEY,)),
+    permutation=(lambda k: jax.random.permutation(k, 20), (KEY,)),
+    bernoulli=(lambda k, p: jax.random.bernoulli(k, p, (40,)), (KEY, 0.3)),
+    integers=(lambda k, a, b: jax.random.randint(k, (50,), a, b), (KEY, np.int64(3), np.int64(70))),
+    softmax=(jax.nn.softmax, (X,)), logsumexp=(lambda x: jax.scipy.special.logsumexp(x, 1), (X,)),
+    variance=(lambda x: jnp.var(x, 1), (X,)),
+    product=(lambda x, y: x @ y.T, (X, Y)), batches=(lambda a, b: jnp.einsum("bij,bkj->bik", a, b), (floats(2, 3, 4), floats(2, 5, 4))),
+    wide_product=(lambda x, y: jax.lax.dot(x, y.T, preferred_element_type=jnp.float64), (X, Y)),
+    rows=(lambda x, i: jnp.asarray(x)[i], (SQUARE, PLACES)), columns=(lambda x, i: jnp.asarray(x)[:, i], (SQUARE, PLACES)),
+    apart=(lambda x, i: jnp.asarray(x)[i, :, i], (floats(4, 3, 4), PLACES)),
+    along=(lambda x, i: jnp.take_along_axis(x, i, 1), (X, np.array([[0, 1], [2, 3], [1, -1]]))),
+    outside=(lambda x, i: jnp.asarray(x).at[i].get(mode="fill"), (SQUARE, np.array([0, 9]))),
+    taken=(lambda x, i: jnp.take(x, i, 0), (SQUARE, np.array([0, 9, -1]))),
+    put=(lambda x, i: jnp.asarray(x).at[i].set(1.0), (SQUARE, PLACES)),
+    added=(lambda x, i: jnp.asarray(x).at[:, i].add(2.0), (SQUARE, PLACES)),
+    dropped=(lambda x, i: jnp.asarray(x).at[i].set(5.0, mode="drop"), (SQUARE, np.array([0, 9]))),
+    sort=(lambda x: (jnp.sort(x, 1), jnp.argsort(x, 0, descending=True), *jax.lax.top_k(x, 2)), (X,)),
+    cumulative=(lambda x: (jnp.cumsum(x, 1), jax.lax.cumsum(x, 0, reverse=True), jnp.cumprod(x, 0), jax.lax.cummax(x, 1)), (X,)),
+    extremes=(lambda x: (jnp.max(x, 0), jnp.min(x), jnp.argmax(x, 1), jnp.argmin(x, 0)), (X,)),
+    empty=(lambda x: jnp.max(x[:, :0], 1, initial=-1.0), (X,)),
+    pad=(lambda x: (jnp.pad(x, ((1, 2), (0, 1))), jax.lax.pad(x, np.float32(7), ((-2, -1, 2), (3, -5, 1)))), (X,)),
+    part=(lambda x, i: (jax.lax.dynamic_slice(x, (i, i), (2, 2)), jax.lax.dynamic_update_slice(x, x[:1], (i, i))), (X, np.int32(5))),
+    shapes=(lambda x: (jnp.roll(x, 1, 1), jnp.flip(x, 1), jnp.tile(x, (2, 3)), jnp.concatenate([x, x], 1), jnp.tril(x), x.T), (X,)),
+    exact=(lambda x: (jnp.floor(x), jnp.sign(x), jnp.round(x), jnp.trunc(x), jnp.sqrt(abs(x))), (X,)),
+    powers=(lambda x: (x ** 3 + x ** -2, jnp.clip(x, -0.5, 0.5)), (X,)),
+    special=(lambda x: (jax.lax.erf(x), jax.lax.erfc(x), jax.lax.lgamma(abs(x)), jax.lax.digamma(abs(x)), jax.nn.gelu(x)), (X,)),
+    whole=(lambda a, b: (a // b, a % b, jnp.fmod(a, b), jax.lax.div(a, b), a ^ b, ~a, a << abs(b), a >> abs(b)), (WHOLE, BELOW)),
+    conversions=(lambda x, a: ((x * 1e12).astype(jnp.int32), a.astype(jnp.uint8), x.astype(jnp.bfloat16) * 2, a > 0), (X, WHOLE)),
+    complex=(lambda x: (jnp.abs(jnp.exp(1j * x) * (2 + 1j)), jnp.real(jnp.conj(1j * x))), (X,)),
+    bits=(lambda x, a: (jax.lax.bitcast_convert_type(x, jnp.int32), jax.lax.shift_right_logical(a, jnp.int64(3))), (X, WHOLE)),
+)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_numpy_gives_what_jax_compiles(name: str) -> None:
+    fun, args = CASES[name]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        program = host_program(jax.make_jaxpr(fun)(*args))
+        expected = jax.tree.leaves(jax.jit(fun)(*args))
+    assert program is not None
+    for found, right in zip(program(*[np.asarray(x) for x in args]), expected, strict=True):
+        assert found.dtype == right.dtype and found.shape == right.shape
+        kind = np.complex128 if right.dtype.kind == "c" else np.float64
+        np.testing.assert_allclose(found.astype(kind), np.asarray(right).astype(kind), 2e-6, 1e-6)
+
+
+def test_large_programs_and_unknown_primitives_are_compiled() -> None:
+    large = jax.make_jaxpr(jnp.sin)(np.zeros((1000, 1000), np.float32))
+    loop = jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, x))(np.float32(0))
+    assert host_program(large) is None and host_program(loop) is None
+
+
+def test_numbers_do_not_depend_on_how_operations_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[Any]:
+        torch.clear_caches()
+        torch.manual_seed(0)
+        x, w = torch.randn(5, 3, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+        y = (torch.tanh(x @ w) + torch.nn.functional.dropout(x, 0.4)[:, :2]).softmax(1)
+        y[torch.tensor([0, 0, 3])].log().sum().backward()
+        return [y, x.grad, w.grad, torch.randint(0, 90, (4,)), torch.randperm(9)]
+
+    small = [t.tolist() for t in found()]
+    monkeypatch.setattr(host, "LONGEST", 0.0)
+    compiled = [t.tolist() for t in found()]
+    torch.clear_caches()
+    for a, b in zip(small, compiled, strict=True):
+        np.testing.assert_allclose(a, b, 2e-5, 1e-6)
+
+
+DOUBLES = """
+import jax, jax.numpy as jnp
+from dualrev import eager as torch
+model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+optimizer = torch.optim.Adam(model.parameters())
+x = torch.randn(5, 3, dtype=torch.float64)
+@torch.jit
+def step(x):
+    optimizer.zero_grad()
+    loss = (model(x) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+    return loss
+found = [model(x), step(x), step(x), model[0].weight.grad, torch.func.hessian(lambda x: (x ** 3).sum())(x[0]),
+         torch.vmap(lambda x: x * 2)(x), torch.autograd.functional.jacobian(lambda x: x * x, x[0]), torch.linalg.inv(x[:3] @ x[:3].T)]
+large = torch.ones(600, 600, dtype=torch.float64, requires_grad=True)
+(large.sin() * 2).sum().backward()
+assert all(t.dtype is torch.float64 for t in [*found, large.grad, *model.parameters()]), [t.dtype for t in found]
+assert torch.autograd.gradcheck(model, (x.clone().requires_grad_(),))
+assert (torch.tensor(2 ** 40) + 1).item() == 2 ** 40 + 1
+assert jnp.ones(2).dtype == jnp.float32 and not jax.config.jax_enable_x64
+"""
+
+
+def test_doubles_do_not_need_the_setting_of_jax() -> None:
+    subprocess.run([sys.executable, "-c", DOUBLES], check=True)
+
+
+def test_no_program_is_made_for_a_new_index_number_or_bound() -> None:
+    x = torch.arange(40.0).reshape(20, 2).requires_grad_()
+
+    def work(i: int) -> None:
+        y = x[i] * (i + 0.5) + x[i: i + 3].sum(0)
+        torch.add(y, x[i], alpha=i + 0.25).clamp(-1.0, 100.0).sum().backward()
+        z = torch.zeros(20)
+        z[i] = i
+        torch.randint(0, i + 9, (3,))
+        torch.nn.functional.dropout(z, 0.1 + i / 50)
+
+    work(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "host_program", None)
+        patch.setattr("dualrev.eager.core.evaluation.host_program", None)
+        for i in range(2, 9):
+            work(i)
