@@ -29,6 +29,9 @@ class Options(TypedDict, total=False):
     - ``recompute_residuals`` ("auto"): which residuals of a loop's steps are stored. ``"auto"``: those that the time model finds
       cheaper to store than to compute again in the pull; True, the fewest bytes from which the others follow by cheap operations;
       False, all of them (see :mod:`dualrev.calls.loops.storing`).
+    - ``fuse_loops`` ("auto"): whether the loops of a derivative become one kernel each, where they are compiled for a single CPU
+      and their steps are small: ``"auto"``, wherever the compiler can make one; False, where the compiler does so by itself (see
+      :mod:`dualrev.calls.loops.one_kernel`).
     - ``loop_checkpoints`` (None): the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default
       as many as fit into 64 MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).
     - ``max_steps`` (None): the most steps that a ``while_loop`` may take. Residuals of that many steps are then allocated, and the
@@ -47,6 +50,7 @@ class Options(TypedDict, total=False):
     split_repeated: bool
     stack_cotangents: Literal["auto", True, False]
     recompute_residuals: Literal["auto", True, False]
+    fuse_loops: Literal["auto", False]
     loop_checkpoints: int | None
     max_steps: int | None
     schedule: Literal["all", "sqrt"] | Revolve | Bytes

@@ -53,6 +53,10 @@ class Settings:
         which residuals of a loop's steps are stored.  ``"auto"``: those that the time model finds cheaper to store than to compute
         again in the pull; True, the fewest bytes from which the others follow by cheap operations; False, all of them (see
         :mod:`dualrev.calls.loops.storing`).""")
+    fuse_loops: Literal["auto", False] = option("auto", """
+        whether the loops of a derivative become one kernel each, where they are compiled for a single CPU and their steps are small:
+        ``"auto"``, wherever the compiler can make one; False, where the compiler does so by itself (see
+        :mod:`dualrev.calls.loops.one_kernel`).""")
     loop_checkpoints: int | None = option(None, """
         the number of states of a ``while_loop`` of unknown length that are kept for its pull; by default as many as fit into 64
         MiB, at least 16 and at most 128 (see :mod:`dualrev.calls.loops.recompute`).""")
