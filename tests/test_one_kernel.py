@@ -13,7 +13,6 @@ from agreement import assert_same
 from jax import lax
 
 import dualrev as dr
-from dualrev._jax.one_kernel import SPLITS_LOOPS
 from dualrev.calls.loops.one_kernel import is_wanted
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels of XLA:CPU")
@@ -126,10 +125,11 @@ def test_what_is_not_one_kernel(what: str) -> None:
     assert_same(jax.jit(dr.grad(loop_of(step)))(x), jax.grad(loop_of(step))(x))
 
 
-def test_long_polynomials_are_not_one_kernel_where_xla_splits_them() -> None:
-    x = jnp.full((4, 1000), .1)
-    found = kernels(dr.grad(loop_of(polynomial)), x)
-    assert found == (0 if SPLITS_LOOPS else 2) or (SPLITS_LOOPS and found == -1)
+@pytest.mark.parametrize("n", [500, 4000])
+def test_long_polynomials_are_one_kernel(n: int) -> None:
+    """XLA would split such a step among threads."""
+    x = jnp.full((2, n), .1)
+    assert kernels(dr.grad(loop_of(polynomial)), x) == 2
     assert_same(jax.jit(dr.grad(loop_of(polynomial)))(x), jax.grad(loop_of(polynomial))(x))
 
 

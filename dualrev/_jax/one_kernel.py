@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jax._src.interpreters.mlir import LoweringRuleContext  # where a program is lowered: for what, within what
     from jax.extend.core import Effects
 
-#: Whether XLA:CPU splits large groups of a loop among threads also where the loop becomes part of a kernel, which can't start any: the
-#: compilation then fails.
+#: Whether XLA:CPU splits large operations of a loop among threads also where the loop becomes part of a kernel, which can't start any:
+#: the compilation then fails.  It does not look for them in branches.
 SPLITS_LOOPS = tuple(map(int, re.findall(r"\d+", JAXLIB_VERSION)[:2])) < (0, 12)
 
 #: Whether what is being lowered is part of a kernel.
@@ -53,12 +53,15 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
         if _within.get() or not _is_for_one_cpu(ctx) or not is_wanted(jaxpr):
             return mlir.lower_fun(run, multiple_results=True)(ctx, *args)
 
-        def one_kernel(*args: jax.Array) -> list[jax.Array]:
-            return list(run(*args))
+        def nothing(*_: jax.Array) -> list[jax.Array]:
+            return [jax.lax.full(a.shape, 0, a.dtype) for a in jaxpr.out_avals]
+
+        def one_kernel(always: jax.Array, *args: jax.Array) -> list[jax.Array]:
+            return list(jax.lax.cond(always, run, nothing, *args) if SPLITS_LOOPS else run(*args))
 
         token = _within.set(True)
         try:
-            outs = mlir.lower_fun(lambda *args: jax.jit(one_kernel)(*args), multiple_results=True)(ctx, *args)
+            outs = mlir.lower_fun(lambda *args: jax.jit(one_kernel)(True, *args), multiple_results=True)(ctx, *args)
         finally:
             _within.reset(token)
         for value in outs:

@@ -6,6 +6,7 @@ operations which a compiler writes into any kernel: arithmetic, moves of entries
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,7 +16,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, hoisted, jaxpr_as_fun, stage
-from dualrev._jax.one_kernel import SPLITS_LOOPS, one_kernel_primitive
+from dualrev._jax.one_kernel import one_kernel_primitive
 from dualrev._jax.sharding import varying
 from dualrev._jax.traces import is_staging
 from dualrev.calls.call_rows import RunRow, splice
@@ -23,7 +24,7 @@ from dualrev.options.settings import current
 from dualrev.programs.partition import eqns_within
 from dualrev.table.rows import register
 from dualrev.time_model import constants
-from dualrev.time_model.fusion import Kernel, Operation, program, size_of
+from dualrev.time_model.fusion import Operation, program, size_of
 from dualrev.time_model.operations import GATHERS, JOINS, MOVES_WITHIN, REDUCTIONS, SIMPLE
 from dualrev.time_model.pricing import is_matrix_product
 
@@ -31,9 +32,9 @@ T = TypeVar("T")
 
 #: Operations that become part of any kernel.
 WITHIN = SIMPLE | MOVES_WITHIN | GATHERS | JOINS | REDUCTIONS | frozenset((
-    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_in_dim", "cbrt", "ceil", "copy", "copy_p", "cos", "cosh", "div",
-    "dot_general", "erf", "erfc", "exp", "exp2", "expand_dims", "expm1", "gap", "log", "log1p", "logistic", "name", "pow", "ratio", "rem",
-    "reshape", "rsqrt", "sin", "sinh", "sqrt", "squeeze", "stop_gradient", "tan", "tanh", "tie", "tile",
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_in_dim", "cbrt", "ceil", "copy", "copy_p", "cos", "cosh",
+    "div", "dot_general", "erf", "erfc", "exp", "exp2", "expand_dims", "expm1", "gap", "log", "log1p", "logistic", "name", "pow",
+    "ratio", "rem", "reshape", "rsqrt", "sin", "sinh", "sqrt", "squeeze", "stop_gradient", "tan", "tanh", "tie", "tile",
     # calls
     "cond", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr", "jit", "one_kernel", "pjit", "scan", "while",
 )) - {"reduce"}
@@ -59,10 +60,8 @@ def as_one_kernel(run: Callable[..., T], *operands: object) -> T:
         return outs
 
     jaxpr, consts = hoisted(stage(flat, [typeof(x) for x in leaves]))
-    if is_wanted(jaxpr):
-        outs = one_kernel_p.bind(*consts, *leaves, jaxpr=jaxpr)
-    else:
-        outs = jaxpr_as_fun(jaxpr)(*consts, *leaves)
+    bind = functools.partial(one_kernel_p.bind, jaxpr=jaxpr) if is_wanted(jaxpr) else jaxpr_as_fun(jaxpr)
+    outs = bind(*consts, *leaves)
     result: T = tree_unflatten(out_structure, outs)
     return result
 
@@ -75,20 +74,9 @@ def is_wanted(jaxpr: ClosedJaxpr) -> bool:
 
 
 def _is_small(op: Operation) -> bool:
-    """Whether the kernels of a loop or branch, were they separate, would be small."""
-    return all(_is_whole(kernel) for held in op.held for kernel in held.kernels) and all(
+    """Whether the kernels of a loop or branch, were they separate, would write little."""
+    return all(kernel.root.nbytes <= LARGEST for held in op.held for kernel in held.kernels) and all(
         _is_small(inner) for held in op.held for inner in held.calls)
-
-
-def _is_whole(kernel: Kernel) -> bool:
-    """Whether XLA would not split a kernel among threads: by its bytes, and by its work where that is more than an operation a byte.
-
-    XLA splits a kernel of 512 KB, or of 200,000 units of work; which operations it fuses is not known exactly.
-    """
-    if kernel.root.nbytes > LARGEST:
-        return False
-    flops = sum(count for _, count in kernel.work)
-    return not SPLITS_LOOPS or 2 * flops < kernel.nbytes or 3 * flops + 15 * kernel.nbytes < 200_000
 
 
 def _may_be_within(eqn: JaxprEqn) -> bool:
