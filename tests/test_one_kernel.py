@@ -37,7 +37,7 @@ X = jnp.array([[.3, .1], [.2, -.4]])
 
 def kernels(f: Callable[..., Any], *args: Any) -> int:
     """The number of loops in the compiled program that are part of one kernel by our asking; -1 if there are loops beside these."""
-    text = jax.jit(f).lower(*args).compile().as_text()
+    text = str(jax.jit(f).lower(*args).compile().as_text())
     marked = len(re.findall(r" call\(.*inlineable=\"false\".*xla_cpu_small_call=\"true\"", text))
     entry = text[text.index("\nENTRY"):]
     return -1 if " while(" in entry else marked
@@ -92,6 +92,13 @@ def test_forward_mode() -> None:
     push = lambda x: dr.jvp(loss, (x,), (jnp.ones_like(x),))  # noqa: E731
     assert kernels(push, X) == 1
     assert_same(jax.jit(push)(X), jax.jvp(loss, (X,), (jnp.ones_like(X),)))
+
+
+def test_jax_transposes_a_push() -> None:
+    push = jax.jit(dr.linearize(loss, X)[1])
+    assert "one_kernel" in str(jax.make_jaxpr(push)(X))
+    assert_same(jax.linear_transpose(push, X)(1.0)[0], jax.grad(loss)(X))
+    assert_same(jax.jit(lambda: jax.linear_transpose(push, X)(1.0)[0])(), jax.grad(loss)(X))
 
 
 def loop_of(step: Callable[[Any], Any]) -> Callable[[Any], Any]:

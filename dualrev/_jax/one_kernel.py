@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from dualrev._jax.avals import JAXLIB_VERSION, AbstractValue, ShapedArray, typeof
-from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, hoisted, jaxpr_as_fun, stage
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.traces import Trace, set_current_trace
 
@@ -37,7 +37,7 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
     """A primitive that runs ``jaxpr``, among its parameters, which holds no constants: as one kernel where it is compiled for a single
     CPU and ``is_wanted(jaxpr)``, with the sizes that it is compiled for, ``vmap`` around it included."""
     from jax._src.interpreters import partial_eval  # how a primitive is told that some of its results are not read
-    from jax.interpreters import batching, mlir
+    from jax.interpreters import ad, batching, mlir
 
     new = _OneKernel(name)
     new.multiple_results = True
@@ -73,10 +73,26 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
     def batched(axis: AxisData, args: Sequence[jax.Array], dims: Sequence[int | None], *,
                 jaxpr: ClosedJaxpr) -> tuple[list[jax.Array], list[int]]:
         of_all = jax.vmap(jaxpr_as_fun(jaxpr), in_axes=tuple(dims), axis_size=axis.size, spmd_axis_name=axis.spmd_name)
-        outs = new.bind(*args, jaxpr=stage(of_all, [typeof(x) for x in args]))
+        of_all_jaxpr, consts = hoisted(stage(of_all, [typeof(x) for x in args]))
+        outs = new.bind(*consts, *args, jaxpr=of_all_jaxpr)
         return outs, [0] * len(outs)
 
     batching.fancy_primitive_batchers[new] = batched
+
+    def transposed(cotangents: Sequence[Any], *args: Any, jaxpr: ClosedJaxpr) -> list[Any]:
+        linear = [i for i, x in enumerate(args) if ad.is_undefined_primal(x)]
+
+        def of_linear(*given: jax.Array) -> list[jax.Array]:
+            filled = dict(zip(linear, given, strict=True))
+            return list(jaxpr_as_fun(jaxpr)(*[filled.get(i, x) for i, x in enumerate(args)]))
+
+        found = jax.linear_transpose(of_linear, *[args[i].aval for i in linear])([
+            jax.lax.full(a.shape, 0, a.dtype) if type(ct) is ad.Zero else ct
+            for ct, a in zip(cotangents, jaxpr.out_avals, strict=True)])
+        results = dict(zip(linear, found, strict=True))
+        return [results.get(i) for i in range(len(args))]
+
+    ad.primitive_transposes[new] = transposed
 
     def pruned(used: Sequence[bool], *rest: Any) -> tuple[list[bool], JaxprEqn | None]:
         eqn = rest[-1]  # since 0.12 it follows a list of inputs that are read later
@@ -104,7 +120,7 @@ class _OneKernel(Primitive):
 def _is_for_one_cpu(ctx: LoweringRuleContext) -> bool:
     platforms = ctx.platforms or ctx.module_context.platforms
     axes = ctx.module_context.axis_context
-    return tuple(platforms) == ("cpu",) and type(axes).__name__ == "ShardingContext" and axes.num_devices == 1
+    return tuple(platforms) == ("cpu",) and getattr(axes, "num_devices", 0) == 1
 
 
 def _mark(value: Any) -> None:

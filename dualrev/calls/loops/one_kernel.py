@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.tree_util import tree_flatten, tree_unflatten
@@ -83,7 +83,7 @@ def _may_be_within(eqn: JaxprEqn) -> bool:
     name = str(eqn.primitive)
     if name not in WITHIN or eqn.effects:
         return False
-    avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    avals: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
     if any(str(getattr(a, "dtype", "")) not in DTYPES or varying(a) or not all(isinstance(n, int) for n in a.shape) for a in avals):
         return False
     if name in REDUCTIONS:
@@ -95,8 +95,8 @@ def _is_small_dot(eqn: JaxprEqn) -> bool:
     """Whether no library computes a contraction."""
     op = Operation(eqn, "call", [])
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    x = eqn.invars[0].aval
-    length = math.prod([x.shape[int(i)] for i in contracted])  # type: ignore[attr-defined]
+    x: Any = eqn.invars[0].aval
+    length = math.prod([x.shape[int(i)] for i in contracted])
     return not is_matrix_product(op) or size_of(eqn.outvars[0].aval) * length < LIBRARY_DOT
 
 
