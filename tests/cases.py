@@ -168,6 +168,7 @@ def bind(name: str, **params: Any) -> Callable[..., Any]:
 ELSEWHERE = {
     **dict.fromkeys(("debug_callback", "debug_print", "jit", "cond", "remat2"), "test_nesting.py"),
     "region": "test_region.py",
+    "one_kernel": "test_one_kernel.py",
     "call_hi_primitive": "test_implicit.py",
     **dict.fromkeys(("scan", "while"), "test_loops.py"),
 }

@@ -35,8 +35,8 @@ def registry() -> dict[str, set[str]]:
     for name, direction in (("primitive_jvps", "push"), ("primitive_linearizations", "push"), ("primitive_transposes", "pull"),
                             ("fancy_transposes", "pull")):
         for primitive in getattr(ad, name):
-            # jax makes some while it differentiates: vjp_node[jit].
-            if foreign_rules(primitive) is None and "[" not in str(primitive):
+            # jax makes some while it differentiates: vjp_node[jit]; one is ours.
+            if foreign_rules(primitive) is None and "[" not in str(primitive) and str(primitive) != "one_kernel":
                 found[str(primitive)].add(direction)
     return dict(found)
 

@@ -57,6 +57,14 @@ def is_batching() -> bool:
     return isinstance(_trace_ctx.trace, _BatchTrace)
 
 
+def is_staging() -> bool:
+    """Whether operations become equations of a program now, of all members of a batch where ``vmap`` is around."""
+    trace = _trace_ctx.trace
+    while isinstance(trace, _BatchTrace):
+        trace = trace.parent_trace
+    return isinstance(trace, _partial_eval.DynamicJaxprTrace)
+
+
 def first_member(x: jax.Array) -> jax.Array:
     """Inside a function under ``vmap``: the first member's ``x``, as a value that is the same for all members."""
     trace = _trace_ctx.trace

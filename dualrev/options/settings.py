@@ -54,6 +54,10 @@ class Settings:
         again in the pull; True, the fewest bytes from which the others follow by cheap operations, or an error where nothing can
         be computed again as it depends on callbacks, effects or collectives; False, all of them, apart from those of a part
         under ``checkpoint``, whose policy decides (see :mod:`dualrev.calls.loops.storing`).""")
+    fuse_loops: Literal["auto", False] = option("auto", """
+        whether the loops of a derivative become one kernel each, where they are compiled for a single CPU and their steps are small:
+        ``"auto"``, wherever the compiler can make one; False, where the compiler does so by itself (see
+        :mod:`dualrev.calls.loops.one_kernel`).""")
     loop_checkpoints: int | None = option(None, """
         the number of states of a ``while_loop`` that are kept for its pull; by default as many as fit into 64 MiB, at least 16
         and at most 128, and residuals of all steps where the length is known (see :mod:`dualrev.calls.loops.recompute`).""")

@@ -22,6 +22,7 @@ from dualrev.calls.call_rows import call, splice
 from dualrev.calls.evaluation import Pushforward, pushforward_of
 from dualrev.calls.linearization import StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
+from dualrev.calls.loops.one_kernel import as_one_kernel
 from dualrev.calls.loops.packing import Step, packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.linear import zeros
@@ -54,7 +55,7 @@ class Layout:
 def _scan(step: Step, init: PyTree, xs: PyTree, settings: Params) -> tuple[PyTree, PyTree]:
     """``lax.scan``, also where the length is a symbol, as in an exported program: ``lax.scan`` takes that from arrays only."""
     if isinstance(settings["length"], int):
-        return lax.scan(step, init, xs, **settings)
+        return as_one_kernel(lambda init, xs: lax.scan(step, init, xs, **settings), init, xs)
     counter = lax.iota("int32", settings["length"])
     return lax.scan(lambda carry, x: step(carry, x[0]), init, (xs, counter), reverse=settings["reverse"], unroll=settings["unroll"])
 
