@@ -327,11 +327,8 @@ class Pull:
         return [zeros.add(total, term) for total, term in zip(totals, terms, strict=True)]
 
     def finish(self, residuals: Sequence[Tangent], totals: Sequence[jax.Array], new: Sequence[jax.Array],
-               ys_ct: Sequence[jax.Array] = (), steps: jax.Array | int = 0) -> list[jax.Array]:
-        """The cotangents of the constants, from stacks of residuals, added terms, stacked factors, and stacks of cotangents.
-
-        ``steps``: the number of steps, if it is not the length of the stacks.
-        """
+               ys_ct: Sequence[jax.Array] = ()) -> list[jax.Array]:
+        """The cotangents of the constants, from stacks of residuals, added terms, stacked factors, and stacks of cotangents."""
         stacks: list[Any] = [*residuals, *[None] * self.n_carry_ct, *ys_ct]
         stacks += [None] * (len(self.plan.inputs) - len(stacks))
-        return self.plan.finish(stacks, totals, new, steps)
+        return self.plan.finish(stacks, totals, new)

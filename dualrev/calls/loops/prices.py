@@ -60,16 +60,18 @@ class Bytes:
 class Seconds:
     """Time is what matters.
 
-    ``in_one_kernel``: whether the compiler makes one kernel of the loop.
+    ``in_one_kernel``: whether the compiler makes one kernel of the loop.  ``together``: the bytes of all stacks that are gone through,
+    where they are known.
     """
 
     constants: Constants
     steps: int
     in_one_kernel: bool
+    together: float = 0.0
 
     def store(self, v: Var) -> float:
         c = self.constants
-        seconds = store_cost(v.aval, c, self.steps)
+        seconds = store_cost(v.aval, c, self.steps, self.together)
         return seconds - c.loop_kernel_s + c.one_kernel_step_s * _small_loops(_size(v)) if self.in_one_kernel else seconds
 
     def again(self, eqn: JaxprEqn) -> float:
@@ -84,7 +86,7 @@ class Seconds:
     def passes(self, v: Var, times: float) -> float:
         """A step's share of going through a stack so many times after the loop."""
         nbytes = nbytes_of(v.aval)
-        return times * nbytes / self.constants.rate(float(nbytes) * self.steps)
+        return times * nbytes / self.constants.rate(max(float(nbytes) * self.steps, self.together))
 
 
 def _small_loops(size: int) -> float:

@@ -116,7 +116,7 @@ def pull_record(pull: Pull, once: Sequence[jax.Array], buffers: Sequence[jax.Arr
     if not stacks:
         return carry_ct, totals, xs_ct
     shifted = _write([jnp.roll(x, -1, 0) for x in body.following(buffers)], last, jnp.maximum(n - 1, 0))
-    return carry_ct, pull.add(sums, pull.finish(body.residuals(once, buffers, shifted), totals, new, steps=n)), xs_ct
+    return carry_ct, pull.add(sums, pull.finish(body.residuals(once, buffers, shifted), totals, new)), xs_ct
 
 
 # -------------------------------------------------------------------------------------------------------------- checkpointed

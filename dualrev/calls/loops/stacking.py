@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import jax
 from jax import lax
 
-from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal
 from dualrev.calls.loops.prices import Seconds
 from dualrev.programs.jaxprs import behind, runner
@@ -27,7 +26,8 @@ class Factors:
     """The factors ``wanted`` of sums: stacked by the loop, or computed after it for all steps.
 
     ``has_stack``: the values that have a stack, and how often memory is gone through to read it.  ``is_whole``: whether a stack has as
-    many entries as the loop makes steps; else its last entries are any numbers, of which factors must not be computed.
+    many entries as the loop makes steps.  Else its last entries are zeros; what is linear in a cotangent is zero there, too, as long as
+    all else is finite.
     """
 
     def __init__(self, graph: Graph, wanted: Collection[Var], fixed: Collection[Atom], has_stack: Mapping[Var, float], prices: Seconds,
@@ -47,7 +47,6 @@ class Factors:
         self.new = [v for v in _in_order(graph) if v in saved and v not in fixed and v not in has_stack]
         #: Seconds for each step, by the time model.
         self.seconds = sum(map(store, saved)) + sum(map(again, eqns))
-        self.is_whole = is_whole
         self.computed = [v for v in wanted if v not in saved]
         read = dict.fromkeys(x for eqn in eqns for x in eqn.invars if not is_literal(x) and x not in graph.consts)
         made = {v for eqn in eqns for v in eqn.outvars}
@@ -57,12 +56,12 @@ class Factors:
         self._axes = [None if v in fixed else 0 for v in self.reads]
         self._run = runner(graph.program(eqns, self.reads, self.computed), "after_loop")
 
-    def after_loop(self, known: Mapping[Var, jax.Array], steps: jax.Array | int) -> dict[Var, jax.Array]:
-        """The stacks of the factors that the loop has not stacked, zero from entry ``steps`` on."""
+    def after_loop(self, known: Mapping[Var, jax.Array]) -> dict[Var, jax.Array]:
+        """The stacks of the factors that the loop has not stacked."""
         if not self.computed:
             return {}
         found = jax.vmap(self._run, in_axes=self._axes)(*[known[v] for v in self.reads])
-        return dict(zip(self.computed, found if self.is_whole else [_cut_off(x, steps) for x in found], strict=True))
+        return dict(zip(self.computed, found, strict=True))
 
 
 def _in_order(graph: Graph) -> list[Var]:
@@ -73,12 +72,6 @@ def _is_polynomial(eqn: JaxprEqn) -> bool:
     """Whether an operation and its derivatives are finite for all numbers."""
     row = rows.get(eqn.primitive)
     return row is not None and row.kind in ("linear", "product", "zero")
-
-
-def _cut_off(stack: jax.Array, steps: jax.Array | int) -> jax.Array:
-    """A stack with zeros from entry ``steps`` on."""
-    is_step = lax.broadcasted_iota("int32", stack.shape, 0) < steps
-    return lax.select(is_step, stack, lax.full_like(stack, 0))
 
 
 def with_products_apart(graph: Graph, products: Collection[int], fixed: Collection[Atom]) -> Graph:

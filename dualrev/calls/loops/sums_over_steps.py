@@ -137,7 +137,9 @@ class Plan:
         self.terms = [self._term(var, least) for var in outs]
         self.sum_avals: list[ShapedArray] = [var.aval for var in outs]  # type: ignore[misc]
         #: How the factors without a stack are had after the loop.
-        self.after = Factors(body, self.factors, self.fixed, self.has_stack, Seconds(c, steps, self.is_one_kernel), is_whole)
+        together = float(steps * sum(nbytes_of(v.aval) for v in (*self.has_stack, *self.factors)))
+        prices = Seconds(c, steps, self.is_one_kernel, together)
+        self.after = Factors(body, self.factors, self.fixed, self.has_stack, prices, is_whole)
         #: The values that the loop has to stack.
         self.new = self.after.new
         #: Seconds for each step that factors and contractions take, by the time model.
@@ -167,9 +169,8 @@ class Plan:
         """The abstract values of the terms that are added up."""
         return [var.aval for var in self.in_loop.values()]  # type: ignore[misc]
 
-    def finish(self, inputs: Sequence[jax.Array], totals: Sequence[jax.Array], stacks: Sequence[jax.Array],
-               steps: jax.Array | int) -> list[jax.Array]:
-        """The sums, from the inputs of the steps (stacks for inputs that have one), the totals, the new stacks, the number of steps."""
+    def finish(self, inputs: Sequence[jax.Array], totals: Sequence[jax.Array], stacks: Sequence[jax.Array]) -> list[jax.Array]:
+        """The sums, from the inputs of the steps (stacks for inputs that have one), the totals and the new stacks."""
         known = {**self.constants, **dict(zip(self.inputs, inputs, strict=True)), **dict(zip(self.new, stacks, strict=True))}
         added = dict(zip(self.in_loop, totals, strict=True))
         sums: dict[Var, jax.Array] = {}
@@ -185,7 +186,7 @@ class Plan:
         for eqn in self.fixed_eqns:
             outs = eqn.primitive.bind(*[value(Fixed(x)) for x in eqn.invars], **eqn.params)
             known.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
-        known.update(self.after.after_loop(known, steps))
+        known.update(self.after.after_loop(known))
         for var, node in self.later.items():
             sums[var] = node.of(*map(value, node.operands))
         return [value(term) for term in self.terms]
