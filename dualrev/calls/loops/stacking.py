@@ -9,7 +9,7 @@ chooses.  In a gated unit, the cotangents of three gates are products of one cot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import jax
 from jax import lax
@@ -20,6 +20,7 @@ from dualrev.programs.jaxprs import behind, runner
 from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Graph
 from dualrev.table.rows import rows
+from dualrev.time_model.fusion import shape_of
 
 
 class Factors:
@@ -99,20 +100,21 @@ def _apart(eqn: JaxprEqn, makers: Mapping[Var, JaxprEqn], side: int) -> list[Jax
         return _apart(eqn, makers, side + 1)
     (out,) = eqn.outvars
     eqns: list[JaxprEqn] = []
-    results: list[Var] = []
+    results: list[Atom] = []
     for part in joined.invars:
-        shape = list(out.aval.shape)  # type: ignore[attr-defined]
-        shape[axis] = part.aval.shape[joined.params["dimension"]]  # type: ignore[attr-defined]
-        results.append(Var(out.aval.update(shape=tuple(shape))))  # type: ignore[attr-defined]
-        invars: Sequence[Atom] = [part if i == side else x for i, x in enumerate(eqn.invars)]
-        eqns.extend(_apart(eqn.replace(invars=invars, outvars=[results[-1]]), makers, side + 1))
+        shape = list(shape_of(out.aval))
+        shape[axis] = shape_of(part.aval)[joined.params["dimension"]]
+        result = Var(out.aval.update(shape=tuple(shape)))
+        results.append(result)
+        invars: list[Atom] = [part if i == side else x for i, x in enumerate(eqn.invars)]
+        eqns.extend(_apart(eqn.replace(invars=invars, outvars=[result]), makers, side + 1))
     return [*eqns, joined.replace(invars=results, outvars=[out], params={**joined.params, "dimension": axis})]
 
 
 def _free_axis(eqn: JaxprEqn, side: int, axis: int) -> int | None:
     """The axis of a product's result that an axis of an operand becomes; None if it is contracted or one of a batch."""
     contracted, batch = eqn.params["dimension_numbers"]
-    ndims = [len(x.aval.shape) for x in eqn.invars]
+    ndims = [len(shape_of(x.aval)) for x in eqn.invars]
     free = [[i for i in range(n) if i not in contracted[k] and i not in batch[k]] for k, n in enumerate(ndims)]
     if axis not in free[side]:
         return None

@@ -6,8 +6,8 @@ operands and contracting them once, over the steps as well,
 
     Σₜ aₜᵀ·bₜ = [a₁; a₂; ...]ᵀ·[b₁; b₂; ...],
 
-is one large product instead of many small ones.  ``SUMS`` states, for each operation that can be summed so, the sum of its results from
-its stacked operands.  Operations that are linear, by their rows, are applied once, to the sum.
+is one large product instead of many small ones (:mod:`dualrev.calls.loops.contractions`).  Of the operands, the loop stacks those from
+which the others follow (:mod:`dualrev.calls.loops.stacking`).  Operations that are linear, by their rows, are applied once, to the sum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from jax import lax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
-from dualrev._jax.primitives import Params
 from dualrev.calls.loops.contractions import SUMS, stack_sum
 from dualrev.calls.loops.prices import Seconds
 from dualrev.calls.loops.stacking import Factors, with_products_apart
@@ -34,6 +33,7 @@ from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import Unknown, rows
 from dualrev.time_model import accumulate_cost, constants, recompute_cost
 from dualrev.time_model.pricing import is_one_kernel_step
+
 
 def _is_as_precise(summed: Any, result: Any) -> bool:
     """Whether a sum in the dtype of operands has the precision and range of a sum in the dtype of results."""
