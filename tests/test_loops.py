@@ -476,6 +476,65 @@ def test_weights_are_not_carried(name: str, leaf: str) -> None:
     assert w[leaf].shape not in carried(f, w, True)
 
 
+def gated(w: Any) -> Any:
+    """Cotangents of gates are factors of two products, concatenated, and differ in one of three."""
+
+    def step(h: Any, x: Any) -> Any:
+        (r, z, n), (again_r, again_z, again_n) = jnp.split(x @ w["in"], 3, -1), jnp.split(h @ w["again"], 3, -1)
+        new, update = jnp.tanh(n + jax.nn.sigmoid(r + again_r) * again_n), jax.nn.sigmoid(z + again_z)
+        h = (1 - update) * new + update * h
+        return h, h
+
+    return jnp.sum(lax.scan(step, jnp.zeros((4, 6)), draw(9, 4, 5))[1] ** 2)
+
+
+def gated_while(w: Any, steps: Any = 5) -> Any:
+    def step(carry: Any) -> Any:
+        i, h = carry
+        a, b = jnp.split(h @ w["again"][:, :12], 2, -1)
+        return i + 1, (2.0 + jnp.sin(a)) * b + h
+
+    return jnp.sum(lax.while_loop(lambda carry: carry[0] < steps, step, (0, jnp.ones((4, 6))))[1] ** 2)
+
+
+@pytest.fixture
+def slow_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computing anything again is faster than storing it."""
+    slow = time_model.shipped("cpu").replace(fresh_from=0, fresh_s=1e-6)
+    monkeypatch.setattr(machine, "_constants", lambda backend: slow)
+
+
+@pytest.mark.usefixtures("slow_memory")
+def test_of_factors_that_follow_from_one_another_some_are_stacked() -> None:
+    w = {"in": draw(5, 18), "again": draw(6, 18)}
+    gradient, expected = dr.grad(gated, stack_cotangents=True, recompute_residuals=False), jax.grad(gated)
+    assert_close(jax.jit(gradient)(w), expected(w))
+    pull = [eqn for eqn in jax.make_jaxpr(gradient)(w).jaxpr.eqns if eqn.primitive.name == "scan"][-1]
+    assert len([v for v in pull.outvars if v.aval.shape[:1] == (9,)]) < 4, "of four arrays, others are products"
+    t = jax.tree.map(jnp.cos, w)
+    assert_close(dr.jvp(gradient, (w,), (t,))[1], jax.jvp(expected, (w,), (t,))[1])
+    batch = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), w)
+    assert_close(jax.vmap(gradient)(batch), jax.vmap(expected)(batch))
+
+
+@pytest.mark.usefixtures("slow_memory")
+@pytest.mark.parametrize("options", [{"max_steps": 12}, {"loop_checkpoints": 2}])
+def test_factors_of_a_loop_of_unknown_length(options: Any) -> None:
+    w = {"again": draw(6, 18)}
+
+    def fixed(w: Any) -> Any:
+        def step(h: Any, _: Any) -> Any:
+            a, b = jnp.split(h @ w["again"][:, :12], 2, -1)
+            return (2.0 + jnp.sin(a)) * b + h, None
+
+        return jnp.sum(lax.scan(step, jnp.ones((4, 6)), None, length=5)[0] ** 2)
+
+    gradient = dr.grad(gated_while, stack_cotangents=True, **options)
+    assert_close(jax.jit(gradient)(w), jax.grad(fixed)(w))
+    t = jax.tree.map(jnp.cos, w)
+    assert_close(dr.jvp(gradient, (w,), (t,))[1], jax.jvp(jax.grad(fixed), (w,), (t,))[1])
+
+
 def oscillators(w: Any) -> Any:
     """Arithmetic on a few numbers; what a step finds is a result as it is, and so is the first half of it."""
 

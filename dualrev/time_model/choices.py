@@ -35,14 +35,15 @@ def recompute_cost(eqn: JaxprEqn, constants: Constants) -> float:
     return sum(v.size for v in op.outs) * entry_seconds(op, constants)
 
 
-def store_cost(aval: AbstractValue, constants: Constants, steps: int = 1) -> float:
+def store_cost(aval: AbstractValue, constants: Constants, steps: int = 1, together: float = 0.0) -> float:
     """Seconds for each step to write a value to a stack of so many steps, and to read it again in the backward loop.
 
-    The stack is filled before; it is fresh memory where it is large; it is written by a kernel of its own.
+    The stack is filled before; it is fresh memory where it is large; it is written by a kernel of its own.  ``together``: the bytes of
+    all stacks that are gone through with it.
     """
     nbytes = nbytes_of(aval)
     total = float(nbytes) * steps
-    per_byte = 3.0 / constants.rate(total) + (constants.fresh_s if total > constants.fresh_from else 0.0)
+    per_byte = 3.0 / constants.rate(max(total, together)) + (constants.fresh_s if total > constants.fresh_from else 0.0)
     return nbytes * per_byte + constants.loop_kernel_s
 
 

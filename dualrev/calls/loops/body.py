@@ -18,8 +18,9 @@ from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev.calls.linearization import Linearization, Source, refuse_splitting
 from dualrev.calls.loops.invariant import Invariant, invariant_of
 from dualrev.calls.loops.packing import SMALL
+from dualrev.calls.loops.prices import UNKNOWN_STEPS
 from dualrev.calls.loops.storing import with_stored
-from dualrev.calls.loops.sums_over_steps import Plan
+from dualrev.calls.loops.sums_over_steps import Inputs, Plan, plan_of
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tape
 from dualrev.linear.zeros import Tangent
@@ -259,11 +260,11 @@ class Pull:
 
     ``on_carry``: the carries with a nonzero cotangent at any step; the pull carries these alone.  The cotangent of a constant is a sum
     over the steps; ``plan`` decides which terms the loop adds up and which factors it stacks, to be contracted after the loop.
-    ``length``: the number of steps that are contracted at a time.  ``room``: the bytes of their residuals.  ``stacks``: whether the
-    cotangents of results exist as stacks of that length.
+    ``length``: the number of steps that are contracted at a time.  ``room``: the bytes of their residuals.  ``is_whole``: whether these
+    are all steps, of a scan: then the cotangents of its results are stacks of that length, and all entries of stacks are steps.
     """
 
-    def __init__(self, body: Body, carry_ct: Sequence[Tangent], on_ys: Sequence[bool], length: int, room: int, stacks: bool = True):
+    def __init__(self, body: Body, carry_ct: Sequence[Tangent], on_ys: Sequence[bool], length: int, room: int, is_whole: bool = False):
         self.body = body
         n_consts, n_active = sum(map(bool, body.on_consts)), sum(body.on_carry)
         self.on_carry = body.nonzero_carry([ct is not None for ct in carry_ct], on_ys)
@@ -283,7 +284,7 @@ class Pull:
         self.n_carry_ct = sum(mask[: body.n_carry])
         policy = current.get().stack_cotangents
         plans = body.linearization.plans
-        key = (body.where, body.kept, tuple(mask), length, policy, stacks)
+        key = (body.where, body.kept, tuple(mask), length, policy, is_whole)
         if key not in plans:
             is_fixed = [kind == "once" for kind, _ in body.where]
             n_ys = sum(on_ys)
@@ -291,9 +292,12 @@ class Pull:
             def weigh(new: int, carry: int) -> bool:
                 return policy is True or (policy == "auto" and new <= carry and new * length <= max(room, carry))
 
-            plans[key] = Plan(body.linearization.program_of("pull", mask).jaxpr, range(sum(self.to_consts)),
-                              [*is_fixed, *[False] * (self.n_carry_ct + n_ys)],
-                              [*(not fixed for fixed in is_fixed), *[False] * self.n_carry_ct, *[stacks] * n_ys], weigh)
+            # A stack that is shifted by one step is a copy.
+            reads = {"once": 0.0, "kept": 1.0, "next": 3.0}
+            inputs = Inputs([*is_fixed, *[False] * (self.n_carry_ct + n_ys)],
+                            [*(reads[kind] for kind, _ in body.where), *[0.0] * self.n_carry_ct, *[float(is_whole)] * n_ys])
+            plans[key] = plan_of(body.linearization.program_of("pull", mask).jaxpr, range(sum(self.to_consts)), inputs, weigh,
+                                 length if isinstance(length, int) else UNKNOWN_STEPS, is_whole)
         self.plan: Plan = plans[key]
 
     def step(self, carry_ct: Sequence[jax.Array], y_ct: Sequence[jax.Array],

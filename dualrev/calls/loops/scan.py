@@ -153,7 +153,8 @@ class ScanMap(LinearMap):
         body, settings = self.body, dict(self.settings)
         carry_ct, all_ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
         ys_ct = [ct for ct in all_ys_ct if ct is not None]
-        pull = Pull(body, carry_ct, [ct is not None for ct in all_ys_ct], settings["length"], size_of([*self.once, *self.stacked]))
+        on_ys, room = [ct is not None for ct in all_ys_ct], size_of([*self.once, *self.stacked])
+        pull = Pull(body, carry_ct, on_ys, settings["length"], room, is_whole=True)
 
         def step(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry_ct, totals, following = carry
@@ -211,7 +212,7 @@ class CheckpointedScan(LinearMap):
         consts, _, xs, once = self.operands
         length = settings["length"]
         carry_ct, ys_ct = cotangents[: body.n_carry], cotangents[body.n_carry:]
-        pull = Pull(body, carry_ct, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots), stacks=False)
+        pull = Pull(body, carry_ct, [ct is not None for ct in ys_ct], block, size_of(self.checkpoints.slots))
         xs_ct = [zeros.zeros_of(stacked_aval(a, length)) for a in pull.slice_avals]
         order = (lambda i: length - 1 - i) if settings["reverse"] else (lambda i: i)
         slices = Slices(xs, [ct for ct in ys_ct if ct is not None], xs_ct, order)

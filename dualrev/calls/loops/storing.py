@@ -9,31 +9,21 @@ its stacked results, and the carry after a step where the carry before it is sto
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dualrev import errors
-from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal
-from dualrev._jax.primitives import primitive
+from dualrev._jax.jaxprs import Atom, Var, is_literal
 from dualrev._jax.source_lines import line_of
 from dualrev.calls.cut_linearization import CutLinearization, residual_atoms
 from dualrev.calls.linearization import Linearization
+from dualrev.calls.loops.prices import STAY, UNKNOWN_STEPS, Bytes, Prices, Seconds, is_one_kernel
 from dualrev.options.settings import current
-from dualrev.programs.jaxprs import behind, nbytes_of
+from dualrev.programs.jaxprs import behind
 from dualrev.programs.minimum_cut import minimum_cut
-from dualrev.programs.partition import Graph, graph_of, held_eqns
-from dualrev.table.recomputation import is_cheap
-from dualrev.table.rows import rows
-from dualrev.time_model import Constants, constants, recompute_cost, store_cost
-from dualrev.time_model.fusion import program
-from dualrev.time_model.pricing import APART
+from dualrev.programs.partition import Choice, Graph, graph_of, held_eqns
+from dualrev.time_model import constants
 
-#: The number of steps that is assumed where only running the loop tells.
-UNKNOWN_STEPS = 100
-#: An array of fewer entries than the vector of a processor takes as long as one of this many.
-VECTOR = 4
-#: Operations that stay where the user or the compiler put them.
-_STAY = frozenset(map(primitive, ("device_put", "optimization_barrier", "rng_uniform", "pure_callback", "ffi_call")))
 
 #: Operations that other devices or the host take part in.
 _NOTICED = frozenset(("io_callback", "debug_callback", "psum", "all_gather", "ppermute", "all_to_all"))
@@ -47,24 +37,22 @@ def with_stored(loop: str, original: Linearization, n_consts: int, n_carry: int,
     steps = length if isinstance(length, int) else UNKNOWN_STEPS
     key = ("stored", n_consts, n_carry, steps, asked)
     if key not in original.plans:
-        original.plans[key] = _cut(loop, original, n_consts, n_carry, steps, asked is True)
+        step, c = _Step.of(original, n_consts, n_carry), constants()
+        saved = step.saved(Bytes() if asked is True else Seconds(c, steps, is_one_kernel(step.graph, c)))
+        # Constants of the program need no memory.
+        has_all = saved >= step.wanted - {*step.graph.consts}
+        if has_all and asked is True:
+            _check_possible(loop, step.graph, [v for v in saved if v not in step.free and v not in step.graph.invars])
+        original.plans[key] = original if has_all else CutLinearization(original, _choosing(step.graph, saved))
     found: Linearization = original.plans[key]
     return found
-
-
-def may_run_again(eqn: JaxprEqn) -> bool:
-    """Whether computing a value again gives the same value and is noticed by nobody."""
-    if eqn.effects or eqn.primitive in _STAY or str(eqn.primitive) in APART:
-        return False
-    row = rows.get(eqn.primitive)
-    return is_cheap(eqn) or (row is not None and row.kind in ("linear", "product", "diagonal"))
 
 
 def _check_possible(loop: str, graph: Graph, stored: Sequence[Var]) -> None:
     """Raise OptionError where residuals are stored, and none computed again, as operations behind them are never run twice."""
     for eqn in behind(graph.eqns, stored, {*graph.invars, *graph.consts}):
         for held in (*held_eqns(eqn), eqn):
-            if held.effects or held.primitive in _STAY or str(held.primitive) in _NOTICED:
+            if held.effects or held.primitive in STAY or str(held.primitive) in _NOTICED:
                 line = line_of(held.source_info)
                 raise errors.not_honoured(
                     "recompute_residuals=True", loop, f"all residuals of a step depend on '{held.primitive}'{line and f' at {line}'}, "
@@ -72,84 +60,60 @@ def _check_possible(loop: str, graph: Graph, stored: Sequence[Var]) -> None:
                     "Leave recompute_residuals 'auto', or move the operation out of the loop.")
 
 
-def _again(eqn: JaxprEqn, c: Constants) -> float:
-    """Seconds to compute an equation again at each step."""
-    if not may_run_again(eqn):
-        return math.inf
-    return recompute_cost(eqn, c) * max(1.0, VECTOR / max(max(map(_size, eqn.outvars), default=1), 1))
+@dataclass(frozen=True)
+class _Step:
+    """The program of a body, the residuals that are ``wanted`` of it, and what the loop stores in any case.
 
+    ``free``: the values that are the same at all steps, and those that have a stack.  ``carry_in``, ``carry_out``: the known carries
+    before a step and after it.
+    """
 
-def _small_loop(size: int) -> float:
-    """What writing a stack and reading it costs within one kernel, over a step of it: two small loops, none for a single number."""
-    return min(2.0, .3 + size / 10)
+    graph: Graph
+    wanted: set[Var]
+    free: set[Atom]
+    carry_in: list[Var]
+    carry_out: list[Atom]
 
+    @staticmethod
+    def of(original: Linearization, n_consts: int, n_carry: int) -> _Step:
+        graph = graph_of(original.program.jaxpr, checkpoints=False)
+        n_out = len(graph.outvars) - original.n_new
+        first = sum(original.known[:n_consts])
+        last = first + sum(original.known[n_consts: n_consts + n_carry])
+        carry_in, carry_out = list(graph.invars[first: last]), list(graph.outvars[: sum(original.known_outs[:n_carry])])
+        free = _fixed(graph, graph.invars[:first])
+        free.update(graph.invars[last:])
+        free.update(v for v in graph.outvars[len(carry_out): n_out] if not is_literal(v))
+        wanted = {atom for atom in residual_atoms(original, graph) if not is_literal(atom)}
+        return _Step(graph, wanted, free, carry_in, carry_out)
 
-def _size(v: Var) -> int:
-    return nbytes_of(v.aval) // max(int(getattr(getattr(v.aval, "dtype", None), "itemsize", 8)), 1)
+    def saved(self, prices: Prices) -> set[Var]:
+        """The values to store, from which all residuals are had at the least cost."""
+        # What needs no operands is computed where it is read: a constant, or the index of the platform, which then stays one.
+        made_of_nothing = {v for eqn in self.graph.eqns if not eqn.invars for v in eqn.outvars}
+        given = {*self.graph.invars, *self.graph.consts}
+        following: set[Atom] = set()
 
-
-def _cut(loop: str, original: Linearization, n_consts: int, n_carry: int, steps: int, by_bytes: bool) -> Linearization:
-    c = constants()
-    graph = graph_of(original.program.jaxpr, checkpoints=False)
-    n_out = len(graph.outvars) - original.n_new
-    n_known_consts, n_known_carry = sum(original.known[:n_consts]), sum(original.known[n_consts: n_consts + n_carry])
-    carry_in = graph.invars[n_known_consts: n_known_consts + n_known_carry]
-    carry_out = _known(graph.outvars, original.known_outs[:n_carry])
-    free = _fixed(graph, graph.invars[:n_known_consts])
-    free.update(graph.invars[n_known_consts + n_known_carry:])
-    free.update(v for v in graph.outvars[len(carry_out): n_out] if not is_literal(v))
-    # What needs no operands is computed where it is read: a constant, or the index of the platform, which then stays one.
-    made_of_nothing = {v for eqn in graph.eqns if not eqn.invars for v in eqn.outvars}
-    wanted = {atom for atom in residual_atoms(original, graph) if not is_literal(atom)}
-    in_one_kernel = is_one_kernel(graph, c)
-
-    def price(eqn: JaxprEqn) -> float:
-        if not by_bytes:
-            return _again(eqn, c)
-        return 0.0 if may_run_again(eqn) and is_cheap(eqn) else math.inf
-
-    def store(following: set[Atom]) -> Callable[[Var], float]:
-        def cost(v: Var) -> float:
+        def store(v: Var) -> float:
             if v in made_of_nothing:
                 return 1e-15
-            if v in free or v in following:
-                return 0.0
-            if by_bytes:
-                return float(nbytes_of(v.aval))
-            seconds = store_cost(v.aval, c, steps)
-            return seconds - c.loop_kernel_s + c.one_kernel_step_s * _small_loop(_size(v)) if in_one_kernel else seconds
+            return 0.0 if v in self.free or v in following else prices.store(v)
 
-        return cost
+        # A carry after a step is free only if the carry before it is stored, which the cut cannot express: it is tried.
+        best: tuple[float, set[Var]] | None = None
+        while True:
+            saved = minimum_cut(self.graph, self.wanted, store, prices.again)
+            following = self._stored_by_the_next(saved)
+            total = sum(map(store, saved)) + sum(map(prices.again, behind(self.graph.eqns, self.wanted, saved | given)))
+            if best is not None and total >= best[0]:
+                return best[1]
+            best = total, saved
 
-    # A carry after a step is free only if the carry before it is stored, which the cut cannot express: it is tried.
-    best: tuple[float, set[Var]] | None = None
-    following: set[Atom] = set()
-    while True:
-        saved = minimum_cut(graph, wanted, store(following), price)
-        after = {y for x, y in zip(carry_in, carry_out, strict=True) if x in saved} if len(carry_in) == len(carry_out) else set()
-        total = sum(map(store(after), saved)) + sum(map(price, behind(graph.eqns, wanted, {*saved, *graph.invars, *graph.consts})))
-        if best is not None and total >= best[0]:
-            break
-        best = total, saved
-        following = after
-    saved = best[1]
-    if saved >= wanted - {*graph.consts}:
-        if by_bytes:
-            _check_possible(loop, graph, [v for v in saved if v not in free and v not in graph.invars])
-        return original
-    places = {v: ("in", i, 0) for i, v in enumerate(graph.invars)} | {
-        v: ("eqn", i, j) for i, eqn in enumerate(graph.eqns) for j, v in enumerate(eqn.outvars)}
-    chosen = [places[v] for v in saved]
-
-    def choose(graph: Graph, _: set[Var]) -> set[Var]:
-        return {graph.invars[i] if kind == "in" else graph.eqns[i].outvars[j] for kind, i, j in chosen}
-
-    return CutLinearization(original, choose)
-
-
-def _known(atoms: Sequence[Atom], flags: Sequence[bool]) -> list[Atom]:
-    """The known carries among the first outputs of a program."""
-    return list(atoms[: sum(flags)])
+    def _stored_by_the_next(self, saved: set[Var]) -> set[Atom]:
+        """The carries after a step that the next step stores, as it receives them."""
+        if len(self.carry_in) != len(self.carry_out):
+            return set()
+        return {y for x, y in zip(self.carry_in, self.carry_out, strict=True) if x in saved}
 
 
 def _fixed(graph: Graph, consts: Sequence[Var]) -> set[Atom]:
@@ -161,8 +125,12 @@ def _fixed(graph: Graph, consts: Sequence[Var]) -> set[Atom]:
     return fixed
 
 
-def is_one_kernel(graph: Graph, c: Constants) -> bool:
-    """Whether the compiler makes one kernel of a loop with this body and of its pull, which touches about three times its bytes."""
-    if c.one_kernel_bytes == 0 or any(str(eqn.primitive) in APART for eqn in graph.eqns):
-        return False
-    return math.isinf(c.one_kernel_bytes) or 3 * program(graph.computing(graph.outvars)).nbytes_touched < c.one_kernel_bytes
+def _choosing(graph: Graph, saved: set[Var]) -> Choice:
+    """The choice of these values, by their places, as each graph of a program has variables of its own."""
+    ins = [i for i, v in enumerate(graph.invars) if v in saved]
+    outs = [(i, j) for i, eqn in enumerate(graph.eqns) for j, v in enumerate(eqn.outvars) if v in saved]
+
+    def choose(graph: Graph, _: set[Var]) -> set[Var]:
+        return {*(graph.invars[i] for i in ins), *(graph.eqns[i].outvars[j] for i, j in outs)}
+
+    return choose

@@ -6,8 +6,8 @@ operands and contracting them once, over the steps as well,
 
     Σₜ aₜᵀ·bₜ = [a₁; a₂; ...]ᵀ·[b₁; b₂; ...],
 
-is one large product instead of many small ones.  ``SUMS`` states, for each operation that can be summed so, the sum of its results from
-its stacked operands.  Operations that are linear, by their rows, are applied once, to the sum.
+is one large product instead of many small ones (:mod:`dualrev.calls.loops.contractions`).  Of the operands, the loop stacks those from
+which the others follow (:mod:`dualrev.calls.loops.stacking`).  Operations that are linear, by their rows, are applied once, to the sum.
 """
 
 from __future__ import annotations
@@ -22,83 +22,17 @@ from jax import lax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, Var, is_literal
-from dualrev._jax.primitives import Params
+from dualrev.calls.loops.contractions import SUMS, stack_sum
+from dualrev.calls.loops.prices import Seconds
+from dualrev.calls.loops.stacking import Factors, with_products_apart
 from dualrev.programs.common_subexpressions import merged_graph
 from dualrev.programs.jaxprs import behind, nbytes_of, runner
-from dualrev.programs.partition import graph_of
+from dualrev.programs.partition import Graph, graph_of
 from dualrev.table.linear_sums import factored
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import Unknown, rows
 from dualrev.time_model import accumulate_cost, constants, recompute_cost
 from dualrev.time_model.pricing import is_one_kernel_step
-
-# ------------------------------------------------------------------------------------------------ Σₜ of one operation
-
-
-def _dot_general(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
-    (a_contract, b_contract), (a_batch, b_batch) = params["dimension_numbers"]
-    contract = [0, *(axis + 1 for axis in a_contract)], [0, *(axis + 1 for axis in b_contract)]
-    batch = [axis + 1 for axis in a_batch], [axis + 1 for axis in b_batch]
-    return lax.dot_general(a, b, (contract, batch), precision=params["precision"],
-                           preferred_element_type=params["preferred_element_type"])
-
-
-def _conv(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
-    """One convolution whose contracted features are those of all steps."""
-    numbers = params["dimension_numbers"]
-
-    def merge(x: jax.Array, axis: int) -> jax.Array:
-        x = jnp.moveaxis(x, 0, axis)
-        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2:])
-
-    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "precision", "preferred_element_type")
-    return lax.conv_general_dilated(merge(a, numbers.lhs_spec[1]), merge(b, numbers.rhs_spec[1]), dimension_numbers=numbers,
-                                    **{name: params[name] for name in names})
-
-
-def _scatter_add(params: Params, zero: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
-    numbers = params["dimension_numbers"]
-    later = lax.ScatterDimensionNumbers(
-        update_window_dims=tuple([axis + 1 for axis in numbers.update_window_dims]),
-        inserted_window_dims=numbers.inserted_window_dims,
-        scatter_dims_to_operand_dims=numbers.scatter_dims_to_operand_dims,
-        operand_batching_dims=numbers.operand_batching_dims,
-        scatter_indices_batching_dims=tuple([axis + 1 for axis in numbers.scatter_indices_batching_dims]))
-    return lax.scatter_add(zero, indices, updates, later, mode=params["mode"])
-
-
-def _stack_sum(stack: jax.Array) -> jax.Array:
-    return lax.reduce_sum(stack, (0,))
-
-
-def _dynamic_update_slice(params: Params, zero: jax.Array, update: jax.Array, *starts: jax.Array) -> jax.Array:
-    indices = jnp.stack([jnp.broadcast_to(start, update.shape[:1]) for start in starts], axis=1)
-    axes = tuple(range(zero.ndim))
-    numbers = lax.ScatterDimensionNumbers(tuple([axis + 1 for axis in axes]), (), axes)
-    return lax.scatter_add(zero, indices, update, numbers, mode="clip")
-
-
-class Sum(NamedTuple):
-    """The sum over the steps of the results of an operation: ``of(params, *operands)``.
-
-    ``stacked``: the operands that must be stacks; others are stacks if they change from step to step.
-    ``zero``: the operand that must be zero at every step, if there is one.
-    ``fits(params)``: whether the sum is right for these parameters.
-    """
-
-    of: Callable[..., jax.Array]
-    stacked: Sequence[int]
-    zero: int | None = None
-    fits: Callable[[Params], bool] = lambda _: True
-
-
-SUMS = {
-    lax.dot_general_p: Sum(_dot_general, (0, 1), fits=lambda params: params["out_sharding"] is None),
-    lax.conv_general_dilated_p: Sum(
-        _conv, (0, 1), fits=lambda params: params["feature_group_count"] == params["batch_group_count"] == 1),
-    lax.scatter_add_p: Sum(_scatter_add, (1, 2), zero=0),
-    lax.dynamic_update_slice_p: Sum(_dynamic_update_slice, (1,), zero=0),
-}
 
 
 def _is_as_precise(summed: Any, result: Any) -> bool:
@@ -147,29 +81,48 @@ class AfterLoop(NamedTuple):
     operands: tuple[Term, ...]
 
 
+class Inputs(NamedTuple):
+    """For each input of a step, whether it is the same at all steps, and how often memory is gone through to read its stack.
+
+    ``reads`` is zero for an input without a stack.
+    """
+
+    is_fixed: Sequence[bool]
+    reads: Sequence[float]
+
+
+def plan_of(jaxpr: ClosedJaxpr, sums: Sequence[int], inputs: Inputs, weigh: Callable[[int, int], bool], steps: int,
+            is_whole: bool) -> Plan:
+    """The :class:`Plan` of a step; contractions of concatenations are taken apart where that takes less time."""
+    graph = factored(merged_graph(graph_of(jaxpr, checkpoints=False)))
+    plan = Plan(graph, sums, inputs, weigh, steps, is_whole)
+    apart = with_products_apart(graph, plan.products, plan.fixed)
+    other = plan if apart is graph else Plan(apart, sums, inputs, weigh, steps, is_whole)
+    return other if other.seconds < plan.seconds else plan
+
+
 class Plan:
     """The computation of the sums over the steps of the outputs ``sums`` of one step's program.
 
-    ``is_fixed``, ``has_stack``: for each input, whether it is the same at all steps, and whether the loop reads it from a stack.
-    ``weigh(new, carry)``: whether to stack ``new`` more bytes per step in place of a carry of ``carry`` bytes.
+    ``weigh(new, carry)``: whether to stack ``new`` more bytes per step in place of a carry of ``carry`` bytes.  ``steps``: the number
+    of steps; ``is_whole``, whether it is the length of all stacks.
     """
 
-    def __init__(self, jaxpr: ClosedJaxpr, sums: Sequence[int], is_fixed: Sequence[bool], has_stack: Sequence[bool],
-                 weigh: Callable[[int, int], bool]):
-        body = factored(merged_graph(graph_of(jaxpr, checkpoints=False)))
+    def __init__(self, body: Graph, sums: Sequence[int], inputs: Inputs, weigh: Callable[[int, int], bool], steps: int, is_whole: bool):
         self.inputs = body.invars
         self.constants = body.consts
         self.producer = {var: eqn for eqn in body.eqns for var in eqn.outvars}
-        self.fixed = {*body.consts, *(v for v, fixed in zip(body.invars, is_fixed, strict=True) if fixed)}
+        self.fixed = {*body.consts, *(v for v, fixed in zip(body.invars, inputs.is_fixed, strict=True) if fixed)}
         for eqn in body.eqns:
             if not eqn.effects and all(self._is_fixed(x) for x in eqn.invars):
                 self.fixed.update(eqn.outvars)
-        self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
+        self.has_stack = {v: reads for v, reads in zip(body.invars, inputs.reads, strict=True) if reads}
         self.weigh = weigh
         self.prices = c = constants()
         self.is_one_kernel = is_one_kernel_step(body.computing(body.outvars), c)
         self.summands: dict[int, Sequence[Atom]] = {}  # of each equation, by its identity
-        self.new: dict[Var, None] = {}  # values that the loop has to stack, in order
+        self.factors: dict[Var, None] = {}  # of the contractions after the loop, those without a stack, in order
+        self.products: set[int] = set()  # the contractions, by the identities of their equations
         #: The sums that are computed after the loop, in topological order, so that no recursion is needed.
         self.later: dict[Var, AfterLoop] = {}
         outs = [body.outvars[i] for i in sums]
@@ -183,12 +136,20 @@ class Plan:
                 self._place(eqn, least)
         self.terms = [self._term(var, least) for var in outs]
         self.sum_avals: list[ShapedArray] = [var.aval for var in outs]  # type: ignore[misc]
+        #: How the factors without a stack are had after the loop.
+        together = float(steps * sum(nbytes_of(v.aval) for v in (*self.has_stack, *self.factors)))
+        prices = Seconds(c, steps, self.is_one_kernel, together)
+        self.after = Factors(body, self.factors, self.fixed, self.has_stack, prices, is_whole)
+        #: The values that the loop has to stack.
+        self.new = self.after.new
+        #: Seconds for each step that factors and contractions take, by the time model.
+        self.seconds = self.after.seconds + len(self.products) * (c.dot_s + c.kernel_s) / steps
         operands = [*self.terms, *(operand for node in self.later.values() for operand in node.operands)]
         #: Whether any sum needs stacks; if none does, all sums are linear functions of the terms that are added up in the loop.
         self.stacks = any(isinstance(x, Stacked) for x in operands)
         # By identity, since equal literals may be different terms.
         self.in_loop = {id(x.var): x.var for x in operands if isinstance(x, InLoop)}
-        self.fixed_eqns = behind(body.eqns, [x.atom for x in operands if isinstance(x, Fixed)])
+        self.fixed_eqns = behind(body.eqns, [*(x.atom for x in operands if isinstance(x, Fixed)), *self.after.fixed])
         chosen = set(sums)
         rest = [v for i, v in enumerate(body.outvars) if i not in chosen]
         self.n_rest = len(rest)
@@ -225,6 +186,7 @@ class Plan:
         for eqn in self.fixed_eqns:
             outs = eqn.primitive.bind(*[value(Fixed(x)) for x in eqn.invars], **eqn.params)
             known.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
+        known.update(self.after.after_loop(known))
         for var, node in self.later.items():
             sums[var] = node.of(*map(value, node.operands))
         return [value(term) for term in self.terms]
@@ -243,9 +205,9 @@ class Plan:
         if is_literal(atom):
             return InLoop(atom)
         nbytes = nbytes_of(atom.aval)
-        has_stack = atom in self.new or atom in self.has_stack
+        has_stack = atom in self.factors or atom in self.has_stack
         if has_stack and atom not in self.later and nbytes <= least.get(atom, nbytes) and self.weigh(0, nbytes):
-            self.later[atom] = AfterLoop(_stack_sum, (Stacked(atom),))
+            self.later[atom] = AfterLoop(stack_sum, (Stacked(atom),))
         return Later(atom) if atom in self.later else InLoop(atom)
 
     def _least_carries(self, eqns: Sequence[JaxprEqn]) -> dict[Var, int]:
@@ -311,9 +273,10 @@ class Plan:
         if any(self._is_fixed(eqn.invars[i]) for i in rule.stacked):
             return
         changing = [x for x in eqn.invars if not is_literal(x) and x not in self.fixed]
-        new = dict.fromkeys(x for x in changing if x not in self.has_stack and x not in self.new)
+        new = dict.fromkeys(x for x in changing if x not in self.has_stack and x not in self.factors)
         (var,) = eqn.outvars
         if self.weigh(sum(nbytes_of(v.aval) for v in new), least.get(var, nbytes_of(var.aval))):
-            self.new.update(new)
+            self.factors.update(new)
+            self.products.add(id(eqn))
             operands = tuple([Fixed(x) if is_literal(x) or x in self.fixed else Stacked(x) for x in eqn.invars])
             self.later[var] = AfterLoop(functools.partial(rule.of, eqn.params), operands)
