@@ -22,7 +22,7 @@ from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Graph, graph_of
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import rows
-from dualrev.time_model import Constants, constants, recompute_cost, store_cost
+from dualrev.time_model import Constants, margins, recompute_cost, store_cost
 from dualrev.time_model.fusion import program
 from dualrev.time_model.pricing import APART
 
@@ -72,7 +72,7 @@ def _size(v: Var) -> int:
 
 
 def _cut(original: Linearization, n_consts: int, n_carry: int, steps: int, by_bytes: bool) -> Linearization:
-    c = constants()
+    c = margins()
     graph = graph_of(original.program.jaxpr, checkpoints=False)
     n_out = len(graph.outvars) - original.n_new
     n_known_consts, n_known_carry = sum(original.known[:n_consts]), sum(original.known[n_consts: n_consts + n_carry])

@@ -29,7 +29,7 @@ from dualrev.programs.partition import graph_of
 from dualrev.table.linear_sums import factored
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import Unknown, rows
-from dualrev.time_model import accumulate_cost, constants, recompute_cost
+from dualrev.time_model import accumulate_cost, margins, recompute_cost
 from dualrev.time_model.pricing import is_one_kernel_step
 
 # ------------------------------------------------------------------------------------------------ Σₜ of one operation
@@ -166,7 +166,7 @@ class Plan:
                 self.fixed.update(eqn.outvars)
         self.has_stack = {v for v, stacked in zip(body.invars, has_stack, strict=True) if stacked}
         self.weigh = weigh
-        self.prices = c = constants()
+        self.prices = c = margins()
         self.is_one_kernel = is_one_kernel_step(body.computing(body.outvars), c)
         self.summands: dict[int, Sequence[Atom]] = {}  # of each equation, by its identity
         self.new: dict[Var, None] = {}  # values that the loop has to stack, in order
