@@ -13,7 +13,6 @@ import math
 import pathlib
 import re
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from benchmarks.libraries import use_double
 from benchmarks.scenarios import SCENARIOS
 from dualrev import time_model
 from dualrev.problems.scenario import TAGS, Scenario
+from dualrev.time_model.calibrate import seconds_of
 
 #: What is predicted of each program.
 KINDS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -48,23 +48,6 @@ class Pair:
     def error(self) -> float:
         """How many times too long (above 1) or too short the prediction is."""
         return self.predicted / self.measured
-
-
-def seconds_of(run: Callable[[], Any], budget: float) -> float:
-    """The median of so many seconds of rounds of at least a millisecond."""
-    jax.block_until_ready(run())
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    calls = max(1, int(1e-3 / max(time.perf_counter() - start, 1e-6)))
-    rounds: list[float] = []
-    end = time.perf_counter() + budget
-    while len(rounds) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(calls):
-            result = run()
-        jax.block_until_ready(result)
-        rounds.append((time.perf_counter() - start) / calls)
-    return statistics.median(rounds)
 
 
 def pairs(scenario: Scenario, budget: float, known: dict[str, float], constants: time_model.Constants) -> Iterator[Pair]:

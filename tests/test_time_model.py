@@ -24,6 +24,7 @@ from dualrev.time_model.fusion import Program, program
 #: Every price is a different power of ten, so that a sum says what it consists of.
 PLAIN = time_model.shipped("cpu", "0.10.2").replace(
     name="plain", call_s=1.0, leaf_s=0.0, hand_s=0.0, kernel_s=1e-3, loop_kernel_s=1e-4, step_s=1e-2, one_kernel_step_s=1e-2,
+    argument_s=0.0, graph_s=1e-3, split_s=0.0, graph_kernel_s=1e-4, within_s=0.0, threads=1.0, scalar_s=0.0, scalar_times=1.0,
     one_kernel_bytes=0, levels=((math.inf, 1e30),), fresh_s=0.0, first_s=(0.0, 0.0), join_s=0.0,
     entry_s={"simple": (0.0, 0.0), "other": (1e-6, 1e-6)}, reduce_s=(0.0, 0.0))
 X = jnp.linspace(0.1, 1.0, 50)
@@ -37,8 +38,10 @@ def cut(fun: Callable[..., Any], *args: Any) -> Program:
     (lambda x: 2.0 * x + 1.0, 1),
     (lambda x: jnp.sin(jnp.cos(x)) * x, 1),
     (lambda x: (x + 1.0, x * 2.0), 2),
-    (lambda x: jnp.sum(jnp.sin(x)), 1),  # what is reduced is computed in the reduction
-    (lambda x: x / jnp.sum(x), 2),  # one sum, not one for each entry
+    (lambda x: jnp.sum(jnp.sin(x[:32])), 1),  # what is reduced is computed in the reduction
+    (lambda x: jnp.sum(jnp.sin(x)), 3),  # unless it is long: sums of windows read memory
+    (lambda x: x[:20] / jnp.sum(x[:20]), 2),  # one sum, not one for each entry
+    (lambda x: (jnp.cos(x) + 1.0, jnp.cos(x) * 2.0), 2),  # computed twice, as the compiler takes it for cheap
     (lambda x: (jnp.exp(x) + 1.0, jnp.exp(x) * 2.0), 3),  # computed once, as exp is costly
     (lambda x: ((x + 3.0) * 2.0, (x + 3.0) * 5.0), 2),  # computed twice, as a sum is cheap
     (lambda x: x.reshape(5, 10), 0),
@@ -68,8 +71,8 @@ def test_the_formula() -> None:
     def steps(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, 7, lambda _, c: jnp.tan(c), x)
 
-    # call + 7 steps of one kernel of 50 entries
-    assert time_model.time_of(jax.make_jaxpr(steps)(X), PLAIN) == pytest.approx(1.0 + 7 * (1e-2 + 2 * 1e-4 + 50 * 1e-6), rel=1e-9)
+    # call + two carries + 7 steps of the counter and of one kernel of 50 entries
+    assert time_model.time_of(jax.make_jaxpr(steps)(X), PLAIN) == pytest.approx(1.002 + 7 * (1e-2 + 2 * 1e-4 + 50 * 1e-6), rel=1e-9)
     assert time_model.time_of(jax.make_jaxpr(jnp.tan)(X), PLAIN) == pytest.approx(1.0 + 1e-3 + 50 * 1e-6)
 
 
@@ -78,7 +81,7 @@ def test_a_loop_is_one_kernel_below_the_budget() -> None:
         return jax.lax.scan(lambda c, _: (c * 0.99 + 0.1, None), x, None, length=100)[0]
 
     def seconds(n: int, budget: float) -> float:
-        return time_model.time_of(jax.make_jaxpr(steps)(jnp.ones(n)), PLAIN.replace(one_kernel_bytes=budget)) - 1.0
+        return time_model.time_of(jax.make_jaxpr(steps)(jnp.ones(n)), PLAIN.replace(one_kernel_bytes=budget, kernel_s=0.0)) - 1.0
 
     assert seconds(60, 1024.0) == pytest.approx(100 * 1e-2)  # two arrays of 60 numbers of 8 bytes are 960 bytes
     assert seconds(62, 1024.0) == pytest.approx(100 * (1e-2 + 1e-4))
@@ -207,14 +210,33 @@ def test_the_command_shows_and_keeps(home: pathlib.Path, monkeypatch: pytest.Mon
     assert time_model.constants().call_s == 0.25
 
 
-def test_calibration_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it measures is counted, not timed: a clock that each program advances by its size."""
-    monkeypatch.setattr(calibrate, "seconds", lambda fun, *args: 1e-6 + 1e-9 * len(jax.make_jaxpr(fun)(*args).eqns))
+def test_calibration_scales_groups_of_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that makes kernels three times slower than where the constants were fitted, and nothing else."""
+    start = time_model.shipped("cpu")
+    times = dict(calibrate.REFERENCE[start.name])
+    times["kernel"] *= 3.0
+    clock = {fun: times[group] for group, (fun, *_) in calibrate.PROGRAMS.items() if group not in ("call", "memory")}
+    calls = iter([times["call"], times["memory"]])  # of one function
+    monkeypatch.setattr(calibrate, "seconds", lambda fun, x: clock[fun] if fun in clock else next(calls))
     found = calibrate.measured("cpu")
-    for field in dataclasses.fields(found):
-        assert type(getattr(found, field.name)) is type(getattr(time_model.shipped("cpu"), field.name))
     assert found.name.endswith("calibrated")
-    assert set(calibrate.FUNCTIONS) <= set(found.entry_s)
+    assert (found.kernel_s, found.loop_kernel_s) == pytest.approx((3 * start.kernel_s, 3 * start.loop_kernel_s))
+    for field in dataclasses.fields(found):
+        if field.name != "name" and field.name not in calibrate.GROUPS["kernel"]:
+            assert getattr(found, field.name) == getattr(start, field.name), field.name
+
+
+def test_every_program_of_the_calibration_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "BUDGET", 0.0)
+    for group, (fun, shape, dtype) in calibrate.PROGRAMS.items():
+        if group != "memory":  # of the same function as a call
+            assert calibrate.seconds(fun, calibrate._numbers(shape, dtype)) > 0.0
+
+
+def test_planners_prices_do_not_depend_on_a_calibration() -> None:
+    """Which program is made is the same for each machine with this release."""
+    slow = time_model.shipped("cpu").replace(name="slow", loop_kernel_s=1.0, fresh_s=1.0)
+    assert machine._margins(slow).loop_kernel_s == machine._margins(time_model.shipped("cpu")).loop_kernel_s
 
 
 def test_releases_have_constants_of_their_own() -> None:

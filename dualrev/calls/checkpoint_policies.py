@@ -104,7 +104,7 @@ def fewest_bytes(graph: Graph, n_out: int, wanted: set[Var]) -> set[Var]:
 
 def least_time(graph: Graph, n_out: int, wanted: set[Var]) -> set[Var]:
     """The values to save, none of them an input, so that storing and computing again takes the least time."""
-    constants = time_model.constants()
+    constants = time_model.margins()
     inputs, outs = set(graph.invars), {v for v in graph.outvars[:n_out] if not is_literal(v)}
     held = wanted & inputs
 

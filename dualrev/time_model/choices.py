@@ -5,9 +5,10 @@ from __future__ import annotations
 from dualrev._jax.avals import AbstractValue
 from dualrev._jax.jaxprs import JaxprEqn, is_literal
 from dualrev.programs.jaxprs import nbytes_of
-from dualrev.time_model.fusion import Operation, Value, kind_of, program_of_equation, size_of
+from dualrev.time_model.fusion import program_of_equation
 from dualrev.time_model.machine import Constants
 from dualrev.time_model.pricing import Cost, Place, cost_of_program, entry_seconds
+from dualrev.time_model.reading import Operation, Value, kind_of, size_of
 
 
 def cost_of_equation(eqn: JaxprEqn, constants: Constants, *, in_loop: bool = False) -> Cost:

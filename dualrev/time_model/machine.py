@@ -46,8 +46,22 @@ class Constants:
     #: A kernel of a program; and of a loop's body.
     kernel_s: float
     loop_kernel_s: float
+    #: Each array that a kernel reads or writes, unless the kernel is part of one.
+    argument_s: float
+    #: The same in a program, and a body, of more than eight parts, which is run as a graph.
+    graph_s: float
+    graph_kernel_s: float
+    #: What a part is delayed by where a graph is split among threads, because many of its parts can start at once.
+    split_s: float
+    #: The threads that share a large kernel.
+    threads: float
+    #: In a kernel that works on one entry at a time: an entry of a simple operation, and how many times an entry of another one takes.
+    scalar_s: float
+    scalar_times: float
     #: A step of a loop that is one kernel; and of one that is many.
     one_kernel_step_s: float
+    #: A part of a loop that is one kernel.
+    within_s: float
     step_s: float
     #: A loop is one kernel if the bytes that a step reads and writes stay below this.
     one_kernel_bytes: float
@@ -75,6 +89,8 @@ class Constants:
     #: Products of matrices: the rates, and what each costs besides.
     dot_per_s: BySize
     dot_s: float
+    #: The same for each operation of a product that is written out within a kernel.
+    written_dot_s: float
     #: Calls of libraries: ``(seconds, seconds for each unit of work)``, where work is n³ (see :mod:`dualrev.time_model.pricing`).
     calls: Mapping[str, tuple[float, float]] = field(hash=False)
 
@@ -92,33 +108,51 @@ class Constants:
 
 NS = 1e-9
 
+# Fitted on the corpus: see the package's documentation.
 _CPU = Constants(
-    backend="cpu", name="XLA:CPU of jax 0.10", call_s=4e-6, leaf_s=.6e-6, handed_flops=1000, hand_s=6e-6, kernel_s=300 * NS,
-    loop_kernel_s=35 * NS, one_kernel_step_s=6 * NS, step_s=30 * NS, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
-    levels=((2**20, 170e9), (2**24, 60e9), (math.inf, 20e9)), fresh_from=2**17, fresh_s=.02 * NS,
-    entry_s={"simple": (.01 * NS, .02 * NS), "div": (.13 * NS, .23 * NS), "sqrt": (.17 * NS, .5 * NS), "rsqrt": (.17 * NS, .45 * NS),
-             "exp": (.4 * NS, 1.6 * NS), "log": (.7 * NS, 3.2 * NS), "sin": (3 * NS, 8.4 * NS), "cos": (3 * NS, 9 * NS),
-             "tanh": (.3 * NS, 1 * NS), "logistic": (.45 * NS, 1.7 * NS), "log1p": (1 * NS, 4.2 * NS), "expm1": (.75 * NS, 2.3 * NS),
-             "pow": (4.7 * NS, 11.5 * NS), "erf": (.27 * NS, 9 * NS), "exp2": (.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS),
-             "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)},
-    first_s=(.55 * NS, 9 * NS), join_s=.2 * NS,
-    reduce_s=(.2 * NS, .3 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), sort_s=(6 * NS, 6 * NS),
-    dot_per_s=(130e9, 70e9), dot_s=400 * NS,
-    calls={"cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS), "qr": (3e-6, .4 * NS),
-           "eigh": (1e-5, 3 * NS), "svd": (1e-5, 5 * NS), "eig": (2e-5, 8 * NS), "fft": (1e-6, 2 * NS), "other": (1e-6, .5 * NS)})
+    backend="cpu", name="XLA:CPU of jax 0.10", handed_flops=1000, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
+    threads=2, fresh_from=2**17, call_s=1.5e-06, leaf_s=1e-06, hand_s=2.6e-06, kernel_s=130 * NS, graph_s=95 * NS, split_s=390 * NS,
+    loop_kernel_s=4.5 * NS, graph_kernel_s=41 * NS, argument_s=1.4 * NS, scalar_s=0.049 * NS, scalar_times=2,
+    one_kernel_step_s=6.1 * NS, within_s=0.33 * NS, step_s=8.5 * NS, fresh_s=0.0049 * NS, join_s=0.019 * NS, dot_s=380 * NS,
+    written_dot_s=0.019 * NS, levels=((2**20, 7e+11), (2**24, 6.5e+10), (math.inf, 3.6e+10)), first_s=(0.05 * NS, 0.85 * NS),
+    reduce_s=(0.094 * NS, 0.12 * NS), gather_s=(0.19 * NS, 0.51 * NS), scatter_s=(0.32 * NS, 1.3 * NS), sort_s=(6 * NS, 6 * NS),
+    dot_per_s=(2.4e+11, 5e+10), entry_s={"simple": (0.0095 * NS, 0.013 * NS), "div": (0.15 * NS, 0.085 * NS),
+    "sqrt": (0.17 * NS, 0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.35 * NS, 0.93 * NS), "log": (0.7 * NS, 2.8 * NS),
+    "sin": (3 * NS, 7.2 * NS), "cos": (3 * NS, 13 * NS), "tanh": (0.48 * NS, 0.59 * NS), "logistic": (0.33 * NS, 3.4 * NS),
+    "log1p": (1 * NS, 4.2 * NS), "expm1": (0.75 * NS, 2.3 * NS), "pow": (4.7 * NS, 15 * NS), "erf": (0.27 * NS, 9 * NS),
+    "exp2": (0.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS),
+    "special": (7 * NS, 20 * NS)}, calls={"cholesky": (1.2e-06, 0.13 * NS), "triangular_solve": (1.4e-06, 0.011 * NS),
+    "lu": (7.4e-07, 0.038 * NS), "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS),
+    "fft": (1e-06, 2 * NS), "other": (4.7e-07, 0.5 * NS)})
 
-_CPU_NEW = _CPU.replace(name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096)
+_CPU_NEW = _CPU.replace(
+    name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096, call_s=1.6e-06, leaf_s=1.1e-06,
+    hand_s=2.9e-06, kernel_s=210 * NS, graph_s=160 * NS, split_s=550 * NS, loop_kernel_s=5.3 * NS, graph_kernel_s=33 * NS,
+    argument_s=1.3 * NS, scalar_s=0.042 * NS, scalar_times=2, one_kernel_step_s=3 * NS, within_s=0.43 * NS, step_s=12 * NS,
+    fresh_s=0.0061 * NS, join_s=0.022 * NS, dot_s=270 * NS, written_dot_s=0.018 * NS, levels=((2**20, 6.5e+11), (2**24, 8e+10),
+    (math.inf, 2.3e+10)), first_s=(0.061 * NS, 0.84 * NS), reduce_s=(0.17 * NS, 0.15 * NS), gather_s=(0.2 * NS, 0.51 * NS),
+    scatter_s=(0.35 * NS, 1.3 * NS), sort_s=(6 * NS, 6 * NS), dot_per_s=(2.1e+11, 4.1e+10),
+    entry_s={"simple": (0.0091 * NS, 0.013 * NS), "div": (0.15 * NS, 0.09 * NS), "sqrt": (0.17 * NS, 0.5 * NS),
+    "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.36 * NS, 0.89 * NS), "log": (0.7 * NS, 2.8 * NS), "sin": (3 * NS, 8 * NS),
+    "cos": (3 * NS, 13 * NS), "tanh": (0.41 * NS, 0.59 * NS), "logistic": (0.32 * NS, 3.3 * NS), "log1p": (1 * NS, 4.2 * NS),
+    "expm1": (0.75 * NS, 2.3 * NS), "pow": (4.7 * NS, 14 * NS), "erf": (0.27 * NS, 9 * NS), "exp2": (0.35 * NS, 1.2 * NS),
+    "tan": (8 * NS, 10 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)},
+    calls={"cholesky": (1.2e-06, 0.091 * NS), "triangular_solve": (1.5e-06, 0.012 * NS), "lu": (8e-07, 0.042 * NS),
+    "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft": (1e-06, 2 * NS),
+    "other": (5e-07, 0.5 * NS)})
 
 _GPU = _CPU.replace(
     backend="gpu", name="a GPU", call_s=2e-5, leaf_s=1e-6, handed_flops=math.inf, hand_s=0.0, kernel_s=3e-6, loop_kernel_s=3e-6,
-    one_kernel_step_s=2e-5, step_s=1e-5, one_kernel_bytes=0,
+    argument_s=0.0, graph_s=3e-6, graph_kernel_s=3e-6, split_s=0.0, threads=1, scalar_s=0.0, scalar_times=1,
+    one_kernel_step_s=2e-5, within_s=0.0, step_s=1e-5, one_kernel_bytes=0,
     levels=((2**25, 4e12), (math.inf, 2e12)), fresh_from=math.inf, fresh_s=0.0,
     entry_s={"simple": (5e-14, 1e-13), "other": (5e-13, 2e-12), "random": (1e-12, 1e-12), "special": (5e-12, 2e-11)},
     first_s=(0.0, 0.0), join_s=1e-13, reduce_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11), scatter_s=(2e-11, 2e-11),
     sort_s=(1e-11, 1e-11), dot_per_s=(2e13, 1e13),
-    dot_s=3e-6, calls={"other": (5e-5, 1e-12)})
+    dot_s=3e-6, written_dot_s=1e-12, calls={"other": (5e-5, 1e-12)})
 
-_TPU = _GPU.replace(backend="tpu", name="a TPU", kernel_s=1e-6, loop_kernel_s=1e-6, dot_per_s=(5e13, 1e12))
+_TPU = _GPU.replace(backend="tpu", name="a TPU", kernel_s=1e-6, loop_kernel_s=1e-6, graph_s=1e-6, graph_kernel_s=1e-6,
+                    dot_per_s=(5e13, 1e12))
 
 
 def shipped(backend: str, release: str = jax.__version__) -> Constants:
@@ -191,6 +225,31 @@ def _checked(name: str, value: Any, like: Any) -> Any:
 def constants(backend: str | None = None) -> Constants:
     """The constants of the current backend, or of another one: measured on this machine, if they were, or else the shipped ones."""
     return _constants(backend or jax.default_backend())
+
+
+#: What planners compare with on a CPU: the prices at the margin.
+_MARGINS: Mapping[str, Any] = dict(
+    kernel_s=300 * NS, loop_kernel_s=35 * NS, one_kernel_step_s=6 * NS, step_s=30 * NS, argument_s=0.0,
+    levels=((2**20, 170e9), (2**24, 60e9), (math.inf, 20e9)), fresh_s=.02 * NS, first_s=(.55 * NS, 9 * NS), join_s=.2 * NS,
+    reduce_s=(.2 * NS, .3 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), dot_per_s=(130e9, 70e9), dot_s=400 * NS,
+    calls={**_CPU.calls, "cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS),
+           "other": (1e-6, .5 * NS)},
+    entry_s={**_CPU.entry_s, "simple": (.01 * NS, .02 * NS), "div": (.13 * NS, .23 * NS), "exp": (.4 * NS, 1.6 * NS),
+             "log": (.7 * NS, 3.2 * NS), "sin": (3 * NS, 8.4 * NS), "cos": (3 * NS, 9 * NS), "tanh": (.3 * NS, 1 * NS),
+             "logistic": (.45 * NS, 1.7 * NS), "pow": (4.7 * NS, 11.5 * NS)})
+
+
+def margins(backend: str | None = None) -> Constants:
+    """The constants that planners compare with: what one more kernel, stack or entry costs in a loop that is there anyway.
+
+    A prediction adds up all kernels, so that its constants are averages; what is added to a large program costs more than that.
+    """
+    return _margins(constants(backend))
+
+
+@functools.lru_cache(maxsize=16)
+def _margins(found: Constants) -> Constants:
+    return found.replace(**_MARGINS) if found.backend == "cpu" else found
 
 
 @functools.cache

@@ -18,7 +18,7 @@ ALIASES = frozenset((
 #: Some entries of one operand.
 GATHERS = frozenset(("slice", "dynamic_slice", "gather", "split", "unstack"))
 #: Each entry from one operand or another.
-JOINS = frozenset(("concatenate", "pad", "dynamic_update_slice", "stack"))
+JOINS = frozenset(("concatenate", "pad", "stack"))
 REDUCTIONS = frozenset((
     "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor", "argmax", "argmin", "reduce",
 ))
@@ -29,6 +29,10 @@ SIMPLE = frozenset((
     "complex", "conj", "square", "integer_pow", "shift_left", "shift_right_logical", "shift_right_arithmetic", "clz",
     "population_count", "mulhi", "reduce_precision", "one_minus_square", "polynomial",
 ))
+#: A compiler computes these again too, for real numbers, although they take long: see ``InstructionFusion::IsExpensive``.
+DUPLICATED = frozenset(("sin", "cos", "tan", "sinh"))
+#: Functions that a kernel calculates for several entries at once.
+VECTORISED = frozenset(("div", "sqrt", "rsqrt", "exp", "exp2", "log1p", "expm1", "tanh", "logistic", "erf", "cbrt"))
 #: Moves that keep the number of entries.
 MOVES_WITHIN = frozenset(("transpose", "rev", "iota"))
 #: Calls whose program runs once, in their place.

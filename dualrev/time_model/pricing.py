@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
-from dualrev.time_model.fusion import Kernel, Operation, Program, Value, program, shape_of, size_of
+from dualrev.time_model.fusion import Kernel, Program, program
+from dualrev.time_model.library_calls import dot_flops, flops_of, is_matrix_product, priced_call
 from dualrev.time_model.machine import Constants
-from dualrev.time_model.operations import MOVES_WITHIN, SIMPLE
+from dualrev.time_model.operations import MOVES_WITHIN, SIMPLE, VECTORISED
+from dualrev.time_model.reading import Operation, Value, is_one_window
 
 
 @dataclass
@@ -38,10 +39,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Place:
-    """Where kernels run: what launching one costs, and how fast memory is."""
+    """Where kernels run: what launching one costs, how fast memory is, and by how many threads a large one is shared."""
 
     kernel_s: float
     rate: float
+    threads: float = 1.0
+    argument_s: float = 0.0
+    #: Whether it is a kernel itself, of a loop.
+    is_kernel: bool = False
 
 
 def entry_seconds(op: Operation, c: Constants) -> float:
@@ -49,10 +54,12 @@ def entry_seconds(op: Operation, c: Constants) -> float:
     out = op.outs[0]
     if op.kind in ("reduce",):
         return c.reduce_s[out.itemsize > 4]
-    if op.name == "gather":
+    if op.name == "gather" and not is_one_window(op.eqn):
         return c.gather_s[out.itemsize > 4]
     if op.kind == "join":
         return c.join_s
+    if op.kind == "update":
+        return c.entry("simple", out.itemsize)
     if op.kind in ("slice", "spread") or op.name == "iota":
         return 0.0
     if op.name in MOVES_WITHIN:
@@ -65,21 +72,63 @@ def entry_seconds(op: Operation, c: Constants) -> float:
 
 
 def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
-    """``launch + Σ (first + entries · seconds) + bytes / rate``."""
+    """``launch + (Σ (first + entries · seconds) + bytes / rate) / threads``."""
     cost = Cost(kernels=1.0, nbytes=kernel.nbytes)
+    scalar = kernel.is_scalar
+    work = kernel.nbytes / place.rate
+    priced: list[tuple[Operation, float]] = []
     for op, count in kernel.work:
-        seconds = count * entry_seconds(op, c) + c.first_s[op.kind == "entry" and op.name not in SIMPLE]
-        cost.seconds += seconds
-        cost.charge(op.eqn, seconds)
+        is_simple = op.kind != "entry" or op.name in SIMPLE or op.name in MOVES_WITHIN
+        seconds = entry_seconds(op, c)
+        if op.kind == "entry" and scalar:
+            if is_simple:
+                seconds = max(seconds, c.scalar_s)
+            elif op.name in VECTORISED:
+                seconds *= c.scalar_times
+        seconds = count * seconds + c.first_s[not is_simple]
+        priced.append((op, seconds))
+        work += seconds
         if op.kind in ("entry", "reduce"):
             cost.flops += count
-            if op.name not in SIMPLE and op.kind == "entry":
+            if not is_simple:
                 cost.transcendentals += count
-    rest = place.kernel_s + kernel.nbytes / place.rate
-    cost.seconds += rest
+    share = 1.0 / shared_by(cost, place)
+    for op, seconds in priced:
+        cost.charge(op.eqn, seconds * share)
+    cost.seconds = place.kernel_s + work * share
+    cost.seconds += (1 + len(kernel.read)) * place.argument_s
     if kernel.root.maker is not None:
-        cost.charge(kernel.root.maker.eqn, rest)
+        cost.charge(kernel.root.maker.eqn, cost.seconds - sum([seconds * share for _, seconds in priced]))
     return cost
+
+
+def shared_by(cost: Cost, place: Place) -> float:
+    """By how many threads a kernel is computed: XLA:CPU's ``parallel_task_assignment.cc``."""
+    if place.threads == 1.0:
+        return 1.0
+    if cost.flops <= cost.nbytes:
+        tasks = cost.nbytes / 2**18
+    else:
+        tasks = (cost.flops + 2 * cost.transcendentals + 10 * cost.nbytes) / 1e5
+    return max(1.0, min(place.threads, tasks // 1))
+
+
+#: A graph of which more than so many parts can start at once is split among threads, which delays no more than so many of them.
+SPLIT_WIDTH = 11
+SPLIT_PARTS = 32
+
+
+def parts_of(found: Program) -> int:
+    """What a compiled program launches: its kernels and calls, and what each loop fills and copies."""
+    return len(found.kernels) + sum([1 + len(op.outs) if op.kind == "loop" else 1 for op in found.calls])
+
+
+def is_graph(found: Program, counters: int = 1, stacks: Sequence[Value | None] = ()) -> bool:
+    """Whether a program is run as a graph: one of more than eight parts, on arrays that are not tiny.
+
+    Source: XLA:CPU's ``thunk_executor.cc``.
+    """
+    return parts_of(found) + counters > 8 and any(v.nbytes > 512 for v in (*found.inputs, *found.stored, *stacks) if v is not None)
 
 
 def cost_of_program(found: Program, c: Constants, place: Place) -> Cost:
@@ -94,35 +143,40 @@ def cost_of_program(found: Program, c: Constants, place: Place) -> Cost:
 def cost_of_call(op: Operation, c: Constants, place: Place) -> Cost:
     """An operation that does not fuse: a loop, a branch, or a call of a library."""
     if op.kind == "loop":
-        return cost_of_loop(op, c)
-    nbytes = float(sum(v.nbytes for v in (*op.ins, *op.outs) if v is not None))
+        return cost_of_loop(op, c, place)
+    nbytes = float(sum([v.nbytes for v in (*op.ins, *op.outs) if v is not None]))
     if op.kind == "branch":
         costs = [cost_of_program(held, c, place) for held in op.held]
         cost = Cost(place.kernel_s)
         cost.add(max(costs, key=lambda x: x.seconds, default=Cost()))
         return cost
-    seconds, flops = _CALLS.get(op.name, _other)(op, c)
+    seconds, flops = priced_call(op, c, place.is_kernel)
     cost = Cost(place.kernel_s + seconds + nbytes / place.rate, 1.0, nbytes, flops, 0.0, 1.0)
     cost.charge(op.eqn, cost.seconds)
     return cost
 
 
-def cost_of_loop(op: Operation, c: Constants) -> Cost:
+def cost_of_loop(op: Operation, c: Constants, place: Place) -> Cost:
     """``steps · (step + body)``; stacked results are filled before; a small body is compiled to one kernel."""
     body = op.held[0]
-    place = Place(0.0 if is_one_kernel(op, c) else c.loop_kernel_s, c.rate(working_set(body)))
     cost = Cost()
-    cost.seconds = op.steps * (c.one_kernel_step_s if is_one_kernel(op, c) else c.step_s)
+    rate = c.rate(working_set(body))
+    if place.is_kernel or is_one_kernel(op, c):
+        within = Place(c.within_s, rate, is_kernel=True)
+        cost.seconds = op.steps * c.one_kernel_step_s
+    else:
+        within = Place(c.graph_kernel_s if is_graph(body, 2, (*op.ins, *op.outs)) else c.loop_kernel_s, rate, c.threads, c.argument_s)
+        cost.seconds = op.steps * c.step_s
     cost.charge(op.eqn, cost.seconds)
     for held in op.held:
-        cost.add(cost_of_program(held, c, place), op.steps)
-    cost.charge(op.eqn, cost.seconds - sum(seconds for _, seconds in cost.by_equation.values()))  # copies of carries
-    written = float(sum(v.nbytes for v in op.outs[op.carries:]))
-    read = float(sum(v.nbytes for v in op.ins[op.stacks:] if v is not None)) if op.stacks else 0.0
-    if written or read:
-        seconds = (2.0 * written + read) / c.rate(written + read) + c.kernel_s  # what is written was filled before
-        cost.add(Cost(seconds, 1.0, written))
-        cost.charge(op.eqn, seconds)
+        cost.add(cost_of_program(held, c, within), op.steps)
+    stacks = len(op.outs) - op.carries
+    written = float(sum([v.nbytes for v in op.outs[op.carries:]]))
+    read = float(sum([v.nbytes for v in op.ins[op.stacks:] if v is not None])) if op.stacks else 0.0
+    # What is written was filled before, and filling is a fill of one and a copy of it to the others.
+    first = op.carries + stacks
+    cost.add(Cost((2.0 * written + read) / c.rate(written + read) + place.kernel_s * first, first, written))
+    cost.charge(op.eqn, cost.seconds - sum([seconds for _, seconds in cost.by_equation.values()]))
     return cost
 
 
@@ -150,7 +204,7 @@ def _may_be_within(found: Program, c: Constants) -> bool:
         if any(op.kind == "reduce" and count >= c.library_sum for op, count in kernel.work):
             return False
     for op in found.calls:
-        if op.name in APART or (op.name == "dot_general" and is_matrix_product(op) and _dot_flops(op) / 2 >= c.library_dot):
+        if op.name in APART or (op.name == "dot_general" and is_matrix_product(op) and dot_flops(op) / 2 >= c.library_dot):
             return False
         if not all(_may_be_within(held, c) for held in op.held):
             return False
@@ -163,114 +217,6 @@ def working_set(found: Program) -> float:
     return float(sum(v.nbytes for v in own.values()))
 
 
-# ---------------------------------------------------------------------------------------------------------- calls of libraries
-
-
-def _dot_flops(op: Operation) -> float:
-    (contracted, _), _ = op.eqn.params["dimension_numbers"]
-    shape = shape_of(op.eqn.invars[0].aval)
-    return 2.0 * op.outs[0].size * math.prod([shape[int(i)] for i in contracted])
-
-
-def is_matrix_product(op: Operation) -> bool:
-    """Whether a library computes it: both operands have an axis of their own, longer than 1."""
-    contracted, batch = op.eqn.params["dimension_numbers"]
-    for atom, axes, batch_axes in zip(op.eqn.invars, contracted, batch, strict=True):
-        own = [n for i, n in enumerate(shape_of(atom.aval)) if i not in axes and i not in batch_axes]
-        if math.prod(own) == 1:
-            return False
-    return True
-
-
-def _dot(op: Operation, c: Constants) -> tuple[float, float]:
-    flops = _dot_flops(op)
-    if not is_matrix_product(op):  # a kernel that multiplies and sums
-        return flops / 2 * c.reduce_s[op.outs[0].itemsize > 4] / 2, flops
-    return c.dot_s + flops / c.dot_per_s[op.outs[0].itemsize > 4], flops
-
-
-def _conv(op: Operation, c: Constants) -> tuple[float, float]:
-    kernel = shape_of(op.eqn.invars[1].aval)
-    out_features = max(kernel[op.eqn.params["dimension_numbers"].rhs_spec[0]], 1)
-    flops = 2.0 * op.outs[0].size * math.prod(kernel) / out_features
-    return c.dot_s + flops / c.dot_per_s[op.outs[0].itemsize > 4], flops
-
-
-def _scatter(op: Operation, c: Constants) -> tuple[float, float]:
-    updates = size_of(op.eqn.invars[-1].aval)
-    return updates * c.scatter_s[op.outs[0].itemsize > 4], float(updates)
-
-
-def _sort(op: Operation, c: Constants) -> tuple[float, float]:
-    dimension = op.eqn.params.get("dimension", -1)
-    n = shape_of(op.eqn.invars[0].aval)[dimension]
-    rounds = math.log2(max(n, 2))
-    return op.outs[0].size * rounds * len(op.outs) * c.sort_s[op.outs[0].itemsize > 4], op.outs[0].size * rounds
-
-
-def _scan_like(op: Operation, c: Constants) -> tuple[float, float]:
-    """Cumulative sums and their like: log2(n) rounds."""
-    n = shape_of(op.eqn.invars[0].aval)[op.eqn.params.get("axis", 0)]
-    rounds = math.log2(max(n, 2))
-    return op.outs[0].size * rounds * c.reduce_s[op.outs[0].itemsize > 4], op.outs[0].size * rounds
-
-
-def _window(op: Operation, c: Constants) -> tuple[float, float]:
-    count = op.outs[0].size * math.prod(op.eqn.params.get("window_dimensions", (1,)))
-    return count * c.reduce_s[op.outs[0].itemsize > 4], float(count)
-
-
-def _random(op: Operation, c: Constants) -> tuple[float, float]:
-    count = sum(v.size for v in op.outs)
-    return count * c.entry("random", 4), 20.0 * count
-
-
-def _special(op: Operation, c: Constants) -> tuple[float, float]:
-    return op.outs[0].size * c.entry("special", op.outs[0].itemsize), 50.0 * op.outs[0].size
-
-
-def _factorization(name: str) -> Callable[[Operation, Constants], tuple[float, float]]:
-    def priced(op: Operation, c: Constants) -> tuple[float, float]:
-        base, each = c.calls.get(name) or c.calls["other"]
-        shape = shape_of(op.eqn.invars[0].aval)
-        *batch, m, n = shape if len(shape) > 1 else [1, *shape]
-        work = float(m) * n * min(m, n)
-        if name == "triangular_solve":
-            columns = size_of(op.eqn.invars[1].aval) // max(math.prod(batch) * n, 1)
-            work = float(n) * n * columns
-        if name == "fft":
-            work = m * n * math.log2(max(n, 2))
-        count = math.prod(batch)
-        return base + count * work * each, count * work
-
-    return priced
-
-
-def _other(op: Operation, c: Constants) -> tuple[float, float]:
-    """An operation that is not listed: a function entry by entry if all its arrays are of one size, else a call."""
-    if op.outs and {v.size for v in (*op.ins, *op.outs) if v is not None and v.size > 1} == {op.outs[0].size} and len(op.outs) == 1:
-        return _special(op, c)
-    return c.calls["other"][0], 0.0
-
-
-_CALLS: dict[str, Callable[[Operation, Constants], tuple[float, float]]] = {
-    "dot_general": _dot, "conv_general_dilated": _conv, "sort": _sort, "top_k": _sort,
-    **dict.fromkeys(("scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter-sub", "addupdate"), _scatter),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _scan_like),
-    **dict.fromkeys(("reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min", "select_and_scatter_add",
-                     "select_and_gather_add"), _window),
-    **dict.fromkeys(("random_bits", "rng_bit_generator", "threefry2x32"), _random),
-    **{name: _factorization(name) for name in ("cholesky", "triangular_solve", "lu", "qr", "eigh", "svd", "eig", "fft")},
-    "geqrf": _factorization("qr"), "householder_product": _factorization("qr"), "schur": _factorization("eig"),
-    "hessenberg": _factorization("eigh"), "tridiagonal": _factorization("eigh"),
-}
-
-
-def flops_of(op: Operation) -> float:
-    """The operations of a call of a library."""
-    return _dot_flops(op) if op.name == "dot_general" else float(sum(v.size for v in op.outs))
-
-
 # ------------------------------------------------------------------------------------------------------------- whole programs
 
 
@@ -278,11 +224,14 @@ def cost_of_jaxpr(jaxpr: ClosedJaxpr, c: Constants) -> Cost:
     """The cost of a program that is compiled alone and called once."""
     found = program(jaxpr)
     total = working_set(found)
-    cost = cost_of_program(found, c, Place(c.kernel_s, c.rate(total)))
+    as_graph = is_graph(found)
+    cost = cost_of_program(found, c, Place(c.graph_s if as_graph else c.kernel_s, c.rate(total), c.threads))
     fresh = float(sum(v.nbytes for v in found.stored))
     cost.seconds += c.call_s + c.leaf_s * (len(found.inputs) + len(found.outputs))
     if fresh > c.fresh_from:
         cost.seconds += fresh * c.fresh_s
+    if as_graph and found.width > SPLIT_WIDTH:
+        cost.seconds += c.split_s * min(parts_of(found), SPLIT_PARTS)
     if once_through(found) >= c.handed_flops:
         cost.seconds += c.hand_s
     return cost

@@ -22,7 +22,7 @@ from dualrev.options.settings import current
 from dualrev.programs.jaxprs import behind
 from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Choice, Graph, graph_of, held_eqns
-from dualrev.time_model import constants
+from dualrev.time_model import margins
 
 
 #: Operations that other devices or the host take part in.
@@ -37,7 +37,7 @@ def with_stored(loop: str, original: Linearization, n_consts: int, n_carry: int,
     steps = length if isinstance(length, int) else UNKNOWN_STEPS
     key = ("stored", n_consts, n_carry, steps, asked)
     if key not in original.plans:
-        step, c = _Step.of(original, n_consts, n_carry), constants()
+        step, c = _Step.of(original, n_consts, n_carry), margins()
         saved = step.saved(Bytes() if asked is True else Seconds(c, steps, is_one_kernel(step.graph, c)))
         # Constants of the program need no memory.
         has_all = saved >= step.wanted - {*step.graph.consts}

@@ -31,7 +31,7 @@ from dualrev.programs.partition import Graph, graph_of
 from dualrev.table.linear_sums import factored
 from dualrev.table.recomputation import is_cheap
 from dualrev.table.rows import Unknown, rows
-from dualrev.time_model import accumulate_cost, constants, recompute_cost
+from dualrev.time_model import accumulate_cost, margins, recompute_cost
 from dualrev.time_model.pricing import is_one_kernel_step
 
 
@@ -118,7 +118,7 @@ class Plan:
                 self.fixed.update(eqn.outvars)
         self.has_stack = {v: reads for v, reads in zip(body.invars, inputs.reads, strict=True) if reads}
         self.weigh = weigh
-        self.prices = c = constants()
+        self.prices = c = margins()
         self.is_one_kernel = is_one_kernel_step(body.computing(body.outvars), c)
         self.summands: dict[int, Sequence[Atom]] = {}  # of each equation, by its identity
         self.factors: dict[Var, None] = {}  # of the contractions after the loop, those without a stack, in order
