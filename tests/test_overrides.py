@@ -106,7 +106,8 @@ def random_mask(x: Any) -> Any:
 @pytest.mark.parametrize(("f", "options"), [
     (partly, {"recompute_residuals": True}), (random_mask, {"recompute_residuals": True}),
     (jax.checkpoint(waves), {"recompute_residuals": False}),
-    (dr.checkpoint(waves, schedule="sqrt"), {}), (dr.checkpoint(until, schedule="all"), {})], ids=["partly", "random", "checkpoint", "schedule", "while"])
+    (dr.checkpoint(waves, schedule="sqrt"), {}), (dr.checkpoint(until, schedule="all"), {})],
+    ids=["partly", "random", "checkpoint", "schedule", "while"])
 def test_not_refused(f: Callable[..., Any], options: dict[str, Any]) -> None:
     forward = dr.grad(f, engine="forward", custom_vjp_jvp="transpose")(X)
     assert_same(dr.grad(f, **options)(X), forward)

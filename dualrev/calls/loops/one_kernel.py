@@ -24,9 +24,10 @@ from dualrev.options.settings import current
 from dualrev.programs.partition import eqns_within
 from dualrev.table.rows import register
 from dualrev.time_model import constants
-from dualrev.time_model.fusion import Operation, program, size_of
+from dualrev.time_model.fusion import program
+from dualrev.time_model.library_calls import is_matrix_product
 from dualrev.time_model.operations import GATHERS, JOINS, MOVES_WITHIN, REDUCTIONS, SIMPLE
-from dualrev.time_model.pricing import is_matrix_product
+from dualrev.time_model.reading import Operation, size_of
 
 T = TypeVar("T")
 

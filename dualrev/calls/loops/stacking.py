@@ -20,7 +20,7 @@ from dualrev.programs.jaxprs import behind, runner
 from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Graph
 from dualrev.table.rows import rows
-from dualrev.time_model.fusion import shape_of
+from dualrev.time_model.reading import shape_of
 
 
 class Factors:

@@ -24,7 +24,6 @@ from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Choice, Graph, graph_of, held_eqns
 from dualrev.time_model import margins
 
-
 #: Operations that other devices or the host take part in.
 _NOTICED = frozenset(("io_callback", "debug_callback", "psum", "all_gather", "ppermute", "all_to_all"))
 
