@@ -140,6 +140,7 @@ def test_long_polynomials_are_one_kernel(n: int) -> None:
     assert_same(jax.jit(dr.grad(loop_of(polynomial)))(x), jax.grad(loop_of(polynomial))(x))
 
 
+@pytest.mark.thorough
 def test_a_batch_that_makes_a_loop_large_is_not_one_kernel() -> None:
     many = jnp.stack([X] * 5000)
     gradient = jax.vmap(dr.grad(loss))

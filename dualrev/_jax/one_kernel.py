@@ -37,7 +37,7 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
     """A primitive that runs ``jaxpr``, among its parameters, which holds no constants: as one kernel where it is compiled for a single
     CPU and ``is_wanted(jaxpr)``, with the sizes that it is compiled for, ``vmap`` around it included."""
     from jax._src.interpreters import partial_eval  # how a primitive is told that some of its results are not read
-    from jax.interpreters import ad, batching, mlir
+    from jax.interpreters import batching, mlir
 
     new = _OneKernel(name)
     new.multiple_results = True
@@ -78,21 +78,6 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
         return outs, [0] * len(outs)
 
     batching.fancy_primitive_batchers[new] = batched
-
-    def transposed(cotangents: Sequence[Any], *args: Any, jaxpr: ClosedJaxpr) -> list[Any]:
-        linear = [i for i, x in enumerate(args) if ad.is_undefined_primal(x)]
-
-        def of_linear(*given: jax.Array) -> list[jax.Array]:
-            filled = dict(zip(linear, given, strict=True))
-            return list(jaxpr_as_fun(jaxpr)(*[filled.get(i, x) for i, x in enumerate(args)]))
-
-        found = jax.linear_transpose(of_linear, *[args[i].aval for i in linear])([
-            jax.lax.full(a.shape, 0, a.dtype) if type(ct) is ad.Zero else ct
-            for ct, a in zip(cotangents, jaxpr.out_avals, strict=True)])
-        results = dict(zip(linear, found, strict=True))
-        return [results.get(i) for i in range(len(args))]
-
-    ad.primitive_transposes[new] = transposed
 
     def pruned(used: Sequence[bool], *rest: Any) -> tuple[list[bool], JaxprEqn | None]:
         eqn = rest[-1]  # since 0.12 it follows a list of inputs that are read later

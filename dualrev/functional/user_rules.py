@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import Any, ParamSpec, TypeVar, overload
 
-import jax
-
-from dualrev._jax.avals import ShapedArray
 from dualrev._jax.libraries import is_own
-from dualrev._jax.primitives import Params, Primitive
-from dualrev._jax.rules_for_jax import register_with_jax
+from dualrev._jax.primitives import Primitive
 from dualrev._jax.trees import PyTree
 from dualrev.calls.derived_programs import forget_programs
 from dualrev.functional.ruled_functions import Adjoints, Partials, Statement, with_rule
-from dualrev.linear.maps import Tangent
 from dualrev.table import forms
 from dualrev.table.pushforward import definition as definition_row
 from dualrev.table.pushforward import pushforward as pushforward_row
-from dualrev.table.rows import Row, Unknown, linearized, pushed, rows
+from dualrev.table.rows import Row, rows
+from dualrev.table.with_jax import follow_in_jax
 
 #: The arguments of a user's function, and what it returns.
 P = ParamSpec("P")
@@ -118,7 +113,7 @@ def rule(target: Primitive | Callable[P, Out] | None = None, *, partials: Partia
                             "statement has None for an operand without influence")
         row = _stated(target, kind, statement)
         if is_own(target, sys._getframe(1).f_globals.get("__name__", "")):
-            _register(row)
+            follow_in_jax(row)
         return target
     if target is None:
         return lambda fun: with_rule(fun, Statement(kind, statement), skipped)
@@ -162,17 +157,3 @@ def _stated(primitive: Primitive, kind: str, statement: Any) -> Row:
     row.is_users_own = True
     forget_programs()
     return row
-
-
-def _register(row: Row) -> None:
-    """Have jax's transformations follow the same row."""
-    def pull(cotangents: Sequence[Tangent], operands: Sequence[jax.Array | None], avals: Sequence[ShapedArray | None],
-             params: Params) -> Sequence[Tangent]:
-        linear = tuple([aval is not None for aval in avals])
-        primals = [x if aval is None else Unknown(aval) for x, aval in zip(operands, avals, strict=True)]
-        _, linear_map, _ = linearized(row, primals, linear, params, True)  # type: ignore[arg-type]  # a constant is no None
-        if linear_map is None or all(ct is None for ct in cotangents):
-            return [None] * sum(linear)
-        return linear_map.pull(*cotangents)
-
-    register_with_jax(row.primitive, functools.partial(pushed, row), pull)

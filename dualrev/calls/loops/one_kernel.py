@@ -23,6 +23,7 @@ from dualrev.calls.call_rows import RunRow, splice
 from dualrev.options.settings import current
 from dualrev.programs.partition import eqns_within
 from dualrev.table.rows import register
+from dualrev.table.with_jax import follow_in_jax
 from dualrev.time_model import constants
 from dualrev.time_model.fusion import program
 from dualrev.time_model.library_calls import is_matrix_product
@@ -102,4 +103,6 @@ def _is_small_dot(eqn: JaxprEqn) -> bool:
 
 
 one_kernel_p = one_kernel_primitive("one_kernel", is_wanted)
-register(RunRow(one_kernel_p, lambda params: params["jaxpr"], lambda params: splice("one_kernel")))
+_ROW = RunRow(one_kernel_p, lambda params: params["jaxpr"], lambda params: splice("one_kernel"))
+register(_ROW)
+follow_in_jax(_ROW)
