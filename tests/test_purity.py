@@ -52,7 +52,7 @@ FOREIGN = {f"jax._src.interpreters.ad.{name}" for name in (
 #: jax.interpreters.ad, so that jax.grad knows the primitive too.  That is stating a rule, not differentiating: dualrev never asks jax
 #: for it.  The function may look whether a registry has an entry and set one, and nothing else; the one file that may call it does so
 #: for primitives that neither jax nor another library defines and for which nobody has registered a derivative.
-WRITES_RULES, ASKS_TO_WRITE = "register_with_jax", "functional/user_rules.py"
+WRITES_RULES, ASKS_TO_WRITE = "register_with_jax", "table/with_jax.py"
 WRITABLE = {"primitive_jvps", "primitive_transposes", "primitive_linearizations", "fancy_transposes"}
 HIDDEN = ("jax._src", "jax.core", "jax.extend", "jax.interpreters", "jaxlib")
 
