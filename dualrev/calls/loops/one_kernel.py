@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from jax.tree_util import tree_flatten, tree_unflatten
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, hoisted, jaxpr_as_fun, stage
@@ -21,6 +21,7 @@ from dualrev._jax.sharding import varying
 from dualrev._jax.traces import is_staging
 from dualrev.calls.call_rows import RunRow, splice
 from dualrev.options.settings import current
+from dualrev.programs.jaxprs import nbytes_of
 from dualrev.programs.partition import eqns_within
 from dualrev.table.rows import register
 from dualrev.table.with_jax import follow_in_jax
@@ -49,9 +50,11 @@ MOST_EQUATIONS = 2000
 DTYPES = frozenset(("bool", "float32", "float64", "int32", "int64", "uint32", "uint64"))
 
 
-def as_one_kernel(run: Callable[..., T], *operands: object) -> T:
-    """``run(*operands)`` where that becomes part of a program: as one kernel, if it may be one and is small."""
-    if current.get().fuse_loops is False or constants().backend != "cpu" or not is_staging():
+def as_one_kernel(run: Callable[..., T], init: object, xs: object) -> T:
+    """``run(init, xs)``, a loop over ``xs``, where that becomes part of a program: as one kernel, if it may be one and is small."""
+    operands = init, xs
+    if current.get().fuse_loops is False or constants().backend != "cpu" or not is_staging() or (
+            any(nbytes_of(typeof(x)) > LARGEST for x in tree_leaves(init))):  # tracing the loop to look at it would take time
         return run(*operands)
     leaves, structure = tree_flatten(operands)
     out_structure = None
