@@ -149,6 +149,14 @@ def kept(values: np.ndarray) -> Any:
         return jax.numpy.asarray(values)
 
 
+def as_jax(x: Any) -> Any:
+    """An array as one of jax, with all of its bits."""
+    if not isinstance(x, np.ndarray):
+        return x
+    with jax.enable_x64(True):
+        return jax.numpy.asarray(x)
+
+
 def cast(x: Any, dtype: np.dtype) -> Any:
     """An array in another dtype, or itself."""
     if x.dtype == dtype:

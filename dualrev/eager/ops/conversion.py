@@ -13,6 +13,7 @@ from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Device, DType, Scalar
 from dualrev.eager.core.dtypes import device_of, jax_device, numpy_of
+from dualrev.eager.core.evaluation import as_jax
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.recording import apply
@@ -79,7 +80,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     return np.array(_known(self, "numpy()"))
 
 
-Tensor.jax = property(array_of, doc="The array underneath.")  # type: ignore[assignment]
+Tensor.jax = property(lambda self: as_jax(array_of(self)), doc="The value as an array of jax.")  # type: ignore[assignment]
 Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.numpy(), dtype)  # type: ignore[arg-type, method-assign]
 
 
