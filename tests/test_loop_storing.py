@@ -129,7 +129,7 @@ def test_loops_of_unknown_length(way: Any, max_steps: int | None) -> None:
 
 def stacks(f: Callable[[Any], Any], p: Any, **options: Any) -> list[tuple[int, ...]]:
     """The shapes of the stacks that the forward loop of a gradient writes."""
-    jaxpr = jax.make_jaxpr(dr.grad(f, fuse_loops=False, **options))(p)
+    jaxpr = jax.make_jaxpr(dr.grad(f, **options))(p)
     scan = next(eqn for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "scan")
     return [v.aval.shape for v in scan.outvars if v.aval.shape[:1] == (STEPS,)]
 
@@ -174,7 +174,7 @@ def test_nobody_notices_that_a_step_is_computed_again(capfd: pytest.CaptureFixtu
 
 def test_a_loop_invariant_map_leaves_the_pull_of_the_loop() -> None:
     """The cotangent of a parameter is added up before the sum over its broadcast, which runs once after the loop."""
-    jaxpr = jax.make_jaxpr(dr.grad(lorenz(200), fuse_loops=False))(PARAMETERS)
+    jaxpr = jax.make_jaxpr(dr.grad(lorenz(200)))(PARAMETERS)
     loops = [eqn for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "scan"]
     assert "reduce_sum" not in str(loops[-1].params["jaxpr"])
     assert "reduce_sum" in [eqn.primitive.name for eqn in jaxpr.jaxpr.eqns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,16 @@ from dualrev.calls.loops.one_kernel import is_wanted
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels of XLA:CPU")
 
 STEPS = 6
+
+
+class fused:
+    """The package's functions, with the option set."""
+
+    grad = staticmethod(functools.partial(dr.grad, fuse_loops="auto"))
+    value_and_grad = staticmethod(functools.partial(dr.value_and_grad, fuse_loops="auto"))
+    jvp = staticmethod(functools.partial(dr.jvp, fuse_loops="auto"))
+    linearize = staticmethod(functools.partial(dr.linearize, fuse_loops="auto"))
+
 
 
 def loss(x: Any) -> Any:
@@ -44,13 +55,13 @@ def kernels(f: Callable[..., Any], *args: Any) -> int:
 
 
 def test_the_loops_of_a_gradient_are_one_kernel_each() -> None:
-    assert kernels(dr.grad(loss), X) == 2, "XLA no longer makes a kernel of a call that is marked: look at dualrev._jax.one_kernel"
-    assert kernels(dr.grad(loss, fuse_loops=False), X) <= 0
+    assert kernels(fused.grad(loss), X) == 2, "XLA no longer makes a kernel of a call that is marked: look at dualrev._jax.one_kernel"
+    assert kernels(fused.grad(loss, fuse_loops=False), X) <= 0
 
 
 def test_what_nobody_reads_is_not_computed() -> None:
-    text = str(jax.jit(dr.grad(loss)).lower(X).compile().as_text())
-    assert " log(" not in text and " log(" in str(jax.jit(dr.value_and_grad(loss)).lower(X).compile().as_text())
+    text = str(jax.jit(fused.grad(loss)).lower(X).compile().as_text())
+    assert " log(" not in text and " log(" in str(jax.jit(fused.value_and_grad(loss)).lower(X).compile().as_text())
 
 
 def over_a_loop(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -85,17 +96,17 @@ AROUND: dict[str, Callable[[Any], Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("around", AROUND)
 def test_a_loop_within(around: str) -> None:
-    assert_same(jax.jit(AROUND[around](dr.grad))(X), jax.jit(AROUND[around](jax.grad))(X))
+    assert_same(jax.jit(AROUND[around](fused.grad))(X), jax.jit(AROUND[around](jax.grad))(X))
 
 
 def test_forward_mode() -> None:
-    push = lambda x: dr.jvp(loss, (x,), (jnp.ones_like(x),))  # noqa: E731
+    push = lambda x: fused.jvp(loss, (x,), (jnp.ones_like(x),))  # noqa: E731
     assert kernels(push, X) == 1
     assert_same(jax.jit(push)(X), jax.jvp(loss, (X,), (jnp.ones_like(X),)))
 
 
 def test_jax_transposes_a_push() -> None:
-    push = jax.jit(dr.linearize(loss, X)[1])
+    push = jax.jit(fused.linearize(loss, X)[1])
     assert "one_kernel" in str(jax.make_jaxpr(push)(X))
     assert_same(jax.linear_transpose(push, X)(1.0)[0], jax.grad(loss)(X))
     assert_same(jax.jit(lambda: jax.linear_transpose(push, X)(1.0)[0])(), jax.grad(loss)(X))
@@ -128,22 +139,22 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], Any]] = {
 def test_what_is_not_one_kernel(what: str) -> None:
     """XLA could not compile most of these as one kernel."""
     step, x = REFUSED[what]
-    assert kernels(lambda x: dr.jvp(loop_of(step), (x,), (x,)), x) <= 0
-    assert_same(jax.jit(dr.grad(loop_of(step)))(x), jax.grad(loop_of(step))(x))
+    assert kernels(lambda x: fused.jvp(loop_of(step), (x,), (x,)), x) <= 0
+    assert_same(jax.jit(fused.grad(loop_of(step)))(x), jax.grad(loop_of(step))(x))
 
 
 @pytest.mark.parametrize("n", [500, 4000])
 def test_long_polynomials_are_one_kernel(n: int) -> None:
     """XLA would split such a step among threads."""
     x = jnp.full((2, n), .1)
-    assert kernels(dr.grad(loop_of(polynomial)), x) == 2
-    assert_same(jax.jit(dr.grad(loop_of(polynomial)))(x), jax.grad(loop_of(polynomial))(x))
+    assert kernels(fused.grad(loop_of(polynomial)), x) == 2
+    assert_same(jax.jit(fused.grad(loop_of(polynomial)))(x), jax.grad(loop_of(polynomial))(x))
 
 
 @pytest.mark.thorough
 def test_a_batch_that_makes_a_loop_large_is_not_one_kernel() -> None:
     many = jnp.stack([X] * 5000)
-    gradient = jax.vmap(dr.grad(loss))
+    gradient = jax.vmap(fused.grad(loss))
     assert kernels(gradient, many[:3]) == 2 and kernels(gradient, many) <= 0
     assert_same(jax.jit(gradient)(many)[0], jax.grad(loss)(X))
 
@@ -155,7 +166,7 @@ def test_effects_and_symbols_are_refused() -> None:
     assert not is_wanted(jax.make_jaxpr(prints)(X))
     (rows,) = jax.export.symbolic_shape("n")
     assert not is_wanted(jax.make_jaxpr(loop_of(jnp.sin))(jax.ShapeDtypeStruct((rows,), "float64")))
-    exported = jax.export.export(jax.jit(dr.grad(loop_of(jnp.sin))))(jax.ShapeDtypeStruct((rows,), "float64"))
+    exported = jax.export.export(jax.jit(fused.grad(loop_of(jnp.sin))))(jax.ShapeDtypeStruct((rows,), "float64"))
     assert_same(exported.call(jnp.ones(3)), jax.grad(loop_of(jnp.sin))(jnp.ones(3)))
-    shipped = jax.export.export(jax.jit(dr.grad(loss)), platforms=("cpu", "cuda"))(X)
+    shipped = jax.export.export(jax.jit(fused.grad(loss)), platforms=("cpu", "cuda"))(X)
     assert_same(shipped.call(X), jax.grad(loss)(X))

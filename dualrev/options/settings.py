@@ -54,10 +54,11 @@ class Settings:
         again in the pull; True, the fewest bytes from which the others follow by cheap operations, or an error where nothing can
         be computed again as it depends on callbacks, effects or collectives; False, all of them, apart from those of a part
         under ``checkpoint``, whose policy decides (see :mod:`dualrev.calls.loops.storing`).""")
-    fuse_loops: Literal["auto", False] = option("auto", """
+    fuse_loops: Literal["auto", False] = option(False, """
         whether the loops of a derivative become one kernel each, where they are compiled for a single CPU and their steps are small:
-        ``"auto"``, wherever the compiler can make one; False, where the compiler does so by itself (see
-        :mod:`dualrev.calls.loops.one_kernel`).""")
+        ``"auto"``, wherever the compiler can, as far as is known; False, where the compiler does so by itself.  Loops over few numbers
+        get several times faster, most of all on jax 0.10; but XLA aborts the process where it meets a step that it cannot write into
+        one function, for instance one that keeps an index which it also slices by (see :mod:`dualrev.calls.loops.one_kernel`).""")
     loop_checkpoints: int | None = option(None, """
         the number of states of a ``while_loop`` that are kept for its pull; by default as many as fit into 64 MiB, at least 16
         and at most 128, and residuals of all steps where the length is known (see :mod:`dualrev.calls.loops.recompute`).""")
