@@ -276,8 +276,10 @@ class OpRow(Row):
         site = self.site(active, primals, params)
         if is_linear:
             outs: Sequence[Operand] = [Unknown(a) for a in abstract_outputs(self.primitive, [aval_of(x) for x in primals], params)]
-        elif self.binds and site.key is not None and is_eager(primals):
-            outs = site.compiled("evaluate")(*primals)  # calling it takes half the time of binding the operation
+        elif self.binds and self.cost != "moves" and site.key is not None and is_eager(primals):
+            # Calling it takes half the time of binding the operation.  What only moves may give its operand back, which a compiled
+            # operation would copy.
+            outs = site.compiled("evaluate")(*primals)
         else:
             outs, saved = self.evaluate(primals, params, active)
         active_outs = self.active_outs(active, outs)
