@@ -57,7 +57,8 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
             return [jax.lax.full(a.shape, 0, a.dtype) for a in jaxpr.out_avals]
 
         def one_kernel(always: jax.Array, *args: jax.Array) -> list[jax.Array]:
-            return list(jax.lax.cond(always, run, nothing, *args) if SPLITS_LOOPS else run(*args))
+            outs = list(jax.lax.cond(always, run, nothing, *args) if SPLITS_LOOPS else run(*args))
+            return [*outs, _touched(args)]
 
         token = _within.set(True)
         try:
@@ -66,7 +67,7 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
             _within.reset(token)
         for value in outs:
             _mark(value)
-        return outs
+        return outs[:-1]
 
     mlir.register_lowering(new, lower)
 
@@ -100,6 +101,12 @@ class _OneKernel(Primitive):
             with set_current_trace(trace):
                 return list(jaxpr_as_fun(params["jaxpr"])(*args))
         return super().bind_with_trace(trace, args, avals, params)
+
+
+def _touched(args: Sequence[jax.Array]) -> jax.Array:
+    """An entry of each operand: XLA aborts where the optimized program of a kernel does not read one of its operands."""
+    entries = [jax.lax.slice(x.ravel(), (0,), (1,)).astype("float32") for x in args if x.size]
+    return jax.numpy.concatenate(entries) if entries else jax.numpy.zeros(0, "float32")
 
 
 def _is_for_one_cpu(ctx: LoweringRuleContext) -> bool:
