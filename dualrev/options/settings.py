@@ -57,8 +57,8 @@ class Settings:
     fuse_loops: Literal["auto", False] = option(False, """
         whether the loops of a derivative become one kernel each, where they are compiled for a single CPU and their steps are small:
         ``"auto"``, wherever the compiler can, as far as is known; False, where the compiler does so by itself.  Loops over few numbers
-        get several times faster, most of all on jax 0.10; but XLA aborts the process where it meets a step that it cannot write into
-        one function, for instance one that keeps an index which it also slices by (see :mod:`dualrev.calls.loops.one_kernel`).""")
+        get several times faster, most of all on jax 0.10.  It rests on an attribute of XLA's own, and XLA does not refuse a loop that
+        it cannot write into one function: compiling may fail, or end the process (see :mod:`dualrev.calls.loops.one_kernel`).""")
     loop_checkpoints: int | None = option(None, """
         the number of states of a ``while_loop`` that are kept for its pull; by default as many as fit into 64 MiB, at least 16
         and at most 128, and residuals of all steps where the length is known (see :mod:`dualrev.calls.loops.recompute`).""")
