@@ -1,4 +1,4 @@
-"""Clipping of gradients, and parameters as one vector: ``torch.nn.utils``."""
+"""Clipping of gradients, and parameters as one vector: part of ``torch.nn.utils``."""
 
 from __future__ import annotations
 

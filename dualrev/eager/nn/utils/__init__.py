@@ -1,0 +1,11 @@
+"""Gradients and parameters taken together, parametrizations, and sequences of different lengths: ``torch.nn.utils``.
+
+May import: everything of ``nn``.  Start reading at :mod:`dualrev.eager.nn.utils.gradients`.
+"""
+
+from dualrev.eager.nn.utils import rnn as rnn
+from dualrev.eager.nn.utils.gradients import clip_grad_norm_ as clip_grad_norm_
+from dualrev.eager.nn.utils.gradients import clip_grad_value_ as clip_grad_value_
+from dualrev.eager.nn.utils.gradients import get_total_norm as get_total_norm
+from dualrev.eager.nn.utils.gradients import parameters_to_vector as parameters_to_vector
+from dualrev.eager.nn.utils.gradients import vector_to_parameters as vector_to_parameters
