@@ -96,6 +96,7 @@ from dualrev.eager.nn.functions.normalization import batch_norm as batch_norm
 from dualrev.eager.nn.functions.normalization import group_norm as group_norm
 from dualrev.eager.nn.functions.normalization import instance_norm as instance_norm
 from dualrev.eager.nn.functions.normalization import layer_norm as layer_norm
+from dualrev.eager.nn.functions.normalization import local_response_norm as local_response_norm
 from dualrev.eager.nn.functions.normalization import rms_norm as rms_norm
 from dualrev.eager.nn.functions.padding import pad as pad
 from dualrev.eager.nn.functions.pooling import avg_pool1d as avg_pool1d

@@ -213,8 +213,8 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:  # noqa: A002
     """The entries brought nearer to zero by ``lambd``; zero where they are that near."""
     if lambd < 0:
         dtype = array_of(input).dtype
-        raise RuntimeError(f"lambda must be in range [0, {float(jnp.finfo(dtype).max):g}] for input dtype {type_name(dtype)}, but found "
-                           f"{lambd:g}")
+        raise RuntimeError(f"lambda must be in range [0, {float(jnp.finfo(dtype).max):g}] for input dtype {type_name(dtype)}, but "
+                           f"found {lambd:g}")
     return apply(_SOFTSHRINK, (input, lambd))
 
 
@@ -248,7 +248,7 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
     return apply(_hardened(dim_of(dim, logits.ndim)), (soft,)) if hard else soft
 
 
-def _inplace(fun: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _inplace(fun: Any) -> Callable[..., Tensor]:
     """The function that changes its input."""
     def changing(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002
         return fun(input, *args, **kwargs, inplace=True)

@@ -77,21 +77,21 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
     for name, sizes in (("input_lengths", times), ("target_lengths", lengths)):
         if len(sizes) != batch:
             raise RuntimeError(f"{name} must be of size batch_size")
-    if times.max(initial=0) > n_times:
-        raise RuntimeError(f"Expected input_lengths to have value at most {n_times}, but got value {times.max()} (while checking arguments "
-                           "for ctc_loss_allocate_outputs)")
     values = np.asarray(array_of(targets))
     longest = int(lengths.max(initial=0))
     if values.ndim == 1:
-        if lengths.sum() > values.size:
-            raise RuntimeError(f"Expected tensor to have size {lengths.sum()} at dimension 0, but got size {values.size} for argument #2 "
-                               "'targets' (while checking arguments for ctc_loss_allocate_outputs)")
+        if lengths.sum() != values.size:
+            raise RuntimeError(f"Expected tensor to have size {lengths.sum()} at dimension 0, but got size {values.size} for argument "
+                               "#2 'targets' (while checking arguments for ctc_loss_allocate_outputs)")
         starts = np.cumsum(lengths) - lengths
         places = np.minimum(starts[:, None] + np.arange(longest), max(values.size - 1, 0))
         values = values[places] if values.size else np.zeros((batch, longest), np.int64)
     elif values.shape[1] < longest:
-        raise RuntimeError(f"Expected tensor to have size at least {longest} at dimension 1, but got size {values.shape[1]} for argument "
-                           "#2 'targets' (while checking arguments for ctc_loss_allocate_outputs)")
+        raise RuntimeError(f"Expected tensor to have size at least {longest} at dimension 1, but got size {values.shape[1]} for "
+                           "argument #2 'targets' (while checking arguments for ctc_loss_allocate_outputs)")
+    if times.max(initial=0) > n_times:
+        raise RuntimeError(f"Expected input_lengths to have value at most {n_times}, but got value {times.max()} (while checking "
+                           "arguments for ctc_loss_allocate_outputs)")
     # What stands behind a sequence is a label that no path of it reaches.
     values = np.where(np.arange(values.shape[1]) < lengths[:, None], values, blank).astype(np.int64)
     out = apply(_ctc(blank, reduction, zero_infinity), (logs, wrap(values), wrap(times), wrap(lengths)))

@@ -108,7 +108,8 @@ def _places(offsets: np.ndarray, n: int, with_last: bool) -> tuple[np.ndarray, n
 
 def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,  # noqa: A002
                   norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
-                  per_sample_weights: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None) -> Tensor:
+                  per_sample_weights: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None
+                  ) -> Tensor:
     """Means, sums or maxima of rows of a table; one bag for each row of ``input``, or from each offset to the next."""
     if per_sample_weights is not None and input.shape != per_sample_weights.shape:
         raise ValueError(f"embedding_bag: If per_sample_weights ({per_sample_weights.shape}) is not None, then it must have the same "
@@ -138,8 +139,8 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     if offsets is not None:
         starts = np.asarray(array_of(offsets))
         if starts.size and starts[0] != 0:
-            raise RuntimeError("offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0. However, "
-                               f"got {starts[0]}")
+            raise RuntimeError("offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0. "
+                               f"However, got {starts[0]}")
         places, counts = _places(starts, input.shape[0], include_last_offset)
         if not input.shape[0]:
             return weight.new_zeros((len(places), weight.shape[1]))

@@ -69,8 +69,8 @@ def unfold(input: Tensor, kernel_size: Sizes, dilation: Sizes = 1, padding: Size
 def fold(input: Tensor, output_size: Sizes, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:  # noqa: A002
     """Columns added up to (batch, channels, height, width): the transpose of :func:`unfold`."""
     if input.ndim not in (2, 3):
-        raise RuntimeError(f"Expected 2D or 3D (batch mode) tensor for input with possibly 0 batch size and non-zero dimensions for input, "
-                           f"but got: {list(input.shape)}")
+        raise RuntimeError(f"Expected 2D or 3D (batch mode) tensor for input with possibly 0 batch size and non-zero dimensions for "
+                           f"input, but got: {list(input.shape)}")
     size, k, d, p, s = (tuple_of(value, 2) for value in (output_size, kernel_size, dilation, padding, stride))
     if input.shape[-2] % math.prod(k):
         raise RuntimeError("Expected size of input's dimension 1 to be divisible by the product of kernel_size, but got input.size(1)="
@@ -79,6 +79,6 @@ def fold(input: Tensor, output_size: Sizes, kernel_size: Sizes, dilation: Sizes 
     if input.shape[-1] != math.prod(counts):
         raise RuntimeError(f"Given output_size=({size[0]}, {size[1]}), kernel_size=({k[0]}, {k[1]}), dilation=({d[0]}, {d[1]}), "
                            f"padding=({p[0]}, {p[1]}), stride=({s[0]}, {s[1]}), expected size of input's dimension 2 to match the "
-                           f"calculated number of sliding blocks {counts[0]} * {counts[1]} = {math.prod(counts)}, but got input.size(2)="
-                           f"{input.shape[-1]}.")
+                           f"calculated number of sliding blocks {counts[0]} * {counts[1]} = {math.prod(counts)}, but got "
+                           f"input.size(2)={input.shape[-1]}.")
     return apply(_folded(size, k, d, p, s), (input,))

@@ -88,7 +88,8 @@ _sampled = {n: family(f"GridSampler{n}D", _sampled_of) for n in (2, 3)}
 def _corners(given: bool | None) -> bool:
     if given is None:
         warnings.warn("Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. Please specify "
-                      "align_corners=True if the old behavior is desired. See the documentation of grid_sample for details.", stacklevel=3)
+                      "align_corners=True if the old behavior is desired. See the documentation of grid_sample for details.",
+                      stacklevel=3)
     return bool(given)
 
 

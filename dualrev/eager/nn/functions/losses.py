@@ -35,7 +35,8 @@ def _bce_of(x: jax.Array, y: jax.Array, *rest: Any) -> jax.Array:
 def _weighted_of(x: jax.Array, y: jax.Array, weight: jax.Array, *statics: Any) -> jax.Array:
     *kind, reduction = statics
     each = _ENTRIES[kind[0]](x, y, *kind[1:]) * weight
-    return jnp.sum(each) / jnp.sum(jnp.broadcast_to(weight, each.shape)) if reduction == "mean" else reduced(each, reduction)
+    # PyTorch's mean is over the weights, and for the Huber loss over the entries.
+    return jnp.sum(each) / jnp.sum(weight) if reduction == "mean" and kind[0] != "huber" else reduced(each, reduction)
 
 
 def _logits_of(x: jax.Array, y: jax.Array, *rest: Any) -> jax.Array:
@@ -77,7 +78,7 @@ def _soft_of(logs: jax.Array, target: jax.Array, *rest: Any) -> jax.Array:
 
 
 def _kl_of(x: jax.Array, y: jax.Array, reduction: str, log_target: bool) -> jax.Array:
-    each = jnp.exp(y) * (y - x) if log_target else jnp.where(y > 0, y * (jnp.log(jnp.where(y > 0, y, 1)) - x), 0)
+    each = jnp.exp(y) * (y - x) if log_target else jnp.where(y == 0, 0, y * jnp.log(jnp.where(y == 0, 1, y))) - y * x
     return jnp.sum(each) / x.shape[0] if reduction == "batchmean" else reduced(each, reduction)
 
 
@@ -118,6 +119,7 @@ def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa:
 def _entrywise(op: Any, kind: tuple[Any, ...], x: Tensor, y: Tensor, reduction: str, weight: Tensor | None) -> Tensor:
     """A loss of pairs of entries; with weights, the mean is divided by their sum."""
     if x.shape != y.shape:
+        broadcast(array_of(x), array_of(y))
         warnings.warn(f"Using a target size ({y.size()}) that is different to the input size ({x.size()}). This will likely lead to "
                       "incorrect results due to broadcasting. Please ensure they have the same size.", stacklevel=3)
     if weight is not None and weight.shape != x.shape:
@@ -188,7 +190,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
 
 
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,  # noqa: A002
-                  ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
+                  ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+                  label_smoothing: float = 0.0) -> Tensor:
     """The cross entropy of logits, with classes or probabilities as target."""
     reduction = reduction_of(reduction, size_average, reduce)
     dim = 1 if input.ndim > 1 else 0
@@ -205,7 +208,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, redu
     """The divergence of ``input``, logarithms of probabilities, from ``target``."""
     reduction = reduction_of(reduction, size_average, reduce)
     if reduction == "mean":
-        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size.'batchmean' divides only by "
-                      "the batch size, and aligns with the KL div math definition.'mean' will be changed to behave the same as "
+        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size.'batchmean' divides only "
+                      "by the batch size, and aligns with the KL div math definition.'mean' will be changed to behave the same as "
                       "'batchmean' in the next major release.", stacklevel=2)
     return apply(_kl(reduction, log_target), (input, target))

@@ -16,6 +16,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn.functions.distances import pairwise_distance
 from dualrev.eager.nn.functions.reducing import reduced, reduction_of
+from dualrev.eager.ops.checks import first_outside
 
 
 def _positive(x: jax.Array) -> jax.Array:
@@ -76,7 +77,8 @@ def _multilabel_margin_of(x: jax.Array, target: jax.Array, reduction: str) -> ja
     return reduced(jnp.sum(loss, (-2, -1)) / x.shape[-1], reduction)
 
 
-_ranking = family("MarginRankingLoss", lambda x, y, target, margin, reduction: reduced(_positive(-target * (x - y) + margin), reduction))
+_ranking = family("MarginRankingLoss", lambda x, y, target, margin, reduction: reduced(
+    _positive(-target * (x - y) + margin), reduction))
 _triplet = family("TripletMarginLoss", lambda near, far, margin, reduction: reduced(_positive(margin + near - far), reduction))
 _soft = family("SoftMarginLoss", lambda x, y, reduction: reduced(jnp.log1p(jnp.exp(-y * x)), reduction))
 _hinge, _cosine = family("HingeEmbeddingLoss", _hinge_of), family("CosineEmbeddingLoss", _cosine_of)
@@ -190,6 +192,8 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         raise ValueError("only p == 1 and p == 2 supported")
     if weight is not None and weight.ndim != 1:
         raise ValueError("weight must be one-dimensional")
+    if first_outside(array_of(target), input.shape[-1]) is not None:
+        raise RuntimeError("target out of range")
     op = _multi_margin(int(p), reduction_of(reduction, size_average, reduce))
     return apply(op, (input, target, margin, *(() if weight is None else (weight,))))
 

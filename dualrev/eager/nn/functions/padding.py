@@ -61,9 +61,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if mode == "constant":
         lead = input.ndim - len(pads)
         if any(n + a + b < 0 for n, (a, b) in zip(sizes, pads, strict=True)):
-            i = next(i for i, (n, (a, b)) in enumerate(zip(sizes, pads, strict=True)) if n + a + b < 0)
-            raise RuntimeError(f"The input size {sizes[i]}, plus negative padding {pads[i][0]} and {pads[i][1]} resulted in a negative "
-                               f"output size, which is invalid. Check dimension {lead + i} of your input.")
+            raise RuntimeError(f"narrow(): length must be non-negative.\nthe sizes {list(sizes)} are cut by {pads}")
         return apply(_pad((*[(0, 0)] * lead, *pads)), (input, 0.0 if value is None else value))
     if value is not None and value != 0:
         raise RuntimeError(f"Padding mode \"{mode}\" doesn't take in value argument")

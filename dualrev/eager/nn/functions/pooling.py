@@ -102,7 +102,8 @@ def _check(n: int, name: str, x: Tensor, kernel: tuple[int, ...], stride: tuple[
         if p > (d * (k - 1) + 1) // 2 and name == "max_pool1d":
             raise RuntimeError(f"max_pool1d() padding should be at most half of kernel size, but got padding={p} and kernel_size={k}")
         if p > (d * (k - 1) + 1) // 2:
-            raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and dilation={d}")
+            raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and "
+                               f"dilation={d}")
     sizes = [out_size(*given, ceil) for given in zip(x.shape[-n:], kernel, stride, padding, dilation, strict=True)]
     if min(sizes) < 1:
         if name == "max_pool1d":

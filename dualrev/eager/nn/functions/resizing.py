@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,9 +136,10 @@ def _wanted(size: Sizes | None, scale_factor: float | Sequence[float] | None, in
     if scale_factor is None:
         raise ValueError("either size or scale_factor should be defined")
     if isinstance(scale_factor, (list, tuple)) and len(scale_factor) != n:
-        raise ValueError("Input and scale_factor must have the same number of spatial dimensions, but got input with spatial dimensions "
-                         f"of {inside} and scale_factor of shape {scale_factor}. {hint}scale_factor in (s1, s2, ...,sK) format.")
-    factors = tuple(scale_factor) if isinstance(scale_factor, (list, tuple)) else (scale_factor,) * n
+        raise ValueError("Input and scale_factor must have the same number of spatial dimensions, but got input with spatial "
+                         f"dimensions of {inside} and scale_factor of shape {scale_factor}. {hint}scale_factor in "
+                         "(s1, s2, ...,sK) format.")
+    factors: tuple[Any, ...] = tuple(scale_factor) if isinstance(scale_factor, (list, tuple)) else (scale_factor,) * n
     return tuple([math.floor(s * f) for s, f in zip(inside, factors, strict=True)]), tuple([float(f) for f in factors])
 
 
@@ -196,8 +198,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:  # noqa: A0
         raise RuntimeError(f"pixel_unshuffle expects a positive downscale_factor, but got {downscale_factor}")
     for name, size, dim in (("height", input.shape[-2], -2), ("width", input.shape[-1], -1)):
         if size % downscale_factor:
-            raise RuntimeError(f"pixel_unshuffle expects {name} to be divisible by downscale_factor, but input.size({dim})={size} is not "
-                               f"divisible by {downscale_factor}")
+            raise RuntimeError(f"pixel_unshuffle expects {name} to be divisible by downscale_factor, but input.size({dim})={size} is "
+                               f"not divisible by {downscale_factor}")
     return apply(_unshuffled(downscale_factor), (input,))
 
 
