@@ -118,6 +118,15 @@ def test_shrinkage() -> None:
     in_both(program)
 
 
+def test_softmax_without_a_dimension() -> None:
+    def program(t: Any) -> list[Any]:
+        F, x = t.nn.functional, wave(t, 2, 3, 2)
+        return [F.softmax(x), F.log_softmax(x[0]), F.softmin(x[0, 0]), t.nn.Softmax()(x[None]), repr(t.nn.Softmax())]
+
+    with pytest.warns(UserWarning, match="Implicit dimension choice"):
+        in_both(program)
+
+
 def test_gumbel_softmax() -> None:
     F = eager.nn.functional
     eager.manual_seed(0)

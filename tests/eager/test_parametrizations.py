@@ -139,6 +139,20 @@ def test_statistics_of_instances_and_local_response() -> None:
     in_both(program)
 
 
+def test_kernels_that_keep_channels_and_sparse_weights() -> None:
+    def program(t: Any) -> list[Any]:
+        init, weight = t.nn.init, t.empty(6, 4)
+        init.sparse_(weight, 0.5)
+        return [init.dirac_(t.empty(3, 2, 3, 3)), init.dirac_(t.empty(4, 2, 3), 2), (weight == 0).sum(0), init.calculate_gain("conv2d"),
+                message(lambda: init.calculate_gain("unknown"), ValueError), message(lambda: init.dirac_(t.ones(2, 2)), ValueError)]
+
+    in_both(program)
+
+
+def test_wrapper_for_several_devices() -> None:
+    in_both(lambda t: (lambda m: [m(t.ones(1, 2)), list(m.state_dict())])(t.nn.DataParallel(fill(t, t.nn.Linear(2, 2)))))
+
+
 def test_modules_of_nn_by_pytorchs_names() -> None:
     nn: Any = eager.nn
     assert isinstance(nn.BatchNorm2d(1), nn.modules.batchnorm._BatchNorm)

@@ -64,6 +64,15 @@ def test_parts_of_transformers() -> None:
     in_both(program, 1e-4)
 
 
+def test_scaled_attention_of_shared_heads() -> None:
+    def program(t: Any) -> list[Any]:
+        attend, q, k = t.nn.functional.scaled_dot_product_attention, wave(t, 2, 4, 3, 8), wave(t, 2, 2, 5, 8)
+        return [with_grad(t, lambda q, k: attend(q, k, k, enable_gqa=True), q, k),
+                message(lambda: attend(q[0], q[0], q[0], t.ones(3, 3).bool(), is_causal=True))]
+
+    in_both(program)
+
+
 def test_embeddings() -> None:
     def program(t: Any) -> list[Any]:
         F, w, index = t.nn.functional, 3 * wave(t, 6, 3), t.tensor([[1, 2, 2], [0, 5, 1]])

@@ -23,6 +23,7 @@ from dualrev.eager.nn.modules.losses import *  # noqa: F403
 from dualrev.eager.nn.modules.module import Module as Module
 from dualrev.eager.nn.modules.normalization import *  # noqa: F403
 from dualrev.eager.nn.modules.padding import *  # noqa: F403
+from dualrev.eager.nn.modules.parallel import *  # noqa: F403
 from dualrev.eager.nn.modules.pooling import *  # noqa: F403
 from dualrev.eager.nn.modules.recurrent import *  # noqa: F403
 from dualrev.eager.nn.modules.resizing import *  # noqa: F403

@@ -194,19 +194,28 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:  # noqa: A002
     return apply(_gelu(approximate), (input,))
 
 
-def softmin(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
+def _softmax_dim(name: str, dim: int | None, n: int) -> int:
+    """The dimension; where none is given, the one that PyTorch once chose."""
+    if dim is None:
+        warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
+                      stacklevel=3)
+        dim = 0 if n in (0, 1, 3) else 1
+    return dim_of(dim, n)
+
+
+def softmin(input: Tensor, dim: int | None = None, dtype: DType | None = None, _stacklevel: int = 3) -> Tensor:  # noqa: A002
     """The softmax of the negative."""
-    return softmax(-input, dim)
+    return softmax(-input, _softmax_dim("softmin", dim, input.ndim), dtype)
 
 
-def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:  # noqa: A002
+def softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None, _stacklevel: int = 3) -> Tensor:  # noqa: A002
     """Exponentials divided by their sum along a dimension."""
-    return apply(_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
+    return apply(_softmax(_softmax_dim("softmax", dim, input.ndim)), (input if dtype is None else input.to(dtype),))
 
 
-def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:  # noqa: A002
+def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None, _stacklevel: int = 3) -> Tensor:  # noqa: A002
     """The logarithm of the softmax."""
-    return apply(_log_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
+    return apply(_log_softmax(_softmax_dim("log_softmax", dim, input.ndim)), (input if dtype is None else input.to(dtype),))
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:  # noqa: A002

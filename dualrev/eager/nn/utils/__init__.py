@@ -8,6 +8,7 @@ from dualrev.eager.nn.utils import parametrize as parametrize
 from dualrev.eager.nn.utils import rnn as rnn
 from dualrev.eager.nn.utils.gradients import clip_grad_norm_ as clip_grad_norm_
 from dualrev.eager.nn.utils.gradients import clip_grad_value_ as clip_grad_value_
+from dualrev.eager.nn.utils.gradients import clip_grads_with_norm_ as clip_grads_with_norm_
 from dualrev.eager.nn.utils.gradients import get_total_norm as get_total_norm
 from dualrev.eager.nn.utils.gradients import parameters_to_vector as parameters_to_vector
 from dualrev.eager.nn.utils.gradients import vector_to_parameters as vector_to_parameters

@@ -70,6 +70,14 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     return total
 
 
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor) -> None:
+    """Scale the gradients by one factor, for a norm of all that is known."""
+    grads = _grads(parameters)
+    if grads:
+        for g, array in zip(grads, _shrunk([array_of(g) for g in grads], array_of(total_norm), float(max_norm)), strict=True):
+            write(g, array)
+
+
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Clamp the entries of the gradients to ``[-clip_value, clip_value]``."""
     with no_grad():
