@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core.modes import no_grad
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.generator import Generator
-from dualrev.eager.ops.sampling import randn
+from dualrev.eager.ops.sampling import rand, randn
 from dualrev.eager.ops.sequences import eye
 
 
@@ -23,8 +24,15 @@ def _fans(t: Tensor) -> tuple[int, int]:
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """The recommended gain of a nonlinearity."""
     if nonlinearity == "leaky_relu":
+        if param is not None and (isinstance(param, bool) or not isinstance(param, (int, float))):
+            raise ValueError(f"negative_slope {param} not a valid number")
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
-    return {"relu": math.sqrt(2), "tanh": 5 / 3, "selu": 0.75}.get(nonlinearity, 1.0)
+    if nonlinearity in ("linear", "sigmoid", *[f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)]):
+        return 1
+    gains = {"relu": math.sqrt(2), "tanh": 5 / 3, "selu": 0.75}
+    if nonlinearity not in gains:
+        raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    return gains[nonlinearity]
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -103,3 +111,30 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
         q, r = jnp.linalg.qr(array_of(randn(max(rows, columns), min(rows, columns), dtype=tensor.dtype, generator=generator)))
         q = q * jnp.sign(jnp.diag(r))[None]
         return tensor.copy_(wrap(gain * (q if rows >= columns else q.T)).reshape(tensor.shape))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A kernel of a convolution that keeps as many channels as it can, in each group."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    if tensor.shape[0] % groups:
+        raise ValueError("dim 0 must be divisible by groups")
+    values = np.zeros(tuple(tensor.shape))
+    size = tensor.shape[0] // groups
+    for g in range(groups):
+        for i in range(min(size, tensor.shape[1])):
+            values[(g * size + i, i, *[n // 2 for n in tensor.shape[2:]])] = 1
+    with no_grad():
+        return tensor.copy_(wrap(values))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """Normal, with a fraction of each column zero."""
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    with no_grad():
+        tensor.normal_(0, std, generator=generator)
+        order = rand(rows, columns, generator=generator).argsort(0)
+        return tensor.mul_((order >= zeros).to(tensor.dtype))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax.library_functions import softmax as softmax_of
 from dualrev.eager.core.annotations import DType
+from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.dimensions import dim_of, of_vectors
 from dualrev.eager.ops.registry import method
+from dualrev.eager.ops.sampling import draw
 
 # ------------------------------------------------------------------------------------------------------------- activations
 
@@ -34,6 +40,21 @@ _hardtanh = family("Hardtanh", lambda x, low, high: jnp.where(x <= low, low, jnp
 _prelu = Op("PreluKernel", lambda x, w: jnp.where(x > 0, x, (w if w.size == 1 else w.reshape(-1, *(1,) * (x.ndim - 2))) * x))
 _softplus = family("Softplus", lambda x, beta, threshold: jnp.where(
     beta * x > threshold, x, jnp.logaddexp(beta * x, jnp.zeros_like(x)) / beta), light=True)
+
+_SOFTSHRINK = Op("Softshrink", lambda x, t: jnp.where(x > t, x - t, jnp.where(x < -t, x + t, 0)).astype(x.dtype), light=True)
+_HARDSHRINK = Op("Hardshrink", lambda x, t: jnp.where((x >= -t) & (x <= t), 0, x).astype(x.dtype), light=True)
+_THRESHOLD = Op("Threshold", lambda x, t, value: jnp.where(x <= t, value, x).astype(x.dtype), light=True)
+_RRELU = Op("RreluWithNoise", lambda x, noise, low, high: jnp.where(x <= 0, x * (low + (high - low) * noise), x).astype(x.dtype))
+
+
+def _hardened_of(x: jax.Array, dim: int) -> jax.Array:
+    # One-hot vectors in value, the given ones in derivative.
+    best = jnp.expand_dims(jnp.argmax(lax.stop_gradient(x), dim), dim)
+    hard = jnp.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)]) == best
+    return hard.astype(x.dtype) - lax.stop_gradient(x) + x
+
+
+_hardened = family("GumbelSoftmax", _hardened_of)
 
 
 def _glu_of(x: jax.Array, dim: int) -> jax.Array:
@@ -173,20 +194,80 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:  # noqa: A002
     return apply(_gelu(approximate), (input,))
 
 
-def softmin(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
+def _softmax_dim(name: str, dim: int | None, n: int) -> int:
+    """The dimension; where none is given, the one that PyTorch once chose."""
+    if dim is None:
+        warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
+                      stacklevel=3)
+        dim = 0 if n in (0, 1, 3) else 1
+    return dim_of(dim, n)
+
+
+def softmin(input: Tensor, dim: int | None = None, dtype: DType | None = None, _stacklevel: int = 3) -> Tensor:  # noqa: A002
     """The softmax of the negative."""
-    return softmax(-input, dim)
+    return softmax(-input, _softmax_dim("softmin", dim, input.ndim), dtype)
 
 
-def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:  # noqa: A002
+def softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None, _stacklevel: int = 3) -> Tensor:  # noqa: A002
     """Exponentials divided by their sum along a dimension."""
-    return apply(_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
+    return apply(_softmax(_softmax_dim("softmax", dim, input.ndim)), (input if dtype is None else input.to(dtype),))
 
 
-def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:  # noqa: A002
+def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None, _stacklevel: int = 3) -> Tensor:  # noqa: A002
     """The logarithm of the softmax."""
-    return apply(_log_softmax(dim_of(dim, input.ndim)), (input if dtype is None else input.to(dtype),))
+    return apply(_log_softmax(_softmax_dim("log_softmax", dim, input.ndim)), (input if dtype is None else input.to(dtype),))
 
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:  # noqa: A002
+    """The entries brought nearer to zero by ``lambd``; zero where they are that near."""
+    if lambd < 0:
+        dtype = array_of(input).dtype
+        raise RuntimeError(f"lambda must be in range [0, {float(jnp.finfo(dtype).max):g}] for input dtype {type_name(dtype)}, but "
+                           f"found {lambd:g}")
+    return apply(_SOFTSHRINK, (input, lambd))
+
+
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:  # noqa: A002
+    """Zero where the entries are at most ``lambd`` from it."""
+    return apply(_HARDSHRINK, (input, lambd))
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:  # noqa: A002
+    """The entries above a threshold, and ``value`` in the place of the others."""
+    return change(input, _THRESHOLD, (threshold, value)) if inplace else apply(_THRESHOLD, (input, threshold, value))
+
+
+def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False) -> Tensor:  # noqa: A002
+    """A leaky ``relu`` with random slopes in training, and their mean otherwise."""
+    if lower > upper:
+        raise RuntimeError(f"Lower bound should be less than or equal to the upper bound. Got lower={lower:g}, upper={upper:g}")
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    array = array_of(input)
+    slopes = wrap(draw("rand", array.shape, array.dtype))
+    return change(input, _RRELU, (slopes, lower, upper)) if inplace else apply(_RRELU, (input, slopes, lower, upper))
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """A relaxed sample of the classes with these logits; with ``hard`` one-hot, with the gradient of the relaxed one."""
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+    array = array_of(logits)
+    soft = softmax((logits + wrap(draw("gumbel", array.shape, array.dtype))) / tau, dim)
+    return apply(_hardened(dim_of(dim, logits.ndim)), (soft,)) if hard else soft
+
+
+def _inplace(fun: Any) -> Callable[..., Tensor]:
+    """The function that changes its input."""
+    def changing(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002
+        return fun(input, *args, **kwargs, inplace=True)
+
+    changing.__name__, changing.__doc__ = f"{fun.__name__}_", f"``{fun.__name__}`` in place."
+    return changing
+
+
+relu_, elu_, celu_, selu_, leaky_relu_, hardtanh_, threshold_, rrelu_ = map(_inplace, (
+    relu, elu, celu, selu, leaky_relu, hardtanh, threshold, rrelu))
 
 method(softmax)
 method(log_softmax)

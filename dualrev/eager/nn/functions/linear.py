@@ -1,12 +1,10 @@
-"""Linear maps, tables of vectors, and classes as vectors."""
+"""Linear and bilinear maps, and classes as vectors."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -26,20 +24,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(_LINEAR_PLAIN, (input, weight)) if bias is None else apply(_LINEAR, (input, weight, bias))
 
 
-_embedding = family("Embedding", lambda w, index, padding: jnp.take(w, index, 0) if padding is None else jnp.where(
-    (index == padding)[..., None], lax.stop_gradient(jnp.take(w, index, 0)), jnp.take(w, index, 0)))
+def _bilinear_of(x: jax.Array, y: jax.Array, w: jax.Array, *bias: jax.Array) -> jax.Array:
+    out = jnp.einsum("...i,kij,...j->...k", x, w, y)
+    return out + bias[0] if bias else out
 
 
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
-    """The rows of a table at indices; row ``padding_idx`` gets no gradient."""
-    index = array_of(input)
-    if index.dtype.kind not in "iu":
-        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
-                           f"torch.{type_name(index.dtype)}Tensor instead (while checking arguments for embedding)")
-    wrong = first_outside(index, weight.shape[0])
-    if wrong is not None:
-        raise IndexError(f"index out of range in self\nindex {wrong} of a table of {weight.shape[0]} rows")
-    return apply(_embedding(padding_idx), (weight, input))
+_BILINEAR = Op("Bilinear", _bilinear_of)
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x1 @ weight[k] @ x2 + bias[k]`` for each ``k``."""
+    for i, x in enumerate((input1, input2)):
+        if x.shape[-1] != weight.shape[i + 1]:
+            raise RuntimeError(f"bilinear(): input{i + 1} size does not match weight size: got {x.shape[-1]} but expected "
+                               f"{weight.shape[i + 1]}")
+    return apply(_BILINEAR, (input1, input2, weight, *(() if bias is None else (bias,))))
 
 
 _one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=jnp.int64))

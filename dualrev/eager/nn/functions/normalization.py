@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dualrev.eager.core.modes import no_grad
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.nn.functions.padding import pad
+from dualrev.eager.nn.functions.pooling import avg_pool2d
 
 
 def _shaped(v: jax.Array, x: jax.Array) -> jax.Array:
@@ -117,8 +120,13 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,  # noqa: A002
                   bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
     """Each channel of each example with mean 0 and variance 1."""
-    if running_mean is not None:
-        raise NotImplementedError("instance_norm with running statistics\nonly the statistics of the input are there")
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if running_mean is not None and running_var is not None:
+        with no_grad():
+            parts = input.detach().reshape(*input.shape[:2], -1)
+            for running, new in ((running_mean, parts.mean(2).mean(0)), (running_var, parts.var(2).mean(0))):
+                running.mul_(1 - momentum).add_(new, alpha=momentum)
     return group_norm(input, input.shape[1], weight, bias, eps)
 
 
@@ -129,11 +137,12 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     return apply(_rms_norm(len(normalized_shape), eps), (input, *(() if weight is None else (weight,))))
 
 
-def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:  # noqa: A002
-    """Divide by the norm along a dimension."""
-    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
-
-
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """The cosine of the angle between vectors along a dimension."""
-    return (x1 * x2).sum(dim) / (x1.norm(2, dim).clamp(min=eps) * x2.norm(2, dim).clamp(min=eps))
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:  # noqa: A002
+    """Each entry divided by ``(k + alpha * m) ** beta``, where ``m`` is the mean square of the channels around it."""
+    if input.ndim < 3:
+        raise ValueError(f"Expected 3D or higher dimensionality                          input (got {input.ndim} dimensions)")
+    if not input.numel():
+        return input
+    squares = input.pow(2).reshape(input.shape[0], 1, input.shape[1], -1)
+    mean = avg_pool2d(pad(squares, (0, 0, size // 2, (size - 1) // 2)), (size, 1), 1).reshape(input.shape)
+    return input / (mean * alpha + k).pow(beta)

@@ -4,8 +4,34 @@ May import: ``nn.functional``, ``nn.init``, ``nn.parameter``, and what these may
 :mod:`dualrev.eager.nn.modules.module`, then ``linear``.
 """
 
-from dualrev.eager.nn.modules import attention, containers, convolution, linear, losses, normalization, recurrent, stateless
+from dualrev.eager.nn.modules import (
+    attention,
+    containers,
+    convolution,
+    dropout,
+    embeddings,
+    lazy,
+    linear,
+    losses,
+    module,
+    normalization,
+    padding,
+    parallel,
+    pooling,
+    recurrent,
+    resizing,
+    stateless,
+    transformer,
+)
 
+_PARTS = (attention, containers, convolution, dropout, embeddings, lazy, linear, losses, normalization, padding, parallel, pooling,
+          recurrent, resizing, stateless, transformer)
+_CLASSES = {name: x for part in _PARTS for name, x in vars(part).items()
+            if isinstance(x, type) and x.__module__ == part.__name__ and name[0] != "_"}
 #: The names of the layers.
-LAYERS = [name for part in (attention, containers, convolution, linear, losses, normalization, recurrent, stateless)
-          for name, x in vars(part).items() if isinstance(x, type) and x.__module__ == part.__name__ and name[0] != "_"]
+LAYERS = list(_CLASSES)
+globals().update(_CLASSES)
+Module = module.Module
+# The names that PyTorch gives to these modules.
+activation, batchnorm, container, conv = attention, normalization, containers, convolution
+loss, rnn, sparse = losses, recurrent, embeddings

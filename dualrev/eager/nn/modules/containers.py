@@ -127,7 +127,7 @@ class ModuleList(_Listed):
             else:
                 groups.append([i, i, repr(module)])
         lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in groups]
-        return "ModuleList(\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n)" if lines else "ModuleList()"
+        return f"{self._get_name()}(\n  " + "\n".join(lines).replace("\n", "\n  ") + "\n)" if lines else f"{self._get_name()}()"
 
 
 class ModuleDict(Module):

@@ -1,4 +1,4 @@
-"""Linear layers, tables of vectors, and activations with parameters."""
+"""Linear and bilinear layers, and activations with parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dualrev.eager.nn import init
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter, zero_parameter
 from dualrev.eager.ops import creation as make
-from dualrev.eager.ops.sampling import randn
 
 
 class Linear(Module):
@@ -43,23 +42,30 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class Embedding(Module):
-    """A table of vectors."""
+class Bilinear(Module):
+    """``x1 @ weight[k] @ x2 + bias[k]`` for each output ``k``."""
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: Device | None = None,
+    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, device: Device | None = None,
                  dtype: DType | None = None):
         super().__init__()
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.weight = Parameter(randn(num_embeddings, embedding_dim, dtype=dtype))
-        if padding_idx is not None:
-            init.zeros_(self.weight.data[padding_idx])
+        if in1_features <= 0:
+            raise ValueError(f"in1_features must be > 0, but got {in1_features}")
+        self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
+        self.weight = zero_parameter(out_features, in1_features, in2_features, dtype=dtype)
+        self.register_parameter("bias", zero_parameter(out_features, dtype=dtype) if bias else None)
+        self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.embedding(x, self.weight, self.padding_idx)
+    def reset_parameters(self) -> None:
+        bound = 1 / math.sqrt(self.in1_features)
+        for p in self.parameters():
+            init.uniform_(p, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        return F.bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}" + ("" if self.padding_idx is None else f", "
-                                                                                                     f"padding_idx={self.padding_idx}")
+        return (f"in1_features={self.in1_features}, in2_features={self.in2_features}, out_features={self.out_features}, "
+                f"bias={self.bias is not None}")
 
 
 class PReLU(Module):

@@ -5,6 +5,7 @@ What a module holds stands in :mod:`dualrev.eager.nn.modules.members`, how it is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,19 @@ class _WithKwargs:
 
     def __init__(self, hook: Callable[..., Any]):
         self.hook = hook
+
+
+class _Always:
+    """A forward hook that is called also after an error."""
+
+    def __init__(self, hook: Any):
+        self.hook = hook
+
+
+def _call_hook(hook: Any, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+    if isinstance(hook, _Always):
+        hook = hook.hook
+    return hook.hook(module, args, kwargs, result) if isinstance(hook, _WithKwargs) else hook(module, args, result)
 
 
 class Module(Stateful):
@@ -59,6 +73,16 @@ class Module(Stateful):
             mode.watcher.guards.module(self)
         if not (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks):
             return self.forward(*args, **kwargs)
+        if not any(isinstance(hook, _Always) for hook in self._forward_hooks.values()):
+            return self._with_hooks(args, kwargs, set())
+        called: set[int] = set()
+        try:
+            return self._with_hooks(args, kwargs, called)
+        except Exception:
+            self._after_error(args, kwargs, called)
+            raise
+
+    def _with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any], called: set[int]) -> Any:
         for hook in list(self._forward_pre_hooks.values()):
             if isinstance(hook, _WithKwargs):
                 given = hook.hook(self, args, kwargs)
@@ -73,14 +97,26 @@ class Module(Stateful):
                     args = given if isinstance(given, tuple) else (given,)
         if self._backward_hooks or self._backward_pre_hooks:
             return call_watched(self, args, kwargs)
-        return self._finish(args, kwargs, self.forward(*args, **kwargs))
+        return self._finish(args, kwargs, self.forward(*args, **kwargs), called)
 
-    def _finish(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-        for hook in list(self._forward_hooks.values()):
-            given = hook.hook(self, args, kwargs, result) if isinstance(hook, _WithKwargs) else hook(self, args, result)
+    def _finish(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, called: set[int] | None = None) -> Any:
+        for number, hook in list(self._forward_hooks.items()):
+            if called is not None:
+                called.add(number)
+            given = _call_hook(hook, self, args, kwargs, result)
             if given is not None:
                 result = given
         return result
+
+    def _after_error(self, args: tuple[Any, ...], kwargs: dict[str, Any], called: set[int]) -> None:
+        """Call the hooks that are always called, and were not; their own errors are warnings."""
+        for number, hook in list(self._forward_hooks.items()):
+            if isinstance(hook, _Always) and number not in called:
+                try:
+                    _call_hook(hook, self, args, kwargs, None)
+                except Exception as error:
+                    warnings.warn("module forward hook with ``always_call=True`` raised an exception that was silenced as another "
+                                  f"error was raised in forward: {error!s}", stacklevel=3)
 
     # ---------------------------------------------------------------------------------------------- training, gradients
 
@@ -192,11 +228,11 @@ class Module(Stateful):
                               always_call: bool = False) -> RemovableHandle:
         """Call ``hook(module, args, output)`` after forward; a result other than None replaces the output.
 
-        With ``with_kwargs`` the hook is called ``hook(module, args, kwargs, output)``.
+        With ``with_kwargs`` the hook is called ``hook(module, args, kwargs, output)``; with ``always_call`` also when forward, or a
+        hook before it, raises an error: the output is then None.
         """
-        if always_call:
-            raise NotImplementedError("register_forward_hook(): always_call=True is not offered\nput try and finally in forward")
-        return RemovableHandle(self._forward_hooks, _WithKwargs(hook) if with_kwargs else hook, prepend)
+        given: Any = _WithKwargs(hook) if with_kwargs else hook
+        return RemovableHandle(self._forward_hooks, _Always(given) if always_call else given, prepend)
 
     def register_forward_pre_hook(self, hook: Callable[..., object], *, prepend: bool = False, with_kwargs: bool = False
                                   ) -> RemovableHandle:

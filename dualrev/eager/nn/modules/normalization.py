@@ -40,19 +40,21 @@ class _InstanceNorm(Module):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
                  track_running_stats: bool = False, device: Device | None = None, dtype: DType | None = None):
         super().__init__()
-        if track_running_stats:
-            raise NotImplementedError("track_running_stats=True\nonly the statistics of the input are there")
         self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
-        self.track_running_stats = False
+        self.track_running_stats = tracked = track_running_stats
         self.register_parameter("weight", Parameter(make.ones(num_features, dtype=dtype)) if affine else None)
         self.register_parameter("bias", Parameter(make.zeros(num_features, dtype=dtype)) if affine else None)
+        self.register_buffer("running_mean", make.zeros(num_features, dtype=dtype) if tracked else None)
+        self.register_buffer("running_var", make.ones(num_features, dtype=dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", make.tensor(0) if tracked else None)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         if input.ndim == self.dims - 1:
             return self.forward(input.unsqueeze(0)).squeeze(0)
         if input.ndim != self.dims:
             raise ValueError(f"expected {self.dims - 1}D or {self.dims}D input (got {input.ndim}D input)")
-        return instance_norm(input, None, None, self.weight, self.bias, True, self.momentum, self.eps)
+        return instance_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
+                             self.training or not self.track_running_stats, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
@@ -67,6 +69,26 @@ class InstanceNorm1d(_InstanceNorm):
 
 class InstanceNorm2d(_InstanceNorm):
     """Normalization of each channel of each (channels, height, width)."""
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Each channel of each volume with mean 0 and variance 1."""
+
+    dims = 5
+
+
+class LocalResponseNorm(Module):
+    """Each entry divided by a power of the mean square of the channels around it."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
 class RMSNorm(Module):

@@ -7,6 +7,7 @@ all times at once.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -17,9 +18,10 @@ from jax import lax
 from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Tensor, wrap
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn import init
+from dualrev.eager.nn.functions.packing import PackedSequence, lengths_of, packed, padded
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
@@ -60,15 +62,23 @@ def _products(weights: Sequence[jax.Array]) -> tuple[_Map, _Map]:
 
 
 def _layer_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
-    *arrays, kind, backwards = rest
+    """The scan; with ``lengths``, each sequence of the batch keeps its state outside its length."""
+    *arrays, kind, backwards, projects, has_lengths = rest
     cell, _, n = _KINDS[kind]
+    lengths = arrays.pop() if has_lengths else None
+    projection = arrays.pop() if projects else None
     of_x, of_h = _products(arrays[n:])
 
-    def step(state: _State, gates: jax.Array) -> tuple[_State, jax.Array]:
-        state = cell(state, gates, of_h(state[0]))
-        return state, state[0]
+    def step(state: _State, given: tuple[jax.Array, jax.Array]) -> tuple[_State, jax.Array]:
+        gates, time = given
+        new = cell(state, gates, of_h(state[0]))
+        if projection is not None:
+            new = new[0] @ projection.T, *new[1:]
+        if lengths is not None:
+            new = tuple([jnp.where((time < lengths)[:, None], a, b) for a, b in zip(new, state, strict=True)])
+        return new, new[0]
 
-    state, out = lax.scan(step, tuple(arrays[:n]), of_x(x), reverse=backwards)
+    state, out = lax.scan(step, tuple(arrays[:n]), (of_x(x), jnp.arange(x.shape[0])), reverse=backwards)
     return [out, *state]
 
 
@@ -93,11 +103,13 @@ class _Recurrent(Module):
 
     kind = "tanh"
 
-    def _add(self, suffix: str, input_size: int, bias: bool, dtype: DType | None) -> None:
+    def _add(self, suffix: str, input_size: int, bias: bool, dtype: DType | None, proj_size: int = 0) -> None:
         gates = _KINDS[self.kind][1] * self.hidden_size
-        shapes: list[tuple[str, tuple[int, ...]]] = [("weight_ih", (gates, input_size)), ("weight_hh", (gates, self.hidden_size)),
-                                                     ("bias_ih", (gates,)), ("bias_hh", (gates,))]
-        for name, shape in shapes if bias else shapes[:2]:
+        shapes: list[tuple[str, tuple[int, ...]]] = [
+            ("weight_ih", (gates, input_size)), ("weight_hh", (gates, proj_size or self.hidden_size)),
+            *([("bias_ih", (gates,)), ("bias_hh", (gates,))] if bias else []),
+            *([("weight_hr", (proj_size, self.hidden_size))] if proj_size else [])]
+        for name, shape in shapes:
             self.register_parameter(name + suffix, Parameter(make.zeros(*shape, dtype=dtype)))
 
     def reset_parameters(self) -> None:
@@ -106,26 +118,43 @@ class _Recurrent(Module):
             init.uniform_(p, -bound, bound)
 
     def _weights(self, suffix: str) -> list[Tensor]:
-        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
+        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()),
+                 *(("weight_hr",) if getattr(self, "proj_size", 0) else ()))
         return [self.get_parameter(name + suffix) for name in names]
 
 
 # ------------------------------------------------------------------------------------------------------------------ layers
 
-class _Layers(_Recurrent):
+class RNNBase(_Recurrent):
+    """Base class of the recurrent layers."""
+
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
                  dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Device | None = None,
                  dtype: DType | None = None):
         super().__init__()
-        if proj_size:
-            raise NotImplementedError(f"proj_size={proj_size}\nonly 0 is there; put an nn.Linear behind the layer")
+        if not 0 <= dropout <= 1:
+            raise ValueError("dropout should be a number in range [0, 1] representing the probability of an element being zeroed")
+        if hidden_size <= 0:
+            raise ValueError("hidden_size must be greater than zero")
+        if num_layers <= 0:
+            raise ValueError("num_layers must be greater than zero")
+        if proj_size and self.kind != "lstm":
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if proj_size < 0:
+            raise ValueError("proj_size should be a positive integer or zero to disable projections")
+        if proj_size >= hidden_size:
+            raise ValueError("proj_size has to be smaller than hidden_size")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn("dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers "
+                          f"greater than 1, but got dropout={dropout} and num_layers={num_layers}", stacklevel=3)
+        self.proj_size = proj_size
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         directions = ("", "_reverse") if bidirectional else ("",)
         self._suffixes = [[f"_l{k}{d}" for d in directions] for k in range(num_layers)]
         for k, suffixes in enumerate(self._suffixes):
             for suffix in suffixes:
-                self._add(suffix, input_size if k == 0 else hidden_size * len(directions), bias, dtype)
+                self._add(suffix, input_size if k == 0 else (proj_size or hidden_size) * len(directions), bias, dtype, proj_size)
         self.reset_parameters()
 
     def flatten_parameters(self) -> None:
@@ -134,47 +163,69 @@ class _Layers(_Recurrent):
     def _start(self, x: Tensor, hx: Tensor | Sequence[Tensor] | None, batched: bool) -> list[Tensor]:
         """The initial state, each tensor of (layers * directions, batch, hidden)."""
         n, count = _KINDS[self.kind][2], sum(map(len, self._suffixes))
-        shape = (count, x.shape[1], self.hidden_size)
+        shapes = [(count, x.shape[1], size) for size in (self.proj_size or self.hidden_size, self.hidden_size)[:n]]
         if hx is None:
-            return [make.zeros(*shape, dtype=x.dtype) for _ in range(n)]
+            return [make.zeros(*shape, dtype=x.dtype) for shape in shapes]
         given: list[Any] = list(hx) if n > 1 else [hx]
         given = given if batched else [h.unsqueeze(1) for h in given]
-        for h in given:
+        for i, (h, shape) in enumerate(zip(given, shapes, strict=True)):
             if tuple(h.shape) != shape:
-                raise RuntimeError(f"Expected hidden size {shape}, got {list(h.shape)}\n"
+                name = "hidden" if n == 1 else f"hidden[{i}]"
+                raise RuntimeError(f"Expected {name} size {shape}, got {list(h.shape)}\n"
                                    "it is (layers * directions, batch, hidden), whatever batch_first says")
         return given
 
-    def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> tuple[Tensor, Any]:  # noqa: A002
+    def forward(self, input: Any, hx: Tensor | Sequence[Tensor] | None = None) -> tuple[Any, Any]:  # noqa: A002
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx)
         if input.ndim not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
         _check_input(type(self).__name__, input, self.input_size)
         batched = input.ndim == 3
         x = input.unsqueeze(1) if not batched else input.transpose(0, 1) if self.batch_first else input
-        start = self._start(x, hx, batched)
+        x, state = self._run(x, self._start(x, hx, batched), ())
+        state = state if batched else [h.squeeze(1) for h in state]
+        out = x.squeeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
+        return out, tuple(state) if len(state) > 1 else state[0]
+
+    def _packed(self, given: PackedSequence, hx: Tensor | Sequence[Tensor] | None) -> tuple[PackedSequence, Any]:
+        """Packed sequences are padded for the scan, which goes along each up to its length."""
+        data, sizes, order, back = given
+        _check_input(type(self).__name__, data, self.input_size)
+        lengths = lengths_of(sizes)
+        x = padded(data, lengths)
+        start = self._start(x, hx, True)
+        if hx is not None and order is not None:
+            start = [h.index_select(1, order) for h in start]
+        x, state = self._run(x, start, (wrap(lengths),))
+        if back is not None:
+            state = [h.index_select(1, back) for h in state]
+        return PackedSequence(packed(x, lengths), sizes, order, back), tuple(state) if len(state) > 1 else state[0]
+
+    def _run(self, x: Tensor, start: list[Tensor], lengths: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        """All layers on (time, batch, features): the output, and the state at the end."""
         ends: list[list[Tensor]] = []
         for k, suffixes in enumerate(self._suffixes):
             outs = []
             for d, suffix in enumerate(suffixes):
-                out, *end = apply(_layer(self.kind, d == 1), (x, *[h[len(ends)] for h in start], *self._weights(suffix)))
+                op = _layer(self.kind, d == 1, bool(self.proj_size), bool(lengths))
+                out, *end = apply(op, (x, *[h[len(ends)] for h in start], *self._weights(suffix), *lengths))
                 outs.append(out)
                 ends.append(end)
             x = outs[0] if len(outs) == 1 else cat(outs, -1)
             if self.dropout and k + 1 < self.num_layers:
                 x = F.dropout(x, self.dropout, self.training)
-        state = [stack(h) if batched else stack(h).squeeze(1) for h in zip(*ends, strict=True)]
-        out = x.squeeze(1) if not batched else x.transpose(0, 1) if self.batch_first else x
-        return out, tuple(state) if len(state) > 1 else state[0]
+        return x, [stack(h) for h in zip(*ends, strict=True)]
 
     def extra_repr(self) -> str:
-        text = f"{self.input_size}, {self.hidden_size}"
+        text = f"{self.input_size}, {self.hidden_size}" + (f", proj_size={self.proj_size}" if self.proj_size else "")
         for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)}"
         return text
 
 
-class LSTM(_Layers):
+class LSTM(RNNBase):
     """Long short-term memory: ``output, (h, c) = lstm(input, (h0, c0))``.
 
     >>> from dualrev import eager as torch
@@ -186,13 +237,13 @@ class LSTM(_Layers):
     kind = "lstm"
 
 
-class GRU(_Layers):
+class GRU(RNNBase):
     """Gated recurrent units: ``output, h = gru(input, h0)``."""
 
     kind = "gru"
 
 
-class RNN(_Layers):
+class RNN(RNNBase):
     """The plain recurrence ``h = tanh(W x + b + U h + c)``; ``nonlinearity`` may be "relu"."""
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", *args: Any, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""Clipping of gradients, and parameters as one vector: ``torch.nn.utils``."""
+"""Clipping of gradients, and parameters as one vector: part of ``torch.nn.utils``."""
 
 from __future__ import annotations
 
@@ -68,6 +68,14 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
         for g, array in zip(grads, _shrunk([array_of(g) for g in grads], array_of(total), float(max_norm)), strict=True):
             write(g, array)
     return total
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor) -> None:
+    """Scale the gradients by one factor, for a norm of all that is known."""
+    grads = _grads(parameters)
+    if grads:
+        for g, array in zip(grads, _shrunk([array_of(g) for g in grads], array_of(total_norm), float(max_norm)), strict=True):
+            write(g, array)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
