@@ -57,6 +57,23 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = dict(
     whole=(lambda a, b: (a // b, a % b, jnp.fmod(a, b), jax.lax.div(a, b), a ^ b, ~a, a << abs(b), a >> abs(b)), (WHOLE, BELOW)),
     conversions=(lambda x, a: ((x * 1e12).astype(jnp.int32), a.astype(jnp.uint8), x.astype(jnp.bfloat16) * 2, a > 0), (X, WHOLE)),
     complex=(lambda x: (jnp.abs(jnp.exp(1j * x) * (2 + 1j)), jnp.real(jnp.conj(1j * x))), (X,)),
+    cholesky=(lambda a: (jnp.linalg.cholesky(a @ a.T + jnp.eye(4)), jnp.linalg.cholesky(jnp.stack([-a @ a.T, a @ a.T + jnp.eye(4)]))),
+              (SQUARE,)),
+    triangular=(lambda a, b: [jax.lax.linalg.triangular_solve(jnp.tril(a) + jnp.eye(4) * 2 if low else jnp.triu(a) + jnp.eye(4) * 2,
+                                                              b.T if left else b, left_side=left, lower=low, transpose_a=t,
+                                                              unit_diagonal=u)
+                              for left in (True, False) for low in (True, False) for t in (True, False) for u in (True, False)],
+                (SQUARE, X)),
+    singular=(lambda a: jax.lax.linalg.triangular_solve(a, a, left_side=True, lower=True), (np.array([[1.0, 0, 0], [1, 0, 0], [1, 1, 2]]),)),
+    lu=(lambda a, x: (*jax.lax.linalg.lu(a), *jax.lax.linalg.lu(x), jnp.linalg.det(a), jnp.linalg.inv(a), jnp.linalg.solve(a, x.T)),
+        (SQUARE, X)),
+    symmetric=(lambda a: (jnp.linalg.eigh(a + a.T)[0], abs(jnp.linalg.eigh(a + a.T)[1]), jnp.linalg.eigvalsh(a * jnp.nan)), (SQUARE,)),
+    svd=(lambda x: (jnp.linalg.svd(x, full_matrices=False)[1], *map(abs, jnp.linalg.svd(x.T, full_matrices=False)),
+                    jnp.linalg.svd(x, compute_uv=False), jnp.linalg.pinv(x)), (X,)),
+    qr=(lambda x: (*map(abs, jnp.linalg.qr(x)), *map(abs, jnp.linalg.qr(x.T)), abs(jnp.linalg.qr(x.T, "complete")[0][:, :3])), (X,)),
+    eigenvalues=(lambda a: (jnp.sort(abs(jnp.linalg.eigvals(a))), jnp.linalg.eig(a + a.T)[0].real.sum()), (SQUARE,)),
+    fourier=(lambda x: (jnp.fft.fft(x), jnp.fft.ifft(x, axis=0), jnp.fft.rfft(x, 6), jnp.fft.irfft(x + 1j * x, 5), jnp.fft.fft2(x),
+                        jnp.fft.rfft2(x), jnp.fft.irfft2(x + 0j), jnp.fft.fft(x.astype(jnp.float64))), (X,)),
     bits=(lambda x, a: (jax.lax.bitcast_convert_type(x, jnp.int32), jax.lax.shift_right_logical(a, jnp.int64(3))), (X, WHOLE)),
 )
 

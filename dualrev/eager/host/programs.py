@@ -10,8 +10,9 @@ import numpy as np
 
 import dualrev.eager.host.drawing
 import dualrev.eager.host.entrywise
+import dualrev.eager.host.factoring
 import dualrev.eager.host.moving
-import dualrev.eager.host.reducing  # noqa: F401  (these four register the primitives)
+import dualrev.eager.host.reducing  # noqa: F401  (these five register the primitives)
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
 from dualrev._jax.traces import Tracer
 from dualrev.eager.host.registry import COSTS, MAKERS, HostFunction
