@@ -20,8 +20,8 @@ LIST = FOLDER / "names_of_torch.txt"
 PAGE = FOLDER.parent.parent / "dualrev" / "eager" / "NAMES.md"
 #: The places of names, and what is said of what each lacks.
 SPACES = ("torch", "torch.Tensor", "torch.linalg", "torch.fft", "torch.special", "torch.nn", "torch.nn.functional", "torch.nn.init",
-          "torch.nn.utils", "torch.optim", "torch.optim.lr_scheduler", "torch.autograd", "torch.autograd.functional", "torch.autograd.forward_ad",
-          "torch.autograd.graph", "torch.func", "torch.utils.data", "torch.utils.checkpoint")
+          "torch.nn.utils", "torch.optim", "torch.optim.lr_scheduler", "torch.autograd", "torch.autograd.functional",
+          "torch.autograd.forward_ad", "torch.autograd.graph", "torch.func", "torch.utils.data", "torch.utils.checkpoint")
 #: What belongs to parts of PyTorch that this package has no counterpart of.
 ELSEWHERE = ("quantize", "quint", "qint", "sparse", "mkldnn", "cudnn", "script", "fake_", "miopen", "mps", "xpu", "ipu", "xla",
              "fbgemm")

@@ -64,7 +64,13 @@ def promoted_dtype(a: np.dtype, b: np.dtype) -> np.dtype:
         a, b = b, a
     if category(a) == 3 and category(b) == 2:
         return np.dtype(np.complex128) if b == np.float64 else a
-    return a if category(a) > category(b) >= 0 and category(a) != 1 else np.dtype(jnp.promote_types(a, b))
+    if a == b or category(a) > category(b):
+        return a
+    narrow = np.dtype(jnp.bfloat16)
+    if narrow in (a, b):  # numpy does not know it
+        other = b if a == narrow else a
+        return np.dtype(np.float32) if other == np.float16 else other
+    return np.promote_types(a, b)
 
 
 def promote_types(type1: dtypes.dtype, type2: dtypes.dtype) -> dtypes.dtype:

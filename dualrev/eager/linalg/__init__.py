@@ -46,6 +46,6 @@ from dualrev.eager.ops.outputs import with_out
 
 #: The functions that take ``out=``.
 _WITH_OUT = ("cholesky cholesky_ex cond cross det eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu lu_factor "
-             "lu_factor_ex lu_solve matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv qr slogdet solve solve_ex solve_triangular svd "
-             "svdvals tensorinv tensorsolve vecdot vector_norm")
+             "lu_factor_ex lu_solve matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv qr slogdet solve solve_ex "
+             "solve_triangular svd svdvals tensorinv tensorsolve vecdot vector_norm")
 globals().update({name: with_out(globals()[name], f"linalg_{name}") for name in _WITH_OUT.split()})

@@ -13,7 +13,7 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
-from dualrev.eager.ops.matrix_products import BATCHES, MM, MV, OUTER
+from dualrev.eager.ops.matrix_products import ADDMM, BATCHES, MM, MV, OUTER
 from dualrev.eager.ops.outputs import into
 from dualrev.eager.ops.registry import both, function, method, renamed
 
@@ -37,7 +37,7 @@ def _names(name: str, product: Any) -> tuple[Op, Op]:
 
 
 _OPS = {
-    "addmm": _names("Addmm", MM.fun), "addmv": _names("Addmv", MV.fun), "addr": _names("Addr", OUTER.fun),
+    "addmm": (ADDMM, Op("Addmm", _scaled(MM.fun))), "addmv": _names("Addmv", MV.fun), "addr": _names("Addr", OUTER.fun),
     "baddbmm": _names("Baddbmm", BATCHES.fun), "addbmm": _names("Addbmm", lambda a, b: jnp.sum(BATCHES.fun(a, b), 0)),
 }
 
@@ -54,6 +54,12 @@ def _factors(name: str, x: Tensor, beta: float, alpha: float) -> tuple[Op, tuple
 def _apply(name: str, x: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
     op, factors = _factors(name, x, beta, alpha)
     return apply(op, (x, a, b, *factors))
+
+
+@both
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
+    """``beta * input + alpha * mat1 @ mat2``."""
+    return _apply("addmm", input, mat1, mat2, beta, alpha)
 
 
 @both

@@ -64,9 +64,10 @@ def _reduced(x: jax.Array, places: Places, src: jax.Array, reduce: str, include_
     if x.dtype.kind in "iub":
         return best
     # All that are equal to the result share the gradient.
-    mine = (still == best) & (include_self | (hits == 0))
+    equal = jax.lax.stop_gradient(x) == best
+    mine = equal & (include_self | (hits == 0))
     theirs = given == best[places]
-    n = mine.astype(x.dtype).at[places].add(theirs.astype(x.dtype))
+    n = equal.astype(x.dtype).at[places].add(theirs.astype(x.dtype))
     share = (jnp.where(mine, start, 0).at[places].add(jnp.where(theirs, src, 0))) / jnp.maximum(n, 1)
     return jnp.where(jnp.isfinite(best), best + (share - jax.lax.stop_gradient(share)), best)
 
