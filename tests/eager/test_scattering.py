@@ -107,3 +107,15 @@ def test_refusals() -> None:
                 message(lambda: t.broadcast_shapes((2,), (3,))), message(lambda: x.imag), message(lambda: t.view_as_real(x))]
 
     in_both(program)
+
+
+def test_copies_of_what_is_not_contiguous() -> None:
+    def program(t: Any) -> Any:
+        x = t.arange(6.0).reshape(2, 3)
+        parts = [x, x.t(), x[1], x[:, 1], x[1:], x[:, :2], x[0, 1:], x[::2], x.t().t(), x.unsqueeze(0), x.expand(2, 2, 3), x[:, None]]
+        y = x.t().contiguous()
+        y.add_(1.0)
+        x[1].contiguous().mul_(2.0)
+        return [[p.is_contiguous() for p in parts], list(y.stride()), x, t.tensor([1, 2]).clamp(1.5), t.tensor([1, 2]).clamp_max(1)]
+
+    in_both(program)

@@ -14,12 +14,13 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.core.size import Size
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
-from dualrev.eager.graph.views import REINTERPRETATIONS, view, views
+from dualrev.eager.graph.views import view, views
 from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.joining import cat
 from dualrev.eager.ops.registry import FUNCTIONS, both, function, method
 from dualrev.eager.ops.shapes import split, split_op
+from dualrev.eager.ops.strides import places_of
 
 # ---------------------------------------------------------------------------------------------------------------- splits
 
@@ -219,49 +220,8 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
                            f"{offset}, and itemsize {itemsize} requiring a storage size of {(last + 1) * itemsize} are out of bounds "
                            f"for storage of size {base.nbytes}")
     if base is not input and input.numel():
-        places = _places(input).ravel()
+        places = places_of(input).ravel()
         first = int(places[0])
         if first <= offset and last < first + places.size and np.array_equal(places, np.arange(first, first + places.size)):
             base, offset = input, offset - first  # the part that the tensor itself shows is enough
     return view(_as_strided(tuple(size), tuple(stride), offset), base)
-
-
-def _places(t: Tensor) -> np.ndarray:
-    """Where the entries of a tensor stand in its storage."""
-    if t._view is None:
-        return np.arange(t.numel()).reshape(t.shape)
-    places: Any = np.arange(t._view.base.numel()).reshape(t._view.base.shape)
-    for step in t._view.path:
-        other = REINTERPRETATIONS.get(step.op)
-        places = step.plain(places) if other is None else other.places(np.asarray(places))
-    return np.asarray(places)
-
-
-def _steps(t: Tensor) -> tuple[int, ...]:
-    """How far apart neighbours stand in the storage, along each dimension."""
-    dense = [int(np.prod(t.shape[d + 1:], dtype=np.int64)) for d in range(t.ndim)]
-    if t._view is None or t.numel() == 0:
-        return tuple([max(s, 1) for s in dense])
-    places = _places(t)
-    first = places[(0,) * t.ndim]
-    found = list(dense)
-    for d in reversed(range(t.ndim)):
-        if t.shape[d] > 1:
-            found[d] = int(places[tuple([int(k == d) for k in range(t.ndim)])] - first)
-        else:
-            found[d] = found[d + 1] * t.shape[d + 1] if d + 1 < t.ndim else 1
-    return tuple(found)
-
-
-@method
-def stride(self: Tensor, dim: int | None = None) -> Any:
-    """How far apart neighbours stand in the storage, along each dimension or along one."""
-    steps = _steps(self)
-    return steps if dim is None else steps[dim_of(dim, self.ndim)]
-
-
-@method
-def storage_offset(self: Tensor) -> int:
-    """Where the first entry stands in the storage."""
-    places = _places(self) if self._view is not None and self.numel() else None
-    return 0 if places is None else int(places[(0,) * self.ndim])
