@@ -45,5 +45,5 @@ from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of c
 #: The modules that register operations.
 MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, distributions,
            dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products, number_functions,
-           operators, order_statistics, printing, rearranged_parts, rearranging, reductions, sampling, scaled_products, scattering, sequences,
-           shapes, special_functions, statistics, strides, ternary, unary)
+           operators, order_statistics, printing, rearranged_parts, rearranging, reductions, sampling, scaled_products,
+           scattering, sequences, shapes, special_functions, statistics, strides, ternary, unary)
