@@ -22,10 +22,15 @@ tensor([10.])
 
 from __future__ import annotations
 
+from math import e as e
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 from typing import TYPE_CHECKING
 
 from dualrev.eager import autograd as autograd
 from dualrev.eager import cuda as cuda
+from dualrev.eager import fft as fft
 from dualrev.eager import func as func
 from dualrev.eager import graph as graph
 from dualrev.eager import linalg as linalg
@@ -34,9 +39,14 @@ from dualrev.eager import nn as nn
 from dualrev.eager import optim as optim
 from dualrev.eager import random as random
 from dualrev.eager import serialization as serialization
+from dualrev.eager import special as special
 from dualrev.eager import utils as utils
 from dualrev.eager.compiled.step import jit as jit
 from dualrev.eager.core.caches import clear_caches as clear_caches
+from dualrev.eager.core.dtype_facts import can_cast as can_cast
+from dualrev.eager.core.dtype_facts import finfo as finfo
+from dualrev.eager.core.dtype_facts import iinfo as iinfo
+from dualrev.eager.core.dtype_facts import promote_types as promote_types
 from dualrev.eager.core.dtypes import bfloat16 as bfloat16
 from dualrev.eager.core.dtypes import bool as bool  # noqa: A004
 from dualrev.eager.core.dtypes import cdouble as cdouble
@@ -91,7 +101,11 @@ from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
 if TYPE_CHECKING:
     from dualrev.eager.functions import *  # noqa: F403
     from dualrev.eager.makers import *  # noqa: F403
+    from dualrev.eager.numerics import *  # noqa: F403
 
+newaxis = None
+#: The release of PyTorch whose interface this is: programs ask for it.
+__version__ = "2.13.0+dualrev"
 _adapters.complete()
 globals().update(_FUNCTIONS)
 relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax

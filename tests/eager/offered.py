@@ -19,8 +19,8 @@ FOLDER = pathlib.Path(__file__).parent
 LIST = FOLDER / "names_of_torch.txt"
 PAGE = FOLDER.parent.parent / "dualrev" / "eager" / "NAMES.md"
 #: The places of names, and what is said of what each lacks.
-SPACES = ("torch", "torch.Tensor", "torch.linalg", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.utils",
-          "torch.nn.utils.rnn", "torch.nn.utils.parametrize", "torch.nn.utils.parametrizations", "torch.optim",
+SPACES = ("torch", "torch.Tensor", "torch.linalg", "torch.fft", "torch.special", "torch.nn", "torch.nn.functional", "torch.nn.init",
+          "torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.parametrize", "torch.nn.utils.parametrizations", "torch.optim",
           "torch.optim.lr_scheduler", "torch.autograd", "torch.autograd.functional", "torch.autograd.forward_ad",
           "torch.autograd.graph", "torch.func", "torch.utils.data", "torch.utils.checkpoint")
 #: What belongs to parts of PyTorch that this package has no counterpart of.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -123,9 +124,41 @@ def overlaps(path: tuple[Step, ...], shape: tuple[int, ...]) -> bool:
     return places.size > math.prod(shape) or np.unique(places).size < places.size
 
 
+class Reinterpretation:
+    """What a view of other numbers than the base's, as of the parts of complex ones, adds to its operation.
+
+    ``back`` turns the view's value into the base's, and ``places`` the places of entries in the storage.
+    """
+
+    __slots__ = ("back", "places")
+
+    def __init__(self, back: Callable[[Any], Any], places: Callable[[Any], Any]):
+        self.back, self.places = back, places
+
+
+#: The operations whose results are other numbers than those that they are given.
+REINTERPRETATIONS: dict[Op, Reinterpretation] = {}
+
+
+def _put_through(before: tuple[tuple[Op, bool], ...], op: Op, after: tuple[tuple[Op, bool], ...]) -> Op:
+    """As :func:`put_op`, of a path with a reinterpretation in it."""
+    first, last = put_op(before).fun, put_op(after).fun
+    along, back = path_op(before).fun, REINTERPRETATIONS[op].back
+    n = sum(takes for _, takes in before)
+
+    def put(base: jax.Array, new: jax.Array, *numbers: jax.Array) -> jax.Array:
+        part = op.fun(along(base, *numbers[:n]))
+        return first(base, back(last(part, new, *numbers[n:])), *numbers[:n])
+
+    return Op("CopySlices", put)
+
+
 @caches.memoized
 def put_op(ops: tuple[tuple[Op, bool], ...]) -> Op:
     """The operation that replaces the entries of a view: ``put(base, new, *numbers)`` is the base with ``new`` in their place."""
+    for i, (op, _) in enumerate(ops):
+        if op in REINTERPRETATIONS:
+            return _put_through(ops[:i], op, ops[i + 1:])
     along = path_op(ops).fun
 
     def put(base: jax.Array, new: jax.Array, *numbers: jax.Array) -> jax.Array:
@@ -142,7 +175,7 @@ def put(base: Any, path: tuple[Step, ...], new: Any) -> Any:
         part: Any = fresh
         for step in path:
             part = step.plain(part)
-        if np.may_share_memory(part, fresh):  # numpy copies where a new shape cannot be a view
+        if part.flags.writeable and np.may_share_memory(part, fresh):  # numpy copies where a new shape cannot be a view
             part[...] = new
             return fresh
     return put_op(ops_of(path)).plain(base, new, *numbers_of(path))

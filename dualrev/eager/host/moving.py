@@ -107,6 +107,12 @@ def _pad(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     return padded
 
 
+@made("stack")
+def _stack(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+    dim = params["axis"]
+    return lambda *xs: np.stack(xs, dim)
+
+
 @made("concatenate")
 def _concatenate(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     dim = params["dimension"]

@@ -10,8 +10,9 @@ import numpy as np
 
 import dualrev.eager.host.drawing
 import dualrev.eager.host.entrywise
+import dualrev.eager.host.factoring
 import dualrev.eager.host.moving
-import dualrev.eager.host.reducing  # noqa: F401  (these four register the primitives)
+import dualrev.eager.host.reducing  # noqa: F401  (these five register the primitives)
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
 from dualrev._jax.traces import Tracer
 from dualrev.eager.host.registry import COSTS, MAKERS, HostFunction
@@ -41,6 +42,16 @@ class _NotOfferedError(Exception):
     """A primitive that numpy has no counterpart of, or a program that takes too long."""
 
 
+def _for_this_platform(eqn: JaxprEqn) -> Any:
+    """The branch for the CPU, where numpy computes."""
+    pairs = list(zip(eqn.params["branches"], eqn.params["branches_platforms"], strict=True))
+    found = next((branch for branch, names in pairs if names is not None and "cpu" in names), None)
+    found = next((branch for branch, names in pairs if names is None), None) if found is None else found
+    if found is None:
+        raise _NotOfferedError("platform")
+    return found
+
+
 class _Writer:
     """The statements of a program, the functions that they call, and about how long they take."""
 
@@ -67,13 +78,25 @@ class _Writer:
         for eqn in body.eqns:
             names = [self._operand(atom, env) for atom in eqn.invars]
             inner = _CALLED.get(eqn.primitive.name)
-            if inner is not None:
-                called = eqn.params[inner]
-                results = self.program(getattr(called, "jaxpr", called), getattr(called, "consts", ()), names)
+            if eqn.primitive.name == "platform_index":
+                env[eqn.outvars[0]] = "None"  # who reads it, chooses a branch by the names of platforms
+            elif eqn.primitive.name == "custom_linear_solve":
+                env.update(zip(eqn.outvars, self._solution(eqn, names), strict=True))
+            elif inner is not None or eqn.params.get("branches_platforms"):
+                called = _for_this_platform(eqn) if inner is None else eqn.params[inner]
+                given = names[1:] if inner is None else names
+                results = self.program(getattr(called, "jaxpr", called), getattr(called, "consts", ()), given)
                 env.update(zip(eqn.outvars, results, strict=True))
             else:
                 self._equation(eqn, names, env)
         return [self._operand(atom, env) for atom in body.outvars]
+
+    def _solution(self, eqn: JaxprEqn, names: Sequence[str]) -> list[str]:
+        """Write the program that solves a linear equation; the others that come with it are for derivatives."""
+        lengths = eqn.params["const_lengths"]
+        first, n = lengths.matvec + lengths.vecmat, lengths.solve
+        solve = eqn.params["jaxprs"].solve
+        return self.program(solve.jaxpr, solve.consts, [*names[first:first + n], *names[sum(lengths):]])
 
     def _operand(self, atom: Atom, env: dict[Any, str]) -> str:
         return self.constant(np.asarray(atom.val, atom.aval.dtype)) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]

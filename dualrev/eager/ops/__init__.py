@@ -6,29 +6,44 @@ function that applies it; then ``registry``, where it is registered, and ``argum
 
 from dualrev.eager.ops import (
     binary,
+    changed_shapes,
     constructors,
     conversion,
     copies,
+    counting,
     creation,
+    decompositions,
     distributions,
+    dtype_names,
     extremes,
+    flat_indices,
     indexing,
     joining,
     lifting,
     linear_algebra,
     matrix_products,
+    number_functions,
     operators,
+    order_statistics,
     printing,
+    rearranged_parts,
     rearranging,
     reductions,
     sampling,
+    scaled_products,
+    scattering,
     sequences,
     shapes,
+    special_functions,
+    statistics,
+    strides,
     ternary,
     unary,
 )
 from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of complex tensors)
 
 #: The modules that register operations.
-MODULES = (binary, complex, constructors, conversion, copies, creation, distributions, extremes, indexing, joining, lifting,
-           linear_algebra, matrix_products, operators, printing, rearranging, reductions, sampling, sequences, shapes, ternary, unary)
+MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, distributions,
+           dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products, number_functions,
+           operators, order_statistics, printing, rearranged_parts, rearranging, reductions, sampling, scaled_products,
+           scattering, sequences, shapes, special_functions, statistics, strides, ternary, unary)

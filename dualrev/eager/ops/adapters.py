@@ -25,16 +25,19 @@ OWN = {
 }
 #: The functions that take ``out=`` by their adapter; functions that make tensors take it themselves.
 WITH_OUT = frozenset("""
-    abs absolute acos acosh add addcdiv addcmul addmm all amax amin angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-    argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor
-    bmm cat ceil clamp clip complex
-    concat concatenate copysign cos cosh cross cumprod cumsum deg2rad diag digamma div divide dot eq erf erfc erfinv exp exp2
-    expm1 fix floor floor_divide fmax fmin fmod frac gather ge ger greater greater_equal gt heaviside hstack hypot index_select
-    inner inverse isneginf kron le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
-    logical_or logical_xor logsumexp lt masked_select matmul matrix_power max maximum mean min minimum mm mul multiply mv
-    nan_to_num nanmean nansum ne neg negative nonzero norm not_equal outer polar pow prod rad2deg reciprocal remainder round
-    row_stack rsqrt scatter scatter_add sgn sigmoid sign sin sinh sort sqrt square stack std sub subtract sum tan tanh topk tril
-    triu true_divide trunc var vstack where xlogy
+    abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr all amax amin aminmax angle any arccos arccosh arcsin
+    arcsinh arctan arctan2 arctanh argmax argmin asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_left_shift bitwise_not
+    bitwise_or bitwise_right_shift bitwise_xor bmm cat ceil chain_matmul cholesky cholesky_inverse cholesky_solve clamp clamp_max
+    clamp_min clip column_stack complex concat concatenate conj_physical copysign cos cosh cross cummax cummin cumprod cumsum
+    deg2rad diag digamma div divide dot dstack eq erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide fmax fmin fmod
+    frac frexp gather gcd ge ger greater greater_equal gt heaviside hstack hypot i0 igamma igammac index_add index_copy
+    index_reduce index_select inner inverse isneginf isposinf kron kthvalue lcm ldexp le lerp less less_equal lgamma log log10
+    log1p log2 logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp lt lu_solve
+    lu_unpack masked_select matmul matrix_power max maximum mean median min minimum mm mode msort mul multiply mv mvlgamma
+    nan_to_num nanmean nanmedian nansum ne neg negative nextafter nonzero norm not_equal outer polar polygamma pow prod qr rad2deg
+    reciprocal remainder round row_stack rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign signbit sin sinc sinh slogdet
+    sort sqrt square stack std sub subtract sum svd take tan tanh topk triangular_solve tril triu true_divide trunc var vdot
+    vstack where xlogy
 """.split())  # noqa: SIM905  (a list of a hundred names is read as words)
 
 
@@ -63,7 +66,7 @@ def named(name: str, fun: Callable[..., Any], is_method: bool) -> Callable[..., 
     if is_method:
         others = {k: v for k, v in others.items() if v not in ("input", "self")}
     needs_tensor = not is_method and next(iter(parameters), None) == "input" and "other" not in parameters and name not in (
-        "where", "pow", "is_tensor")
+        "where", "pow", "is_tensor", "bucketize", "float_power")
     if not (takes_out or together or others or needs_tensor):
         return fun
 

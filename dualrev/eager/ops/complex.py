@@ -2,20 +2,76 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.graph.views import REINTERPRETATIONS, Reinterpretation, view
 from dualrev.eager.ops.arguments import taking
 from dualrev.eager.ops.checks import broadcast, same_dtype
 from dualrev.eager.ops.registry import both, function
 
-_REAL, _IMAG = Op("Select", jnp.real), Op("Select", jnp.imag)
-Tensor.real = property(lambda self: apply(_REAL, (self,)), doc="The real part.")  # type: ignore[assignment, misc]
-Tensor.imag = property(lambda self: apply(_IMAG, (self,)), doc="The imaginary part.")  # type: ignore[assignment, misc]
+_AS_REAL = Op("ViewAsReal", lambda x: jnp.stack([jnp.real(x), jnp.imag(x)], -1))
+_AS_COMPLEX = Op("ViewAsComplex", lambda x: jax.lax.complex(x[..., 0], x[..., 1]))
+REINTERPRETATIONS[_AS_REAL] = Reinterpretation(_AS_COMPLEX.fun, lambda places: np.stack([2 * places, 2 * places + 1], -1))
+REINTERPRETATIONS[_AS_COMPLEX] = Reinterpretation(_AS_REAL.fun, lambda places: places[..., 0] // 2)
+
+
+def _imag_of(t: Tensor) -> Tensor:
+    if not t.is_complex():
+        raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
+    return view_as_real(t).select(-1, 1)
+
+
+def _real_of(t: Tensor) -> Tensor:
+    return view_as_real(t).select(-1, 0) if t.is_complex() else t
+
+
+def _set_part(t: Tensor, value: Any, part: Tensor) -> None:
+    part.copy_(value) if isinstance(value, Tensor) else part.fill_(value)
+
+
+Tensor.real = property(_real_of, lambda t, value: _set_part(t, value, _real_of(t)), doc="The real part, a view.")  # type: ignore[assignment, misc]
+Tensor.imag = property(_imag_of, lambda t, value: _set_part(t, value, _imag_of(t)), doc="The imaginary part, a view.")  # type: ignore[assignment, misc]
+
+
+@function
+def real(input: Tensor) -> Tensor:  # noqa: A002
+    """The real part; a real tensor is its own."""
+    return input.real
+
+
+@function
+def imag(input: Tensor) -> Tensor:  # noqa: A002
+    """The imaginary part of a complex tensor."""
+    return input.imag
+
+
+@function
+def view_as_real(input: Tensor) -> Tensor:  # noqa: A002
+    """The real and imaginary parts of a complex tensor in a last dimension of size 2."""
+    if not input.is_complex():
+        raise RuntimeError("view_as_real is only supported for complex tensors")
+    return view(_AS_REAL, input)
+
+
+@function
+def view_as_complex(input: Tensor) -> Tensor:  # noqa: A002
+    """A complex tensor of the real and imaginary parts in the last dimension, of size 2."""
+    if array_of(input).dtype not in (np.float32, np.float64, np.float16):
+        raise RuntimeError("view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: "
+                           f"{dtypes.type_name(array_of(input).dtype)}")
+    if input.ndim == 0:
+        raise RuntimeError("Input tensor must have one or more dimensions")
+    if input.shape[-1] != 2:
+        raise RuntimeError("Tensor must have a last dimension of size 2")
+    return view(_AS_COMPLEX, input)
 
 
 def _parts(x: jax.Array, y: jax.Array, cartesian: bool) -> jax.Array:

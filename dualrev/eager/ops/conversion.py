@@ -49,7 +49,8 @@ def _set_data(self: Tensor, value: object) -> None:
 Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[assignment, misc]
 
 
-def _known(self: Tensor, what: str) -> np.ndarray:
+def known(self: Tensor, what: str) -> np.ndarray:
+    """The entries of a tensor that is not being traced."""
     array = array_of(self)
     if isinstance(array, Tracer):
         raise RuntimeError(f"{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is known when the "
@@ -60,7 +61,7 @@ def _known(self: Tensor, what: str) -> np.ndarray:
 @method
 def item(self: Tensor) -> Scalar:
     """The only entry as a Python number."""
-    values = _known(self, "item()")
+    values = known(self, "item()")
     if values.size != 1:
         raise RuntimeError(f"a Tensor with {values.size} elements cannot be converted to Scalar")
     return values.item()
@@ -69,7 +70,7 @@ def item(self: Tensor) -> Scalar:
 @method
 def tolist(self: Tensor) -> Any:
     """The entries as nested lists."""
-    return _known(self, "tolist()").tolist()
+    return known(self, "tolist()").tolist()
 
 
 @method
@@ -77,7 +78,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     """The entries as a numpy array, a copy."""
     if self.requires_grad and not force:
         raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-    return np.array(_known(self, "numpy()"))
+    return np.array(known(self, "numpy()"))
 
 
 Tensor.jax = property(lambda self: as_jax(array_of(self)), doc="The value as an array of jax.")  # type: ignore[assignment]
@@ -88,7 +89,7 @@ def _number(self: Tensor) -> Any:
     n = array_of(self).size
     if n != 1:
         raise ValueError(f"only one element tensors can be converted to Python scalars\nthis one has {n}; .tolist() gives all")
-    return _known(self, "a Python number").item()
+    return known(self, "a Python number").item()
 
 
 Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[arg-type, method-assign]
@@ -102,7 +103,7 @@ def _truth(self: Tensor) -> bool:
     if n != 1:
         raise RuntimeError("Boolean value of Tensor with " + ("no values" if n == 0 else "more than one value") + " is ambiguous\n"
                            "use .any() or .all()")
-    return bool(_known(self, "a condition"))
+    return bool(known(self, "a condition"))
 
 
 Tensor.__bool__ = _truth  # type: ignore[assignment, method-assign]

@@ -23,10 +23,6 @@ def clone(input: Tensor, *, memory_format: memory_format | None = None) -> Tenso
     return apply(CLONE, (input,))
 
 
-Tensor.contiguous = lambda self, memory_format=None: self  # type: ignore[assignment, method-assign, return-value]
-Tensor.is_contiguous = lambda self, memory_format=None: True  # type: ignore[method-assign]
-
-
 @both
 def detach(input: Tensor) -> Tensor:  # noqa: A002
     """The same value outside the graph, sharing the storage: a change of one in place changes the other.

@@ -13,7 +13,7 @@ import numpy as np
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
-from dualrev.eager.core.annotations import Number, Scalar, Values
+from dualrev.eager.core.annotations import Number, Values
 from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
@@ -411,28 +411,17 @@ def index_put_(self: Tensor, indices: Iterable[Tensor], values: Operand, accumul
     return change(self, (_add_at if accumulate else _set)(read.second()), (values, *read.arrays.values()))
 
 
+@method
+def index_put(self: Tensor, indices: Iterable[Tensor], values: Operand, accumulate: bool = False) -> Tensor:
+    """A copy with values written, or added, at indices."""
+    read = _Index(tuple([i.reshape(1) if isinstance(i, Tensor) and i.ndim == 0 else i for i in indices]), self.shape)
+    return apply((_add_at if accumulate else _set)(read.second()), (self, values, *read.arrays.values()))
+
+
 _gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(
     x[tuple([slice(0, n) if d != dim else slice(None) for d, n in enumerate(index.shape)])], index, dim) if x.ndim else x)
 _index_select = family("IndexSelect", lambda x, index, dim: of_vectors(
     lambda x, dim: jnp.take(x, index.reshape(-1), dim))(x, dim))
-
-
-def _scatter_at(index: jax.Array, dim: int) -> tuple[jax.Array, ...]:
-    if not index.ndim:
-        return ()
-    places = list(jnp.meshgrid(*[jnp.arange(n) for n in index.shape], indexing="ij"))
-    places[dim] = index
-    return tuple(places)
-
-
-def _sources(index: jax.Array, src: Number, x: jax.Array) -> jax.Array:
-    src = jnp.asarray(src, x.dtype)
-    return src if src.ndim == 0 else src[tuple([slice(0, n) for n in index.shape])]
-
-
-_scatter = family("Scatter", lambda x, index, src, dim: x.at[_scatter_at(index, dim)].set(_sources(index, src, x)))
-_scatter_add = family("ScatterAdd", lambda x, index, src, dim: x.at[_scatter_at(index, dim)].add(_sources(index, src, x)))
-_index_add = family("IndexAdd", lambda x, index, src, dim: x.at[(slice(None),) * dim + (index,)].add(src))
 
 
 @both
@@ -458,7 +447,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:  # noqa: A002
     return input[(slice(None),) * dim_of(dim, input.ndim) + (index,)]
 
 
-def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
+def along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
     """The dimension, if the indices are inside and have as many dimensions as the tensor."""
     d, places, shape = dim_of(dim, input.ndim), array_of(index), array_of(input).shape
     if places.ndim != len(shape):
@@ -474,7 +463,7 @@ def _along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
 @both
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:  # noqa: A002
     """The entries at indices along a dimension."""
-    return apply(_gather(_along(input, dim, index)), (input, index))
+    return apply(_gather(along(input, dim, index)), (input, index))
 
 
 @both
@@ -488,47 +477,6 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
     if wrong is not None:
         raise IndexError(f"index out of range in self\nindex {wrong} along dimension {d}, which has size {size}")
     return apply(_index_select(d), (input, index))
-
-
-def _to_write(src: Operand | None, value: Scalar | None, reduce: str | None) -> Operand | None:
-    """The tensor or number to scatter."""
-    if reduce is not None:
-        raise NotImplementedError(f"scatter(): reduce={reduce!r} is not offered\nscatter_add adds")
-    if (src is None) == (value is None):
-        raise TypeError("scatter(): give src=, a tensor, or value=, a number, and not both")
-    return value if src is None else src
-
-
-@both
-def scatter(input: Tensor, dim: int, index: Tensor, src: Operand | None = None, *, value: Scalar | None = None,  # noqa: A002
-            reduce: str | None = None) -> Tensor:
-    """A copy with values written at indices along a dimension."""
-    return apply(_scatter(_along(input, dim, index)), (input, index, _to_write(src, value, reduce)))
-
-
-@both
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:  # noqa: A002
-    """A copy with values added at indices along a dimension."""
-    return apply(_scatter_add(_along(input, dim, index)), (input, index, src))
-
-
-@method
-def scatter_(self: Tensor, dim: int, index: Tensor, src: Operand | None = None, *, value: Scalar | None = None,
-             reduce: str | None = None) -> Tensor:
-    """As ``scatter``, in place."""
-    return change(self, _scatter(_along(self, dim, index)), (index, _to_write(src, value, reduce)))
-
-
-@method
-def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """As ``scatter_add``, in place."""
-    return change(self, _scatter_add(_along(self, dim, index)), (index, src))
-
-
-@method
-def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
-    """Add slices, times ``alpha``, at indices along a dimension, in place."""
-    return change(self, _index_add(dim_of(dim, self.ndim)), (index, source if alpha == 1 else source * alpha))
 
 
 @both

@@ -124,15 +124,6 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:  # noqa: A002
     return apply(OUTER, (input, vec2))
 
 
-_addmm = family("Addmm", lambda c, a, b, beta, alpha: beta * c + alpha * _mm_of(a, b))
-
-
-@both
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
-    """``beta * input + alpha * mat1 @ mat2``."""
-    return apply(ADDMM if alpha == beta == 1 else _addmm(beta, alpha), (input, mat1, mat2))
-
-
 alias("ger", outer)
 _INNER = Op("Inner", jnp.inner)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from dualrev.eager.core import dtypes
@@ -39,6 +42,23 @@ def refused(name: str) -> None:
     """Raise PyTorch's refusal to differentiate through ``out=``."""
     raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments "
                        "requires grad.\ncall it without out=, or under torch.no_grad()")
+
+
+def with_out(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function, which writes its result into ``out`` where that is given."""
+    sig = inspect.signature(fun)
+    given = [*sig.parameters.values()]
+    if "out" in sig.parameters:
+        return fun
+
+    @functools.wraps(fun)
+    def writing(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        result = fun(*args, **kwargs)
+        return result if out is None else all_into(out, result, name)
+
+    writing.__dict__["__signature__"] = sig.replace(parameters=[*given, inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY,
+                                                                                         default=None)])
+    return writing
 
 
 def all_into(out: Any, result: Any, name: str) -> Any:

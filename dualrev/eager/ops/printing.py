@@ -10,8 +10,41 @@ import numpy as np
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.ops.registry import function
 
-PRECISION, THRESHOLD, EDGE, WIDTH = 4, 1000, 3, 80
+
+class _Options:
+    """How tensors are printed."""
+
+    def __init__(self) -> None:
+        self.precision, self.threshold, self.edgeitems, self.linewidth = 4, 1000, 3, 80
+        #: Whether exponents are written: always, never, or where numbers are far apart.
+        self.sci_mode: bool | None = None
+
+
+options = _Options()
+_PROFILES: dict[str, tuple[int, float, int, int]] = {"default": (4, 1000, 3, 80), "short": (2, 1000, 2, 80),
+                                                     "full": (4, float("inf"), 3, 80)}
+
+
+@function
+def set_printoptions(precision: int | None = None, threshold: float | None = None, edgeitems: int | None = None,
+                     linewidth: int | None = None, profile: str | None = None, sci_mode: bool | None = None) -> None:
+    """Choose how tensors are printed: digits, the most entries that are shown whole, those at the edges, the width of lines.
+
+    >>> from dualrev import eager as torch
+    >>> torch.set_printoptions(precision=2)
+    >>> torch.tensor([1.2345])
+    tensor([1.23])
+    >>> torch.set_printoptions(profile="default")
+    """
+    if profile is not None:
+        options.precision, options.threshold, options.edgeitems, options.linewidth = _PROFILES[profile]  # type: ignore[assignment]
+    for name, value in dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth).items():
+        if value is not None:
+            setattr(options, name, value)
+    options.sci_mode = sci_mode
+
 
 
 def _formatter(values: np.ndarray) -> Callable[[Any], str]:
@@ -30,12 +63,15 @@ def _formatter(values: np.ndarray) -> Callable[[Any], str]:
     if is_whole:
         is_scientific = nonzero.size > 0 and (nonzero.max() / nonzero.min() > 1000 or nonzero.max() > 1e8)
 
+    if options.sci_mode is not None:
+        is_scientific = options.sci_mode
+
     def write(v: Any) -> str:
         if not np.isfinite(v):
             return str(float(v))
         if is_scientific:
-            return f"{v:.{PRECISION}e}"
-        return f"{v:.0f}." if is_whole else f"{v:.{PRECISION}f}"
+            return f"{v:.{options.precision}e}"
+        return f"{v:.0f}." if is_whole else f"{v:.{options.precision}f}"
 
     width = max([len(write(v)) for v in values.ravel()], default=0)
     return lambda v: write(v).rjust(width)
@@ -44,8 +80,8 @@ def _formatter(values: np.ndarray) -> Callable[[Any], str]:
 def _edges(values: np.ndarray) -> np.ndarray:
     """The entries of a large array that are shown."""
     for axis, n in enumerate(values.shape):
-        if n > 2 * EDGE:
-            values = np.take(values, [*range(EDGE), *range(n - EDGE, n)], axis)
+        if n > 2 * options.edgeitems:
+            values = np.take(values, [*range(options.edgeitems), *range(n - options.edgeitems, n)], axis)
     return values
 
 
@@ -54,12 +90,12 @@ def _lines(values: np.ndarray, write: Callable[[Any], str], indent: int, is_shor
         return write(values[()])
     n = len(values)
     places: list[int | None] = [*range(n)]
-    if is_short and n > 2 * EDGE:
-        places = [*range(EDGE), None, *range(n - EDGE, n)]
+    if is_short and n > 2 * options.edgeitems:
+        places = [*range(options.edgeitems), None, *range(n - options.edgeitems, n)]
     if values.ndim == 1:
         parts = [" ..." if i is None else write(values[i]) for i in places]
         width = max([len(p) for p in parts], default=0) + 2
-        per_line = max(1, (WIDTH - indent) // width)
+        per_line = max(1, (options.linewidth - indent) // width)
         rows = [", ".join(parts[i: i + per_line]) for i in range(0, len(parts), per_line)]
         return "[" + (",\n" + " " * (indent + 1)).join(rows) + "]"
     parts = ["..." if i is None else _lines(values[i], write, indent + 1, is_short) for i in places]
@@ -76,7 +112,7 @@ def text_of(t: Tensor) -> str:
         values = np.asarray(array)
         if values.dtype.kind == "V":
             values = values.astype(np.float32)
-        is_short = values.size > THRESHOLD
+        is_short = values.size > options.threshold
         shown = "[]" if values.size == 0 else _lines(values, _formatter(_edges(values) if is_short else values), 7, is_short) \
             if values.dtype.kind != "c" else np.array2string(values, separator=", ", prefix="tensor(")
         name = dtypes.of(array.dtype).name

@@ -18,7 +18,7 @@ from dualrev.eager.ops.registry import both
 from dualrev.eager.ops.unary import abs_of
 
 
-def _root(x: jax.Array) -> jax.Array:
+def root(x: jax.Array) -> jax.Array:
     """The square root, with derivative 0 at 0, as PyTorch has it for norms and deviations."""
     is_zero = x == 0
     return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, x)))
@@ -39,7 +39,7 @@ _prod = family("Prod", lambda x, dim, keep, dtype: jnp.prod(_float(_integers(x),
 _sum_dim = family("Sum:1", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
-_std = family("Std", lambda x, dim, keep, correction: _root(jnp.var(x, dim, ddof=correction, keepdims=keep)))
+_std = family("Std", lambda x, dim, keep, correction: root(jnp.var(x, dim, ddof=correction, keepdims=keep)))
 _logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep), guards="both")
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
@@ -134,14 +134,17 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:  
     return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
-def _norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
+def norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
     if x.dtype.kind in "biu":
         raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
                            f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")
     if p == "fro":
         p = 2
+    if p == "nuc":
+        values = jnp.linalg.svd(jnp.moveaxis(x, (0, 1) if dim is None else dim, (-2, -1)), full_matrices=False)[1]
+        return jnp.expand_dims(jnp.sum(values, -1), (0, 1) if dim is None else dim) if keep else jnp.sum(values, -1)
     if p == 2:
-        return _root(jnp.sum(jnp.square(jnp.abs(x)), dim, keepdims=keep))
+        return root(jnp.sum(jnp.square(jnp.abs(x)), dim, keepdims=keep))
     if p == 1:
         return jnp.sum(abs_of(x), dim, keepdims=keep)
     if p in (float("inf"), float("-inf")):
@@ -155,7 +158,7 @@ def _norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> j
     return jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p))
 
 
-_norm = family("LinalgVectorNorm", _norm_of)
+_norm = family("LinalgVectorNorm", norm_of)
 
 
 @both

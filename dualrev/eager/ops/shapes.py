@@ -46,7 +46,7 @@ _expand = family("Expand", lambda x, shape: jnp.broadcast_to(x, shape))
 _squeeze = family("Squeeze", lambda x, dims: jnp.squeeze(x, dims))
 _diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b))
 _unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
-_split = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
+split_op = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
 _unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
 
 Tensor.shape = property(lambda self: Size(array_of(self).shape))  # type: ignore[assignment]
@@ -205,7 +205,7 @@ def split(input: Tensor, split_size: Sizes, dim: int = 0) -> tuple[Tensor, ...]:
             raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), "
                                f"but got split_sizes={list(split_size)}")
         bounds = tuple([sum(split_size[: i + 1]) for i in range(len(split_size) - 1)])
-    return views(_split(bounds, d), input)
+    return views(split_op(bounds, d), input)
 
 
 @both

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number
-from dualrev.eager.core.operation import Op, family
+from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Operand, Tensor
@@ -22,13 +22,17 @@ Bound: TypeAlias = Number | None
 Limit: TypeAlias = Operand | None
 
 
-def _clip(x: jax.Array, low: Bound, high: Bound) -> jax.Array:
+def _clip(x: Any, low: Bound, high: Bound) -> jax.Array:
     # The derivative at a bound is that inside.
-    x = x if low is None else jnp.where(x < low, low, x)
-    return x if high is None else jnp.where(x > high, high, x)
+    if low is not None:
+        x, low = promoted(x, low)
+        x = jnp.where(x < low, low, x)
+    if high is not None:
+        x, high = promoted(x, high)
+        x = jnp.where(x > high, high, x)
+    return x
 
 
-_clamp = family("Clamp", lambda x, low, high: _clip(x, low, high).astype(x.dtype))
 _CLAMPS = {(True, True): Op("Clamp", _clip), (True, False): Op("Clamp", lambda x, low: _clip(x, low, None)),
            (False, True): Op("Clamp", lambda x, high: _clip(x, None, high))}
 
@@ -36,9 +40,7 @@ _CLAMPS = {(True, True): Op("Clamp", _clip), (True, False): Op("Clamp", lambda x
 def _clamp_op(low: Limit, high: Limit) -> tuple[Op, tuple[Operand, ...]]:
     if low is None and high is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return _CLAMPS[low is not None, high is not None], tuple([b for b in (low, high) if b is not None])
-    return _clamp(low, high), ()
+    return _CLAMPS[low is not None, high is not None], tuple([b for b in (low, high) if b is not None])
 
 
 @both

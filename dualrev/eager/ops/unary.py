@@ -54,7 +54,7 @@ _FLOATS = {"exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos"
            "asinh", "acosh", "atanh", "sigmoid", "sqrt", "rsqrt", "reciprocal", "erf", "erfc", "erfinv", "lgamma", "digamma"}
 
 
-def _floating(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+def floating(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """The function, with integers converted to the default float."""
     def of(x: jax.Array) -> jax.Array:
         return fun(x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(dtypes.get_default_dtype().numpy))
@@ -66,7 +66,7 @@ def _floating(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], ja
 _FROM_RESULT = {"exp", "exp2", "expm1", "reciprocal", "relu", "rsqrt", "sigmoid", "sqrt", "tan", "tanh"}
 _ROUND_WHOLE = Op("Round", _UNARY.pop("round"))
 for _name, _fun in _UNARY.items():
-    unary(_name, Op(_name.capitalize(), _floating(_fun) if _name in _FLOATS else _fun,
+    unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _FLOATS else _fun,
                      guards="result" if _name in _FROM_RESULT else "inputs"))
 for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan", arcsinh="asinh", arccosh="acosh",
                        arctanh="atanh", fix="trunc").items():

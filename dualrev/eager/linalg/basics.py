@@ -1,4 +1,4 @@
-"""Linear algebra under PyTorch's names: ``torch.linalg``."""
+"""Inverses, determinants, solutions, Cholesky factors and norms."""
 
 from __future__ import annotations
 
@@ -50,12 +50,6 @@ def det(A: Tensor) -> Tensor:
 def slogdet(A: Tensor) -> SlogdetResult:
     """The sign of the determinant of a matrix, and the logarithm of its absolute value."""
     return SlogdetResult(*apply(SLOGDET, (A,)))
-
-
-def norm(input: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,  # noqa: A002
-         dtype: DType | None = None) -> Tensor:
-    """The norm of order ``ord``, 2 by default, of all entries or along dimensions."""
-    return input.norm(2 if ord is None else ord, dim, keepdim, dtype=dtype)
 
 
 def vector_norm(x: Tensor, ord: float | str = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002

@@ -1,0 +1,146 @@
+"""Norms, ranks, condition numbers, exponentials, powers and products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev.eager.core.annotations import Dims, DType
+from dualrev.eager.core.operation import family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.eager.linalg.basics import inv
+from dualrev.eager.ops import linear_algebra, matrix_products
+from dualrev.eager.ops.decompositions import EIGVALSH, EXPM, SVDVALS, matrices, squares
+from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.reductions import norm_of
+from dualrev.eager.ops.registry import FUNCTIONS
+from dualrev.eager.ops.scaled_products import chain
+from dualrev.eager.ops.unary import abs_of
+
+
+def _matrix_norm_of(x: jax.Array, order: Any, dims: tuple[int, int], keep: bool) -> jax.Array:
+    if order == "fro":
+        return norm_of(x, 2, dims, keep)
+    moved = jnp.moveaxis(x, dims, (-2, -1))
+    if order in ("nuc", 2, -2):
+        s = jnp.linalg.svd(moved, full_matrices=False, compute_uv=True)[1]
+        found = jnp.sum(s, -1) if order == "nuc" else jnp.max(s, -1) if order == 2 else jnp.min(s, -1)
+    else:
+        sums = jnp.sum(abs_of(moved), -2 if abs(order) == 1 else -1)
+        found = jnp.max(sums, -1) if order > 0 else jnp.min(sums, -1)
+    return jnp.expand_dims(found, dims) if keep else found
+
+
+_matrix_norm = family("LinalgMatrixNorm", _matrix_norm_of)
+
+
+def norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,  # noqa: A002
+         dtype: DType | None = None) -> Tensor:
+    """The norm of a vector or a matrix, or of those along one or two dimensions; without an order, that of all entries."""
+    dims = None if dim is None else ((dim,) if isinstance(dim, int) else tuple(dim))
+    if ord is None or (dims is not None and len(dims) == 1) or (dims is None and A.ndim == 1):
+        if isinstance(ord, str):
+            raise RuntimeError(f"linalg.matrix_norm: If ord={ord} is used, the dimensions must be two")
+        return A.norm(2 if ord is None else ord, dims, keepdim, dtype=dtype)
+    if dims is None and A.ndim != 2:
+        raise RuntimeError("linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
+                           f"{A.ndim}D.")
+    return matrix_norm(A, ord, (-2, -1) if dims is None else dims, keepdim, dtype=dtype)
+
+
+def matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *,  # noqa: A002
+                dtype: DType | None = None) -> Tensor:
+    """The norm of matrices: "fro", "nuc", infinity, 1 or 2, or minus these numbers."""
+    if ord not in ("fro", "nuc", 1, -1, 2, -2, float("inf"), float("-inf")):
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    matrices(A, "linalg.matrix_norm")
+    dims = tuple([dim_of(d, A.ndim) for d in dim])
+    if len(dims) != 2 or dims[0] == dims[1]:
+        raise RuntimeError(f"linalg.matrix_norm: dim must be a 2-tuple of different dimensions. Got {list(dim)}")
+    return apply(_matrix_norm(ord, dims, bool(keepdim)), (A if dtype is None else A.to(dtype),))
+
+
+def matrix_rank(A: Tensor, tol: float | Tensor | None = None, *, atol: float | Tensor | None = None, rtol: float | Tensor | None = None,
+                hermitian: bool = False) -> Tensor:
+    """The number of singular values, or of absolute eigenvalues where ``hermitian``, above ``max(atol, rtol * largest)``."""
+    matrices(A, "torch.linalg.matrix_rank", "input")
+    values = apply(EIGVALSH("L"), (A.detach(),)).abs() if hermitian else apply(SVDVALS, (A.detach(),))
+    if tol is not None:
+        atol, rtol = tol, 0.0
+    if rtol is None:
+        given = atol is not None and (isinstance(atol, Tensor) or atol > 0)
+        rtol = 0.0 if given else float(jnp.finfo(array_of(A).dtype).eps) * max(A.shape[-2:])
+    if values.shape[-1] == 0:
+        return values.sum(-1).long()
+    cut = values.amax(-1, keepdim=True) * (rtol.unsqueeze(-1) if isinstance(rtol, Tensor) else rtol)
+    if atol is not None:
+        cut = cut.maximum(atol.unsqueeze(-1) if isinstance(atol, Tensor) else FUNCTIONS["full_like"](cut, atol))
+    return (values > cut).sum(-1)
+
+
+def cond(A: Tensor, p: float | str | None = None) -> Tensor:
+    """The condition number in a norm, by default the ratio of the largest singular value to the smallest."""
+    matrices(A, "linalg.cond")
+    if p in (None, 2, -2):
+        values = apply(SVDVALS, (A,))
+        first, last = values[..., 0], values[..., -1]
+        return last / first if p == -2 else first / last
+    squares(A, "linalg.cond")
+    return matrix_norm(A, p) * matrix_norm(inv(A), p)  # type: ignore[arg-type]
+
+
+def matrix_exp(A: Tensor) -> Tensor:
+    """The exponential of a matrix."""
+    return apply(EXPM, (squares(A, "linalg.matrix_exp"),))
+
+
+def matrix_power(A: Tensor, n: int) -> Tensor:
+    """The product of a matrix with itself, ``n`` times."""
+    return linear_algebra.matrix_power(squares(A, "linalg.matrix_power"), n)
+
+
+def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:  # noqa: A002
+    """The cross product along a dimension of size 3, by default the last one."""
+    if input.ndim != other.ndim:
+        raise RuntimeError("linalg.cross: inputs must have the same number of dimensions.")
+    if input.shape[dim] != 3 or other.shape[dim] != 3:
+        raise RuntimeError(f"linalg.cross: inputs dimension {dim} must have length 3. Got {input.shape[dim]} and {other.shape[dim]}")
+    a, b = FUNCTIONS["broadcast_tensors"](input, other)
+    return matrix_products.cross(a, b, dim)
+
+
+def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """A view of the diagonal of matrices."""
+    return A.diagonal(offset, dim1, dim2)
+
+
+def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """The product of several matrices, in the order that costs least; the first and the last may be vectors."""
+    return chain(tensors)
+
+
+def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    """The products of vectors along a dimension, the first of which is conjugated."""
+    return (x.conj() * y).sum(dim)
+
+
+def vander(x: Tensor, *, N: int | None = None) -> Tensor:
+    """The powers of each entry, from 0 to ``N - 1``, in a last dimension."""
+    if x.ndim < 1:
+        raise RuntimeError(f"Expected dim of input to be at least 1, but got {x.ndim}")
+    n = x.shape[-1] if N is None else N
+    if n <= 1:
+        raise RuntimeError(f"N must be greater than 1.\nit is {n}")
+    return FUNCTIONS["stack"]([x ** k if k else FUNCTIONS["ones_like"](x) for k in range(n)], -1)
+
+
+_householder = family("LinalgHouseholderProduct", lambda a, taus: jax.lax.linalg.householder_product(a, taus))
+
+
+def householder_product(A: Tensor, tau: Tensor) -> Tensor:
+    """The first columns of a product of Householder matrices."""
+    return apply(_householder(), (matrices(A, "torch.linalg.householder_product"), tau))
