@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from dualrev.eager import autograd as autograd
 from dualrev.eager import cuda as cuda
+from dualrev.eager import distributions as distributions
 from dualrev.eager import func as func
 from dualrev.eager import graph as graph
 from dualrev.eager import linalg as linalg
