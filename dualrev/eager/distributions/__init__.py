@@ -22,8 +22,6 @@ from dualrev.eager.distributions.derived import InverseGamma as InverseGamma
 from dualrev.eager.distributions.derived import LogisticNormal as LogisticNormal
 from dualrev.eager.distributions.derived import LogNormal as LogNormal
 from dualrev.eager.distributions.derived import Pareto as Pareto
-from dualrev.eager.distributions.derived import RelaxedBernoulli as RelaxedBernoulli
-from dualrev.eager.distributions.derived import RelaxedOneHotCategorical as RelaxedOneHotCategorical
 from dualrev.eager.distributions.derived import Weibull as Weibull
 from dualrev.eager.distributions.discrete import Bernoulli as Bernoulli
 from dualrev.eager.distributions.discrete import Binomial as Binomial
@@ -46,6 +44,8 @@ from dualrev.eager.distributions.location_scale import Normal as Normal
 from dualrev.eager.distributions.location_scale import StudentT as StudentT
 from dualrev.eager.distributions.location_scale import Uniform as Uniform
 from dualrev.eager.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
+from dualrev.eager.distributions.relaxed import RelaxedBernoulli as RelaxedBernoulli
+from dualrev.eager.distributions.relaxed import RelaxedOneHotCategorical as RelaxedOneHotCategorical
 from dualrev.eager.distributions.transformed import Independent as Independent
 from dualrev.eager.distributions.transformed import MixtureSameFamily as MixtureSameFamily
 from dualrev.eager.distributions.transformed import TransformedDistribution as TransformedDistribution
@@ -69,4 +69,13 @@ from dualrev.eager.distributions.transforms import TanhTransform as TanhTransfor
 from dualrev.eager.distributions.transforms import Transform as Transform
 from dualrev.eager.distributions.transforms import identity_transform as identity_transform
 
-__all__ = ["AbsTransform", "AffineTransform", "Bernoulli", "Beta", "Binomial", "CatTransform", "Categorical", "Cauchy", "Chi2", "ComposeTransform", "CorrCholeskyTransform", "Dirichlet", "Distribution", "ExpTransform", "Exponential", "ExponentialFamily", "FisherSnedecor", "Gamma", "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent", "IndependentTransform", "InverseGamma", "Laplace", "LogNormal", "LogisticNormal", "LowerCholeskyTransform", "MixtureSameFamily", "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical", "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "PositiveDefiniteTransform", "PowerTransform", "RelaxedBernoulli", "RelaxedOneHotCategorical", "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StackTransform", "StickBreakingTransform", "StudentT", "TanhTransform", "Transform", "TransformedDistribution", "Uniform", "Weibull", "biject_to", "constraint_registry", "constraints", "identity_transform", "kl", "kl_divergence", "register_kl", "transform_to", "transforms"]
+__all__ = ["AbsTransform", "AffineTransform", "Bernoulli", "Beta", "Binomial", "CatTransform", "Categorical", "Cauchy", "Chi2",
+           "ComposeTransform", "CorrCholeskyTransform", "Dirichlet", "Distribution", "ExpTransform", "Exponential",
+           "ExponentialFamily", "FisherSnedecor", "Gamma", "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent",
+           "IndependentTransform", "InverseGamma", "Laplace", "LogNormal", "LogisticNormal", "LowerCholeskyTransform",
+           "MixtureSameFamily", "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical",
+           "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "PositiveDefiniteTransform", "PowerTransform",
+           "RelaxedBernoulli", "RelaxedOneHotCategorical", "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform",
+           "SoftplusTransform", "StackTransform", "StickBreakingTransform", "StudentT", "TanhTransform", "Transform",
+           "TransformedDistribution", "Uniform", "Weibull", "biject_to", "constraint_registry", "constraints", "identity_transform",
+           "kl", "kl_divergence", "register_kl", "transform_to", "transforms"]

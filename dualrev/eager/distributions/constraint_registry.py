@@ -55,8 +55,8 @@ for _registry in (biject_to, transform_to):
     for _kind in (constraints.greater_than, constraints.greater_than_eq):
         _registry.register(_kind, lambda c: _after(transforms.ExpTransform(), c.lower_bound, 1))
     _registry.register(constraints.less_than, lambda c: _after(transforms.ExpTransform(), c.upper_bound, -1))
-    for _kind in (constraints.interval, constraints.half_open_interval):
-        _registry.register(_kind, _interval)
+    for _bounded in (constraints.interval, constraints.half_open_interval):
+        _registry.register(_bounded, _interval)
     _registry.register(constraints.corr_cholesky, lambda c: transforms.CorrCholeskyTransform())
     _registry.register(constraints.cat, lambda c, r=_registry: transforms.CatTransform([r(x) for x in c.cseq], c.dim, c.lengths))
     _registry.register(constraints.stack, lambda c, r=_registry: transforms.StackTransform([r(x) for x in c.cseq], c.dim))

@@ -134,6 +134,8 @@ class _Bounded(Constraint):
     """Sets with bounds, which their text shows."""
 
     _bounds: tuple[str, ...] = ("lower_bound", "upper_bound")
+    lower_bound: Any
+    upper_bound: Any
 
     def __init__(self, *bounds: Any, **named: Any):
         vars(self).update(dict(zip(self._bounds, bounds, strict=False)) | named)

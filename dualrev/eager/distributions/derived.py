@@ -1,4 +1,4 @@
-"""Distributions that are transformed ones: log-normal, half-normal, Gumbel, Pareto, Weibull, relaxed ones."""
+"""Distributions that are transformed ones: log-normal, half-normal, Gumbel, Pareto, Weibull, inverse gamma."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from dualrev.eager.distributions import constraints
-from dualrev.eager.distributions.categorical import Categorical
-from dualrev.eager.distributions.discrete import ByOdds
-from dualrev.eager.distributions.distribution import EMPTY, Distribution
 from dualrev.eager.distributions.gamma import Gamma
 from dualrev.eager.distributions.location_scale import Cauchy, Exponential, Normal, Uniform
-from dualrev.eager.distributions.parameters import Value, broadcast_all, clamp_probs, drawn_like, filled_like, limits
+from dualrev.eager.distributions.parameters import Value, broadcast_all, filled_like, limits
 from dualrev.eager.distributions.transformed import TransformedDistribution
 from dualrev.eager.distributions.transforms import (
     AbsTransform,
     AffineTransform,
     ExpTransform,
     PowerTransform,
-    SigmoidTransform,
     StickBreakingTransform,
 )
 from dualrev.eager.graph.tensor import Tensor
@@ -27,7 +23,7 @@ from dualrev.eager.graph.tensor import Tensor
 EULER = 0.57721566490153286060
 
 
-class _Derived(TransformedDistribution):
+class Derived(TransformedDistribution):
     """Transformed distributions that have parameters of their own, which ``expand`` makes anew."""
 
     _parameters = {}
@@ -37,12 +33,13 @@ class _Derived(TransformedDistribution):
         new = self._get_checked_instance(own, _instance)
         if not self._parameters:
             return super().expand(batch_shape, new)
-        own.__init__(new, *[getattr(self, name).expand(batch_shape) for name in self._parameters], validate_args=False)
+        own.__init__(new,  # type: ignore[misc]
+                     *[getattr(self, name).expand(batch_shape) for name in self._parameters], validate_args=False)
         new._validate_args = self._validate_args
         return new
 
 
-class LogNormal(_Derived):
+class LogNormal(Derived):
     """The distribution of the exponential of a normal variable."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -79,7 +76,7 @@ class LogNormal(_Derived):
         return self.base_dist.entropy() + self.loc
 
 
-class _Half(_Derived):
+class _Half(Derived):
     """The absolute value of a variable that is symmetric about zero."""
 
     arg_constraints = {"scale": constraints.positive}
@@ -139,7 +136,7 @@ class HalfCauchy(_Half):
         return self.base_dist.variance
 
 
-class Gumbel(_Derived):
+class Gumbel(Derived):
     """The Gumbel distribution, of maxima."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -148,8 +145,8 @@ class Gumbel(_Derived):
 
     def __init__(self, loc: Value, scale: Value, validate_args: bool | None = None):
         self.loc, self.scale = broadcast_all(loc, scale)
-        base = Uniform(*[filled_like(self.loc, self.loc.shape, float(x)) for x in (limits(self.loc).tiny, 1 - limits(self.loc).eps)],
-                       validate_args=validate_args)
+        low, high = float(limits(self.loc).tiny), float(1 - limits(self.loc).eps)
+        base = Uniform(filled_like(self.loc, self.loc.shape, low), filled_like(self.loc, self.loc.shape, high), validate_args)
         transforms: Any = [ExpTransform().inv, AffineTransform(0, filled_like(self.scale, self.scale.shape, -1)), ExpTransform().inv,
                            AffineTransform(self.loc, -self.scale)]
         super().__init__(base, transforms, validate_args=validate_args)
@@ -178,7 +175,7 @@ class Gumbel(_Derived):
         return self.scale.log() + (1 + EULER)
 
 
-class Pareto(_Derived):
+class Pareto(Derived):
     """The Pareto distribution."""
 
     arg_constraints = {"alpha": constraints.positive, "scale": constraints.positive}
@@ -211,7 +208,7 @@ class Pareto(_Derived):
         return (self.scale / self.alpha).log() + (1 + self.alpha.reciprocal())
 
 
-class Weibull(_Derived):
+class Weibull(Derived):
     """The Weibull distribution."""
 
     arg_constraints = {"scale": constraints.positive, "concentration": constraints.positive}
@@ -241,7 +238,7 @@ class Weibull(_Derived):
         return EULER * (1 - self.concentration_reciprocal) + (self.scale * self.concentration_reciprocal).log() + 1
 
 
-class InverseGamma(_Derived):
+class InverseGamma(Derived):
     """The distribution of the reciprocal of a gamma variable."""
 
     arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
@@ -280,7 +277,7 @@ class InverseGamma(_Derived):
         return a + self.rate.log() + a.lgamma() - (1 + a) * a.digamma()
 
 
-class LogisticNormal(_Derived):
+class LogisticNormal(Derived):
     """The distribution of probabilities whose log odds are normal."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -300,112 +297,3 @@ class LogisticNormal(_Derived):
     def scale(self) -> Tensor:
         """The standard deviations of the log odds."""
         return self.base_dist.base_dist.scale
-
-
-class LogitRelaxedBernoulli(ByOdds):
-    """The log odds of a :class:`RelaxedBernoulli`."""
-
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.real
-    has_rsample = True
-    _parameters = {"probs": 0, "logits": 0}
-
-    def __init__(self, temperature: Any, probs: Value | None = None, logits: Value | None = None, validate_args: bool | None = None):
-        self.temperature = temperature
-        self._take(probs, logits)
-        super().__init__(self._param.size(), validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
-        new = super().expand(batch_shape, _instance)
-        new.temperature = self.temperature
-        return new
-
-    def rsample(self, sample_shape: Sequence[int] = EMPTY) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        probs, u = clamp_probs(self.probs.expand(shape)), clamp_probs(drawn_like(self._param, shape, "rand"))
-        return (u.log() - (-u).log1p() + probs.log() - (-probs).log1p()) / self.temperature
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        value, logits = broadcast_all(self._checked(value), self.logits)
-        difference = logits - value * self.temperature
-        return self.temperature.log() + difference - 2 * difference.exp().log1p()
-
-
-class _Relaxed(_Derived):
-    """What relaxed distributions share."""
-
-    has_rsample = True
-
-    @property
-    def temperature(self) -> Any:
-        """How far the values are from whole ones."""
-        return self.base_dist.temperature
-
-    @property
-    def logits(self) -> Tensor:
-        """Log odds, or logarithms of probabilities."""
-        return self.base_dist.logits
-
-    @property
-    def probs(self) -> Tensor:
-        """Probabilities."""
-        return self.base_dist.probs
-
-
-class RelaxedBernoulli(_Relaxed):
-    """Numbers between zero and one that are near them at a low temperature, as functions of the probability [Maddison 2017]."""
-
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.unit_interval
-
-    def __init__(self, temperature: Any, probs: Value | None = None, logits: Value | None = None, validate_args: bool | None = None):
-        super().__init__(LogitRelaxedBernoulli(temperature, probs, logits), SigmoidTransform(), validate_args=validate_args)
-
-
-class ExpRelaxedCategorical(Distribution):
-    """The logarithms of a :class:`RelaxedOneHotCategorical`."""
-
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, temperature: Any, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None):
-        self._categorical, self.temperature = Categorical(probs, logits), temperature
-        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args)
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
-        new = self._get_checked_instance(ExpRelaxedCategorical, _instance)
-        new._categorical, new.temperature = self._categorical.expand(batch_shape), self.temperature
-        return self._finished(new, new._categorical.batch_shape)
-
-    @property
-    def logits(self) -> Tensor:
-        """The logarithms of the probabilities."""
-        return self._categorical.logits
-
-    @property
-    def probs(self) -> Tensor:
-        """The probabilities."""
-        return self._categorical.probs
-
-    def rsample(self, sample_shape: Sequence[int] = EMPTY) -> Tensor:
-        u = clamp_probs(drawn_like(self.logits, self._extended_shape(sample_shape), "rand"))
-        scores = (self.logits - (-u.log()).log()) / self.temperature
-        return scores - scores.logsumexp(-1, keepdim=True)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        k = self._event_shape[0]
-        value, logits = broadcast_all(self._checked(value), self.logits)
-        score = logits - value * self.temperature
-        return (score - score.logsumexp(-1, keepdim=True)).sum(-1) + math.lgamma(k) + (k - 1) * self.temperature.log()
-
-
-class RelaxedOneHotCategorical(_Relaxed):
-    """Probabilities near one-hot vectors at a low temperature, as functions of the parameters: Gumbel-softmax [Jang 2017]."""
-
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
-    support = constraints.simplex
-
-    def __init__(self, temperature: Any, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None):
-        super().__init__(ExpRelaxedCategorical(temperature, probs, logits, validate_args=validate_args), ExpTransform(),
-                         validate_args=validate_args)

@@ -137,8 +137,8 @@ class Geometric(ByOdds):
         super().__init__(self._param.size(), validate_args=validate_args)
         if self._validate_args and probs is not None and not is_true(self.probs > 0):
             value = self.probs
-            raise ValueError(f"Expected parameter probs ({type(value).__name__} of shape {tuple(value.shape)}) of distribution {self!r} to "
-                             f"be positive but found invalid values:\n{value.detach()[value <= 0]}")
+            raise ValueError(f"Expected parameter probs ({type(value).__name__} of shape {tuple(value.shape)}) of distribution "
+                             f"{self!r} to be positive but found invalid values:\n{value.detach()[value <= 0]}")
 
     @property
     def mean(self) -> Tensor:
@@ -216,7 +216,8 @@ class Binomial(ByOdds):
     has_enumerate_support = True
     _parameters = {"total_count": 0, "probs": 0, "logits": 0}
 
-    def __init__(self, total_count: Any = 1, probs: Value | None = None, logits: Value | None = None, validate_args: bool | None = None):
+    def __init__(self, total_count: Any = 1, probs: Value | None = None, logits: Value | None = None,
+                 validate_args: bool | None = None):
         count, = self._take(probs, logits, total_count)
         self.total_count = count.type_as(self._param)
         super().__init__(self._param.size(), validate_args=validate_args)

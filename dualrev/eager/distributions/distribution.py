@@ -182,8 +182,8 @@ class Distribution:
         try:
             support = self.support
         except NotImplementedError:
-            warnings.warn(f"{type(self)} does not define `support` to enable sample validation. Please initialize the distribution with "
-                          "`validate_args=False` to turn off validation.", stacklevel=4)
+            warnings.warn(f"{type(self)} does not define `support` to enable sample validation. Please initialize the distribution "
+                          "with `validate_args=False` to turn off validation.", stacklevel=4)
             return
         if not holds(support, value):
             raise ValueError(f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) to be within the support "
@@ -191,8 +191,8 @@ class Distribution:
 
     def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
         if _instance is None and type(self).__init__ is not cls.__init__:  # type: ignore[misc]
-            raise NotImplementedError(f"Subclass {type(self).__name__} of {cls.__name__} that defines a custom __init__ method must also "
-                                      "define a custom .expand() method.")
+            raise NotImplementedError(f"Subclass {type(self).__name__} of {cls.__name__} that defines a custom __init__ method must "
+                                      "also define a custom .expand() method.")
         return object.__new__(type(self)) if _instance is None else _instance
 
     def __repr__(self) -> str:
@@ -234,5 +234,6 @@ class ExponentialFamily(Distribution):
         gradients = grad(normalizer.sum(), natural, create_graph=True)
         result = normalizer - self._mean_carrier_measure
         for p, g in zip(natural, gradients, strict=True):
+            assert g is not None
             result = result - sum_rightmost(p * g, p.dim() - len(self._batch_shape))
         return result

@@ -144,6 +144,7 @@ def _exponential_family(p: ExponentialFamily, q: ExponentialFamily) -> Tensor:
     gradients = grad(normalizer.sum(), natural, create_graph=True)
     result = q._log_normalizer(*q._natural_params) - normalizer
     for a, b, g in zip(natural, q._natural_params, gradients, strict=True):
+        assert g is not None
         result = result - sum_rightmost((b - a) * g, len(q.event_shape))
     return result
 
@@ -255,8 +256,8 @@ def _under_normal(p: Any, q: Normal) -> Tensor:
     return -p.entropy() + 0.5 * (2 * math.pi * square).log() + (p.variance + (p.mean - q.loc).pow(2)) / (2 * square)
 
 
-for _kind in (Beta, Exponential, Gamma, Gumbel, Laplace, Uniform, Pareto):
-    register_kl(_kind, Normal)(_under_normal)
+for _of in (Beta, Exponential, Gamma, Gumbel, Laplace, Uniform, Pareto):
+    register_kl(_of, Normal)(_under_normal)
 
 
 @register_kl(Normal, Laplace)
@@ -279,9 +280,11 @@ def _infinite(p: Any, q: Any) -> Tensor:
     return filled_like(first, first.shape, math.inf)
 
 
-for _wide, _narrow in ((Exponential, (Beta, Pareto, Uniform)), (Gamma, (Beta, Pareto, Uniform)), (Beta, (Pareto,)),
-                       (Gumbel, (Beta, Exponential, Gamma, Pareto, Uniform)), (Laplace, (Beta, Exponential, Gamma, Pareto, Uniform)),
-                       (Normal, (Beta, Exponential, Gamma, Pareto, Uniform)), (Pareto, (Beta, Uniform)),
-                       (Poisson, (Bernoulli, Binomial))):
+#: Pairs of classes where the first one has values that the second one has not.
+_INFINITE: tuple[tuple[type, tuple[type, ...]], ...] = (
+    (Exponential, (Beta, Pareto, Uniform)), (Gamma, (Beta, Pareto, Uniform)), (Beta, (Pareto,)),
+    (Gumbel, (Beta, Exponential, Gamma, Pareto, Uniform)), (Laplace, (Beta, Exponential, Gamma, Pareto, Uniform)),
+    (Normal, (Beta, Exponential, Gamma, Pareto, Uniform)), (Pareto, (Beta, Uniform)), (Poisson, (Bernoulli, Binomial)))
+for _wide, _narrow in _INFINITE:
     for _kind in _narrow:
         register_kl(_wide, _kind)(_infinite)

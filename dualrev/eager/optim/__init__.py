@@ -5,6 +5,7 @@ optimizer defines the update of one parameter, and one compiled program updates 
 """
 
 from dualrev.eager.optim import lr_scheduler as lr_scheduler
+from dualrev.eager.optim import swa_utils as swa_utils
 from dualrev.eager.optim.adam_variants import Adamax as Adamax
 from dualrev.eager.optim.adam_variants import NAdam as NAdam
 from dualrev.eager.optim.adam_variants import RAdam as RAdam
@@ -20,4 +21,4 @@ from dualrev.eager.optim.sign_and_average import Adadelta as Adadelta
 from dualrev.eager.optim.sign_and_average import Rprop as Rprop
 
 __all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop",
-           "lr_scheduler"]
+           "lr_scheduler", "swa_utils"]

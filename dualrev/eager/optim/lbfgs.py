@@ -91,8 +91,8 @@ class LBFGS(Optimizer):
         if closure is None:
             raise TypeError("LBFGS.step() missing 1 required positional argument: 'closure'")
         if mode.watcher is not None:
-            raise RuntimeError("LBFGS.step() inside a compiled step: it decides by the values of losses\ncall it outside; the closure may "
-                               "be a compiled step")
+            raise RuntimeError("LBFGS.step() inside a compiled step: it decides by the values of losses\ncall it outside; the closure "
+                               "may be a compiled step")
         group, state = self.param_groups[0], self.state[self._params[0]]
         lr, fn = _number(group["lr"]), group["line_search_fn"]
         most, evaluations, change = group["max_iter"], group["max_eval"], group["tolerance_change"]
@@ -112,7 +112,7 @@ class LBFGS(Optimizer):
         if abs(g).max() <= group["tolerance_grad"]:
             return first
         memory = _Memory(state, group["history_size"])
-        n = 0
+        n, before = 0, loss
         while n < most:
             n += 1
             state["n_iter"] += 1

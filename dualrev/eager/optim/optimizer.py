@@ -27,6 +27,7 @@ Settings: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = list[jax.Array]
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: The arguments that choose among PyTorch's implementations of an optimizer, which give the same numbers.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable")
@@ -50,7 +51,7 @@ def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
     return begin
 
 
-def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+def _with_hooks(step: F) -> F:
     """A ``step`` that notes that it ran, and runs the hooks of its optimizer."""
     @functools.wraps(step)
     def run(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
@@ -64,7 +65,7 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             after(self, args, kwargs)
         return result
 
-    return run
+    return run  # type: ignore[return-value]
 
 
 class Optimizer:
@@ -109,8 +110,8 @@ class Optimizer:
         """Add parameters with settings of their own."""
         params = group["params"]
         if isinstance(params, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will "
-                            "change between runs. Please use a list instead.")
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets "
+                            "will change between runs. Please use a list instead.")
         params = [params] if isinstance(params, Tensor) else list(params)
         if params and all(isinstance(p, tuple) for p in params):  # as named_parameters() gives them
             group = {**group, "param_names": [name for name, _ in params]}

@@ -191,7 +191,8 @@ class AffineTransform(Transform):
         return (y - self.loc) / self.scale
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        shape, n = x.shape, self.event_dim
+        shape: Any = x.shape
+        n = self.event_dim
         result = self.scale.abs().log() if isinstance(self.scale, Tensor) else filled_like(x, shape, math.log(abs(self.scale)))
         if n:
             result = result.reshape((*result.size()[:-n], -1)).sum(-1)

@@ -15,6 +15,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn.functions.activations import log_softmax
 from dualrev.eager.ops.checks import broadcast, first_outside
+from dualrev.eager.ops.precision import full_precision
 from dualrev.eager.ops.unary import abs_of
 
 
@@ -109,26 +110,31 @@ def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa:
         raise IndexError(f"Target {wrong} is out of bounds.\nthere are {n} classes, from 0 to {n - 1}")
 
 
+@full_precision
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
     """Squares of differences."""
     return apply(_mse(reduction), (input, target))
 
 
+@full_precision
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
     """Absolute differences."""
     return apply(_l1(reduction), (input, target))
 
 
+@full_precision
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:  # noqa: A002
     """Squares of small differences, and absolute values of large ones."""
     return apply(_huber(reduction, beta, beta), (input, target))
 
 
+@full_precision
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:  # noqa: A002
     """Squares of differences below ``delta``, multiples of absolute values above."""
     return apply(_huber(reduction, delta, 1.0), (input, target))
 
 
+@full_precision
 def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:  # noqa: A002
     """The cross entropy of probabilities."""
     if input.shape != target.shape:
@@ -141,6 +147,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
     return apply(_bce(reduction), (input, target))
 
 
+@full_precision
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",  # noqa: A002
                                      pos_weight: Tensor | None = None) -> Tensor:
     """The cross entropy of probabilities whose logits are given."""
@@ -149,12 +156,14 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return apply(_logits(reduction, weight is not None, pos_weight is not None), (input, target, *more))
 
 
+@full_precision
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:  # noqa: A002
     """Minus the logarithms of the probabilities of the classes."""
     _check_classes(input, target, ignore_index)
     return apply(_nll(reduction, ignore_index, 0.0), (input, target, *(() if weight is None else (weight,))))
 
 
+@full_precision
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",  # noqa: A002
                   label_smoothing: float = 0.0) -> Tensor:
     """The cross entropy of logits, with classes or probabilities as target."""
@@ -167,6 +176,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     return apply(_nll(reduction, ignore_index, label_smoothing), (logs, target, *more))
 
 
+@full_precision
 def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:  # noqa: A002
     """The divergence of ``input``, logarithms of probabilities, from ``target``."""
     return apply(_kl(reduction, log_target), (input, target))

@@ -14,8 +14,8 @@ from dualrev.eager.optim.optimizer import Optimizer
 Rate: TypeAlias = Any
 
 EPOCH_IS_GIVEN = ("The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
-                  "`scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from None, the closed form is "
-                  "used instead of the new chainable form, where available.")
+                  "`scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from None, the closed form "
+                  "is used instead of the new chainable form, where available.")
 
 
 def copied(x: Any) -> Any:
@@ -46,8 +46,8 @@ def for_each_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         value = [value] * len(optimizer.param_groups)
     elif len(value) != len(optimizer.param_groups):
-        raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} values, param_groups has "
-                         f"{len(optimizer.param_groups)}.")
+        raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} values, param_groups "
+                         f"has {len(optimizer.param_groups)}.")
     return [copied(x) for x in value]
 
 
@@ -82,8 +82,8 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", copied(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming scheduler with last_epoch >= 0.\n"
-                               "load the state of the optimizer first")
+                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming scheduler with last_epoch >= "
+                               "0.\nload the state of the optimizer first")
         self.base_lrs: list[Rate] = settings_of(optimizer, "initial_lr")
         self.last_epoch = last_epoch
         self._initial_step()
@@ -124,9 +124,9 @@ class LRScheduler:
         """
         check_outside(self)
         if self._step_count == 1 and not self.optimizer._stepped:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should call "
-                          "them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this will result "
-                          "in PyTorch skipping the first value of the learning rate schedule.", UserWarning, stacklevel=2)
+            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should "
+                          "call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this will "
+                          "result in PyTorch skipping the first value of the learning rate schedule.", UserWarning, stacklevel=2)
         self._step_count += 1
         if epoch is not None:
             warnings.warn(EPOCH_IS_GIVEN, UserWarning, stacklevel=2)

@@ -22,8 +22,8 @@ class _Several(LRScheduler):
             if not hasattr(scheduler, "optimizer"):
                 raise TypeError(f"{me} at index {i} should have `optimizer` as its attribute.")
             if isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(f"{me} does not support `ReduceLROnPlateau` scheduler as it requires additional kwargs to be specified "
-                                 f"when calling `step`, but got one at index {i} in the given schedulers sequence.")
+                raise ValueError(f"{me} does not support `ReduceLROnPlateau` scheduler as it requires additional kwargs to be "
+                                 f"specified when calling `step`, but got one at index {i} in the given schedulers sequence.")
             if optimizer != scheduler.optimizer:
                 raise ValueError(f"{me} expects all schedulers to belong to the same optimizer, but got scheduler "
                                  f"{type(scheduler).__name__} at index {i} has {scheduler.optimizer}, which is different from "

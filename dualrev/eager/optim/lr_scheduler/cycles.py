@@ -152,7 +152,7 @@ class OneCycleLR(_WithMomentum):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """The rate along a cosine from the first rate to ``eta_min``, again and again: in ``T_0`` epochs, then in ``T_mult`` times as many."""
+    """The rate along a cosine from the first one to ``eta_min``, again and again: in ``T_0`` epochs, then in ``T_mult`` times more."""
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
         if T_0 <= 0 or not isinstance(T_0, int):
