@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 _settings: dict[str, Any] = {"threads": None, "interop": None, "deterministic": False, "warn_only": False, "precision": "highest"}
@@ -52,14 +53,12 @@ def is_deterministic_algorithms_warn_only_enabled() -> bool:
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Note a precision of products of float32 matrices: they are computed in float32.
-
-    Raises:
-      RuntimeError: it is none of "highest", "high" and "medium".
-    """
-    if precision not in ("highest", "high", "medium"):
-        raise RuntimeError(f"Unknown float32 matmul precision: {precision}")
-    _settings["precision"] = precision
+    """Note a precision of products of float32 matrices: they are computed in float32."""
+    if precision in ("highest", "high", "medium"):
+        _settings["precision"] = precision
+    else:
+        warnings.warn(f"{precision} is not one of 'highest', 'high', or 'medium'; the current setFloat32MatmulPrecision call has no "
+                      "effect.", stacklevel=2)
 
 
 def get_float32_matmul_precision() -> str:

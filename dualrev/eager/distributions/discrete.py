@@ -245,7 +245,8 @@ class Binomial(ByOdds):
 
     def log_prob(self, value: Tensor) -> Tensor:
         value, n, odds = self._checked(value), self.total_count, self.logits
-        normalizer = n * odds.clamp(min=0) + n * (-odds.abs()).exp().log1p() - (n + 1).lgamma()
+        above = (odds.clamp(min=0) + odds - odds.clamp(max=0)) / 2  # its derivative at zero is 1/2
+        normalizer = n * above + n * (-odds.abs()).exp().log1p() - (n + 1).lgamma()
         return value * odds - (value + 1).lgamma() - (n - value + 1).lgamma() - normalizer
 
     def entropy(self) -> Tensor:
