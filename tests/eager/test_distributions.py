@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from dualrev import eager as torch
 
 def _x(t: Any) -> Any:
     return t.tensor([0.3, 0.7])
+
+
+def _shown(f: Callable[[Any], Any], x: Any) -> str:
+    return repr(f(x))
 
 
 CONTINUOUS: dict[str, Callable[[Any, Any], Any]] = dict(
@@ -53,7 +58,7 @@ def test_continuous_distributions(name: str) -> None:
         d, value = CONTINUOUS[name](t.distributions, x), t.tensor([0.25, 0.6], requires_grad=True)
         wide = d.expand((3, *d.batch_shape))
         log_prob = d.log_prob(value)
-        attributes = [_or_name(lambda n=n: getattr(d, n)) for n in ("mean", "mode", "variance", "stddev")]
+        attributes = [_or_name(partial(getattr, d, n)) for n in ("mean", "mode", "variance", "stddev")]
         return [list(d.batch_shape), list(d.event_shape), repr(d), *attributes, log_prob,
                 *[g for g in t.autograd.grad(log_prob.sum(), [x, value], allow_unused=True) if g is not None],
                 _or_name(lambda: d.entropy()), _or_name(lambda: d.cdf(value)), _or_name(lambda: d.icdf(t.tensor([0.25, 0.6]))),
@@ -85,7 +90,7 @@ def test_discrete_distributions(name: str) -> None:
         d = make(t.distributions, p)
         log_prob = d.log_prob(t.tensor(value))
         drawn = d.sample((4, 2))
-        found = [_or_name(lambda n=n: getattr(d, n)) for n in ("mean", "mode", "variance", "logits", "probs")]
+        found = [_or_name(partial(getattr, d, n)) for n in ("mean", "mode", "variance", "logits", "probs")]
         return [list(d.batch_shape), list(d.event_shape), repr(d.support) if name != "binomial" else "", *found, log_prob,
                 *t.autograd.grad(log_prob.sum(), p), _or_name(lambda: d.entropy()), list(drawn.shape), str(drawn.dtype),
                 _or_name(lambda: d.enumerate_support()), _or_name(lambda: d.enumerate_support(False)), d.has_enumerate_support,
@@ -178,7 +183,7 @@ def test_constraints_and_their_transforms() -> None:
                 C.positive_definite, C.real_vector, C.corr_cholesky)
         m = t.tensor([[1.0, 2.0], [3.0, 0.5]])
         return [*[repr(c) for c in sets], *[repr(D.transform_to(c)) for c in sets],
-                *[_or_name(lambda c=c: repr(D.biject_to(c))) for c in sets], C.simplex.check(t.tensor([[0.5, 0.5], [0.5, 0.6]])),
+                *[_or_name(partial(_shown, D.biject_to, c)) for c in sets], C.simplex.check(t.tensor([[0.5, 0.5], [0.5, 0.6]])),
                 C.one_hot.check(t.tensor([[0.0, 1.0], [1.0, 1.0]])), C.positive_definite.check(m), C.lower_triangular.check(m.tril()),
                 C.independent(C.positive, 1).check(m)]
 
@@ -234,6 +239,8 @@ def test_draws_have_the_moments_and_pathwise_gradients(name: str) -> None:
     np.testing.assert_allclose(drawn.mean(0).detach().numpy(), d.mean.detach().numpy(), atol=5 * spread.max() / 20000 ** 0.5)
     found, = torch.autograd.grad(drawn.mean(0).sum(), x)
     wanted, = torch.autograd.grad(d.mean.sum(), x)
+    assert found is not None
+    assert wanted is not None
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=0.1, atol=0.05)
 
 
@@ -262,4 +269,6 @@ def test_distributions_inside_a_compiled_step() -> None:
     x = torch.tensor([1.0, 2.0])
     expected, grad = step(x), mean.grad
     assert torch.allclose(torch.jit(step)(x), expected)
+    assert mean.grad is not None
+    assert grad is not None
     assert torch.allclose(mean.grad, grad)

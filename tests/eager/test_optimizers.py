@@ -61,7 +61,7 @@ def test_a_compiled_step_updates_as_one_that_is_not() -> None:
             for _ in range(3):
                 run()
             results.append(w)
-        assert torch.allclose(*results, rtol=1e-5)
+        assert torch.allclose(results[0], results[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])

@@ -17,7 +17,8 @@ def test_dtypes_under_autocast_are_those_of_pytorch() -> None:
         with t.autocast("cpu"):
             y = layer(x)
             outs = [y, x @ x.T, t.mm(x, x.T), t.cat([y, x[:, :2]]), t.stack([y, y]), y + 1, y.softmax(-1), y.exp(),
-                    F.mse_loss(y, y * 0), F.cross_entropy(y, t.tensor([0, 1])), F.conv1d(x[None], t.ones(2, 2, 1)), t.einsum("ij,kj->ik", x, x),
+                    F.mse_loss(y, y * 0), F.cross_entropy(y, t.tensor([0, 1])), F.conv1d(x[None], t.ones(2, 2, 1)),
+                    t.einsum("ij,kj->ik", x, x),
                     x.double() @ x.double().T, F.scaled_dot_product_attention(x[None], x[None], x[None])]
             inside = t.is_autocast_enabled("cpu")
             with t.autocast("cpu", enabled=False):
