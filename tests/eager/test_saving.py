@@ -154,8 +154,8 @@ def test_a_whole_module_is_loaded_where_its_source_is_trusted() -> None:
 
 
 def test_bad_input_what_is_not_saved() -> None:
-    things: list[tuple[Any, str]] = [({"model": torch.nn.Linear(1, 1)}, "the Linear at model"), ({"a": [object()]}, "the object at a.0"),
-                                     ({(1, 2): 3}, "the key (1, 2)")]
+    things: list[tuple[Any, str]] = [({"model": torch.nn.Linear(1, 1)}, "the Linear at model"),
+                                     ({"a": [object()]}, "the object at a.0"), ({(1, 2): 3}, "the key (1, 2)")]
     for thing, words in things:
         assert f"torch.save cannot write {words}" in message(functools.partial(torch.save, thing, io.BytesIO()), TypeError)
     with pytest.raises(TypeError, match=r"save its state_dict\(\)"):
