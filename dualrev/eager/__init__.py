@@ -28,8 +28,11 @@ from math import nan as nan
 from math import pi as pi
 from typing import TYPE_CHECKING
 
+from dualrev.eager import amp as amp
 from dualrev.eager import autograd as autograd
+from dualrev.eager import backends as backends
 from dualrev.eager import cuda as cuda
+from dualrev.eager import distributions as distributions
 from dualrev.eager import fft as fft
 from dualrev.eager import func as func
 from dualrev.eager import graph as graph
@@ -41,6 +44,11 @@ from dualrev.eager import random as random
 from dualrev.eager import serialization as serialization
 from dualrev.eager import special as special
 from dualrev.eager import utils as utils
+from dualrev.eager.amp import GradScaler as GradScaler
+from dualrev.eager.amp import autocast as autocast
+from dualrev.eager.amp import get_autocast_dtype as get_autocast_dtype
+from dualrev.eager.amp import is_autocast_enabled as is_autocast_enabled
+from dualrev.eager.compiled.settled import compile as compile  # noqa: A004
 from dualrev.eager.compiled.step import jit as jit
 from dualrev.eager.core.caches import clear_caches as clear_caches
 from dualrev.eager.core.dtype_facts import can_cast as can_cast
@@ -79,6 +87,17 @@ from dualrev.eager.core.modes import is_grad_enabled as is_grad_enabled
 from dualrev.eager.core.modes import is_inference_mode_enabled as is_inference_mode_enabled
 from dualrev.eager.core.modes import no_grad as no_grad
 from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
+from dualrev.eager.core.settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
+from dualrev.eager.core.settings import get_float32_matmul_precision as get_float32_matmul_precision
+from dualrev.eager.core.settings import get_num_interop_threads as get_num_interop_threads
+from dualrev.eager.core.settings import get_num_threads as get_num_threads
+from dualrev.eager.core.settings import (
+    is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled,
+)
+from dualrev.eager.core.settings import set_float32_matmul_precision as set_float32_matmul_precision
+from dualrev.eager.core.settings import set_num_interop_threads as set_num_interop_threads
+from dualrev.eager.core.settings import set_num_threads as set_num_threads
+from dualrev.eager.core.settings import use_deterministic_algorithms as use_deterministic_algorithms
 from dualrev.eager.core.size import Size as Size
 from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.func import vmap as vmap

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from dualrev.eager.core.annotations import Device
 from dualrev.eager.core.dtypes import device, jax_device
 from dualrev.eager.ops.sampling import manual_seed as manual_seed
 from dualrev.eager.ops.sampling import manual_seed as manual_seed_all  # noqa: F401
+
+#: ``torch.cuda.amp``: set by ``dualrev.eager.amp``.
+amp: Any = None
 
 
 def _devices() -> list[jax.Device]:

@@ -14,6 +14,7 @@ from dualrev._jax.avals import is_array_like
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import mode
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.joining import cat, stack
 from dualrev.functional import api, gradients, jacobians
 
 if TYPE_CHECKING:
@@ -138,9 +139,10 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
       in_dims: the dimension of the examples in each argument; None, where all examples share it.
       out_dims: the dimension of the examples in each result.
       randomness: "error" refuses random numbers inside; "same" draws them once for all examples, "different" for each.
-      chunk_size: accepted for compatibility: all examples run at once.
+      chunk_size: how many examples run at once; by default all.
 
     Raises:
+      ValueError: ``chunk_size`` is not positive.
       RuntimeError: random numbers are drawn inside, and ``randomness`` is "error".
 
     >>> from dualrev import eager as torch
@@ -151,6 +153,8 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
     """
     if randomness not in ("error", "same", "different"):
         raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
+    if chunk_size is not None and chunk_size <= 0:
+        raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
     inner = lower(func)
 
     def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -166,11 +170,62 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
         with wide():
+            if chunk_size is not None and sizes and sizes[0] > chunk_size:
+                parts = [in_parts(dims, given, named, k, chunk_size) for k in range(0, sizes[0], chunk_size)]
+                outs = [_tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(k, k + n), *part)) for k, n, part in parts]
+                ends = out_dims if isinstance(out_dims, (tuple, list)) else None
+                if ends is not None and isinstance(outs[0], (tuple, list)):
+                    return type(outs[0])([tree_map(lambda *xs, d=d: cat(xs, d), *column)
+                                          for d, column in zip(ends, zip(*outs, strict=True), strict=True)])
+                return tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *outs)
             if randomness != "different" or not sizes:
                 return _tensors(jax.vmap(of_one, (None, dims, 0), out_dims)(None, given, named))
             return _tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(sizes[0]), given, named))
 
     return call
+
+
+def in_parts(dims: Any, given: Any, named: Any, start: int, n: int) -> tuple[int, int, tuple[Any, Any]]:
+    """The first number, the number and the arguments of some of the examples."""
+    def cut(x: Any, d: int) -> Any:
+        return jax.lax.slice_in_dim(x, start, min(start + n, x.shape[d]), axis=d % x.ndim)
+
+    def each(d: Any, x: Any) -> Any:
+        if d is None:
+            return x
+        if isinstance(d, int):
+            return tree_map(lambda y: cut(y, d), x)
+        return type(x)([each(a, b) for a, b in zip(d, x, strict=True)])
+
+    parts = tuple([each(d, x) for d, x in zip(dims, given, strict=True)])
+    cut_named = tree_map(lambda y: cut(y, 0), named)
+    size = next(leaf.shape[d] for d, part in zip(dims, parts, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(part))
+    return start, size, (parts, cut_named)
+
+
+def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters, and the buffers, of models of one class, stacked by name: for ``vmap`` over ``functional_call``.
+
+    >>> from dualrev import eager as torch
+    >>> models = [torch.nn.Linear(2, 3) for _ in range(4)]
+    >>> params, buffers = torch.func.stack_module_state(models)
+    >>> torch.vmap(lambda p, x: torch.func.functional_call(models[0], p, (x,)), (0, None))(params, torch.ones(5, 2)).shape
+    torch.Size([4, 5, 3])
+    """
+    if not len(models):
+        raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
+    if len({m.training for m in models}) > 1:
+        raise RuntimeError("stack_module_state: Expected all models to have the same training/eval mode.")
+    if any(type(m) is not type(models[0]) for m in models):
+        raise RuntimeError("stack_module_state: Expected all models to be of the same class.")
+
+    def stacked(name: str, tensors: Sequence[Tensor]) -> Tensor:
+        if len({t.requires_grad for t in tensors}) > 1:
+            raise RuntimeError(f"Expected {name} from each model to have the same .requires_grad")
+        return stack([t.detach() for t in tensors]).requires_grad_(tensors[0].requires_grad)
+
+    params, buffers = [dict(m.named_parameters()) for m in models], [dict(m.named_buffers()) for m in models]
+    return ({k: stacked(k, [p[k] for p in params]) for k in params[0]}, {k: stacked(k, [b[k] for b in buffers]) for k in buffers[0]})
 
 
 def functional_call(module: Module, parameter_and_buffer_dicts: Values | Sequence[Values], args: object = (),

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import IO, Any, TypeAlias
@@ -35,6 +36,8 @@ _TYPES: dict[str, Any] = {
 _LETTERS = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
 #: The key of the skeleton in the metadata.
 _SKELETON = "dualrev"
+#: The first bytes of a file that holds a whole module: a pickle follows.
+_MODULE = b"dualrev module\n"
 File: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
 
@@ -140,14 +143,15 @@ def _tensor(array: np.ndarray, device: Device | None) -> Tensor:
 def save(obj: object, f: File) -> None:
     """Write tensors, numbers, strings, and lists and dicts of them, as a safetensors file.
 
-    A state_dict becomes a file that PyTorch reads with ``safetensors.torch.load_file``.
+    A state_dict becomes a file that PyTorch reads with ``safetensors.torch.load_file``.  A whole module is pickled: loading it needs
+    its class, and runs code that is in the file.
 
     Args:
-      obj: a state_dict, a checkpoint that holds several, a tensor, ...
+      obj: a module, a state_dict, a checkpoint that holds several, a tensor, ...
       f: a path, or a file opened for writing bytes.
 
     Raises:
-      TypeError: it contains something else, a whole module for example.
+      TypeError: it contains something else, a module inside a dict for example.
 
     >>> import io
     >>> from dualrev import eager as torch
@@ -157,11 +161,17 @@ def save(obj: object, f: File) -> None:
     >>> torch.load(file)
     {'epoch': 3, 'weights': [tensor([1., 1.])]}
     """
+    if hasattr(obj, "named_parameters"):
+        _write(_MODULE + pickle.dumps(obj), f)
+        return
     arrays: dict[str, np.ndarray] = {}
     skeleton = _skeleton(obj, "", arrays)
     flat = isinstance(obj, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) and not v.requires_grad
                                             for k, v in obj.items())
-    data = pack(arrays, {"format": "pt"} if flat else {_SKELETON: json.dumps(skeleton, separators=(",", ":"))})
+    _write(pack(arrays, {"format": "pt"} if flat else {_SKELETON: json.dumps(skeleton, separators=(",", ":"))}), f)
+
+
+def _write(data: bytes, f: File) -> None:
     if isinstance(f, (str, os.PathLike)):
         # Written under another name first: a program that is stopped while it writes leaves the last checkpoint intact.
         beside = f"{os.fspath(f)}.part"
@@ -179,18 +189,25 @@ def load(f: File, map_location: Device | None = None, *, weights_only: bool = Tr
     Args:
       f: a path, or a file opened for reading bytes.
       map_location: the device of the tensors; by default that of new tensors.
-      weights_only: accepted for compatibility: such a file holds no code.
+      weights_only: whether a whole module is refused, whose file holds code.
       mmap: accepted for compatibility.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is no safetensors file.
+      UnpicklingError: it holds a whole module, and ``weights_only`` is true.
     """
     if isinstance(f, (str, os.PathLike)):
         with open(f, "rb") as file:
             data, where = file.read(), f"'{os.fspath(f)}'"
     else:
         data, where = f.read(), "the file" if not isinstance(f, io.BytesIO) else "the buffer"
+    if data.startswith(_MODULE):
+        if weights_only:
+            raise pickle.UnpicklingError("Weights only load failed. This file can still be loaded, do so only if you trust its source: "
+                                         "torch.load(f, weights_only=False) runs code that is in it\nit holds a whole module")
+        module = pickle.loads(data[len(_MODULE):])
+        return module if map_location is None else module.to(map_location)
     arrays, metadata = unpack(data, where)
     if _SKELETON in metadata:
         return _restored(json.loads(metadata[_SKELETON]), arrays, map_location)

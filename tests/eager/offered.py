@@ -22,7 +22,8 @@ PAGE = FOLDER.parent.parent / "dualrev" / "eager" / "NAMES.md"
 SPACES = ("torch", "torch.Tensor", "torch.linalg", "torch.fft", "torch.special", "torch.nn", "torch.nn.functional", "torch.nn.init",
           "torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.parametrize", "torch.nn.utils.parametrizations", "torch.optim",
           "torch.optim.lr_scheduler", "torch.autograd", "torch.autograd.functional", "torch.autograd.forward_ad",
-          "torch.autograd.graph", "torch.func", "torch.utils.data", "torch.utils.checkpoint")
+          "torch.autograd.graph", "torch.func", "torch.utils.data", "torch.utils.checkpoint", "torch.optim.swa_utils", "torch.amp",
+          "torch.distributions", "torch.distributions.constraints", "torch.distributions.transforms")
 #: What belongs to parts of PyTorch that this package has no counterpart of.
 ELSEWHERE = ("quantize", "quint", "qint", "sparse", "mkldnn", "cudnn", "script", "fake_", "miopen", "mps", "xpu", "ipu", "xla",
              "fbgemm")

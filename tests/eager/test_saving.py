@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,25 @@ def test_bad_input_files_that_are_none(tmp_path: Path) -> None:
         torch.load(tmp_path / "nowhere")
 
 
+def test_a_whole_module_is_loaded_where_its_source_is_trusted() -> None:
+    def program(t: Any) -> list[Any]:
+        model = t.nn.Sequential(t.nn.Linear(2, 3), t.nn.BatchNorm1d(3)).eval()
+        file = io.BytesIO()
+        t.save(model, file)
+        file.seek(0)
+        refused = message(lambda: t.load(file), pickle.UnpicklingError)
+        file.seek(0)
+        loaded = t.load(file, map_location="cpu", weights_only=False)
+        x = t.ones(4, 2)
+        return [bool((loaded(x) == model(x)).all()), loaded.training, loaded[0].weight.requires_grad, list(loaded.state_dict()),
+                refused.partition(".")[0]]
+
+    in_both(program)
+
+
 def test_bad_input_what_is_not_saved() -> None:
-    things: list[tuple[Any, str]] = [(torch.nn.Linear(1, 1), "a Linear"), ({"a": [object()]}, "the object at a.0"),
-                                     ({(1, 2): 3}, "the key (1, 2)")]
+    things: list[tuple[Any, str]] = [({"model": torch.nn.Linear(1, 1)}, "the Linear at model"),
+                                     ({"a": [object()]}, "the object at a.0"), ({(1, 2): 3}, "the key (1, 2)")]
     for thing, words in things:
         assert f"torch.save cannot write {words}" in message(functools.partial(torch.save, thing, io.BytesIO()), TypeError)
     with pytest.raises(TypeError, match=r"save its state_dict\(\)"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import Mode, ModeBlock, mode
 from dualrev.eager.graph.interception import apply_intercepted
 from dualrev.eager.graph.node import Node as Node
 from dualrev.eager.graph.tensor import Tensor
+
+#: The modes, where an argument has the name ``mode``.
+_modes = mode
 
 
 class saved_tensors_hooks(ModeBlock):
@@ -36,6 +40,103 @@ class save_on_cpu(saved_tensors_hooks):
 
     def __init__(self, pin_memory: bool = False):
         super().__init__(lambda t: (t.device, t.cpu()), lambda kept: kept[1].to(kept[0]))
+
+
+class allow_mutation_on_saved_tensors(ModeBlock):
+    """A block in which tensors that backward needs may be changed in place: it uses their values of the forward pass.
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> with torch.autograd.graph.allow_mutation_on_saved_tensors():
+    ...     y = x * 2
+    ...     z = y ** 2
+    ...     _ = y.zero_()
+    ...     z.backward()
+    >>> x.grad
+    tensor([24.])
+    """
+
+    def settings(self) -> dict[str, object]:
+        if mode.mutable:
+            raise RuntimeError("allow_mutation_on_saved_tensors contexts cannot be nested")
+        return {"mutable": True}
+
+
+class _Handles:
+    """The handles of a hook on several tensors."""
+
+    def __init__(self, handles: Sequence[RemovableHandle]):
+        self.handles = handles
+
+    def remove(self) -> None:
+        """Take the hook away from all."""
+        for handle in self.handles:
+            handle.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[[Any], None], *, mode: str = "all") -> _Handles:
+    """Call a function in each backward pass with the gradients of several tensors.
+
+    Args:
+      tensors: tensors that require grad.
+      fn: takes the gradients, None for tensors that get none; with ``mode="any"`` the first gradient that is computed.
+      mode: "all" or "any".
+
+    >>> from dualrev import eager as torch
+    >>> a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    >>> _ = torch.autograd.graph.register_multi_grad_hook((a, b), lambda grads: print(len(grads)))
+    >>> (a * b).backward()
+    2
+    """
+    if mode not in ("all", "any"):
+        raise ValueError(f"Expects mode to be one of ('all', 'any') but got {mode}")
+    if mode == "any":
+        last: list[Any] = [None]
+
+        def first(ct: Tensor) -> None:
+            if last[0] is not _modes.backward_pass:
+                last[0] = _modes.backward_pass
+                fn(ct)
+
+        return _Handles([t.register_hook(first) for t in tensors if t.requires_grad])
+    found: list[Tensor | None] = []
+    missing = [0]
+    running: list[Any] = [None]
+
+    def hook(i: int) -> Callable[[Tensor], None]:
+        def note(ct: Tensor) -> None:
+            if running[0] is not _modes.backward_pass:  # the first gradient of this pass
+                running[0] = _modes.backward_pass
+                found[:] = [None] * len(tensors)
+                missing[0] = _reached(tensors, running[0].roots)
+            found[i] = ct
+            missing[0] -= 1
+            if missing[0] == 0:
+                running[0] = None
+                fn(list(found))
+
+        return note
+
+    return _Handles([t.register_hook(hook(i)) for i, t in enumerate(tensors)])
+
+
+def _reached(tensors: Sequence[Tensor], roots: Any) -> int:
+    """How many of the tensors a backward pass gives gradients to."""
+    seen: set[Any] = set()
+    waiting = [target for (target, _), _ in roots]
+    while waiting:
+        target = waiting.pop()
+        if id(target) not in seen:
+            seen.add(id(target))
+            if isinstance(target, Node):
+                waiting += [edge[0] for edge in target.edges if edge is not None]
+    return sum(id(t if t._node is None else t._node) in seen for t in tensors)
 
 
 class detect_anomaly(ModeBlock):

@@ -266,7 +266,7 @@ def jit(step: Callable[P, R]) -> Callable[P, R]:
         kinds = tuple([(x._requires_grad if isinstance(x, Tensor) else None) if d else (type(x), repr(x) if type(x) is float else x)
                        for x, d in zip(leaves, dynamic, strict=True)])
         avals = tuple([(a.shape, a.dtype, getattr(a, "weak_type", False)) for a in arrays])
-        key = tree, kinds, avals, _twins(leaves), mode.grad, mode.inference, dtypes.get_default_dtype()
+        key = tree, kinds, avals, _twins(leaves), mode.grad, mode.inference, mode.autocast, dtypes.get_default_dtype()
         known = programs.get(key, ())
         for program in known:
             if program.fits():

@@ -36,6 +36,12 @@ class Mode(threading.local):
     watcher: Any = None
     #: For each enclosing ``vmap``: its ``randomness``, and the number of the example.
     examples: tuple[tuple[str, jax.Array | None], ...] = ()
+    #: The dtype that products are computed in under ``autocast``, or None.
+    autocast: Any = None
+    #: The backward pass that is running, or None.
+    backward_pass: Any = None
+    #: Whether saved tensors may be changed in place.
+    mutable = False
     #: How many backward passes are running inside each other.
     backward_depth = 0
     #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level`` or ``watcher`` is.

@@ -14,6 +14,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.checks import fitting
 from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.precision import widest_precision
 from dualrev.eager.ops.registry import FUNCTIONS, alias, function, renamed
 
 _cat = family("Cat", lambda *a: jnp.concatenate(fitting(a[:-1], a[-1]), a[-1]))
@@ -21,6 +22,7 @@ _stack = family("Stack", lambda *a: jnp.stack(a[:-1], a[-1]))
 
 
 @function
+@widest_precision
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Concatenate tensors along a dimension."""
     tensors = list(tensors)
@@ -37,6 +39,7 @@ alias("concatenate", cat)
 
 
 @function
+@widest_precision
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Stack tensors of one shape along a new dimension."""
     tensors = list(tensors)

@@ -13,6 +13,7 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.checks import same_dtype
+from dualrev.eager.ops.precision import low_precision
 from dualrev.eager.ops.registry import alias, both, function
 
 
@@ -80,6 +81,7 @@ OUTER = Op("Outer", lambda a, b: jnp.outer(a, b))
 
 
 @both
+@low_precision
 def matmul(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     """The product of matrices, vectors, or batches of matrices."""
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
@@ -95,6 +97,7 @@ Tensor.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[arg
 
 
 @both
+@low_precision
 def mm(input: Tensor, mat2: Tensor) -> Tensor:  # noqa: A002
     """The product of two matrices."""
     return apply(MM, (input, mat2))
@@ -107,6 +110,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:  # noqa: A002
 
 
 @both
+@low_precision
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:  # noqa: A002
     """The products of two batches of matrices."""
     return apply(BATCHES, (input, mat2))
@@ -153,6 +157,7 @@ _kron = Op("Kron", jnp.kron)
 
 
 @function
+@low_precision
 def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
     """A sum of products in Einstein's notation."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands

@@ -15,6 +15,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.matrix_products import ADDMM, BATCHES, MM, MV, OUTER
 from dualrev.eager.ops.outputs import into
+from dualrev.eager.ops.precision import low_precision
 from dualrev.eager.ops.registry import both, function, method, renamed
 
 
@@ -57,12 +58,14 @@ def _apply(name: str, x: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float
 
 
 @both
+@low_precision
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
     """``beta * input + alpha * mat1 @ mat2``."""
     return _apply("addmm", input, mat1, mat2, beta, alpha)
 
 
 @both
+@low_precision
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
     """``beta * input + alpha * mat @ vec``."""
     return _apply("addmv", input, mat, vec, beta, alpha)
@@ -75,12 +78,14 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: f
 
 
 @both
+@low_precision
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
     """``beta * input + alpha * batch1 @ batch2``."""
     return _apply("baddbmm", input, batch1, batch2, beta, alpha)
 
 
 @both
+@low_precision
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
     """``beta * input``, and ``alpha`` times the sum of the products of two batches of matrices."""
     return _apply("addbmm", input, batch1, batch2, beta, alpha)

@@ -14,13 +14,13 @@ from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.optim.optimizer import Optimizer, Params, Settings, State, check_positive
 
 
-def _turned(p: jax.Array, g: jax.Array, s: Settings, coupled: bool = True) -> jax.Array:
+def turned(p: jax.Array, g: jax.Array, s: Settings, coupled: bool = True) -> jax.Array:
     """The gradient, negated for maximization, plus weight decay."""
     g = -g if s["maximize"] else g
     return g + s["weight_decay"] * p if coupled and s["decays"] else g
 
 
-def _zeros(p: jax.Array) -> Any:
+def zeros(p: jax.Array) -> Any:
     """Zeros of the shape and dtype of a parameter: concrete values, also while a step is being traced."""
     return kept(np.zeros(p.shape, p.dtype))
 
@@ -51,10 +51,10 @@ class SGD(Optimizer):
                                       maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        return {"momentum_buffer": _zeros(p), "step": np.zeros((), np.float32)} if group["momentum"] else {}
+        return {"momentum_buffer": zeros(p), "step": np.zeros((), np.float32)} if group["momentum"] else {}
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
-        g = _turned(p, g, settings)
+        g = turned(p, g, settings)
         if not state:
             return p - settings["lr"] * g, {}
         m, step = settings["momentum"], state["step"]
@@ -67,6 +67,7 @@ class Adam(Optimizer):
     """Steps scaled by running means of the gradient and of its square; weight decay is added to the gradient."""
 
     coupled = True
+    pairs = ("betas",)
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False):
@@ -78,12 +79,12 @@ class Adam(Optimizer):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        state = {"step": np.zeros((), np.int32), "exp_avg": _zeros(p), "exp_avg_sq": _zeros(p)}
-        return state | ({"max_exp_avg_sq": _zeros(p)} if group["amsgrad"] else {})
+        state = {"step": np.zeros((), np.int32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
+        return state | ({"max_exp_avg_sq": zeros(p)} if group["amsgrad"] else {})
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
-        g = _turned(p, g, s, self.coupled)
+        g = turned(p, g, s, self.coupled)
         if not self.coupled and s["decays"]:
             p = p * (1 - s["lr"] * s["weight_decay"])
         if not s["amsgrad"]:
@@ -125,11 +126,11 @@ class RMSprop(Optimizer):
 
     def begin(self, p: jax.Array, group: Settings) -> State:
         names = ["square_avg", *(["momentum_buffer"] if group["momentum"] else []), *(["grad_avg"] if group["centered"] else [])]
-        return {name: _zeros(p) for name in names}
+        return {name: zeros(p) for name in names}
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
-        g = _turned(p, g, s)
+        g = turned(p, g, s)
         if s["centered"]:
             rule = optax.scale_by_stddev(s["alpha"], eps=s["eps"], eps_in_sqrt=False)
             before: Any = optax.ScaleByRStdDevState(mu=state["grad_avg"], nu=state["square_avg"])
@@ -161,7 +162,7 @@ class Adagrad(Optimizer):
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         # optax adds eps inside the root, PyTorch outside.
-        g = _turned(p, g, settings)
+        g = turned(p, g, settings)
         total = state["sum"] + g * g
         lr = settings["lr"] / (1 + state["step"] * settings["lr_decay"])
         return p - lr * g / (jnp.sqrt(total) + settings["eps"]), {"step": state["step"] + 1, "sum": total}

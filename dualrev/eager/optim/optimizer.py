@@ -13,6 +13,7 @@ import numpy as np
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.evaluation import TreeEvaluation
+from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import enable_grad, mode, no_grad
 from dualrev.eager.core.operation import promoting
 from dualrev.eager.graph.inplace import write
@@ -26,6 +27,7 @@ Settings: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = list[jax.Array]
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: The arguments that choose among PyTorch's implementations of an optimizer, which give the same numbers.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable")
@@ -49,6 +51,23 @@ def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
     return begin
 
 
+def _with_hooks(step: F) -> F:
+    """A ``step`` that notes that it ran, and runs the hooks of its optimizer."""
+    @functools.wraps(step)
+    def run(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        vars(self)["_stepped"] = True
+        for before in list(self._step_pre_hooks.values()):
+            given = before(self, args, kwargs)
+            if given is not None:
+                args, kwargs = given
+        result = step(self, *args, **kwargs)
+        for after in list(self._step_post_hooks.values()):
+            after(self, args, kwargs)
+        return result
+
+    return run  # type: ignore[return-value]
+
+
 class Optimizer:
     """Base class: a subclass defines ``defaults``, ``begin`` and ``update``.
 
@@ -58,16 +77,25 @@ class Optimizer:
     #: Settings that are inputs of the program: they may change at each step.
     numbers: tuple[str, ...] = ("lr", "weight_decay")
 
+    #: Settings that are pairs of numbers: inputs of the program too, but static inside a compiled step.
+    pairs: tuple[str, ...] = ()
+    #: Whether a step was made: schedules warn where none was.
+    _stepped = False
+
     def __init_subclass__(cls, **kwargs: object):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.startswith("dualrev."):
             cls.__init__ = _of_any_implementation(vars(cls)["__init__"])  # type: ignore[method-assign]
+        if "step" in vars(cls):
+            cls.step = _with_hooks(vars(cls)["step"])  # type: ignore[method-assign]
 
     def __init__(self, params: Params, defaults: Settings):
         if isinstance(params, Tensor):
             raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
                             f"torch.{type_name(array_of(params).dtype)}Tensor\nput it into a list")
         self.defaults = defaults
+        self._step_pre_hooks: dict[int, Callable[..., Any]] = {}
+        self._step_post_hooks: dict[int, Callable[..., Any]] = {}
         self.param_groups: list[Settings] = []
         #: For each parameter, its state by name.
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
@@ -81,7 +109,13 @@ class Optimizer:
     def add_param_group(self, group: Settings) -> None:
         """Add parameters with settings of their own."""
         params = group["params"]
+        if isinstance(params, set):
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets "
+                            "will change between runs. Please use a list instead.")
         params = [params] if isinstance(params, Tensor) else list(params)
+        if params and all(isinstance(p, tuple) for p in params):  # as named_parameters() gives them
+            group = {**group, "param_names": [name for name, _ in params]}
+            params = [p for _, p in params]
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for p in params:
             if not isinstance(p, Tensor):
@@ -109,6 +143,15 @@ class Optimizer:
         """The new value of a parameter, and its new state."""
         raise NotImplementedError(f"{type(self).__name__} must define it")
 
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return other arguments."""
+        return RemovableHandle(self._step_pre_hooks, hook)
+
+    def register_step_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Call ``hook(optimizer, args, kwargs)`` after each step."""
+        return RemovableHandle(self._step_post_hooks, hook)
+
+    @_with_hooks
     def step(self, closure: Callable[[], R] | None = None) -> R | None:
         """Update each parameter that has a gradient.
 
@@ -137,10 +180,10 @@ class Optimizer:
             if not self.state[p]:
                 value = array_of(p)
                 self.state[p] = {name: wrap(x) for name, x in self.begin(value, group).items()}
-        fixed = {k: v for k, v in group.items() if k != "params" and k not in self.numbers}
+        traced = (*self.numbers, *(self.pairs if mode.watcher is None else ()))
+        fixed = {k: v for k, v in group.items() if k in self.defaults and k not in traced}
         fixed["decays"] = group.get("weight_decay", 0) != 0
-        key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k,
-                            v in fixed.items() if not callable(v) and k != "initial_lr"]))
+        key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k, v in fixed.items() if not callable(v)]))
         program = self._programs.get(key)
         if program is None:
             def run(values: Arrays, grads: Arrays, states: list[State], numbers: State) -> tuple[Arrays, list[State]]:
@@ -152,6 +195,8 @@ class Optimizer:
         states = [self.state[p] for p in params]
         number = constant_of if mode.watcher is None else mode.watcher.number
         numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
+        if mode.watcher is None:
+            numbers |= {k: tuple(group[k]) for k in self.pairs if k in group}
         values, new = program([array_of(p) for p in params], [array_of(p._grad) for p in params],
                               [{k: array_of(x) for k, x in s.items()} for s in states], numbers)
         for p, value, state, fresh in zip(params, values, states, new, strict=True):

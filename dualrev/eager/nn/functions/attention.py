@@ -7,8 +7,10 @@ import numpy as np
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.nn.functions.activations import softmax
 from dualrev.eager.nn.functions.dropout import dropout
+from dualrev.eager.ops.precision import low_precision
 
 
+@low_precision
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
                                  is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Tensor:
     """``softmax(query key^T * scale) value``; with ``enable_gqa``, several heads of queries share one of keys and values."""

@@ -15,6 +15,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn.functions.sizes import tuple_of
 from dualrev.eager.nn.functions.small_convolution import is_small, small_of
 from dualrev.eager.ops.checks import same_dtype
+from dualrev.eager.ops.precision import low_precision
 
 
 def _conv_of(x: jax.Array, w: jax.Array, *rest: Any) -> jax.Array:
@@ -70,7 +71,7 @@ def _convolve(n: int) -> Convolution:
         return apply(op, (input, weight) if bias is None else (input, weight, bias))
 
     conv.__name__, conv.__doc__ = f"conv{n}d", f"Convolution over {n} dimension{'s' * (n > 1)} of (batch, channels, ...)."
-    return conv
+    return low_precision(conv)
 
 
 conv1d, conv2d, conv3d = _convolve(1), _convolve(2), _convolve(3)
@@ -112,7 +113,7 @@ def _transpose(n: int) -> TransposedConvolution:
 
     conv.__name__ = f"conv_transpose{n}d"
     conv.__doc__ = f"The transpose of a convolution over {n} dimension{'s' * (n > 1)}: a step for each input, not for each output."
-    return conv
+    return low_precision(conv)
 
 
 conv_transpose1d, conv_transpose2d, conv_transpose3d = _transpose(1), _transpose(2), _transpose(3)

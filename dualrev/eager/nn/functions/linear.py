@@ -9,11 +9,21 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.checks import first_outside, same_dtype
+from dualrev.eager.ops.precision import low_precision
 
-_LINEAR = Op("Addmm", lambda x, w, b: jnp.matmul(x, w.T) + b)
+
+def _linear_of(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    if x.dtype.itemsize != 2:
+        return jnp.matmul(x, w.T) + b
+    # Floats of 16 bits are rounded once, after the bias is added.
+    return (jnp.matmul(x, w.T, preferred_element_type=jnp.float32) + b.astype(jnp.float32)).astype(x.dtype)
+
+
+_LINEAR = Op("Addmm", _linear_of)
 _LINEAR_PLAIN = Op("Mm", lambda x, w: jnp.matmul(x, w.T))
 
 
+@low_precision
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """``x @ weight.T + bias``."""
     x, w = array_of(input).shape, array_of(weight).shape

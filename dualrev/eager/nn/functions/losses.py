@@ -17,6 +17,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn.functions.activations import log_softmax
 from dualrev.eager.nn.functions.reducing import reduced, reduction_of
 from dualrev.eager.ops.checks import broadcast, first_outside
+from dualrev.eager.ops.precision import full_precision
 from dualrev.eager.ops.unary import abs_of
 
 
@@ -127,6 +128,7 @@ def _entrywise(op: Any, kind: tuple[Any, ...], x: Tensor, y: Tensor, reduction: 
     return apply(op, (x, y)) if weight is None else apply(_weighted(*kind, reduction), (x, y, weight))
 
 
+@full_precision
 def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",  # noqa: A002
              weight: Tensor | None = None) -> Tensor:
     """Squares of differences."""
@@ -134,6 +136,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, re
     return _entrywise(_mse(reduction), ("mse",), input, target, reduction, weight)
 
 
+@full_precision
 def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",  # noqa: A002
             weight: Tensor | None = None) -> Tensor:
     """Absolute differences."""
@@ -141,6 +144,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, red
     return _entrywise(_l1(reduction), ("l1",), input, target, reduction, weight)
 
 
+@full_precision
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,  # noqa: A002
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """Squares of small differences, and absolute values of large ones."""
@@ -151,6 +155,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
     return _entrywise(op, (), input, target, reduction, None)
 
 
+@full_precision
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None) -> Tensor:  # noqa: A002
     """Squares of differences below ``delta``, multiples of absolute values above."""
     if delta <= 0:
@@ -158,6 +163,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     return _entrywise(_huber(reduction, delta, 1.0), ("huber", delta, 1.0), input, target, reduction, weight)
 
 
+@full_precision
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,  # noqa: A002
                          reduce: bool | None = None, reduction: str = "mean") -> Tensor:
     """The cross entropy of probabilities."""
@@ -172,6 +178,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return apply(_bce(reduction), (input, target, *(() if weight is None else (weight,))))
 
 
+@full_precision
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,  # noqa: A002
                                      reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
     """The cross entropy of probabilities whose logits are given."""
@@ -181,6 +188,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return apply(_logits(reduction, weight is not None, pos_weight is not None), (input, target, *more))
 
 
+@full_precision
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,  # noqa: A002
              ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
     """Minus the logarithms of the probabilities of the classes."""
@@ -189,6 +197,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     return apply(_nll(reduction, ignore_index, 0.0), (input, target, *(() if weight is None else (weight,))))
 
 
+@full_precision
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,  # noqa: A002
                   ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
@@ -203,6 +212,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     return apply(_nll(reduction, ignore_index, label_smoothing), (logs, target, *more))
 
 
+@full_precision
 def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",  # noqa: A002
            log_target: bool = False) -> Tensor:
     """The divergence of ``input``, logarithms of probabilities, from ``target``."""

@@ -125,6 +125,13 @@ class _BatchNorm(Module):
         self.register_buffer("running_var", make.ones(num_features, dtype=dtype) if tracked else None)
         self.register_buffer("num_batches_tracked", make.tensor(0) if tracked else None)
 
+    def reset_running_stats(self) -> None:
+        """Forget the statistics of batches."""
+        for name, value in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
+            buffer = getattr(self, name)
+            if buffer is not None:
+                buffer.fill_(value)
+
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self.dims:
             raise ValueError(f"expected {' or '.join(f'{d}D' for d in self.dims)} input (got {x.ndim}D input)")
