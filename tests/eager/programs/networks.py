@@ -101,7 +101,7 @@ def variational_autoencoder(t: Any) -> list[Any]:
     """The reparametrised sample of an encoder, with noise that is given."""
     nn, functional = t.nn, t.nn.functional
 
-    class Coder(nn.Module):  # type: ignore[misc]
+    class Coder(t.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.hidden, self.mean, self.scale = nn.Linear(6, 5), nn.Linear(5, 2), nn.Linear(5, 2)
@@ -151,7 +151,7 @@ def u_shaped(t: Any) -> list[Any]:
     """A network that goes down and up again, with joins across, and a dice loss."""
     nn = t.nn
 
-    class Net(nn.Module):  # type: ignore[misc]
+    class Net(t.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.down, self.deep = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 3, 3, padding=1)

@@ -60,7 +60,7 @@ def small_gpt(t: Any) -> list[Any]:
     nn, functional = t.nn, t.nn.functional
     words, width, heads, block = 11, 8, 2, 6
 
-    class Attention(nn.Module):  # type: ignore[misc]
+    class Attention(t.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -74,7 +74,7 @@ def small_gpt(t: Any) -> list[Any]:
             y = functional.softmax(scores, dim=-1) @ v
             return self.project(y.transpose(1, 2).contiguous().view(b, n, c))
 
-    class Block(nn.Module):  # type: ignore[misc]
+    class Block(t.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.first, self.attention, self.second = nn.LayerNorm(width), Attention(), nn.LayerNorm(width)
@@ -84,7 +84,7 @@ def small_gpt(t: Any) -> list[Any]:
             x = x + self.attention(self.first(x))
             return x + self.feed(self.second(x))
 
-    class Decoder(nn.Module):  # type: ignore[misc]
+    class Decoder(t.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.words, self.places = nn.Embedding(words, width), nn.Embedding(block, width)

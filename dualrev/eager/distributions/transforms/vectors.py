@@ -20,7 +20,7 @@ from dualrev.eager.distributions.transforms.entrywise import clipped_sigmoid
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.nn.functions.activations import logsigmoid, softplus
-from dualrev.eager.nn.functions.resizing import pad
+from dualrev.eager.nn.functions.padding import pad
 from dualrev.eager.ops.joining import cat, stack
 
 
