@@ -12,6 +12,8 @@ from against_torch import in_both, message
 
 from dualrev import eager as torch
 
+pytestmark = pytest.mark.thorough
+
 
 def _x(t: Any) -> Any:
     return t.tensor([0.3, 0.7])

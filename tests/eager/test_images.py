@@ -10,6 +10,8 @@ from test_packed_sequences import wave
 
 from dualrev import eager
 
+pytestmark = pytest.mark.thorough
+
 
 def with_grad(t: Any, fun: Any, *given: Any) -> list[Any]:
     """The result, and the gradients of a weighted sum of it."""

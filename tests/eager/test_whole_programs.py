@@ -9,6 +9,8 @@ import pytest
 from against_torch import in_both
 from programs import networks, science, sequences
 
+pytestmark = pytest.mark.thorough
+
 PROGRAMS: dict[str, Callable[[Any], Any]] = {
     f"{module.__name__.rpartition('.')[2]}: {name.replace('_', ' ')}": program
     for module in (networks, sequences, science) for name, program in vars(module).items()
