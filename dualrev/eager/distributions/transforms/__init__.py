@@ -1,4 +1,8 @@
-"""Invertible functions of random variables: ``torch.distributions.transforms``."""
+"""Invertible functions of random variables: ``torch.distributions.transforms``.
+
+May import: ``distributions.constraints`` and what ``distributions`` may import.  Start reading at
+:mod:`dualrev.eager.distributions.transforms.base`.
+"""
 
 from dualrev.eager.distributions.transforms.base import ComposeTransform as ComposeTransform
 from dualrev.eager.distributions.transforms.base import IndependentTransform as IndependentTransform

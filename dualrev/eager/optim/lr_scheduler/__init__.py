@@ -1,7 +1,7 @@
 """Schedules of learning rates with PyTorch's numbers: ``torch.optim.lr_scheduler``.
 
-Start reading at ``base``; ``factors`` has schedules that multiply the rate, ``cycles`` those that go up and down, ``combined`` those
-that run others, and ``plateau`` the one that looks at a loss.
+May import: ``optim.optimizer`` and what ``optim`` may import.  Start reading at ``base``; ``factors`` has schedules that multiply the
+rate, ``cycles`` those that go up and down, ``combined`` those that run others, and ``plateau`` the one that looks at a loss.
 """
 
 from dualrev.eager.optim.lr_scheduler.base import LRScheduler as LRScheduler
