@@ -70,7 +70,7 @@ def _pinv_of(x: jax.Array, atol: jax.Array, rtol: jax.Array, hermitian: bool) ->
 _pinv = family("LinalgPinv", _pinv_of)
 
 
-def pinv(A: Tensor, *, atol: float | Tensor | None = None, rtol: float | Tensor | None = None, hermitian: bool = False,
+def pinv(input: Tensor, *, atol: float | Tensor | None = None, rtol: float | Tensor | None = None, hermitian: bool = False,  # noqa: A002
          rcond: float | Tensor | None = None) -> Tensor:
     """The pseudoinverse; singular values up to ``max(atol, rtol * largest)`` are taken for zero.
 
@@ -78,14 +78,14 @@ def pinv(A: Tensor, *, atol: float | Tensor | None = None, rtol: float | Tensor 
     >>> torch.linalg.pinv(torch.tensor([[2.0], [0.0]]))
     tensor([[0.5000, 0.0000]])
     """
-    matrices(A, "linalg.pinv")
+    matrices(input, "linalg.pinv")
     rtol = rcond if rtol is None else rtol
-    if A.numel() == 0:
-        return FUNCTIONS["zeros"](*A.shape[:-2], A.shape[-1], A.shape[-2], dtype=A.dtype)
+    if input.numel() == 0:
+        return FUNCTIONS["zeros"](*input.shape[:-2], input.shape[-1], input.shape[-2], dtype=input.dtype)
     if rtol is None:
         rtol = 0.0 if atol is not None and not isinstance(atol, Tensor) and atol > 0 else (
-            float(jnp.finfo(array_of(A).dtype).eps) * max(A.shape[-2:]))
-    return apply(_pinv(bool(hermitian)), (A, 0.0 if atol is None else atol, rtol))
+            float(jnp.finfo(array_of(input).dtype).eps) * max(input.shape[-2:]))
+    return apply(_pinv(bool(hermitian)), (input, 0.0 if atol is None else atol, rtol))
 
 
 _least = Op("LinalgLstsq", lambda a, b: jnp.linalg.pinv(a, rtol=jnp.finfo(a.dtype).eps * max(a.shape[-2:])) @ b)
@@ -114,15 +114,15 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     return LstsqResult(found.squeeze(-1) if is_vector else found, residuals, rank, values)
 
 
-def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
+def tensorinv(input: Tensor, ind: int = 2) -> Tensor:  # noqa: A002
     """The inverse of ``tensordot`` with a tensor, whose first ``ind`` dimensions stand for rows."""
     if ind <= 0:
         raise RuntimeError("Expected a strictly positive integer for 'ind'")
-    rows, columns = math.prod(A.shape[:ind]), math.prod(A.shape[ind:])
+    rows, columns = math.prod(input.shape[:ind]), math.prod(input.shape[ind:])
     if rows != columns:
         raise RuntimeError("Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but got "
                            f"{columns} != {rows}")
-    return inv(A.reshape(rows, columns)).reshape(*A.shape[ind:], *A.shape[:ind])
+    return inv(input.reshape(rows, columns)).reshape(*input.shape[ind:], *input.shape[:ind])
 
 
 def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tensor:

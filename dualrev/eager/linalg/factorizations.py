@@ -32,19 +32,19 @@ def _triangle(A: Tensor, UPLO: str) -> str:
     return UPLO.upper()
 
 
-def eigh(A: Tensor, UPLO: str = "L") -> EighResult:
+def eigh(input: Tensor, UPLO: str = "L") -> EighResult:  # noqa: A002
     """``(eigenvalues, eigenvectors)`` of a Hermitian matrix, of which one triangle is read; the values ascend.
 
     >>> from dualrev import eager as torch
     >>> torch.linalg.eigh(torch.tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues
     tensor([1., 2.])
     """
-    return EighResult(*apply(EIGH(_triangle(A, UPLO)), (A,)))
+    return EighResult(*apply(EIGH(_triangle(input, UPLO)), (input,)))
 
 
-def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
+def eigvalsh(input: Tensor, UPLO: str = "L") -> Tensor:  # noqa: A002
     """The eigenvalues of a Hermitian matrix, of which one triangle is read, in ascending order."""
-    return apply(EIGVALSH(_triangle(A, UPLO)), (A,))
+    return apply(EIGVALSH(_triangle(input, UPLO)), (input,))
 
 
 def eig(A: Tensor) -> EigResult:

@@ -38,42 +38,42 @@ def _matrix_norm_of(x: jax.Array, order: Any, dims: tuple[int, int], keep: bool)
 _matrix_norm = family("LinalgMatrixNorm", _matrix_norm_of)
 
 
-def norm(A: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,  # noqa: A002
+def norm(input: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,  # noqa: A002
          dtype: DType | None = None) -> Tensor:
     """The norm of a vector or a matrix, or of those along one or two dimensions; without an order, that of all entries."""
     dims = None if dim is None else ((dim,) if isinstance(dim, int) else tuple(dim))
-    if ord is None or (dims is not None and len(dims) == 1) or (dims is None and A.ndim == 1):
+    if ord is None or (dims is not None and len(dims) == 1) or (dims is None and input.ndim == 1):
         if isinstance(ord, str):
             raise RuntimeError(f"linalg.matrix_norm: If ord={ord} is used, the dimensions must be two")
-        return A.norm(2 if ord is None else ord, dims, keepdim, dtype=dtype)
-    if dims is None and A.ndim != 2:
+        return input.norm(2 if ord is None else ord, dims, keepdim, dtype=dtype)
+    if dims is None and input.ndim != 2:
         raise RuntimeError("linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
-                           f"{A.ndim}D.")
-    return matrix_norm(A, ord, (-2, -1) if dims is None else dims, keepdim, dtype=dtype)
+                           f"{input.ndim}D.")
+    return matrix_norm(input, ord, (-2, -1) if dims is None else dims, keepdim, dtype=dtype)
 
 
-def matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *,  # noqa: A002
+def matrix_norm(input: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *,  # noqa: A002
                 dtype: DType | None = None) -> Tensor:
     """The norm of matrices: "fro", "nuc", infinity, 1 or 2, or minus these numbers."""
     if ord not in ("fro", "nuc", 1, -1, 2, -2, float("inf"), float("-inf")):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
-    matrices(A, "linalg.matrix_norm")
-    dims = tuple([dim_of(d, A.ndim) for d in dim])
+    matrices(input, "linalg.matrix_norm")
+    dims = tuple([dim_of(d, input.ndim) for d in dim])
     if len(dims) != 2 or dims[0] == dims[1]:
         raise RuntimeError(f"linalg.matrix_norm: dim must be a 2-tuple of different dimensions. Got {list(dim)}")
-    return apply(_matrix_norm(ord, dims, bool(keepdim)), (A if dtype is None else A.to(dtype),))
+    return apply(_matrix_norm(ord, dims, bool(keepdim)), (input if dtype is None else input.to(dtype),))
 
 
-def matrix_rank(A: Tensor, tol: float | Tensor | None = None, *, atol: float | Tensor | None = None, rtol: float | Tensor | None = None,
-                hermitian: bool = False) -> Tensor:
+def matrix_rank(input: Tensor, tol: float | Tensor | None = None, *, atol: float | Tensor | None = None,  # noqa: A002
+                rtol: float | Tensor | None = None, hermitian: bool = False) -> Tensor:
     """The number of singular values, or of absolute eigenvalues where ``hermitian``, above ``max(atol, rtol * largest)``."""
-    matrices(A, "torch.linalg.matrix_rank", "input")
-    values = apply(EIGVALSH("L"), (A.detach(),)).abs() if hermitian else apply(SVDVALS, (A.detach(),))
+    matrices(input, "torch.linalg.matrix_rank", "input")
+    values = apply(EIGVALSH("L"), (input.detach(),)).abs() if hermitian else apply(SVDVALS, (input.detach(),))
     if tol is not None:
         atol, rtol = tol, 0.0
     if rtol is None:
         given = atol is not None and (isinstance(atol, Tensor) or atol > 0)
-        rtol = 0.0 if given else float(jnp.finfo(array_of(A).dtype).eps) * max(A.shape[-2:])
+        rtol = 0.0 if given else float(jnp.finfo(array_of(input).dtype).eps) * max(input.shape[-2:])
     if values.shape[-1] == 0:
         return values.sum(-1).long()
     cut = values.amax(-1, keepdim=True) * (rtol.unsqueeze(-1) if isinstance(rtol, Tensor) else rtol)
@@ -82,15 +82,15 @@ def matrix_rank(A: Tensor, tol: float | Tensor | None = None, *, atol: float | T
     return (values > cut).sum(-1)
 
 
-def cond(A: Tensor, p: float | str | None = None) -> Tensor:
+def cond(input: Tensor, p: float | str | None = None) -> Tensor:  # noqa: A002
     """The condition number in a norm, by default the ratio of the largest singular value to the smallest."""
-    matrices(A, "linalg.cond")
+    matrices(input, "linalg.cond")
     if p in (None, 2, -2):
-        values = apply(SVDVALS, (A,))
+        values = apply(SVDVALS, (input,))
         first, last = values[..., 0], values[..., -1]
         return last / first if p == -2 else first / last
-    squares(A, "linalg.cond")
-    return matrix_norm(A, p) * matrix_norm(inv(A), p)  # type: ignore[arg-type]
+    squares(input, "linalg.cond")
+    return matrix_norm(input, p) * matrix_norm(inv(input), p)  # type: ignore[arg-type]
 
 
 def matrix_exp(A: Tensor) -> Tensor:
@@ -98,9 +98,9 @@ def matrix_exp(A: Tensor) -> Tensor:
     return apply(EXPM, (squares(A, "linalg.matrix_exp"),))
 
 
-def matrix_power(A: Tensor, n: int) -> Tensor:
+def matrix_power(input: Tensor, n: int) -> Tensor:  # noqa: A002
     """The product of a matrix with itself, ``n`` times."""
-    return linear_algebra.matrix_power(squares(A, "linalg.matrix_power"), n)
+    return linear_algebra.matrix_power(squares(input, "linalg.matrix_power"), n)
 
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:  # noqa: A002
