@@ -15,18 +15,8 @@ from dualrev.eager.graph.tensor import Tensor
 _LOCATED = {"loc": constraints.real, "scale": constraints.positive}
 
 
-class Normal(ExponentialFamily):
-    """The normal distribution.
-
-    >>> from dualrev import eager as torch
-    >>> mean = torch.tensor([0.0, 1.0], requires_grad=True)
-    >>> d = torch.distributions.Normal(mean, 2.0)
-    >>> d.log_prob(torch.tensor(1.0))
-    tensor([-1.7371, -1.6121], grad_fn=<SubBackward0>)
-    >>> d.rsample((3,)).sum().backward()
-    >>> mean.grad
-    tensor([3., 3.])
-    """
+class _SymmetricAboutLoc(Distribution):
+    """A distribution on the real line whose mean and mode are ``loc``."""
 
     arg_constraints = _LOCATED
     support = constraints.real
@@ -44,6 +34,20 @@ class Normal(ExponentialFamily):
     @property
     def mode(self) -> Tensor:
         return self.loc
+
+
+class Normal(_SymmetricAboutLoc, ExponentialFamily):
+    """The normal distribution.
+
+    >>> from dualrev import eager as torch
+    >>> mean = torch.tensor([0.0, 1.0], requires_grad=True)
+    >>> d = torch.distributions.Normal(mean, 2.0)
+    >>> d.log_prob(torch.tensor(1.0))
+    tensor([-1.7371, -1.6121], grad_fn=<SubBackward0>)
+    >>> d.rsample((3,)).sum().backward()
+    >>> mean.grad
+    tensor([3., 3.])
+    """
 
     @property
     def stddev(self) -> Tensor:
@@ -77,25 +81,8 @@ class Normal(ExponentialFamily):
         return -0.25 * x.pow(2) / y + 0.5 * (-math.pi / y).log()
 
 
-class Laplace(Distribution):
+class Laplace(_SymmetricAboutLoc):
     """The Laplace distribution."""
-
-    arg_constraints = _LOCATED
-    support = constraints.real
-    has_rsample = True
-    _parameters = {"loc": 0, "scale": 0}
-
-    def __init__(self, loc: Value, scale: Value, validate_args: bool | None = None):
-        self.loc, self.scale = broadcast_all(loc, scale)
-        super().__init__(self.loc.size(), validate_args=validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def variance(self) -> Tensor:
