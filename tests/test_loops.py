@@ -623,3 +623,17 @@ def test_sums_in_a_wider_dtype() -> None:
 def test_stacking_that_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="stack_cotangents must be 'auto', True or False; got 'always'"):
         dr.grad(jnp.sin, stack_cotangents="always")(1.0)  # type: ignore[call-overload]
+
+
+def test_a_loop_of_no_steps() -> None:
+    """Its plan divides by the number of steps."""
+    def value(w: Any, h: Any, xs: Any) -> Any:
+        def step(h: Any, x: Any) -> Any:
+            y = jnp.tanh(w @ h + x)
+            return jnp.sin(y) * x, y
+
+        h, ys = lax.scan(step, h, xs)
+        return jnp.sum(h**2) + jnp.sum(ys)
+
+    arguments = WEIGHTS, START[0], jnp.ones((0, 4))
+    assert_close(dr.grad(value, (0, 1, 2))(*arguments), jax.grad(value, (0, 1, 2))(*arguments))

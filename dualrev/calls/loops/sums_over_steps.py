@@ -95,6 +95,7 @@ def plan_of(jaxpr: ClosedJaxpr, sums: Sequence[int], inputs: Inputs, weigh: Call
             is_whole: bool) -> Plan:
     """The :class:`Plan` of a step; contractions of concatenations are taken apart where that takes less time."""
     graph = factored(merged_graph(graph_of(jaxpr, checkpoints=False)))
+    steps = max(steps, 1)  # what a loop of no steps pays for each of them does not matter
     plan = Plan(graph, sums, inputs, weigh, steps, is_whole)
     apart = with_products_apart(graph, plan.products, plan.fixed)
     other = plan if apart is graph else Plan(apart, sums, inputs, weigh, steps, is_whole)
