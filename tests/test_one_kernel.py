@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +17,8 @@ from agreement import assert_same
 from jax import lax
 
 import dualrev as dr
+from dualrev._jax.one_kernel import IS_TRIED
+from dualrev.calls.loops import one_kernel
 from dualrev.calls.loops.one_kernel import is_wanted
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels of XLA:CPU")
@@ -22,13 +27,12 @@ STEPS = 6
 
 
 class fused:
-    """The package's functions, with the option set."""
+    """The package's functions, with kernels on any release."""
 
-    grad = staticmethod(functools.partial(dr.grad, fuse_loops="auto"))
-    value_and_grad = staticmethod(functools.partial(dr.value_and_grad, fuse_loops="auto"))
-    jvp = staticmethod(functools.partial(dr.jvp, fuse_loops="auto"))
-    linearize = staticmethod(functools.partial(dr.linearize, fuse_loops="auto"))
-
+    grad = staticmethod(functools.partial(dr.grad, fuse_loops=True))
+    value_and_grad = staticmethod(functools.partial(dr.value_and_grad, fuse_loops=True))
+    jvp = staticmethod(functools.partial(dr.jvp, fuse_loops=True))
+    linearize = staticmethod(functools.partial(dr.linearize, fuse_loops=True))
 
 
 def loss(x: Any) -> Any:
@@ -56,7 +60,13 @@ def kernels(f: Callable[..., Any], *args: Any) -> int:
 
 def test_the_loops_of_a_gradient_are_one_kernel_each() -> None:
     assert kernels(fused.grad(loss), X) == 2, "XLA no longer makes a kernel of a call that is marked: look at dualrev._jax.one_kernel"
-    assert kernels(fused.grad(loss, fuse_loops=False), X) <= 0
+    assert kernels(dr.grad(loss, fuse_loops=False), X) <= 0
+
+
+def test_the_default_is_to_fuse_on_releases_on_which_it_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels(dr.grad(loss), X) == (2 if IS_TRIED else -1)
+    monkeypatch.setattr(one_kernel, "IS_TRIED", False)
+    assert kernels(dr.grad(loss), X) <= 0 and kernels(dr.grad(loss, fuse_loops=True), X) == 2
 
 
 def test_what_nobody_reads_is_not_computed() -> None:
@@ -125,6 +135,11 @@ def polynomial(x: Any) -> Any:
 WIDE = jnp.full((64, 64), .01)
 REFUSED: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "a product of matrices": (lambda x: jnp.sin(x @ x), jnp.full((8, 8), .1)),
+    "a product of thin matrices": (lambda x: .1 * x.at[0, 0].add(jnp.sum(x @ x.T)), jnp.full((2, 8), .1)),
+    "a product of long vectors": (lambda x: x / (1 + x @ x), jnp.full(5000, .01)),
+    "products of many vectors": (lambda x: .5 * x * jnp.einsum("ij,ij->i", x, x)[:, None], jnp.full((100, 50), .01)),
+    "a part without entries": (lambda x: .5 * x + jnp.sum(x[2:]), X),
+    "half precision within": (lambda x: x * .5 + (x.astype("bfloat16") * 2).astype(x.dtype), X),
     "a long sum": (lambda x: x / (1 + jnp.sum(x)), WIDE),
     "a long maximum": (lambda x: x - .1 * jnp.max(x, 0, keepdims=True), WIDE),
     "a sort": (lambda x: .5 * jnp.sort(x), X),
@@ -170,3 +185,29 @@ def test_effects_and_symbols_are_refused() -> None:
     assert_same(exported.call(jnp.ones(3)), jax.grad(loop_of(jnp.sin))(jnp.ones(3)))
     shipped = jax.export.export(jax.jit(fused.grad(loss)), platforms=("cpu", "cuda"))(X)
     assert_same(shipped.call(X), jax.grad(loss)(X))
+
+
+def test_an_operand_that_is_not_read() -> None:
+    """XLA ends the process if the optimized program of a kernel does not read one of its operands."""
+    def run(init: Any, xs: Any) -> Any:
+        return lax.scan(lambda c, x: ((c[0] * .5 + 1, c[1], c[2]), jnp.zeros(2)), init, xs)
+
+    init, xs = (X, jnp.arange(3.0), 2.0), jnp.ones((3, 4))
+    assert_same(jax.jit(lambda *args: one_kernel.as_one_kernel(run, *args))(init, xs), run(init, xs))
+
+
+def test_a_stack_without_entries_is_not_an_operand() -> None:
+    """The same: XLA makes a constant of it."""
+    def run(init: Any, xs: Any) -> Any:
+        return lax.scan(lambda c, x: (c * .5 + jnp.sum(x), c), init, xs)
+
+    xs = jnp.ones((3, 0))
+    assert "small_call" not in jax.jit(lambda *args: one_kernel.as_one_kernel(run, *args)).lower(X, xs).as_text()
+    assert_same(jax.jit(lambda *args: one_kernel.as_one_kernel(run, *args))(X, xs), run(X, xs))
+
+
+@pytest.mark.thorough
+def test_loops_at_random() -> None:
+    ran = subprocess.run([sys.executable, "-m", "tests.fuzz_loops", "--count", "80"], capture_output=True, text=True, check=False,
+                         cwd=pathlib.Path(__file__).parent.parent)
+    assert ran.returncode == 0 and "80 loops" in ran.stdout, ran.stdout + ran.stderr

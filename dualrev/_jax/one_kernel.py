@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     from jax._src.interpreters.mlir import LoweringRuleContext  # where a program is lowered: for what, within what
     from jax.extend.core import Effects
 
+RELEASE = tuple(map(int, re.findall(r"\d+", JAXLIB_VERSION)[:2]))
+#: Whether this is a release of jaxlib on which thousands of loops at random were compiled as kernels: ``python -m tests.random_loops``.
+#: XLA does not refuse a program that it can't make a kernel of: it raises an error, or ends the process.
+IS_TRIED = RELEASE in ((0, 10), (0, 12))
 #: Whether XLA:CPU splits large operations of a loop among threads also where the loop becomes part of a kernel, which can't start any:
 #: the compilation then fails.  It does not look for them in branches.
-SPLITS_LOOPS = tuple(map(int, re.findall(r"\d+", JAXLIB_VERSION)[:2])) < (0, 12)
+SPLITS_LOOPS = RELEASE < (0, 12)
 
 #: Whether what is being lowered is part of a kernel.
 _within: ContextVar[bool] = ContextVar("within a kernel", default=False)

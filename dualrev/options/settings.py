@@ -54,11 +54,12 @@ class Settings:
         again in the pull; True, the fewest bytes from which the others follow by cheap operations, or an error where nothing can
         be computed again as it depends on callbacks, effects or collectives; False, all of them, apart from those of a part
         under ``checkpoint``, whose policy decides (see :mod:`dualrev.calls.loops.storing`).""")
-    fuse_loops: Literal["auto", False] = option(False, """
+    fuse_loops: Literal["auto", True, False] = option("auto", """
         whether the loops of a derivative become one kernel each, where they are compiled for a single CPU and their steps are small:
-        ``"auto"``, wherever the compiler can, as far as is known; False, where the compiler does so by itself.  Loops over few numbers
-        get several times faster, most of all on jax 0.10.  It rests on an attribute of XLA's own, and XLA does not refuse a loop that
-        it cannot write into one function: compiling may fail, or end the process (see :mod:`dualrev.calls.loops.one_kernel`).""")
+        ``"auto"``, those that consist of operations of which it is known that the compiler can write them into one function, on the
+        releases of jaxlib on which that was tried (0.10 and 0.12); True, the same on any release; False, where the compiler does so
+        by itself.  Loops over few numbers get several times faster, most of all on jax 0.10.  It rests on an attribute of XLA's own
+        (see :mod:`dualrev.calls.loops.one_kernel`).""")
     loop_checkpoints: int | None = option(None, """
         the number of states of a ``while_loop`` that are kept for its pull; by default as many as fit into 64 MiB, at least 16
         and at most 128, and residuals of all steps where the length is known (see :mod:`dualrev.calls.loops.recompute`).""")

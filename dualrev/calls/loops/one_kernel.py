@@ -16,7 +16,7 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, hoisted, jaxpr_as_fun, stage
-from dualrev._jax.one_kernel import one_kernel_primitive
+from dualrev._jax.one_kernel import IS_TRIED, one_kernel_primitive
 from dualrev._jax.sharding import varying
 from dualrev._jax.traces import is_staging
 from dualrev.calls.call_rows import RunRow, splice
@@ -27,33 +27,45 @@ from dualrev.table.rows import register
 from dualrev.table.with_jax import follow_in_jax
 from dualrev.time_model import constants
 from dualrev.time_model.fusion import program
-from dualrev.time_model.library_calls import is_matrix_product
-from dualrev.time_model.operations import GATHERS, JOINS, MOVES_WITHIN, REDUCTIONS, SIMPLE
 from dualrev.time_model.reading import Operation, size_of
 
 T = TypeVar("T")
 
-#: Operations that become part of any kernel.
-WITHIN = SIMPLE | MOVES_WITHIN | GATHERS | JOINS | REDUCTIONS | frozenset((
-    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_in_dim", "cbrt", "ceil", "copy", "copy_p", "cos", "cosh",
-    "div", "dot_general", "erf", "erfc", "exp", "exp2", "expand_dims", "expm1", "gap", "log", "log1p", "logistic", "name", "pow",
-    "ratio", "rem", "reshape", "rsqrt", "sin", "sinh", "sqrt", "squeeze", "stop_gradient", "tan", "tanh", "tie", "tile",
+#: The operations that a loop may consist of, by name, programs that it calls included.  XLA's emitter of a whole function writes each
+#: of them; what it can't write are scatters, sorts, transforms, collectives and calls of libraries.
+WITHIN = frozenset((
+    # entry by entry
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp",
+    "convert_element_type", "cos", "cosh", "div", "eq", "eq_to", "erf", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt",
+    "integer_pow", "is_finite", "le", "le_to", "log", "log1p", "logistic", "lt", "lt_to", "max", "min", "mul", "ne", "neg", "not", "or",
+    "pow", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh",
+    "sqrt", "square", "sub", "tan", "tanh", "xor",
+    # entry by entry, of this package
+    "gap", "one_minus_square", "polynomial", "ratio", "tie",
+    # moves of entries
+    "broadcast_in_dim", "concatenate", "copy", "copy_p", "dynamic_slice", "expand_dims", "gather", "iota", "name", "pad", "reshape",
+    "rev", "slice", "split", "squeeze", "stack", "stop_gradient", "tile", "transpose", "unstack",
     # calls
     "cond", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr", "jit", "one_kernel", "pjit", "scan", "while",
-)) - {"reduce"}
-#: Sums of at least this many entries, and products of matrices with at least this many multiplications, run in a library.
-LIBRARY_SUM, LIBRARY_DOT = 4096, 64
+    # of few entries
+    "argmax", "argmin", "dot_general", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
+))
+REDUCTIONS = frozenset(name for name in WITHIN if name.startswith(("reduce", "arg")))
+DTYPES = frozenset(("bool", "float32", "float64", "int32", "int64", "uint32", "uint64"))
+#: A library (YNNPACK) computes sums of at least this many entries, and products of matrices of which an axis has at least this length:
+#: see ``ynn_support.cc`` of XLA.  The emitter of a whole function can call none.  XLA writes out products of a matrix and a vector.
+LIBRARY_SUM, LIBRARY_DOT = 4096, 8
 #: The bytes of an array of a step, from which on calls of kernels take no time to speak of.
 LARGEST = 2**16
 #: A loop of more equations takes long to compile as one function.
 MOST_EQUATIONS = 2000
-DTYPES = frozenset(("bool", "float32", "float64", "int32", "int64", "uint32", "uint64"))
 
 
 def as_one_kernel(run: Callable[..., T], init: object, xs: object) -> T:
     """``run(init, xs)``, a loop over ``xs``, where that becomes part of a program: as one kernel, if it may be one and is small."""
     operands = init, xs
-    if current.get().fuse_loops is False or constants().backend != "cpu" or not is_staging() or (
+    asked = current.get().fuse_loops
+    if asked is False or (asked == "auto" and not IS_TRIED) or constants().backend != "cpu" or not is_staging() or (
             any(nbytes_of(typeof(x)) > LARGEST for x in tree_leaves(init))):  # tracing the loop to look at it would take time
         return run(*operands)
     leaves, structure = tree_flatten(operands)
@@ -89,20 +101,37 @@ def _may_be_within(eqn: JaxprEqn) -> bool:
     if name not in WITHIN or eqn.effects:
         return False
     avals: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
-    if any(str(getattr(a, "dtype", "")) not in DTYPES or varying(a) or not all(isinstance(n, int) for n in a.shape) for a in avals):
+    if not all(map(_is_plain, avals)):
         return False
     if name in REDUCTIONS:
         return size_of(avals[0]) < LIBRARY_SUM
     return name != "dot_general" or _is_small_dot(eqn)
 
 
+def _is_plain(aval: Any) -> bool:
+    """Whether an array is of a common dtype and has entries.  XLA makes a constant of an array without entries: a kernel that has it as
+    an operand would not read it."""
+    return str(getattr(aval, "dtype", "")) in DTYPES and not varying(aval) and all(isinstance(n, int) and n > 0 for n in aval.shape)
+
+
 def _is_small_dot(eqn: JaxprEqn) -> bool:
-    """Whether no library computes a contraction."""
-    op = Operation(eqn, "call", [])
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    x: Any = eqn.invars[0].aval
-    length = math.prod([x.shape[int(i)] for i in contracted])
-    return not is_matrix_product(op) or size_of(eqn.outvars[0].aval) * length < LIBRARY_DOT
+    """Whether no library computes a contraction, of operands of one dtype by the rules of that dtype."""
+    x, y, out = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    contracted, batch = eqn.params["dimension_numbers"]
+    precision = eqn.params["precision"] or ()
+    if not str(x.dtype) == str(y.dtype) == str(out.dtype) in ("float32", "float64") or not all(
+            isinstance(p, jax.lax.Precision) for p in precision):
+        return False
+
+    def length(aval: Any, axes: Any) -> int:
+        return math.prod([aval.shape[int(i)] for i in axes])
+
+    summed = length(x, contracted[0])
+    rows, columns = [size_of(a) // summed // length(a, axes) for a, axes in ((x, batch[0]), (y, batch[1]))]
+    if summed > 1 and rows > 1 and columns > 1:
+        return max(rows, summed, columns) < LIBRARY_DOT
+    # A product of vectors, or a batch of products, may become a sum of the products of entries.
+    return (max(rows, columns) > 1 and not batch[0]) or summed * size_of(out) < LIBRARY_SUM
 
 
 one_kernel_p = one_kernel_primitive("one_kernel", is_wanted)
