@@ -49,11 +49,17 @@ def program(loop: Loop, way: str, fuse: Any) -> tuple[Callable[..., Any], Any]:
     def around(run: Callable[..., Any], init: Any, xs: Any) -> Any:
         return as_one_kernel(run, init, xs) if fuse and way in PLAIN else run(init, xs)
 
-    def value(*args: Any) -> Any:
-        return loop(around, *args)
-
     arguments = [loop.init, loop.xs, loop.consts]
     leaves, tree = jax.tree.flatten(arguments)
+
+    def value(*args: Any) -> Any:
+        """The loop, of some arrays that XLA knows; another loop, that is no kernel, begins with the same."""
+        given = zip(jax.tree.leaves(list(args)), loop.known, strict=True)
+        init, xs, consts = jax.tree.unflatten(tree, [x if n is None else jnp.full(x.shape, n, x.dtype) for x, n in given])
+        outs = loop(around, init, xs, consts)
+        starts = [jnp.zeros((), "int64"), jnp.ones((), bool), *init]
+        return outs, lax.scan(lambda c, _: ([jnp.sort(x.ravel())[::-1].reshape(x.shape) for x in c], None), starts, None, length=2)[0]
+
     real = [i for i, x in enumerate(leaves) if is_real(x)]
 
     def of_real(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,7 +88,7 @@ def program(loop: Loop, way: str, fuse: Any) -> tuple[Callable[..., Any], Any]:
 
     ways: dict[str, Callable[..., Any]] = {
         "itself": value, "donated": value, "batch": many(value), "twice": lambda *args: (value(*args), value(*args)),
-        "within a loop": lambda *args: lax.scan(lambda c, _: (value(c, *args[1:])[0], None), args[0], None, length=2),
+        "within a loop": lambda *args: lax.scan(lambda c, _: (value(c, *args[1:])[0][0], None), args[0], None, length=2),
         "grad": of_real(lambda g, x: dr.value_and_grad(g, fuse_loops=fuse)(x)),
         "push": of_real(lambda g, x: dr.jvp(g, (x,), (x,), fuse_loops=fuse)),
         "grad of a batch": of_real(lambda g, x: grad(lambda x: jnp.sum(jax.vmap(g)([jnp.stack([y, 2 * y]) for y in x])))(x)),

@@ -302,6 +302,8 @@ class Loop:
         total = size + len(self.steps)
         self.carried = [draw.one((-1, draw.below(total), total - 1 - draw.below(2))) for _ in self.init]
         self.stacked = [draw.one((draw.below(total), total - 1)) for _ in range(draw.below(3))]
+        #: For each array, the number that it consists of, if it is a constant of the program.
+        self.known = [draw.one((None, None, None, None, 0, 1)) for _ in range(size)]
         self.settings = {"reverse": bool(draw.below(2)), "unroll": draw.one((1, 1, 1, 2))}
 
     def step(self, consts: list[Value], carry: list[Value], x: list[Value]) -> tuple[list[Value], list[Value]]:

@@ -196,6 +196,21 @@ def test_an_operand_that_is_not_read() -> None:
     assert_same(jax.jit(lambda *args: one_kernel.as_one_kernel(run, *args))(init, xs), run(init, xs))
 
 
+def test_an_operand_that_is_known_to_the_compiler() -> None:
+    """XLA writes its value into the program of the kernel, which then does not read it; another loop has a copy of it."""
+    def run(init: Any, xs: Any) -> Any:
+        return lax.scan(lambda c, _: ((c[0] + 1, jnp.tanh(c[1]) * 2 + c[0]), c[0] * 2), init, xs, length=3)
+
+    def program(around: Callable[..., Any], x: Any) -> Any:
+        zero, yes = jnp.zeros(()), jnp.ones((), bool)
+        (_, y), ys = around(run, (zero, x), None)
+        other = lax.scan(lambda c, _: ((c[0] + 2, ~c[1], jnp.sort(jnp.sin(c[2]) + c[0])), None), (zero, yes, y), None, length=4)[0]
+        return ys, other
+
+    args = (X.ravel(),)
+    assert_same(jax.jit(functools.partial(program, one_kernel.as_one_kernel))(*args), program(lambda run, *args: run(*args), *args))
+
+
 def test_a_stack_without_entries_is_not_an_operand() -> None:
     """The same: XLA makes a constant of it."""
     def run(init: Any, xs: Any) -> Any:

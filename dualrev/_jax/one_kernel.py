@@ -60,13 +60,17 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
         def nothing(*_: jax.Array) -> list[jax.Array]:
             return [jax.lax.full(a.shape, 0, a.dtype) for a in jaxpr.out_avals]
 
-        def one_kernel(always: jax.Array, *args: jax.Array) -> list[jax.Array]:
-            outs = list(jax.lax.cond(always, run, nothing, *args) if SPLITS_LOOPS else run(*args))
+        def one_kernel(args: Sequence[jax.Array], *always: jax.Array) -> list[jax.Array]:
+            outs = list(jax.lax.cond(*always, run, nothing, *args) if always else run(*args))
             return [*outs, _touched(args)]
+
+        def called(*args: jax.Array) -> list[jax.Array]:
+            always = [jax.numpy.asarray(True)] if SPLITS_LOOPS else []
+            return jax.jit(one_kernel)(*jax.lax.optimization_barrier((args, *always)))
 
         token = _within.set(True)
         try:
-            outs = mlir.lower_fun(lambda *args: jax.jit(one_kernel)(True, *args), multiple_results=True)(ctx, *args)
+            outs = mlir.lower_fun(called, multiple_results=True)(ctx, *args)
         finally:
             _within.reset(token)
         for value in outs:
@@ -108,8 +112,12 @@ class _OneKernel(Primitive):
 
 
 def _touched(args: Sequence[jax.Array]) -> jax.Array:
-    """An entry of each operand: XLA aborts where the optimized program of a kernel does not read one of its operands."""
-    entries = [jax.lax.slice(x.ravel(), (0,), (1,)).astype("float32") for x in args if x.size]
+    """An entry of each operand: XLA ends the process where the optimized program of a kernel does not read one of its operands.
+
+    It does not read an operand whose value XLA knows, for XLA writes that into the program in its place, so operands also pass an
+    optimization barrier, which hides what is known of them.
+    """
+    entries = [jax.lax.slice(x.ravel(), (0,), (1,)).astype("float32") for x in args]
     return jax.numpy.concatenate(entries) if entries else jax.numpy.zeros(0, "float32")
 
 

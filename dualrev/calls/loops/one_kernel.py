@@ -85,7 +85,9 @@ def as_one_kernel(run: Callable[..., T], init: object, xs: object) -> T:
 
 def is_wanted(jaxpr: ClosedJaxpr) -> bool:
     """Whether the compiler can make one kernel of a loop, and its steps are small."""
-    if jaxpr.effects or len(held := list(eqns_within(jaxpr))) > MOST_EQUATIONS or not all(map(_may_be_within, held)):
+    if jaxpr.effects or not all(map(_is_plain, jaxpr.in_avals)):
+        return False
+    if len(held := list(eqns_within(jaxpr))) > MOST_EQUATIONS or not all(map(_may_be_within, held)):
         return False
     return all(map(_is_small, program(jaxpr).calls))
 
