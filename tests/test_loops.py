@@ -464,7 +464,7 @@ def test_sums_over_time_of_second_order_and_in_batches(name: str) -> None:
 
 def carried(f: Any, w: Any, how: Any) -> list[tuple[int, ...]]:
     """Shapes of what the scans of a gradient carry."""
-    jaxpr = jax.make_jaxpr(dr.grad(f, stack_cotangents=how))(w)
+    jaxpr = jax.make_jaxpr(dr.grad(f, stack_cotangents=how, fuse_loops=False))(w)
     return [var.aval.shape for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "scan" for var in eqn.outvars]
 
 
@@ -507,7 +507,8 @@ def slow_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("slow_memory")
 def test_of_factors_that_follow_from_one_another_some_are_stacked() -> None:
     w = {"in": draw(5, 18), "again": draw(6, 18)}
-    gradient, expected = dr.grad(gated, stack_cotangents=True, recompute_residuals=False), jax.grad(gated)
+    gradient = dr.grad(gated, stack_cotangents=True, recompute_residuals=False, fuse_loops=False)
+    expected = jax.grad(gated)
     assert_close(jax.jit(gradient)(w), expected(w))
     pull = [eqn for eqn in jax.make_jaxpr(gradient)(w).jaxpr.eqns if eqn.primitive.name == "scan"][-1]
     assert len([v for v in pull.outvars if v.aval.shape[:1] == (9,)]) < 4, "of four arrays, others are products"
@@ -554,7 +555,7 @@ def test_small_carries_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     w = {"stiffness": draw(16), "mass": draw(1, 16)[0], "start": draw(1, 1, 16)[0, 0]}
     expected = jax.grad(oscillators)(w)
     assert_close(jax.jit(dr.grad(oscillators))(w), expected)
-    pulls = [eqn for eqn in jax.make_jaxpr(dr.grad(oscillators))(w).jaxpr.eqns if eqn.primitive.name == "scan"][1:]
+    pulls = [eqn for eqn in jax.make_jaxpr(dr.grad(oscillators, fuse_loops=False))(w).jaxpr.eqns if eqn.primitive.name == "scan"][1:]
     carried_shapes = [v.aval.shape for v in pulls[0].outvars[: scan_layout(pulls[0].params)[1]]]
     assert len(carried_shapes) == 1 and carried_shapes[0][0] >= 32, "two carries of sixteen entries are one of thirty-two"
     t = jax.tree.map(jnp.cos, w)
@@ -568,7 +569,7 @@ def test_a_result_that_is_the_carry_before_the_step_is_stacked_once() -> None:
     def f(p: Any) -> Any:
         return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c) * p, c), p, None, length=9)[1])
 
-    forward = next(eqn for eqn in jax.make_jaxpr(dr.grad(f))(draw(5)).jaxpr.eqns if eqn.primitive.name == "scan")
+    forward = next(eqn for eqn in jax.make_jaxpr(dr.grad(f, fuse_loops=False))(draw(5)).jaxpr.eqns if eqn.primitive.name == "scan")
     assert [v.aval.shape for v in forward.outvars].count((9, 5)) == 2  # the result, sin
     assert_close(dr.grad(f)(draw(5)), jax.grad(f)(draw(5)))
 
@@ -636,4 +637,6 @@ def test_a_loop_of_no_steps() -> None:
         return jnp.sum(h**2) + jnp.sum(ys)
 
     arguments = WEIGHTS, START[0], jnp.ones((0, 4))
-    assert_close(dr.grad(value, (0, 1, 2))(*arguments), jax.grad(value, (0, 1, 2))(*arguments))
+    of_weights, of_start, of_xs = dr.grad(value, (0, 1, 2))(*arguments)
+    assert_close((of_weights, of_start), jax.grad(value, (0, 1))(*arguments))
+    assert of_xs.shape == (0, 4)
