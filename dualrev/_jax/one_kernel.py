@@ -60,13 +60,13 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
         def nothing(*_: jax.Array) -> list[jax.Array]:
             return [jax.lax.full(a.shape, 0, a.dtype) for a in jaxpr.out_avals]
 
-        def one_kernel(args: Sequence[jax.Array], *always: jax.Array) -> list[jax.Array]:
-            outs = list(jax.lax.cond(*always, run, nothing, *args) if always else run(*args))
+        def one_kernel(args: Sequence[jax.Array], always: jax.Array | None) -> list[jax.Array]:
+            outs = list(run(*args) if always is None else jax.lax.cond(always, run, nothing, *args))
             return [*outs, _touched(args)]
 
         def called(*args: jax.Array) -> list[jax.Array]:
-            always = [jax.numpy.asarray(True)] if SPLITS_LOOPS else []
-            return jax.jit(one_kernel)(*jax.lax.optimization_barrier((args, *always)))
+            always = jax.numpy.asarray(True) if SPLITS_LOOPS else None
+            return jax.jit(one_kernel)(*jax.lax.optimization_barrier((args, always)))
 
         token = _within.set(True)
         try:

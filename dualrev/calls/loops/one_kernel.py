@@ -118,7 +118,8 @@ def _is_plain(aval: Any) -> bool:
 
 def _is_small_dot(eqn: JaxprEqn) -> bool:
     """Whether no library computes a contraction, of operands of one dtype by the rules of that dtype."""
-    x, y, out = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    avals: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    x, y, out = avals
     contracted, batch = eqn.params["dimension_numbers"]
     precision = eqn.params["precision"] or ()
     if not str(x.dtype) == str(y.dtype) == str(out.dtype) in ("float32", "float64") or not all(
