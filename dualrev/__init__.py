@@ -2,8 +2,10 @@
 
 from dualrev import errors, policies, testing, time_model
 from dualrev.calls import families as _families  # noqa: F401  (fills the table)
+from dualrev.engines.elimination.orders import Search
 from dualrev.functional.api import jvp, linear_transpose, linearize, vjp
 from dualrev.functional.checkpointing import checkpoint
+from dualrev.functional.eliminated import eliminate
 from dualrev.functional.gradients import grad, hvp, value_and_grad
 from dualrev.functional.implicit import implicit
 from dualrev.functional.jacobians import hessian, jacfwd, jacobian, jacrev
@@ -15,7 +17,9 @@ from dualrev.options.schedules import Bytes, Revolve
 __all__ = [
     "Bytes",
     "Revolve",
+    "Search",
     "checkpoint",
+    "eliminate",
     "errors",
     "grad",
     "hessian",

@@ -290,6 +290,12 @@ def no_derivative(primitive: Primitive | str, why: str, what_to_do: str) -> NoDe
     return NoDerivativeError(f"{why} {CALL} met '{primitive}'{at_user_frame()}. {what_to_do}")
 
 
+def not_complex_linear(where: str) -> NoDerivativeError:
+    """Elimination meets an operation on complex numbers whose local Jacobian is no complex matrix."""
+    return NoDerivativeError(f"{CALL}: the derivative of {where} is not known to be linear over the complex numbers, and elimination "
+                             "multiplies local Jacobians as complex matrices. Use engine='forward' or engine='reverse'.")
+
+
 def depends_on_basis() -> NoDerivativeError:
     return NoDerivativeError(
         f"{CALL}: eigenvalues or singular values coincide, and the function depends on which basis of their eigenvectors "

@@ -1,63 +1,105 @@
 """``python -m tests.fuzz --seconds N``: random programs over the whole table, until the time is up.
 
-Each program's derivatives, to order 2 and by both engines, are compared with jax's.  What fails is printed with the seed that draws
-it again, and at the end how many programs were tried, how many could be compared, and how many failed.
+Each program is differentiated by modes that are drawn for it (``fuzz_modes.py``), to order 2, operation by operation, and compared with
+jax.  What fails is printed with the pool and the number that draw it again (``--pool P --program N``), and at the end how many programs
+were tried, how many could be compared, and how many failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import pathlib
 import sys
 import time
+import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import conftest  # noqa: F401  (the settings of the suite)
+import conftest  # (the settings of the suite)
 import jax
-from agreement import check, promoting
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
+import numpy as np
+from agreement import promoting
+from fuzz_modes import MODES, Question, ask
+from random_programs import Pool
 from rich.console import Console
-from scenarios_random import scenarios
 
-from dualrev.problems.scenario import Scenario
+#: Programs drawn from one pool.
+PER_POOL = 1000
+#: Compiled operations are dropped between pools when the process holds more than this.
+MOST_BYTES = 2_500_000_000
+#: Modes that each program is asked in.
+MODES_PER_PROGRAM = 3
 
-#: Programs between two looks at the clock, after which compiled programs are dropped.
-CHUNK = 20
+
+def modes_of(pool: int, number: int, names: list[str]) -> list[str]:
+    """The modes that are drawn for a program."""
+    order = np.random.default_rng((pool, 4, number)).permutation(len(names))
+    return [names[i] for i in order[:MODES_PER_PROGRAM]]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long (default: 60)")
-    parser.add_argument("--seed", type=int, default=0, help="where to begin (default: 0)")
+    parser.add_argument("--programs", type=int, default=None, help="how many programs at most")
+    parser.add_argument("--pool", type=int, default=0, help="the pool of steps to begin with (default: 0)")
+    parser.add_argument("--per-pool", type=int, default=PER_POOL, help=f"programs of one pool (default: {PER_POOL})")
+    parser.add_argument("--program", type=int, default=None, help="try this program alone, in every mode, and show where it fails")
+    parser.add_argument("--modes", default="", help=f"these modes only, with semicolons between them: {', '.join(MODES)}")
     arguments = parser.parse_args()
+    names = [name.strip() for name in arguments.modes.split(";") if name.strip()] or list(MODES)
     console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if arguments.program is not None:
+        with promoting():
+            program = Pool(arguments.pool).program(arguments.program)
+            say(repr(program))
+            question = Question(program, arguments.program)
+            for name in names:
+                try:
+                    say(f"{name}: {'agrees' if ask(name, question) else 'nothing to compare'}")
+                except Exception:  # each mode is tried, whatever another one does
+                    say(f"{name}: FAILED\n{traceback.format_exc()}")
+        return 0
+
     tried = compared = 0
     failures: list[str] = []
-    start, number = time.monotonic(), arguments.seed
+    start, pool = time.monotonic(), arguments.pool
 
-    @settings(max_examples=CHUNK, deadline=None, database=None, phases=[Phase.generate], report_multiple_bugs=False,
-              suppress_health_check=list(HealthCheck))
-    @given(scenarios(), st.integers(0, 1000), st.permutations(("forward", "reverse")))
-    def chunk(scenario: Scenario, which: int, engines: list[str]) -> None:
-        nonlocal tried, compared
-        tried += 1
-        try:
-            compared += check(scenario, which, tuple(engines))
-        except Exception as error:  # whatever goes wrong in one program is reported, and the others still run
-            failures.append(f"seed {number}, {engines}, {scenario}\n{type(error).__name__}: {error}")
-            console.print(failures[-1], markup=False, highlight=False)
+    def is_over() -> bool:
+        return time.monotonic() - start > arguments.seconds or (arguments.programs is not None and tried >= arguments.programs)
 
-    while time.monotonic() - start < arguments.seconds:
+    while not is_over():
+        drawn = Pool(pool)
         with promoting():
-            seed(number)(chunk)()
-        jax.clear_caches()
-        number += 1
-    console.print(f"{tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s "
-                  f"(seeds {arguments.seed} to {number - 1})", highlight=False)
+            for number in range(arguments.per_pool):
+                if is_over():
+                    break
+                tried += 1
+                chosen: str | None = None
+                program = None
+                try:
+                    program = drawn.program(number)
+                    question = Question(program, number)
+                    compared += question.has_answer
+                    for chosen in modes_of(pool, number, names):
+                        ask(chosen, question)
+                except Exception as error:  # whatever goes wrong in one program is reported, and the others still run
+                    failures.append(f"--pool {pool} --program {number}: {chosen}: {program}\n{type(error).__name__}: {error}")
+                    say(failures[-1])
+        del drawn
+        if conftest.held_bytes() > MOST_BYTES:
+            jax.clear_caches()
+            gc.collect()
+        pool += 1
+        say(f"# {tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s")
+    say(f"{tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s "
+        f"(pools {arguments.pool} to {pool - 1})")
     return 1 if failures else 0
 
 

@@ -15,9 +15,10 @@ from dualrev._jax.avals import convert_to, is_array_like, is_differentiable, tan
 from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import sweeps
-from dualrev.functional import automatic, checks, flat_calls
+from dualrev.functional import automatic, checks, eliminated, flat_calls
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
+from dualrev.functional.eliminated import JacobianEngine, Order, OrderKey
 from dualrev.functional.flat_calls import AnyEngine, Engine
 from dualrev.functional.gradients import P, Partial, wraps
 from dualrev.functional.results import Structure
@@ -34,7 +35,7 @@ def _jacobian_tree(blocks: Sequence[Sequence[jax.Array]], out_tree: PyTreeDef, i
 
 def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
               engine: str | None, direction: str, chunk_size: int | None, options: Options,
-              asked: str | None = None) -> Callable[P, PyTree]:
+              asked: str | None = None, order: OrderKey = "markowitz") -> Callable[P, PyTree]:
     with errors.calling(asked or name):
         checks.check_callable(fun)
     positions = checks.normalize_argnums(argnums)
@@ -52,7 +53,12 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
                     checks.check_forward_input_dtype(name, holomorphic, x)
                 else:
                     checks.check_input_dtype(name, holomorphic, allow_int, x)
-            if direction == "push" and engine == "forward":
+            if direction == "eliminate":
+                results, blocks, _ = eliminated.blocks_of(call, flat, request, order)
+                outs = results[: call.n_out]
+                for x in outs:
+                    checks.check_output_dtype(name, holomorphic, x)
+            elif direction == "push" and engine == "forward":
                 results, blocks = sweeps.push_columns(call, flat, range(len(flat)), lambda: call.n_out, chunk_size)
                 outs = results[: call.n_out]
             else:
@@ -216,25 +222,25 @@ def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False
 
 @overload
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
-             allow_int: bool = False, *, engine: AnyEngine = "auto",
-             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+             allow_int: bool = False, *, engine: JacobianEngine = "auto",
+             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
 
 
 @overload
 def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
-             allow_int: bool = False, engine: AnyEngine = "auto",
-             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+             allow_int: bool = False, engine: JacobianEngine = "auto",
+             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-             allow_int: bool = False, *, engine: AnyEngine = "auto",
-             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+             allow_int: bool = False, *, engine: JacobianEngine = "auto",
+             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
 
 
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
-             allow_int: bool = False, *, engine: AnyEngine = "auto",
-             chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
+             allow_int: bool = False, *, engine: JacobianEngine = "auto",
+             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
     Args:
@@ -242,21 +248,34 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
       engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`; ``"auto"`` evaluates once with a tape and
         pushes through it if the inputs have no more elements than the outputs, and pulls otherwise; while a program is traced and
         neither are many times more, :mod:`dualrev.time_model` predicts which of pushes with dual numbers, pushes through the tape
-        and pulls takes the least time.
+        and pulls takes the least time.  ``"elimination"`` multiplies the local Jacobians of the operations, vertex by vertex of the
+        computational graph: fewer multiplications for programs with many scalars between few inputs and outputs.  It is planned while
+        the program is traced, so that no value of it may be read by Python; a loop or a branch is one operation.
+      order: of elimination: ``"forward"``, ``"reverse"``; ``"markowitz"``, the cheapest vertex next (the default); ``"search"``, a
+        search of a few seconds, or a :class:`~dualrev.Search`; or ``dr.eliminate(...).order``.
 
     Returns:
       As :func:`jacfwd`.
 
     Raises:
       TypeError: a dtype is not allowed.
+      ValueError: ``order`` without elimination; with it, ``chunk_size``, an option about pulls, or an axis of symbolic length.
+      NoDerivativeError: with elimination, a complex operation whose derivative is not a complex number.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> dr.jacobian(lambda x: jnp.stack([x, x ** 2, x ** 3]))(2.0).tolist()
     [1.0, 4.0, 12.0]
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [Griewank & Walther 2008, ch. 3 and 10].
     """
-    checks.check_engine(engine, ("auto", "forward", "reverse"), "jacobian")
+    checks.check_engine(engine, ("auto", "forward", "reverse", "elimination"), "jacobian")
+    if engine == "elimination":
+        if chunk_size is not None:
+            raise ValueError(f"jacobian: engine='elimination' makes no sweep that chunk_size={chunk_size!r} could divide")
+        key = eliminated.check_order("markowitz" if order is None else order, "jacobian")
+        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, engine, "eliminate", None, options, order=key)
+    if order is not None:
+        raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
     if engine == "forward":
         return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size, options)
 

@@ -1,0 +1,211 @@
+"""What the fuzzer asks of a program: modes of differentiation, each with what it is compared with.
+
+A mode is a function of a :class:`Question` that gives pairs ``name -> (got, expected)`` of lists of arrays.  To add one::
+
+    @mode("laplacian", order=2)
+    def laplacian(q):
+        yield "laplacian", [dr.laplacian(...)], [q.push_of_push(...)]
+
+The question's own answers come from jax: from compiled derivatives of single steps, put together by the chain rule.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from agreement import MOST_PUSHES, TOLERANCES, assert_close, directions
+from random_programs import Array, Program
+
+import dualrev
+
+#: The name of a comparison, what was got, and what jax gives.
+Compared = tuple[str, list[Array], list[Array]]
+
+
+class Question:
+    """A program at a point, with directions, and the derivatives that jax gives."""
+
+    def __init__(self, program: Program, seed: int):
+        self.program = program
+        self.x = program.inputs
+        self.t = [jnp.asarray(t) for t in directions(self.x, seed)]
+        self.ct = jnp.asarray(directions(program.out, seed + 1))
+
+    @functools.cached_property
+    def _pushed(self) -> tuple[list[Array], list[Array]]:
+        """All values of the program, and their tangents."""
+        values, tangents = list(self.x), list(self.t)
+        for op, reads in self.program.operations:
+            out, out_t = op.push([values[i] for i in reads], [tangents[i] for i in reads])
+            values.append(out)
+            tangents.append(out_t)
+        return values, tangents
+
+    @property
+    def out(self) -> Array:
+        return self._pushed[0][-1]
+
+    @property
+    def push(self) -> list[Array]:
+        """J t."""
+        return [self._pushed[1][-1]]
+
+    @functools.cached_property
+    def _pulled(self) -> tuple[list[Array], list[Array]]:
+        """Cotangents of the inputs, and their tangents where the program has second derivatives."""
+        values, tangents = self._pushed
+        cts: list[Any] = [None] * len(values)
+        cts_t: list[Any] = [None] * len(values)
+        cts[-1], cts_t[-1] = self.ct, jnp.zeros_like(self.ct)
+        for k in range(len(self.program.operations) - 1, -1, -1):
+            op, reads = self.program.operations[k]
+            at = len(self.x) + k
+            if cts[at] is None:
+                continue
+            x = [values[i] for i in reads]
+            if self.program.order == 2:
+                found, found_t = op.push_of_pull(x, cts[at], [tangents[i] for i in reads], cts_t[at])
+            else:
+                found = found_t = op.pull(x, cts[at])
+            for i, ct, ct_t in zip(reads, found, found_t, strict=True):
+                cts[i] = ct if cts[i] is None else cts[i] + ct
+                cts_t[i] = ct_t if cts_t[i] is None else cts_t[i] + ct_t
+        return tuple([[jnp.zeros_like(x) if ct is None else ct for x, ct in zip(self.x, each, strict=False)]  # type: ignore[return-value]
+                      for each in (cts, cts_t)])
+
+    @property
+    def pull(self) -> list[Array]:
+        """Jᵀ ct."""
+        return self._pulled[0]
+
+    @property
+    def push_of_pull(self) -> list[Array]:
+        """The derivative of Jᵀ ct along t, which is also the pull of ct through x -> J t."""
+        return self._pulled[1]
+
+    def push_of_push(self, t: list[Array]) -> list[Array]:
+        """D² f[t, t]."""
+        values, firsts, seconds = list(self.x), list(t), [jnp.zeros_like(x) for x in t]
+        for op, reads in self.program.operations:
+            new = op.push_of_push([values[i] for i in reads], [firsts[i] for i in reads], [seconds[i] for i in reads])
+            for held, value in zip((values, firsts, seconds), new, strict=True):
+                held.append(value)
+        return [seconds[-1]]
+
+    @functools.cached_property
+    def has_answer(self) -> bool:
+        """Whether jax's own derivatives are finite, so that there is something to compare with."""
+        found = [self.out, *self.push, *self.pull, *(self.push_of_pull if self.program.order == 2 else [])]
+        return all(bool(np.isfinite(np.asarray(x)).all()) for x in found)
+
+
+class Mode(NamedTuple):
+    """A mode of differentiation in the fuzzer."""
+
+    check: Callable[[Question], Iterator[Compared]]
+    order: int
+    #: Whether the mode may be asked; by default, of every program whose derivatives of this order make sense.
+    applies: Callable[[Program], bool]
+
+
+#: Every mode by its name.
+MODES: dict[str, Mode] = {}
+
+
+def mode(name: str, order: int = 1, applies: Callable[[Program], bool] = lambda _: True) -> Callable[[Any], Any]:
+    """Register a mode."""
+    def registered(check: Callable[[Question], Iterator[Compared]]) -> Callable[[Question], Iterator[Compared]]:
+        MODES[name] = Mode(check, order, applies)
+        return check
+
+    return registered
+
+
+def ask(name: str, question: Question) -> bool:
+    """Compare a mode with jax; False where there is nothing to compare: jax's answer is not finite, or the mode does not apply."""
+    checked, program = MODES[name], question.program
+    if not question.has_answer or program.order < checked.order or not checked.applies(program):
+        return False
+    # Entries that cancel are compared with the size of what cancelled: the largest derivative of the same order.
+    dtypes = [x.dtype for x in (*question.x, question.out)]
+    tolerance = 100 * max(program.rtol, *(TOLERANCES[str(dtype)] for dtype in dtypes))
+    floor = max(1e-6, 4 * max(float(jnp.finfo(dtype).eps) for dtype in dtypes) / tolerance)
+    for what, got, expected in checked.check(question):
+        for i, (x, y) in enumerate(zip(got, expected, strict=True)):
+            where = f"{name}, {what}, array {i}"
+            assert x.dtype == y.dtype, f"{where}: expected {y.dtype}, got {x.dtype}"
+            assert x.shape == y.shape, f"{where}: expected {y.shape}, got {x.shape}"
+            assert_close(x, y, tolerance, where, floor=floor)
+    return True
+
+
+def _is_small(program: Program) -> bool:
+    """The forward engine pulls by a push for each input."""
+    return program.can_be_batched and sum(x.size for x in program.inputs) <= MOST_PUSHES
+
+
+@mode("forward")
+def _forward(q: Question) -> Iterator[Compared]:
+    yield "push", [dualrev.jvp(q.program.run, (q.x,), (q.t,))[1]], q.push
+
+
+@mode("forward, pull", applies=_is_small)
+def _forward_pull(q: Question) -> Iterator[Compared]:
+    yield "pull", dualrev.vjp(q.program.run, q.x, engine="forward")[1](q.ct)[0], q.pull
+
+
+@mode("reverse")
+def _reverse(q: Question) -> Iterator[Compared]:
+    linear = dualrev.linearize(q.program.run, q.x)[1]
+    yield "pull", linear.T(q.ct)[0], q.pull
+    yield "push", [linear(q.t)], q.push
+
+
+@mode("forward over reverse", order=2)
+def _forward_over_reverse(q: Question) -> Iterator[Compared]:
+    yield "push of pull", dualrev.jvp(lambda x: dualrev.vjp(q.program.run, x)[1](q.ct)[0], (q.x,), (q.t,))[1], q.push_of_pull
+
+
+@mode("reverse over forward", order=2)
+def _reverse_over_forward(q: Question) -> Iterator[Compared]:
+    def push(x: Any) -> Array:
+        return dualrev.jvp(q.program.run, (x,), (q.t,))[1]
+
+    yield "pull of push", dualrev.vjp(push, q.x)[1](q.ct)[0], q.push_of_pull
+
+
+@mode("reverse over reverse", order=2)
+def _reverse_over_reverse(q: Question) -> Iterator[Compared]:
+    def pull(x: Any) -> list[Array]:
+        found: list[Array] = dualrev.vjp(q.program.run, x)[1](q.ct)[0]
+        return found
+
+    # The Hessian of Re(ct·f) is symmetric: its pull of t is its push of t, with the pairing Re(Σ u·v) that has no conjugate.
+    yield "pull of pull", dualrev.vjp(pull, q.x)[1](q.t)[0], q.push_of_pull
+
+
+@mode("forward over forward", order=2)
+def _forward_over_forward(q: Question) -> Iterator[Compared]:
+    def push(x: Any) -> Array:
+        return dualrev.jvp(q.program.run, (x,), (q.t,))[1]
+
+    yield "push of push", [dualrev.jvp(push, (q.x,), (q.t,))[1]], q.push_of_push(q.t)
+
+
+def _is_real(program: Program) -> bool:
+    """Local Jacobians of complex values are complex-linear in few programs."""
+    return _is_small(program) and not any(jnp.iscomplexobj(x) for x in (*program.inputs, *[op.out for op, _ in program.operations]))
+
+
+@mode("elimination", applies=_is_real)
+def _elimination(q: Question) -> Iterator[Compared]:
+    order = ("forward", "reverse", "markowitz")[len(q.program.operations) % 3]
+    blocks = dualrev.jacobian(q.program.run, engine="elimination", order=order)(q.x)
+    pushed = [jnp.tensordot(block, t.astype(block.dtype), t.ndim) for block, t in zip(blocks, q.t, strict=True)]
+    yield "J t", [functools.reduce(jnp.add, [x.astype(q.out.dtype) for x in pushed])], q.push
+    yield "ct J", [jnp.tensordot(q.ct.astype(block.dtype), block, q.ct.ndim) for block in blocks], q.pull
