@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from agreement import promoting
 from fuzz_modes import MODES, Question, ask
-from random_programs import Pool
+from random_programs import Pool, Program
 from rich.console import Console
 
 #: Programs drawn from one pool.
@@ -82,7 +82,7 @@ def main() -> int:
                     break
                 tried += 1
                 chosen: str | None = None
-                program = None
+                program: Program | None = None
                 try:
                     program = drawn.program(number)
                     question = Question(program, number)

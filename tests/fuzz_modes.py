@@ -15,7 +15,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from agreement import MOST_PUSHES, TOLERANCES, assert_close, directions
@@ -204,7 +203,8 @@ def _is_real(program: Program) -> bool:
 
 @mode("elimination", applies=_is_real)
 def _elimination(q: Question) -> Iterator[Compared]:
-    order = ("forward", "reverse", "markowitz")[len(q.program.operations) % 3]
+    orders: tuple[Any, ...] = ("forward", "reverse", "markowitz")
+    order = orders[len(q.program.operations) % 3]
     blocks = dualrev.jacobian(q.program.run, engine="elimination", order=order)(q.x)
     pushed = [jnp.tensordot(block, t.astype(block.dtype), t.ndim) for block, t in zip(blocks, q.t, strict=True)]
     yield "J t", [functools.reduce(jnp.add, [x.astype(q.out.dtype) for x in pushed])], q.push

@@ -1,8 +1,8 @@
 """Random programs, made of steps that many programs share.
 
-A program is a list of steps; each takes arrays that earlier steps made and appends one more.  A :class:`Pool` holds the steps from which
-programs are drawn: each was traced once, so that a program runs operation by operation, and whatever is compiled for an operation is
-compiled once for all programs of the pool.
+A program is a list of steps; each takes arrays that earlier steps made and appends one more.  A :class:`Pool` holds the steps from
+which programs are drawn: each was traced once, so that a program runs operation by operation, and whatever is compiled for an
+operation is compiled once for all programs of the pool.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ class Pool:
         """The step of this kind and variant for operands of these types; None where there is none, or its result is too large."""
         key = (kind, variant, *[(a.shape, str(a.dtype)) for a in avals])
         if key not in self.operations:
-            is_rare = kind not in ("measure", "conversion") and not kind.startswith("table") and zlib.crc32(repr((self.seed, key)).encode()) % KEPT
-            if is_rare:
+            is_common = kind in ("measure", "conversion") or kind.startswith("table")
+            if not is_common and zlib.crc32(repr((self.seed, key)).encode()) % KEPT:
                 return None
             self.operations[key] = self._made(kind, avals, np.random.default_rng((self.seed, zlib.crc32(repr(key).encode()))))
         return self.operations[key]

@@ -88,7 +88,7 @@ def binary(rng: Rng, x: Any, y: Any) -> Drawn | None:
 
 
 def moving(rng: Rng, x: Any) -> Drawn | None:
-    """Transposes, reshapes, slices, pads, gathers: whatever moves entries about.  None where the operand has too few axes or entries."""
+    """Transposes, reshapes, slices, pads, gathers: whatever moves entries about.  None where the operand is too small."""
     rank = x.ndim
     kind = one_of(rng, ["transpose", "reshape", "rev", "broadcast", "concatenate", "pad", "slice", "gather", "dynamic_slice",
                         "dynamic_update_slice", "scatter_add", "scatter", "squeeze", "sort", "roll", "scatter_mul"])

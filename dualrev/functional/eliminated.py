@@ -87,7 +87,7 @@ def _fitted(block: jax.Array | None, shape: tuple[int, ...], aval: ShapedArray) 
         return jnp.zeros(shape, aval.dtype)
     if jnp.iscomplexobj(block) and not jnp.issubdtype(aval.dtype, jnp.complexfloating):
         block = lax.real(block)
-    return convert_to(block, aval.update(shape=shape))  # type: ignore[no-any-return]
+    return convert_to(block, aval.update(shape=shape))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class EliminationPlan:
     def __str__(self) -> str:
         lines = [f"{len(self.order)} intermediate values, {len(self.edges)} local Jacobians; "
                  f"{self.multiplications} multiplications, {self.nontrivial} of them not by 1 or -1"]
-        lines += [f"  {name}: {self.count(name)}" for name in ("forward", "reverse", "markowitz")]  # type: ignore[arg-type]
+        lines += [f"  {name}: {self.count(name)}" for name in ("forward", "reverse", "markowitz")]
         lines += [f"{k:4d}. {self.vertices[i]}" for k, i in enumerate(self.order)]
         return "\n".join(lines)
 

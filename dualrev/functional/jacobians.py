@@ -229,7 +229,8 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[Fa
 @overload
 def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
              allow_int: bool = False, engine: JacobianEngine = "auto",
-             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+             order: Order | None = None, chunk_size: int | None = None,
+             **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax import lax
 from dualrev._jax.avals import DType, ShapedArray
 from dualrev.engines.elimination.structure import Structure, dense, product, sum_of
 from dualrev.linear.maps import LinearMap
+from dualrev.linear.zeros import Tangent
 
 #: Values: an array with an axis for each symbol of ``Block.over``, or a number that was known when the program was traced.
 Values = jax.Array | np.ndarray
@@ -24,42 +26,55 @@ class Move:
     """One output of a linear map as a function of one input, where the map moves and sums entries in a way that deltas can't state."""
 
     linear_map: LinearMap
-    n_in: int
     i: int
     o: int
-    aval: ShapedArray
+    in_avals: Sequence[ShapedArray]
+    out_avals: Sequence[ShapedArray | None]
 
     def push(self, t: jax.Array) -> jax.Array:
-        """The result for tangents stacked along the axes in front."""
-        n = t.ndim - self.aval.ndim
-        stacked = lax.reshape(t, (math.prod(t.shape[:n]), *self.aval.shape))
-        found = jax.vmap(lambda t: self.linear_map.push(*[t if k == self.i else None for k in range(self.n_in)])[self.o])(stacked)
-        return lax.reshape(found, (*t.shape[:n], *found.shape[1:]))
+        """The results for tangents stacked along the axes in front."""
+        def apply(t: jax.Array) -> Tangent:
+            return self.linear_map.push(*[t if k == self.i else None for k in range(len(self.in_avals))])[self.o]
 
-    def pull(self, ct: jax.Array, n_out: int, rank: int) -> jax.Array:
-        """The result for cotangents stacked along the axes in front; ``rank`` is that of the output."""
-        n = ct.ndim - rank
-        stacked = lax.reshape(ct, (math.prod(ct.shape[:n]), *ct.shape[n:]))
-        found = jax.vmap(lambda ct: self.linear_map.pull(*[ct if k == self.o else None for k in range(n_out)])[self.i])(stacked)
-        return lax.reshape(found, (*ct.shape[:n], *self.aval.shape))
+        return _stacked(apply, t, self.in_avals[self.i])
 
-    def dense(self, shape: tuple[int, ...]) -> jax.Array:
-        n = len(shape) - self.aval.ndim
-        eye = jnp.asarray(np.eye(self.aval.size), self.aval.dtype).reshape(*self.aval.shape, *self.aval.shape)
-        return jnp.moveaxis(self.push(eye), range(self.aval.ndim), range(n, len(shape)))
+    def pull(self, ct: jax.Array) -> jax.Array:
+        """The results for cotangents stacked along the axes in front."""
+        def apply(ct: jax.Array) -> Tangent:
+            return self.linear_map.pull(*[ct if k == self.o else None for k in range(len(self.out_avals))])[self.i]
+
+        target = self.out_avals[self.o]
+        assert target is not None  # an output without a tangent has no block
+        return _stacked(apply, ct, target)
+
+    def dense(self) -> jax.Array:
+        """All entries, with the axes of the output and then those of the input."""
+        aval = self.in_avals[self.i]
+        pushed = self.push(jnp.asarray(np.eye(aval.size).reshape(*aval.shape, *aval.shape), aval.dtype))
+        return jnp.moveaxis(pushed, range(aval.ndim), range(-aval.ndim, 0)) if aval.ndim else pushed
+
+
+def _stacked(apply: Callable[[jax.Array], Tangent], t: jax.Array, aval: ShapedArray) -> jax.Array:
+    """A push or a pull of tangents of this type, stacked along any axes in front."""
+    def array(t: jax.Array) -> jax.Array:
+        found = apply(t)
+        assert found is not None  # a block of zeros is no edge
+        return found
+
+    n = t.ndim - aval.ndim
+    found = jax.vmap(array)(cast(lax.reshape(t, (math.prod(t.shape[:n]), *aval.shape)), aval.dtype))
+    return lax.reshape(found, (*t.shape[:n], *found.shape[1:]))
 
 
 @dataclass(frozen=True)
 class Block:
-    """A local Jacobian: a structure, and values over symbols of it (not always over all of its ``axes``: those of an addition are 1)."""
+    """A local Jacobian: a structure, and values over symbols of it (not always over all its ``axes``: those of an addition are 1)."""
 
     structure: Structure
     over: tuple[int, ...]
     values: Values
     #: In place of values: the linear map, which is applied to the other factor of a product.
     move: Move | None = None
-    #: The number of outputs of that map.
-    n_out: int = 1
 
     @staticmethod
     def of_dense(entries: jax.Array, structure: Structure) -> Block:
@@ -77,7 +92,7 @@ class Block:
         positions = (*s.out, *s.ins)
         shape = tuple([s.sizes[a] for a in positions])
         if self.move is not None:
-            return self.move.dense(shape)
+            return self.move.dense()
         spread = masked(spread_over(self.values, self.over, tuple(range(len(positions))), positions), positions, shape)
         return lax.broadcast_in_dim(spread, shape, tuple(range(len(shape)))) if spread.shape != shape else spread
 
@@ -119,22 +134,35 @@ def _times(x: jax.Array, y: jax.Array) -> jax.Array:
     return lax.mul(*[z if z.shape == shape else lax.broadcast_in_dim(z, shape, n) for z in (x, y)])
 
 
+@overload
+def cast(values: jax.Array, dtype: DType) -> jax.Array: ...
+
+
+@overload
+def cast(values: Values, dtype: DType) -> Values: ...
+
+
 def cast(values: Values, dtype: DType) -> Values:
+    """Values in another dtype; of complex ones where a real dtype is asked for, the real part."""
     if values.dtype == dtype:
         return values
-    return values.astype(dtype) if isinstance(values, np.ndarray) else lax.convert_element_type(values, dtype)
+    if isinstance(values, np.ndarray):
+        return values.astype(dtype)
+    if jnp.iscomplexobj(values) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        values = lax.real(values)
+    return lax.convert_element_type(values, dtype)
 
 
 def times(a: Block, b: Block, dtype: DType) -> Block:
     """``A B`` in a dtype."""
     p = product(a.structure, b.structure)
     if a.move is not None:
-        n = len(a.structure.ins)
-        entries = jnp.moveaxis(cast(b.dense(), a.move.aval.dtype), range(n), range(-n, 0)) if n else cast(b.dense(), a.move.aval.dtype)
-        pushed, rank = a.move.push(entries), len(a.structure.out)
+        n, rank = len(a.structure.ins), len(a.structure.out)
+        entries = b.dense()
+        pushed = a.move.push(jnp.moveaxis(entries, range(n), range(-n, 0)) if n else entries)
         return Block.of_dense(cast(jnp.moveaxis(pushed, range(-rank, 0), range(rank)) if rank else pushed, dtype), p.structure)
     if b.move is not None:
-        return Block.of_dense(cast(b.move.pull(cast(a.dense(), dtype), b.n_out, len(b.structure.out)), dtype), p.structure)
+        return Block.of_dense(cast(b.move.pull(a.dense()), dtype), p.structure)
     left, right = [p.left[x] for x in a.over], [p.right[x] for x in b.over]
     wanted = set(p.result)
     over = [x for x in dict.fromkeys((*left, *right)) if x in wanted]
@@ -147,7 +175,8 @@ def times(a: Block, b: Block, dtype: DType) -> Block:
     repeats *= math.prod(sizes[s] for s in inner & counted if s not in left and s not in right)
     values = _contracted(x, left, y, right, over)
     if repeats != 1:
-        values = values * values.dtype.type(repeats) if isinstance(values, np.ndarray) else lax.mul(values, lax.full_like(values, repeats))
+        is_known = isinstance(values, np.ndarray)
+        values = values * values.dtype.type(repeats) if is_known else lax.mul(values, lax.full_like(values, repeats))
     number = {symbol: k for k, symbol in enumerate(p.result)}
     return Block(p.structure, tuple([number[s] for s in over]), values)
 

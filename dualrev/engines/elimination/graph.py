@@ -1,17 +1,16 @@
 """The computational graph of a tape: values as vertices, local Jacobians as edges.
 
-Slices, reshapes and the like between the inputs and what reads them are left out of the graph, as are those between the last results and
-the outputs: the Jacobian of what lies between is accumulated, and their linear maps are applied to it.
+Slices, reshapes and the like between the inputs and what reads them are left out of the graph, as are those between the last results
+and the outputs: the Jacobian of what lies between is accumulated, and their linear maps are applied to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dualrev import errors
@@ -86,9 +85,9 @@ def slot_avals(tape: Tape, in_avals: Sequence[ShapedArray]) -> list[ShapedArray 
         for linear_map, ins, outs in tape.entries:
             moving = [env[slot] for slot in ins]
             if any(t is not None for t in moving):
-                for slot, t in zip(outs, linear_map.push(*moving), strict=True):
-                    if slot is not None:
-                        env[slot] = t
+                for out, moved in zip(outs, linear_map.push(*moving), strict=True):
+                    if out is not None:
+                        env[out] = moved
         return env
 
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in in_avals]
@@ -101,84 +100,108 @@ def _is_copy(entry: Entry) -> bool:
     return isinstance(linear_map, OpMap) and linear_map.site.row.kind == "linear" and linear_map.site.row.cost == "moves"
 
 
-def graph_of_tape(tape: Tape, in_avals: Sequence[ShapedArray]) -> Linearized:
-    """The graph of a tape, all of whose inputs are active."""
-    tape = flattened(tape)
-    avals = slot_avals(tape, in_avals)
-
-    def size(slots: Sequence[int | None]) -> int:
-        return sum(avals[s].size for s in {s for s in slots if s is not None} if avals[s] is not None)  # type: ignore[union-attr]
-
-    # The entries at the head: copies of inputs, or of copies, that do not grow.
+def _head(tape: Tape, avals: Sequence[ShapedArray | None]) -> list[int]:
+    """The entries at the head: copies of inputs, or of such copies, that do not grow."""
     known = set(tape.in_slots)
-    head: list[int] = []
+    found: list[int] = []
     for k, entry in enumerate(tape.entries):
         _, ins, outs = entry
-        if _is_copy(entry) and known.issuperset(ins) and size(outs) <= size(ins):
-            head.append(k)
+        if _is_copy(entry) and known.issuperset(ins) and _size(outs, avals) <= _size(ins, avals):
+            found.append(k)
             known.update(s for s in outs if s is not None)
-    # Those at the tail: copies into outputs, or into such copies, that do not shrink.
-    rest = [k for k in range(len(tape.entries)) if k not in set(head)]
+    return found
+
+
+def _tail(tape: Tape, rest: Sequence[int], avals: Sequence[ShapedArray | None]) -> set[int]:
+    """The entries at the tail: copies that only outputs and such copies read, and that do not shrink."""
     readers: dict[int, set[int]] = {}
     for k in rest:
         for s in tape.entries[k][1]:
             readers.setdefault(s, set()).add(k)
-    outputs = {s for s in tape.out_slots if s is not None}
-    tail: set[int] = set()
+    found: set[int] = set()
     for k in reversed(rest):
         entry = tape.entries[k]
-        last = all(readers.get(s, set()) <= tail for s in entry[2] if s is not None)
-        if _is_copy(entry) and last and size(entry[1]) <= size(entry[2]):
-            tail.add(k)
-    core = [k for k in rest if k not in tail]
+        _, ins, outs = entry
+        is_last = all(readers.get(s, set()) <= found for s in outs if s is not None)
+        if _is_copy(entry) and is_last and _size(ins, avals) <= _size(outs, avals):
+            found.add(k)
+    return found
 
-    made = {s for k in core for s in tape.entries[k][2] if s is not None}
-    read_in_tail = {s for k in tail for s in tape.entries[k][1]}
-    made_in_tail = {s for k in tail for s in tape.entries[k][2] if s is not None}
-    wanted = [s for s in dict.fromkeys([*sorted(read_in_tail), *[s for s in tape.out_slots if s is not None]]) if s not in made_in_tail]
-    needed = {s for k in core for s in tape.entries[k][1]} | set(wanted)
-    sources = [s for s in range(tape.n_slots) if s in known and s in needed]
 
+def _size(slots: Sequence[int | None], avals: Sequence[ShapedArray | None]) -> int:
+    return sum(avals[s].size for s in {s for s in slots if s is not None} if avals[s] is not None)  # type: ignore[union-attr]
+
+
+def _edges(tape: Tape, core: Sequence[int], avals: Sequence[ShapedArray | None]) -> tuple[dict[tuple[int, int], Block], dict[int, str]]:
+    """The blocks of these entries, and the name of each vertex."""
     blocks: dict[tuple[int, int], Block] = {}
     names: dict[int, str] = {}
-    pending: dict[tuple[int, int], list[Block]] = {}
     for k in core:
         linear_map, ins, outs = tape.entries[k]
-        source_line = tape.sources[k]
-        where = f"{linear_map.name} at {line_of(source_line)}" if source_line else linear_map.name
-        in_entry = [avals[s] for s in ins]
-        out_entry = [None if s is None else avals[s] for s in outs]
-        for o, target in enumerate(outs):
-            if target is None or avals[target] is None:
+        in_avals, out_avals = [avals[s] for s in ins], [None if s is None else avals[s] for s in outs]
+        for o, (target, target_aval) in enumerate(zip(outs, out_avals, strict=True)):
+            if target is None or target_aval is None:
                 continue
-            names[target] = where
+            names[target] = _name(tape, k)
             for i, source in enumerate(ins):
-                if avals[source] is None:
-                    continue
-                if not is_complex_linear(linear_map, i, o, avals[source], avals[target]):  # type: ignore[arg-type]
-                    raise errors.not_complex_linear(where)
-                found = read(linear_map, i, o, in_entry, out_entry)  # type: ignore[arg-type]
-                pending.setdefault((source, target), []).append(found)
-    n = tape.n_slots
-    targets: list[int] = []
-    all_avals: list[ShapedArray] = [a if a is not None else ShapedArray((), np.float32) for a in avals]
-    for s in wanted:
-        if s in known or any(s in tape.entries[k][1] for k in core):  # a vertex that is read further is not an end
-            aval = all_avals[s]
-            pending[(s, n)] = [Block(identity(aval.shape), (), np.asarray(1, aval.dtype))]
-            all_avals.append(aval)
-            targets.append(n)
-            n += 1
-        else:
-            targets.append(s)
-    for edge, several in pending.items():
-        total = several[0]
-        for other in several[1:]:
-            total = plus(total, other, all_avals[edge[1]].dtype)
-        blocks[edge] = total
-    middle = tuple([s for s in sorted(made) if s not in targets and any(edge[1] == s for edge in blocks)])
-    graph = Graph(middle, tuple([(p, s, block.structure) for (p, s), block in blocks.items()]))
-    head_tape = Tape([tape.entries[k] for k in head], tape.n_slots, tape.in_slots, tuple(sources))
-    tail_tape = Tape([tape.entries[k] for k in sorted(tail)], tape.n_slots, tuple(wanted), tape.out_slots)
-    return Linearized(graph, blocks, all_avals, names, head_tape, tail_tape, sources, targets)
+                found = None if in_avals[i] is None else read(linear_map, i, o, in_avals, out_avals)  # type: ignore[arg-type]
+                if found is not None:
+                    old = blocks.get((source, target))
+                    blocks[source, target] = found if old is None else plus(old, found, target_aval.dtype)
+    return blocks, names
 
+
+def _name(tape: Tape, k: int) -> str:
+    name, source = tape.entries[k][0].name, tape.sources[k]
+    return f"{name} at {line_of(source)}" if source else name
+
+
+def _check_complex(tape: Tape, avals: Sequence[ShapedArray | None]) -> None:
+    """Local Jacobians of complex values are complex matrices: raise where one may not be."""
+    for k, (linear_map, ins, outs) in enumerate(tape.entries):
+        for o, target in enumerate(outs):
+            for i, source in enumerate(ins):
+                x, y = avals[source], None if target is None else avals[target]
+                if x is not None and y is not None and not is_complex_linear(linear_map, i, o, x, y):
+                    raise errors.not_complex_linear(_name(tape, k))
+
+
+def graph_of_tape(tape: Tape, in_avals: Sequence[ShapedArray]) -> Linearized:
+    """The graph of a tape, all of whose inputs are active."""
+    tape = flattened(tape)
+    avals = slot_avals(tape, in_avals)
+    _check_complex(tape, avals)
+    head = _head(tape, avals)
+    rest = [k for k in range(len(tape.entries)) if k not in set(head)]
+    tail = _tail(tape, rest, avals)
+    core = [k for k in rest if k not in tail]
+
+    def read_by(entries: Iterable[int]) -> set[int]:
+        return {s for k in entries for s in tape.entries[k][1]}
+
+    def made_by(entries: Iterable[int]) -> set[int]:
+        return {s for k in entries for s in tape.entries[k][2] if s is not None}
+
+    outputs = [s for s in tape.out_slots if s is not None]
+    last = [s for s in dict.fromkeys([*sorted(read_by(tail)), *outputs]) if s not in made_by(tail)]
+    first = sorted({*tape.in_slots, *made_by(head)} & {*read_by(core), *last})
+    blocks, names = _edges(tape, core, avals)
+    # A slot that nothing reaches has no edges, and its type does not matter.
+    all_avals = [ShapedArray((), np.float32) if a is None else a for a in avals]
+    targets: list[int] = []
+    read_further = {*first, *read_by(core)}
+    for s in last:
+        if s not in read_further:
+            targets.append(s)
+            continue
+        # A value that is read further is no end of the graph: the end is a copy of it.
+        aval = all_avals[s]
+        blocks[s, len(all_avals)] = Block(identity(aval.shape), (), np.asarray(1, aval.dtype))
+        targets.append(len(all_avals))
+        all_avals.append(aval)
+    reached = {v for edge in blocks for v in edge}
+    middle = tuple([s for s in sorted(made_by(core) & reached) if s not in targets])
+    graph = Graph(middle, tuple([(p, s, block.structure) for (p, s), block in blocks.items()]))
+    head_tape = Tape([tape.entries[k] for k in head], tape.n_slots, tape.in_slots, tuple(first))
+    tail_tape = Tape([tape.entries[k] for k in sorted(tail)], tape.n_slots, tuple(last), tape.out_slots)
+    return Linearized(graph, blocks, all_avals, names, head_tape, tail_tape, first, targets)

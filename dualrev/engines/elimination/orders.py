@@ -102,10 +102,7 @@ def markowitz(graph: Graph, noise: Callable[[], float] | None = None) -> tuple[i
     costs = {v: elimination.cost(v) for v in left}
     order: list[int] = []
     while left:
-        if noise is None:
-            v = min(left, key=lambda v: (*costs[v], -v))
-        else:
-            v = min(sorted(left), key=lambda v: (costs[v][0] + 1) * noise())
+        v = min(sorted(left), key=(lambda v: (*costs[v], -v)) if noise is None else lambda v: ((costs[v][0] + 1) * noise(),))
         touched = {*elimination.into.get(v, {}), *elimination.out_of.get(v, {})} & left
         elimination.eliminate(v)
         left.discard(v)

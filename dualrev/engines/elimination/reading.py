@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import lax
 
 from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.traces import Tracer
-from dualrev.engines.elimination.blocks import Block, Move
+from dualrev.engines.elimination.blocks import Block, Move, cast
 from dualrev.engines.elimination.structure import Structure, dense, structure_of
 from dualrev.linear.maps import LinearMap
 from dualrev.linear.zeros import Tangent
@@ -25,32 +25,38 @@ from dualrev.table.operations import OpMap
 
 #: The largest Jacobian, in entries, whose structure is looked for.
 MOST_PROBED = 1 << 16
+#: What is known of a block: its structure; with a number, where that is every value; with None in place of a number, where the map
+#: itself is to be applied; nothing but None, where the block is zero.
+Known: TypeAlias = Structure | tuple[Structure, complex | None] | None
 #: Uses of operations whose structure is kept.
 MOST_KEPT = 4096
 
 
-def read(linear_map: LinearMap, i: int, o: int, in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray | None]) -> Block:
-    """The Jacobian of output ``o`` by input ``i``."""
+def read(linear_map: LinearMap, i: int, o: int, in_avals: Sequence[ShapedArray],
+         out_avals: Sequence[ShapedArray | None]) -> Block | None:
+    """The Jacobian of output ``o`` by input ``i``; None where it is zero."""
     source, target = in_avals[i], out_avals[o]
     assert target is not None
     known = _known(linear_map, i, o, source, target)
+    if known is None:
+        return None
     if isinstance(known, Structure):
         return _by_seeds(linear_map, i, o, in_avals, out_avals, known)
     structure, constant = known
     if constant is not None:
         return Block(structure, (), np.asarray(constant, target.dtype))
-    return Block(structure, structure.axes, np.zeros(()), Move(linear_map, len(in_avals), i, o, source), len(out_avals))
+    return Block(structure, structure.axes, np.zeros(()), Move(linear_map, i, o, in_avals, out_avals))
 
 
-def _known(linear_map: LinearMap, i: int, o: int, source: ShapedArray,
-           target: ShapedArray) -> Structure | tuple[Structure, complex | None]:
-    """The structure; with a number, where that is every value; with None, where the map itself is to be applied."""
+def _known(linear_map: LinearMap, i: int, o: int, source: ShapedArray, target: ShapedArray) -> Known:
     unknown = dense(target.shape, source.shape)
     if not isinstance(linear_map, OpMap):
         return unknown
     site = linear_map.site
     row = site.row
     if row.kind in ("linear", "product"):
+        if site.positions[i] not in row.linear_in:
+            return None  # an index, or another operand without a derivative
         is_large = source.size * target.size > MOST_PROBED
         has_indices = any(isinstance(x, Tracer) and not jnp.issubdtype(x.dtype, jnp.inexact)
                           for x in jax.tree_util.tree_leaves(linear_map.residuals))
@@ -87,16 +93,16 @@ def is_complex_linear(linear_map: LinearMap, i: int, o: int, source: ShapedArray
         return row.cost == "moves"
     with jax.ensure_compile_time_eval():
         ones = jnp.ones(source.shape, source.dtype)
-        once, turned = [linear_map.site.push(linear_map.residuals, tuple([t if k == i else None for k in range(len(linear_map.site.positions))]))[o]
+        n = len(linear_map.site.positions)
+        once, turned = [linear_map.site.push(linear_map.residuals, tuple([t if k == i else None for k in range(n)]))[o]
                         for t in (ones, ones * 1j)]
         return turned is not None and once is not None and bool(jnp.allclose(turned, once * 1j))
 
 
-_probes: dict[Any, Structure | tuple[Structure, complex | None]] = {}
+_probes: dict[Any, Known] = {}
 
 
-def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray,
-            target: ShapedArray) -> Structure | tuple[Structure, complex | None]:
+def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray, target: ShapedArray) -> Known:
     """The structure of a linear operation or a product, from its entries at random residuals."""
     leaves, tree = jax.tree_util.tree_flatten(linear_map.residuals)
     site = linear_map.site
@@ -108,9 +114,9 @@ def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray,
         return _probes[key]
     rng = np.random.default_rng(0)
     with jax.ensure_compile_time_eval():
-        drawn = [jnp.asarray(rng.uniform(1.5, 2.5, a.shape), a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else jnp.asarray(np.asarray(x))
+        drawn = [jnp.asarray(rng.uniform(1.5, 2.5, a.shape) if jnp.issubdtype(a.dtype, jnp.inexact) else np.asarray(x), a.dtype)
                  for x, a in zip(leaves, types, strict=True)]
-        probe = OpMap(site, tree.unflatten(drawn))
+        probe = OpMap(site, jax.tree_util.tree_unflatten(tree, drawn))
         n = len(site.positions)
 
         def push(t: jax.Array) -> Tangent:
@@ -118,9 +124,12 @@ def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray,
 
         basis = jnp.asarray(np.eye(source.size).reshape(source.size, *source.shape), source.dtype)
         found = jax.vmap(push)(basis)
-        entries = np.asarray(found).astype(np.complex128 if jnp.iscomplexobj(found) else np.float64)
-    entries = np.moveaxis(entries.reshape((*source.shape, *target.shape)), range(source.ndim), range(target.ndim, target.ndim + source.ndim))
-    result = _structure_in(entries, target.ndim, site.row.kind == "linear", site.row.is_diagonal)
+        entries = np.zeros(()) if found is None else np.asarray(found).astype(np.complex128 if jnp.iscomplexobj(found) else np.float64)
+    result: Known = None
+    if entries.any():
+        by_input = entries.reshape((*source.shape, *target.shape))
+        entries = np.moveaxis(by_input, range(source.ndim), range(-source.ndim, 0)) if source.ndim else by_input
+        result = _structure_in(entries, target.ndim, site.row.kind == "linear", site.row.is_diagonal)
     if site.key is not None:
         if len(_probes) >= MOST_KEPT:
             _probes.clear()
@@ -128,7 +137,7 @@ def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray,
     return result
 
 
-def _structure_in(entries: np.ndarray, rank: int, is_constant: bool, is_entrywise: bool) -> Structure | tuple[Structure, complex | None]:
+def _structure_in(entries: np.ndarray, rank: int, is_constant: bool, is_entrywise: bool) -> Known:
     """The structure of these entries, output axes first; ``is_constant``: they are the entries at all residuals."""
     shape = entries.shape
     symbols = list(range(len(shape)))
@@ -153,7 +162,7 @@ def _structure_in(entries: np.ndarray, rank: int, is_constant: bool, is_entrywis
 
 
 def _by_seeds(linear_map: LinearMap, i: int, o: int, in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray | None],
-              structure: Structure) -> Block:
+              structure: Structure) -> Block | None:
     """The block with this structure: pushes, or pulls if these are fewer, of seeds in which diagonal axes are summed."""
     s = structure
     target = out_avals[o]
@@ -171,22 +180,16 @@ def _by_seeds(linear_map: LinearMap, i: int, o: int, in_avals: Sequence[ShapedAr
         return linear_map.pull(*[t if k == o else None for k in range(len(out_avals))])[i]
 
     seeds = _seeds(aval.shape, tuple(loose))
-    if not loose:
-        found = move(jnp.asarray(seeds[0], aval.dtype))
-        moved = None if found is None else found
-    else:
-        moved = jax.vmap(move)(jnp.asarray(seeds, aval.dtype))  # type: ignore[assignment]
+    moved = jax.vmap(move)(jnp.asarray(seeds, aval.dtype)) if loose else move(jnp.asarray(seeds[0], aval.dtype))
     if moved is None:
-        return Block(s, (), np.zeros((), target.dtype))
+        return None
     moved = lax.reshape(moved, (*[aval.shape[k] for k in loose], *moved.shape[1 if loose else 0:]))
     positions = [*[axes[k] for k in loose], *others]
     kept = [k for k, a in enumerate(positions) if a in s.axes]
     left = moved[tuple([slice(None) if k in kept else 0 for k in range(len(positions))])] if len(kept) != len(positions) else moved
     names = [positions[k] for k in kept]
     values = left if names == list(s.axes) else jnp.einsum(left, names, list(s.axes))
-    if not pushes and jnp.iscomplexobj(values) and not jnp.issubdtype(target.dtype, jnp.complexfloating):
-        values = lax.real(values)
-    return Block(s, s.axes, values if values.dtype == target.dtype else lax.convert_element_type(values, target.dtype))
+    return Block(s, s.axes, cast(values, target.dtype))
 
 
 @functools.lru_cache(maxsize=256)

@@ -19,8 +19,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-#: How an edge counts.  ``copy`` only moves or sums entries, as a slice or a broadcast does; ``unit`` has entries of 1 or -1, as those of
-#: an addition; ``full`` has values.
+#: How an edge counts.  ``copy`` only moves or sums entries, as a slice or a broadcast does; ``unit`` has entries of 1 or -1, as
+#: those of an addition; ``full`` has values.
 Weight: TypeAlias = Literal["copy", "unit", "full"]
 
 
