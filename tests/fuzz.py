@@ -31,13 +31,14 @@ PER_POOL = 1000
 #: Compiled operations are dropped between pools when the process holds more than this.
 MOST_BYTES = 2_500_000_000
 #: Modes that each program is asked in.
-MODES_PER_PROGRAM = 3
+MODES_PER_PROGRAM = 2
 
 
 def modes_of(pool: int, number: int, names: list[str]) -> list[str]:
     """The modes that are drawn for a program."""
-    order = np.random.default_rng((pool, 4, number)).permutation(len(names))
-    return [names[i] for i in order[:MODES_PER_PROGRAM]]
+    weights = np.array([MODES[name].weight for name in names])
+    n = min(MODES_PER_PROGRAM, len(names))
+    return [str(name) for name in np.random.default_rng((pool, 4, number)).choice(names, n, replace=False, p=weights / weights.sum())]
 
 
 def main() -> int:
@@ -57,9 +58,9 @@ def main() -> int:
 
     if arguments.program is not None:
         with promoting():
-            program = Pool(arguments.pool).program(arguments.program)
-            say(repr(program))
-            question = Question(program, arguments.program)
+            asked = Pool(arguments.pool).program(arguments.program)
+            say(repr(asked))
+            question = Question(asked, arguments.program)
             for name in names:
                 try:
                     say(f"{name}: {'agrees' if ask(name, question) else 'nothing to compare'}")

@@ -110,16 +110,18 @@ class Mode(NamedTuple):
     order: int
     #: Whether the mode may be asked; by default, of every program whose derivatives of this order make sense.
     applies: Callable[[Program], bool]
+    #: How often the mode is drawn, compared with others.
+    weight: float
 
 
 #: Every mode by its name.
 MODES: dict[str, Mode] = {}
 
 
-def mode(name: str, order: int = 1, applies: Callable[[Program], bool] = lambda _: True) -> Callable[[Any], Any]:
+def mode(name: str, order: int = 1, applies: Callable[[Program], bool] = lambda _: True, weight: float = 1.0) -> Callable[[Any], Any]:
     """Register a mode."""
     def registered(check: Callable[[Question], Iterator[Compared]]) -> Callable[[Question], Iterator[Compared]]:
-        MODES[name] = Mode(check, order, applies)
+        MODES[name] = Mode(check, order, applies, weight)
         return check
 
     return registered
@@ -153,7 +155,7 @@ def _forward(q: Question) -> Iterator[Compared]:
     yield "push", [dualrev.jvp(q.program.run, (q.x,), (q.t,))[1]], q.push
 
 
-@mode("forward, pull", applies=_is_small)
+@mode("forward, pull", applies=_is_small, weight=0.3)
 def _forward_pull(q: Question) -> Iterator[Compared]:
     yield "pull", dualrev.vjp(q.program.run, q.x, engine="forward")[1](q.ct)[0], q.pull
 
@@ -201,7 +203,7 @@ def _is_real(program: Program) -> bool:
     return _is_small(program) and not any(jnp.iscomplexobj(x) for x in (*program.inputs, *[op.out for op, _ in program.operations]))
 
 
-@mode("elimination", applies=_is_real)
+@mode("elimination", applies=_is_real, weight=0.1)
 def _elimination(q: Question) -> Iterator[Compared]:
     orders: tuple[Any, ...] = ("forward", "reverse", "markowitz")
     order = orders[len(q.program.operations) % 3]

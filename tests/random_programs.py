@@ -1,8 +1,8 @@
 """Random programs, made of steps that many programs share.
 
 A program is a list of steps; each takes arrays that earlier steps made and appends one more.  A :class:`Pool` holds the steps from
-which programs are drawn: each was traced once, so that a program runs operation by operation, and whatever is compiled for an
-operation is compiled once for all programs of the pool.
+which programs are drawn: each was traced once and runs as a call of its own, so that whatever is compiled for a step, a push or a
+pull of it say, is compiled once for all programs of the pool.  In one of :data:`UNCOMPILED` programs, steps run operation by operation.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ KINDS = ["table", "unary", "table", "binary", "table", "moving", "table", "reduc
 VARIANTS = 2
 #: Of so many steps, a pool has one: few enough to be compiled in a fraction of the time of its programs.
 KEPT = 3
+#: One of so many programs runs operation by operation.
+UNCOMPILED = 25
 #: Attempts to draw a step that fits.
 ATTEMPTS = 20
 
@@ -47,6 +49,8 @@ class Operation:
         jaxpr, out = jax.make_jaxpr(drawn.fun, return_shape=True)(*avals)
         self.out = jax.ShapeDtypeStruct(out.shape, out.dtype)
         self.run = _first(jaxpr)
+        #: The same as one call, which an engine differentiates by a program that it compiles once.
+        self.call = jax.jit(self.run)
         self.in_jax = _first(jax.make_jaxpr(line.in_jax)(*avals)) if line is not None and line.case.oracle else self.run
         self.order = 2 if self.case is None else self.case.order
 
@@ -86,8 +90,10 @@ def _first(jaxpr: Any) -> Callable[..., Array]:
 class Program:
     """Operations and the positions of what each reads: of the inputs, and then of the results of earlier operations."""
 
-    def __init__(self, label: str, inputs: list[np.ndarray], operations: list[tuple[Operation, tuple[int, ...]]]):
+    def __init__(self, label: str, inputs: list[np.ndarray], operations: list[tuple[Operation, tuple[int, ...]]], is_compiled: bool):
         self.label = label
+        #: Whether each step is a call of a compiled function; otherwise its operations run one by one.
+        self.is_compiled = is_compiled
         self.inputs = [jnp.asarray(x) for x in inputs]
         self.operations = operations
         table = [op.case for op, _ in operations if op.case is not None]
@@ -100,12 +106,14 @@ class Program:
 
     def __repr__(self) -> str:
         inputs = [f"{x.dtype}{list(x.shape)}" for x in self.inputs]
-        return f"{self.label}: {' > '.join(op.name for op, _ in self.operations)}; inputs {inputs}"
+        how = "" if self.is_compiled else ", uncompiled"
+        return f"{self.label}{how}: {' > '.join(op.name for op, _ in self.operations)}; inputs {inputs}"
 
     def run(self, inputs: Sequence[Array], in_jax: bool = False) -> Array:
         env = list(inputs)
         for op, reads in self.operations:
-            env.append((op.in_jax if in_jax else op.run)(*[env[i] for i in reads]))
+            run = op.in_jax if in_jax else op.call if self.is_compiled else op.run
+            env.append(run(*[env[i] for i in reads]))
         return env[-1]
 
     def scenario(self) -> Scenario:
@@ -162,7 +170,7 @@ class Pool:
                 pair = (last, other) if rng.integers(2) else (other, last)
                 wanted -= append(kind, pair if kind in ("binary", "contraction") else (last,), variant)
         append("measure", (len(avals) - 1,), 0) if not operations else append("unary", (len(avals) - 1,), 0)
-        return Program(f"pool {self.seed}, program {number}", inputs, operations)
+        return Program(f"pool {self.seed}, program {number}", inputs, operations, number % UNCOMPILED != 0)
 
     def operation(self, kind: str, avals: Sequence[Any], variant: int) -> Operation | None:
         """The step of this kind and variant for operands of these types; None where there is none, or its result is too large."""

@@ -8,42 +8,68 @@ from typing import Any
 import numpy as np
 import pytest
 from agreement import assert_close, check
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
+from fuzz_modes import MODES, Question, ask
 from jax import lax
 from jax import numpy as jnp
-from scenarios_random import Array, scenarios
+from random_programs import Pool
+from random_steps import Array
 
 import dualrev
-from dualrev.problems.scenario import Scenario
-
-SETTINGS = settings(max_examples=50, deadline=None, database=None,
-                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
 
 @pytest.mark.promotes
 @pytest.mark.thorough
-@pytest.mark.parametrize("part", range(4))
-def test_random_programs(part: int) -> None:
-    """Two hundred of them, in four parts that can run side by side."""
+@pytest.mark.parametrize("pool", range(2))
+def test_random_programs(pool: int) -> None:
+    """Steps compiled once, in every mode: what fails is drawn again by ``python -m tests.fuzz --pool P --program N``."""
+    drawn = Pool(pool)
     compared = []
-
-    @seed(part)
-    @SETTINGS
-    @given(scenarios(longest=3), st.integers(0, 100), st.permutations(("forward", "reverse")))
-    def run(scenario: Scenario, which: int, engines: list[str]) -> None:
-        compared.append(check(scenario, which, tuple(engines)))
-
-    run()
+    for number in range(1, 30):
+        question = Question(drawn.program(number), number)
+        compared.append(question.has_answer)
+        names = list(MODES)
+        for name in (names[number % len(names)], names[(number + 1) % len(names)]):
+            try:
+                ask(name, question)
+            except Exception as error:
+                error.add_note(f"{name}: {question.program}")
+                raise
     assert np.mean(compared) > 0.5, "too few programs have finite derivatives in jax"
 
 
 @pytest.mark.promotes
 @pytest.mark.thorough
-@settings(SETTINGS, max_examples=3, derandomize=True)
-@given(scenarios(longest=4), st.integers(0, 100))
-def test_random_programs_without_jit(scenario: Scenario, which: int) -> None:
-    check(dataclasses.replace(scenario, order=1), which, compiled=False)
+@pytest.mark.parametrize("number", range(40))
+def test_random_programs_compiled(number: int) -> None:
+    """Both engines to order 2 and jax in one program."""
+    check(Pool(number).program(number, longest=3).scenario(), number, ("forward", "reverse") if number % 2 else ("reverse", "forward"))
+
+
+@pytest.mark.promotes
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", range(3))
+def test_random_programs_without_jit(number: int) -> None:
+    check(dataclasses.replace(Pool(number).program(0, longest=4).scenario(), order=1), number, compiled=False)
+
+
+@pytest.mark.promotes
+def test_a_wrong_mode_is_found() -> None:
+    """The fuzzer compares: a mode that gives another answer fails, and so does one of another type."""
+    def wrong(question: Question) -> Any:
+        yield "push", [2 * question.push[0]], question.push
+
+    def cast(question: Question) -> Any:
+        yield "push", [question.push[0].astype("float32")], question.push
+
+    question = Question(Pool(0).program(1), 1)
+    assert question.has_answer
+    for mode, message in ((wrong, "Not equal to tolerance"), (cast, "expected float64, got float32")):
+        MODES["wrong"] = MODES["forward"]._replace(check=mode)
+        try:
+            with pytest.raises(AssertionError, match=message):
+                ask("wrong", question)
+        finally:
+            del MODES["wrong"]
 
 
 @pytest.mark.parametrize("engine", ["forward", "reverse"])

@@ -1,4 +1,4 @@
-"""Jacobians by elimination on the computational graph: local Jacobians in blocks, vertex after vertex.
+"""Jacobians by elimination on the computational graph: local Jacobians in blocks, multiplied vertex after vertex.
 
-It imports the table, linear maps and the reverse engine, whose tape it reads.  Start with ``structure.py``, and ``accumulate.py``.
+May import: the table and linear maps.  Start reading at ``structure.py``, and then ``accumulate.py``.
 """

@@ -50,7 +50,7 @@ class Move:
     def dense(self) -> jax.Array:
         """All entries, with the axes of the output and then those of the input."""
         aval = self.in_avals[self.i]
-        pushed = self.push(jnp.asarray(np.eye(aval.size).reshape(*aval.shape, *aval.shape), aval.dtype))
+        pushed = self.push(jnp.asarray(np.eye(aval.size).reshape((*aval.shape, *aval.shape)), aval.dtype))
         return jnp.moveaxis(pushed, range(aval.ndim), range(-aval.ndim, 0)) if aval.ndim else pushed
 
 

@@ -122,7 +122,7 @@ def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray, target: Shap
         def push(t: jax.Array) -> Tangent:
             return probe.site.push(probe.residuals, tuple([t if k == i else None for k in range(n)]))[o]
 
-        basis = jnp.asarray(np.eye(source.size).reshape(source.size, *source.shape), source.dtype)
+        basis = jnp.asarray(np.eye(source.size).reshape((source.size, *source.shape)), source.dtype)
         found = jax.vmap(push)(basis)
         entries = np.zeros(()) if found is None else np.asarray(found).astype(np.complex128 if jnp.iscomplexobj(found) else np.float64)
     result: Known = None
