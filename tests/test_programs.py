@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from agreement import assert_close, check
 from fuzz_modes import MODES, Question, ask
 from jax import lax
 from jax import numpy as jnp
-from random_programs import Pool
-from random_steps import Array
+from random_programs import Operation, Pool, Program
+from random_steps import Array, Drawn
 
 import dualrev
 
@@ -61,8 +62,9 @@ def test_a_wrong_mode_is_found() -> None:
     def cast(question: Question) -> Any:
         yield "push", [question.push[0].astype("float32")], question.push
 
-    question = Question(Pool(0).program(1), 1)
-    assert question.has_answer
+    x = np.array([0.3, 0.7])
+    sine = Operation(Drawn("sin", jnp.sin), [jax.ShapeDtypeStruct(x.shape, x.dtype)])
+    question = Question(Program("by hand", [x], [(sine, (0,))], True), 0)
     for mode, message in ((wrong, "Not equal to tolerance"), (cast, "expected float64, got float32")):
         MODES["wrong"] = MODES["forward"]._replace(check=mode)
         try:
