@@ -1,8 +1,8 @@
 """``python -m tests.fuzz --seconds N``: random programs over the whole table, until the time is up.
 
-Each program is differentiated by modes that are drawn for it (``fuzz_modes.py``), to order 2, operation by operation, and compared with
-jax.  What fails is printed with the pool and the number that draw it again (``--pool P --program N``), and at the end how many programs
-were tried, how many could be compared, and how many failed.
+Each program is differentiated by modes that are drawn for it (``fuzz_modes.py``), to order 2, and compared with jax.  It runs operation
+by operation on NumPy arrays (``host_trace.py``), so that nothing is compiled for it.  What fails is printed with its pool and number,
+which draw it again (``--pool P --program N``), and at the end how many programs were tried, could be compared, and failed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from rich.console import Console
 PER_POOL = 1000
 #: Compiled operations are dropped between pools when the process holds more than this.
 MOST_BYTES = 2_500_000_000
+#: One of so many programs is evaluated as jax does, un-jitted; the others with NumPy, which compiles nothing.
+EAGER = 200
 #: Modes that each program is asked in.
-MODES_PER_PROGRAM = 2
+MODES_PER_PROGRAM = 3
 
 
 def modes_of(pool: int, number: int, names: list[str]) -> list[str]:
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("--pool", type=int, default=0, help="the pool of steps to begin with (default: 0)")
     parser.add_argument("--per-pool", type=int, default=PER_POOL, help=f"programs of one pool (default: {PER_POOL})")
     parser.add_argument("--program", type=int, default=None, help="try this program alone, in every mode, and show where it fails")
+    parser.add_argument("--eager", action="store_true", help="with --program: evaluate it as jax does, un-jitted")
     parser.add_argument("--modes", default="", help=f"these modes only, with semicolons between them: {', '.join(MODES)}")
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.modes.split(";") if name.strip()] or list(MODES)
@@ -63,7 +66,7 @@ def main() -> int:
             question = Question(asked, arguments.program)
             for name in names:
                 try:
-                    say(f"{name}: {'agrees' if ask(name, question) else 'nothing to compare'}")
+                    say(f"{name}: {'agrees' if ask(name, question, arguments.eager) else 'nothing to compare'}")
                 except Exception:  # each mode is tried, whatever another one does
                     say(f"{name}: FAILED\n{traceback.format_exc()}")
         return 0
@@ -89,7 +92,7 @@ def main() -> int:
                     question = Question(program, number)
                     compared += question.has_answer
                     for chosen in modes_of(pool, number, names):
-                        ask(chosen, question)
+                        ask(chosen, question, is_eager=number % EAGER == EAGER - 1)
                 except Exception as error:  # whatever goes wrong in one program is reported, and the others still run
                     failures.append(f"--pool {pool} --program {number}: {chosen}: {program}\n{type(error).__name__}: {error}")
                     say(failures[-1])

@@ -6,18 +6,21 @@ A mode is a function of a :class:`Question` that gives pairs ``name -> (got, exp
     def laplacian(q):
         yield "laplacian", [dr.laplacian(...)], [q.push_of_push(...)]
 
-The question's own answers come from jax: from compiled derivatives of single steps, put together by the chain rule.
+The question's own answers come from jax, evaluated with NumPy as the mode is (:mod:`host_trace`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from agreement import MOST_PUSHES, TOLERANCES, assert_close, directions
+from host_trace import arrays, on_host
 from random_programs import Array, Program
 
 import dualrev
@@ -32,74 +35,53 @@ class Question:
     def __init__(self, program: Program, seed: int):
         self.program = program
         self.x = program.inputs
-        self.t = [jnp.asarray(t) for t in directions(self.x, seed)]
-        self.ct = jnp.asarray(directions(program.out, seed + 1))
+        self.t = directions(self.x, seed)
+        self.ct = directions(program.out, seed + 1)
+
+    def in_jax(self, x: Any) -> Array:
+        return self.program.run(x, in_jax=True)
+
+    def _pulled(self, x: Any) -> Any:
+        return jax.vjp(self.in_jax, x)[1](self.ct)[0]
 
     @functools.cached_property
-    def _pushed(self) -> tuple[list[Array], list[Array]]:
-        """All values of the program, and their tangents."""
-        values, tangents = list(self.x), list(self.t)
-        for op, reads in self.program.operations:
-            out, out_t = op.push([values[i] for i in reads], [tangents[i] for i in reads])
-            values.append(out)
-            tangents.append(out_t)
-        return values, tangents
+    def _both(self) -> tuple[Array, Array]:
+        with on_host():
+            both: tuple[Array, Array] = arrays(jax.jvp(self.in_jax, (self.x,), (self.t,)))
+            return both
 
     @property
     def out(self) -> Array:
-        return self._pushed[0][-1]
+        return self._both[0]
 
     @property
     def push(self) -> list[Array]:
         """J t."""
-        return [self._pushed[1][-1]]
+        return [self._both[1]]
 
     @functools.cached_property
-    def _pulled(self) -> tuple[list[Array], list[Array]]:
-        """Cotangents of the inputs, and their tangents where the program has second derivatives."""
-        values, tangents = self._pushed
-        cts: list[Any] = [None] * len(values)
-        cts_t: list[Any] = [None] * len(values)
-        cts[-1], cts_t[-1] = self.ct, jnp.zeros_like(self.ct)
-        for k in range(len(self.program.operations) - 1, -1, -1):
-            op, reads = self.program.operations[k]
-            at = len(self.x) + k
-            if cts[at] is None:
-                continue
-            x = [values[i] for i in reads]
-            if self.program.order == 2:
-                found, found_t = op.push_of_pull(x, cts[at], [tangents[i] for i in reads], cts_t[at])
-            else:
-                found = found_t = op.pull(x, cts[at])
-            for i, ct, ct_t in zip(reads, found, found_t, strict=True):
-                cts[i] = ct if cts[i] is None else cts[i] + ct
-                cts_t[i] = ct_t if cts_t[i] is None else cts_t[i] + ct_t
-        return tuple([[jnp.zeros_like(x) if ct is None else ct for x, ct in zip(self.x, each, strict=False)]  # type: ignore[return-value]
-                      for each in (cts, cts_t)])
-
-    @property
     def pull(self) -> list[Array]:
         """Jᵀ ct."""
-        return self._pulled[0]
+        with on_host():
+            found: list[Array] = arrays(self._pulled(self.x))
+            return found
 
-    @property
+    @functools.cached_property
     def push_of_pull(self) -> list[Array]:
         """The derivative of Jᵀ ct along t, which is also the pull of ct through x -> J t."""
-        return self._pulled[1]
+        with on_host():
+            found: list[Array] = arrays(jax.jvp(self._pulled, (self.x,), (self.t,))[1])
+            return found
 
     def push_of_push(self, t: list[Array]) -> list[Array]:
         """D² f[t, t]."""
-        values, firsts, seconds = list(self.x), list(t), [jnp.zeros_like(x) for x in t]
-        for op, reads in self.program.operations:
-            new = op.push_of_push([values[i] for i in reads], [firsts[i] for i in reads], [seconds[i] for i in reads])
-            for held, value in zip((values, firsts, seconds), new, strict=True):
-                held.append(value)
-        return [seconds[-1]]
+        with on_host():
+            return [arrays(jax.jvp(lambda x: jax.jvp(self.in_jax, (x,), (t,))[1], (self.x,), (t,))[1])]
 
     @functools.cached_property
     def has_answer(self) -> bool:
         """Whether jax's own derivatives are finite, so that there is something to compare with."""
-        found = [self.out, *self.push, *self.pull, *(self.push_of_pull if self.program.order == 2 else [])]
+        found = [self.out, *self.push, *self.pull]
         return all(bool(np.isfinite(np.asarray(x)).all()) for x in found)
 
 
@@ -127,8 +109,11 @@ def mode(name: str, order: int = 1, applies: Callable[[Program], bool] = lambda 
     return registered
 
 
-def ask(name: str, question: Question) -> bool:
-    """Compare a mode with jax; False where there is nothing to compare: jax's answer is not finite, or the mode does not apply."""
+def ask(name: str, question: Question, is_eager: bool = False) -> bool:
+    """Compare a mode with jax; False where there is nothing to compare: jax's answer is not finite, or the mode does not apply.
+
+    The mode runs under :mod:`host_trace`, which compiles nothing; with ``is_eager``, as un-jitted programs of jax do.
+    """
     checked, program = MODES[name], question.program
     if not question.has_answer or program.order < checked.order or not checked.applies(program):
         return False
@@ -136,7 +121,11 @@ def ask(name: str, question: Question) -> bool:
     dtypes = [x.dtype for x in (*question.x, question.out)]
     tolerance = 100 * max(program.rtol, *(TOLERANCES[str(dtype)] for dtype in dtypes))
     floor = max(1e-6, 4 * max(float(jnp.finfo(dtype).eps) for dtype in dtypes) / tolerance)
-    for what, got, expected in checked.check(question):
+    with contextlib.nullcontext() if is_eager else on_host():
+        found = [(what, arrays(list(got)), expected) for what, got, expected in checked.check(question)]
+    if not all(np.isfinite(np.asarray(y)).all() for _, _, expected in found for y in expected):
+        return False
+    for what, got, expected in found:
         for i, (x, y) in enumerate(zip(got, expected, strict=True)):
             where = f"{name}, {what}, array {i}"
             assert x.dtype == y.dtype, f"{where}: expected {y.dtype}, got {x.dtype}"

@@ -1,8 +1,7 @@
 """Random programs, made of steps that many programs share.
 
 A program is a list of steps; each takes arrays that earlier steps made and appends one more.  A :class:`Pool` holds the steps from
-which programs are drawn: each was traced once and runs as a call of its own, so that whatever is compiled for a step, a push or a
-pull of it say, is compiled once for all programs of the pool.  In one of :data:`UNCOMPILED` programs, steps run operation by operation.
+which programs are drawn, each of which was traced once.  In one of two programs, each step is a call of a jitted function.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import random_steps as steps
 from random_steps import Array, Drawn, TableLine, one_of
@@ -32,16 +30,14 @@ LINES_PER_POOL = 20
 KINDS = ["table", "unary", "table", "binary", "table", "moving", "table", "reduction", "contraction", "conversion"]
 #: How many steps of one kind, with parameters of their own, a pool has for operands of one type.
 VARIANTS = 2
-#: Of so many steps, a pool has one: few enough to be compiled in a fraction of the time of its programs.
+#: Of so many steps, a pool has one, so that the types of operations are few: what NumPy lacks is compiled for each.
 KEPT = 3
-#: One of so many programs runs operation by operation.
-UNCOMPILED = 25
 #: Attempts to draw a step that fits.
 ATTEMPTS = 20
 
 
 class Operation:
-    """A step for operands of given types, traced once; its derivatives by jax are compiled once."""
+    """A step for operands of given types, traced once."""
 
     def __init__(self, drawn: Drawn, avals: Sequence[Any]):
         self.name, self.case = drawn.name, drawn.case
@@ -49,37 +45,9 @@ class Operation:
         jaxpr, out = jax.make_jaxpr(drawn.fun, return_shape=True)(*avals)
         self.out = jax.ShapeDtypeStruct(out.shape, out.dtype)
         self.run = _first(jaxpr)
-        #: The same as one call, which an engine differentiates by a program that it compiles once.
+        #: The same as one call.
         self.call = jax.jit(self.run)
         self.in_jax = _first(jax.make_jaxpr(line.in_jax)(*avals)) if line is not None and line.case.oracle else self.run
-        self.order = 2 if self.case is None else self.case.order
-
-    @functools.cached_property
-    def push(self) -> Callable[..., Any]:
-        """``(x, t) -> (out, t out)`` by jax."""
-        return jax.jit(lambda x, t: jax.jvp(self.in_jax, x, t))
-
-    @functools.cached_property
-    def pull(self) -> Callable[..., Any]:
-        """``(x, ct) -> ct of x`` by jax."""
-        return jax.jit(self._pull)
-
-    def _pull(self, x: Any, ct: Any) -> Any:
-        return jax.vjp(self.in_jax, *x)[1](ct)
-
-    @functools.cached_property
-    def push_of_pull(self) -> Callable[..., Any]:
-        """``(x, ct, t of x, t of ct) -> (ct of x, its tangent)`` by jax."""
-        return jax.jit(lambda x, ct, t, ct_t: jax.jvp(self._pull, (x, ct), (t, ct_t)))
-
-    @functools.cached_property
-    def push_of_push(self) -> Callable[..., Any]:
-        """``(x, t, s) -> (out, D f[t], D f[s] + D² f[t, t])`` by jax, ``s`` a second derivative of ``x`` along the direction."""
-        def second(x: Any, t: Any, s: Any) -> Any:
-            (out, first), (_, found) = jax.jvp(lambda x, t: jax.jvp(self.in_jax, x, t), (x, t), (t, s))
-            return out, first, found
-
-        return jax.jit(second)
 
 
 def _first(jaxpr: Any) -> Callable[..., Array]:
@@ -92,9 +60,9 @@ class Program:
 
     def __init__(self, label: str, inputs: list[np.ndarray], operations: list[tuple[Operation, tuple[int, ...]]], is_compiled: bool):
         self.label = label
-        #: Whether each step is a call of a compiled function; otherwise its operations run one by one.
+        #: Whether each step is a call of a jitted function; otherwise its operations stand in the program one by one.
         self.is_compiled = is_compiled
-        self.inputs = [jnp.asarray(x) for x in inputs]
+        self.inputs = inputs
         self.operations = operations
         table = [op.case for op, _ in operations if op.case is not None]
         #: The highest order of derivative that makes sense, and the tolerance, of all lines of the table among the steps.
@@ -106,7 +74,7 @@ class Program:
 
     def __repr__(self) -> str:
         inputs = [f"{x.dtype}{list(x.shape)}" for x in self.inputs]
-        how = "" if self.is_compiled else ", uncompiled"
+        how = " of calls" if self.is_compiled else ""
         return f"{self.label}{how}: {' > '.join(op.name for op, _ in self.operations)}; inputs {inputs}"
 
     def run(self, inputs: Sequence[Array], in_jax: bool = False) -> Array:
@@ -170,7 +138,7 @@ class Pool:
                 pair = (last, other) if rng.integers(2) else (other, last)
                 wanted -= append(kind, pair if kind in ("binary", "contraction") else (last,), variant)
         append("measure", (len(avals) - 1,), 0) if not operations else append("unary", (len(avals) - 1,), 0)
-        return Program(f"pool {self.seed}, program {number}", inputs, operations, number % UNCOMPILED != 0)
+        return Program(f"pool {self.seed}, program {number}", inputs, operations, number % 2 == 0)
 
     def operation(self, kind: str, avals: Sequence[Any], variant: int) -> Operation | None:
         """The step of this kind and variant for operands of these types; None where there is none, or its result is too large."""
