@@ -32,8 +32,10 @@ PER_POOL = 1000
 MOST_BYTES = 2_500_000_000
 #: One of so many programs is evaluated as jax does, un-jitted; the others with NumPy, which compiles nothing.
 EAGER = 200
+#: In one of so many programs, pulls are compared with jax's entry by entry.
+FULL = 20
 #: Modes that each program is asked in.
-MODES_PER_PROGRAM = 3
+MODES_PER_PROGRAM = 2
 
 
 def modes_of(pool: int, number: int, names: list[str]) -> list[str]:
@@ -63,7 +65,7 @@ def main() -> int:
         with promoting():
             asked = Pool(arguments.pool).program(arguments.program)
             say(repr(asked))
-            question = Question(asked, arguments.program)
+            question = Question(asked, arguments.program, is_full=True)
             for name in names:
                 try:
                     say(f"{name}: {'agrees' if ask(name, question, arguments.eager) else 'nothing to compare'}")
@@ -89,7 +91,7 @@ def main() -> int:
                 program: Program | None = None
                 try:
                     program = drawn.program(number)
-                    question = Question(program, number)
+                    question = Question(program, number, is_full=number % FULL == 0)
                     compared += question.has_answer
                     for chosen in modes_of(pool, number, names):
                         ask(chosen, question, is_eager=number % EAGER == EAGER - 1)

@@ -60,11 +60,13 @@ class HostTrace(Trace):
 
     def process_primitive(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
         values = [self.value(x) for x in tracers]
-        is_weak = params.get("weak_type", all(getattr(typeof(x), "weak_type", False) for x in tracers))
         outs = apply(self, primitive, values, params)
         if primitive.multiple_results:
             return [self.result(x, False) for x in outs]
-        return self.result(outs, bool(is_weak) and bool(tracers))
+        is_weak = params.get("weak_type", bool(tracers))
+        if is_weak and "weak_type" not in params:
+            is_weak = all(x.aval.weak_type if type(x) is Host else getattr(typeof(x), "weak_type", False) for x in tracers)
+        return self.result(outs, bool(is_weak))
 
     def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
         with set_current_trace(self):
@@ -82,7 +84,7 @@ class HostTrace(Trace):
 @contextlib.contextmanager
 def on_host() -> Iterator[None]:
     """Operations inside the block go to NumPy; what they give is turned into arrays by :func:`arrays`."""
-    with set_current_trace(HostTrace(EvalTrace())):  # also inside another such block
+    with np.errstate(all="ignore"), set_current_trace(HostTrace(EvalTrace())):  # also inside another such block
         yield
 
 
@@ -99,9 +101,8 @@ def apply(trace: HostTrace, primitive: Any, values: Sequence[Any], params: dict[
     if (call := CALLS.get(primitive.name)) is not None:
         return call(trace, values, **params)
     function = TABLE.get(primitive.name)
-    if function is not None and not any(x.dtype.kind == "V" or x.dtype.name == "bfloat16" for x in values if isinstance(x, np.ndarray)):
-        with np.errstate(all="ignore"):
-            found = function(*values, **params)
+    if function is not None and all(isinstance(x, np.ndarray) and x.dtype.kind in "fciub" for x in values):
+        found = function(*values, **params)
         if found is not None:
             return found
     with set_current_trace(trace.parent):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from agreement import assert_close, check
-from fuzz_modes import MODES, Question, ask
+from fuzz_modes import MODES, Compared, Question, ask
 from jax import lax
 from jax import numpy as jnp
 from random_programs import Operation, Pool, Program
@@ -26,7 +26,7 @@ def test_random_programs(pool: int) -> None:
     drawn = Pool(pool)
     compared = []
     for number in range(1, 30):
-        question = Question(drawn.program(number), number)
+        question = Question(drawn.program(number), number, is_full=number % 2 == 0)
         compared.append(question.has_answer)
         names = list(MODES)
         for name in (names[number % len(names)], names[(number + 1) % len(names)]):
@@ -57,15 +57,19 @@ def test_random_programs_without_jit(number: int) -> None:
 def test_a_wrong_mode_is_found() -> None:
     """The fuzzer compares: a mode that gives another answer fails, and so does one of another type."""
     def wrong(question: Question) -> Any:
-        yield "push", [2 * question.push[0]], question.push
+        yield Compared("push", [2 * question.push[0]], question.push)
 
     def cast(question: Question) -> Any:
-        yield "push", [question.push[0].astype("float32")], question.push
+        yield Compared("push", [question.push[0].astype("float32")], question.push)
+
+    def wrong_pull(question: Question) -> Any:
+        yield question.compare_pull("pull", [1.001 * ct for ct in question.pull])
 
     x = np.array([0.3, 0.7])
     sine = Operation(Drawn("sin", jnp.sin), [jax.ShapeDtypeStruct(x.shape, x.dtype)])
     question = Question(Program("by hand", [x], [(sine, (0,))], True), 0)
-    for mode, message in ((wrong, "Not equal to tolerance"), (cast, "expected float64, got float32")):
+    differs = "Not equal to tolerance"
+    for mode, message in ((wrong, differs), (wrong_pull, differs), (cast, "expected float64, got float32")):
         MODES["wrong"] = MODES["forward"]._replace(check=mode)
         try:
             with pytest.raises(AssertionError, match=message):
