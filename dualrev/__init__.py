@@ -9,7 +9,9 @@ from dualrev.functional.eliminated import eliminate
 from dualrev.functional.gradients import grad, hvp, value_and_grad
 from dualrev.functional.implicit import implicit
 from dualrev.functional.jacobians import hessian, jacfwd, jacobian, jacrev
+from dualrev.functional.laplacians import biharmonic, hessian_diagonal, laplacian, weighted_laplacian
 from dualrev.functional.regions import region
+from dualrev.functional.series import derivatives, jet, taylor
 from dualrev.functional.user_rules import rule
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
@@ -18,11 +20,14 @@ __all__ = [
     "Bytes",
     "Revolve",
     "Search",
+    "biharmonic",
     "checkpoint",
+    "derivatives",
     "eliminate",
     "errors",
     "grad",
     "hessian",
+    "hessian_diagonal",
     "hvp",
     "implicit",
     "install",
@@ -30,16 +35,20 @@ __all__ = [
     "jacfwd",
     "jacobian",
     "jacrev",
+    "jet",
     "jvp",
+    "laplacian",
     "linear_transpose",
     "linearize",
     "policies",
     "region",
     "rule",
+    "taylor",
     "testing",
     "time_model",
     "uninstall",
     "value_and_grad",
     "vjp",
+    "weighted_laplacian",
 ]
 __version__ = "0.1.0"

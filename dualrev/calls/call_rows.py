@@ -21,7 +21,7 @@ from dualrev.engines.forward import TANGENTS
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Cost, Expansion, Linearized, Operand, Pushed, Row, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Cost, Expansion, Linearized, Operand, Program, Pushed, Row, Taped, Unknown, aval_of, register
 
 #: ``evaluate(mode, primals, parts, params) -> (outs, parts of outs)``.
 Evaluate: TypeAlias = Callable[[Mode, Sequence[jax.Array], Sequence[Parts], Params], Carried]
@@ -96,6 +96,8 @@ class CallRow(Row):
 class MapRow(CallRow):
     """An operation that states its linear map, which a push uses too; it holds no program that could carry other parts."""
 
+    kind = "program"
+
     def __init__(self, primitive: Primitive, jaxprs: Sequence[str], reverse: Reverse):
         super().__init__(primitive, jaxprs, self._push, reverse)
 
@@ -121,6 +123,9 @@ class RunRow(Row):
         super().__init__(primitive)
         self.jaxpr_of = jaxpr_of
         self.wrapper_of = wrapper_of
+
+    def runs(self, params: Params) -> Program:
+        return jaxpr_as_fun(self.jaxpr_of(params))  # type: ignore[no-any-return]
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)

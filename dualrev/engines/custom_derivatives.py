@@ -199,11 +199,14 @@ class UserRule(Row):
             forget(function)
         else:
             self._used.append(function)
+        if any(f is not self.fun for f in self._used):
+            forget(self.fun)  # jax expects either the function or its rule to be called, not both
         return function
 
     def bind(self, primals: Sequence[Operand], params: Params) -> list[jax.Array]:
         outs = list(self._again(self.fun).call_wrapped(*primals))
-        forget(self.fun)  # jax expects either the function or its rule to be called, not both
+        if len(self._used) > 1:  # the rule has run before
+            forget(self.fun)
         return outs
 
 

@@ -122,6 +122,18 @@ def check_forward_input_dtype(call: str, holomorphic: bool, x: object) -> None:
         )
 
 
+def check_real_input(call: str, x: object) -> None:
+    dtype = dtype_of(x)
+    if not _is_sub(dtype, np.floating):
+        raise TypeError(f"{call} requires real floating-point inputs, but got {dtype.name}. Name the arguments to differentiate by "
+                        "argnums; others may have any dtype. Give a complex number as its real and imaginary parts.")
+
+
+def check_chunk_size(call: str, chunk_size: object) -> None:
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(f"{call}: chunk_size must be a positive int or None; got {chunk_size!r}")
+
+
 def check_output_dtype(call: str, holomorphic: bool, x: object) -> None:
     dtype = dtype_of(x)
     if holomorphic:

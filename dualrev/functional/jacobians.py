@@ -39,8 +39,7 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
     with errors.calling(asked or name):
         checks.check_callable(fun)
     positions = checks.normalize_argnums(argnums)
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
+    checks.check_chunk_size(name, chunk_size)
     request = Request.of(asked or name, options, isinstance(positions, int))
 
     @wraps(fun, argnums, "Jacobian")

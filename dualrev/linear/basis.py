@@ -6,7 +6,7 @@ A complex input has unit tangents along both axes, as its derivative need only b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax.export import is_symbolic_dim
 from dualrev._jax.avals import ShapedArray, convert_to, typeof
 from dualrev._jax.sharding import vary_as
 from dualrev._jax.traces import first_member
+from dualrev._jax.trees import PyTree
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.zeros import Tangent, zeros_of
 
@@ -83,6 +84,14 @@ def push_all(push: Callable[[Sequence[Tangent]], tuple[Sequence[jax.Array], Sequ
         return [first_member(x) for x in outs], list(moved)
 
     return jax.vmap(both, out_axes=(None, 0))(*tangents)
+
+
+def along_each(function: Callable[..., Any], *stacked: PyTree) -> Any:
+    """``function`` of each of several directions, stacked along first axes: all at once, or one by one where jax cannot batch it."""
+    try:
+        return jax.vmap(function)(*stacked)
+    except NotImplementedError:
+        return lax.map(lambda each: function(*each), stacked)
 
 
 def matrix(moved: Sequence[jax.Array], in_avals: Sequence[ShapedArray]) -> DenseMap:

@@ -103,6 +103,8 @@ class Mode(ABC):
         return found
 
     def _moved(self, parts: Parts, move: Callable[[jax.Array, int], object]) -> Parts:
+        if parts is None:
+            return None
         return jax.tree.map(lambda n, part: jax.tree.map(lambda x: move(x, n), part), self.leading, parts)
 
 

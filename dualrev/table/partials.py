@@ -165,6 +165,13 @@ class ElementwiseRow(OpRow):
                 found.append(lax.full_like(out, partial))  # type: ignore[arg-type]  # None is not wanted
         return found
 
+    def divisor(self, primals: Sequence[jax.Array], params: Params) -> tuple[int, jax.Array] | None:
+        for i, (partial, is_over) in enumerate(zip(self.stated, self.is_over, strict=True)):
+            # Linear in operand i, with a factor of 1 / g that does not depend on it.
+            if is_over and i in self.linear_in and isinstance(partial, Reader) and not partial.reads_out and not partial.reads(i):
+                return i, partial.function(*primals, **partial.keywords(params))
+        return None
+
     def push(self, site: Site, residuals: Residuals, tangents: Tangents) -> Tangents:
         terms = self.terms(site, residuals, tangents)
         if site.in_avals:

@@ -211,6 +211,10 @@ class Row(ABC):
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
 
+    def divisor(self, primals: Sequence[jax.Array], params: Params) -> tuple[int, jax.Array] | None:
+        """For an operation ``x / g`` entry by entry, the position of ``x`` and the value of ``g``; None for any other operation."""
+        return None
+
     def first(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> list[Tangent]:
         """``Df[t]``, one for each output, None where it is zero; a tangent of None is zero."""
         return list(pushed(self, primals, tangents, params)[1])
@@ -220,6 +224,11 @@ class Row(ABC):
 
         It is the derivative of the row's own push along the same tangents, and needs no formula of its own.
         """
+        return self.first_and_second(primals, tangents, params)[1]
+
+    def first_and_second(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
+                         params: Params) -> tuple[list[Tangent], list[Tangent]]:
+        """``Df[t]`` and ``D²f[t, t]`` of each output, from one evaluation of the push."""
         which: list[bool] = []
 
         def push(*primals: jax.Array) -> list[jax.Array]:
@@ -227,9 +236,13 @@ class Row(ABC):
             which[:] = [t is not None for t in firsts]
             return [t for t in firsts if t is not None]
 
-        _, found = engine.push_through(push, primals, tangents)
-        seconds = iter(found)
-        return [next(seconds) if is_nonzero else None for is_nonzero in which]
+        found = engine.push_through(push, primals, tangents)
+        firsts, seconds = ([next(values) if is_nonzero else None for is_nonzero in which] for values in map(iter, found))
+        return firsts, seconds
+
+    def runs(self, params: Params) -> Program | None:
+        """The program that the operation runs once, on its own operands; None for operations that are no such call."""
+        return None
 
     def bind(self, primals: Sequence[Operand], params: Params) -> list[jax.Array]:
         outs = self.primitive.bind(*primals, **params)

@@ -1,0 +1,196 @@
+"""Second derivatives along many directions at once: Laplacians and diagonals of Hessians, in one evaluation.
+
+Each value ``y`` carries its derivatives along ``k`` directions, ``J``, and the sum of its second derivatives along them, ``S``.  The
+chain rule of order 2 maps them through an operation ``f``:
+
+    ``J_y[i] = Df[J[i]]``        ``S_y = Df[S] + Σ_i D²f[J[i], J[i]]``
+
+So a Laplacian takes ``k + 2`` values in place of each, where nested pushes take ``2 k + 1`` [Dangel et al. 2025, eq. 6; Li et al.
+2024].  Both terms are read from the row of the operation:
+
+========================  ==============================================================================================
+kind of the row           ``Σ_i D²f[J[i], J[i]]``
+========================  ==============================================================================================
+``linear``                0
+``product``               ``2 Σ_i f(J_x[i], J_y[i])``
+``diagonal``              ``Σ_pq ∂²f/∂x_p∂x_q · Σ_i J_p[i] J_q[i]``: the second partials are the push of the row's partials, and the sum
+                          over the directions is taken before the product with them
+any other                 ``Σ_i`` of the push of the row's own push
+========================  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dualrev._jax.avals import ShapedArray
+from dualrev._jax.primitives import Params
+from dualrev.linear import zeros
+from dualrev.linear.basis import along_each
+from dualrev.linear.zeros import Tangent
+from dualrev.options.settings import current
+from dualrev.table import engine
+from dualrev.table.mode import Carried, Mode
+from dualrev.table.partials import broadcast_entries
+from dualrev.table.rows import Row
+
+#: The parts of a value: derivatives along all directions, stacked along a first axis, and their second derivatives.
+Pair: TypeAlias = tuple[Tangent, Tangent]
+
+#: The terms of an operation: outputs, their derivatives along all directions, and their second derivatives.
+Terms: TypeAlias = tuple[list[jax.Array], Sequence[Tangent], Sequence[Tangent]]
+
+
+@dataclass(frozen=True)
+class SecondDerivatives(Mode):
+    """Derivatives along ``k`` directions and, if ``is_summed``, the sum of the second derivatives along them; else all of these.
+
+    The sum takes the last ``n_minus`` directions with a negative sign.
+    """
+
+    k: int
+    is_summed: bool = True
+    n_minus: int = 0
+
+    name = "Laplacian"
+
+    @property
+    def leading(self) -> tuple[int, int]:  # type: ignore[override]
+        return (1, 0) if self.is_summed else (1, 1)
+
+    def zero(self, aval: ShapedArray) -> Pair:
+        first = zeros.zeros_of(aval.update(shape=(self.k, *aval.shape)))
+        return first, zeros.zeros_of(aval) if self.is_summed else first
+
+    def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Pair | None], params: Params) -> Carried:
+        J: list[Tangent] = [None if p is None else p[0] for p in parts]
+        S: list[Tangent] = [None if p is None else p[1] for p in parts]
+        outs, J_out, S_out = self._rule(row)(row, primals, J, S, params)
+        return outs, [None if j is None and s is None else (j, s) for j, s in zip(J_out, S_out, strict=True)]
+
+    def _rule(self, row: Row) -> Callable[[Row, Sequence[jax.Array], list[Tangent], list[Tangent], Params], Terms]:
+        if row.kind == "linear":
+            return self._linear
+        if row.kind == "product":
+            return self._product
+        if row.kind == "diagonal" and not current.get().zero_wins:
+            return self._diagonal
+        return self._any
+
+    def total(self, x: jax.Array) -> jax.Array:
+        """The sum over the directions, with their signs; ``x`` itself where there is no sum."""
+        if not self.is_summed:
+            return x
+        if not self.n_minus:
+            return jnp.sum(x, 0)
+        return lax.sub(jnp.sum(x[: self.k - self.n_minus], 0), jnp.sum(x[self.k - self.n_minus:], 0))
+
+    def push(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent],
+             params: Params) -> tuple[list[Tangent], list[Tangent]]:
+        """``Df`` of all directions and of the second derivatives."""
+        def first(tangents: list[Tangent]) -> list[Tangent]:
+            return row.first(primals, tangents, params)
+
+        if all(t is None for t in J):
+            moved: list[Tangent] = [None] * len(first(S)) if self.is_summed else [None] * len(along_each(first, S))
+        else:
+            moved = along_each(first, J)
+        if all(t is None for t in S):
+            return moved, [None] * len(moved)
+        return moved, first(S) if self.is_summed else along_each(first, S)
+
+    def _linear(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+        return row.bind(primals, params), *self.push(row, primals, J, S, params)
+
+    def _product(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+        outs = row.bind(primals, params)
+        J_out, S_out = self.push(row, primals, J, S, params)
+        x, y = sorted(row.linear_in)  # type: ignore[arg-type]  # of a product it is a set of two
+        if J[x] is None or J[y] is None:
+            return outs, J_out, S_out
+
+        def times(u: jax.Array, v: jax.Array) -> list[Tangent]:
+            factors = {x: u, y: v}
+            found = row.bind([factors.get(i, operand) for i, operand in enumerate(primals)], params)
+            return [None if t is None else z for z, t in zip(found, J_out, strict=True)]
+
+        crossed = along_each(times, J[x], J[y])
+        twice = [None if c is None else self.total(lax.add(c, c)) for c in crossed]
+        return outs, J_out, [zeros.add(s, c) for s, c in zip(S_out, twice, strict=True)]
+
+    def _diagonal(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+        (out,) = row.bind(primals, params)
+        active = [j is not None for j in J]
+        J = [None if j is None else self._spread(j, out, 1) for j in J]
+        S = [None if s is None else self._spread(s, out, 0 if self.is_summed else 1) for s in S]
+        firsts = row.partials(primals, params, active)
+        J_out: Tangent = None
+        S_out: Tangent = None
+        for f, j, s in zip(firsts, J, S, strict=True):
+            if f is not None:
+                J_out = zeros.add(J_out, None if j is None else _scaled(f, j))
+                S_out = zeros.add(S_out, None if s is None else _scaled(f, s))
+        for q, j_q in enumerate(J):
+            if j_q is None:
+                continue
+            for p, f_pq in enumerate(_second_partials(row, primals, params, active, q, out)):
+                if p <= q and f_pq is not None:
+                    j_p = J[p]
+                    assert j_p is not None  # only active operands have partials
+                    bent = self.total(lax.mul(j_p, j_q))
+                    S_out = zeros.add(S_out, _scaled(f_pq, bent if p == q else lax.add(bent, bent)))
+        return [out], [J_out], [S_out]
+
+    def _spread(self, t: jax.Array, out: jax.Array, n: int) -> jax.Array:
+        """Derivatives of an operand, broadcast to the shape of the output, behind ``n`` leading axes."""
+        t = zeros.cast(t, out.dtype)
+        shape = t.shape[:n] + out.shape
+        if t.shape == shape:
+            return t
+        return broadcast_entries(lax.reshape(t, (*t.shape[:n], *[1] * (len(shape) - t.ndim), *t.shape[n:])), shape)
+
+    def _any(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+        outs = row.bind(primals, params)
+        if row.kind == "zero":
+            return outs, [None] * len(outs), [None] * len(outs)
+        J_out: list[Tangent] = [None] * len(outs)
+        S_out: list[Tangent] = [None] * len(outs)
+        if any(j is not None for j in J):
+            J_out, bent = along_each(lambda ts: row.first_and_second(primals, ts, params), J)
+            S_out = [None if b is None else self.total(b) for b in bent]
+        if any(s is not None for s in S):
+            _, moved = self.push(row, primals, [None] * len(J), S, params)
+            S_out = [zeros.add(s, m) for s, m in zip(S_out, moved, strict=True)]
+        return outs, J_out, S_out
+
+
+def _scaled(factor: jax.Array, t: jax.Array) -> jax.Array:
+    """``factor · t``, where ``t`` may have leading axes."""
+    n = t.ndim - factor.ndim
+    return lax.mul(lax.broadcast_in_dim(factor, t.shape, range(n, t.ndim)) if n else factor, t)
+
+
+def _second_partials(row: Row, primals: Sequence[jax.Array], params: Params, active: Sequence[bool], q: int,
+                     out: jax.Array) -> list[Tangent]:
+    """``∂²f/∂x_p∂x_q`` for each operand ``p``, in the shape of the output; None where it is zero everywhere."""
+    which: list[bool] = []
+    spread = [broadcast_entries(x, out.shape) for x in primals]
+
+    def partials(*operands: jax.Array) -> list[jax.Array]:
+        found = row.partials(operands, params, active)
+        which[:] = [f is not None for f in found]
+        return [f for f in found if f is not None]
+
+    unit: list[Tangent] = [None] * len(primals)
+    unit[q] = lax.full_like(spread[q], 1)
+    _, found = engine.push_through(partials, spread, unit)
+    seconds = iter(found)
+    return [next(seconds) if is_stated else None for is_stated in which]
+
+
