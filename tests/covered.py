@@ -61,6 +61,20 @@ def order(cases: list[Case]) -> int:
     return max(case.order for case in cases)
 
 
+#: What the modes of higher order read of a row, by its kind: Laplacian, Taylor.
+HIGHER = {"zero": ("zero", "zero"), "linear": ("push", "push"), "product": ("product rule", "convolution"),
+          "diagonal": ("second partials", "recurrence"), "program": ("push of the push", "push on series"),
+          "call": ("its program", "its program")}
+
+
+def higher(row: Any) -> tuple[str, str]:
+    """How the row goes through the modes of higher order; the one that it chooses may go in another way."""
+    if row.form == "no derivative":
+        return "an error", "an error"
+    kinds = dict.fromkeys(option.kind for option in (row.options if isinstance(row, ChoosingRow) else (row,)))
+    return tuple(", ".join(dict.fromkeys(HIGHER[kind][i] for kind in kinds)) for i in range(2))  # type: ignore[return-value]
+
+
 def number(x: Any) -> str:
     x = np.asarray(x, "float64")
     return "(" + ", ".join(f"{v:g}" for v in x) + ")" if x.ndim else f"{x:g}"
@@ -80,11 +94,13 @@ def text() -> str:
         "*Kind*: what the derivative is; *cost*: of computing the operation again ([rows.py](../table/rows.py)); of rows that choose "
         "another, those of all that they choose from. "
         "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes "
-        "has its pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
+        "has its pull derived or stated. *Laplacian*, *Taylor*: what these modes read of the row "
+        "([laplacian.py](../engines/laplacian.py), [recurrences.py](../engines/recurrences.py)). "
+        "*Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
         "is no bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
-        "| operation | file | kind | cost | form | modes | order | dtypes | jax |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| operation | file | kind | cost | form | modes | Laplacian | Taylor | order | dtypes | jax |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     by_name: dict[str, list[Case]] = defaultdict(list)
     for case in CASES:
@@ -102,11 +118,13 @@ def text() -> str:
         file = row.where.split(":")[0]
         options = row.options if isinstance(row, ChoosingRow) else (row,)
         kind, cost = (", ".join(dict.fromkeys(facts)) for facts in ([r.kind for r in options], [r.cost for r in options]))
-        lines.append(f"| `{name}` | [{file}](../{file}) | {kind} | {cost} | {row.form} | {modes} | {tested} | {dtypes} | {in_jax} |")
+        lines.append(f"| `{name}` | [{file}](../{file}) | {kind} | {cost} | {row.form} | {modes} | "
+                     f"{' | '.join(higher(row))} | {tested} | {dtypes} | {in_jax} |")
     for name, file in BY_ENGINES.items():
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))
-            lines.append(f"| `{name}` | {file} | call | its program | asked of the engines | push, pull | | | {in_jax} |")
+            lines.append(f"| `{name}` | {file} | call | its program | asked of the engines | push, pull | its program | its program "
+                         f"| | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
               "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered "

@@ -87,7 +87,8 @@ def test_chunks(chunk_size: int, wrap: Any) -> None:
 def test_weights(kind: str) -> None:
     matrix = RNG.normal(size=(4, 4))
     weights = {"definite": matrix @ matrix.T, "indefinite": matrix + matrix.T, "not symmetric": matrix,
-               "rank one": np.outer(matrix[0], matrix[0]), "a diagonal": matrix[0], "zero": np.zeros((4, 4)), "integers": np.arange(16).reshape(4, 4)}[kind]
+               "rank one": np.outer(matrix[0], matrix[0]), "a diagonal": matrix[0], "zero": np.zeros((4, 4)),
+               "integers": np.arange(16).reshape(4, 4)}[kind]
     expected = jnp.sum(hessians(network, X) * (np.diag(weights) if weights.ndim == 1 else weights).astype("float64"))
     same(dualrev.weighted_laplacian(network, weights)(X)[1], expected)
     same(jax.jit(lambda w, x: dualrev.weighted_laplacian(network, w)(x)[1])(weights, X), expected)
@@ -127,7 +128,8 @@ def test_training(d: Any) -> None:
         return lambda x: (f(x), jnp.trace(jax.hessian(f)(x)))
 
     weights = (W1, W2)
-    same(jax.jit(lambda w: d.grad(lambda w: loss(w, dualrev.laplacian))(w))(weights), jax.grad(lambda w: loss(w, by_jax))(weights), 1e-8)
+    found = jax.jit(lambda w: d.grad(lambda w: loss(w, dualrev.laplacian))(w))(weights)
+    same(found, jax.grad(lambda w: loss(w, by_jax))(weights), 1e-8)
 
 
 def test_aux_and_nothing() -> None:

@@ -47,6 +47,20 @@ Pair: TypeAlias = tuple[Tangent, Tangent]
 Terms: TypeAlias = tuple[list[jax.Array], Sequence[Tangent], Sequence[Tangent]]
 
 
+class Composite:
+    """The parts of ``g(x)``, entry by entry, as those of ``x`` with ``g'`` and ``g''`` in its shape; :meth:`SecondDerivatives.ready`
+    multiplies.
+
+    A chain of operations entry by entry, such as ``x σ(x)``, so takes one product with the derivatives along all directions.
+    """
+
+    __slots__ = ("base", "first", "pair", "second")
+
+    def __init__(self, base: Pair, first: Tangent, second: Tangent):
+        self.base, self.first, self.second = base, first, second
+        self.pair: Pair | None = None
+
+
 @dataclass(frozen=True)
 class SecondDerivatives(Mode):
     """Derivatives along ``k`` directions and, if ``is_summed``, the sum of the second derivatives along them; else all of these.
@@ -68,11 +82,46 @@ class SecondDerivatives(Mode):
         first = zeros.zeros_of(aval.update(shape=(self.k, *aval.shape)))
         return first, zeros.zeros_of(aval) if self.is_summed else first
 
-    def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Pair | None], params: Params) -> Carried:
-        J: list[Tangent] = [None if p is None else p[0] for p in parts]
-        S: list[Tangent] = [None if p is None else p[1] for p in parts]
+    def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Pair | Composite | None], params: Params) -> Carried:
+        if row.is_diagonal and not current.get().zero_wins and (found := self._composed(row, primals, parts, params)) is not None:
+            return found
+        pairs = [self.ready(p) for p in parts]
+        J: list[Tangent] = [None if p is None else p[0] for p in pairs]
+        S: list[Tangent] = [None if p is None else p[1] for p in pairs]
         outs, J_out, S_out = self._rule(row)(row, primals, J, S, params)
         return outs, [None if j is None and s is None else (j, s) for j, s in zip(J_out, S_out, strict=True)]
+
+    def ready(self, parts: Pair | Composite | None) -> Pair | None:
+        if not isinstance(parts, Composite):
+            return parts
+        if parts.pair is None:
+            J, S = parts.base
+            if parts.first is not None:
+                J_out, S_out = (None if t is None else _scaled(parts.first, t) for t in (J, S))
+            else:
+                J_out = S_out = None
+            if parts.second is not None and J is not None:
+                S_out = zeros.add(S_out, _scaled(parts.second, self.total(lax.mul(J, J))))
+            parts.pair = J_out, S_out
+        return parts.pair
+
+    def _composed(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Pair | Composite | None],
+                  params: Params) -> Carried | None:
+        """The result of an operation entry by entry whose active operands are functions of one value; None if they are not."""
+        composites = [None if p is None else p if isinstance(p, Composite) else Composite(p, lax.full_like(x, 1), None)
+                      for p, x in zip(parts, primals, strict=True)]
+        active = [c for c in composites if c is not None]
+        if any(c.base is not active[0].base for c in active):
+            return None
+        outs = row.bind(primals, params)
+        (out,) = outs
+        if any(c is not None and (x.shape, x.dtype) != (out.shape, out.dtype) for c, x in zip(composites, primals, strict=True)):
+            return None
+        one = SecondDerivatives(1, is_summed=False)  # along x itself, in which there are no leading axes
+        firsts: list[Tangent] = [None if c is None else c.first for c in composites]
+        seconds: list[Tangent] = [None if c is None else c.second for c in composites]
+        _, (first,), (second,) = one._by_partials(row, primals, firsts, seconds, params, out)
+        return outs, [None if first is None and second is None else Composite(active[0].base, first, second)]
 
     def _rule(self, row: Row) -> Callable[[Row, Sequence[jax.Array], list[Tangent], list[Tangent], Params], Terms]:
         if row.kind == "linear":
@@ -126,24 +175,26 @@ class SecondDerivatives(Mode):
 
     def _diagonal(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
         (out,) = row.bind(primals, params)
-        active = [j is not None for j in J]
         J = [None if j is None else self._spread(j, out, 1) for j in J]
         S = [None if s is None else self._spread(s, out, 0 if self.is_summed else 1) for s in S]
-        firsts = row.partials(primals, params, active)
+        return self._by_partials(row, primals, J, S, params, out)
+
+    def _by_partials(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params,
+                     out: jax.Array) -> Terms:
+        active = [j is not None for j in J]
         J_out: Tangent = None
         S_out: Tangent = None
-        for f, j, s in zip(firsts, J, S, strict=True):
+        for f, j, s in zip(row.partials(primals, params, active), J, S, strict=True):
             if f is not None:
                 J_out = zeros.add(J_out, None if j is None else _scaled(f, j))
                 S_out = zeros.add(S_out, None if s is None else _scaled(f, s))
         for q, j_q in enumerate(J):
-            if j_q is None:
+            if j_q is None or row.kind == "linear":
                 continue
             for p, f_pq in enumerate(_second_partials(row, primals, params, active, q, out)):
-                if p <= q and f_pq is not None:
-                    j_p = J[p]
-                    assert j_p is not None  # only active operands have partials
-                    bent = self.total(lax.mul(j_p, j_q))
+                j = J[p]
+                if p <= q and f_pq is not None and j is not None:
+                    bent = self.total(lax.mul(j, j_q))
                     S_out = zeros.add(S_out, _scaled(f_pq, bent if p == q else lax.add(bent, bent)))
         return [out], [J_out], [S_out]
 

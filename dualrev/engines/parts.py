@@ -81,7 +81,13 @@ class PartsTrace(EngineTrace):
                 params: Params) -> Sequence[jax.Array]:
         if row.chooses:
             row = row.choose(primals, [p is not None for p in marks], params)
-        apply = row.jvp if self.mode.pushes else functools.partial(row.through, self.mode)
+        if self.mode.pushes:
+            apply = row.jvp
+        else:
+            apply = functools.partial(row.through, self.mode)
+            if type(row).through is not Row.through:  # it passes parts on to programs
+                with set_current_trace(self.parent):
+                    marks = [self.mode.ready(p) for p in marks]
         with set_current_trace(self.parent):
             is_current = current.get() is self.settings
             result = apply(primals, marks, params) if is_current else under(self.settings, apply, primals, marks, params)
@@ -103,6 +109,8 @@ def evaluate(mode: Mode, fun: FlatFunction, primals: Sequence[jax.Array],
                     results = list(fun(*[trace.dual(x, p) for x, p in zip(primals, parts, strict=True)]))
                 references.check_results(trace, results)
                 outs, parts_out, _ = trace.split(results)
+                with set_current_trace(parent):
+                    parts_out = [mode.ready(p) for p in parts_out]
             finally:
                 trace.invalidate()
             del trace, results

@@ -89,7 +89,7 @@ class Series(Tracer):  # type: ignore[type-arg]
         assert value is not None  # order 0 is given
         return value
 
-    def at(self, k: int) -> Tangent:
+    def coefficient(self, k: int) -> Tangent:
         """The coefficient of order ``k``."""
         return self.operation.at(k)[self.index]
 
@@ -107,7 +107,7 @@ Factor: TypeAlias = Series | jax.Array
 def at(x: Factor | None, k: int) -> Tangent:
     """The coefficient of order ``k`` of a series or a constant; None is the zero series."""
     if isinstance(x, Series):
-        return x.at(k)
+        return x.coefficient(k)
     return x if k == 0 else None
 
 
@@ -115,13 +115,13 @@ class Derivative(Operation):
     """``x'(t)``."""
 
     def __init__(self, x: Series):
-        first = x.at(1)
+        first = x.coefficient(1)
         super().__init__([zeros.zeros_of(typeof(x.value)) if first is None else first])
         self.x: Series | None = x
 
     def next(self, k: int) -> list[Tangent]:
         assert self.x is not None
-        found = self.x.at(k + 1)
+        found = self.x.coefficient(k + 1)
         return [None if found is None else _times(found, k + 1)]
 
     def forget(self) -> None:
@@ -213,7 +213,7 @@ class Called(Applied):
     """An operation that holds programs, evaluated once more for each order."""
 
     def next(self, k: int) -> list[Tangent]:
-        parts = [tuple([x.at(j) for j in range(1, k + 1)]) if isinstance(x, Series) else None for x in self.operands]
+        parts = [tuple([x.coefficient(j) for j in range(1, k + 1)]) if isinstance(x, Series) else None for x in self.operands]
         parts = [None if p is None or all(c is None for c in p) else p for p in parts]
         if all(p is None for p in parts):
             return [None] * len(self.terms[0])

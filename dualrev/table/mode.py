@@ -66,6 +66,10 @@ class Mode(ABC):
             return zero
         return jax.tree.map(lambda part, zeros: zeros if part is None else part, parts, zero, is_leaf=lambda x: x is None)
 
+    def ready(self, parts: Parts) -> Parts:
+        """The parts as a pytree of arrays: what a mode has left for later is computed."""
+        return parts
+
     def has_parts(self, aval: ShapedArray) -> bool:
         """Whether values of this type can have parts."""
         return is_differentiable(aval)
