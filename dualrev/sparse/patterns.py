@@ -1,0 +1,64 @@
+"""Sparsity patterns as boolean matrices: where a Jacobian, or a Hessian, may be nonzero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import scipy.sparse as sp
+
+from dualrev._jax.avals import ShapedArray
+from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, stage
+from dualrev.sparse.closure import Closure
+from dualrev.sparse.graph import Graph, Nodes
+from dualrev.sparse.propagation import Propagation
+from dualrev.sparse.values import Value, as_number
+
+
+def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array] | None = None,
+                 wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None) -> sp.csr_array:
+    """The pattern of the Jacobian of a flat function: a boolean CSR array, outputs by inputs, all flattened and concatenated.
+
+    Without ``at`` it holds for all inputs of these types; with it, at these inputs.  ``wrt``: the inputs that are differentiated, by
+    default all.  ``lost`` is filled with the operations at which exactness was lost, and how often.
+    """
+    graph, nodes = _propagated(fun, avals, at, wrt, lost, second=False)
+    found: sp.csr_array = Closure(graph, nodes).of(nodes)
+    found.sort_indices()
+    return found
+
+
+def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array] | None = None,
+                wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None) -> sp.csr_array:
+    """The pattern of the Hessians of all outputs together, as :func:`jacobian_csr`: symmetric, inputs by inputs."""
+    graph, nodes = _propagated(fun, avals, at, wrt, lost, second=True)
+    closure = Closure(graph, nodes)
+    a, b = closure.interacting()
+    sets = closure.sets.view()
+    half = sets[a].T.tocsr() @ sets[b]
+    found: sp.csr_array = (half + half.T).tocsr()
+    found.sort_indices()
+    return found
+
+
+def _propagated(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array] | None,
+                wrt: Sequence[bool] | None, lost: Counter[str] | None, second: bool) -> tuple[Graph, Nodes]:
+    """The graph, and the nodes of all outputs."""
+    program = fun if isinstance(fun, ClosedJaxpr) else stage(fun, avals)
+    active = [True] * len(avals) if wrt is None else list(wrt)
+    n = sum(a.size for a, flag in zip(avals, active, strict=True) if flag)
+    graph = Graph(n, second)
+    args, first = [], 1
+    for i, (aval, flag) in enumerate(zip(avals, active, strict=True)):
+        value = Value(aval, None, None if at is None else as_number(at[i]))
+        if flag:
+            value.nodes = np.arange(first, first + aval.size).reshape(aval.shape)
+            first += aval.size
+        args.append(value)
+    run = Propagation(graph, is_local=at is not None)
+    outs = run.run(program, args)
+    if lost is not None:
+        lost.update(run.lost)
+    return graph, np.concatenate([x.nodes_or_empty().ravel() for x in outs] or [np.zeros(0, np.int64)])

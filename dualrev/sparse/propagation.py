@@ -1,0 +1,183 @@
+"""Propagation: the nodes of each value of a program, equation by equation, from what rows say of their operations.
+
+=============  ======================================================================================================================
+kind of row    the nodes of a result
+=============  ======================================================================================================================
+``zero``       none
+``diagonal``   the union of the operands', entry by entry, but for entries where a partial derivative is known to be zero
+``linear``     where the operation reads each entry from (:mod:`dualrev.sparse.structures`); the predicate of a selection adds none
+``product``    those of both operands; where one is known, its zeros are read
+``program``    those of the program that gives ``J·v``, from the nodes of the operands for those of the tangents
+``call``       those of the program that it holds (:mod:`dualrev.sparse.calls`)
+=============  ======================================================================================================================
+
+Nodes of second derivatives: an operation that is nonlinear in operands makes their entries interact
+(:meth:`~dualrev.sparse.graph.Graph.clique`, :meth:`~dualrev.sparse.graph.Graph.pair`).  A program for ``J·v`` is linear in ``v``, and
+the derivative of ``J(x) v`` with respect to ``x`` is the second derivative; so its operands and their tangents both have nodes there.
+
+Where nothing better is known every entry of a result depends on every entry of the operands.  This is sound, and it is reported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal, stage
+from dualrev._jax.primitives import Primitive
+from dualrev.engines.forward import push_through
+from dualrev.programs.jaxprs import behind
+from dualrev.sparse import calls, elementwise
+from dualrev.sparse.graph import Graph, Nodes
+from dualrev.sparse.structures import STRUCTURES, moved
+from dualrev.sparse.values import Later, Value, constant
+from dualrev.table.exclusions import BY_ENGINES
+from dualrev.table.rows import Row, Unknown, row_of
+
+
+class Propagation:
+    """The evaluation of programs on values with nodes.
+
+    ``is_local``: the numbers of the inputs are known, and hold for the pattern that is wanted.
+    """
+
+    def __init__(self, graph: Graph, is_local: bool = False):
+        self.graph = graph
+        self.is_local = is_local
+        #: Where exactness was lost: the operation and why, and how often.
+        self.lost: Counter[str] = Counter()
+        self._pushed: list[Primitive] = []
+
+    # ------------------------------------------------------------------------------------------------------------- programs
+
+    def run(self, program: ClosedJaxpr, args: Sequence[Value]) -> list[Value]:
+        """The outputs of a program."""
+        body = getattr(program, "jaxpr", program)
+        env: dict[Atom, Value] = dict(zip(body.invars, args, strict=True))
+        for var, x in zip(body.constvars, getattr(program, "consts", ()), strict=True):
+            env[var] = constant(x, var.aval)
+
+        def read(atom: Atom) -> Value:
+            return constant(atom.val, atom.aval) if is_literal(atom) else env[atom]
+
+        for eqn in behind(body.eqns, body.outvars):
+            env.update(zip(eqn.outvars, self.operate(eqn, [read(x) for x in eqn.invars]), strict=True))
+        return [read(x) for x in body.outvars]
+
+    def operate(self, eqn: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+        """The results of one equation."""
+        outs = [Value(v.aval) for v in eqn.outvars]  # type: ignore[arg-type]  # all are arrays
+        if all(x.is_known for x in operands) and not eqn.effects:
+            later = Later(eqn, operands)
+            for i, out in enumerate(outs):
+                out.number = (later, i)
+        if any(x.nodes is not None for x in operands):
+            found = self._nodes(eqn, operands)
+            for i, (out, new) in enumerate(zip(outs, found, strict=True)):
+                if isinstance(new, Value):
+                    outs[i] = new
+                elif is_differentiable(out.aval) and new is not None and new.any():
+                    out.nodes = new
+        return outs
+
+    def _nodes(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
+        primitive, params = eqn.primitive, eqn.params
+        name = str(primitive)
+        if name in BY_ENGINES:
+            inner = calls.plain_program(eqn)
+            return self.run(inner, operands) if inner is not None else self.pushed(eqn, operands)
+        active = [x.nodes is not None for x in operands]
+        row = row_of(primitive, "sparsity")
+        if row.chooses:
+            row = row.choose([Unknown(x.aval) for x in operands], active, params)
+        if row.kind == "zero":
+            return [None] * len(eqn.outvars)
+        structure = STRUCTURES.get(name)
+        if structure is not None:
+            found = structure(self, eqn, operands)
+            if found is not None:
+                return found if isinstance(found, list) else [found]
+        if row.is_diagonal:
+            return [elementwise.nodes(self, row, params, operands, eqn.outvars[0].aval.shape)]  # type: ignore[attr-defined]
+        inner = calls.held_program(row, eqn, operands)
+        if inner is not None:
+            return self.run(inner, operands)
+        special = calls.CALLS.get(name)
+        if special is not None:
+            return special(self, eqn, operands)
+        if row.kind == "linear":
+            return self._linear(row, eqn, operands)
+        if row.kind == "product":
+            return self.dense(eqn, operands, "a product whose structure is not known")
+        return self.pushed(eqn, operands)
+
+    def _linear(self, row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | None]:
+        shapes = [v.aval.shape for v in eqn.outvars]  # type: ignore[attr-defined]
+        if row.form == "alongside" and shapes == [x.aval.shape for x in operands]:
+            return [x.nodes for x in operands]
+        if row.cost == "entrywise" and len(shapes) == 1:
+            return [self.graph.union(*[spread(x.nodes, shapes[0]) for x in operands])]
+        if row.cost == "moves":
+            found = moved(eqn, operands)
+            if found is not None:
+                return found
+        return self.dense(eqn, operands, "a linear operation whose structure is not known")
+
+    # ------------------------------------------------------------------------------------------------------------ fallbacks
+
+    def pushed(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
+        """By the program of the operation's push: ``J·v``, with the nodes of the operands for those of ``v``."""
+        if eqn.primitive in self._pushed:
+            return self.dense(eqn, operands, "its derivative refers to itself")
+        active = [x.nodes is not None and is_differentiable(x.aval) for x in operands]
+        program, which = push_program(eqn, [x.aval for x in operands], active)
+        tangents = [Value(tangent_aval(x.aval), x.nodes) for x, flag in zip(operands, active, strict=True) if flag]
+        primals = [Value(x.aval, x.nodes if self.graph.second else None, self.number_in_push(x)) for x in operands]
+        self._pushed.append(eqn.primitive)
+        try:
+            found = iter(self.run(program, [*primals, *tangents]))
+        finally:
+            self._pushed.pop()
+        return [next(found).nodes if flag else None for flag in which]
+
+    def number_in_push(self, x: Value) -> Any:
+        """The number of an operand where it is a residual: that of an active operand is known at one point only."""
+        return x.number if self.is_local or x.nodes is None else None
+
+    def dense(self, eqn: JaxprEqn, operands: Sequence[Value], why: str) -> list[Nodes | None]:
+        """All entries of the operands, for each entry of the results."""
+        self.lost[f"{eqn.primitive}: {why}"] += 1
+        every = self.graph.union_rows(np.concatenate([x.nodes.ravel() for x in operands if x.nodes is not None])[None])
+        every = self.graph.clique(every)
+        return [np.broadcast_to(every, v.aval.shape) for v in eqn.outvars]  # type: ignore[attr-defined]
+
+
+def spread(nodes: Nodes | None, shape: tuple[int, ...]) -> Nodes | None:
+    """Nodes broadcast to a shape as elementwise operations do."""
+    return nodes if nodes is None or nodes.shape == shape else np.broadcast_to(nodes, shape)
+
+
+def push_program(eqn: JaxprEqn, avals: Sequence[ShapedArray], active: Sequence[bool]) -> tuple[ClosedJaxpr, list[bool]]:
+    """The program ``(operands, tangents of active ones) -> tangents of the results that have one``, and which have."""
+    which: list[bool] = []
+
+    def program(*flat: jax.Array) -> list[jax.Array]:
+        primals, given = flat[: len(avals)], iter(flat[len(avals):])
+        tangents = [next(given) if flag else None for flag in active]
+
+        def operation(*xs: jax.Array) -> list[jax.Array]:
+            outs = eqn.primitive.bind(*xs, **eqn.primitive.get_bind_params(eqn.params))
+            return list(outs) if eqn.primitive.multiple_results else [outs]
+
+        _, found = push_through(operation, primals, tangents)
+        which[:] = [t is not None for t in found]
+        return [t for t in found if t is not None]
+
+    staged = stage(program, [*avals, *[tangent_aval(a) for a, flag in zip(avals, active, strict=True) if flag]])
+    return staged, which
+
