@@ -8,6 +8,9 @@ from scipy.sparse import csgraph
 
 from dualrev.sparse.graph import Batch, Graph, matrix, ragged
 
+#: The most sets that are united one by one, each of 16 members at most on average.
+FEW = 4
+
 
 class Sets:
     """A growing list of sets, the rows of a CSR array; the first are the empty set and each input alone."""
@@ -18,6 +21,7 @@ class Sets:
         self.indptr = np.concatenate([[0], np.arange(n + 1)]).astype(np.int32)
         self.indices = np.arange(n, dtype=np.int32)
         self._ones = np.ones(n, bool)
+        self._marks = np.zeros(n, bool)
 
     def view(self) -> sp.csr_array:
         """The sets so far."""
@@ -26,19 +30,33 @@ class Sets:
 
     def unions(self, indptr: np.ndarray, members: np.ndarray) -> int:
         """Append unions of rows; return the number of the first."""
+        if len(indptr) <= FEW and len(members) <= 16 * FEW:
+            rows = [self._united(members[start:stop]) for start, stop in zip(indptr[:-1], indptr[1:], strict=True)]
+            return self._append(np.cumsum([len(row) for row in rows]), np.concatenate(rows))
         index = np.int32 if len(members) < 2**31 else np.int64
         found = matrix(indptr.astype(index), members.astype(index), self.count) @ self.view()
-        first, nnz = self.count, self.indptr[self.count]
-        count, size = first + found.shape[0], int(nnz) + found.nnz
+        return self._append(found.indptr[1:], found.indices)
+
+    def _united(self, rows: np.ndarray) -> np.ndarray:
+        """The union of a few sets: a product of matrices would take longer to set up."""
+        for row in rows:
+            self._marks[self.indices[self.indptr[row]: self.indptr[row + 1]]] = True
+        found = np.flatnonzero(self._marks)
+        self._marks[found] = False
+        return found
+
+    def _append(self, ends: np.ndarray, indices: np.ndarray) -> int:
+        first, nnz = self.count, int(self.indptr[self.count])
+        count, size = first + len(ends), nnz + len(indices)
         if size >= 2**31 and self.indptr.dtype == np.int32:
             self.indptr, self.indices = self.indptr.astype(np.int64), self.indices.astype(np.int64)
         if count + 1 > len(self.indptr):
             self.indptr = np.concatenate([self.indptr, np.empty(max(count + 1, len(self.indptr)), self.indptr.dtype)])
         if size > len(self.indices):
-            self.indices = np.concatenate([self.indices[:nnz], np.empty(2 * size - int(nnz), self.indices.dtype)])
+            self.indices = np.concatenate([self.indices[:nnz], np.empty(2 * size - nnz, self.indices.dtype)])
             self._ones = np.ones(len(self.indices), bool)
-        self.indptr[first + 1: count + 1] = nnz + found.indptr[1:]
-        self.indices[nnz:size] = found.indices
+        self.indptr[first + 1: count + 1] = nnz + ends
+        self.indices[nnz:size] = indices
         self.count = count
         return first
 

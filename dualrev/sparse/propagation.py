@@ -132,18 +132,22 @@ class Propagation:
 
     def pushed(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
         """By the program of the operation's push: ``J·v``, with the nodes of the operands for those of ``v``."""
-        if eqn.primitive in self._pushed:
+        depth = self._pushed.count(eqn.primitive)
+        if depth > 1:
             return self.dense(eqn, operands, "its derivative refers to itself")
         active = [x.nodes is not None and is_differentiable(x.aval) for x in operands]
         program, which = push_program(eqn, [x.aval for x in operands], active)
         tangents = [Value(tangent_aval(x.aval), x.nodes) for x, flag in zip(operands, active, strict=True) if flag]
-        primals = [Value(x.aval, x.nodes if self.graph.second else None, self.number_in_push(x)) for x in operands]
+        # A push that reads the operation's own result evaluates the operation, for whose pattern operands are residuals without nodes.
+        with_second = self.graph.second and not depth
+        primals = [Value(x.aval, x.nodes if with_second else None, self.number_in_push(x)) for x in operands]
         self._pushed.append(eqn.primitive)
         try:
             found = iter(self.run(program, [*primals, *tangents]))
         finally:
             self._pushed.pop()
-        return [next(found).nodes if flag else None for flag in which]
+        nodes = [next(found).nodes if flag else None for flag in which]
+        return nodes if with_second else [self.graph.clique(p) for p in nodes]
 
     def number_in_push(self, x: Value) -> Any:
         """The number of an operand where it is a residual: that of an active operand is known at one point only."""
@@ -153,7 +157,7 @@ class Propagation:
         """All entries of the operands, for each entry of the results."""
         self.lost[f"{eqn.primitive}: {why}"] += 1
         every = self.graph.union_rows(np.concatenate([x.nodes.ravel() for x in operands if x.nodes is not None])[None])
-        every = self.graph.clique(every)
+        every = self.graph.clique(every)[0]  # type: ignore[index]  # there is an active operand
         return [np.broadcast_to(every, v.aval.shape) for v in eqn.outvars]  # type: ignore[attr-defined]
 
 
