@@ -9,6 +9,7 @@ import jax
 
 from dualrev._jax.avals import is_differentiable
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, stage
+from dualrev._jax.sparse_programs import sparse_program
 from dualrev.calls.call_rows import CallRow, RunRow
 from dualrev.calls.region import RegionRow, whole
 from dualrev.calls.user_reductions import UserOperationRow
@@ -16,7 +17,7 @@ from dualrev.sparse import loops
 from dualrev.sparse.graph import Nodes
 from dualrev.sparse.values import Value
 from dualrev.table.pushforward import DefinedRow
-from dualrev.table.rows import Row
+from dualrev.table.rows import Row, Unknown
 
 if TYPE_CHECKING:
     from dualrev.sparse.propagation import Propagation
@@ -46,12 +47,12 @@ def held_program(row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJa
         return whole(params, avals)
     if isinstance(row, UserOperationRow):
         row.check([x.nodes is not None for x in operands])
-        return row.stand_in(avals, params)  # type: ignore[arg-type]  # abstract values do
+        return row.stand_in([Unknown(a) for a in avals], params)
     if isinstance(row, DefinedRow):
         return stage(row.function(params), avals)
-    if row.where.startswith("rules/sparse/"):
+    if row.where.startswith("rules/sparse/") and (found := sparse_program(eqn.primitive)) is not None:
         def program(*xs: jax.Array) -> list[jax.Array]:
-            outs = eqn.primitive.impl(*xs, **params)
+            outs = found(*xs, **params)
             return list(outs) if eqn.primitive.multiple_results else [outs]
 
         return stage(program, avals)

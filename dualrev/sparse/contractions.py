@@ -51,7 +51,7 @@ def dot_general(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> N
             return None
         return array.transpose(order(array.ndim, batch, summed)).reshape(n_batch, rows, n_sum)
 
-    if not n_sum:
+    if not (n_sum and n_batch * n_x * n_y):
         return None
     p, q = arranged(x.nodes, x_batch, x_sum, n_x), arranged(y.nodes, y_batch, y_sum, n_y)
     of_x = None if p is None else _summed(run, p, arranged(factor(run, y), y_batch, y_sum, n_y), n_y)
@@ -77,7 +77,7 @@ def _summed(run: Propagation, p: Nodes, nonzero: np.ndarray | None, n_other: int
         run.lost["dot_general: too large to read the zeros of a constant"] += 1
         nonzero = None
     if nonzero is None:
-        united = run.graph.union_rows(p.reshape(-1, n_sum)).reshape(n_batch, rows, 1)
+        united = run.graph.union_rows(p.reshape(n_batch * rows, n_sum)).reshape(n_batch, rows, 1)
         return np.broadcast_to(united, (n_batch, rows, n_other))
     return np.stack([_by_supports(run.graph, p[b], nonzero[b]) for b in range(n_batch)])
 
@@ -88,7 +88,7 @@ def _by_supports(graph: Graph, p: Nodes, nonzero: np.ndarray) -> Nodes:
     other, k = np.nonzero(supports)
     members = p[:, k]
     owners = np.arange(len(p))[:, None] * len(supports) + other
-    return graph.union_groups(owners.ravel(), members.ravel(), len(p) * len(supports)).reshape(len(p), -1)[:, inverse]
+    return graph.union_groups(owners.ravel(), members.ravel(), len(p) * len(supports)).reshape(len(p), len(supports))[:, inverse]
 
 
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def windows(shape: Sequence[int], sizes: Sequence[int], strides: Sequence[int], 
         total = total + at.reshape(form) * math.prod(shape[d + 1:])
         inside = inside & (at >= 0).reshape(form)
     found = np.where(inside, total, size)
-    return found.reshape(math.prod(found.shape[:k]), -1)
+    return found.reshape(math.prod(found.shape[:k]), math.prod(found.shape[k:]))
 
 
 def convolution(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Nodes | None:
@@ -141,11 +141,13 @@ def convolution(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> N
     n, space, (n_places, n_window) = x_shape[0] // batch_groups, math.prod(x_shape[2:]), places.shape
     groups *= batch_groups  # one of the two is 1; a group of the batch is one of the features of a smaller batch
     c, o = w_shape[1], w_shape[0] // groups
+    if not (c * n_window and n * n_places * o):
+        return None
 
     def of_x(array: np.ndarray | None, outside: int | bool) -> np.ndarray | None:
         if array is None:
             return None
-        array = array.transpose(numbers.lhs_spec).reshape(batch_groups, n, -1, space).swapaxes(0, 1).reshape(n, groups, c, space)
+        array = array.transpose(numbers.lhs_spec).reshape(batch_groups, n, x_shape[1], space).swapaxes(0, 1).reshape(n, groups, c, space)
         entries = np.concatenate([array, np.full((n, groups, c, 1), outside, array.dtype)], 3)[..., places]
         return entries.transpose(0, 1, 3, 2, 4).reshape(n, groups, n_places, c * n_window)
 
@@ -156,14 +158,14 @@ def convolution(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> N
     result: Nodes | None = None
     if p is not None:
         nonzero = of_w(factor(run, w))
-        parts = [_summed(run, p[:, g].reshape(1, n * n_places, -1), None if nonzero is None else nonzero[None, g], o)
+        parts = [_summed(run, p[:, g].reshape(1, n * n_places, c * n_window), None if nonzero is None else nonzero[None, g], o)
                  .reshape(n, n_places, o) for g in range(groups)]
         result = np.stack(parts, 1)
     if q is not None:
         known = factor(run, x)
         inside = of_x(np.ones(x.aval.shape, bool) if known is None else known, False)
         assert inside is not None  # an array was given
-        parts = [_summed(run, q[None, g], inside[None, :, g].reshape(1, n * n_places, -1), n * n_places)[0].T
+        parts = [_summed(run, q[None, g], inside[None, :, g].reshape(1, n * n_places, c * n_window), n * n_places)[0].T
                  .reshape(n, n_places, o) for g in range(groups)]
         of_kernel = np.stack(parts, 1)
         pairs = None

@@ -44,8 +44,7 @@ def nodes(run: Propagation, row: Row, params: Params, operands: Sequence[Value],
         return None
     if not graph.second or row.kind == "linear":
         return graph.union(*terms.values())
-    pairs = interactions(type(run), row, params, [x.aval for x in operands])
-    pairs = frozenset((i, j) for i, j in pairs if i in terms and j in terms)
+    pairs = interactions(type(run), row, params, [x.aval for x in operands], tuple(terms))
     if len(terms) * (len(terms) + 1) // 2 == len(pairs):
         return graph.clique(graph.union(*terms.values()))
     of_pairs = [graph.clique(terms[i]) if i == j else graph.pair(terms[i], terms[j]) for i, j in sorted(pairs)]
@@ -75,24 +74,24 @@ def vanishes(run: Propagation, row: Row, params: Params, operands: Sequence[Valu
         return np.asarray(partial.function(*given, **keywords)) == 0
 
 
-def interactions(engine: type[Propagation], row: Row, params: Params, avals: Sequence[ShapedArray]) -> Interactions:
-    """The pairs ``i <= j`` of operands for which ``∂²f/∂x_i ∂x_j`` is not identically zero.
+def interactions(engine: type[Propagation], row: Row, params: Params, avals: Sequence[ShapedArray],
+                 active: tuple[int, ...]) -> Interactions:
+    """The pairs ``i <= j`` of active operands for which ``∂²f/∂x_i ∂x_j`` is not identically zero.
 
     It can only be nonzero where the partial by ``x_i`` depends on ``x_j`` and the partial by ``x_j`` on ``x_i``.  Whether one depends on
     the other is found by propagation through the partial itself: that of ``max`` compares, and has no derivative.
     """
-    n = len(avals)
     if not isinstance(row, ElementwiseRow):
-        return frozenset((i, j) for i in range(n) for j in range(i, n))
+        return frozenset((i, j) for i in active for j in active if (i < j if row.kind == "product" else i <= j))
     key: Hashable
     try:
-        key = (row, tuple(params.items()), tuple([a.dtype for a in avals]))
+        key = (row, tuple(params.items()), tuple([a.dtype for a in avals]), active)
         if key in _known:
             return _known[key]
     except TypeError:  # a parameter that cannot be hashed
         key = None
-    by = [_dependence(engine, row, params, avals, i) for i in range(n)]
-    found = frozenset((i, j) for i in range(n) for j in range(i, n) if j in by[i] and i in by[j])
+    by = {i: _dependence(engine, row, params, avals, i) for i in active}
+    found = frozenset((i, j) for i in active for j in active if i <= j and j in by[i] and i in by[j])
     if key is not None:
         _known[key] = found
     return found

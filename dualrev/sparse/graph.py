@@ -17,6 +17,7 @@ to bound: a loop over any number of steps is analysed once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -111,7 +112,7 @@ class Graph:
         axes = tuple(a % p.ndim for a in axes)
         kept = tuple(a for a in range(p.ndim) if a not in axes)
         shape = tuple(p.shape[a] for a in kept)
-        rows = p.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
+        rows = p.transpose(*kept, *axes).reshape(math.prod(shape), math.prod(p.shape[a] for a in axes))
         return self.union_rows(rows).reshape(shape)
 
     def union_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -185,7 +186,7 @@ class Graph:
 
     def state(self, shape: tuple[int, ...]) -> Nodes:
         """Nodes for the state of a loop, whose children :meth:`tie` gives."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         return self._add(np.zeros(count + 1, np.int64), np.zeros(0, np.int64)).reshape(shape)
 
     def tie(self, state: Nodes, *several: Nodes | None) -> None:

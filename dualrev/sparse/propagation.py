@@ -102,7 +102,7 @@ class Propagation:
             found = structure(self, eqn, operands)
             if found is not None:
                 return found if isinstance(found, list) else [found]
-        if row.is_diagonal:
+        if row.is_diagonal or (row.kind == "product" and row.cost == "entrywise"):
             return [elementwise.nodes(self, row, params, operands, eqn.outvars[0].aval.shape)]  # type: ignore[attr-defined]
         inner = calls.held_program(row, eqn, operands)
         if inner is not None:

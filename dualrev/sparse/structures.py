@@ -6,6 +6,7 @@ the row's push is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -243,6 +244,25 @@ def _windowed_sum(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) ->
     return run.graph.union_rows(entries[places]).reshape(shape_of(eqn))
 
 
+def _selected_in_windows(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
+    """One entry of each window, chosen by another array."""
+    x, _ = operands
+    return None if x.nodes is None else _windowed_sum(run, eqn, [x])
+
+
+def _put_in_windows(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
+    """Each entry is added to one entry of its window, chosen by another array."""
+    x, _ = operands
+    p, shape = eqn.params, shape_of(eqn)
+    if x.nodes is None:
+        return None
+    ones = (1,) * len(shape)
+    places = contractions.windows(shape, p["window_dimensions"], p["window_strides"], p["padding"], ones, ones)
+    inside = places < math.prod(shape)
+    members = np.broadcast_to(x.nodes.ravel()[:, None], places.shape)[inside]
+    return run.graph.union_groups(places[inside], members, math.prod(shape)).reshape(shape)
+
+
 STRUCTURES: dict[str, Structure] = {
     **dict.fromkeys(("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "concatenate", "split",
                      "tile"), _moves),
@@ -258,6 +278,8 @@ STRUCTURES: dict[str, Structure] = {
     "reduce_sum": _reduce_sum,
     "cumsum": _cumsum,
     "reduce_window_sum": _windowed_sum,
+    "select_and_gather_add": _selected_in_windows,
+    "select_and_scatter_add": _put_in_windows,
     "fft": _fft,
     "triangular_solve": _triangular_solve,
     "tridiagonal_solve": _tridiagonal_solve,
