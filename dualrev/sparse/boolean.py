@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dualrev._jax.traces import is_eager
+
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
 
@@ -23,6 +25,10 @@ def _class() -> type[BCOO]:
         """A BCOO of booleans, without batch and dense dimensions.  jax adds where it should set, and adds no booleans."""
 
         def todense(self) -> jax.Array:
+            if is_eager((self.data, self.indices)):  # nothing is compiled
+                found = np.zeros(self.shape, bool)
+                found[tuple(np.asarray(self.indices).T)] = np.asarray(self.data).any() if not self.ndim else np.asarray(self.data)
+                return jnp.asarray(found)
             if not self.ndim:
                 return self.data.any()
             where = tuple([self.indices[:, d] for d in range(self.ndim)])
