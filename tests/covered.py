@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils, pallas  # noqa: F401  (likewise)
 
 import dualrev.calls.families  # noqa: F401  (fills the table)
 from dualrev._jax.libraries import foreign_rules
+from dualrev.sparse.propagation import ways_of
 from dualrev.table import rows as table
 from dualrev.table.choosing import ChoosingRow
 from dualrev.table.exclusions import BY_ENGINES, EXCLUDED
@@ -95,12 +96,14 @@ def text() -> str:
         "another, those of all that they choose from. "
         "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes "
         "has its pull derived or stated. *Laplacian*, *Taylor*: what these modes read of the row "
-        "([laplacian.py](../engines/laplacian.py), [recurrences.py](../engines/recurrences.py)). "
+        "([laplacian.py](../engines/laplacian.py), [recurrences.py](../engines/recurrences.py)). *Sparsity*: how the pattern of its "
+        "derivative is found ([propagation.py](../sparse/propagation.py)): entry by entry, by the places that it reads, by the program "
+        "that it holds or by its push; the next where one does not apply. "
         "*Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
         "is no bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
-        "| operation | file | kind | cost | form | modes | Laplacian | Taylor | order | dtypes | jax |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| operation | file | kind | cost | form | modes | Laplacian | Taylor | sparsity | order | dtypes | jax |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     by_name: dict[str, list[Case]] = defaultdict(list)
     for case in CASES:
@@ -118,13 +121,15 @@ def text() -> str:
         file = row.where.split(":")[0]
         options = row.options if isinstance(row, ChoosingRow) else (row,)
         kind, cost = (", ".join(dict.fromkeys(facts)) for facts in ([r.kind for r in options], [r.cost for r in options]))
+        ways = dict.fromkeys(way for option in options for way in ways_of(option, name))
+        sparsity = "" if modes.startswith("an error") else ", ".join(ways)
         lines.append(f"| `{name}` | [{file}](../{file}) | {kind} | {cost} | {row.form} | {modes} | "
-                     f"{' | '.join(higher(row))} | {tested} | {dtypes} | {in_jax} |")
+                     f"{' | '.join(higher(row))} | {sparsity} | {tested} | {dtypes} | {in_jax} |")
     for name, file in BY_ENGINES.items():
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))
             lines.append(f"| `{name}` | {file} | call | its program | asked of the engines | push, pull | its program | its program "
-                         f"| | | {in_jax} |")
+                         f"| push | | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
               "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered "

@@ -15,6 +15,7 @@ from cases import CASES, Case
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from jax import lax
 from jax.experimental.sparse import BCOO
+from jax.sharding import PartitionSpec as P
 from scenarios_random import scenarios
 from test_rules import Problem, as_list
 
@@ -26,6 +27,8 @@ RNG = np.random.default_rng(0)
 A = RNG.normal(size=(6, 6)) + 6 * np.eye(6)
 BAND = np.triu(np.tril(A, 1), -1)
 AT = np.array([3, 1, 4, 5])
+MESH = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+SPARSE = BCOO.fromdense(jnp.asarray(BAND))
 
 
 @jax.custom_jvp
@@ -101,6 +104,9 @@ EXACT: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "quotient": (lambda x, y: x / y, ((4,), (4,))),
     "only one entry counts": (lambda x: (x**2 * x[0])[1] + jnp.floor(x * x[3]).sum(), ((5,),)),
     "stop_gradient": (lambda x: lax.stop_gradient(x[0] ** 2) * x, ((4,),)),
+    "one device": (lambda x: jax.shard_map(lambda y: jnp.sin(y) * lax.psum(y, "i")[0], mesh=MESH, in_specs=P("i"), out_specs=P("i"))(x), ((4,),)),
+    "reduction by the user's operation": (lambda x: lax.reduce(x, np.float64(1), lambda a, b: a * b, (0,)), ((3, 2),)),
+    "sparse matrix": (lambda x: SPARSE @ x**2, ((6,),)),
     "eigenvalues": (lambda x: jnp.linalg.eigh(x + x.T)[0], ((3, 3),)),
 }
 SHORT = ("heat", "rosenbrock", "bundle", "constant matrix", "scatter", "matrix product", "scan", "unknown length", "custom_jvp",
@@ -246,6 +252,14 @@ def test_a_number_that_a_loop_changes_is_not_taken_for_known() -> None:
     np.testing.assert_array_equal(jacobian_csr(lambda x: [f(x)], avals_of(((3,),))).toarray(), np.eye(3, dtype=bool))
 
 
+def test_a_linear_call_reads_the_zeros_of_its_constants() -> None:
+    def f(x: Any) -> Any:
+        return jax.custom_derivatives.linear_call(lambda r, t: r * t, lambda r, t: r * t, np.arange(3.0), x)
+
+    found = jacobian_csr(lambda x: [f(x)], avals_of(((3,),))).toarray()
+    np.testing.assert_array_equal(found, np.diag([False, True, True]))
+
+
 def test_the_rule_of_a_custom_vjp_counts() -> None:
     found = jacobian_csr(lambda x: [reversed_by_pull(x)], avals_of(((3,),))).toarray()
     np.testing.assert_array_equal(found, np.eye(3, dtype=bool)[::-1])
@@ -285,7 +299,8 @@ def test_a_local_pattern_is_that_of_the_point() -> None:
     both = dr.sparse.jacobian_pattern(f)(x, y).todense()
     assert both.sum() == 5 and both[0, 0]
     # A derivative that vanishes at a point need not have a second derivative that does.
-    np.testing.assert_array_equal(dr.sparse.hessian_pattern(lambda x: x[0] * x[1])(at=jnp.zeros(2)).todense(), [[False, True], [True, False]])
+    found = dr.sparse.hessian_pattern(lambda x: x[0] * x[1])(at=jnp.zeros(2)).todense()
+    np.testing.assert_array_equal(found, [[False, True], [True, False]])
 
 
 def test_what_is_lost_is_reported() -> None:

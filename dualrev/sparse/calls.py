@@ -34,6 +34,12 @@ def plain_program(eqn: JaxprEqn) -> ClosedJaxpr | None:
     return None
 
 
+def holds_program(row: Row) -> bool:
+    """Whether :func:`held_program` may find one."""
+    return (isinstance(row, (RunRow, RegionRow, UserOperationRow, DefinedRow)) or row.where.startswith("rules/sparse/")
+            or (isinstance(row, CallRow) and row.cost == "its program"))
+
+
 def held_program(row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJaxpr | None:
     """The program that an operation runs once, or that defines it; None if there is none."""
     params = eqn.params

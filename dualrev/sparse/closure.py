@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
@@ -31,7 +33,7 @@ class Sets:
     def unions(self, indptr: np.ndarray, members: np.ndarray) -> int:
         """Append unions of rows; return the number of the first."""
         if len(indptr) <= FEW and len(members) <= 16 * FEW:
-            rows = [self._united(members[start:stop]) for start, stop in zip(indptr[:-1], indptr[1:], strict=True)]
+            rows = [self._united(members[start:stop]) for start, stop in itertools.pairwise(indptr)]
             return self._append(np.cumsum([len(row) for row in rows]), np.concatenate(rows))
         index = np.int32 if len(members) < 2**31 else np.int64
         found = matrix(indptr.astype(index), members.astype(index), self.count) @ self.view()
@@ -133,8 +135,7 @@ class Closure:
         for batch in kept:
             lengths[batch.first + 1: batch.first + len(batch.indptr)] = np.diff(batch.indptr)
         children = np.concatenate([b.children for b in kept]) if kept else np.zeros(0, np.int64)
-        edges = matrix(np.cumsum(lengths), children, self.graph.size)
-        return edges
+        return matrix(np.cumsum(lengths), children, self.graph.size)
 
     def _reached_in_cycles(self, outputs: np.ndarray) -> np.ndarray:
         edges = self._edges(through_pairs=True)

@@ -71,7 +71,7 @@ def dot_general(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> N
 
 
 def _summed(run: Propagation, p: Nodes, nonzero: np.ndarray | None, n_other: int) -> Nodes:
-    """``(batch, rows, others)``: unions over the last axis of ``(batch, rows, sum)``, where the factor ``(batch, others, sum)`` is nonzero."""
+    """``(batch, rows, others)``: unions over the last axis of ``(batch, rows, sum)``, where the other factor is nonzero."""
     n_batch, rows, n_sum = p.shape
     if nonzero is not None and int(nonzero.sum()) * rows > READ:
         run.lost["dot_general: too large to read the zeros of a constant"] += 1
@@ -147,7 +147,8 @@ def convolution(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> N
     def of_x(array: np.ndarray | None, outside: int | bool) -> np.ndarray | None:
         if array is None:
             return None
-        array = array.transpose(numbers.lhs_spec).reshape(batch_groups, n, x_shape[1], space).swapaxes(0, 1).reshape(n, groups, c, space)
+        array = array.transpose(numbers.lhs_spec).reshape(batch_groups, n, x_shape[1], space)
+        array = array.swapaxes(0, 1).reshape(n, groups, c, space)
         entries = np.concatenate([array, np.full((n, groups, c, 1), outside, array.dtype)], 3)[..., places]
         return entries.transpose(0, 1, 3, 2, 4).reshape(n, groups, n_places, c * n_window)
 
@@ -165,8 +166,10 @@ def convolution(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> N
         known = factor(run, x)
         inside = of_x(np.ones(x.aval.shape, bool) if known is None else known, False)
         assert inside is not None  # an array was given
-        parts = [_summed(run, q[None, g], inside[None, :, g].reshape(1, n * n_places, c * n_window), n * n_places)[0].T
-                 .reshape(n, n_places, o) for g in range(groups)]
+        parts = []
+        for g in range(groups):
+            places_of = inside[:, g].reshape(1, n * n_places, c * n_window)
+            parts.append(_summed(run, q[None, g], places_of, n * n_places)[0].T.reshape(n, n_places, o))
         of_kernel = np.stack(parts, 1)
         pairs = None
         if p is not None and run.graph.second:

@@ -30,21 +30,21 @@ def jacobian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callab
     r"""Where the Jacobian of a function may be nonzero: entry :math:`(i, j)` is True unless :math:`\partial f_i / \partial x_j = 0`.
 
     It is found from the function's program, by what the table says of each operation, without evaluating a derivative.  No entry is
-    missed; an entry may be True although the derivative is zero, where zero depends on numbers that are not known, such as an index that
-    the function computes (:func:`pattern_report` lists where).  Constants of the function are known: their zeros are read.
+    missed.  An entry may be True although the derivative is zero, where that depends on numbers that are not known, such as an index
+    that the function computes (:func:`pattern_report` lists where).  Constants of the function are known: their zeros are read.
 
     Args:
       fun: function of real arrays or pytrees of them.
       argnums: the positions of the arguments that are differentiated.
 
     Returns:
-      A function of the arguments of ``fun``, of which only the types count: a ``jax.ShapeDtypeStruct`` does for an array, and the pattern
-      holds for all arrays of these types.  With ``at=`` the pattern holds at one point: ``at`` has the value of the differentiated
-      argument (a tuple, where ``argnums`` is one), and a branch, a maximum or a product with zero then adds what it has there; other
-      arguments count by their values.  If ``fun`` has no other arguments, ``at`` alone is enough.
+      A function of the arguments of ``fun``, of which only the types count: a ``jax.ShapeDtypeStruct`` does for an array, and the
+      pattern holds for all arrays of these types.  With ``at=`` the pattern holds at one point: ``at`` is the value of the
+      differentiated argument (a tuple, where ``argnums`` is one), and a branch, a maximum or a product with zero then adds what it
+      has there; other arguments count by their values.  If ``fun`` has no other arguments, ``at`` alone is enough.
 
-      The result is a tree of outputs of trees of inputs, as that of :func:`dualrev.jacobian`, with a ``jax.experimental.sparse.BCOO`` of
-      booleans for each pair of arrays, of the shape of the output and then the input.
+      The result is a tree of outputs of trees of inputs, as that of :func:`dualrev.jacobian`, with a
+      ``jax.experimental.sparse.BCOO`` of booleans for each pair of arrays, of the shape of the output and then the input.
 
     Raises:
       TypeError: a differentiated argument is not real, or an argument or an output is not an array.
@@ -68,15 +68,15 @@ def hessian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callabl
     :math:`\partial^2 f / \partial x_i\, \partial x_j \ne 0`; for several outputs, those of any output.
 
     Pairs of inputs that interact are propagated with the inputs that each value depends on: a product makes its factors interact, a
-    nonlinear function all inputs of its argument, and a linear operation none.  No gradient is formed, so that the function may have any
-    loop.
+    nonlinear function all inputs of its argument, and a linear operation none.  No gradient is formed, so that the function may have
+    any loop.
 
     Args:
       fun, argnums: as in :func:`jacobian_pattern`.
 
     Returns:
-      A function of the arguments of ``fun``, as that of :func:`jacobian_pattern`; with ``at=``, branches and selections are those of the
-      point.  The result is a tree of inputs of trees of inputs, as that of :func:`dualrev.hessian` of a scalar function, with a
+      A function of the arguments of ``fun``, as that of :func:`jacobian_pattern`; with ``at=``, branches and selections are those of
+      the point.  The result is a tree of inputs of trees of inputs, as that of :func:`dualrev.hessian` of a scalar function, with a
       symmetric pattern.
 
     Raises:
@@ -139,7 +139,7 @@ def pattern_report(fun: Callable[..., PyTree], argnums: Argnums = 0, order: int 
     detect = _detection("pattern_report", fun, argnums, second=order == 2)
 
     def report(*args: PyTree, at: PyTree = None, **kwargs: PyTree) -> PatternReport:
-        call, found, lost = detect(args, at, kwargs)
+        _, found, lost = detect(args, at, kwargs)
         rows, columns = found.shape
         return PatternReport("Hessian" if order == 2 else "Jacobian", (rows, columns), found.nnz, dict(lost))
 
@@ -263,8 +263,8 @@ def _blocks(found: sp.csr_array, rows: list[ShapedArray], columns: list[ShapedAr
         line = []
         for to in columns:
             kept = own & (column >= first_column) & (column < first_column + to.size)
-            indices = np.concatenate([_unraveled(row[kept] - first_row, out.shape), _unraveled(column[kept] - first_column, to.shape)], 1)
-            line.append(boolean_bcoo(indices, (*out.shape, *to.shape)))
+            where = _unraveled(row[kept] - first_row, out.shape), _unraveled(column[kept] - first_column, to.shape)
+            line.append(boolean_bcoo(np.concatenate(where, 1), (*out.shape, *to.shape)))
             first_column += to.size
         blocks.append(line)
         first_row += out.size

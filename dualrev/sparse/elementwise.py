@@ -78,8 +78,8 @@ def interactions(engine: type[Propagation], row: Row, params: Params, avals: Seq
                  active: tuple[int, ...]) -> Interactions:
     """The pairs ``i <= j`` of active operands for which ``∂²f/∂x_i ∂x_j`` is not identically zero.
 
-    It can only be nonzero where the partial by ``x_i`` depends on ``x_j`` and the partial by ``x_j`` on ``x_i``.  Whether one depends on
-    the other is found by propagation through the partial itself: that of ``max`` compares, and has no derivative.
+    It can only be nonzero where the partial by ``x_i`` depends on ``x_j`` and the partial by ``x_j`` on ``x_i``.  Whether one depends
+    on the other is found by propagation through the partial itself: that of ``max`` compares, and has no derivative.
     """
     if not isinstance(row, ElementwiseRow):
         return frozenset((i, j) for i in active for j in active if (i < j if row.kind == "product" else i <= j))

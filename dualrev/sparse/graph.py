@@ -1,18 +1,21 @@
 """Which inputs each entry of a value depends on: nodes of a graph, and the sets of inputs that they stand for.
 
-A *node* is a set of inputs: node 0 the empty set, node ``i`` the ``i``-th input alone (counted from 1), and every other node the union
-of its children.  A value of the program is an array of nodes, one for each of its entries; an operation that moves entries moves nodes,
-and entries with equal sets share one node.  No set is computed before the outputs are known, and then only those that an output reaches.
+A *node* is a set of inputs: node 0 the empty set, node ``i`` the ``i``-th input alone (counted from 1), and every other node the
+union of its children.  A value of the program is an array of nodes, one for each of its entries; an operation that moves entries moves
+nodes, and entries with equal sets share one node.  No set is computed before the outputs are known, and then only those that an output
+reaches.
 
-For second derivatives a node may also hold *pairs*: a pair ``(a, b)`` says that the inputs of ``a`` and those of ``b`` interact, that is
-``∂²/∂x_i ∂x_j`` may be nonzero for ``i`` in ``a`` and ``j`` in ``b``.  A pair is a node without inputs; the pairs of an output are those
-that it reaches.
+For second derivatives a node may also hold *pairs*: a pair ``(a, b)`` says that the inputs of ``a`` and those of ``b`` interact:
+``∂²/∂x_i ∂x_j`` may be nonzero for ``i`` in ``a`` and ``j`` in ``b``.  A pair is a node without inputs; the pairs of an output are
+those that it reaches.
 
-**Loops.**  The state of a loop is a set of nodes whose children are given later (:meth:`Graph.tie`): the initial state and the result of
-the body, which refers back to them.  The sets are then the least solution of ``S(v) = ∪ S(children of v)``.  A node of a cycle reaches
-exactly what every other node of the cycle reaches, so all of them have one set, and without cycles each set is the union of finished ones:
-the strongly connected components, in topological order, give the exact solution in one pass over nodes and edges.  There are no rounds
-to bound: a loop over any number of steps is analysed once.
+**Loops.**  The state of a loop is a set of nodes whose children are given later (:meth:`Graph.tie`): the initial state and the result
+of the body, which refers back to them.  The sets are the least solution of ``S(v) = {inputs in v} ∪ S(children of v)``.  It is unique
+and is reachability: ``S(v)`` holds the inputs that ``v`` reaches, since the inputs that ``v`` reaches satisfy the equations, and any
+solution holds them by induction along a path.  Nodes of one cycle reach each other, so they have one set; between strongly connected
+components there is no cycle, so that each set is the union of finished ones.  Components in topological order therefore give the exact
+solution in one pass over nodes and edges (:mod:`dualrev.sparse.closure`).  There are no rounds to bound: a loop of any number of steps
+is analysed once, however slowly it fills its pattern.
 """
 
 from __future__ import annotations

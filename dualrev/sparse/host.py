@@ -109,7 +109,7 @@ def gather_places(shape: Sequence[int], indices: np.ndarray, params: Params, out
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     batch_out = [d for d in range(len(out_shape)) if d not in numbers.offset_dims]
     return _window_places(shape, indices, sizes, out_shape, batch_out, numbers.offset_dims, numbers.collapsed_slice_dims,
-                          numbers.start_index_map, numbers.operand_batching_dims, numbers.start_indices_batching_dims, 
+                          numbers.start_index_map, numbers.operand_batching_dims, numbers.start_indices_batching_dims,
                           clips=params["mode"] in (_CLIP, _PROMISE))
 
 

@@ -1,5 +1,5 @@
-"""Loops.  A loop is analysed step by step where that is cheap, so that counters and the entries that they address are known at each step;
-otherwise all steps are analysed together, once, by nodes for the state that refer to each other (:mod:`dualrev.sparse.graph`).
+"""Loops.  A loop is analysed step by step where that is cheap, so that counters and the entries that they address are known at each
+step; otherwise all steps are analysed together, once, by nodes for the state that refer to themselves (:mod:`dualrev.sparse.graph`).
 
 Together, every step may read what any step before it left: this is sound for any number of steps, and exact where all steps alike are.
 """

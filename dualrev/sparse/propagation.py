@@ -20,9 +20,10 @@ Where nothing better is known every entry of a result depends on every entry of 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -95,38 +96,45 @@ class Propagation:
         row = row_of(primitive, "sparsity")
         if row.chooses:
             row = row.choose([Unknown(x.aval) for x in operands], active, params)
-        if row.kind == "zero":
-            return [None] * len(eqn.outvars)
-        structure = STRUCTURES.get(name)
-        if structure is not None:
-            found = structure(self, eqn, operands)
+        ways = ways_of(row, name)
+        for way in ways:
+            found = self._by(way, row, eqn, operands)
             if found is not None:
-                return found if isinstance(found, list) else [found]
-        if row.is_diagonal or (row.kind == "product" and row.cost == "entrywise"):
-            return [elementwise.nodes(self, row, params, operands, eqn.outvars[0].aval.shape)]  # type: ignore[attr-defined]
-        inner = calls.held_program(row, eqn, operands)
-        if inner is not None:
-            return self.run(inner, operands)
-        special = calls.CALLS.get(name)
-        if special is not None:
-            return special(self, eqn, operands)
-        if row.kind == "linear":
-            return self._linear(row, eqn, operands)
-        if row.kind == "product":
-            return self.dense(eqn, operands, "a product whose structure is not known")
-        return self.pushed(eqn, operands)
+                return found
+        raise AssertionError(f"no way of {ways} gave the nodes of {name}")
 
-    def _linear(self, row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | None]:
+    def _by(self, way: Way, row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None] | None:
+        """The nodes of the results in one way; None if it does not apply to these operands."""
+        name = str(eqn.primitive)
+        match way:
+            case "none":
+                return [None] * len(eqn.outvars)
+            case "places" if name in STRUCTURES:
+                found = STRUCTURES[name](self, eqn, operands)
+                return found if found is None or isinstance(found, list) else [found]
+            case "places":
+                return self._linear(row, eqn, operands)
+            case "entries":
+                shape = eqn.outvars[0].aval.shape  # type: ignore[attr-defined]  # an array
+                return [elementwise.nodes(self, row, eqn.params, operands, shape)]
+            case "program" if name in calls.CALLS:
+                return calls.CALLS[name](self, eqn, operands)
+            case "program":
+                program = calls.held_program(row, eqn, operands)
+                return None if program is None else self.run(program, operands)
+            case "push":
+                return self.pushed(eqn, operands)
+        return self.dense(eqn, operands, "which entries it reads is not known")
+
+    def _linear(self, row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | None] | None:
         shapes = [v.aval.shape for v in eqn.outvars]  # type: ignore[attr-defined]
         if row.form == "alongside" and shapes == [x.aval.shape for x in operands]:
             return [x.nodes for x in operands]
+        if _is_collective(row) and [math.prod(s) for s in shapes] == [x.aval.size for x in operands]:
+            return [None if x.nodes is None else x.nodes.reshape(s) for x, s in zip(operands, shapes, strict=True)]
         if row.cost == "entrywise" and len(shapes) == 1:
             return [self.graph.union(*[spread(x.nodes, shapes[0]) for x in operands])]
-        if row.cost == "moves":
-            found = moved(eqn, operands)
-            if found is not None:
-                return found
-        return self.dense(eqn, operands, "a linear operation whose structure is not known")
+        return moved(eqn, operands) if row.cost == "moves" else None
 
     # ------------------------------------------------------------------------------------------------------------ fallbacks
 
@@ -159,6 +167,33 @@ class Propagation:
         every = self.graph.union_rows(np.concatenate([x.nodes.ravel() for x in operands if x.nodes is not None])[None])
         every = self.graph.clique(every)[0]  # type: ignore[index]  # there is an active operand
         return [np.broadcast_to(every, v.aval.shape) for v in eqn.outvars]  # type: ignore[attr-defined]
+
+
+#: How the nodes of an operation's results are found: there are none; entry by entry; by the places that it reads; by the program that it
+#: holds or stands for; by its push; all entries of all operands.
+Way: TypeAlias = Literal["none", "entries", "places", "program", "push", "all entries"]
+
+
+def ways_of(row: Row, name: str) -> tuple[Way, ...]:
+    """The ways to find the nodes of an operation's results, in the order in which they are tried."""
+    if row.kind == "zero":
+        return ("none",)
+    first: tuple[Way, ...] = ("places",) if name in STRUCTURES else ()
+    if row.is_diagonal or (row.kind == "product" and row.cost == "entrywise"):
+        return (*first, "entries")
+    if name in calls.CALLS or calls.holds_program(row):
+        first = (*first, "program")
+        if row.kind == "call":
+            return first
+    if row.kind == "linear" and name not in STRUCTURES and (row.form == "alongside" or row.cost in ("entrywise", "moves")
+                                                            or _is_collective(row)):
+        first = (*first, "places")
+    return (*first, "push") if row.kind in ("program", "call") else (*first, "all entries")
+
+
+def _is_collective(row: Row) -> bool:
+    """Whether an operation combines devices.  Programs are followed on one device only, where each is the identity."""
+    return row.where.startswith("rules/collective.py")
 
 
 def spread(nodes: Nodes | None, shape: tuple[int, ...]) -> Nodes | None:

@@ -1,7 +1,7 @@
 """Where linear operations and products read the entries of their results from.
 
-A structure ``(run, eqn, operands)`` gives the nodes of the result (a list for several results), or None where it does not apply, so that
-the row's push is used.
+A structure ``(run, eqn, operands)`` gives the nodes of the result (a list for several results), or None where it does not apply, so
+that the row's push is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dualrev.sparse.values import Value
 if TYPE_CHECKING:
     from dualrev.sparse.propagation import Propagation
 
-Found: TypeAlias = Nodes | None | list[Nodes | None]
+Found: TypeAlias = Nodes | list[Nodes | None] | None
 Structure: TypeAlias = "Callable[[Propagation, JaxprEqn, Sequence[Value]], Found]"
 
 
