@@ -104,9 +104,11 @@ EXACT: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "quotient": (lambda x, y: x / y, ((4,), (4,))),
     "only one entry counts": (lambda x: (x**2 * x[0])[1] + jnp.floor(x * x[3]).sum(), ((5,),)),
     "stop_gradient": (lambda x: lax.stop_gradient(x[0] ** 2) * x, ((4,),)),
-    "one device": (lambda x: jax.shard_map(lambda y: jnp.sin(y) * lax.psum(y, "i")[0], mesh=MESH, in_specs=P("i"), out_specs=P("i"))(x), ((4,),)),
+    "one device": (jax.shard_map(lambda y: jnp.sin(y) * lax.psum(y, "i")[0], mesh=MESH, in_specs=P("i"), out_specs=P("i")), ((4,),)),
     "reduction by the user's operation": (lambda x: lax.reduce(x, np.float64(1), lambda a, b: a * b, (0,)), ((3, 2),)),
     "sparse matrix": (lambda x: SPARSE @ x**2, ((6,),)),
+    "diagonal matrix": (lambda x: jnp.diag(x) @ jnp.sin(x), ((4,),)),
+    "matrix filled in places": (lambda x: (jnp.zeros((4, 4)).at[np.arange(4), AT % 4].set(x) - jnp.zeros((4, 4))).T @ x, ((4,),)),
     "eigenvalues": (lambda x: jnp.linalg.eigh(x + x.T)[0], ((3, 3),)),
 }
 SHORT = ("heat", "rosenbrock", "bundle", "constant matrix", "scatter", "matrix product", "scan", "unknown length", "custom_jvp",

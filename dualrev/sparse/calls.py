@@ -57,11 +57,11 @@ def held_program(row: Row, eqn: JaxprEqn, operands: Sequence[Value]) -> ClosedJa
     if isinstance(row, DefinedRow):
         return stage(row.function(params), avals)
     if row.where.startswith("rules/sparse/") and (found := sparse_program(eqn.primitive)) is not None:
-        def program(*xs: jax.Array) -> list[jax.Array]:
+        def on_arrays(*xs: jax.Array) -> list[jax.Array]:
             outs = found(*xs, **params)
             return list(outs) if eqn.primitive.multiple_results else [outs]
 
-        return stage(program, avals)
+        return stage(on_arrays, avals)
     return None
 
 
@@ -88,7 +88,7 @@ def _linear_solve(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) ->
         of_a = run.run(jaxprs.matvec, [*in_matvec, *[Value(a) for a in avals[:n_b]]])  # type: ignore[arg-type]  # all are arrays
         right = [run.graph.union(p, x.nodes) for p, x in zip(right, of_a, strict=True)]
     start = lengths.matvec + lengths.vecmat
-    consts = [Value(x.aval, None, run.number_in_push(x)) for x in operands[start: start + lengths.solve]]
+    consts = [run.residual(x) for x in operands[start: start + lengths.solve]]
     found = run.run(jaxprs.solve, [*consts, *[Value(a, p) for a, p in zip(avals, right, strict=False)]])  # type: ignore[arg-type]
     solution = [x.nodes if i < n_b and is_differentiable(x.aval) else None for i, x in enumerate(found)]
     return [run.graph.clique(p) for p in solution] if is_nonlinear else solution

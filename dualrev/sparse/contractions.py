@@ -27,6 +27,8 @@ def factor(run: Propagation, x: Value) -> np.ndarray | None:
 
     That of an active factor is known at one point only, and a second derivative has its own zeros.
     """
+    if x.zero is not None:
+        return ~x.zero
     if not x.is_known or (x.nodes is not None and (run.graph.second or not run.is_local)):
         return None
     nonzero = np.asarray(x.known()) != 0
@@ -120,7 +122,7 @@ def windows(shape: Sequence[int], sizes: Sequence[int], strides: Sequence[int], 
     k = len(shape)
     total, inside = np.zeros((1,) * (2 * k), np.int64), np.ones((1,) * (2 * k), bool)
     for d, settings in enumerate(zip(shape, sizes, strides, padding, dilation, window_dilation, strict=True)):
-        at = positions(*settings)  # type: ignore[arg-type]
+        at = positions(*settings)
         form = [1] * (2 * k)
         form[d], form[k + d] = at.shape
         total = total + at.reshape(form) * math.prod(shape[d + 1:])

@@ -172,7 +172,7 @@ class Call:
                 self.avals.append(aval)
                 self.active.append(is_active)
                 self.values.append(None if isinstance(leaf, jax.ShapeDtypeStruct) else as_arrays([leaf])[0])
-        self.argument_trees = [jax.tree.structure(args[i]) for i in positions]
+        self.argument_trees = [(jax.tree.structure(args[i]), len(jax.tree.leaves(args[i]))) for i in positions]
 
         def flat(*arrays: jax.Array) -> list[jax.Array]:
             given = iter(arrays)
@@ -244,7 +244,7 @@ def _pattern_of(name: str, fun: Callable[..., PyTree], argnums: Argnums) -> Call
 
         def of_inputs(values: list[Any]) -> PyTree:
             given = iter(values)
-            trees = [tree_unflatten(t, [next(given) for _ in range(t.num_leaves)]) for t in call.argument_trees]
+            trees = [tree_unflatten(t, [next(given) for _ in range(n)]) for t, n in call.argument_trees]
             return trees[0] if single else tuple(trees)
 
         blocks = [of_inputs(row) for row in _blocks(found, rows, columns)]

@@ -62,6 +62,8 @@ def vanishes(run: Propagation, row: Row, params: Params, operands: Sequence[Valu
     if not isinstance(partial, Reader) or row.is_over[i]:
         return None
     read = range(len(operands)) if partial.reads_out else [j for j in range(len(operands)) if partial.reads(j)]
+    if row.kind == "product" and len(read) == 1 and (zero := operands[read[0]].zero) is not None:
+        return zero
     if not all(operands[j].is_known and (operands[j].nodes is None or not run.graph.second) for j in read):
         return None
     if row.kind == "product" and len(read) == 1:
@@ -71,7 +73,7 @@ def vanishes(run: Propagation, row: Row, params: Params, operands: Sequence[Valu
     with jax.ensure_compile_time_eval():
         if partial.reads_out:
             (keywords["out"],) = row.bind(given, params)  # type: ignore[arg-type]  # all are read
-        return np.asarray(partial.function(*given, **keywords)) == 0
+        return np.asarray(np.asarray(partial.function(*given, **keywords)) == 0)
 
 
 def interactions(engine: type[Propagation], row: Row, params: Params, avals: Sequence[ShapedArray],

@@ -35,7 +35,7 @@ def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The concatenated ranges ``start, start + 1, ..., start + length - 1``."""
     total = int(lengths.sum())
     ends = np.cumsum(lengths)
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return np.asarray(np.arange(total) + np.repeat(starts - (ends - lengths), lengths))
 
 
 def matrix(indptr: np.ndarray, indices: np.ndarray, width: int) -> sp.csr_array:
@@ -123,7 +123,7 @@ class Graph:
         count, width = rows.shape
         if width == 0 or count == 0:
             return np.zeros(count, np.int64)
-        first = rows.max(1)
+        first: np.ndarray = rows.max(1)
         mixed = np.flatnonzero(((rows != first[:, None]) & (rows != 0)).any(1))
         if not len(mixed):
             return first
@@ -167,7 +167,7 @@ class Graph:
             self._clique[new] = made
             self._grow()
             self._clique[made] = made
-        return self._clique[p]
+        return np.asarray(self._clique[p])
 
     def _grow(self) -> None:
         if len(self._clique) < self.size:

@@ -137,7 +137,7 @@ def _window_places(shape: Sequence[int], indices: np.ndarray, sizes: Sequence[in
     if clips:
         starts[..., list(index_map)] = np.clip(starts, 0, limits)[..., list(index_map)]
     else:
-        inside = ((starts >= 0) & (starts <= limits)).all(-1)
+        inside = np.asarray(((starts >= 0) & (starts <= limits)).all(-1))
     for d, i in zip(operand_batch, indices_batch, strict=True):
         along = [1] * (indices.ndim - 1)
         along[i] = indices.shape[i]
@@ -157,13 +157,13 @@ def _window_places(shape: Sequence[int], indices: np.ndarray, sizes: Sequence[in
 
 def _div(_: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if np.result_type(x, y).kind not in "iu":
-        return np.divide(x, y)
+        return np.asarray(np.divide(x, y))
     y = np.where(y == 0, np.ones_like(y), y)
-    return np.where((x % y != 0) & ((x < 0) != (y < 0)), x // y + 1, x // y)
+    return np.asarray(np.where((x % y != 0) & ((x < 0) != (y < 0)), x // y + 1, x // y))
 
 
 def _rem(_: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.fmod(x, np.where(y == 0, np.ones_like(y), y) if np.result_type(y).kind in "iu" else y)
+    return np.asarray(np.fmod(x, np.where(y == 0, np.ones_like(y), y) if np.result_type(y).kind in "iu" else y))
 
 
 def _iota(p: Params, *_: Any) -> np.ndarray:

@@ -22,8 +22,8 @@ from dualrev.sparse.values import Value
 if TYPE_CHECKING:
     from dualrev.sparse.propagation import Propagation
 
-#: The most equations that the steps of one loop may evaluate one by one, and the most entries of their results.
-EQUATIONS, ENTRIES = 10_000, 20_000_000
+#: The most equations that steps of loops may evaluate one by one, in all loops together, and the most entries of results in one loop.
+EQUATIONS, ENTRIES = 20_000, 20_000_000
 
 
 def work(program: ClosedJaxpr) -> tuple[int, int]:
@@ -34,14 +34,14 @@ def work(program: ClosedJaxpr) -> tuple[int, int]:
                  if isinstance(p, ClosedJaxpr)]
         times = eqn.params.get("length", 1) if inner else 1
         equations += 1 + times * sum(n for n, _ in inner)
-        entries += sum(math.prod(v.aval.shape) for v in eqn.outvars) + times * sum(m for _, m in inner)  # type: ignore[attr-defined]
+        entries += sum(math.prod(v.aval.shape) for v in eqn.outvars) + times * sum(m for _, m in inner)
     return equations, entries
 
 
-def steps_affordable(program: ClosedJaxpr) -> int:
+def steps_affordable(run: Propagation, program: ClosedJaxpr) -> int:
     """For how many steps a body may be evaluated one by one."""
     equations, entries = work(program)
-    return int(min(EQUATIONS / max(equations, 1), ENTRIES / max(entries, 1)))
+    return int(min(run.remaining / max(equations, 1), ENTRIES / max(entries, 1)))
 
 
 # ------------------------------------------------------------------------------------------------------------------------ scan
@@ -55,10 +55,11 @@ def scan(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence
     y_avals = [v.aval for v in eqn.outvars[n_carry:]]
     if n_carry == 0 and length:
         return run.run(_mapped(body, n_consts, [x.aval for x in operands]), operands)
-    if length > steps_affordable(body):
+    if length > steps_affordable(run, body):
         return _scan_together(run, eqn, body, consts, carry, xs)
     ys: list[list[Value]] = []
     for i in reversed(range(length)) if reverse else range(length):
+        run.remaining -= len(body.eqns)
         outs = run.run(body, [*consts, *carry, *[_slice(x, i, a) for x, a in zip(xs, body.in_avals[n_consts + n_carry:], strict=True)]])
         carry = outs[:n_carry]
         ys.append(outs[n_carry:])
@@ -117,12 +118,13 @@ def while_loop(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Se
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     cond, body = params["cond_jaxpr"], params["body_jaxpr"]
     in_cond, in_body, carry = operands[:n_cond], operands[n_cond: n_cond + n_body], list(operands[n_cond + n_body:])
-    for _ in range(steps_affordable(body)):
+    for _ in range(steps_affordable(run, body)):
         (goes_on,) = run.run(cond, [*in_cond, *[Value(x.aval, None, x.number) for x in carry]])
         if not goes_on.is_known or goes_on.aval.shape:
             break
         if not goes_on.known():
             return carry
+        run.remaining -= len(body.eqns)
         carry = run.run(body, [*in_body, *carry])
     run.lost["while: all steps together"] += 1
     _, state = together(run, lambda state: run.run(body, [*in_body, *state]), carry)

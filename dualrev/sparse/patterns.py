@@ -17,7 +17,7 @@ from dualrev.sparse.propagation import Propagation
 from dualrev.sparse.values import Value, as_number
 
 
-def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array] | None = None,
+def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None = None,
                  wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None) -> sp.csr_array:
     """The pattern of the Jacobian of a flat function: a boolean CSR array, outputs by inputs, all flattened and concatenated.
 
@@ -30,7 +30,7 @@ def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], 
     return found
 
 
-def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array] | None = None,
+def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None = None,
                 wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None) -> sp.csr_array:
     """The pattern of the Hessians of all outputs together, as :func:`jacobian_csr`: symmetric, inputs by inputs."""
     graph, nodes = _propagated(fun, avals, at, wrt, lost, second=True)
@@ -43,7 +43,7 @@ def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], a
     return found
 
 
-def _propagated(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array] | None,
+def _propagated(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None,
                 wrt: Sequence[bool] | None, lost: Counter[str] | None, second: bool) -> tuple[Graph, Nodes]:
     """The graph, and the nodes of all outputs."""
     program = fun if isinstance(fun, ClosedJaxpr) else stage(fun, avals)
@@ -52,7 +52,7 @@ def _propagated(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], a
     graph = Graph(n, second)
     args, first = [], 1
     for i, (aval, flag) in enumerate(zip(avals, active, strict=True)):
-        value = Value(aval, None, None if at is None else as_number(at[i]))
+        value = Value(aval, None, None if at is None or at[i] is None else as_number(at[i]))
         if flag:
             value.nodes = np.arange(first, first + aval.size).reshape(aval.shape)
             first += aval.size

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -33,8 +33,9 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal, stage
 from dualrev._jax.primitives import Primitive
 from dualrev.engines.forward import push_through
 from dualrev.programs.jaxprs import behind
-from dualrev.sparse import calls, elementwise
+from dualrev.sparse import calls, elementwise, loops
 from dualrev.sparse.graph import Graph, Nodes
+from dualrev.sparse.structural_zeros import zero_entries
 from dualrev.sparse.structures import STRUCTURES, moved
 from dualrev.sparse.values import Later, Value, constant
 from dualrev.table.exclusions import BY_ENGINES
@@ -53,6 +54,8 @@ class Propagation:
         #: Where exactness was lost: the operation and why, and how often.
         self.lost: Counter[str] = Counter()
         self._pushed: list[Primitive] = []
+        #: How many more equations steps of loops may evaluate one by one.
+        self.remaining = loops.EQUATIONS
 
     # ------------------------------------------------------------------------------------------------------------- programs
 
@@ -61,7 +64,7 @@ class Propagation:
         body = getattr(program, "jaxpr", program)
         env: dict[Atom, Value] = dict(zip(body.invars, args, strict=True))
         for var, x in zip(body.constvars, getattr(program, "consts", ()), strict=True):
-            env[var] = constant(x, var.aval)
+            env[var] = constant(x, var.aval)  # type: ignore[arg-type]  # an array
 
         def read(atom: Atom) -> Value:
             return constant(atom.val, atom.aval) if is_literal(atom) else env[atom]
@@ -84,6 +87,7 @@ class Propagation:
                     outs[i] = new
                 elif is_differentiable(out.aval) and new is not None and new.any():
                     out.nodes = new
+                    out.zero = zero_entries(eqn, operands)
         return outs
 
     def _nodes(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
@@ -148,7 +152,8 @@ class Propagation:
         tangents = [Value(tangent_aval(x.aval), x.nodes) for x, flag in zip(operands, active, strict=True) if flag]
         # A push that reads the operation's own result evaluates the operation, for whose pattern operands are residuals without nodes.
         with_second = self.graph.second and not depth
-        primals = [Value(x.aval, x.nodes if with_second else None, self.number_in_push(x)) for x in operands]
+        primals = [Value(x.aval, x.nodes, x.number if self.is_local else None, x.zero) if with_second and x.nodes is not None
+                   else self.residual(x) for x in operands]
         self._pushed.append(eqn.primitive)
         try:
             found = iter(self.run(program, [*primals, *tangents]))
@@ -157,9 +162,12 @@ class Propagation:
         nodes = [next(found).nodes if flag else None for flag in which]
         return nodes if with_second else [self.graph.clique(p) for p in nodes]
 
-    def number_in_push(self, x: Value) -> Any:
-        """The number of an operand where it is a residual: that of an active operand is known at one point only."""
-        return x.number if self.is_local or x.nodes is None else None
+    def residual(self, x: Value) -> Value:
+        """An operand as a residual of a linear program.
+
+        The number of an active operand is known at one point only; a second derivative does not vanish where a first one does.
+        """
+        return Value(x.aval, None, x.number if x.nodes is None or (self.is_local and not self.graph.second) else None, x.zero)
 
     def dense(self, eqn: JaxprEqn, operands: Sequence[Value], why: str) -> list[Nodes | None]:
         """All entries of the operands, for each entry of the results."""
@@ -169,8 +177,8 @@ class Propagation:
         return [np.broadcast_to(every, v.aval.shape) for v in eqn.outvars]  # type: ignore[attr-defined]
 
 
-#: How the nodes of an operation's results are found: there are none; entry by entry; by the places that it reads; by the program that it
-#: holds or stands for; by its push; all entries of all operands.
+#: How the nodes of an operation's results are found: there are none; entry by entry; by the places that it reads; by the program that
+#: it holds or stands for; by its push; all entries of all operands.
 Way: TypeAlias = Literal["none", "entries", "places", "program", "push", "all entries"]
 
 

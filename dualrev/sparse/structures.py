@@ -188,7 +188,7 @@ def prefixes(graph: Graph, nodes: Nodes, axis: int, reverse: bool) -> Nodes:
     moved = np.moveaxis(np.flip(nodes, axis) if reverse else nodes, axis, 0)
     step = 1
     while step < len(moved):
-        moved = np.concatenate([moved[:step], graph.union(moved[step:], moved[:-step])])  # type: ignore[list-item]  # not None
+        moved = np.concatenate([moved[:step], graph.union(moved[step:], moved[:-step])])
         step *= 2
     result = np.moveaxis(moved, 0, axis)
     return np.flip(result, axis) if reverse else result

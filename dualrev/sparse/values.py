@@ -53,14 +53,16 @@ class Value:
     """One value.  ``nodes``: an array of nodes, or None where no entry depends on an input.
 
     ``number``: an array; or ``(operation, i)`` for result ``i`` of an operation that can be evaluated; or None if it is unknown.
+    ``zero``: the entries that are zero for all inputs, of a value that depends on some; None if none is known to be.
     """
 
-    __slots__ = ("aval", "nodes", "number")
+    __slots__ = ("aval", "nodes", "number", "zero")
 
-    def __init__(self, aval: ShapedArray, nodes: Nodes | None = None, number: Any = None):
+    def __init__(self, aval: ShapedArray, nodes: Nodes | None = None, number: Any = None, zero: np.ndarray | None = None):
         self.aval = aval
         self.nodes = nodes
         self.number = number
+        self.zero = zero
 
     @property
     def is_known(self) -> bool:
