@@ -203,6 +203,7 @@ def test_no_row_misses_an_entry(case: Case) -> None:
     assert missed(f, problem.xs, case.order, oracle) == []
 
 
+@pytest.mark.promotes
 @pytest.mark.thorough
 @settings(max_examples=25, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
           suppress_health_check=list(HealthCheck))
