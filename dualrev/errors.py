@@ -88,6 +88,10 @@ class OptionError(DualrevError, ValueError):
     """An option that was asked for can't be honoured in what is differentiated."""
 
 
+class PatternError(DualrevError, ValueError):
+    """A sparsity pattern that was given lacks an entry that is not zero."""
+
+
 class NonReplayableError(DualrevError, NotImplementedError):
     """A checkpointed function has an effect that must not happen twice."""
 

@@ -95,19 +95,12 @@ def text() -> str:
         "*Kind*: what the derivative is; *cost*: of computing the operation again ([rows.py](../table/rows.py)); of rows that choose "
         "another, those of all that they choose from. "
         "*Form*: how the row states the derivative ([forms.py](../table/forms.py)). *Modes*: what the row gives; every row that pushes "
-<<<<<<< HEAD
         "has its pull derived or stated. *Laplacian*, *Taylor*: what these modes read of the row "
         "([laplacian.py](../engines/laplacian.py), [recurrences.py](../engines/recurrences.py)). *Sparsity*: how the pattern of its "
         "derivative is found ([propagation.py](../sparse/propagation.py)): entry by entry, by the places that it reads, by the program "
         "that it holds or by its push; the next where one does not apply. "
         "*Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
         "is no bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
-=======
-        "has its pull derived or stated. *Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
-        "is no bound. *Sparsity*: how the pattern of its derivative is found ([propagation.py](../sparse/propagation.py)): entry by "
-        "entry, by the places that it reads, by the program that it holds or by its push; the next where one does not apply. *Dtypes*: "
-        "those of the tests. *jax*: what jax itself has.",
->>>>>>> 0dd03a8 (Structural zeros of matrices that a function fills in places are read; steps of all loops share one budget)
         "",
         "| operation | file | kind | cost | form | modes | Laplacian | Taylor | sparsity | order | dtypes | jax |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -130,13 +123,8 @@ def text() -> str:
         kind, cost = (", ".join(dict.fromkeys(of)) for of in ([r.kind for r in options], [r.cost for r in options]))
         ways = dict.fromkeys(way for option in options for way in ways_of(option, name))
         sparsity = "" if modes.startswith("an error") else ", ".join(ways)
-<<<<<<< HEAD
         lines.append(f"| `{name}` | [{file}](../{file}) | {kind} | {cost} | {row.form} | {modes} | "
                      f"{' | '.join(higher(row))} | {sparsity} | {tested} | {dtypes} | {in_jax} |")
-=======
-        facts = [f"[{file}](../{file})", kind, cost, row.form, modes, tested, sparsity, dtypes, in_jax]
-        lines.append(f"| `{name}` | {' | '.join(facts)} |")
->>>>>>> 0dd03a8 (Structural zeros of matrices that a function fills in places are read; steps of all loops share one budget)
     for name, file in BY_ENGINES.items():
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))

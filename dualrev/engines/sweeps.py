@@ -21,20 +21,31 @@ from dualrev.linear.zeros import Tangent, fit
 from dualrev.options.settings import Active, widened
 
 
+#: Vectors of some spaces, stacked: those of the given numbers.
+Vectors = Callable[[Indices], Sequence[jax.Array]]
+
+
 def sweep(apply: Callable[..., Sequence[Tangent]], avals: Sequence[ShapedArray], chunk_size: int | None,
           apply_all: Callable[..., Sequence[Tangent]] | None = None) -> list[jax.Array]:
     """The results of ``apply``, a push or a pull, for each basis vector of the given spaces, stacked along a new first axis.
 
-    ``chunk_size`` bounds the number of vectors in memory; ``apply_all`` takes stacked vectors, where ``vmap`` of ``apply`` will not do.
-    Sizes may be symbols.
+    Sizes may be symbols.  The rest as in :func:`sweep_vectors`.
     """
-    n: Size = sum(aval.size for aval in avals)
+    return sweep_vectors(apply, lambda indices: basis_vectors(avals, indices), sum(aval.size for aval in avals), chunk_size, apply_all)
+
+
+def sweep_vectors(apply: Callable[..., Sequence[Tangent]], vectors: Vectors, n: Size, chunk_size: int | None,
+                  apply_all: Callable[..., Sequence[Tangent]] | None = None) -> list[jax.Array]:
+    """The results of ``apply``, a push or a pull, for ``n`` vectors, stacked along a new first axis.
+
+    ``chunk_size`` bounds the number of vectors in memory; ``apply_all`` takes stacked vectors, where ``vmap`` of ``apply`` will not do.
+    """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
 
     def several(indices: Indices) -> list[jax.Array]:
         on_stack = apply_all or jax.vmap(lambda *t: list(apply(*t)))
-        return list(on_stack(*basis_vectors(avals, indices)))  # type: ignore[arg-type]  # no result is a symbolic zero
+        return list(on_stack(*vectors(indices)))  # type: ignore[arg-type]  # no result is a symbolic zero
 
     if chunk_size is None:
         return several(positions(n))
@@ -45,8 +56,7 @@ def sweep(apply: Callable[..., Sequence[Tangent]], avals: Sequence[ShapedArray],
     if is_eager(()):
         chunks = [several(shifted(positions(min(chunk_size, n - start)), start)) for start in range(0, n, chunk_size)]
         return [jnp.concatenate(parts) for parts in zip(*chunks, strict=True)]
-    return list(lax.map(lambda i: list(apply(*[b[0] for b in basis_vectors(avals, i[None])])), positions(n),
-                        batch_size=chunk_size))
+    return list(lax.map(lambda i: list(apply(*[b[0] for b in vectors(i[None])])), positions(n), batch_size=chunk_size))
 
 
 def _padded_chunks(several: Callable[[Indices], list[jax.Array]], n: Size, chunk_size: int) -> list[jax.Array]:
@@ -90,12 +100,26 @@ def push_columns(call: FlatFunction, flat: Sequence[jax.Array], positions: Seque
 
     ``factor`` scales the basis: ``1j`` gives derivatives along the imaginary axis.
     """
+    avals = [tangent_aval(typeof(flat[i])) for i in positions]
+
+    def vectors(indices: Indices) -> list[jax.Array]:
+        return [t if factor == 1 else t * factor for t in basis_vectors(avals, indices)]
+
+    results, stacked = push_vectors(call, flat, positions, n_out, vectors, sum(aval.size for aval in avals), chunk_size)
+    if not positions:
+        return results, [[] for _ in results[: n_out()]]
+    return results, columns(stacked, avals, [tangent_aval(typeof(x)) for x in results[: n_out()]])
+
+
+def push_vectors(call: FlatFunction, flat: Sequence[jax.Array], positions: Sequence[int], n_out: Callable[[], int],
+                 vectors: Vectors, n: Size, chunk_size: int | None) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Everything the function returned, and the pushes of ``n`` tangents of the inputs at ``positions``, stacked."""
     results: list[jax.Array] = []
 
     def push(tangents: Sequence[Tangent]) -> tuple[list[jax.Array], list[Tangent]]:
         given: list[Tangent] = [None] * len(flat)
         for i, t in zip(positions, tangents, strict=True):
-            given[i] = t if t is None or factor == 1 else t * factor
+            given[i] = t
         outs, ts = forward.push_through(call, flat, given)
         # An integer output has zeros of its own dtype for derivatives, as in jax.
         return outs, [lax.full(x.shape, 0, x.dtype) if t is None else fit(t, typeof(x))
@@ -114,15 +138,14 @@ def push_columns(call: FlatFunction, flat: Sequence[jax.Array], positions: Seque
         results[:] = [aside[i] if i in aside else next(found) for i in range(len(aside) + len(arrays))]
         return outs_t
 
-    avals = [tangent_aval(typeof(flat[i])) for i in positions]
     in_loop = chunk_size is not None and not is_eager(())
     if not positions:
         results[:] = call(*flat)
-        return results, [[] for _ in results[: n_out()]]
-    stacked = sweep(lambda *ts: push(ts)[1], avals, chunk_size, push_together)
+        return results, []
+    stacked = sweep_vectors(lambda *ts: push(ts)[1], vectors, n, chunk_size, push_together)
     if in_loop or not stacked:  # values of a traced loop are not available outside it
         results[:] = call(*flat)
-    return results, columns(stacked, avals, [tangent_aval(typeof(x)) for x in results[: n_out()]])
+    return results, stacked
 
 
 class FlatCall(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from dualrev.linear import zeros
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import Options, Request, using
+from dualrev.sparse import derivatives
+from dualrev.sparse.formats import Format
+from dualrev.sparse.plans import Plan
 
 
 def _jacobian_tree(blocks: Sequence[Sequence[jax.Array]], out_tree: PyTreeDef, in_tree: PyTreeDef, partial: Partial) -> PyTree:
@@ -79,6 +82,17 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
             return (jacobian, aux) if has_aux else jacobian
 
     return jacobian_f
+
+
+def _is_sparse(name: str, sparse: bool | Plan, pattern: Any, form: str | None, check: bool, beyond_reals: bool) -> bool:
+    """Whether a sparse matrix is asked for; what only it has, and what it has not, are errors."""
+    if sparse is False:
+        if pattern is not None or form is not None or check:
+            raise ValueError(f"{name}: pattern, format and check are for sparse=True")
+        return False
+    if beyond_reals:
+        raise ValueError(f"{name}: sparse=True takes real inputs; holomorphic and allow_int are for dense derivatives")
+    return True
 
 
 def _has_fewer_inputs(shape: tuple[int, int]) -> bool:
@@ -222,25 +236,32 @@ def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False
 @overload
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
-             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+             order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
+             pattern: Any = None, format: Format | None = None, check: bool = False,
+             **options: Unpack[Options]) -> Callable[P, PyTree]: ...
 
 
 @overload
 def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
              allow_int: bool = False, engine: JacobianEngine = "auto",
-             order: Order | None = None, chunk_size: int | None = None,
+             order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
+             pattern: Any = None, format: Format | None = None, check: bool = False,
              **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
-             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+             order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
+             pattern: Any = None, format: Format | None = None, check: bool = False,
+             **options: Unpack[Options]) -> Callable[..., PyTree]: ...
 
 
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
-             order: Order | None = None, chunk_size: int | None = None, **options: Unpack[Options]) -> Callable[P, PyTree]:
+             order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
+             pattern: Any = None, format: Format | None = None, check: bool = False,
+             **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
     Args:
@@ -253,6 +274,8 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
         the program is traced, so that no value of it may be read by Python; a loop or a branch is one operation.
       order: of elimination: ``"forward"``, ``"reverse"``; ``"markowitz"``, the cheapest vertex next (the default); ``"search"``, a
         search of a few seconds, or a :class:`~dualrev.Search`; or ``dr.eliminate(...).order``.
+      sparse, pattern, format, check: with ``sparse=True``, or a plan of :func:`dualrev.sparse.plan`, the result is a sparse matrix, and
+        so are the leaves of a tree; see :func:`dualrev.sparse.jacobian`.
 
     Returns:
       As :func:`jacfwd`.
@@ -268,14 +291,18 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
 
     Source: [Griewank & Walther 2008, ch. 3 and 10].
     """
+    if order is not None and engine != "elimination":
+        raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
+    if _is_sparse("jacobian", sparse, pattern, format, check, holomorphic or allow_int):
+        request = derivatives.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
+                                    None if sparse is True else sparse, options)
+        return derivatives.derivative(fun, request)
     checks.check_engine(engine, ("auto", "forward", "reverse", "elimination"), "jacobian")
     if engine == "elimination":
         if chunk_size is not None:
             raise ValueError(f"jacobian: engine='elimination' makes no sweep that chunk_size={chunk_size!r} could divide")
         key = eliminated.check_order("markowitz" if order is None else order, "jacobian")
         return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, engine, "eliminate", None, options, order=key)
-    if order is not None:
-        raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
     if engine == "forward":
         return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size, options)
 
@@ -312,31 +339,33 @@ def _counts_leave_it_open(fun: Callable[..., PyTree]) -> Callable[..., bool]:
 
 @overload
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
-            engine: AnyEngine | None = None, chunk_size: int | None = None,
-            **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
 
 
 @overload
 def hessian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
-            engine: AnyEngine | None = None, chunk_size: int | None = None,
-            **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: AnyEngine | None = None, chunk_size: int | None = None,
-            **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
 
 
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: AnyEngine | None = None, chunk_size: int | None = None,
-            **options: Unpack[Options]) -> Callable[P, PyTree]:
+            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
 
     Args:
       fun, argnums, has_aux, holomorphic, chunk_size, options: as in :func:`jacfwd`.
       engine: None for forward over reverse, the cheapest for most scalar functions; one engine for both orders; or ``"auto"`` for
         the one of these three of which :mod:`dualrev.time_model` predicts the shortest time, decided once for each shape.
+      sparse, pattern, format, check: with ``sparse=True``, or a plan of :func:`dualrev.sparse.plan`, the result is a sparse matrix, and
+        so are the leaves of a tree; see :func:`dualrev.sparse.hessian`.
 
     Returns:
       A function that returns a tree of outputs of trees of inputs of trees of inputs; and ``aux`` where ``has_aux``.
@@ -350,6 +379,10 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
 
     Source: [Griewank & Walther 2008, ch. 5].
     """
+    if _is_sparse("hessian", sparse, pattern, format, check, holomorphic):
+        request = derivatives.asked("hessian", "hessian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
+                                    None if sparse is True else sparse, options)
+        return derivatives.derivative(fun, request)
     checks.check_engine(engine, (None, "auto", "forward", "reverse"), "hessian")
     if engine == "auto":
         engines: dict[str, Engine | None] = {"forward over reverse": None, "forward": "forward", "reverse": "reverse"}

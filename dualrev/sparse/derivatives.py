@@ -1,0 +1,378 @@
+"""Sparse Jacobians and Hessians: detect and colour once for each type of the arguments, then evaluate compiled.
+
+What is prepared for a call depends on the shapes and dtypes of its arguments, and on those that are no arrays; not on numbers.  All arrays
+among the arguments are unknown to the detection, whether they are differentiated or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from dualrev import errors, time_model
+from dualrev._jax.avals import ShapedArray, is_array_like, tangent_aval, typeof
+from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, stage
+from dualrev._jax.traces import Tracer, is_eager
+from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.functional import checks
+from dualrev.functional.checks import Argnums
+from dualrev.functional.flat_calls import FlatCall
+from dualrev.functional.gradients import Partial, wraps
+from dualrev.options.settings import Options, Request, using
+from dualrev.programs.functions import Fixed, split_arguments
+from dualrev.sparse import evaluation, formats, patterns, probing
+from dualrev.sparse.colouring import orders
+from dualrev.sparse.colouring.greedy import NO_COLOUR
+from dualrev.sparse.colouring.positions import Positions
+from dualrev.sparse.colouring.recovery import Colouring
+from dualrev.sparse.colouring.search import Task, hessian_colouring, jacobian_colouring
+from dualrev.sparse.formats import Block, Format
+from dualrev.sparse.plans import Kind, Plan, types_of
+
+#: Types of arguments that one function keeps plans for.
+MOST_KEPT = 64
+#: A push and a pull are not taken to differ by more than this factor: predictions of so small a difference are rough.
+MOST_APART = 4
+
+
+class Asked(NamedTuple):
+    """What a call asks for, checked."""
+
+    name: str
+    kind: Kind
+    argnums: int | tuple[int, ...]
+    has_aux: bool
+    engine: str
+    chunk_size: int | None
+    format: Format
+    pattern: Any
+    is_checked: bool
+    plan: Plan | None
+    task: Task
+    request: Request
+
+
+def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | None, chunk_size: int | None, format: str,  # noqa: A002
+          pattern: Any, check: bool, plan: Plan | None, options: Options, task: Task | None = None) -> Asked:
+    """The request of a call, after checks of what does not depend on arguments."""
+    positions = checks.normalize_argnums(argnums)
+    checks.check_engine(engine, ("auto", "forward", "reverse") if kind == "jacobian" else (None, "auto"), name)
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
+    formats.check_format(name, format)
+    if plan is not None:
+        if not isinstance(plan, Plan):
+            raise TypeError(f"{name}: sparse must be True, False or a plan of dualrev.sparse.plan; got {plan!r}")
+        if plan.kind != kind:
+            raise ValueError(f"{name}: the plan is one for a {plan.kind}: {plan!r}")
+        if pattern is not None:
+            raise ValueError(f"{name}: a plan has its pattern; give the plan or pattern=, not both")
+    if check and pattern is None and plan is None:
+        raise ValueError(f"{name}: check=True checks a pattern that is given; without pattern= it is detected, and holds for all inputs")
+    request = Request.of(name, options, isinstance(positions, int))
+    if request.keeps_all or request.cotangent_dtype is not None:
+        option = "non_float" if request.keeps_all else "cotangent_dtype"
+        raise ValueError(f"{name}: {option}= is not for sparse derivatives, whose entries have the dtype of their output")
+    return Asked(name, kind, positions, has_aux, engine or "auto", chunk_size, format,  # type: ignore[arg-type]  # it was checked
+                 pattern, check, plan, task or Task(), request)
+
+
+def check_task(name: str, order: str | Sequence[str], substitution: bool, time_budget: float, seed: int) -> Task:
+    """What the search for colours is asked for."""
+    for each in (order,) if isinstance(order, str) else tuple(order):
+        if each not in orders.NAMES and not (each == "auto" and isinstance(order, str)):
+            raise ValueError(f"{name}: order must be one of 'auto', {', '.join(map(repr, orders.NAMES))}, or several of the latter; got "
+                             f"{each!r}")
+    if not isinstance(order, str) and not order:
+        raise ValueError(f"{name}: order must name at least one of {', '.join(map(repr, orders.NAMES))}")
+    if not time_budget >= 0:
+        raise ValueError(f"{name}: time_budget must be a number of seconds, at least 0; got {time_budget!r}")
+    return Task(order=order if isinstance(order, str) else tuple(order), substitution=substitution, time_budget=time_budget, seed=seed)
+
+
+class Prepared:
+    """A function on arguments of one type: its pattern, colours, and the compiled evaluation."""
+
+    def __init__(self, fun: Callable[..., PyTree], request: Asked, tree: PyTreeDef, fixed: Fixed, arrays: Sequence[jax.Array]):
+        self.fun = fun
+        self.asked = request
+        self.tree = tree
+        self.fixed = fixed
+        self.avals = [typeof(x) for x in arrays]
+        self.call: FlatCall
+        self.active: list[int]
+        program = self._staged()
+        n_out = self.call.n_out
+        self.in_tree = self.call.in_tree
+        self.in_avals = [tangent_aval(self.avals[i]) for i in self.active]
+        self.out_avals = [a.update(weak_type=False) for a in program.out_avals[:n_out]]
+        self._check_outputs()
+        self.plan = self._planned(program)
+        #: The colouring, and what its entries belong to.
+        self.colouring = self.plan.colouring
+        by_row = self.in_avals if request.kind == "hessian" else self.out_avals
+        self.blocks = formats.blocks_of(self.colouring.positions, by_row, self.in_avals)
+        self.wrappers = [[formats.Wrapper(block, request.format) for block in row] for row in self.blocks]
+        self._others: list[Any] = []
+        self._compiled = jax.jit(self.evaluated)
+        self._products: dict[str, Callable[..., Any]] = {}
+
+    # ------------------------------------------------------------------------------------------------------------ the function
+
+    def partial(self, arrays: Sequence[jax.Array]) -> Partial:
+        values = iter(arrays)
+        args, kwargs = tree_unflatten(self.tree, [next(values) if x is None else x[0] for x in self.fixed])
+        return Partial(self.asked.name, self.fun, self.asked.argnums, args, kwargs)
+
+    def flat_call(self, arrays: Sequence[jax.Array]) -> tuple[Partial, FlatCall, list[jax.Array]]:
+        partial = self.partial(arrays)
+        call, flat = partial.flat_call(self.asked.has_aux, self.asked.request)
+        return partial, call, flat
+
+    def _staged(self) -> ClosedJaxpr:
+        """The function as a program; constants that are being traced are inputs of it, after the arguments."""
+
+        def outs(*arrays: jax.Array) -> list[jax.Array]:
+            _, self.call, flat = self.flat_call(arrays)
+            for x in flat:
+                checks.check_forward_input_dtype(self.asked.name, False, x)
+            places = {id(x): i for i, x in enumerate(arrays)}
+            self.active = [places[id(x)] for x in flat]
+            results = self.call(*flat)
+            return results[: self.call.n_out]
+
+        return stage(outs, self.avals)
+
+    def _check_outputs(self) -> None:
+        name = self.asked.name
+        if self.asked.kind == "hessian":
+            if len(self.out_avals) != 1 or self.out_avals[0].shape != ():
+                raise TypeError(f"{name}: a sparse Hessian is that of a function with one scalar output; the function returned "
+                                f"{checks.spelled(self.call.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
+                                "jacobian(grad(f), sparse=True) of each part.")
+        for aval in self.out_avals:
+            checks.check_output_dtype(name, False, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+
+    # -------------------------------------------------------------------------------------------------------------- the plan
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n = sum(a.size for a in self.in_avals)
+        return (n if self.asked.kind == "hessian" else sum(a.size for a in self.out_avals)), n
+
+    def _planned(self, program: ClosedJaxpr) -> Plan:
+        name, given = self.asked.name, self.asked.plan
+        in_types, out_types = types_of(self.in_avals), types_of(self.out_avals)
+        if given is not None:
+            if (given.in_types, given.out_types) != (in_types, out_types):
+                raise ValueError(f"{name}: the plan is for inputs {_spelled(given.in_types)} and outputs {_spelled(given.out_types)}; this "
+                                 f"function has inputs {_spelled(in_types)} and outputs {_spelled(out_types)}")
+            return given
+        if self.asked.pattern is not None:
+            positions = formats.positions_of(self.asked.pattern, name, self.shape)
+        else:
+            positions = self._detected(program)
+        what = checks.name_of(self.fun)
+        if self.asked.kind == "hessian":
+            colouring = hessian_colouring(positions, self.asked.task)
+            return Plan("hessian", what, colouring, out_types, in_types)
+        engine, task = self.asked.engine, self.asked.task
+        colouring = jacobian_colouring(positions, engine, task)
+        if engine != "auto" or _is_decided(colouring, task):
+            return Plan("jacobian", what, colouring, out_types, in_types)
+        costs = self.pass_costs(positions)
+        colouring = jacobian_colouring(positions, engine, dataclasses.replace(task, forward=costs[0], reverse=costs[1]))
+        return Plan("jacobian", what, colouring, out_types, in_types, costs)
+
+    def _detected(self, program: ClosedJaxpr) -> Positions:
+        wrt = [i in set(self.active) for i in range(len(self.avals))]
+        if any(isinstance(x, Tracer) for x in program.consts):
+            program, consts = hoisted(program)
+            wrt = [False] * len(consts) + wrt
+        detect = patterns.hessian_csr if self.asked.kind == "hessian" else patterns.jacobian_csr
+        avals = [v.aval for v in program.jaxpr.invars]
+        return Positions.of_csr(detect(program, avals, wrt=wrt))
+
+    def pass_costs(self, positions: Positions) -> tuple[float, float]:
+        """Predicted seconds of one more push, and of one more pull, beside others."""
+        m, n = positions.shape
+        constants = time_model.constants()
+
+        def seconds(forward: int, reverse: int) -> float:
+            columns = np.arange(n) % forward if forward else np.full(n, NO_COLOUR)
+            rows = np.arange(m) % reverse if reverse else np.full(m, NO_COLOUR)
+            return self._seconds(Colouring(positions, columns, rows, np.zeros(0, np.int64)), constants)
+
+        few, many = 2, 6
+        one = [(seconds(*[many * x for x in side]) - seconds(*[few * x for x in side])) / (many - few) for side in ((1, 0), (0, 1))]
+        least = max(max(one) / MOST_APART, 1e-12)
+        return max(one[0], least), max(one[1], least)
+
+    def _seconds(self, colouring: Colouring, constants: time_model.Constants) -> float:
+        def program(*arrays: jax.Array) -> jax.Array:
+            with using(self.asked.request.settings):
+                return self._compressed(self.flat_call(arrays)[1:], colouring)[1]
+
+        return time_model.time_of(stage(program, self.avals), constants)
+
+    def predicted(self) -> Plan:
+        """The plan with predictions of time."""
+        constants = time_model.constants()
+        costs = self.plan.costs
+        if self.asked.kind == "jacobian" and costs == (1.0, 1.0):
+            costs = self.pass_costs(self.colouring.positions)
+        elif self.asked.kind == "hessian":
+            push = self._seconds(self.colouring, constants) / max(self.colouring.n_forward, 1)
+            costs = (push, push)
+        program = stage(lambda *arrays: tree_flatten(self.evaluated(*arrays))[0], self.avals)
+        return dataclasses.replace(self.plan, costs=costs, seconds=time_model.time_of(program, constants))
+
+    # ------------------------------------------------------------------------------------------------------------- evaluation
+
+    def _compressed(self, call_and_flat: tuple[FlatCall, list[jax.Array]], colouring: Colouring) -> tuple[list[jax.Array], jax.Array]:
+        call, flat = call_and_flat
+        compress = evaluation.compressed_hessian if self.asked.kind == "hessian" else evaluation.compressed_jacobian
+        return compress(call, flat, colouring, self.asked.chunk_size, self.asked.request)
+
+    def evaluated(self, *arrays: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        """What the function returned, flat, as far as it is arrays; and the entries of each block (or the block itself)."""
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            _, call, flat = self.flat_call(arrays)
+            results, compressed = self._compressed((call, flat), self.colouring)
+            self.call = call
+            source = evaluation.substituted(self.colouring, compressed)
+            data = []
+            for row in self.wrappers:
+                for wrapper in row:
+                    found = lax.convert_element_type(evaluation.entries(self.colouring, source, wrapper.block.chosen),
+                                                     wrapper.block.dtype)
+                    data.append(wrapper.filled(found) if self.asked.format == "dense" else found)
+            self._others = [None if is_array_like(x) else x for x in results]
+            return [x for x in results if is_array_like(x)], data
+
+    def __call__(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree, PyTree]:
+        """``(value, aux, matrix)``."""
+        found, data = (self._compiled if is_eager(arrays) else self.evaluated)(*arrays)
+        values = iter(found)
+        value, aux = self.call.finish([next(values) if x is None else x for x in self._others])
+        if self.asked.is_checked:
+            self._check(arrays)
+        each = iter(data)
+        trees = [tree_unflatten(self.in_tree, [wrapper(next(each), self.asked.name) for wrapper in row]) for row in self.wrappers]
+        single = isinstance(self.asked.argnums, int)
+        parts = [part[0] if single else tuple(part) for part in trees]
+        if self.asked.kind == "jacobian":
+            return value, aux, tree_unflatten(self.call.out_tree, parts)
+        outer = tree_unflatten(self.in_tree, parts)
+        return value, aux, outer[0] if single else tuple(outer)
+
+    # ------------------------------------------------------------------------------------------------------------ the check
+
+    def _check(self, arrays: Sequence[jax.Array]) -> None:
+        """Compare the pattern with a product with a random vector."""
+        if not is_eager(arrays):
+            raise errors.OptionError(f"{self.asked.name}: check=True compares numbers, and the function is being traced; check the pattern "
+                                     "outside jit, vmap and grad, once")
+        positions = self.colouring.positions
+        m, n = positions.shape
+        v = probing.vector(n)
+
+        def entries(*arrays: jax.Array) -> jax.Array:
+            compressed = self._compressed(self.flat_call(arrays)[1:], self.colouring)[1]
+            return evaluation.entries(self.colouring, evaluation.substituted(self.colouring, compressed))
+
+        def product(v: jax.Array, u: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+            _, call, flat = self.flat_call(arrays)
+            return evaluation.products(call, flat, v, u, self.asked.kind == "hessian", self.asked.request)
+
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            run = self._products
+            values = run.setdefault("entries", jax.jit(entries))(*arrays)
+            both = run.setdefault("product", jax.jit(product))
+            dtype = values.dtype
+            nothing = jnp.zeros(m, dtype)
+            pushed, _ = both(jnp.asarray(v, dtype), nothing, *arrays)
+
+            def row(i: int) -> jax.Array:
+                return both(jnp.zeros(n, dtype), nothing.at[i].set(1), *arrays)[1]
+
+            probing.check(self.asked.name, positions, values, np.asarray(jnp.asarray(v, dtype)).astype(np.float64), pushed, row)
+
+
+def _is_decided(colouring: Colouring, task: Task) -> bool:
+    """Whether no costs of a pull between that of a push and `MOST_APART` times that would give another choice than equal costs do.
+
+    A pull costs at least a push: it writes what it reads.
+    """
+    positions = colouring.positions
+    least_pulls = int(positions.column_degrees.max(initial=0))
+    n_forward, n_reverse = colouring.n_forward, colouring.n_reverse
+    if not n_reverse:
+        return n_forward <= least_pulls or positions.is_symmetric or n_forward <= jacobian_colouring(positions, "reverse", task).n_reverse
+    least_pushes = int(positions.row_degrees.max(initial=0))
+    if not n_forward:
+        return MOST_APART * n_reverse <= least_pushes
+    return n_forward + MOST_APART * n_reverse <= min(least_pushes, MOST_APART * least_pulls)
+
+
+def _spelled(types: Sequence[tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{dtype}[{','.join(map(str, shape))}]" for shape, dtype in types) or "none"
+
+
+class Sparse:
+    """The functions of a user's arguments that give sparse derivatives, and what they keep."""
+
+    def __init__(self, fun: Callable[..., PyTree], request: Asked):
+        with errors.calling(request.name):
+            checks.check_callable(fun)
+        self.fun = fun
+        self.asked = request
+        self._kept: dict[Hashable, Prepared] = {}
+
+    def prepared(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> tuple[Prepared, list[jax.Array]]:
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            positions = checks.resolve_argnums(self.asked.argnums, len(args), self.asked.name)
+            checks.check_leaves(tuple(args[i] for i in positions), "arguments")
+            arrays, tree, fixed = split_arguments(args, kwargs)
+            key = (tree, _hashable(fixed), tuple(map(typeof, arrays)), time_model.constants().name)
+            if key not in self._kept:
+                if len(self._kept) >= MOST_KEPT:
+                    self._kept.clear()
+                self._kept[key] = Prepared(self.fun, self.asked, tree, fixed, arrays)
+            return self._kept[key], arrays
+
+    def __call__(self, *args: PyTree, **kwargs: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        prepared, arrays = self.prepared(args, kwargs)
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            return prepared(arrays)
+
+
+def _hashable(fixed: Fixed) -> Hashable:
+    try:
+        hash(fixed)
+    except TypeError:
+        return tuple([None if x is None else id(x[0]) for x in fixed])
+    return fixed
+
+
+def derivative(fun: Callable[..., PyTree], request: Asked, with_value: bool = False) -> Callable[..., PyTree]:
+    """The function that returns the matrix, and before it the value if that is asked for, and after it ``aux``."""
+    sparse = Sparse(fun, request)
+    has_aux = request.has_aux
+    what = "Jacobian" if request.kind == "jacobian" else "Hessian"
+
+    @wraps(fun, request.argnums, what if not with_value else f"Value and {what}")
+    def sparse_f(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        value, aux, matrix = sparse(*args, **kwargs)
+        if with_value:
+            return ((value, aux) if has_aux else value), matrix
+        return (matrix, aux) if has_aux else matrix
+
+    return sparse_f

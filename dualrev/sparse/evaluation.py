@@ -1,0 +1,192 @@
+"""The compressed matrix by pushes and pulls of colours, and its entries.
+
+A forward colour is pushed as the sum of the unit tangents of its columns, a reverse colour is pulled as that of the unit cotangents of
+its rows: ``vmap`` over colours, all at once or a chunk at a time.  Nothing here chooses anything: see
+:mod:`dualrev.sparse.colouring.search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dualrev._jax.avals import ShapedArray, convert_to, tangent_aval, typeof
+from dualrev._jax.sharding import vary_as
+from dualrev.engines import forward, sweeps
+from dualrev.functional import flat_calls
+from dualrev.functional.flat_calls import FlatCall
+from dualrev.functional.results import pull_flat
+from dualrev.linear import zeros
+from dualrev.linear.basis import Indices
+from dualrev.options.settings import Request
+from dualrev.sparse.colouring.recovery import Colouring
+
+#: So many levels of a substitution are written out; more are a loop.
+MOST_LEVELS = 8
+
+
+def colour_vectors(colours: np.ndarray, avals: Sequence[ShapedArray]) -> sweeps.Vectors:
+    """The vectors of colours: 1 where an entry has the colour, in spaces that follow each other."""
+    parts, start = [], 0
+    for aval in avals:
+        parts.append(colours[start: start + aval.size].astype(np.int32).reshape(aval.shape))
+        start += aval.size
+
+    def vectors(numbers: Indices) -> list[jax.Array]:
+        stacked = []
+        for part, aval in zip(parts, avals, strict=True):
+            shape = (*numbers.shape, *part.shape)
+            asked = lax.broadcast_in_dim(jnp.asarray(numbers), shape, (0,))
+            hot = lax.eq(lax.broadcast_in_dim(jnp.asarray(part), shape, tuple(range(1, len(shape)))), asked)
+            stacked.append(vary_as(convert_to(hot, aval), aval))
+        return stacked
+
+    return vectors
+
+
+def compressed_jacobian(call: FlatCall, flat: Sequence[jax.Array], colouring: Colouring, chunk_size: int | None,
+                        request: Request) -> tuple[list[jax.Array], jax.Array]:
+    """Everything the function returned, and the compressed Jacobian as one flat array: pushes, and then pulls."""
+    avals = [tangent_aval(typeof(x)) for x in flat]
+    seeds = colour_vectors(colouring.column_colours, avals)
+    results: list[jax.Array]
+    if not colouring.n_reverse:
+        if not colouring.n_forward:
+            results = list(call(*flat))
+            return results, _joined([], [], results[: call.n_out])
+        results, pushed = sweeps.push_vectors(call, flat, range(len(flat)), lambda: call.n_out, seeds, colouring.n_forward, chunk_size)
+        return results, _joined(pushed, [], results[: call.n_out])
+    results, linear_map, s = flat_calls.linearize_flat(call, flat, "reverse", request)
+    out_avals = [tangent_aval(a) for a in s.out_avals]
+    pushed = []
+    if colouring.n_forward:
+        def push(*tangents: jax.Array) -> list[jax.Array]:
+            return [zeros.fit(t, a) for t, a in zip(linear_map.push(*tangents), out_avals, strict=True)]
+
+        pushed = sweeps.sweep_vectors(push, seeds, colouring.n_forward, chunk_size)
+
+    def pull(*cotangents: jax.Array) -> list[jax.Array]:
+        return [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*cotangents), s.ct_avals, strict=True)]
+
+    pulled = sweeps.sweep_vectors(pull, colour_vectors(colouring.row_colours, out_avals), colouring.n_reverse, chunk_size)
+    return results, _joined(pushed, pulled, results[: call.n_out])
+
+
+def compressed_hessian(call: FlatCall, flat: Sequence[jax.Array], colouring: Colouring, chunk_size: int | None,
+                       request: Request) -> tuple[list[jax.Array], jax.Array]:
+    """Everything a scalar function returned, and its compressed Hessian as one flat array: pushes through its gradient."""
+
+    n = len(flat)
+    if not colouring.n_forward:
+        return list(call(*flat)), _joined([], [], flat)
+    seeds = colour_vectors(colouring.column_colours, [tangent_aval(typeof(x)) for x in flat])
+    results, pushed = sweeps.push_vectors(gradient_of(call, request), flat, range(n), lambda: n, seeds, colouring.n_forward, chunk_size)
+    return results[n:], _joined(pushed, [], flat)
+
+
+def gradient_of(call: FlatCall, request: Request) -> Callable[..., list[jax.Array]]:
+    """The flat function that returns the gradient of a scalar function, and then everything that this returned."""
+
+    def gradient(*flat: jax.Array) -> list[jax.Array]:
+        results, linear_map, s = flat_calls.linearize_flat(call, flat, "reverse", request)
+        (out,) = results[: call.n_out]
+        return [*pull_flat(linear_map, s, [lax.full_like(out, 1)]), *results]
+
+    return gradient
+
+
+def _joined(pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequence[jax.Array]) -> jax.Array:
+    """One flat array of one dtype: that of all outputs together."""
+    dtype = jnp.result_type(*[jnp.asarray(x).dtype for x in outs]) if outs else jnp.result_type(float)
+    sides = []
+    for stacked in (pushed, pulled):
+        parts = [lax.convert_element_type(lax.reshape(x, (x.shape[0], x.size // x.shape[0])), dtype) for x in stacked]
+        if parts:
+            sides.append(lax.reshape(parts[0] if len(parts) == 1 else lax.concatenate(parts, 1),
+                                     (sum(p.size for p in parts),)))
+    return jnp.zeros(0, dtype) if not sides else sides[0] if len(sides) == 1 else lax.concatenate(sides, 0)
+
+
+def taken(flat: jax.Array, places: np.ndarray, is_unique: bool = False) -> jax.Array:
+    """The entries of a flat array at places that exist."""
+    dtype = np.int32 if flat.size < 2**31 else np.int64
+    return flat.at[places.astype(dtype)].get(mode="promise_in_bounds", unique_indices=is_unique)
+
+
+def entries(colouring: Colouring, flat: jax.Array, chosen: np.ndarray | None = None) -> jax.Array:
+    """The entries of the matrix in the order of its positions, or the chosen ones of them, from the compressed matrix."""
+    source = colouring.source if chosen is None else colouring.source[chosen]
+    return taken(flat, source, is_unique=colouring.is_direct and not colouring.is_symmetric)
+
+
+def substituted(colouring: Colouring, flat: jax.Array) -> jax.Array:
+    """What entries are read from: the compressed matrix, or the values that follow from it level by level."""
+    if colouring.is_direct:
+        return flat
+    if len(colouring.levels) > MOST_LEVELS:
+        return _substituted_in_a_loop(colouring, flat)
+    values: list[jax.Array] = []
+    for level in colouring.levels:
+        found = taken(flat, level.source)
+        if len(level.known):
+            before = lax.concatenate(values, 0) if len(values) > 1 else values[0]
+            found = found - jax.ops.segment_sum(taken(before, level.known), level.owner.astype(np.int32), num_segments=len(level.source),
+                                                indices_are_sorted=True)
+        values.append(found)
+    return lax.concatenate(values, 0) if len(values) > 1 else values[0]
+
+
+def _substituted_in_a_loop(colouring: Colouring, flat: jax.Array) -> jax.Array:
+    """As :func:`substituted`, with levels of one size; what fills them up goes to a value more than there are."""
+    levels = colouring.levels
+    n = sum(len(level.source) for level in levels)
+    width, most = (max(len(part) for part in parts) for parts in zip(*[(level.source, level.known) for level in levels], strict=True))
+    shape = len(levels), width
+    source, place = np.zeros(shape, np.int32), np.full(shape, n, np.int32)
+    known, owner = np.full((len(levels), most), n, np.int32), np.full((len(levels), most), width - 1, np.int32)
+    start = 0
+    for i, level in enumerate(levels):
+        size = len(level.source)
+        source[i, :size], place[i, :size] = level.source, np.arange(start, start + size)
+        known[i, : len(level.known)], owner[i, : len(level.known)] = level.known, level.owner
+        start += size
+
+    def step(values: jax.Array, level: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        source, place, known, owner = level
+        found = flat.at[source].get(mode="promise_in_bounds")
+        found = found - jax.ops.segment_sum(values.at[known].get(mode="promise_in_bounds"), owner, num_segments=width)
+        values = values.at[place].set(jnp.where(place < n, found, lax.full_like(found, 0)), mode="promise_in_bounds")
+        return values, None
+
+    values, _ = lax.scan(step, jnp.zeros(n + 1, flat.dtype), tuple(map(jnp.asarray, (source, place, known, owner))))
+    return values[:n]
+
+
+def products(call: FlatCall, flat: Sequence[jax.Array], v: jax.Array, u: jax.Array, is_hessian: bool,
+             request: Request) -> tuple[jax.Array, jax.Array]:
+    """``(J v, J^T u)``, or ``(H v, H u)``, of flat vectors."""
+    avals = [tangent_aval(typeof(x)) for x in flat]
+
+    def split(x: jax.Array, avals: Sequence[ShapedArray]) -> list[jax.Array]:
+        parts, start = [], 0
+        for aval in avals:
+            parts.append(convert_to(lax.reshape(lax.slice_in_dim(x, start, start + aval.size), aval.shape), aval))
+            start += aval.size
+        return parts
+
+    def joined(parts: Sequence[jax.Array]) -> jax.Array:
+        return lax.concatenate([lax.convert_element_type(lax.reshape(x, (x.size,)), v.dtype) for x in parts], 0)
+
+    if is_hessian:
+        pushed = [forward.push_through(gradient_of(call, request), flat, split(x, avals))[1][: len(flat)] for x in (v, u)]
+        found = [joined([zeros.fit(t, a) for t, a in zip(each, avals, strict=True)]) for each in pushed]
+        return found[0], found[1]
+    _, linear_map, s = flat_calls.linearize_flat(call, flat, "reverse", request)
+    outs = [tangent_aval(a) for a in s.out_avals]
+    moved = [zeros.fit(t, a) for t, a in zip(linear_map.push(*split(v, avals)), outs, strict=True)]
+    pulled = [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*split(u, outs)), s.ct_avals, strict=True)]
+    return joined(moved), joined(pulled)
