@@ -7,6 +7,7 @@ its rows: ``vmap`` over colours, all at once or a chunk at a time.  Nothing here
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax.avals import ShapedArray, convert_to, tangent_aval, typeof
+from dualrev._jax.avals import ShapedArray, common_dtype, convert_to, tangent_aval, typeof
 from dualrev._jax.sharding import vary_as
 from dualrev.engines import forward, sweeps
 from dualrev.functional import flat_calls
@@ -27,6 +28,8 @@ from dualrev.sparse.colouring.recovery import Colouring
 
 #: So many levels of a substitution are written out; more are a loop.
 MOST_LEVELS = 8
+#: Vectors of at most so many entries are numbers of the program; larger ones are computed from colours, which takes longer.
+MOST_CONSTANTS = 2**22
 
 
 def colour_vectors(colours: np.ndarray, avals: Sequence[ShapedArray]) -> sweeps.Vectors:
@@ -40,8 +43,12 @@ def colour_vectors(colours: np.ndarray, avals: Sequence[ShapedArray]) -> sweeps.
         stacked = []
         for part, aval in zip(parts, avals, strict=True):
             shape = (*numbers.shape, *part.shape)
-            asked = lax.broadcast_in_dim(jnp.asarray(numbers), shape, (0,))
-            hot = lax.eq(lax.broadcast_in_dim(jnp.asarray(part), shape, tuple(range(1, len(shape)))), asked)
+            hot: jax.Array
+            if isinstance(numbers, np.ndarray) and math.prod(shape) <= MOST_CONSTANTS:
+                hot = jnp.asarray(numbers.reshape(-1, *[1] * part.ndim) == part, aval.dtype)
+            else:
+                asked = lax.broadcast_in_dim(jnp.asarray(numbers), shape, (0,))
+                hot = lax.eq(lax.broadcast_in_dim(jnp.asarray(part), shape, tuple(range(1, len(shape)))), asked)
             stacked.append(vary_as(convert_to(hot, aval), aval))
         return stacked
 
@@ -50,7 +57,7 @@ def colour_vectors(colours: np.ndarray, avals: Sequence[ShapedArray]) -> sweeps.
 
 def compressed_jacobian(call: FlatCall, flat: Sequence[jax.Array], colouring: Colouring, chunk_size: int | None,
                         request: Request) -> tuple[list[jax.Array], jax.Array]:
-    """Everything the function returned, and the compressed Jacobian as one flat array: pushes, and then pulls."""
+    """Everything the function returned, and the compressed Jacobian: a row for each push, or each pull; of both, one flat array."""
     avals = [tangent_aval(typeof(x)) for x in flat]
     seeds = colour_vectors(colouring.column_colours, avals)
     results: list[jax.Array]
@@ -78,7 +85,7 @@ def compressed_jacobian(call: FlatCall, flat: Sequence[jax.Array], colouring: Co
 
 def compressed_hessian(call: FlatCall, flat: Sequence[jax.Array], colouring: Colouring, chunk_size: int | None,
                        request: Request) -> tuple[list[jax.Array], jax.Array]:
-    """Everything a scalar function returned, and its compressed Hessian as one flat array: pushes through its gradient."""
+    """Everything a scalar function returned, and its compressed Hessian, by pushes through its gradient."""
 
     n = len(flat)
     if not colouring.n_forward:
@@ -100,21 +107,26 @@ def gradient_of(call: FlatCall, request: Request) -> Callable[..., list[jax.Arra
 
 
 def _joined(pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequence[jax.Array]) -> jax.Array:
-    """One flat array of one dtype: that of all outputs together."""
-    dtype = jnp.result_type(*[jnp.asarray(x).dtype for x in outs]) if outs else jnp.result_type(float)
+    """The compressed matrix in one dtype, that of all outputs together: a row for each pass, or if there are both, one flat array."""
+    dtype = common_dtype(*[typeof(x).dtype for x in outs]) if outs else jnp.result_type(float)
     sides = []
     for stacked in (pushed, pulled):
         parts = [lax.convert_element_type(lax.reshape(x, (x.shape[0], x.size // x.shape[0])), dtype) for x in stacked]
         if parts:
-            sides.append(lax.reshape(parts[0] if len(parts) == 1 else lax.concatenate(parts, 1),
-                                     (sum(p.size for p in parts),)))
-    return jnp.zeros(0, dtype) if not sides else sides[0] if len(sides) == 1 else lax.concatenate(sides, 0)
+            sides.append(parts[0] if len(parts) == 1 else lax.concatenate(parts, 1))
+    if len(sides) == 2:
+        return lax.concatenate([lax.reshape(side, (side.size,)) for side in sides], 0)
+    return sides[0] if sides else jnp.zeros(0, dtype)
 
 
-def taken(flat: jax.Array, places: np.ndarray, is_unique: bool = False) -> jax.Array:
-    """The entries of a flat array at places that exist."""
-    dtype = np.int32 if flat.size < 2**31 else np.int64
-    return flat.at[places.astype(dtype)].get(mode="promise_in_bounds", unique_indices=is_unique)
+def taken(compressed: jax.Array, places: np.ndarray, is_unique: bool = False) -> jax.Array:
+    """The entries of an array at places that exist, numbered as if it were flat."""
+    dtype = np.int32 if compressed.size < 2**31 else np.int64
+    # A kernel that computes what it reads would divide a flat place into row and column again.
+    index = np.unravel_index(places, compressed.shape) if compressed.ndim == 2 and len(places) else (places,)
+    if compressed.ndim == 2 and not len(places):
+        return lax.full((0,), 0, compressed.dtype)
+    return compressed.at[tuple(i.astype(dtype) for i in index)].get(mode="promise_in_bounds", unique_indices=is_unique)
 
 
 def entries(colouring: Colouring, flat: jax.Array, chosen: np.ndarray | None = None) -> jax.Array:
@@ -140,9 +152,9 @@ def substituted(colouring: Colouring, flat: jax.Array) -> jax.Array:
     return lax.concatenate(values, 0) if len(values) > 1 else values[0]
 
 
-def _substituted_in_a_loop(colouring: Colouring, flat: jax.Array) -> jax.Array:
+def _substituted_in_a_loop(colouring: Colouring, compressed: jax.Array) -> jax.Array:
     """As :func:`substituted`, with levels of one size; what fills them up goes to a value more than there are."""
-    levels = colouring.levels
+    levels, flat = colouring.levels, lax.reshape(compressed, (compressed.size,))
     n = sum(len(level.source) for level in levels)
     width, most = (max(len(part) for part in parts) for parts in zip(*[(level.source, level.known) for level in levels], strict=True))
     shape = len(levels), width

@@ -90,6 +90,7 @@ def of_columns(positions: Positions, colours: np.ndarray) -> Colouring:
     readable = _alone(positions.rows, of_entry, int(colours.max(initial=0)) + 1)
     if not readable.all():
         raise _unreadable(positions, np.flatnonzero(~readable))
+    colours, of_entry = _renumbered(colours, of_entry, readable)
     none = np.full(positions.shape[0], NO_COLOUR)
     return Colouring(positions, colours, none, of_entry * positions.shape[0] + positions.rows)
 
@@ -100,6 +101,7 @@ def of_rows(positions: Positions, colours: np.ndarray) -> Colouring:
     readable = _alone(positions.columns, of_entry, int(colours.max(initial=0)) + 1)
     if not readable.all():
         raise _unreadable(positions, np.flatnonzero(~readable))
+    colours, of_entry = _renumbered(colours, of_entry, readable)
     none = np.full(positions.shape[1], NO_COLOUR)
     return Colouring(positions, none, colours, of_entry * positions.shape[1] + positions.columns)
 

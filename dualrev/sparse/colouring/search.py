@@ -24,7 +24,7 @@ from dualrev.sparse.colouring.positions import Positions
 #: Orders that are tried unless others are asked for, until one reaches the bound.
 USUAL = ("natural", "largest_first", "smallest_last", "incidence_degree")
 #: Where there are more pairs of neighbours, the usual orders are those that need degrees only.
-MOST_PAIRS = 1_000_000
+MOST_PAIRS = 20_000
 #: Entries coloured in one search with the usual orders; what promises the most comes first.
 MOST_ENTRIES = 1_500_000
 #: Thresholds that are tried for dense rows, and as many for dense columns.
@@ -70,7 +70,8 @@ def jacobian_colouring(positions: Positions, engine: str = "auto", task: Task | 
     ways = []
     if engine in ("auto", "forward"):
         ways.append(_columns(positions, task))
-    if engine in ("auto", "reverse"):
+    is_same = engine == "auto" and positions.is_symmetric and task.forward <= task.reverse
+    if engine in ("auto", "reverse") and not is_same:  # rows of a symmetric matrix are coloured as its columns
         ways.append(_rows(positions, task))
     if engine == "auto" and positions.nnz:
         most = min(way.bound for way in ways)
@@ -96,8 +97,11 @@ def hessian_colouring(positions: Positions, task: Task | None = None) -> Colouri
         found = greedy.star(graph.lists, order, is_neutral, True)
         return recovery.of_symmetric(positions, np.array(found, np.int64)), found
 
-    least = task.forward * (1 if not graph.nnz else 2) if n else 0.0
-    star = Way(least, least, graph.row_degrees, lambda: graph.lists, graph.nnz, graph.nnz, colour)
+    degrees = graph.row_degrees
+    # An edge whose ends both have other neighbours lies in a triangle or in the middle of a path of four: two colours are too few.
+    is_inner = bool(np.any((degrees[graph.rows] > 1) & (degrees[graph.columns] > 1))) and not task.substitution
+    least = task.forward * (0 if not positions.nnz else 1 if not graph.nnz else 2 + is_inner)
+    star = Way(least, least, degrees, lambda: graph.lists, graph.nnz, graph.nnz, colour)
     return _best([star, columns], task)
 
 
@@ -253,7 +257,7 @@ def _again(colours: list[int], seed: int) -> Iterator[Order]:
     random = np.random.default_rng(seed)
     turn = 0
     while True:
-        now = np.array(colours)
+        now = np.array(colours, np.int64)
         classes = int(now.max(initial=0)) + 1
         if turn % 4 == 3:
             yield random.permutation(len(now)).tolist()
