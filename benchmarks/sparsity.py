@@ -1,7 +1,7 @@
 """Sparse derivatives beside asdex and sparsejac: detection with colouring, evaluation, colours.
 
-``python -m benchmarks.sparsity [--seconds 1] [name ...]`` needs asdex (extra ``bench``) and prints a table: ratios of dualrev's time to the
-peer's, in this process, in interleaved rounds, after results were found equal.
+``python -m benchmarks.sparsity [--seconds 1] [name ...]`` needs asdex (extra ``bench``) and prints a table: ratios of dualrev's time to
+the peer's, in this process, in interleaved rounds, after results were found equal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import dualrev as dr
 from benchmarks import timing
 
 Array = jax.Array
@@ -153,7 +152,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="problems whose names contain one of these")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each ratio")
     given = parser.parse_args()
-    table = Table("problem", "nonzeros", "colours", "asdex", "fullest", "prepare, ms", "ratio", "fastest", "evaluate, us", "ratio", "fastest")
+    table = Table("problem", "nonzeros", "colours", "asdex", "fullest", "prepare, ms", "ratio", "fastest", "evaluate, us", "ratio",
+                  "fastest")
     for problem in PROBLEMS:
         if not given.names or any(name in problem.name for name in given.names):
             table.add_row(*measure(problem, given.seconds))

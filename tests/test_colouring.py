@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,9 +137,9 @@ def partitions(n: int, with_neutral: bool) -> Iterator[np.ndarray]:
         yield np.array(colours, np.int64)
 
 
-def is_recovered(make: Callable[[], Colouring]) -> bool:
+def is_recovered(make: Callable[..., Colouring], *args: Any) -> bool:
     try:
-        make()
+        make(*args)
     except InvalidColouringError:
         return False
     return True
@@ -146,13 +147,13 @@ def is_recovered(make: Callable[[], Colouring]) -> bool:
 
 def fewest_columns(dense: np.ndarray) -> int:
     return next(int(c.max(initial=-1)) + 1 for c in partitions(dense.shape[1], False)
-                if is_recovered(lambda: recovery.of_columns(positions(dense), c)))
+                if is_recovered(recovery.of_columns, positions(dense), c))
 
 
 def fewest_symmetric(dense: np.ndarray) -> int:
     """By star colourings, where vertices that nothing is read from have no colour."""
     return next(int(c.max(initial=-1)) + 1 for c in partitions(len(dense), True)
-                if is_recovered(lambda: recovery.of_symmetric(positions(dense), c)))
+                if is_recovered(recovery.of_symmetric, positions(dense), c))
 
 
 def fewest_two_sided(dense: np.ndarray) -> int:
@@ -160,7 +161,7 @@ def fewest_two_sided(dense: np.ndarray) -> int:
     columns, rows = list(partitions(n, True)), list(partitions(m, True))
     pairs = sorted(itertools.product(columns, rows), key=lambda pair: pair[0].max(initial=-1) + pair[1].max(initial=-1))
     return next(int(c.max(initial=-1) + r.max(initial=-1)) + 2 for c, r in pairs
-                if is_recovered(lambda: recovery.of_both(positions(dense), c, r, 1, 1)))
+                if is_recovered(recovery.of_both, positions(dense), c, r, 1, 1))
 
 
 @pytest.mark.parametrize(("n", "size"), [(12, 4), pytest.param(60, 5, marks=pytest.mark.thorough)])
@@ -253,7 +254,8 @@ def test_an_order_is_what_it_says() -> None:
         assert degrees[last[k - 1]] == min(degrees.values())
     first = orders.incidence_degree(star)
     assert first[0] == 0
-    assert all(any(w in first[:k] for w in star[v]) for k, v in enumerate(first) if k)  # of a connected graph, each has a neighbour before
+    # Of a connected graph, each vertex but the first has a neighbour before it.
+    assert all(any(w in first[:k] for w in star[v]) for k, v in enumerate(first) if k)
 
 
 def test_time_finds_fewer_colours() -> None:

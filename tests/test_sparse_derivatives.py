@@ -182,7 +182,8 @@ def test_loops_branches_and_custom_rules() -> None:
     assert_close(dr.jacobian(f, sparse=True)(X).todense(), jax.jacobian(f)(X))
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(d, marks=pytest.mark.thorough) for d in ("float16", "float32", "float64")] + ["bfloat16"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_dtypes(dtype: str) -> None:
     x = X.astype(dtype)
     found = dr.jacobian(band, sparse=True)(x)
@@ -269,7 +270,7 @@ def test_plans(tmp_path: pathlib.Path) -> None:
     loaded = dr.sparse.load(tmp_path / "plan.npz")
     assert str(loaded) == text and repr(loaded) == repr(plan)
     assert_close(dr.jacobian(arrow, sparse=loaded)(X).todense(), jax.jacobian(arrow)(X))
-    with pytest.raises(ValueError, match=r"the plan is for inputs float64\[9\] and outputs float64\[9\]; this function has inputs float64\[8\]"):
+    with pytest.raises(ValueError, match=r"for inputs float64\[9\] and outputs float64\[9\]; this .* has inputs float64\[8\]"):
         dr.jacobian(arrow, sparse=loaded)(X[:8])
     with pytest.raises(ValueError, match="the plan is one for a jacobian"):
         dr.hessian(energy, sparse=loaded)
@@ -314,7 +315,7 @@ def test_empty_rows_and_columns_of_scipy_matrices() -> None:
 
 
 @pytest.mark.parametrize(("make", "kind", "match"), [
-    (lambda: dr.jacobian(arrow, sparse=True, format="coo"), ValueError, "format must be one of 'bcoo', 'csr', 'dense', 'scipy'; got 'coo'"),
+    (lambda: dr.jacobian(arrow, sparse=True, format="coo"), ValueError, "one of 'bcoo', 'csr', 'dense', 'scipy'; got 'coo'"),
     (lambda: dr.jacobian(arrow, sparse=True, engine="both"), ValueError, "engine must be one of"),
     (lambda: dr.jacobian(arrow, sparse=True, chunk_size=0), ValueError, "chunk_size must be a positive int"),
     (lambda: dr.jacobian(arrow, sparse=3), TypeError, "sparse must be True, False or a plan"),
@@ -335,7 +336,7 @@ def test_empty_rows_and_columns_of_scipy_matrices() -> None:
     (lambda: dr.jacobian(arrow, sparse=True, pattern=np.ones((9, 8)))(X), ValueError, r"must have shape \(9, 9\).*got \(9, 8\)"),
     (lambda: dr.jacobian(arrow, sparse=True, pattern=np.ones(9))(X), ValueError, "pattern must be a matrix"),
     (lambda: dr.jacobian(arrow, sparse=True, pattern=[["a"] * 9] * 9)(X), TypeError, "matrix of booleans or numbers"),
-    (lambda: jax.jit(lambda p: dr.jacobian(arrow, sparse=True, pattern=p)(X).data)(np.ones((9, 9))), TypeError, "which is being traced"),
+    (lambda: jax.jit(lambda p: dr.jacobian(arrow, sparse=True, pattern=p)(X).data)(np.ones((9, 9))), TypeError, "is being traced"),
     (lambda: dr.hessian(energy, sparse=True, pattern=np.triu(np.ones((9, 9))))(X), ValueError, "square and symmetric"),
     (lambda: jax.jit(lambda x: dr.jacobian(arrow, sparse=True, format="scipy")(x))(X), TypeError, 'format="scipy" needs numbers'),
     (lambda: dr.sparse.plan(arrow, X, order="random"), ValueError, "order must be one of 'auto', 'natural', 'largest_first'"),

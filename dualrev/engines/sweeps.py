@@ -20,7 +20,6 @@ from dualrev.linear.maps import LinearMap
 from dualrev.linear.zeros import Tangent, fit
 from dualrev.options.settings import Active, widened
 
-
 #: Vectors of some spaces, stacked: those of the given numbers.
 Vectors = Callable[[Indices], Sequence[jax.Array]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from dualrev import errors
 from dualrev._jax.trees import PyTree
@@ -40,8 +40,8 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
       options: see :class:`~dualrev.options.settings.Options`.
 
     Returns:
-      A function that returns the Jacobian: a tree of outputs of trees of inputs, with sparse matrices for leaves, whose entries have the
-      dtype of the output; and ``aux`` where ``has_aux``.
+      A function that returns the Jacobian: a tree of outputs of trees of inputs, with sparse matrices for leaves, whose entries have
+      the dtype of the output; and ``aux`` where ``has_aux``.
 
     Raises:
       TypeError: an input or output is not real.
@@ -61,7 +61,8 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 
 def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, engine: AnyEngine = "auto",
                        chunk_size: int | None = None, format: Format = "bcoo", pattern: Any = None,  # noqa: A002
-                       check: bool = False, plan: Plan | None = None, **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]:
+                       check: bool = False, plan: Plan | None = None,
+                       **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]:
     r"""The value of a function and its sparse Jacobian, from one evaluation: :math:`x \mapsto (f(x),\, \partial f(x))`.
 
     Args:
@@ -138,7 +139,8 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
 
     Source: [Gebremedhin et al. 2009].
     """
-    request = derivatives.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan, options)
+    request = derivatives.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
+                                options)
     return derivatives.derivative(fun, request, with_value=True)
 
 

@@ -1,14 +1,14 @@
 """Sparse Jacobians and Hessians: detect and colour once for each type of the arguments, then evaluate compiled.
 
-What is prepared for a call depends on the shapes and dtypes of its arguments, and on those that are no arrays; not on numbers.  All arrays
-among the arguments are unknown to the detection, whether they are differentiated or not.
+What is prepared for a call depends on the shapes and dtypes of its arguments, and on those that are no arrays; not on numbers.  All
+arrays among the arguments are unknown to the detection, whether they are differentiated or not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import lax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors, time_model
-from dualrev._jax.avals import ShapedArray, is_array_like, tangent_aval, typeof
+from dualrev._jax.avals import is_array_like, tangent_aval, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, stage
 from dualrev._jax.traces import Tracer, is_eager
 from dualrev._jax.trees import PyTree, PyTreeDef
@@ -33,7 +33,7 @@ from dualrev.sparse.colouring.greedy import NO_COLOUR
 from dualrev.sparse.colouring.positions import Positions
 from dualrev.sparse.colouring.recovery import Colouring
 from dualrev.sparse.colouring.search import Task, hessian_colouring, jacobian_colouring
-from dualrev.sparse.formats import Block, Format
+from dualrev.sparse.formats import Format
 from dualrev.sparse.plans import Kind, Plan, types_of
 
 #: Types of arguments that one function keeps plans for.
@@ -75,7 +75,8 @@ def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | 
         if pattern is not None:
             raise ValueError(f"{name}: a plan has its pattern; give the plan or pattern=, not both")
     if check and pattern is None and plan is None:
-        raise ValueError(f"{name}: check=True checks a pattern that is given; without pattern= it is detected, and holds for all inputs")
+        raise ValueError(f"{name}: check=True checks a pattern that is given; without pattern= it is detected, and holds for all "
+                         "inputs")
     request = Request.of(name, options, isinstance(positions, int))
     if request.keeps_all or request.cotangent_dtype is not None:
         option = "non_float" if request.keeps_all else "cotangent_dtype"
@@ -88,8 +89,8 @@ def check_task(name: str, order: str | Sequence[str], substitution: bool, time_b
     """What the search for colours is asked for."""
     for each in (order,) if isinstance(order, str) else tuple(order):
         if each not in orders.NAMES and not (each == "auto" and isinstance(order, str)):
-            raise ValueError(f"{name}: order must be one of 'auto', {', '.join(map(repr, orders.NAMES))}, or several of the latter; got "
-                             f"{each!r}")
+            raise ValueError(f"{name}: order must be one of 'auto', {', '.join(map(repr, orders.NAMES))}, or several of the latter; "
+                             f"got {each!r}")
     if not isinstance(order, str) and not order:
         raise ValueError(f"{name}: order must name at least one of {', '.join(map(repr, orders.NAMES))}")
     if not time_budget >= 0:
@@ -152,11 +153,10 @@ class Prepared:
 
     def _check_outputs(self) -> None:
         name = self.asked.name
-        if self.asked.kind == "hessian":
-            if len(self.out_avals) != 1 or self.out_avals[0].shape != ():
-                raise TypeError(f"{name}: a sparse Hessian is that of a function with one scalar output; the function returned "
-                                f"{checks.spelled(self.call.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
-                                "jacobian(grad(f), sparse=True) of each part.")
+        if self.asked.kind == "hessian" and (len(self.out_avals) != 1 or self.out_avals[0].shape != ()):
+            raise TypeError(f"{name}: a sparse Hessian is that of a function with one scalar output; the function returned "
+                            f"{checks.spelled(self.call.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
+                            "jacobian(grad(f), sparse=True) of each part.")
         for aval in self.out_avals:
             checks.check_output_dtype(name, False, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
 
@@ -172,8 +172,8 @@ class Prepared:
         in_types, out_types = types_of(self.in_avals), types_of(self.out_avals)
         if given is not None:
             if (given.in_types, given.out_types) != (in_types, out_types):
-                raise ValueError(f"{name}: the plan is for inputs {_spelled(given.in_types)} and outputs {_spelled(given.out_types)}; this "
-                                 f"function has inputs {_spelled(in_types)} and outputs {_spelled(out_types)}")
+                raise ValueError(f"{name}: the plan is for inputs {_spelled(given.in_types)} and outputs {_spelled(given.out_types)}; "
+                                 f"this function has inputs {_spelled(in_types)} and outputs {_spelled(out_types)}")
             return given
         if self.asked.pattern is not None:
             positions = formats.positions_of(self.asked.pattern, name, self.shape)
@@ -278,8 +278,8 @@ class Prepared:
     def _check(self, arrays: Sequence[jax.Array]) -> None:
         """Compare the pattern with a product with a random vector."""
         if not is_eager(arrays):
-            raise errors.OptionError(f"{self.asked.name}: check=True compares numbers, and the function is being traced; check the pattern "
-                                     "outside jit, vmap and grad, once")
+            raise errors.OptionError(f"{self.asked.name}: check=True compares numbers, and the function is being traced; check the "
+                                     "pattern outside jit, vmap and grad, once")
         positions = self.colouring.positions
         m, n = positions.shape
         v = probing.vector(n)
@@ -315,7 +315,9 @@ def _is_decided(colouring: Colouring, task: Task) -> bool:
     least_pulls = int(positions.column_degrees.max(initial=0))
     n_forward, n_reverse = colouring.n_forward, colouring.n_reverse
     if not n_reverse:
-        return n_forward <= least_pulls or positions.is_symmetric or n_forward <= jacobian_colouring(positions, "reverse", task).n_reverse
+        if n_forward <= least_pulls or positions.is_symmetric:
+            return True
+        return n_forward <= jacobian_colouring(positions, "reverse", task).n_reverse
     least_pushes = int(positions.row_degrees.max(initial=0))
     if not n_forward:
         return MOST_APART * n_reverse <= least_pushes

@@ -146,8 +146,8 @@ def substituted(colouring: Colouring, flat: jax.Array) -> jax.Array:
         found = taken(flat, level.source)
         if len(level.known):
             before = lax.concatenate(values, 0) if len(values) > 1 else values[0]
-            found = found - jax.ops.segment_sum(taken(before, level.known), level.owner.astype(np.int32), num_segments=len(level.source),
-                                                indices_are_sorted=True)
+            found = found - jax.ops.segment_sum(taken(before, level.known), level.owner.astype(np.int32),
+                                                num_segments=len(level.source), indices_are_sorted=True)
         values.append(found)
     return lax.concatenate(values, 0) if len(values) > 1 else values[0]
 

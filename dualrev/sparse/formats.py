@@ -119,7 +119,8 @@ def blocks_of(positions: Positions, out_avals: Sequence[ShapedArray], in_avals: 
 
     def block(i: int, j: int) -> Block:
         chosen = order[ends[i * len(in_avals) + j]: ends[i * len(in_avals) + j + 1]]
-        return Block(out_avals[i], in_avals[j], chosen, positions.rows[chosen] - row_ends[i], positions.columns[chosen] - column_ends[j])
+        rows, columns = positions.rows[chosen] - row_ends[i], positions.columns[chosen] - column_ends[j]
+        return Block(out_avals[i], in_avals[j], chosen, rows, columns)
 
     return [[block(i, j) for j in range(len(in_avals))] for i in range(len(out_avals))]
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dualrev._jax.avals import ShapedArray
 from dualrev.sparse import pictures
+from dualrev.sparse.boolean import boolean_bcoo
 from dualrev.sparse.colouring.positions import Positions
 from dualrev.sparse.colouring.recovery import Colouring, Level
 from dualrev.time_model import time_in_words
@@ -84,12 +85,8 @@ class Plan:
     @property
     def pattern(self) -> BCOO:
         """The entries that may be nonzero, as a BCOO of booleans."""
-        import jax.numpy as jnp
-        from jax.experimental.sparse import BCOO
-
         positions = self.colouring.positions
-        indices = np.stack([positions.rows, positions.columns], 1).astype(np.int32)
-        return BCOO((jnp.ones(positions.nnz, bool), jnp.asarray(indices)), shape=self.shape, indices_sorted=True, unique_indices=True)
+        return boolean_bcoo(np.stack([positions.rows, positions.columns], 1), self.shape)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -107,14 +104,14 @@ class Plan:
                  f"columns alone take at least {self.bounds[0]:,}, rows alone {self.bounds[1]:,}; dense {min(m, n):,}"]
         if self.seconds is not None:
             push, pull = self.costs
-            lines.append(f"predicted {time_in_words(self.seconds)}; {time_in_words(push)} for one more push, {time_in_words(pull)} for one "
-                         "more pull")
+            lines.append(f"predicted {time_in_words(self.seconds)}; {time_in_words(push)} for one more push, {time_in_words(pull)} for "
+                         "one more pull")
         return "\n".join([*lines, pictures.text(found)])
 
     def __repr__(self) -> str:
         m, n = self.shape
-        return (f"<plan for the {self.kind} of {self.name}, {m} x {n}: {self.forward_colours} forward and {self.reverse_colours} reverse "
-                f"colours for {self.nnz} entries>")
+        return (f"<plan for the {self.kind} of {self.name}, {m} x {n}: {self.forward_colours} forward and {self.reverse_colours} "
+                f"reverse colours for {self.nnz} entries>")
 
     def _repr_svg_(self) -> str:
         return pictures.svg(self.colouring)

@@ -1,8 +1,8 @@
 """Greedy colourings of the graph of a matrix, each in time about linear in the number of nonzeros.
 
 A set of colours is an int, whose bit ``c`` stands for colour ``c``: to join sets is one operation, and the smallest colour that is not
-in a set ``s`` is the lowest zero bit, ``~s & (s + 1)``.  Beside each vertex stand the sets that its next neighbour must know of, kept up
-to date as colours are given, so that nobody looks at neighbours of neighbours.
+in a set ``s`` is the lowest zero bit, ``~s & (s + 1)``.  Beside each vertex stand the sets that its next neighbour must know of, kept
+up to date as colours are given, so that neighbours of neighbours are not visited.
 
 A vertex that is *neutral* gets no colour.  All entries at it are read from its neighbours' colours, which must differ from each other.
 Columns in one colour are pushed together, rows in one colour are pulled together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -72,7 +73,7 @@ class Positions:
     def lists(self) -> Neighbours:
         """The columns of each row, as lists of Python's ints."""
         flat, ends = self.columns.tolist(), self.indptr.tolist()
-        return [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        return [flat[start:end] for start, end in itertools.pairwise(ends)]
 
     @cached_property
     def is_symmetric(self) -> bool:
@@ -99,7 +100,7 @@ class Positions:
         a = csr_array((np.ones(self.nnz, np.int32), self.columns, self.indptr), shape=(m, n))
         product = (a.T.tocsr() @ a).tocsr()
         flat, ends = product.indices.tolist(), product.indptr.tolist()
-        return [[w for w in flat[start:end] if w != v] for v, (start, end) in enumerate(zip(ends, ends[1:], strict=False))]
+        return [[w for w in flat[start:end] if w != v] for v, (start, end) in enumerate(itertools.pairwise(ends))]
 
     def scipy(self) -> csr_array:
         """As a SciPy matrix of booleans."""

@@ -69,8 +69,8 @@ class InvalidColouringError(ValueError):
 
 def _unreadable(positions: Positions, entries: np.ndarray) -> InvalidColouringError:
     shown = ", ".join(f"({i}, {j})" for i, j in zip(positions.rows[entries[:5]], positions.columns[entries[:5]], strict=True))
-    return InvalidColouringError(f"{len(entries)} of {positions.nnz} entries of a matrix of shape {positions.shape} can't be recovered from "
-                                 f"these colours; the first at (row, column) {shown}")
+    return InvalidColouringError(f"{len(entries)} of {positions.nnz} entries of a matrix of shape {positions.shape} can't be recovered "
+                                 f"from these colours; the first at (row, column) {shown}")
 
 
 def _alone(at: np.ndarray, colours: np.ndarray, n_colours: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Which colouring costs least: by columns, by rows, or by both together, in several orders.
 
-A colour of columns is a push, one of rows a pull; they cost ``forward`` and ``reverse``.  All columns of a row differ, so a colouring by
-columns has at least as many colours as the fullest row has entries.  A few dense rows therefore cost many pushes, and dense columns
+A colour of columns is a push, one of rows a pull; they cost ``forward`` and ``reverse``.  All columns of a row differ, so a colouring
+by columns has at least as many colours as the fullest row has entries.  A few dense rows therefore cost many pushes, and dense columns
 many pulls.  A two-sided colouring pulls the dense rows and pushes all columns, which must then differ in the other rows only; or the
 reverse.  Where "dense" begins is tried for several numbers of entries, in the order of what they promise.
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from dualrev.sparse.colouring import greedy, orders, recovery
 from dualrev.sparse.colouring.orders import Order
-from dualrev.sparse.colouring.recovery import Colouring
 from dualrev.sparse.colouring.positions import Positions
+from dualrev.sparse.colouring.recovery import Colouring
 
 #: Orders that are tried unless others are asked for, until one reaches the bound.
 USUAL = ("natural", "largest_first", "smallest_last", "incidence_degree")
@@ -111,10 +111,7 @@ def _columns(positions: Positions, task: Task) -> Way:
     fullest = int(degrees.max(initial=0))
 
     def colour(order: Order) -> tuple[Colouring, list[int]]:
-        if fullest > MOST_COLOURS:
-            found = list(range(n))
-        else:
-            found = greedy.distance_two(positions.transpose.lists, m, order)
+        found = list(range(n)) if fullest > MOST_COLOURS else greedy.distance_two(positions.transpose.lists, m, order)
         return recovery.of_columns(positions, np.array(found, np.int64)), found
 
     bound = task.forward * fullest
@@ -128,10 +125,7 @@ def _rows(positions: Positions, task: Task) -> Way:
     fullest = int(degrees.max(initial=0))
 
     def colour(order: Order) -> tuple[Colouring, list[int]]:
-        if fullest > MOST_COLOURS:
-            found = list(range(m))
-        else:
-            found = greedy.distance_two(positions.lists, n, order)
+        found = list(range(m)) if fullest > MOST_COLOURS else greedy.distance_two(positions.lists, n, order)
         return recovery.of_rows(positions, np.array(found, np.int64)), found
 
     bound = task.reverse * fullest
