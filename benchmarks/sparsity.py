@@ -122,10 +122,10 @@ def measure(problem: Problem, seconds: float) -> list[str]:
     f, x = problem.fun, problem.x
     kind = "hessian" if problem.is_hessian else "jacobian"
     theirs = (asdex.hessian_coloring if problem.is_hessian else asdex.jacobian_coloring)(f, x)
-    from dualrev.sparse import api, derivatives
+    from dualrev.sparse import api, derivatives, requests
 
     def plan() -> Any:
-        request = derivatives.asked(kind, kind, 0, False, None if problem.is_hessian else "auto", None, "bcoo", None, False, None, {})
+        request = requests.asked(kind, kind, 0, False, None if problem.is_hessian else "auto", None, "bcoo", None, False, None, {})
         return derivatives.Sparse(f, request).prepared((x,), {})[0].plan
 
     ours = plan()

@@ -26,7 +26,7 @@ from dualrev.linear import zeros
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap
 from dualrev.options.settings import Options, Request, using
-from dualrev.sparse import derivatives
+from dualrev.sparse import derivatives, requests
 from dualrev.sparse.formats import Format
 from dualrev.sparse.plans import Plan
 
@@ -294,7 +294,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
     if order is not None and engine != "elimination":
         raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
     if _is_sparse("jacobian", sparse, pattern, format, check, holomorphic or allow_int):
-        request = derivatives.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
+        request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
                                     None if sparse is True else sparse, options)
         return derivatives.derivative(fun, request)
     checks.check_engine(engine, ("auto", "forward", "reverse", "elimination"), "jacobian")
@@ -380,7 +380,7 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
     Source: [Griewank & Walther 2008, ch. 5].
     """
     if _is_sparse("hessian", sparse, pattern, format, check, holomorphic):
-        request = derivatives.asked("hessian", "hessian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
+        request = requests.asked("hessian", "hessian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
                                     None if sparse is True else sparse, options)
         return derivatives.derivative(fun, request)
     checks.check_engine(engine, (None, "auto", "forward", "reverse"), "hessian")

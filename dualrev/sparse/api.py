@@ -11,7 +11,7 @@ from dualrev.functional import checks
 from dualrev.functional.checks import Argnums
 from dualrev.functional.flat_calls import AnyEngine
 from dualrev.options.settings import Options
-from dualrev.sparse import derivatives
+from dualrev.sparse import derivatives, requests
 from dualrev.sparse.derivatives import Sparse
 from dualrev.sparse.formats import Format
 from dualrev.sparse.plans import Kind, Plan
@@ -55,7 +55,7 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 
     Source: [Curtis, Powell & Reid 1974; Coleman & Verma 1998; Gebremedhin, Manne & Pothen 2005].
     """
-    request = derivatives.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan, options)
+    request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan, options)
     return derivatives.derivative(fun, request)
 
 
@@ -81,7 +81,7 @@ def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux
 
     Source: [Gebremedhin, Manne & Pothen 2005].
     """
-    request = derivatives.asked("value_and_jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
+    request = requests.asked("value_and_jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
                                 options)
     return derivatives.derivative(fun, request, with_value=True)
 
@@ -114,7 +114,7 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
 
     Source: [Coleman & Moré 1984; Gebremedhin et al. 2009].
     """
-    request = derivatives.asked("hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan, options)
+    request = requests.asked("hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan, options)
     return derivatives.derivative(fun, request)
 
 
@@ -139,7 +139,7 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
 
     Source: [Gebremedhin et al. 2009].
     """
-    request = derivatives.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
+    request = requests.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
                                 options)
     return derivatives.derivative(fun, request, with_value=True)
 
@@ -180,9 +180,9 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
     """
     if derivative not in ("jacobian", "hessian"):
         raise ValueError(f"plan: derivative must be 'jacobian' or 'hessian'; got {derivative!r}")
-    task = derivatives.check_task("plan", order, substitution, time_budget, seed)
+    task = requests.check_task("plan", order, substitution, time_budget, seed)
     chosen = engine if derivative == "jacobian" else None if engine == "auto" else engine
-    request = derivatives.asked("plan", derivative, argnums, has_aux, chosen, chunk_size, "bcoo", pattern, False, None, {}, task)
+    request = requests.asked("plan", derivative, argnums, has_aux, chosen, chunk_size, "bcoo", pattern, False, None, {}, task)
     with errors.calling("plan"):
         checks.check_callable(fun)
         prepared, _ = Sparse(fun, request).prepared(args, kwargs)

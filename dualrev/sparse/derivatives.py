@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,80 +22,22 @@ from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, stage
 from dualrev._jax.traces import Tracer, is_eager
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.functional import checks
-from dualrev.functional.checks import Argnums
 from dualrev.functional.flat_calls import FlatCall
 from dualrev.functional.gradients import Partial, wraps
-from dualrev.options.settings import Options, Request, using
+from dualrev.options.settings import using
 from dualrev.programs.functions import Fixed, split_arguments
 from dualrev.sparse import evaluation, formats, patterns, probing
-from dualrev.sparse.colouring import orders
 from dualrev.sparse.colouring.greedy import NO_COLOUR
 from dualrev.sparse.colouring.positions import Positions
 from dualrev.sparse.colouring.recovery import Colouring
 from dualrev.sparse.colouring.search import Task, hessian_colouring, jacobian_colouring
-from dualrev.sparse.formats import Format
-from dualrev.sparse.plans import Kind, Plan, types_of
+from dualrev.sparse.plans import Plan, types_of
+from dualrev.sparse.requests import Asked
 
 #: Types of arguments that one function keeps plans for.
 MOST_KEPT = 64
 #: A push and a pull are not taken to differ by more than this factor: predictions of so small a difference are rough.
 MOST_APART = 4
-
-
-class Asked(NamedTuple):
-    """What a call asks for, checked."""
-
-    name: str
-    kind: Kind
-    argnums: int | tuple[int, ...]
-    has_aux: bool
-    engine: str
-    chunk_size: int | None
-    format: Format
-    pattern: Any
-    is_checked: bool
-    plan: Plan | None
-    task: Task
-    request: Request
-
-
-def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | None, chunk_size: int | None, format: str,  # noqa: A002
-          pattern: Any, check: bool, plan: Plan | None, options: Options, task: Task | None = None) -> Asked:
-    """The request of a call, after checks of what does not depend on arguments."""
-    positions = checks.normalize_argnums(argnums)
-    checks.check_engine(engine, ("auto", "forward", "reverse") if kind == "jacobian" else (None, "auto"), name)
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
-    formats.check_format(name, format)
-    if plan is not None:
-        if not isinstance(plan, Plan):
-            raise TypeError(f"{name}: sparse must be True, False or a plan of dualrev.sparse.plan; got {plan!r}")
-        if plan.kind != kind:
-            raise ValueError(f"{name}: the plan is one for a {plan.kind}: {plan!r}")
-        if pattern is not None:
-            raise ValueError(f"{name}: a plan has its pattern; give the plan or pattern=, not both")
-    if check and pattern is None and plan is None:
-        raise ValueError(f"{name}: check=True checks a pattern that is given; without pattern= it is detected, and holds for all "
-                         "inputs")
-    request = Request.of(name, options, isinstance(positions, int))
-    if request.keeps_all or request.cotangent_dtype is not None:
-        option = "non_float" if request.keeps_all else "cotangent_dtype"
-        raise ValueError(f"{name}: {option}= is not for sparse derivatives, whose entries have the dtype of their output")
-    return Asked(name, kind, positions, has_aux, engine or "auto", chunk_size, format,  # type: ignore[arg-type]  # it was checked
-                 pattern, check, plan, task or Task(), request)
-
-
-def check_task(name: str, order: str | Sequence[str], substitution: bool, time_budget: float, seed: int) -> Task:
-    """What the search for colours is asked for."""
-    for each in (order,) if isinstance(order, str) else tuple(order):
-        if each not in orders.NAMES and not (each == "auto" and isinstance(order, str)):
-            raise ValueError(f"{name}: order must be one of 'auto', {', '.join(map(repr, orders.NAMES))}, or several of the latter; "
-                             f"got {each!r}")
-    if not isinstance(order, str) and not order:
-        raise ValueError(f"{name}: order must name at least one of {', '.join(map(repr, orders.NAMES))}")
-    if not time_budget >= 0:
-        raise ValueError(f"{name}: time_budget must be a number of seconds, at least 0; got {time_budget!r}")
-    return Task(order=order if isinstance(order, str) else tuple(order), substitution=substitution, time_budget=time_budget, seed=seed)
 
 
 class Prepared:
