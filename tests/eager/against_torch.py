@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from programs.starting import fill as fill
 
 from dualrev import eager
 
@@ -51,11 +52,3 @@ def message(fun: Callable[[], Any], kind: type[Exception] = RuntimeError) -> str
     with pytest.raises(kind) as caught:
         fun()
     return str(caught.value).splitlines()[0]
-
-
-def fill(t: Any, model: Any) -> Any:
-    """Parameters that are the same in both libraries."""
-    with t.no_grad():
-        for k, p in enumerate(model.parameters()):
-            p.copy_((t.arange(float(p.numel())).reshape(p.shape) * 0.37 + k).sin())
-    return model

@@ -20,7 +20,7 @@ from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import change, write
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.storage import Step
-from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, described, wrap
+from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, described, view_array, wrap
 from dualrev.eager.graph.views import RecordedView, view
 from dualrev.eager.ops.binary import is_operand
 from dualrev.eager.ops.checks import first_outside
@@ -299,27 +299,52 @@ def _viewed(t: Tensor, index: _Index) -> Tensor:
     return t
 
 
+def _row(t: Tensor, i: int) -> Tensor | None:
+    """One entry of the first dimension, where nothing is recorded and numpy can read it; the most frequent index, as datasets are read.
+
+    None where the general way is to be taken.
+    """
+    seen = t._view
+    if seen is not None and seen.generation != seen.base._generation:
+        return None
+    if mode.grad and t._requires_grad:
+        return None
+    array: Any = t._storage.array if seen is None else view_array(t, seen)
+    shape = array.shape
+    if not shape:
+        return None
+    if type(array) is not np.ndarray:
+        if not is_on_host(array):
+            return None
+        array = np.asarray(array)
+        if seen is not None:
+            seen.array = array  # it is read once
+    n = shape[0]
+    if not -n <= i < n:
+        raise IndexError(f"index {i} is out of bounds for dimension 0 with size {n}")
+    if i < 0:
+        i += n
+    at = (i, ...)
+    part = array[at]
+    made = None if mode.grad else "no_grad"
+    result = wrap(part)
+    result._storage, result._counter = t._storage, t._counter
+    step = Step(_ROW, (i,), at)
+    if seen is None:
+        result._view = RecordedView(t, (step,), part, made)
+    else:
+        result._view = RecordedView(seen.base, (*seen.path, step), part, seen.made or made)
+    if mode.inference:
+        result._inference = True
+    return result
+
+
 @method
 def __getitem__(self: Tensor, index: Index) -> Tensor:  # noqa: N807
-    if type(index) is int and mode.handler is None and self._view is None and not (mode.grad and self._requires_grad):
-        # The most frequent case, as rows of a dataset are read.
-        array = self._storage.array
-        shape = array.shape
-        if shape and is_on_host(array):
-            n = shape[0]
-            if not -n <= index < n:
-                raise IndexError(f"index {index} is out of bounds for dimension 0 with size {n}")
-            if index < 0:
-                index += n
-            at = (index, ...)
-            part = (array if type(array) is np.ndarray else np.asarray(array))[at]
-            result = wrap(part)  # type: ignore[arg-type]
-            result._storage, result._counter = self._storage, self._counter
-            made = None if mode.grad else "no_grad"
-            result._view = RecordedView(self, (Step(_ROW, (index,), at),), part, made)  # type: ignore[arg-type]
-            if mode.inference:
-                result._inference = True
-            return result
+    if type(index) is int and mode.handler is None:
+        row = _row(self, index)
+        if row is not None:
+            return row
     read = _Index(index, array_of(self).shape)
     if read.is_view:
         return _part(self, tuple(read.static))

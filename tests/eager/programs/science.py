@@ -6,9 +6,7 @@ import copy
 import math
 from typing import Any
 
-from against_torch import fill
-
-from programs.networks import trained, waves
+from programs.starting import fill, trained, waves
 
 
 def equation_in_a_network(t: Any) -> list[Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from against_torch import fill
-
-from programs.networks import trained, waves
+from programs.starting import fill, trained, waves
 
 
 def recurrent_from_scratch(t: Any) -> list[Any]:
