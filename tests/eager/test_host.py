@@ -75,8 +75,68 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = dict(
     eigenvalues=(lambda a: (jnp.sort(abs(jnp.linalg.eigvals(a))), jnp.linalg.eig(a + a.T)[0].real.sum()), (SQUARE,)),
     fourier=(lambda x: (jnp.fft.fft(x), jnp.fft.ifft(x, axis=0), jnp.fft.rfft(x, 6), jnp.fft.irfft(x + 1j * x, 5), jnp.fft.fft2(x),
                         jnp.fft.rfft2(x), jnp.fft.irfft2(x + 0j), jnp.fft.fft(x.astype(jnp.float64))), (X,)),
+    precision=(lambda x: (jax.lax.reduce_precision(x, 8, 11), jax.lax.reduce_precision(x, 8, 7), jax.lax.reduce_precision(x, 8, 23),
+                          jax.lax.reduce_precision(x.astype(jnp.float64) / 3, 11, 20)),
+               (np.array([1.5, -0.1, np.inf, -np.inf, np.nan, 3.4e38, 1e-41, 0.0, 1 + 3 * 2.0 ** -12], np.float32),)),
+    scan=(lambda c, x: (jax.lax.scan(lambda c, x: ((jnp.tanh(c[0] * x.sum() + c[1]), c[1] + 1), (c[0], x * c[1])), (c, 0.5), x),
+                        jax.lax.scan(lambda c, x: (c @ SQUARE + x, None), c, x, reverse=True),
+                        jax.lax.fori_loop(0, 5, lambda i, c: c * i + 1, c), jax.lax.scan(lambda c, _: (c * 2, c), c, length=0),
+                        jax.lax.map(lambda x: x.sum(), x)), (X[0], X)),
+    branches=(lambda i, x: [jax.lax.switch(i + k, [jnp.sin, lambda x: x * 2, jnp.cos], x) for k in (-4, 0, 9)], (np.int32(1), X)),
     bits=(lambda x, a: (jax.lax.bitcast_convert_type(x, jnp.int32), jax.lax.shift_right_logical(a, jnp.int64(3))), (X, WHOLE)),
 )
+#: The image and kernel of a convolution, and its settings.
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = dict(
+    plain=((2, 3, 7, 6), (4, 3, 3, 2), {}), one=((2, 3, 4, 4), (5, 3, 1, 1), {}), line=((2, 3, 9), (4, 3, 4), {}),
+    volume=((1, 2, 4, 5, 4), (3, 2, 2, 3, 2), dict(padding=[(1, 0), (0, 1), (1, 1)])),
+    strided=((2, 3, 8, 7), (4, 3, 3, 3), dict(window_strides=(2, 3), padding=[(1, 1), (2, 0)])),
+    dilated=((2, 3, 8, 7), (4, 3, 2, 3), dict(rhs_dilation=(3, 2), padding=[(1, 1), (0, 2)])),
+    spread=((2, 3, 4, 3), (4, 3, 3, 3), dict(lhs_dilation=(2, 3), padding=[(1, 2), (-1, 2)])),
+    cut=((2, 3, 8, 7), (4, 3, 3, 3), dict(padding=[(-2, 1), (0, -3)])),
+    groups=((2, 6, 5, 5), (4, 3, 3, 3), dict(feature_group_count=2)), deep=((2, 4, 5, 5), (8, 1, 3, 3), dict(feature_group_count=4)),
+    batches=((6, 2, 5, 5), (4, 2, 3, 3), dict(batch_group_count=2)),
+    last=((2, 7, 6, 3), (3, 2, 3, 4), dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))),
+    turned=((7, 3, 2, 6), (2, 4, 3, 3), dict(dimension_numbers=("HCNW", "WOIH", "WNHC"), padding="SAME")))
+
+
+@pytest.mark.parametrize("dtype", ["float32", *[pytest.param(d, marks=pytest.mark.thorough) for d in (
+    "float64", "bfloat16", "complex64", "int32")]])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name: str, dtype: str) -> None:
+    image, kernel, settings = CONVOLUTIONS[name]
+    settings = {"window_strides": (1,) * (len(image) - 2), "padding": "VALID", **settings}
+    with jax.enable_x64(True):
+        args = [jnp.asarray(np.round(floats(*shape) * 4) / 4 * (4 if dtype == "int32" else 1)).astype(dtype) for shape in (image, kernel)]
+        program = host_program(jax.make_jaxpr(lambda x, w: jax.lax.conv_general_dilated(x, w, **settings))(*args))
+        # In double precision: in single, jax 0.10.2 is wrong where padding is negative.
+        kind = np.complex128 if dtype == "complex64" else np.float64
+        right = np.asarray(jax.lax.conv_general_dilated(*[x.astype(kind) for x in args], **settings))
+    assert program is not None
+    found, = program(*[np.asarray(x) for x in args])
+    assert found.dtype == dtype and found.shape == right.shape
+    np.testing.assert_allclose(found.astype(kind), right, 1e-2 if dtype == "bfloat16" else 1e-6, 1e-6)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "complex64"])
+@pytest.mark.parametrize("kind", ["add", "max", "min"])
+def test_reductions_of_windows(kind: str, dtype: str) -> None:
+    if dtype == "complex64" and kind != "add":
+        return
+    x = jnp.asarray(np.round(floats(2, 7, 6) * 9), dtype)
+    start = {"add": 0, "max": np.iinfo(np.int32).min if dtype == "int32" else -np.inf,
+             "min": np.iinfo(np.int32).max if dtype == "int32" else np.inf}[kind]
+    for settings in (dict(padding="VALID"), dict(padding=[(0, 0), (1, 2), (2, 0)], window_dilation=(1, 2, 1)),
+                     dict(padding="SAME", base_dilation=(1, 2, 3))):
+        def pool(x: Any, settings: Any = settings) -> Any:
+            return jax.lax.reduce_window(x, np.asarray(start, x.dtype), getattr(jax.lax, kind), (1, 3, 2), (1, 2, 1), **settings)
+
+        program = host_program(jax.make_jaxpr(pool)(x))
+        assert program is not None
+        found, = program(np.asarray(x))
+        right = np.asarray(pool(x))
+        assert found.dtype == right.dtype
+        np.testing.assert_allclose(found, right, 1e-6)
 
 
 @pytest.mark.parametrize("name", CASES)

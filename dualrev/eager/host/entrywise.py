@@ -140,3 +140,24 @@ def _bits(params: dict[str, Any], ins: Sequence[ShapedArray], outs: Sequence[Sha
     if dtype.itemsize != np.dtype(ins[0].dtype).itemsize:
         return None
     return lambda x: np.ascontiguousarray(x).reshape(np.shape(x)).view(dtype)
+
+
+@made("reduce_precision", cost=2.0)
+def _reduce_precision(params: dict[str, Any], ins: Sequence[ShapedArray], outs: Sequence[ShapedArray]) -> HostFunction | None:
+    """Fewer bits of the fraction, by rounding the last one that stays to even; of floats whose exponent keeps its bits."""
+    dtype = np.dtype(ins[0].dtype)
+    if dtype.kind != "f":
+        return None
+    info, bits = np.finfo(dtype), np.dtype(f"u{dtype.itemsize}")
+    dropped = info.nmant - params["mantissa_bits"]
+    if params["exponent_bits"] != info.iexp or dropped <= 0:
+        return (lambda x: x) if params["exponent_bits"] == info.iexp else None
+    one, shift = bits.type(1), bits.type(dropped)
+    below_half, kept = (one << (shift - one)) - one, ~((one << shift) - one)
+
+    def rounded(x: Any) -> Any:
+        x = np.asarray(x)
+        whole = x.view(bits)
+        return np.where(np.isnan(x), x, ((whole + below_half + (whole >> shift & one)) & kept).view(dtype))
+
+    return rounded

@@ -85,12 +85,11 @@ def _dynamic_update(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFu
     return updated
 
 
-@made("pad")
-def _pad(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
-    shape = outs[0].shape
+def padding(config: Sequence[tuple[int, int, int]], given: Sequence[int], shape: Sequence[int]) -> HostFunction:
+    """A function that pads arrays of a shape: ``config`` says how much before, after, and between the entries of each dimension."""
     # Where the entries go, and which of them are inside: padding may be negative.
     to, of = [], []
-    for (low, _, between), n, m in zip(params["padding_config"], ins[0].shape, shape, strict=True):
+    for (low, _, between), n, m in zip(config, given, shape, strict=True):
         step = between + 1
         first = 0 if low >= 0 else -(low // step)
         last = min(n, -(-(m - low) // step))
@@ -98,13 +97,19 @@ def _pad(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
         of.append(slice(first, last))
         start = low + first * step
         to.append(slice(start, start + (last - first - 1) * step + 1 if last > first else start, step))
+    size = tuple(shape)
 
     def padded(x: Any, value: Any) -> Any:
-        result = np.full(shape, value, x.dtype)
+        result = np.full(size, value, x.dtype)
         result[tuple(to)] = x[tuple(of)]
         return result
 
     return padded
+
+
+@made("pad")
+def _pad(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+    return padding(params["padding_config"], ins[0].shape, outs[0].shape)
 
 
 @made("stack")
@@ -275,27 +280,3 @@ def _scatter(name: str) -> None:
 
 for _name in ("scatter", "scatter-add", "scatter_add", "scatter_mul", "scatter_min", "scatter_max"):
     _scatter(_name)
-
-
-@made("sort", cost=60.0)
-def _sort(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
-    dim, n_keys = params["dimension"], params["num_keys"]
-
-    def ordered(*xs: Any) -> list[Any]:
-        order = np.argsort(xs[0], dim, kind="stable") if n_keys == 1 else np.lexsort(xs[:n_keys][::-1], dim)
-        return [np.take_along_axis(x, order, dim) for x in xs]
-
-    return ordered
-
-
-@made("top_k", cost=60.0)
-def _top_k(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction | None:
-    if params.get("axis", len(ins[0].shape) - 1) != len(ins[0].shape) - 1 or np.dtype(ins[0].dtype).kind not in "fi":
-        return None
-    k = params["k"]
-
-    def largest(x: Any) -> list[Any]:
-        order = np.argsort(-x, -1, kind="stable")[..., :k]
-        return [np.take_along_axis(x, order, -1), order.astype(np.int32)]
-
-    return largest

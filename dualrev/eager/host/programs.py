@@ -12,10 +12,12 @@ import dualrev.eager.host.drawing
 import dualrev.eager.host.entrywise
 import dualrev.eager.host.factoring
 import dualrev.eager.host.moving
-import dualrev.eager.host.reducing  # noqa: F401  (these five register the primitives)
+import dualrev.eager.host.reducing  # noqa: F401  (these five register primitives)
+from dualrev._jax.calls import scan_layout
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
 from dualrev._jax.traces import Tracer
 from dualrev.eager.host.registry import COSTS, MAKERS, HostFunction
+from dualrev.eager.host.windows import work_of
 
 #: The longest that numpy may take for a program, in estimated nanoseconds; the others are compiled.  It depends on the program alone,
 #: so that a result does not depend on how often it was computed.
@@ -65,6 +67,12 @@ class _Writer:
         self._count += 1
         return f"v{self._count}"
 
+    def function(self, args: Sequence[str], reads: Sequence[str], result: str) -> HostFunction:
+        """The statements as a Python function that returns an expression."""
+        text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *self.lines, f"return {result}"])
+        exec(compile(text, "<program on the host>", "exec"), self.names)
+        return self.names["program"]  # type: ignore[no-any-return]
+
     def constant(self, value: Any) -> str:
         name = f"c{len(self.names)}"
         self.names[name] = value
@@ -87,6 +95,8 @@ class _Writer:
                 given = names[1:] if inner is None else names
                 results = self.program(getattr(called, "jaxpr", called), getattr(called, "consts", ()), given)
                 env.update(zip(eqn.outvars, results, strict=True))
+            elif eqn.primitive.name in _CONTROL:
+                self._control(eqn, names, env)
             else:
                 self._equation(eqn, names, env)
         return [self._operand(atom, env) for atom in body.outvars]
@@ -97,6 +107,26 @@ class _Writer:
         first, n = lengths.matvec + lengths.vecmat, lengths.solve
         solve = eqn.params["jaxprs"].solve
         return self.program(solve.jaxpr, solve.consts, [*names[first:first + n], *names[sum(lengths):]])
+
+    def _control(self, eqn: JaxprEqn, operands: Sequence[str], env: dict[Any, str]) -> None:
+        """Write a call of a loop of known length, or of a choice among branches."""
+        if eqn.effects:
+            raise _NotOfferedError(eqn.primitive.name)
+        called, cost = _CONTROL[eqn.primitive.name](eqn)
+        self._spend(eqn.primitive.name, cost)
+        self._call(eqn, called, operands, env)
+
+    def _spend(self, name: str, cost: float) -> None:
+        self.cost += _EQUATION + cost
+        if self.cost > LONGEST:
+            raise _NotOfferedError(name)
+
+    def _call(self, eqn: JaxprEqn, fun: HostFunction, operands: Sequence[str], env: dict[Any, str]) -> None:
+        called = self.constant(fun)
+        results = [self.fresh() for _ in eqn.outvars]
+        env.update(zip(eqn.outvars, results, strict=True))
+        left = ", ".join(results) + ("," if eqn.primitive.multiple_results else "")
+        self.lines.append(f"{left} = {called}({', '.join(operands)})" if results else f"{called}({', '.join(operands)})")
 
     def _operand(self, atom: Atom, env: dict[Any, str]) -> str:
         return self.constant(np.asarray(atom.val, atom.aval.dtype)) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
@@ -111,14 +141,51 @@ class _Writer:
         fun = maker(eqn.params, ins, outs)
         if fun is None:
             raise _NotOfferedError(name)
-        self.cost += _EQUATION + _time(eqn, name, ins, outs)
-        if self.cost > LONGEST:
-            raise _NotOfferedError(name)
-        called = self.constant(fun)
-        results = [self.fresh() for _ in outs]
-        env.update(zip(eqn.outvars, results, strict=True))
-        left = ", ".join(results) + ("," if eqn.primitive.multiple_results else "")
-        self.lines.append(f"{left} = {called}({', '.join(operands)})")
+        self._spend(name, _time(eqn, name, ins, outs))
+        self._call(eqn, fun, operands, env)
+
+
+def _written(jaxpr: Any) -> tuple[HostFunction, float]:
+    """A function that returns the results of a program in a list, and about how many nanoseconds it takes."""
+    writer = _Writer()
+    args = [f"a{i}" for i in range(len(jaxpr.in_avals))]
+    results = writer.program(jaxpr.jaxpr, jaxpr.consts, args)
+    return writer.function(args, [], f"[{', '.join(results)}]"), writer.cost
+
+
+def _loop(eqn: JaxprEqn) -> tuple[HostFunction, float]:
+    """A scan: its body for each step, in Python's own loop."""
+    params = eqn.params
+    length, jaxpr = params["length"], params["jaxpr"]
+    if not isinstance(length, int):
+        raise _NotOfferedError("scan")
+    body, cost = _written(jaxpr)
+    first, n = scan_layout(params)
+    stacks = [(x.aval.shape, np.dtype(x.aval.dtype)) for x in eqn.outvars[n:]]  # type: ignore[attr-defined]
+    order = range(length - 1, -1, -1) if params["reverse"] else range(length)
+
+    def scanned(*args: Any) -> list[Any]:
+        consts, carry, xs = args[:first], args[first: first + n], args[first + n:]
+        found = [np.empty(shape, dtype) for shape, dtype in stacks]
+        for i in order:
+            results = body(*consts, *carry, *[x[i] for x in xs])
+            carry = results[:n]
+            for stack, y in zip(found, results[n:], strict=True):
+                stack[i] = y
+        return [*carry, *found]
+
+    return scanned, length * (cost + _EQUATION * (1 + len(stacks)))
+
+
+def _choice(eqn: JaxprEqn) -> tuple[HostFunction, float]:
+    """A branch, by its number."""
+    branches, costs = zip(*[_written(branch) for branch in eqn.params["branches"]], strict=True)
+    last = len(branches) - 1
+    return lambda i, *args: branches[min(max(int(i), 0), last)](*args), max(costs)
+
+
+#: Primitives that run programs of their own a known number of times.
+_CONTROL: dict[str, Callable[[JaxprEqn], tuple[HostFunction, float]]] = {"scan": _loop, "cond": _choice}
 
 
 def _time(eqn: JaxprEqn, name: str, ins: Sequence[Any], outs: Sequence[Any]) -> float:
@@ -127,6 +194,8 @@ def _time(eqn: JaxprEqn, name: str, ins: Sequence[Any], outs: Sequence[Any]) -> 
     if name == "dot_general":
         (left, _), _ = eqn.params["dimension_numbers"]
         return _MULTIPLICATION * n_out * math.prod([ins[0].shape[d] for d in left])
+    if name.startswith(("conv_", "reduce_window")):
+        return work_of(name, eqn.params, ins, outs)
     n_in = sum(math.prod(x.shape) for x in ins) if name.startswith(("reduce", "arg")) else 0
     if name.startswith("scatter"):
         return 0.1 * n_out + COSTS[name] * math.prod(ins[2].shape)
@@ -148,7 +217,4 @@ def host_program(jaxpr: ClosedJaxpr, single: bool = False) -> Callable[..., Any]
     reads = [f"if type({a}) is not _ndarray: {a} = _value({a})" for a in args]
     found = [f"_asarray({name})" for name in results]
     result = found[0] if single else f"[{', '.join(found)}]"
-    text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *writer.lines, f"return {result}"])
-    exec(compile(text, "<program on the host>", "exec"), writer.names)
-    program: HostFunction = writer.names["program"]
-    return np.errstate(all="ignore")(program)
+    return np.errstate(all="ignore")(writer.function(args, reads, result))

@@ -1,4 +1,4 @@
-"""Primitives that reduce dimensions: sums, extremes, cumulative ones, products of matrices."""
+"""Primitives that reduce or order dimensions: sums, extremes, cumulative ones, products of matrices, sorting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _reduction(name: str, fun: Callable[..., Any]) -> None:
         return lambda x: fun(x, dims, dtype)
 
 
-def _least(dtype: np.dtype, largest: bool) -> Any:
+def least(dtype: np.dtype, largest: bool) -> Any:
     """What changes no maximum, or no minimum."""
     if dtype.kind == "b":
         return not largest
@@ -37,8 +37,8 @@ def _sum(x: Any, dims: tuple[int, ...], dtype: np.dtype) -> Any:
 
 _reduction("reduce_sum", _sum)
 _reduction("reduce_prod", lambda x, dims, dtype: np.prod(x, dims, dtype))
-_reduction("reduce_max", lambda x, dims, dtype: np.max(x, dims, initial=_least(dtype, True)).astype(dtype))
-_reduction("reduce_min", lambda x, dims, dtype: np.min(x, dims, initial=_least(dtype, False)).astype(dtype))
+_reduction("reduce_max", lambda x, dims, dtype: np.max(x, dims, initial=least(dtype, True)).astype(dtype))
+_reduction("reduce_min", lambda x, dims, dtype: np.min(x, dims, initial=least(dtype, False)).astype(dtype))
 _reduction("reduce_and", lambda x, dims, dtype: np.bitwise_and.reduce(x, dims, dtype))
 _reduction("reduce_or", lambda x, dims, dtype: np.bitwise_or.reduce(x, dims, dtype))
 _reduction("reduce_xor", lambda x, dims, dtype: np.bitwise_xor.reduce(x, dims, dtype))
@@ -67,6 +67,30 @@ def _cumulative(name: str, fun: Callable[..., Any]) -> None:
 for _name, _fun in dict(cumsum=np.add.accumulate, cumprod=np.multiply.accumulate, cummax=np.maximum.accumulate,
                         cummin=np.minimum.accumulate, cumlogsumexp=np.logaddexp.accumulate).items():
     _cumulative(_name, _fun)
+
+
+@made("sort", cost=60.0)
+def _sort(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
+    dim, n_keys = params["dimension"], params["num_keys"]
+
+    def ordered(*xs: Any) -> list[Any]:
+        order = np.argsort(xs[0], dim, kind="stable") if n_keys == 1 else np.lexsort(xs[:n_keys][::-1], dim)
+        return [np.take_along_axis(x, order, dim) for x in xs]
+
+    return ordered
+
+
+@made("top_k", cost=60.0)
+def _top_k(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction | None:
+    if params.get("axis", len(ins[0].shape) - 1) != len(ins[0].shape) - 1 or np.dtype(ins[0].dtype).kind not in "fi":
+        return None
+    k = params["k"]
+
+    def largest(x: Any) -> list[Any]:
+        order = np.argsort(-x, -1, kind="stable")[..., :k]
+        return [np.take_along_axis(x, order, -1), order.astype(np.int32)]
+
+    return largest
 
 
 @made("dot_general", cost=0.0)
