@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -226,11 +227,52 @@ def test_betas_that_change_need_no_new_program() -> None:
     w = torch.ones(2, requires_grad=True)
     optimizer = torch.optim.Adam([w])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
-    for _ in range(5):
-        (w * w).sum().backward()
-        optimizer.step()
-        schedule.step()
-    assert len(optimizer._programs) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        for k in range(5):
+            (w * w).sum().backward()
+            optimizer.step()
+            schedule.step()
+            if k == 1:
+                patch.setattr("dualrev.eager.core.evaluation.host_program", None)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", *[pytest.param(name, marks=pytest.mark.thorough) for name in (
+    "AdamW", "RMSprop", "Adagrad", "Adamax", "NAdam", "RAdam", "Adadelta", "Rprop", "ASGD")]])
+def test_parameters_that_are_updated_together_get_the_numbers_of_each_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = [(3, 2), (), (4,), (0, 2), (2,), ()]
+
+    def found() -> Any:
+        params = [(torch.arange(float(math.prod(s))).reshape(s) * 0.7 + k).sin().requires_grad_() for k, s in enumerate(shapes)]
+        params.append(torch.linspace(0, 1, 5, dtype=torch.float64).requires_grad_())
+        settings = dict(momentum=0.9) if name in ("SGD", "RMSprop") else {}
+        optimizer = getattr(torch.optim, name)([{"params": params[:3], "lr": 0.1}, {"params": params[3:]}], lr=0.05, **settings)
+        for k in range(5):
+            optimizer.zero_grad()
+            # Some have no gradient in some steps: their counts differ.
+            used = [p for i, p in enumerate(params) if (i + k) % 4 or k == 3]
+            sum(((p - 0.3 * k).cos() ** 2).sum() for p in used).backward()  # type: ignore[union-attr]
+            optimizer.step()
+            if k == 2:
+                with torch.no_grad():
+                    params[0].mul_(0.5)
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        return [p.tolist() for p in params], [[x.tolist() for x in s.values()] for s in optimizer.state_dict()["state"].values()]
+
+    together = found()
+    monkeypatch.setattr("dualrev.eager.optim.joined.ENTRIES", -1)
+    assert found() == together
+
+
+def test_a_rule_that_is_not_entry_by_entry_is_not_joined() -> None:
+    class Normed(torch.optim.SGD):
+        def update(self, p: Any, g: Any, state: Any, settings: Any) -> Any:
+            return p - settings["lr"] * g / (g * g).sum() ** 0.5, state
+
+    a, b = (torch.tensor(x, requires_grad=True) for x in ([3.0, 4.0], [6.0, 8.0]))
+    optimizer = Normed([a, b], lr=1.0)
+    ((a * a).sum() + (b * b).sum()).backward()
+    optimizer.step()
+    assert torch.allclose(a, torch.tensor([2.4, 3.2])) and torch.allclose(b, torch.tensor([5.4, 7.2]))
 
 
 def test_averages_of_models_and_their_rates() -> None:

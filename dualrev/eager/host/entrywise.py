@@ -86,7 +86,16 @@ _by_type("not", np.invert, {"b": np.logical_not})
 _by_type("and", np.bitwise_and, {"b": np.logical_and})
 _by_type("or", np.bitwise_or, {"b": np.logical_or})
 _by_type("xor", np.bitwise_xor, {"b": np.logical_xor})
-plain("select_n", lambda which, *cases: np.where(which, cases[1], cases[0]) if len(cases) == 2 else np.choose(which, cases))
+
+
+@made("select_n")
+def _select(params: dict[str, Any], ins: Sequence[ShapedArray], outs: Sequence[ShapedArray]) -> HostFunction:
+    """One case whole where the predicate is one number."""
+    if not ins[0].shape:
+        return lambda which, *cases: cases[int(which)]
+    return lambda which, *cases: np.where(which, cases[1], cases[0]) if len(cases) == 2 else np.choose(which, cases)
+
+
 plain("clamp", lambda low, x, high: np.minimum(np.maximum(x, low), high))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.optim.algorithms import turned, zeros
+from dualrev.eager.optim.joined import entrywise
 from dualrev.eager.optim.optimizer import Optimizer, Params, Settings, State, check_positive
 
 
@@ -39,6 +40,7 @@ class Adamax(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": np.zeros((), np.float32), "exp_avg": zeros(p), "exp_inf": zeros(p)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         g, (b1, b2), (step, t) = turned(p, g, settings), settings["betas"], _counted(state)
         mean = state["exp_avg"] + (1 - b1) * (g - state["exp_avg"])
@@ -64,6 +66,7 @@ class NAdam(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": np.zeros((), np.float32), "mu_product": np.ones((), np.float32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s, lr = settings, settings["lr"]
         g, p = _decayed(p, g, s)
@@ -93,6 +96,7 @@ class RAdam(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": np.zeros((), np.float32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
         g, p = _decayed(p, g, s)

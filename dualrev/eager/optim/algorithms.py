@@ -11,6 +11,7 @@ import optax
 
 from dualrev.eager.core.evaluation import kept
 from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.optim.joined import entrywise
 from dualrev.eager.optim.optimizer import Optimizer, Params, Settings, State, check_positive
 
 
@@ -53,6 +54,7 @@ class SGD(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"momentum_buffer": zeros(p), "step": np.zeros((), np.float32)} if group["momentum"] else {}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         g = turned(p, g, settings)
         if not state:
@@ -82,6 +84,7 @@ class Adam(Optimizer):
         state = {"step": np.zeros((), np.int32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
         return state | ({"max_exp_avg_sq": zeros(p)} if group["amsgrad"] else {})
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
         g = turned(p, g, s, self.coupled)
@@ -128,6 +131,7 @@ class RMSprop(Optimizer):
         names = ["square_avg", *(["momentum_buffer"] if group["momentum"] else []), *(["grad_avg"] if group["centered"] else [])]
         return {name: zeros(p) for name in names}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
         g = turned(p, g, s)
@@ -160,6 +164,7 @@ class Adagrad(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": np.zeros((), np.float32), "sum": np.full(p.shape, group["initial_accumulator_value"], p.dtype)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         # optax adds eps inside the root, PyTorch outside.
         g = turned(p, g, settings)

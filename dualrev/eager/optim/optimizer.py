@@ -18,6 +18,7 @@ from dualrev.eager.core.modes import enable_grad, mode, no_grad
 from dualrev.eager.core.operation import promoting
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
+from dualrev.eager.optim.joined import Joined
 
 #: Parameters, or groups of them: ``{"params": ..., "lr": ...}``.
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -71,7 +72,7 @@ def _with_hooks(step: F) -> F:
 class Optimizer:
     """Base class: a subclass defines ``defaults``, ``begin`` and ``update``.
 
-    All parameters of a group are updated by one compiled program.
+    All parameters of a group are updated by one program: small ones as one vector where ``update`` is marked ``entrywise``.
     """
 
     #: Settings that are inputs of the program: they may change at each step.
@@ -105,6 +106,7 @@ class Optimizer:
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
         self._programs = caches.table(PROGRAM)
+        self._joined = Joined()
 
     def add_param_group(self, group: Settings) -> None:
         """Add parameters with settings of their own."""
@@ -184,6 +186,13 @@ class Optimizer:
         fixed = {k: v for k, v in group.items() if k in self.defaults and k not in traced}
         fixed["decays"] = group.get("weight_decay", 0) != 0
         key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k, v in fixed.items() if not callable(v)]))
+        states = [self.state[p] for p in params]
+        number = constant_of if mode.watcher is None else mode.watcher.number
+        numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
+        if mode.watcher is None:
+            numbers |= {k: tuple(group[k]) for k in self.pairs if k in group}
+            if getattr(type(self).update, "is_entrywise", False) and self._joined.step(type(self), key, params, states, numbers):
+                return
         program = self._programs.get(key)
         if program is None:
             def run(values: Arrays, grads: Arrays, states: list[State], numbers: State) -> tuple[Arrays, list[State]]:
@@ -192,11 +201,6 @@ class Optimizer:
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
 
             program = self._programs.keep(key, TreeEvaluation(promoting(run)))
-        states = [self.state[p] for p in params]
-        number = constant_of if mode.watcher is None else mode.watcher.number
-        numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
-        if mode.watcher is None:
-            numbers |= {k: tuple(group[k]) for k in self.pairs if k in group}
         values, new = program([array_of(p) for p in params], [array_of(p._grad) for p in params],
                               [{k: array_of(x) for k, x in s.items()} for s in states], numbers)
         for p, value, state, fresh in zip(params, values, states, new, strict=True):

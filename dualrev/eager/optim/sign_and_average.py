@@ -9,6 +9,7 @@ import numpy as np
 from dualrev.eager.core.dtypes import float64, get_default_dtype
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.optim.algorithms import turned, zeros
+from dualrev.eager.optim.joined import entrywise
 from dualrev.eager.optim.optimizer import Optimizer, Params, Settings, State, check_positive
 
 
@@ -29,6 +30,7 @@ class Adadelta(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": np.zeros((), np.float32), "square_avg": zeros(p), "acc_delta": zeros(p)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         g, rho, eps = turned(p, g, settings), settings["rho"], settings["eps"]
         square = state["square_avg"] * rho + (1 - rho) * g * g
@@ -53,6 +55,7 @@ class Rprop(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         return {"step": np.zeros((), np.float32), "prev": zeros(p), "step_size": np.full(p.shape, float(group["lr"]), p.dtype)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         (shrink, grow), (least, most) = settings["etas"], settings["step_sizes"]
         g = turned(p, g, {**settings, "decays": False})
@@ -78,6 +81,7 @@ class ASGD(Optimizer):
         kind = np.float64 if get_default_dtype() == float64 else np.float32
         return {"step": np.zeros((), kind), "eta": np.full((), float(group["lr"]), kind), "mu": np.ones((), kind), "ax": zeros(p)}
 
+    @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s, eta, mu = settings, state["eta"], state["mu"]
         g = turned(p, g, s)
