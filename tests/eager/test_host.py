@@ -23,6 +23,17 @@ def floats(*shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)
 
 
+def _written_over(x: jax.Array) -> list[jax.Array]:
+    """Large arrays that are read once, twice, by views, and that are results."""
+    a = x * 2
+    b = a + 1
+    c = b * b
+    d = c.T
+    e = c - x
+    f = jnp.exp(-e * e)
+    return [e * 3, d, f + jnp.sum(f, 0), b > 0, jnp.abs(x) + x, (x + 1).reshape(-1)[:5]]
+
+
 X, Y, SQUARE = floats(3, 4), floats(3, 4), floats(4, 4)
 KEY, PLACES = jax.random.PRNGKey(3), np.array([2, 0, 1, -1])
 WHOLE, BELOW = np.array([7, -7, 5, -1]), np.array([2, 2, -3, -3])
@@ -83,6 +94,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = dict(
                         jax.lax.fori_loop(0, 5, lambda i, c: c * i + 1, c), jax.lax.scan(lambda c, _: (c * 2, c), c, length=0),
                         jax.lax.map(lambda x: x.sum(), x)), (X[0], X)),
     branches=(lambda i, x: [jax.lax.switch(i + k, [jnp.sin, lambda x: x * 2, jnp.cos], x) for k in (-4, 0, 9)], (np.int32(1), X)),
+    large=(lambda x: _written_over(jnp.asarray(x)), (floats(70, 80),)),
+    broadcasts=(lambda x, y: (x + y[:, None] * jnp.ones(4) > 0, jnp.where(y[:, None] > 0, 0.0, x), jnp.broadcast_to(y[:, None], (3, 5)),
+                              jnp.broadcast_to(y, (2, 3)).sum(0), jnp.maximum(jnp.broadcast_to(y[0], (3, 4)), x).T,
+                              jnp.broadcast_to(y[1], (2, 2)) + jnp.broadcast_to(y[2], (2, 2)), jnp.ones((2, 3)) * 2), (X, X[:, 0])),
     bits=(lambda x, a: (jax.lax.bitcast_convert_type(x, jnp.int32), jax.lax.shift_right_logical(a, jnp.int64(3))), (X, WHOLE)),
 )
 #: The image and kernel of a convolution, and its settings.

@@ -29,13 +29,13 @@ def _broadcast(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunctio
 @made("reshape", cost=0.0)
 def _reshape(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction | None:
     shape = params["new_sizes"]
-    return None if params.get("dimensions") is not None else lambda x: np.reshape(x, shape)
+    return None if params.get("dimensions") is not None else lambda x: x.reshape(shape)
 
 
 @made("transpose", cost=0.0)
 def _transpose(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     order = params["permutation"]
-    return lambda x: np.transpose(x, order)
+    return lambda x: x.transpose(order)
 
 
 @made("squeeze", cost=0.0)
@@ -48,7 +48,7 @@ def _squeeze(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
 @made("expand_dims", cost=0.0)
 def _expand(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     shape = outs[0].shape
-    return lambda x: np.reshape(x, shape)
+    return lambda x: x.reshape(shape)
 
 
 @made("slice", cost=0.0)

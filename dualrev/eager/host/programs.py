@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from dualrev._jax.calls import scan_layout
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
 from dualrev._jax.traces import Tracer
 from dualrev.eager.host.registry import COSTS, MAKERS, HostFunction
+from dualrev.eager.host.statements import Statement, kind_of, lines
 from dualrev.eager.host.windows import work_of
 
 #: The longest that numpy may take for a program, in estimated nanoseconds; the others are compiled.  It depends on the program alone,
@@ -54,12 +55,40 @@ def _for_this_platform(eqn: JaxprEqn) -> Any:
     return found
 
 
+class _Broadcast:
+    """An array that is to be broadcast to a shape: its name before, and after where that was needed."""
+
+    __slots__ = ("shape", "small", "whole")
+
+    def __init__(self, small: str, shape: tuple[int, ...]):
+        self.small, self.shape = small, shape
+        self.whole: str | None = None
+
+
+_Name: TypeAlias = str | _Broadcast
+#: Primitives whose functions broadcast their operands, as long as one of them has the shape of the result.
+_BROADCASTING = frozenset(("add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2", "add_any", "and", "or", "xor", "eq", "ne", "lt",
+                           "le", "gt", "ge", "select_n"))
+
+
+def _needed(body: Any) -> list[JaxprEqn]:
+    """The equations that the results depend on."""
+    needed = {id(x) for x in body.outvars}
+    found = []
+    for eqn in reversed(body.eqns):
+        if eqn.effects or any(id(x) in needed for x in eqn.outvars):
+            needed.update([id(x) for x in eqn.invars])
+            found.append(eqn)
+    return found[::-1]
+
+
 class _Writer:
     """The statements of a program, the functions that they call, and about how long they take."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.names: dict[str, Any] = {"_asarray": np.asarray, "_ndarray": np.ndarray, "_value": _value}
+        self.statements: list[Statement] = []
+        self.names: dict[str, Any] = {"_asarray": np.asarray, "_ndarray": np.ndarray, "_value": _value, "_broadcast_to": np.broadcast_to,
+                                      "_reshape": lambda x, shape: x.reshape(shape)}
         self.cost = 0.0
         self._count = 0
 
@@ -67,9 +96,9 @@ class _Writer:
         self._count += 1
         return f"v{self._count}"
 
-    def function(self, args: Sequence[str], reads: Sequence[str], result: str) -> HostFunction:
-        """The statements as a Python function that returns an expression."""
-        text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *self.lines, f"return {result}"])
+    def function(self, args: Sequence[str], reads: Sequence[str], results: Sequence[str], result: str) -> HostFunction:
+        """The statements as a Python function that returns an expression of the results."""
+        text = "\n    ".join([f"def program({', '.join(args)}):", *reads, *lines(self.statements, results), f"return {result}"])
         exec(compile(text, "<program on the host>", "exec"), self.names)
         return self.names["program"]  # type: ignore[no-any-return]
 
@@ -78,12 +107,12 @@ class _Writer:
         self.names[name] = value
         return name
 
-    def program(self, body: Any, consts: Sequence[Any], args: Sequence[str]) -> list[str]:
+    def program(self, body: Any, consts: Sequence[Any], args: Sequence[_Name]) -> list[_Name]:
         """Write the statements of a program on named operands, and return the names of its results."""
-        env: dict[Any, str] = dict(zip(body.invars, args, strict=True))
+        env: dict[Any, _Name] = dict(zip(body.invars, args, strict=True))
         for var, value in zip(body.constvars, consts, strict=True):
             env[var] = self.constant(np.asarray(value))
-        for eqn in body.eqns:
+        for eqn in _needed(body):
             names = [self._operand(atom, env) for atom in eqn.invars]
             inner = _CALLED.get(eqn.primitive.name)
             if eqn.primitive.name == "platform_index":
@@ -96,19 +125,45 @@ class _Writer:
                 results = self.program(getattr(called, "jaxpr", called), getattr(called, "consts", ()), given)
                 env.update(zip(eqn.outvars, results, strict=True))
             elif eqn.primitive.name in _CONTROL:
-                self._control(eqn, names, env)
+                self._control(eqn, self.full(names), env)
+            elif eqn.primitive.name == "broadcast_in_dim" and len(names) == 1:
+                env[eqn.outvars[0]] = self._broadcast(eqn, *self.full(names))
             else:
                 self._equation(eqn, names, env)
         return [self._operand(atom, env) for atom in body.outvars]
 
-    def _solution(self, eqn: JaxprEqn, names: Sequence[str]) -> list[str]:
+    def full(self, names: Sequence[_Name]) -> list[str]:
+        """The names of arrays, whole where they are broadcast."""
+        return [self._whole(x) if isinstance(x, _Broadcast) else x for x in names]
+
+    def _whole(self, x: _Broadcast) -> str:
+        if x.whole is None:
+            x.whole = self.fresh()
+            self.statements.append(Statement([x.whole], "_broadcast_to", [x.small, repr(x.shape)]))
+        return x.whole
+
+    def _broadcast(self, eqn: JaxprEqn, name: str) -> _Name:
+        """A name with dimensions of size 1; it is broadcast where something else than a ufunc reads it."""
+        shape, dims = tuple(eqn.params["shape"]), eqn.params["broadcast_dimensions"]
+        given = eqn.invars[0].aval.shape  # type: ignore[attr-defined]
+        self._spend("broadcast_in_dim", 0.0)
+        middle = [1] * len(shape)
+        for d, n in zip(dims, given, strict=True):
+            middle[d] = n
+        small = name
+        if given and tuple(middle) != given:
+            small = self.fresh()
+            self.statements.append(Statement([small], "_reshape", [name, repr(tuple(middle))]))
+        return small if tuple(middle) == shape and (given or not shape) else _Broadcast(small, shape)
+
+    def _solution(self, eqn: JaxprEqn, names: Sequence[_Name]) -> list[_Name]:
         """Write the program that solves a linear equation; the others that come with it are for derivatives."""
         lengths = eqn.params["const_lengths"]
         first, n = lengths.matvec + lengths.vecmat, lengths.solve
         solve = eqn.params["jaxprs"].solve
         return self.program(solve.jaxpr, solve.consts, [*names[first:first + n], *names[sum(lengths):]])
 
-    def _control(self, eqn: JaxprEqn, operands: Sequence[str], env: dict[Any, str]) -> None:
+    def _control(self, eqn: JaxprEqn, operands: Sequence[str], env: dict[Any, _Name]) -> None:
         """Write a call of a loop of known length, or of a choice among branches."""
         if eqn.effects:
             raise _NotOfferedError(eqn.primitive.name)
@@ -121,17 +176,17 @@ class _Writer:
         if self.cost > LONGEST:
             raise _NotOfferedError(name)
 
-    def _call(self, eqn: JaxprEqn, fun: HostFunction, operands: Sequence[str], env: dict[Any, str]) -> None:
-        called = self.constant(fun)
+    def _call(self, eqn: JaxprEqn, fun: HostFunction, operands: Sequence[str], env: dict[Any, _Name]) -> None:
         results = [self.fresh() for _ in eqn.outvars]
         env.update(zip(eqn.outvars, results, strict=True))
-        left = ", ".join(results) + ("," if eqn.primitive.multiple_results else "")
-        self.lines.append(f"{left} = {called}({', '.join(operands)})" if results else f"{called}({', '.join(operands)})")
+        is_tuple = eqn.primitive.multiple_results
+        kind = None if is_tuple else kind_of(fun, eqn.outvars[0].aval)
+        self.statements.append(Statement(results, self.constant(fun), operands, is_tuple, kind))
 
-    def _operand(self, atom: Atom, env: dict[Any, str]) -> str:
+    def _operand(self, atom: Atom, env: dict[Any, _Name]) -> _Name:
         return self.constant(np.asarray(atom.val, atom.aval.dtype)) if is_literal(atom) else env[atom]  # type: ignore[attr-defined]
 
-    def _equation(self, eqn: JaxprEqn, operands: Sequence[str], env: dict[Any, str]) -> None:
+    def _equation(self, eqn: JaxprEqn, operands: Sequence[_Name], env: dict[Any, _Name]) -> None:
         name = eqn.primitive.name
         maker = MAKERS.get(name)
         if maker is None or eqn.effects:
@@ -142,15 +197,17 @@ class _Writer:
         if fun is None:
             raise _NotOfferedError(name)
         self._spend(name, _time(eqn, name, ins, outs))
-        self._call(eqn, fun, operands, env)
+        if name in _BROADCASTING and any(type(x) is str and a.shape == outs[0].shape for x, a in zip(operands, ins, strict=True)):
+            operands = [x.small if isinstance(x, _Broadcast) else x for x in operands]
+        self._call(eqn, fun, self.full(operands), env)
 
 
 def _written(jaxpr: Any) -> tuple[HostFunction, float]:
     """A function that returns the results of a program in a list, and about how many nanoseconds it takes."""
     writer = _Writer()
     args = [f"a{i}" for i in range(len(jaxpr.in_avals))]
-    results = writer.program(jaxpr.jaxpr, jaxpr.consts, args)
-    return writer.function(args, [], f"[{', '.join(results)}]"), writer.cost
+    results = writer.full(writer.program(jaxpr.jaxpr, jaxpr.consts, args))
+    return writer.function(args, [], results, f"[{', '.join(results)}]"), writer.cost
 
 
 def _loop(eqn: JaxprEqn) -> tuple[HostFunction, float]:
@@ -211,10 +268,10 @@ def host_program(jaxpr: ClosedJaxpr, single: bool = False) -> Callable[..., Any]
     writer = _Writer()
     args = [f"a{i}" for i in range(len(jaxpr.in_avals))]
     try:
-        results = writer.program(jaxpr.jaxpr, jaxpr.consts, args)
+        results = writer.full(writer.program(jaxpr.jaxpr, jaxpr.consts, args))
     except _NotOfferedError:
         return None
     reads = [f"if type({a}) is not _ndarray: {a} = _value({a})" for a in args]
     found = [f"_asarray({name})" for name in results]
     result = found[0] if single else f"[{', '.join(found)}]"
-    return np.errstate(all="ignore")(writer.function(args, reads, result))
+    return np.errstate(all="ignore")(writer.function(args, reads, results, result))

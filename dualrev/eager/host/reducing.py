@@ -16,7 +16,9 @@ _Avals = Sequence[ShapedArray]
 def _reduction(name: str, fun: Callable[..., Any]) -> None:
     @made(name, cost=0.3)
     def maker(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
-        dims, dtype = tuple(params["axes"]), np.dtype(outs[0].dtype)
+        dims, dtype, shape = tuple(params["axes"]), np.dtype(outs[0].dtype), outs[0].shape
+        if dtype == ins[0].dtype and all(ins[0].shape[d] == 1 for d in dims):
+            return lambda x: x.reshape(shape)
         return lambda x: fun(x, dims, dtype)
 
 
@@ -31,14 +33,21 @@ def least(dtype: np.dtype, largest: bool) -> Any:
 
 def _sum(x: Any, dims: tuple[int, ...], dtype: np.dtype) -> Any:
     if dtype.itemsize < 4 and dtype.kind in "fV":  # narrow floats are added up in single precision
-        return np.sum(x, dims, np.float32).astype(dtype)
-    return np.sum(x, dims, dtype)
+        return np.add.reduce(x, dims, np.float32).astype(dtype)
+    return np.add.reduce(x, dims, dtype)
 
 
 _reduction("reduce_sum", _sum)
 _reduction("reduce_prod", lambda x, dims, dtype: np.prod(x, dims, dtype))
-_reduction("reduce_max", lambda x, dims, dtype: np.max(x, dims, initial=least(dtype, True)).astype(dtype))
-_reduction("reduce_min", lambda x, dims, dtype: np.min(x, dims, initial=least(dtype, False)).astype(dtype))
+def _extreme(fun: Callable[..., Any], largest: bool) -> Callable[..., Any]:
+    def of(x: Any, dims: tuple[int, ...], dtype: np.dtype) -> Any:
+        return fun(x, dims) if x.size else fun(x, dims, initial=least(dtype, largest)).astype(dtype)
+
+    return of
+
+
+_reduction("reduce_max", _extreme(np.maximum.reduce, True))
+_reduction("reduce_min", _extreme(np.minimum.reduce, False))
 _reduction("reduce_and", lambda x, dims, dtype: np.bitwise_and.reduce(x, dims, dtype))
 _reduction("reduce_or", lambda x, dims, dtype: np.bitwise_or.reduce(x, dims, dtype))
 _reduction("reduce_xor", lambda x, dims, dtype: np.bitwise_xor.reduce(x, dims, dtype))
@@ -112,10 +121,15 @@ def _dot(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
             len(a.shape) == len(left_shape) and len(b.shape) == len(right_shape)):
         return np.matmul
 
+    turns = left_order != [*range(len(a.shape))], right_order != [*range(len(b.shape))]
+    shapes = len(a.shape) != len(left_shape), len(b.shape) != len(right_shape)
+
     def product(x: Any, y: Any) -> Any:
         if widens:
             x, y = np.asarray(x).astype(work), np.asarray(y).astype(work)
-        found = np.matmul(np.transpose(x, left_order).reshape(left_shape), np.transpose(y, right_order).reshape(right_shape))
-        return found.reshape(shape).astype(dtype, copy=False)
+        x, y = x.transpose(left_order) if turns[0] else x, y.transpose(right_order) if turns[1] else y
+        found = np.matmul(x.reshape(left_shape) if shapes[0] else x, y.reshape(right_shape) if shapes[1] else y)
+        found = found if found.shape == shape else found.reshape(shape)
+        return found.astype(dtype) if widens else found
 
     return product
