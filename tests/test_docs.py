@@ -1,4 +1,4 @@
-"""The examples in the README and in docstrings, typed as shown."""
+"""The examples in the README, in the guides and in docstrings, typed as shown."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def test_readme() -> None:
     text = (ROOT / "README.md").read_text()
     examples = doctest.DocTestParser().get_doctest(text, {}, "README.md", "README.md", 0)
     assert len(examples.examples) > 15
+    assert run(examples).failed == 0
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "papers" / "guide").glob("*.md")), ids=lambda page: page.stem)
+def test_guides(page: pathlib.Path) -> None:
+    examples = doctest.DocTestParser().get_doctest(page.read_text(), {}, page.name, str(page), 0)
+    assert len(examples.examples) > 10
     assert run(examples).failed == 0
 
 

@@ -100,7 +100,8 @@ from dualrev.eager.core.settings import set_num_threads as set_num_threads
 from dualrev.eager.core.settings import use_deterministic_algorithms as use_deterministic_algorithms
 from dualrev.eager.core.size import Size as Size
 from dualrev.eager.cuda import accelerator as accelerator
-from dualrev.eager.func import vmap as vmap
+from dualrev.eager.func.examples import vmap as vmap
+from dualrev.eager.func.lowering import lower as lower
 from dualrev.eager.graph.tensor import Tensor as Tensor
 from dualrev.eager.ops import adapters as _adapters
 from dualrev.eager.ops.arguments import channels_last as channels_last

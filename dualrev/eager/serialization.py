@@ -70,7 +70,8 @@ def unpack(data: bytes, where: str = "these bytes") -> tuple[dict[str, np.ndarra
     Raises:
       ValueError: it is not one.
     """
-    if data[:2] == b"PK" or data[:1] == b"\x80":
+    # The size of a header may begin as a pickle does: a header begins with a brace.
+    if data[8:9] != b"{" and (data[:2] == b"PK" or data[:1] == b"\x80"):
         raise ValueError(f"{where} is a pickle as PyTorch's torch.save writes it, which would run code that is in it\n"
                          "write it as safetensors where PyTorch is: safetensors.torch.save_file(model.state_dict(), path)")
     size = int.from_bytes(data[:8], "little")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.traces import Tracer
+from dualrev.eager.core.modes import mode
 
 
 class dtype:
@@ -100,7 +101,10 @@ def set_default_dtype(d: dtype) -> None:
 
 
 def numpy_of(d: dtype | np.dtype | type) -> np.dtype:
-    """The array dtype for one of ours, or a Python or numpy type; 64 bits do not need jax's ``jax_enable_x64``."""
+    """The array dtype for one of ours, or a Python or numpy type; 64 bits do not need jax's ``jax_enable_x64``.
+
+    Inside a function of arrays they do.
+    """
     python = {"float": _default[0].numpy, "int": np.dtype(np.int64), "bool": np.dtype(np.bool_), "complex": np.dtype(np.complex64)}
     if isinstance(d, dtype):
         wanted = d.numpy
@@ -108,7 +112,12 @@ def numpy_of(d: dtype | np.dtype | type) -> np.dtype:
         wanted = python[d.__name__]
     else:
         wanted = np.dtype(d)
-    return wanted
+    return np.dtype(jax.dtypes.canonicalize_dtype(wanted)) if mode.narrow else wanted
+
+
+def long_dtype() -> np.dtype:
+    """The array dtype of whole numbers, indices and counts."""
+    return numpy_of(int64)
 
 
 class _Chosen(threading.local):

@@ -6,7 +6,8 @@ evaluation.  Which one runs depends on the shapes and dtypes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import ClosedJaxpr, stage
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core.caches import BOUND, caches
+from dualrev.eager.core.modes import mode
 from dualrev.eager.host.programs import TracedError, host_program
 
 #: Arrays of at most so many bytes are kept as numpy's when they are made.
@@ -26,8 +28,22 @@ _ndarray = np.ndarray
 
 
 def wide() -> Any:
-    """A block in which jax has 64 bits, as dtypes of tensors say: jax's own setting stays as it is for everything else."""
-    return jax.enable_x64(True)
+    """A block in which jax has 64 bits, as dtypes of tensors say: jax's own setting stays as it is for everything else.
+
+    Inside a function of arrays that jax traces without 64 bits nothing changes: its program is compiled without them.
+    """
+    return contextlib.nullcontext() if mode.narrow else jax.enable_x64(True)
+
+
+@contextlib.contextmanager
+def known_values() -> Iterator[None]:
+    """A block for operations on values that are not traced, which have their dtypes in any case."""
+    before, mode.narrow = mode.narrow, False
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        mode.narrow = before
 
 
 def aval_of(x: Any) -> ShapedArray:
@@ -74,7 +90,7 @@ def key_of(args: Sequence[Any]) -> tuple[Hashable, ...] | None:
 
 def traced(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray]) -> ClosedJaxpr:
     """The program of a function that returns several arrays."""
-    with wide():
+    with known_values():
         return stage(fun, avals)
 
 
@@ -83,10 +99,18 @@ def compiled(fun: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     run = caches.jit(fun, **(settings or {"inline": True}))
 
     def call(*args: Any) -> Any:
+        if mode.narrow:
+            with contextlib.nullcontext() if _is_traced(args) else known_values():
+                return run(*args)
         with jax.enable_x64(True):
             return run(*args)
 
     return call
+
+
+def _is_traced(args: Sequence[Any]) -> bool:
+    """Whether a leaf of the arguments is being traced."""
+    return any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(args))
 
 
 def fixed(fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], on_host: bool = True
@@ -161,6 +185,8 @@ def cast(x: Any, dtype: np.dtype) -> Any:
     """An array in another dtype, or itself."""
     if x.dtype == dtype:
         return x
+    if mode.narrow and isinstance(x, Tracer):
+        return x.astype(jax.dtypes.canonicalize_dtype(dtype))
     with jax.enable_x64(True):
         return x.astype(dtype)
 

@@ -44,7 +44,16 @@ class Mode(threading.local):
     mutable = False
     #: How many backward passes are running inside each other.
     backward_depth = 0
-    #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level`` or ``watcher`` is.
+    #: Whether values may be traced by a transformation of functions of arrays, which knows nothing of this graph.
+    functional = False
+    #: Whether ``no_grad`` cuts derivatives there; ``detach`` does in any case.
+    cuts = True
+    #: Whether what is being traced there has the dtypes of jax without 64 bits.
+    narrow = False
+    #: The state of the default source of random numbers there, in place of its own.
+    random: Any = None
+    #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level``, ``watcher`` or
+    #: ``functional`` is.
     handler: Callable[[Op, Sequence[object]], Any] | None = None
 
 

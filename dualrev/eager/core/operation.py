@@ -7,6 +7,7 @@ inputs nor outputs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -20,7 +21,8 @@ from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
 from dualrev.eager.core.caches import BOUND, caches
-from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, traced, wide
+from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, known_values, traced, wide
+from dualrev.eager.core.modes import mode
 from dualrev.options.settings import DEFAULT, under
 
 R = TypeVar("R")
@@ -55,6 +57,7 @@ class Record:
         "linearization",
         "n_in",
         "n_out",
+        "narrow",
         "on_host",
         "op",
         "out_avals",
@@ -66,6 +69,8 @@ class Record:
     def __init__(self, op: Op, avals: Sequence[ShapedArray], active: tuple[bool, ...], on_host: bool = True):
         self.op = op
         self.on_host = on_host
+        #: Whether it is of values that jax traces without 64 bits.
+        self.narrow = mode.narrow
         #: Whether numpy evaluates it.
         self.is_small = False
         self.active = active
@@ -94,6 +99,10 @@ class Record:
         self.single: tuple[Pull, tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
+
+    def _dtypes(self) -> Any:
+        """A block in which jax has the dtypes that it had when this was made."""
+        return contextlib.nullcontext() if self.narrow else jax.enable_x64(True)
 
     def _derived(self) -> tuple[int, ...]:
         """What the residuals that are neither inputs nor outputs are computed from, and that is not saved itself."""
@@ -165,7 +174,7 @@ class Record:
         """The compiled pull for these nonzero cotangents, ``pull(*saved, *cotangents)``, and the inputs that its results belong to."""
         found = self._pulls.get(mask)
         if found is None:
-            with errors.calling("backward"), wide():
+            with errors.calling("backward"), self._dtypes():
                 program = under(DEFAULT, self.linearization.program_of, "pull", mask)
             pull = self._again(program.jaxpr) if self.light else jaxpr_as_fun(program.jaxpr)
             _, run = fixed(self._whole(pull, mask), self._pull_avals(mask), self.on_host)
@@ -188,7 +197,7 @@ class Record:
         """
         found = self._pull_ops.get(mask)
         if found is None:
-            with wide():
+            with self._dtypes():
                 jaxpr = under(DEFAULT, self.linearization.program_of, "pull", mask).jaxpr
             pull = self._again(jaxpr) if self.has_new or self.light else jaxpr_as_fun(jaxpr)
             found = self._pull_ops[mask] = Op(f"{self.op.name.partition(':')[0]}Backward", self._whole(pull, mask), many=True,
@@ -283,7 +292,8 @@ class Graded:
 
     def _make(self, key: tuple[Hashable, ...], args: Sequence[Any]) -> tuple[Record, Callable[..., Sequence[Any]]]:
         active = tuple([bool(self.mask >> i & 1) for i in range(len(args))])
-        record = Record(self.op, [aval_of(x) for x in args], active, "device" not in key)
+        with known_values():
+            record = Record(self.op, [aval_of(x) for x in args], active, "device" not in key)
         while len(self.kept) >= BOUND:
             self.kept.pop(next(iter(self.kept)), None)
         found = self.kept[key] = record, record.run()

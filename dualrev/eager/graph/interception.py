@@ -1,9 +1,12 @@
-"""Operations that modes intercept: saved values are packed, tangents pushed, and a compiler is told what is read and made."""
+"""Operations that modes intercept: saved values, tangents, what a compiler is told, and what ``no_grad`` cuts off."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jax import lax
+
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.recording import apply
@@ -28,6 +31,10 @@ def apply_intercepted(op: Op, args: Sequence[object]) -> Tensor | tuple[Tensor, 
     if mode.watcher is not None:
         for t in results if op.many else (results,):
             mode.watcher.born(t._storage)
+    if mode.functional and mode.cuts and not mode.grad:
+        for t in results if op.many else (results,):
+            if isinstance(t._storage.array, Tracer):
+                t._storage.array = lax.stop_gradient(t._storage.array)
     if mode.packers:
         nodes = {t._node: None for t in (results if op.many else (results,)) if t._node is not None}
         for node in nodes:

@@ -9,7 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from dualrev._jax.traces import Tracer
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.evaluation import is_on_host
 from dualrev.eager.core.modes import mode
@@ -43,7 +45,7 @@ def view(op: Op, t: Tensor, starts: tuple[int, ...] | None = None, index: tuple[
         result._inference = mode.inference
     else:
         result = apply(op, (t, *step.numbers))
-    share(result, t, (step,), result._storage.array, None if mode.grad else "no_grad")
+    share(result, t, _cut(step), result._storage.array, None if mode.grad else "no_grad")
     return result
 
 
@@ -51,8 +53,13 @@ def views(op: Op, t: Tensor) -> tuple[Tensor, ...]:
     """As :func:`view`, of an operation with several results."""
     results = apply(op, (t,))
     for i, result in enumerate(results):
-        share(result, t, (Step(pick_op(op, i)),), result._storage.array, "several" if mode.grad else "no_grad")
+        share(result, t, _cut(Step(pick_op(op, i))), result._storage.array, "several" if mode.grad else "no_grad")
     return results
+
+
+def _cut(step: Step) -> tuple[Step, ...]:
+    """The path of a view; under ``no_grad`` inside a function that is transformed, no derivative goes along it."""
+    return (step, _STOP) if mode.functional and mode.cuts and not mode.grad else (step,)
 
 
 @caches.memoized
@@ -73,12 +80,27 @@ def share(result: Tensor, t: Tensor, path: tuple[Step, ...], array: jax.Array, m
         result._tangent = None  # computed from that of the base when it is asked for
 
 
+#: No derivative goes through it: transformations from outside know nothing of the graph that ``detach`` leaves.
+_STOP = Step(Op("Detach", lax.stop_gradient))
+
+
 def detached(t: Tensor) -> Tensor:
     """A tensor outside the graph that shares the storage and the count of changes."""
+    result = _beside(t)
+    if mode.functional and isinstance(array_of(t), Tracer):
+        base = _beside(t if t._view is None else t._view.base)
+        path = (_STOP,) if t._view is None else (*t._view.path, _STOP)
+        result._view = RecordedView(base, path, _STOP.plain(array_of(t)))
+    elif t._view is not None:
+        result._view = RecordedView(_beside(t._view.base), t._view.path, array_of(t))
+    result._inference = t._inference
+    return result
+
+
+def _beside(t: Tensor) -> Tensor:
+    """A tensor of the whole storage of another one, outside the graph."""
     result = wrap(None)  # type: ignore[arg-type]  # it gets the storage of t
     result._storage, result._counter = t._storage, t._counter
-    if t._view is not None:
-        result._view = RecordedView(detached(t._view.base), t._view.path, array_of(t))
     result._inference = t._inference
     return result
 

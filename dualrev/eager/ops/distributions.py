@@ -129,7 +129,7 @@ def _chosen(without_replacement: int) -> Evaluation:
         logs = jnp.log(weights)
         if not without_replacement:
             return jnp.argmax(logs[..., None, :] + noise, -1)
-        return lax.top_k(logs + noise, without_replacement)[1].astype(jnp.int64)
+        return lax.top_k(logs + noise, without_replacement)[1].astype(dtypes.long_dtype())
 
     return Evaluation(places)
 

@@ -7,6 +7,7 @@ from collections import namedtuple
 import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Dims
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
@@ -35,7 +36,7 @@ def amin(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:  # n
 
 def _extreme(x: jax.Array, dim: int, keep: bool, largest: bool) -> tuple[jax.Array, jax.Array]:
     if x.ndim == 0:
-        return x, jnp.zeros((), jnp.int64)
+        return x, jnp.zeros((), dtypes.long_dtype())
     places = (jnp.argmax if largest else jnp.argmin)(x, dim, keepdims=True)
     values = jnp.take_along_axis(x, places, dim)
     return (values, places) if keep else (jnp.squeeze(values, dim), jnp.squeeze(places, dim))

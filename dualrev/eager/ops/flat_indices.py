@@ -25,7 +25,7 @@ _put_add = Op("Put", lambda x, index, source: x.reshape(-1).at[index.reshape(-1)
 
 def _flat(name: str, x: Tensor, index: Tensor) -> None:
     places, n = array_of(index), x.numel()
-    if places.dtype != np.int64:
+    if places.dtype not in (np.int64, dtypes.long_dtype()):
         raise RuntimeError(f"{name}(): Expected a long tensor for index, but got {dtypes.type_name(places.dtype)}")
     if (wrong := first_outside(places, n, -n)) is not None:
         raise IndexError(f"out of range: tried to access index {wrong} on a tensor of {n} elements.")
@@ -41,7 +41,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:  # noqa: A002
 @both
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor:  # noqa: A002
     """The entries at indices along a dimension, where the other dimensions broadcast; without one, at flat indices."""
-    if array_of(indices).dtype != np.int64:
+    if array_of(indices).dtype not in (np.int64, dtypes.long_dtype()):
         raise RuntimeError("torch.take_along_dim(): dtype of indices should be Long but got "
                            f"{dtypes.type_name(array_of(indices).dtype)}")
     if dim is None:

@@ -54,9 +54,23 @@ class Generator:
 
     def state(self) -> Tensor:
         """The key that the next draw splits, as a tensor."""
+        if mode.random is not None:
+            return self._inside()
         if self._state is None:
             self._state = wrap(self._start())
         return self._state
+
+    def _inside(self) -> Tensor:
+        """The key inside a function of arrays that is given one.
+
+        Raises:
+          RuntimeError: this is another source, whose numbers would be the same in each call.
+        """
+        if self is not default_generator:
+            raise RuntimeError("a function of arrays draws from a torch.Generator of its own\nits numbers would be the same in each "
+                               "call of the compiled program; draw from the default source, leaving out generator=")
+        given: Tensor = mode.random
+        return given
 
     def _start(self) -> np.ndarray:
         """The key of the seed."""

@@ -139,9 +139,9 @@ def _quantile_of(x: jax.Array, q: jax.Array, dim: int | None, keep: bool, interp
     if interpolation in ("lower", "higher", "nearest"):
         ranks = {"lower": jnp.floor, "higher": jnp.ceil, "nearest": jnp.round}[interpolation](ranks)
     below = jnp.floor(ranks)
-    found = jnp.take_along_axis(values, below.astype(jnp.int64), -1)
+    found = jnp.take_along_axis(values, below.astype(dtypes.long_dtype()), -1)
     if interpolation in ("linear", "midpoint"):
-        above = jnp.take_along_axis(values, jnp.ceil(ranks).astype(jnp.int64), -1)
+        above = jnp.take_along_axis(values, jnp.ceil(ranks).astype(dtypes.long_dtype()), -1)
         weight = jnp.full_like(ranks, 0.5) if interpolation == "midpoint" else ranks - below
         found = jnp.where(ranks == below, found, jnp.where(weight < 0.5, found + weight * (above - found),
                                                             above - (above - found) * (1 - weight)))

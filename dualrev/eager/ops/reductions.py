@@ -30,7 +30,7 @@ def _float(x: jax.Array, dtype: np.dtype | None) -> jax.Array:
 
 def _integers(x: jax.Array) -> jax.Array:
     # Integers and truth values are summed in the widest integer dtype.
-    return x.astype(jnp.int64) if x.dtype.kind in "biu" else x
+    return x.astype(dtypes.long_dtype()) if x.dtype.kind in "biu" else x
 
 
 _sum = family("Sum", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))

@@ -57,7 +57,7 @@ def _drawer(kind: str, shape: tuple[int, ...], dtype: np.dtype) -> Evaluation:
     draws: dict[str, Callable[..., jax.Array]] = dict(
         rand=lambda key: _uniform(key, shape, dtype),
         randn=lambda key: jax.random.normal(key, shape, dtype),
-        randint=lambda key, low, high: jax.random.randint(key, shape, low, high, jnp.int64).astype(dtype),
+        randint=lambda key, low, high: jax.random.randint(key, shape, low, high, dtypes.long_dtype()).astype(dtype),
         perm=lambda key: jax.random.permutation(key, shape[0]).astype(dtype),
         bernoulli=lambda key, p: jax.random.bernoulli(key, jnp.asarray(p, jnp.float32), shape).astype(dtype),
         exponential=lambda key: jax.random.exponential(key, shape, dtype),

@@ -48,7 +48,7 @@ def _reduced(x: jax.Array, places: Places, src: jax.Array, reduce: str, include_
         is_float = jnp.issubdtype(x.dtype, jnp.floating)
         least, most = (-jnp.inf, jnp.inf) if is_float else (jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max)
         neutral = least if reduce == "amax" else most
-    hits = jnp.zeros(x.shape, jnp.int64).at[places].add(1)
+    hits = jnp.zeros(x.shape, dtypes.long_dtype()).at[places].add(1)
     start = x if include_self else jnp.where(hits > 0, jnp.asarray(neutral, x.dtype), x)
     if reduce == "sum":
         return start.at[places].add(src)
@@ -77,7 +77,7 @@ def _products(start: jax.Array, places: Places, src: jax.Array) -> jax.Array:
     still, given = jax.lax.stop_gradient(start), jax.lax.stop_gradient(src)
     value = still.at[places].multiply(given)
     mine, theirs = still == 0, given == 0
-    zeros = mine.astype(jnp.int64).at[places].add(theirs.astype(jnp.int64))
+    zeros = mine.astype(dtypes.long_dtype()).at[places].add(theirs.astype(dtypes.long_dtype()))
     others = jnp.where(mine, 1, still).at[places].multiply(jnp.where(theirs, 1, given))
     # The product without one factor: of those that are not zero where no other is, of all others where this one is the only zero.
     rest = jnp.where(mine, jnp.where(zeros == 1, others, 0), jnp.where(zeros == 0, others / jnp.where(mine, 1, still), 0))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -35,11 +36,11 @@ def _inside(x: jax.Array, n: int, padding: str, corners: bool) -> jax.Array:
 def _at(x: jax.Array, places: Sequence[jax.Array], padding: str) -> jax.Array:
     """The entries of (batch, channels, ...) at whole coordinates of (batch, points); zero outside."""
     inside = x.shape[2:]
-    index: jax.Array = jnp.zeros(places[0].shape, jnp.int64)
+    index: jax.Array = jnp.zeros(places[0].shape, dtypes.long_dtype())
     valid: jax.Array = jnp.ones(places[0].shape, bool)
     for place, n in zip(places, inside, strict=True):
         valid = valid & (place >= 0) & (place <= n - 1)
-        index = index * n + jnp.clip(place, 0, n - 1).astype(jnp.int64)
+        index = index * n + jnp.clip(place, 0, n - 1).astype(dtypes.long_dtype())
     found = jnp.take_along_axis(x.reshape(*x.shape[:2], -1), index[:, None], 2)
     return jnp.where(valid[:, None], found, 0)
 

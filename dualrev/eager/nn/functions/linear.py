@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -51,7 +52,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     return apply(_BILINEAR, (input1, input2, weight, *(() if bias is None else (bias,))))
 
 
-_one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=jnp.int64))
+_one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=dtypes.long_dtype()))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

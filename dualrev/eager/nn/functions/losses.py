@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dualrev._jax.traces import Tracer
-from dualrev.eager.core.dtypes import type_name
+from dualrev.eager.core.dtypes import long_dtype, type_name
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -107,7 +107,7 @@ def _same_shape(x: Tensor, y: Tensor, name: str) -> None:
 def _check_classes(input: Tensor, target: Tensor, ignore: int) -> None:  # noqa: A002
     """Refuse classes that are out of range, or not one for each example."""
     classes, shape = array_of(target), array_of(input).shape
-    if classes.dtype not in (np.uint8, np.int64):
+    if classes.dtype not in (np.uint8, np.int64, long_dtype()):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {type_name(classes.dtype)}\ntarget.long() converts it")
     if len(shape) > 1 and classes.shape[:1] != shape[:1]:
         raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({classes.shape[0]}).")

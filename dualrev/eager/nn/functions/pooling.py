@@ -37,8 +37,9 @@ def _pads(x: jax.Array, kernel: tuple[int, ...], stride: tuple[int, ...], paddin
     return [(0, 0)] * (x.ndim - len(kernel)) + pads
 
 
-def _lowest(dtype: np.dtype) -> jax.Array:
-    return jnp.asarray(-jnp.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min, dtype)
+def _lowest(dtype: np.dtype) -> np.ndarray:
+    # A value of numpy's is known also while a program is traced: jax then takes the window's own primitive, which it can differentiate.
+    return np.asarray(-jnp.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min, dtype)
 
 
 def _max_of(x: jax.Array, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...],
@@ -74,7 +75,7 @@ def _mean_of(x: jax.Array, kernel: tuple[int, ...], stride: tuple[int, ...], pad
              divisor: int | None) -> jax.Array:
     lead, ones = (1,) * (x.ndim - len(kernel)), (1,) * len(kernel)
     pads = _pads(x, kernel, stride, padding, ones, ceil)
-    total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, lead + kernel, lead + stride, pads)
+    total = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, lead + kernel, lead + stride, pads)
     if divisor is not None or not (ceil or (any(padding) and not with_pad)):
         return total / (divisor or math.prod(kernel))
     counts: Any = 1.0

@@ -1,0 +1,93 @@
+"""Functions of one example as functions of many: ``vmap``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.tree_util import tree_map
+
+from dualrev.eager.core.evaluation import wide
+from dualrev.eager.core.modes import mode
+from dualrev.eager.func.arrays import arrays, lower, tensors
+from dualrev.eager.ops.joining import cat
+
+#: The dimension of the examples: one for all arguments, or a tree of them.
+InDims: TypeAlias = int | Sequence[Any] | None
+OutDims: TypeAlias = int | Sequence[Any] | None
+
+
+def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0, randomness: str = "error", *,
+         chunk_size: int | None = None) -> Callable[..., Any]:
+    """A function of one example as a function of many, along a dimension of each argument.
+
+    Args:
+      func: takes and returns pytrees of tensors.
+      in_dims: the dimension of the examples in each argument; None, where all examples share it.
+      out_dims: the dimension of the examples in each result.
+      randomness: "error" refuses random numbers inside; "same" draws them once for all examples, "different" for each.
+      chunk_size: how many examples run at once; by default all.
+
+    Raises:
+      ValueError: ``chunk_size`` is not positive.
+      RuntimeError: random numbers are drawn inside, and ``randomness`` is "error".
+
+    >>> from dualrev import eager as torch
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> torch.func.vmap(torch.func.grad(lambda x: (x ** 2).sum()))(x)
+    tensor([[2., 4.],
+            [6., 8.]])
+    """
+    if randomness not in ("error", "same", "different"):
+        raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
+    if chunk_size is not None and chunk_size <= 0:
+        raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
+    inner = lower(func)
+
+    def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            mode.examples = before
+
+    @functools.wraps(func)
+    def call(*args: object, **kwargs: object) -> Any:
+        given, named = arrays(args), arrays(kwargs)
+        dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+        sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
+        with wide():
+            if chunk_size is not None and sizes and sizes[0] > chunk_size:
+                parts = [in_parts(dims, given, named, k, chunk_size) for k in range(0, sizes[0], chunk_size)]
+                outs = [tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(k, k + n), *part)) for k, n, part in parts]
+                ends = out_dims if isinstance(out_dims, (tuple, list)) else None
+                if ends is not None and isinstance(outs[0], (tuple, list)):
+                    return type(outs[0])([tree_map(lambda *xs, d=d: cat(xs, d), *column)
+                                          for d, column in zip(ends, zip(*outs, strict=True), strict=True)])
+                return tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *outs)
+            if randomness != "different" or not sizes:
+                return tensors(jax.vmap(of_one, (None, dims, 0), out_dims)(None, given, named))
+            return tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(sizes[0]), given, named))
+
+    return call
+
+
+def in_parts(dims: Any, given: Any, named: Any, start: int, n: int) -> tuple[int, int, tuple[Any, Any]]:
+    """The first number, the number and the arguments of some of the examples."""
+    def cut(x: Any, d: int) -> Any:
+        return jax.lax.slice_in_dim(x, start, min(start + n, x.shape[d]), axis=d % x.ndim)
+
+    def each(d: Any, x: Any) -> Any:
+        if d is None:
+            return x
+        if isinstance(d, int):
+            return tree_map(lambda y: cut(y, d), x)
+        return type(x)([each(a, b) for a, b in zip(d, x, strict=True)])
+
+    parts = tuple([each(d, x) for d, x in zip(dims, given, strict=True)])
+    cut_named = tree_map(lambda y: cut(y, 0), named)
+    size = next(leaf.shape[d] for d, part in zip(dims, parts, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(part))
+    return start, size, (parts, cut_named)

@@ -1,0 +1,80 @@
+"""Derivatives of functions of tensors, as PyTorch's ``torch.func`` names them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualrev.eager.core.evaluation import wide
+from dualrev.eager.func.arrays import arrays, lower, tensors
+from dualrev.functional import api, gradients, jacobians
+
+
+def _of(transform: Callable[..., Any], words: str, cuts: bool = True) -> Callable[..., Any]:
+    """A functional transformation of dualrev, for functions of tensors."""
+    def transformed(func: Callable[..., object], argnums: int | Sequence[int] = 0, has_aux: bool = False, *,
+                    chunk_size: int | None = None, randomness: str = "error") -> Callable[..., Any]:
+        inner = transform(lower(func, cuts=cuts), argnums, has_aux)
+
+        @functools.wraps(func)
+        def call(*args: object, **kwargs: object) -> Any:
+            for i in (argnums,) if isinstance(argnums, int) else argnums:
+                if not -len(args) <= i < len(args):
+                    raise RuntimeError(f"Got argnum={i}, but only {len(args)} positional inputs")
+            with wide():
+                return tensors(inner(*arrays(args), **arrays(kwargs)))
+
+        return call
+
+    transformed.__name__ = transformed.__qualname__ = transform.__name__
+    transformed.__doc__ = (f"{words}  Its results are not part of the graph of backward; nest these functions "
+                           "instead.  ``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same "
+                           "random numbers.")
+    return transformed
+
+
+grad = _of(gradients.grad, "The gradient of a scalar function of tensors.")
+jacrev = _of(jacobians.jacrev, "The Jacobian of a function of tensors, row by row.")
+jacfwd = _of(jacobians.jacfwd, "The Jacobian of a function of tensors, column by column.", cuts=False)
+hessian = _of(jacobians.hessian, "The Hessian of a scalar function of tensors.")
+_value_and_grad = _of(gradients.value_and_grad, "")
+
+
+def grad_and_value(func: Callable[..., object], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The gradient of a scalar function of tensors, and its value."""
+    inner = _value_and_grad(func, argnums, has_aux)
+
+    @functools.wraps(func)
+    def call(*args: object, **kwargs: object) -> Any:
+        value, gradient = inner(*args, **kwargs)
+        return gradient, value
+
+    return call
+
+
+def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequence[object], *, strict: bool = False,
+        has_aux: bool = False) -> tuple[Any, ...]:
+    """The value and the Jacobian times tangents.
+
+    Raises:
+      NotImplementedError: ``strict``.
+    """
+    if strict:
+        raise NotImplementedError("torch.func.jvp: strict=True is not offered\nan output that does not depend on the primals gets "
+                                  "zeros")
+    with wide():
+        return tuple([tensors(x) for x in api.jvp(lower(func, cuts=False), arrays(tuple(primals)), arrays(tuple(tangents)), has_aux)])
+
+
+def vjp(func: Callable[..., object], *primals: object, has_aux: bool = False) -> tuple[Any, ...]:
+    """The value, and the pull: a function from cotangents of the value to cotangents of each primal."""
+    with wide():
+        out, pull, *aux = api.vjp(lower(func), *arrays(primals), has_aux=has_aux)
+
+    def pulled(*cotangents: object) -> Any:
+        given = arrays(cotangents if len(cotangents) > 1 else cotangents[0])
+        with wide():
+            return tensors(pull(given))
+
+    return (tensors(out), pulled, *[tensors(a) for a in aux])
