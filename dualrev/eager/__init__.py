@@ -103,6 +103,7 @@ from dualrev.eager.cuda import accelerator as accelerator
 from dualrev.eager.func.examples import vmap as vmap
 from dualrev.eager.func.lowering import lower as lower
 from dualrev.eager.graph.tensor import Tensor as Tensor
+from dualrev.eager.nn import in_torch as _in_torch
 from dualrev.eager.ops import adapters as _adapters
 from dualrev.eager.ops.arguments import channels_last as channels_last
 from dualrev.eager.ops.arguments import channels_last_3d as channels_last_3d
@@ -128,4 +129,4 @@ newaxis = None
 __version__ = "2.13.0+dualrev"
 _adapters.complete()
 globals().update(_FUNCTIONS)
-relu, softmax, log_softmax = nn.functional.relu, nn.functional.softmax, nn.functional.log_softmax
+globals().update(_in_torch.named())

@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.tree_util import tree_map
+from jax.tree_util import tree_leaves, tree_map
 
 from dualrev._jax.avals import is_array_like
 from dualrev._jax.traces import Tracer
+from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import ModeBlock, mode
 from dualrev.eager.graph.interception import apply_intercepted
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.lifting import lift
 
 
 class Inside(ModeBlock):
@@ -32,6 +34,15 @@ class Inside(ModeBlock):
     def settings(self) -> dict[str, object]:
         return {"functional": True, "cuts": self._cuts, "narrow": self.narrow, "random": self._random, "grad": True,
                 "handler": apply_intercepted}
+
+
+def in_graph(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """``fun``, of trees of arrays, applied to trees of tensors; where one requires grad, as an operation of the graph of backward."""
+    recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves((args, kwargs)))
+    if recorded:
+        return lift(fun, getattr(fun, "__name__", "Transformed").title())(*args, **kwargs)
+    with wide():
+        return tensors(fun(*arrays(args), **arrays(kwargs)))
 
 
 def lower(fun: Callable[..., object], *, cuts: bool = True) -> Callable[..., Any]:

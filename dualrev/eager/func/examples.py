@@ -12,7 +12,8 @@ from jax.tree_util import tree_map
 
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import mode
-from dualrev.eager.func.arrays import arrays, lower, tensors
+from dualrev.eager.func.arrays import arrays, in_graph, lower, tensors
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.joining import cat
 
 #: The dimension of the examples: one for all arguments, or a tree of them.
@@ -59,6 +60,11 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         given, named = arrays(args), arrays(kwargs)
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
+        recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in jax.tree.leaves((args, kwargs)))
+        if recorded and (chunk_size is None or not sizes or sizes[0] <= chunk_size):
+            by_example = np.arange(sizes[0]) if randomness == "different" and sizes else None
+            return in_graph(lambda *a, **k: jax.vmap(of_one, (None if by_example is None else 0, dims, 0), out_dims)(by_example, a, k),
+                            args, kwargs)
         with wide():
             if chunk_size is not None and sizes and sizes[0] > chunk_size:
                 parts = [in_parts(dims, given, named, k, chunk_size) for k in range(0, sizes[0], chunk_size)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev.eager.core.evaluation import wide
-from dualrev.eager.func.arrays import arrays, lower, tensors
+from dualrev.eager.func.arrays import arrays, in_graph, lower, tensors
 from dualrev.functional import api, gradients, jacobians
 
 
@@ -22,14 +22,13 @@ def _of(transform: Callable[..., Any], words: str, cuts: bool = True) -> Callabl
             for i in (argnums,) if isinstance(argnums, int) else argnums:
                 if not -len(args) <= i < len(args):
                     raise RuntimeError(f"Got argnum={i}, but only {len(args)} positional inputs")
-            with wide():
-                return tensors(inner(*arrays(args), **arrays(kwargs)))
+            return in_graph(inner, args, kwargs)
 
         return call
 
     transformed.__name__ = transformed.__qualname__ = transform.__name__
-    transformed.__doc__ = (f"{words}  Its results are not part of the graph of backward; nest these functions "
-                           "instead.  ``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same "
+    transformed.__doc__ = (f"{words}  It is an operation of the graph of backward too, where an argument requires grad; other tensors "
+                           "that the function reads are constants to that graph.  ``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same "
                            "random numbers.")
     return transformed
 

@@ -118,7 +118,7 @@ def _dot(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
     right_shape = [*batch, k, int(np.prod([b.shape[d] for d in right_free]))]
     shape = outs[0].shape
     if left_order == [*range(len(a.shape))] and right_order == [*range(len(b.shape))] and not widens and (
-            len(a.shape) == len(left_shape) and len(b.shape) == len(right_shape)):
+            [*a.shape] == left_shape and [*b.shape] == right_shape):
         return np.matmul
 
     turns = left_order != [*range(len(a.shape))], right_order != [*range(len(b.shape))]

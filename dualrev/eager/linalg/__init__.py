@@ -3,6 +3,7 @@
 May import: ``ops`` and below.  Start reading at :mod:`dualrev.eager.linalg.factorizations`.
 """
 
+from dualrev.eager.linalg.argument_names import with_names
 from dualrev.eager.linalg.basics import LinAlgError as LinAlgError
 from dualrev.eager.linalg.basics import cholesky as cholesky
 from dualrev.eager.linalg.basics import cholesky_ex as cholesky_ex
@@ -48,4 +49,7 @@ from dualrev.eager.ops.outputs import with_out
 _WITH_OUT = ("cholesky cholesky_ex cond cross det eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu lu_factor "
              "lu_factor_ex lu_solve matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv qr slogdet solve solve_ex "
              "solve_triangular svd svdvals tensorinv tensorsolve vecdot vector_norm")
+#: The functions of tensors.
+_NAMES = [*_WITH_OUT.split(), "diagonal", "matrix_exp", "vander"]
 globals().update({name: with_out(globals()[name], f"linalg_{name}") for name in _WITH_OUT.split()})
+globals().update({name: with_names(globals()[name], f"linalg_{name}") for name in _NAMES})

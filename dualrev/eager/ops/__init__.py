@@ -14,6 +14,7 @@ from dualrev.eager.ops import (
     creation,
     decompositions,
     distributions,
+    differences,
     dtype_names,
     extremes,
     flat_indices,
@@ -29,6 +30,7 @@ from dualrev.eager.ops import (
     rearranged_parts,
     rearranging,
     reductions,
+    replaced_parts,
     sampling,
     scaled_products,
     scattering,
@@ -39,11 +41,12 @@ from dualrev.eager.ops import (
     strides,
     ternary,
     unary,
+    windows,
 )
 from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of complex tensors)
 
 #: The modules that register operations.
-MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, distributions,
-           dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products, number_functions,
-           operators, order_statistics, printing, rearranged_parts, rearranging, reductions, sampling, scaled_products,
-           scattering, sequences, shapes, special_functions, statistics, strides, ternary, unary)
+MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, differences,
+           distributions, dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products, number_functions,
+           operators, order_statistics, printing, rearranged_parts, rearranging, reductions, replaced_parts, sampling, scaled_products,
+           scattering, sequences, shapes, special_functions, statistics, strides, ternary, unary, windows)

@@ -16,7 +16,7 @@ from dualrev.eager.ops.outputs import all_into
 from dualrev.eager.ops.registry import FUNCTIONS
 
 #: The argument of functions that take sizes or dimensions one by one, or together under this name.
-TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "repeat": "repeats",
+TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "broadcast_to": "size", "repeat": "repeats",
             "view": "size"}
 #: Other names of arguments of single functions.
 OWN = {

@@ -13,7 +13,7 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Operand, Tensor, array_of
+from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
 from dualrev.eager.ops import binary, ternary, unary  # noqa: F401  (their methods get second names here)
 from dualrev.eager.ops.promotion import broadcasting
 from dualrev.eager.ops.registry import FUNCTIONS, both, method, renamed
@@ -211,7 +211,10 @@ for _new, _old in _SECOND.items():
 def _copies(name: str) -> None:
     """The in-place form of a function: its result is copied into the tensor."""
     def in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return change(self, _replace, (getattr(self, name)(*args, **kwargs),))
+        # What the function saves of the tensor is its value from before the change.
+        before = wrap(array_of(self))
+        before._node, before._slot, before._requires_grad = self.grad_fn, self._slot, self.requires_grad
+        return change(self, _replace, (getattr(before, name)(*args, **kwargs),))
 
     method(renamed(in_place, f"{name}_", f"As ``{name}``, in place."))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,10 +34,19 @@ def _integers(x: jax.Array) -> jax.Array:
     return x.astype(dtypes.long_dtype()) if x.dtype.kind in "biu" else x
 
 
-_sum = family("Sum", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
+def _in(reduce: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A reduction whose result has the dtype that is asked for; integers otherwise the widest."""
+    def reduced(x: jax.Array, dim: Any, keep: bool, dtype: np.dtype | None) -> jax.Array:
+        x = _integers(x) if dtype is None else x.astype(dtype)
+        return reduce(x, dim, dtype=x.dtype, keepdims=keep)
+
+    return reduced
+
+
+_sum = family("Sum", _in(jnp.sum))
 _mean = family("Mean", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
-_prod = family("Prod", lambda x, dim, keep, dtype: jnp.prod(_float(_integers(x), dtype), dim, keepdims=keep))
-_sum_dim = family("Sum:1", lambda x, dim, keep, dtype: jnp.sum(_integers(x) if dtype is None else x.astype(dtype), dim, keepdims=keep))
+_prod = family("Prod", _in(jnp.prod))
+_sum_dim = family("Sum:1", _in(jnp.sum))
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
 _std = family("Std", lambda x, dim, keep, correction: root(jnp.var(x, dim, ddof=correction, keepdims=keep)))

@@ -152,10 +152,20 @@ def permute(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
 
 
 @both
-def movedim(input: Tensor, source: int, destination: int) -> Tensor:  # noqa: A002
-    """Move one dimension to another position."""
-    order = list(range(input.ndim))
-    order.insert(dim_of(destination, input.ndim), order.pop(dim_of(source, input.ndim)))
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:  # noqa: A002
+    """Move dimensions to other positions."""
+    starts = [source] if isinstance(source, int) else list(source)
+    ends = [destination] if isinstance(destination, int) else list(destination)
+    if len(starts) != len(ends):
+        raise RuntimeError(f"movedim: Invalid source or destination dims: source ({starts} dims) should contain the same number of dims "
+                           f"as destination ({ends} dims)")
+    starts, ends = [dim_of(d, input.ndim) for d in starts], [dim_of(d, input.ndim) for d in ends]
+    for what, dims in (("source", starts), ("destination", ends)):
+        if len({*dims}) < len(dims):
+            raise RuntimeError(f"movedim: repeated dim in `{what}` ({dims})")
+    order = [d for d in range(input.ndim) if d not in starts]
+    for end, start in sorted(zip(ends, starts, strict=True)):
+        order.insert(end, start)
     return permute(input, *order)
 
 
@@ -172,9 +182,9 @@ def expand(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
 
 
 @both
-def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:  # noqa: A002
+def broadcast_to(input: Tensor, *size: int | Sequence[int]) -> Tensor:  # noqa: A002
     """As ``expand``."""
-    return input.expand(*shape_of((size,)))
+    return input.expand(*shape_of(size))
 
 
 Tensor.expand_as = lambda self, other: self.expand(*other.shape)  # type: ignore[method-assign]

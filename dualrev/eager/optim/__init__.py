@@ -15,10 +15,12 @@ from dualrev.eager.optim.algorithms import Adam as Adam
 from dualrev.eager.optim.algorithms import AdamW as AdamW
 from dualrev.eager.optim.algorithms import RMSprop as RMSprop
 from dualrev.eager.optim.lbfgs import LBFGS as LBFGS
+from dualrev.eager.optim.matrices import Adafactor as Adafactor
+from dualrev.eager.optim.matrices import Muon as Muon
 from dualrev.eager.optim.optimizer import Optimizer as Optimizer
 from dualrev.eager.optim.sign_and_average import ASGD as ASGD
 from dualrev.eager.optim.sign_and_average import Adadelta as Adadelta
 from dualrev.eager.optim.sign_and_average import Rprop as Rprop
 
-__all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop",
-           "lr_scheduler", "swa_utils"]
+__all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "Optimizer", "RAdam",
+           "RMSprop", "Rprop", "lr_scheduler", "swa_utils"]

@@ -40,6 +40,7 @@ class SGD(Optimizer):
     tensor([0.8000], requires_grad=True)
     """
 
+    implementations = ("foreach", "fused", "differentiable")
     numbers = ("lr", "weight_decay", "momentum", "dampening")
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
@@ -68,17 +69,18 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Steps scaled by running means of the gradient and of its square; weight decay is added to the gradient."""
 
-    coupled = True
+    implementations = ("foreach", "fused", "capturable", "differentiable")
     pairs = ("betas",)
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False):
+                 weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False, decoupled_weight_decay: bool = False):
         for name, value in (("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay)):
             check_positive(name, value)
         for i, beta in enumerate(betas):
             if not 0 <= beta < 1:
                 raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize))
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize,
+                                      decoupled_weight_decay=decoupled_weight_decay))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
         state = {"step": np.zeros((), np.int32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
@@ -87,8 +89,8 @@ class Adam(Optimizer):
     @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         s = settings
-        g = turned(p, g, s, self.coupled)
-        if not self.coupled and s["decays"]:
+        g = turned(p, g, s, not s["decoupled_weight_decay"])
+        if s["decoupled_weight_decay"] and s["decays"]:
             p = p * (1 - s["lr"] * s["weight_decay"])
         if not s["amsgrad"]:
             rule = optax.scale_by_adam(*s["betas"], eps=s["eps"])
@@ -108,11 +110,9 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """As Adam, but weight decay shrinks the parameters themselves."""
 
-    coupled = False
-
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False):
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)
 
 
 class RMSprop(Optimizer):
@@ -152,6 +152,7 @@ class RMSprop(Optimizer):
 class Adagrad(Optimizer):
     """Steps divided by the root of the sum of squares of all gradients so far."""
 
+    implementations = ("foreach", "fused", "differentiable")
     numbers = ("lr", "weight_decay", "lr_decay")
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, lr_decay: float = 0, weight_decay: float = 0,

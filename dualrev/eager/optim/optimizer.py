@@ -30,8 +30,8 @@ Arrays: TypeAlias = list[jax.Array]
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The arguments that choose among PyTorch's implementations of an optimizer, which give the same numbers.
-IMPLEMENTATIONS = ("foreach", "fused", "capturable")
+#: The arguments that choose among PyTorch's implementations of an optimizer, which give the same numbers, and their defaults.
+IMPLEMENTATIONS = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 
 
 def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
@@ -42,12 +42,16 @@ def _of_any_implementation(init: Callable[..., None]) -> Callable[..., None]:
     """
     @functools.wraps(init)
     def begin(self: Optimizer, *args: Any, **kwargs: Any) -> None:
-        for name in IMPLEMENTATIONS:
-            kwargs.pop(name, None)
-        if kwargs.pop("differentiable", False):
+        chosen = {name: kwargs.pop(name) for name in IMPLEMENTATIONS if name in kwargs}
+        if chosen.get("differentiable"):
             raise NotImplementedError(f"{type(self).__name__}: differentiable=True is not offered\nsteps of optax through "
                                       "dualrev.grad are differentiated")
         init(self, *args, **kwargs)
+        # They stand among the settings, as in the groups that PyTorch saves.
+        chosen = {**{name: IMPLEMENTATIONS[name] for name in self.implementations}, **chosen}
+        for settings in (self.defaults, *self.param_groups):
+            for name, value in chosen.items():
+                settings.setdefault(name, value)
 
     return begin
 
@@ -78,6 +82,8 @@ class Optimizer:
     #: Settings that are inputs of the program: they may change at each step.
     numbers: tuple[str, ...] = ("lr", "weight_decay")
 
+    #: PyTorch's choices of an implementation that the optimizer takes.
+    implementations: tuple[str, ...] = ("foreach", "capturable", "differentiable")
     #: Settings that are pairs of numbers: inputs of the program too, but static inside a compiled step.
     pairs: tuple[str, ...] = ()
     #: Whether a step was made: schedules warn where none was.

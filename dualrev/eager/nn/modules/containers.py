@@ -100,10 +100,10 @@ class Sequential(_Listed):
         for name, module in items:
             self.add_module(str(name), module)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:  # noqa: A002
         for module in self._modules.values():
-            x = module(x)
-        return x
+            input = module(input)  # noqa: A001
+        return input
 
     def _sliced(self, items: list[tuple[str, Module]]) -> Self:
         return type(self)(OrderedDict(items))

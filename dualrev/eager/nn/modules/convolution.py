@@ -54,11 +54,11 @@ class _ConvNd(Module):
             fan_in = self.weight[0].numel()
             init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[self.n]
         if self.padding_mode != "zeros":
-            return conv(F.pad(x, self._sides(), self.padding_mode), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-        return conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            return conv(F.pad(input, self._sides(), self.padding_mode), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return conv(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def _sides(self) -> list[int]:
         """The padding before and after, from the last dimension on."""
@@ -109,10 +109,10 @@ class _ConvTransposeNd(_ConvNd):
     def _channels(self) -> tuple[int, int]:
         return self.in_channels, self.out_channels // self.groups
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:  # noqa: A002
         conv = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[self.n]
-        extra = self.output_padding if output_size is None else self._extra(x, list(output_size))
-        return conv(x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        extra = self.output_padding if output_size is None else self._extra(input, list(output_size))
+        return conv(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
 
     def _extra(self, x: Tensor, wanted: list[int]) -> tuple[int, ...]:
         """The output padding that gives a size."""

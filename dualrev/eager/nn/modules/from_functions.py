@@ -24,8 +24,12 @@ class Keeps(Module):
     def __init__(self, *args: object, **kwargs: object):
         super().__init__()
         values = dict(zip(self.names, self.defaults, strict=True))
-        if len(args) > len(self.names) or set(kwargs) - set(self.names):
-            raise TypeError(f"{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
+        if len(args) > len(self.names):
+            raise TypeError(f"{type(self).__name__}.__init__() takes {len(self.names) + 1} positional arguments but {len(args) + 1} were "
+                            f"given\n{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
+        for name in kwargs.keys() - set(self.names):
+            raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument '{name}'\n"
+                            f"{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
         values.update(zip(self.names, args, strict=False))
         values.update(kwargs)
         missing = [name for name, value in values.items() if value is REQUIRED]
@@ -35,8 +39,8 @@ class Keeps(Module):
         for name, value in values.items():
             setattr(self, name, value)
 
-    def forward(self, *tensors: Tensor) -> Any:
-        return getattr(F, self.function)(*tensors, **{name: getattr(self, name) for name in self.names})
+    def forward(self, *tensors: Tensor, **named: Tensor) -> Any:
+        return getattr(F, self.function)(*tensors, **named, **{name: getattr(self, name) for name in self.names})
 
     def extra_repr(self) -> str:
         # PyTorch shows inplace only where it is true.
