@@ -122,11 +122,12 @@ from dualrev.eager.ops.registry import FUNCTIONS as _FUNCTIONS
 if TYPE_CHECKING:
     from dualrev.eager.functions import *  # noqa: F403
     from dualrev.eager.makers import *  # noqa: F403
+    from dualrev.eager.networks import *  # noqa: F403
     from dualrev.eager.numerics import *  # noqa: F403
 
 newaxis = None
 #: The release of PyTorch whose interface this is: programs ask for it.
 __version__ = "2.13.0+dualrev"
+_FUNCTIONS.update(_in_torch.named())
 _adapters.complete()
 globals().update(_FUNCTIONS)
-globals().update(_in_torch.named())

@@ -18,6 +18,7 @@ from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.creation import finished
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.outputs import all_into
+from dualrev.eager.ops.precision import with_precision
 
 _NORMS = (None, "backward", "forward", "ortho")
 
@@ -185,3 +186,43 @@ def fftshift(input: Tensor, dim: Dims = None) -> Tensor:  # noqa: A002
 def ifftshift(input: Tensor, dim: Dims = None) -> Tensor:  # noqa: A002
     """The inverse of ``fftshift``."""
     return _shifted(input, dim, -1)
+
+
+def _of_hermitian(x: Tensor, s: Sizes | None, dim: Dims, norm: str | None) -> Tensor:
+    """``hfft`` along the last dimension, after ``fft`` along the others."""
+    dims = [dim_of(d, x.ndim) for d in dim] if isinstance(dim, (tuple, list)) else list(range(x.ndim - (x.ndim if s is None else len(s)), x.ndim))
+    sizes = [None] * len(dims) if s is None else list(s)  # type: ignore[arg-type]  # sizes of several dimensions
+    if dims[:-1]:
+        x = fftn(x, sizes[:-1] if s is not None else None, dims[:-1], norm)
+    return hfft(x, sizes[-1], dims[-1], norm)
+
+
+def hfft2(input: Tensor, s: Sizes | None = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:  # noqa: A002
+    """The transform of a signal that is Hermitian in time, along two dimensions: real."""
+    return _of_hermitian(input, s, dim, norm)
+
+
+def hfftn(input: Tensor, s: Sizes | None = None, dim: Dims = None, norm: str | None = None) -> Tensor:  # noqa: A002
+    """The transform of a signal that is Hermitian in time: real."""
+    return _of_hermitian(input, s, dim, norm)
+
+
+def _to_hermitian(x: Tensor, s: Sizes | None, dim: Dims, norm: str | None) -> Tensor:
+    """The inverse: ``ihfft`` along the last dimension, then ``ifft`` along the others."""
+    dims = [dim_of(d, x.ndim) for d in dim] if isinstance(dim, (tuple, list)) else list(range(x.ndim - (x.ndim if s is None else len(s)), x.ndim))
+    sizes = [None] * len(dims) if s is None else list(s)  # type: ignore[arg-type]  # sizes of several dimensions
+    x = ihfft(x, sizes[-1], dims[-1], norm)
+    return ifftn(x, sizes[:-1] if s is not None else None, dims[:-1], norm) if dims[:-1] else x
+
+
+def ihfft2(input: Tensor, s: Sizes | None = None, dim: Dims = (-2, -1), norm: str | None = None) -> Tensor:  # noqa: A002
+    """The inverse of ``hfft2``: half of a Hermitian signal."""
+    return _to_hermitian(input, s, dim, norm)
+
+
+def ihfftn(input: Tensor, s: Sizes | None = None, dim: Dims = None, norm: str | None = None) -> Tensor:  # noqa: A002
+    """The inverse of ``hfftn``: half of a Hermitian signal."""
+    return _to_hermitian(input, s, dim, norm)
+
+
+globals().update(with_precision("fft", globals()))

@@ -39,7 +39,7 @@ def given(t: Any, grad: bool) -> tuple[dict[str, Any], list[Any]]:
     """What calls find: tensors by one letter, the library, helpers; and the leaves that require grad."""
     m = _wave(t, 3, 3, phase=0.3) + 2 * t.eye(3)
     floats = dict(x=_wave(t, 3, 4), y=_wave(t, 3, 4, phase=0.9), v=_wave(t, 4, phase=0.4), w=_wave(t, 4, phase=2.4), m=m,
-                  b=_wave(t, 2, 3, 3, phase=1.1), p=_wave(t, 3, 4, phase=0.2).abs() + 0.3, u=_wave(t, 3, 4, phase=0.5) * 0.4 + 0.5,
+                  b=_wave(t, 2, 3, 3, phase=1.1), p=_wave(t, 3, 4, phase=0.2).abs() + 0.3, u=_wave(t, 3, 4, phase=0.5) * 0.3 + 0.5,
                   img=_wave(t, 2, 3, 8, 8), seq=_wave(t, 2, 3, 10), z=t.tensor(0.7))
     leaves = [a.requires_grad_(grad) for a in floats.values()]
     # Not leaves themselves: they may be changed in place.

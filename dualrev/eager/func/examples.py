@@ -51,7 +51,13 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
     def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
         try:
-            return inner(*args, **kwargs)
+            out = inner(*args, **kwargs)
+            for leaf in jax.tree.leaves(out):
+                if not hasattr(leaf, "shape"):
+                    name = getattr(func, "__name__", type(func).__name__)
+                    raise ValueError(f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(leaf)}. Did you mean to set "
+                                     "out_dims= to None for output?")
+            return out
         finally:
             mode.examples = before
 
@@ -59,6 +65,7 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
     def call(*args: object, **kwargs: object) -> Any:
         given, named = arrays(args), arrays(kwargs)
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+        _check(func, dims, args, given)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
         recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in jax.tree.leaves((args, kwargs)))
         if recorded and (chunk_size is None or not sizes or sizes[0] <= chunk_size):
@@ -79,6 +86,30 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
             return tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(sizes[0]), given, named))
 
     return call
+
+
+def _check(func: Any, dims: tuple[Any, ...], args: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+    """Refuse dimensions that do not fit the arguments, in PyTorch's words."""
+    name = getattr(func, "__name__", type(func).__name__)
+    if len(dims) != len(args):
+        raise ValueError(f"vmap({name}, in_dims={dims}, ...)(<inputs>): in_dims is not compatible with the structure of `inputs`.\n"
+                         f"there are {len(dims)} dimensions for {len(args)} arguments")
+    if not args:
+        raise ValueError(f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are trying to vmap over a "
+                         "function with no inputs. The latter is unsupported.")
+    sizes = []
+    for d, arg in zip(dims, given, strict=True):
+        if not isinstance(d, int) or isinstance(d, bool):
+            continue
+        for leaf in jax.tree.leaves(arg):
+            n = np.ndim(leaf)
+            if not -n <= d < n:
+                raise ValueError(f"vmap({name}, in_dims={dims if len(dims) > 1 else d}, ...)(<inputs>): Got in_dim={d} for some input, but "
+                                 f"that input is a Tensor of dimensionality {n} so expected in_dim to satisfy -{n} <= in_dim < {n}.")
+            sizes.append(np.shape(leaf)[d])
+    if len({*sizes}) > 1:
+        raise ValueError("vmap: Expected all tensors to have the same size in the mapped dimension, got sizes "
+                         f"{list(dict.fromkeys(sizes))} for the mapped dimension")
 
 
 def in_parts(dims: Any, given: Any, named: Any, start: int, n: int) -> tuple[int, int, tuple[Any, Any]]:

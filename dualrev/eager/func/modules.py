@@ -82,3 +82,12 @@ def functional_call(module: Module, parameter_and_buffer_dicts: Values | Sequenc
     finally:
         for place, name, value in before:
             place[name] = value
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Make the batch norms of a model use the statistics of each batch, in place: ``vmap`` then maps them."""
+    for module in root.modules():
+        if hasattr(module, "num_batches_tracked") and hasattr(module, "running_mean"):
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False  # type: ignore[assignment]  # as PyTorch's attribute
+    return root

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.func.arrays import arrays, in_graph, lower, tensors
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.functional import api, gradients, jacobians
+
+R = TypeVar("R")
 
 
 def _of(transform: Callable[..., Any], words: str, cuts: bool = True) -> Callable[..., Any]:
     """A functional transformation of dualrev, for functions of tensors."""
     def transformed(func: Callable[..., object], argnums: int | Sequence[int] = 0, has_aux: bool = False, *,
                     chunk_size: int | None = None, randomness: str = "error") -> Callable[..., Any]:
-        inner = transform(lower(func, cuts=cuts), argnums, has_aux)
+        checked = _scalar(func, has_aux) if transform in (gradients.grad, gradients.value_and_grad) else func
+        inner = transform(lower(checked, cuts=cuts), argnums, has_aux)
 
         @functools.wraps(func)
         def call(*args: object, **kwargs: object) -> Any:
@@ -31,6 +35,22 @@ def _of(transform: Callable[..., Any], words: str, cuts: bool = True) -> Callabl
                            "that the function reads are constants to that graph.  ``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same "
                            "random numbers.")
     return transformed
+
+
+def _scalar(func: Callable[..., object], has_aux: bool) -> Callable[..., object]:
+    """The function, refused where its value is not a tensor without dimensions."""
+    @functools.wraps(func)
+    def checked(*args: object, **kwargs: object) -> object:
+        result: Any = func(*args, **kwargs)
+        out = result[0] if has_aux else result
+        if not isinstance(out, Tensor):
+            raise RuntimeError(f"grad_and_value(f)(*args): Expected f(*args) to return a Tensor, got {type(out)}")
+        if out.ndim:
+            raise RuntimeError(f"grad_and_value(f)(*args): Expected f(*args) to return a scalar Tensor, got tensor with {out.ndim} dims. "
+                               "Maybe you wanted to use the vjp or jacrev APIs instead?")
+        return result
+
+    return checked
 
 
 grad = _of(gradients.grad, "The gradient of a scalar function of tensors.")
@@ -77,3 +97,20 @@ def vjp(func: Callable[..., object], *primals: object, has_aux: bool = False) ->
             return tensors(pull(given))
 
     return (tensors(out), pulled, *[tensors(a) for a in aux])
+
+
+def linearize(func: Callable[..., object], *primals: object) -> tuple[Any, Callable[..., Any]]:
+    """The value, and the push: a function from tangents of the primals to the tangent of the value."""
+    with wide():
+        out, push = api.linearize(lower(func, cuts=False), *arrays(primals))
+
+    def pushed(*tangents: object) -> Any:
+        with wide():
+            return tensors(push(*arrays(tangents)))
+
+    return tensors(out), pushed
+
+
+def functionalize(func: Callable[..., R], *, remove: str = "mutations") -> Callable[..., R]:
+    """The function itself: arrays never change, so that what changes a tensor in place is functional already."""
+    return func

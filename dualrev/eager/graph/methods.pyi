@@ -14,6 +14,7 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Device, Dims, DType, Scalar, Sizes
 from dualrev.eager.core.size import Size
 from dualrev.eager.graph.entrywise_methods import Entrywise, Operand, X
+from dualrev.eager.graph.placement_methods import Placement
 from dualrev.eager.graph.statistical_methods import Numerics
 
 #: What can stand in ``x[...]``: a tuple has a part for each dimension.
@@ -266,5 +267,5 @@ class Conversions(Generic[X]):
     def bool(self, memory_format: object = None) -> X: ...
 
 
-class Methods(Entrywise[X], Values[X], Shapes[X], Results[X], Conversions[X], Numerics[X]):
+class Methods(Entrywise[X], Values[X], Shapes[X], Results[X], Conversions[X], Numerics[X], Placement[X]):
     """All methods of tensors that ``ops`` registers."""

@@ -3,6 +3,7 @@
 May import: ``ops`` and below.  Start reading at :mod:`dualrev.eager.linalg.factorizations`.
 """
 
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.linalg.argument_names import with_names
 from dualrev.eager.linalg.basics import LinAlgError as LinAlgError
 from dualrev.eager.linalg.basics import cholesky as cholesky
@@ -43,7 +44,11 @@ from dualrev.eager.linalg.functions_of_matrices import multi_dot as multi_dot
 from dualrev.eager.linalg.functions_of_matrices import norm as norm
 from dualrev.eager.linalg.functions_of_matrices import vander as vander
 from dualrev.eager.linalg.functions_of_matrices import vecdot as vecdot
+from dualrev.eager.ops.creation import zeros
+from dualrev.eager.ops.joining import cat
 from dualrev.eager.ops.outputs import with_out
+from dualrev.eager.ops.precision import with_precision
+from dualrev.eager.ops.registry import both, renamed
 
 #: The functions that take ``out=``.
 _WITH_OUT = ("cholesky cholesky_ex cond cross det eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu lu_factor "
@@ -52,4 +57,29 @@ _WITH_OUT = ("cholesky cholesky_ex cond cross det eig eigh eigvals eigvalsh hous
 #: The functions of tensors.
 _NAMES = [*_WITH_OUT.split(), "diagonal", "matrix_exp", "vander"]
 globals().update({name: with_out(globals()[name], f"linalg_{name}") for name in _WITH_OUT.split()})
+globals().update(with_precision("linalg", globals()))
 globals().update({name: with_names(globals()[name], f"linalg_{name}") for name in _NAMES})
+
+
+def _pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:  # noqa: A002
+    """``linalg.pinv``."""
+    return pinv(input, rtol=rcond)
+
+
+def _orgqr(input: Tensor, input2: Tensor) -> Tensor:  # noqa: A002
+    """``linalg.householder_product``."""
+    return householder_product(input, input2)
+
+
+def _ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:  # noqa: A002
+    """A product of Householder matrices times a matrix, from the ``left`` or the right."""
+    m, k = input.shape[-2:]
+    wide = cat([input, zeros(*input.shape[:-2], m, m - k, dtype=input.dtype)], -1) if m > k else input
+    taus = cat([tau, zeros(*tau.shape[:-1], m - tau.shape[-1], dtype=tau.dtype)], -1) if m > tau.shape[-1] else tau
+    q = householder_product(wide, taus)
+    q = q.mH if transpose else q
+    return q @ other if left else other @ q
+
+
+for _name, _fun in (("pinverse", _pinverse), ("orgqr", _orgqr), ("ormqr", _ormqr)):
+    both(renamed(_fun, _name, _fun.__doc__ or ""))

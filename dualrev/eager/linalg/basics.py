@@ -81,6 +81,12 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     Raises:
       LinAlgError: the matrix is singular.
     """
+    is_vector = B.ndim == 1 or (B.ndim == A.ndim - 1 and tuple(B.shape) == tuple(A.shape[:-1]))
+    n = B.shape[-1] if is_vector else B.shape[-2 if left else -1]
+    if A.ndim >= 2 and A.shape[-1] != n:
+        shape = (B.shape[-1], 1) if is_vector else tuple(B.shape[-2:])
+        raise RuntimeError(f"linalg.solve: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'} "
+                           f"({A.shape[-2]}x{A.shape[-1]} and {shape[0]}x{shape[1]})")
     result = apply(SOLVE, (A, B)) if left else apply(SOLVE, (A.mT, B.mT)).mT
     check(result, A, first_zero_pivot, "torch.linalg.solve: {batch}The solver failed because the input matrix is singular.")
     return result

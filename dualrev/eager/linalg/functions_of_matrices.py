@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dualrev.eager.core.annotations import Dims, DType
+from dualrev.eager.core.dtypes import bfloat16, float16
+from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
@@ -57,6 +59,8 @@ def matrix_norm(input: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-
     """The norm of matrices: "fro", "nuc", infinity, 1 or 2, or minus these numbers."""
     if ord not in ("fro", "nuc", 1, -1, 2, -2, float("inf"), float("-inf")):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    if dtype is None and input.dtype in (bfloat16, float16):  # by more bits, as PyTorch adds them up
+        return matrix_norm(input.float(), ord, dim, keepdim).to(input.dtype)
     matrices(input, "linalg.matrix_norm")
     dims = tuple([dim_of(d, input.ndim) for d in dim])
     if len(dims) != 2 or dims[0] == dims[1]:
@@ -100,7 +104,7 @@ def matrix_exp(A: Tensor) -> Tensor:
 
 def matrix_power(input: Tensor, n: int) -> Tensor:  # noqa: A002
     """The product of a matrix with itself, ``n`` times."""
-    return linear_algebra.matrix_power(squares(input, "linalg.matrix_power"), n)
+    return linear_algebra.matrix_power(input if mode.autocast is not None else squares(input, "linalg.matrix_power"), n)
 
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:  # noqa: A002

@@ -121,3 +121,6 @@ from dualrev.eager.nn.functions.resizing import pixel_unshuffle as pixel_unshuff
 from dualrev.eager.nn.functions.resizing import upsample as upsample
 from dualrev.eager.nn.functions.resizing import upsample_bilinear as upsample_bilinear
 from dualrev.eager.nn.functions.resizing import upsample_nearest as upsample_nearest
+from dualrev.eager.ops.precision import with_precision as _with_precision
+
+globals().update(_with_precision("functional", globals()))

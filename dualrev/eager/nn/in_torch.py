@@ -78,6 +78,14 @@ def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: boo
     return F.affine_grid(theta, size, align_corners)
 
 
+def _hardshrink(self: Tensor, lambd: float = 0.5) -> Tensor:
+    """``nn.functional.hardshrink``."""
+    return F.hardshrink(self, lambd)
+
+
+Tensor.hardshrink = _hardshrink  # type: ignore[method-assign]
+
+
 def named() -> dict[str, Callable[..., Any]]:
     """The functions, by their names in ``torch``."""
     own = {f.__name__: f for f in (conv_transpose1d, conv_transpose2d, conv_transpose3d, batch_norm, instance_norm, dropout, embedding,

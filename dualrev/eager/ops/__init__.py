@@ -26,6 +26,7 @@ from dualrev.eager.ops import (
     number_functions,
     operators,
     order_statistics,
+    placement,
     printing,
     rearranged_parts,
     rearranging,
@@ -48,5 +49,5 @@ from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of c
 #: The modules that register operations.
 MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, differences,
            distributions, dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products, number_functions,
-           operators, order_statistics, printing, rearranged_parts, rearranging, reductions, replaced_parts, sampling, scaled_products,
+           operators, order_statistics, placement, printing, rearranged_parts, rearranging, reductions, replaced_parts, sampling, scaled_products,
            scattering, sequences, shapes, special_functions, statistics, strides, ternary, unary, windows)

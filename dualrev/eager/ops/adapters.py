@@ -13,6 +13,7 @@ from typing import Any
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.arguments import ALSO
 from dualrev.eager.ops.outputs import all_into
+from dualrev.eager.ops.precision import with_precision
 from dualrev.eager.ops.registry import FUNCTIONS
 
 #: The argument of functions that take sizes or dimensions one by one, or together under this name.
@@ -95,7 +96,10 @@ def named(name: str, fun: Callable[..., Any], is_method: bool) -> Callable[..., 
 
 
 def complete() -> None:
-    """Put adapters before all functions and methods that need one."""
+    """Put adapters before all functions and methods that need one, and what ``autocast`` does to them."""
+    FUNCTIONS.update(with_precision("torch", FUNCTIONS))
+    for name, fun in with_precision("torch", dict(vars(Tensor))).items():
+        setattr(Tensor, name, fun)
     for name, fun in list(FUNCTIONS.items()):
         if inspect.isfunction(fun):
             FUNCTIONS[name] = named(name, fun, False)

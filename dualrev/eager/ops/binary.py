@@ -126,6 +126,22 @@ def _register(name: str, op: Op) -> None:
     method(renamed(in_place, f"{name}_", f"{name} of each pair of entries, in place."))
 
 
+def _of_bits(name: str, fun: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A function of bits, which numbers of floating point are refused."""
+    shown = {"bitwise_left_shift": "lshift_cpu", "bitwise_right_shift": "rshift_cpu"}.get(name, f"{name}_cpu")
+
+    def of(x: jax.Array, y: jax.Array) -> jax.Array:
+        for a in (x, y):
+            kind = jnp.result_type(a)
+            if kind.kind not in "biu":
+                raise NotImplementedError(f"\"{shown}\" not implemented for '{dtypes.type_name(kind)}'\nonly integers and truth values "
+                                          "have bits")
+        return fun(x, y)
+
+    return of
+
+
+_BINARY.update({name: _of_bits(name, fun) for name, fun in _BINARY.items() if name.startswith("bitwise")})
 for _name, _fun in _BINARY.items():
     # A quotient may be changed in place: its pull is computed from the inputs.
     _register(_name, Op(_name.capitalize(), broadcasting(_fun), light=_name == "div"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualrev.eager.core.annotations import Dims
@@ -57,6 +57,12 @@ Tensor.swapaxes_ = Tensor.swapdims_ = Tensor.transpose_  # type: ignore[method-a
 def t_(self: Tensor) -> Tensor:
     """Transpose a matrix, in place."""
     return _become(self, lambda t: t.t())
+
+
+@method
+def as_strided_(self: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+    """Become the part of the storage that ``as_strided`` takes."""
+    return _become(self, lambda t: t.as_strided(size, stride, storage_offset))
 
 
 def _refuse(name: str, instead: str) -> None:

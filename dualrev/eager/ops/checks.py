@@ -76,7 +76,7 @@ def expands(given: Sequence[int], old: Sequence[int], array: jax.Array) -> None:
         raise RuntimeError(f"expand({type_name(array.dtype)}Tensor{{{list(array.shape)}}}, size={list(given)}): the "
                            f"number of sizes provided ({len(given)}) must be greater or equal to the number of dimensions in the "
                            f"tensor ({array.ndim})")
-    for i, (s, o) in enumerate(zip(given, old, strict=True)):
+    for i, (s, o) in reversed(list(enumerate(zip(given, old, strict=True)))):
         if o not in (1, s) and s != -1:
             raise RuntimeError(f"The expanded size of the tensor ({s}) must match the existing size ({o}) at non-singleton dimension "
                                f"{i}.  Target sizes: {list(given)}.  Tensor sizes: {list(array.shape)}")

@@ -25,7 +25,7 @@ from dualrev.eager.graph.views import RecordedView, view
 from dualrev.eager.ops.binary import is_operand
 from dualrev.eager.ops.checks import first_outside
 from dualrev.eager.ops.dimensions import dim_of, of_vectors
-from dualrev.eager.ops.registry import both, method
+from dualrev.eager.ops.registry import FUNCTIONS, both, method
 
 #: Stands in a static index for an array, which is an operand.
 _HERE = "array"
@@ -507,7 +507,10 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
 @both
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
     """The entries where the mask is true, in one dimension."""
-    return input[mask]
+    if array_of(mask).dtype != np.bool_:
+        raise RuntimeError("masked_select: expected BoolTensor for mask\nmask.bool() converts it")
+    a, b = FUNCTIONS["broadcast_tensors"](input, mask)
+    return a[b]
 
 
 @both

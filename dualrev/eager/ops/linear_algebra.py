@@ -14,6 +14,7 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.checks import square
+from dualrev.eager.ops.precision import full_precision, low_precision
 from dualrev.eager.ops.registry import both
 
 _trace = Op("Trace", jnp.trace)
@@ -28,6 +29,9 @@ _power = family("LinalgMatrixPower", lambda x, n: jnp.linalg.matrix_power(x, n))
 @both
 def trace(input: Tensor) -> Tensor:  # noqa: A002
     """The sum of the diagonal."""
+    if input.ndim != 2:
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}\nof several matrices: "
+                           "x.diagonal(dim1=-2, dim2=-1).sum(-1)")
     return apply(_trace, (input,))
 
 
@@ -93,7 +97,11 @@ def det(input: Tensor) -> Tensor:  # noqa: A002
     return apply(DET, (input,))
 
 
+#: Of powers that are products, ``autocast`` chooses the narrower dtype.
+_low, _single = low_precision(apply), full_precision(apply)
+
+
 @both
 def matrix_power(input: Tensor, n: int) -> Tensor:  # noqa: A002
     """The product of a matrix with itself, ``n`` times."""
-    return apply(_power(n), (input,))
+    return (_single if n in (-1, 0, 1) else _low)(_power(n), (input,))

@@ -135,7 +135,7 @@ _INNER = Op("Inner", jnp.inner)
 @both
 def inner(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     """Inner products over the last dimensions of two tensors."""
-    return apply(_INNER, (input, other))
+    return (apply if input.ndim == other.ndim == 1 else _low)(_INNER, (input, other))
 
 
 def _einsum_of(*args: Any) -> jax.Array:
@@ -152,16 +152,20 @@ def _einsum_of(*args: Any) -> jax.Array:
 
 
 _einsum = family("Einsum", _einsum_of)
+_low = low_precision(apply)
 _cross = family("LinalgCross", lambda a, b, dim: jnp.cross(a, b, axis=dim))
 _kron = Op("Kron", jnp.kron)
 
 
 @function
-@low_precision
 def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
     """A sum of products in Einstein's notation."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
-    return apply(_einsum(equation), tensors)
+    before, _, after = equation.replace(" ", "").partition("->")
+    terms = before.split(",")
+    # Only what becomes a product of matrices has fewer bits.
+    contracts = "->" not in equation or any(c.isalpha() and c not in after and sum(c in t for t in terms) > 1 for c in before)
+    return (_low if contracts and len(terms) > 1 else apply)(_einsum(equation), tensors)
 
 
 @both

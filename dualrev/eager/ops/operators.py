@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops import binary
 from dualrev.eager.ops.binary import OPERANDS, OPS, check_divisor, is_operand
 
@@ -52,7 +52,15 @@ Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
 Tensor.__neg__ = lambda self: self.neg()  # type: ignore[attr-defined, method-assign]
 Tensor.__pos__ = lambda self: self  # type: ignore[assignment, method-assign, return-value]
 Tensor.__abs__ = lambda self: self.abs()  # type: ignore[attr-defined, method-assign]
-Tensor.__invert__ = lambda self: self.bitwise_not()  # type: ignore[attr-defined, method-assign]
+
+
+def _inverted(self: Tensor) -> Tensor:
+    if array_of(self).dtype.kind not in "biu":
+        raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+    return self.bitwise_not()
+
+
+Tensor.__invert__ = _inverted  # type: ignore[method-assign]
 Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[attr-defined, method-assign]
 Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[arg-type, method-assign]
 Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[attr-defined, method-assign]

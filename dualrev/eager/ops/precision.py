@@ -65,3 +65,42 @@ def widest_precision(fun: F) -> F:
         return dtypes.float32 if any(t.dtype == dtypes.float32 for t in tensors) or not tensors else tensors[0].dtype
 
     return _casting(fun, widest)
+
+
+#: The functions that are computed in float32, by their places: those of PyTorch's list for the CPU, and what is made of them.
+_FULL = {
+    "torch": """cdist cholesky cholesky_inverse cholesky_solve geqrf inverse lu_solve nanquantile orgqr ormqr pinverse polar prod qr
+                quantile stft svd trace triangular_solve view_as_complex""",
+    "linalg": """cholesky cholesky_ex cond eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu_factor lu_factor_ex
+                 lu_solve matrix_rank qr solve solve_ex svd svdvals tensorinv tensorsolve""",
+    "fft": "fft fft2 fftn hfft hfft2 hfftn ifft ifft2 ifftn ihfft ihfft2 ihfftn irfft irfft2 irfftn rfft rfft2 rfftn",
+    "functional": """avg_pool3d cosine_embedding_loss grid_sample hinge_embedding_loss local_response_norm max_unpool1d max_unpool2d
+                     max_unpool3d multi_margin_loss multilabel_margin_loss poisson_nll_loss soft_margin_loss triplet_margin_loss""",
+}
+#: Those that are computed in the narrower dtype, for they are made of products.
+_LOW = {
+    "torch": "chain_matmul corrcoef cov",
+    "linalg": "multi_dot vecdot",
+    "fft": "",
+    "functional": "affine_grid prelu",
+}
+
+
+def _narrowed(fun: F) -> F:
+    """A decorator: under ``autocast``, compute in float32, with a result of its dtype, for the last step is a product."""
+    single = full_precision(fun)
+
+    @functools.wraps(fun)
+    def narrowed(*args: Any, **kwargs: Any) -> Any:
+        wanted = mode.autocast
+        return single(*args, **kwargs) if wanted is None else single(*args, **kwargs).to(wanted)
+
+    return narrowed  # type: ignore[return-value]
+
+
+def with_precision(place: str, functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """Those of the functions that ``autocast`` looks at, by name, with what it does."""
+    full = {name: full_precision(functions[name]) for name in _FULL[place].split() if name in functions}
+    if place == "linalg":
+        full["pinv"] = _narrowed(functions["pinv"])
+    return {**full, **{name: low_precision(functions[name]) for name in _LOW[place].split() if name in functions}}

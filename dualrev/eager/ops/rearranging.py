@@ -66,31 +66,46 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor | None = None, dim: i
 @both
 def flip(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
     """Reverse the order of entries along dimensions."""
-    return apply(_flip(tuple([dim_of(d, input.ndim) for d in shape_of(dims)])), (input,))
+    found = tuple([dim_of(d, input.ndim) for d in shape_of(dims)])
+    for d in found:
+        if found.count(d) > 1:
+            raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
+    return apply(_flip(found), (input,))
 
 
 @both
 def roll(input: Tensor, shifts: Sizes, dims: Sizes | None = None) -> Tensor:  # noqa: A002
     """Shift entries along dimensions, cyclically."""
+    counts = [1 if isinstance(x, int) else len(x) for x in (shifts, () if dims is None else dims)]
+    if dims is not None and counts[0] != counts[1]:
+        raise RuntimeError(f"shifts and dimensions must align. shifts: {counts[0]}, dims:{counts[1]}")
     return apply(_roll(shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int)
                        else tuple(dims)), (input,))
+
+
+def _matrix(name: str, x: Tensor) -> Tensor:
+    if x.ndim < 2:
+        raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
+    return x
 
 
 @both
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
     """The lower triangle of a matrix."""
-    return apply(_tril(diagonal), (input,))
+    return apply(_tril(diagonal), (_matrix("tril", input),))
 
 
 @both
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
     """The upper triangle of a matrix."""
-    return apply(_triu(diagonal), (input,))
+    return apply(_triu(diagonal), (_matrix("triu", input),))
 
 
 @both
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:  # noqa: A002
     """The diagonal of a matrix, or a matrix with this diagonal."""
+    if input.ndim not in (1, 2):
+        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D\nof several matrices: x.diagonal(dim1=-2, dim2=-1)")
     return apply(_diag(diagonal), (input,))
 
 
@@ -103,6 +118,8 @@ def tile(input: Tensor, *dims: int | Sequence[int]) -> Tensor:  # noqa: A002
 @both
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:  # noqa: A002
     """Rotate by a quarter turn, ``k`` times."""
+    if input.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
     return apply(_rot(k, tuple(dims)), (input,))
 
 

@@ -65,7 +65,6 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 
 @both
-@low_precision
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:  # noqa: A002
     """``beta * input + alpha * mat @ vec``."""
     return _apply("addmv", input, mat, vec, beta, alpha)
@@ -110,6 +109,9 @@ def _numbers(dims: Any) -> tuple[int, ...]:
     return (dims,) if isinstance(dims, int) else tuple([int(d) for d in dims])
 
 
+_low = low_precision(apply)
+
+
 @function
 def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sizes] | Tensor = 2, out: Tensor | None = None) -> Tensor:
     """The sum of products over dimensions: the last ``dims`` of one and the first of the other, or two lists of them."""
@@ -128,7 +130,8 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sizes] | Tensor = 2, ou
         if a.shape[i] != b.shape[k]:
             raise RuntimeError(f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has size "
                                f"{b.shape[k]} in dim {k}")
-    found = apply(_tensordot((first, second)), (a, b))
+    run = apply if len(first) == a.ndim == b.ndim else _low  # a product of vectors keeps its dtype under autocast
+    found = run(_tensordot((first, second)), (a, b))
     return found if out is None else into(out, array_of(found), "tensordot")
 
 

@@ -44,7 +44,7 @@ _T = Op("T", lambda x: x.T)
 _permute = family("Permute", lambda x, dims: jnp.transpose(x, dims))
 _expand = family("Expand", lambda x, shape: jnp.broadcast_to(x, shape))
 _squeeze = family("Squeeze", lambda x, dims: jnp.squeeze(x, dims))
-_diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b))
+_diagonal = family("Diagonal", lambda x, k, a, b: jnp.diagonal(x, k, a, b), guards="nothing")
 _unsqueeze = family("Unsqueeze", lambda x, dim: jnp.expand_dims(x, dim))
 split_op = family("Split", lambda x, bounds, dim: jnp.split(x, bounds, dim), many=True)
 _unbind = family("Unbind", lambda x, dim: [jnp.take(x, i, dim) for i in range(x.shape[dim])], many=True)
@@ -115,7 +115,10 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:  # 
 @both
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:  # noqa: A002
     """Split one dimension into several."""
-    d = dim_of(dim, input.ndim)
+    d, known = dim_of(dim, input.ndim), [s for s in sizes if s != -1]
+    n = input.shape[d]
+    if math.prod(known) != n if len(known) == len(sizes) else (not math.prod(known) or n % math.prod(known)):
+        raise RuntimeError(f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {d} ({n}) in the input tensor")
     return input.reshape(*input.shape[:d], *sizes, *input.shape[d + 1:])
 
 

@@ -6,13 +6,14 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.inplace import change
 from dualrev.eager.graph.recording import apply
-from dualrev.eager.graph.tensor import Operand, Tensor
+from dualrev.eager.graph.tensor import Operand, Tensor, array_of
 from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.promotion import promoted
 from dualrev.eager.ops.registry import alias, both, function, method, renamed
@@ -70,7 +71,21 @@ def _where_of(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 _WHERE = Op("Where", _where_of)
-_FILL = Op("MaskedFill", lambda x, mask, value: jnp.where(mask, jnp.asarray(value, x.dtype), x))
+
+
+def _filled(x: jax.Array, mask: jax.Array, value: Any) -> jax.Array:
+    broadcast(mask, x, mask)
+    return jnp.where(mask, jnp.asarray(value, x.dtype), x)
+
+
+_FILL = Op("MaskedFill", _filled)
+
+
+def _mask(mask: Tensor) -> Tensor:
+    if isinstance(mask, Tensor) and array_of(mask).dtype != np.bool_:
+        raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {dtypes.cpp_name(array_of(mask).dtype)}\n"
+                           "mask.bool() converts it")
+    return mask
 
 
 @function
@@ -78,6 +93,9 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
     """``input`` where the condition is true, ``other`` elsewhere; with neither, the indices where it is true."""
     if input is None and other is None:
         return condition.nonzero(as_tuple=True)
+    if isinstance(condition, Tensor) and array_of(condition).dtype not in (np.bool_, np.uint8):
+        raise RuntimeError("where expected condition to be a boolean tensor, but got a tensor with dtype "
+                           f"{dtypes.type_name(array_of(condition).dtype)}\na comparison gives one: x != 0")
     return apply(_WHERE, (condition, input, other))
 
 
@@ -87,13 +105,13 @@ Tensor.where = lambda self, condition, other: where(condition, self, other)  # t
 @both
 def masked_fill(input: Tensor, mask: Tensor, value: Operand) -> Tensor:  # noqa: A002
     """``value`` where the mask is true."""
-    return apply(_FILL, (input, mask, value))
+    return apply(_FILL, (input, _mask(mask), value))
 
 
 @method
 def masked_fill_(self: Tensor, mask: Tensor, value: Operand) -> Tensor:
     """As ``masked_fill``, in place."""
-    return change(self, _FILL, (mask, value))
+    return change(self, _FILL, (_mask(mask), value))
 
 
 _LERP = Op("Lerp", lambda start, end, weight: start + weight * (end - start))
@@ -102,6 +120,9 @@ _LERP = Op("Lerp", lambda start, end, weight: start + weight * (end - start))
 @both
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:  # noqa: A002
     """``input + weight * (end - input)``."""
+    if isinstance(input, Tensor) and isinstance(end, Tensor) and array_of(input).dtype != array_of(end).dtype:
+        raise RuntimeError(f"expected dtype {dtypes.cpp_name(array_of(input).dtype)} for `end` but got dtype "
+                           f"{dtypes.cpp_name(array_of(end).dtype).replace('long', 'long int')}")
     return apply(_LERP, (input, end, weight))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op, family
@@ -57,6 +58,10 @@ _one_hot = family("OneHot", lambda x, n: jax.nn.one_hot(x, n, dtype=dtypes.long_
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """One-hot vectors of classes."""
+    if array_of(tensor).dtype not in (np.int64, dtypes.long_dtype()):
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.\nx.long() converts it")
+    if num_classes < 0 and (wrong := first_outside(array_of(tensor), 2 ** 62)) is not None:
+        raise RuntimeError(f"Class values must be non-negative.\nthere is {wrong}")
     if num_classes >= 0 and (wrong := first_outside(array_of(tensor), num_classes)) is not None:
         raise RuntimeError(f"Class values must be {'smaller than num_classes' if wrong > 0 else 'non-negative'}.\n"
                            f"there is {wrong}, and num_classes={num_classes}")

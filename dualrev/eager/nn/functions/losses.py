@@ -205,7 +205,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     reduction = reduction_of(reduction, size_average, reduce)
     dim = 1 if input.ndim > 1 else 0
     more = () if weight is None else (weight,)
-    if jnp.issubdtype(array_of(target).dtype, jnp.floating):
+    if jnp.issubdtype(array_of(target).dtype, jnp.floating) and (input.ndim < 2 or target.ndim == input.ndim):
+        if target.shape != input.shape:
+            raise RuntimeError(f"input and target shapes must match for probabilities: {list(input.shape)}, {list(target.shape)}")
         return apply(_soft(reduction, label_smoothing), (log_softmax(input, dim), target, *more))
     _check_classes(input, target, ignore_index)
     logs = log_softmax(input, dim)

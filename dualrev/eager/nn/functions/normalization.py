@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,15 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.nn.functions.padding import pad
 from dualrev.eager.nn.functions.pooling import avg_pool2d
+
+
+def _kept(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """A normalization whose result has the dtype of its input, of which the parameters may have more bits."""
+    def of(x: jax.Array, *rest: Any) -> Any:
+        found = fun(x, *rest)
+        return (found[0].astype(x.dtype), *found[1:]) if isinstance(found, tuple) else found.astype(x.dtype)
+
+    return of
 
 
 def _shaped(v: jax.Array, x: jax.Array) -> jax.Array:
@@ -40,8 +49,8 @@ def _batch_norm_fixed(x: jax.Array, mean: jax.Array, var: jax.Array, *rest: Any)
     return out * _shaped(affine[0], x) + _shaped(affine[1], x) if affine else out
 
 
-_batch_norm = family("NativeBatchNorm", _batch_norm_of, many=True, light=True)
-_batch_norm_eval = family("NativeBatchNorm", _batch_norm_fixed)
+_batch_norm = family("NativeBatchNorm", _kept(_batch_norm_of), many=True, light=True)
+_batch_norm_eval = family("NativeBatchNorm", _kept(_batch_norm_fixed))
 _towards = Op("Lerp", lambda old, new, momentum: (1 - momentum) * old + (momentum * new).astype(old.dtype))
 
 
@@ -74,7 +83,7 @@ def _layer_norm_of(x: jax.Array, *rest: Any) -> jax.Array:
     return out + affine[1] if len(affine) > 1 else out
 
 
-_layer_norm = family("NativeLayerNorm", _layer_norm_of, light=True)
+_layer_norm = family("NativeLayerNorm", _kept(_layer_norm_of), light=True)
 
 
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,  # noqa: A002
@@ -105,7 +114,7 @@ def _rms_norm_of(x: jax.Array, *rest: Any) -> jax.Array:
     return out * weight[0] if weight else out
 
 
-_group_norm, _rms_norm = family("NativeGroupNorm", _group_norm_of), family("RmsNorm", _rms_norm_of)
+_group_norm, _rms_norm = family("NativeGroupNorm", _kept(_group_norm_of)), family("RmsNorm", _kept(_rms_norm_of))
 
 
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:  # noqa: A002

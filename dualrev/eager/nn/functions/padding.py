@@ -12,6 +12,7 @@ from jax import lax
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.precision import full_precision
 
 _pad = family("ConstantPadNd", lambda x, value, pads: lax.pad(x, jnp.asarray(value).astype(x.dtype), [(a, b, 0) for a, b in pads]))
 
@@ -37,6 +38,10 @@ def _taken_of(x: jax.Array, pads: tuple[tuple[int, int], ...], mode: str) -> jax
 
 _taken = {mode: family(f"{name}PadNd", _taken_of) for mode, name in (
     ("reflect", "Reflection"), ("replicate", "Replication"), ("circular", "Circular"))}
+
+
+#: Padding with entries of the input is computed in float32 under ``autocast``.
+_single = full_precision(apply)
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:  # noqa: A002
@@ -74,4 +79,4 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
                                f"({a}, {b}) at dimension {dim} of input {list(input.shape)}")
         if mode == "circular" and (a > n or b > n):
             raise RuntimeError("Padding value causes wrapping around more than once.")
-    return apply(_taken[mode](tuple(pads), mode), (input,))
+    return (apply if mode == "circular" else _single)(_taken[mode](tuple(pads), mode), (input,))

@@ -37,9 +37,9 @@ class _Loss(Module):
             else:
                 setattr(self, name, value)
 
-    def forward(self, *tensors: Any) -> Tensor:
+    def forward(self, *tensors: Any, **named: Any) -> Tensor:
         settings = {name: getattr(self, name) for name in self.arguments if name not in _OLDER}
-        return getattr(F, self.function)(*tensors, **settings)
+        return getattr(F, self.function)(*tensors, **named, **settings)
 
 
 def _loss(class_name: str, function: str, before: dict[str, Any] | None = None, between: dict[str, Any] | None = None,

@@ -26,6 +26,7 @@ from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
 from dualrev.eager.ops.joining import cat, stack
+from dualrev.eager.ops.precision import low_precision
 
 _State: TypeAlias = tuple[jax.Array, ...]
 _Step: TypeAlias = Callable[[_State, jax.Array, jax.Array], _State]
@@ -96,6 +97,11 @@ def _check_input(name: str, x: Tensor, size: int) -> None:
     if x.shape[-1] != size:
         raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {size}, got {x.shape[-1]}\n"
                            f"the input of the {name} has shape {list(x.shape)}")
+
+
+#: The kinds of layers that ``autocast`` computes in the narrower dtype.
+_NARROW = ("tanh", "relu", "lstm")
+_low = low_precision(apply)
 
 
 class _Recurrent(Module):
@@ -209,7 +215,8 @@ class RNNBase(_Recurrent):
             outs = []
             for d, suffix in enumerate(suffixes):
                 op = _layer(self.kind, d == 1, bool(self.proj_size), bool(lengths))
-                out, *end = apply(op, (x, *[h[len(ends)] for h in start], *self._weights(suffix), *lengths))
+                run = _low if self.kind in _NARROW else apply
+                out, *end = run(op, (x, *[h[len(ends)] for h in start], *self._weights(suffix), *lengths))
                 outs.append(out)
                 ends.append(end)
             x = outs[0] if len(outs) == 1 else cat(outs, -1)
@@ -272,7 +279,8 @@ class _Cell(_Recurrent):
         n = _KINDS[self.kind][2]
         given = [make.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype) for _ in range(n)] if hx is None else (
             list(hx) if n > 1 else [hx])
-        state = apply(_cell(self.kind), (input, *given, *self._weights("")))
+        run = _low if self.kind in ("tanh", "relu") else apply
+        state = run(_cell(self.kind), (input, *given, *self._weights("")))
         return tuple(state) if n > 1 else state[0]
 
     def extra_repr(self) -> str:
