@@ -25,11 +25,12 @@ from dualrev._jax.traces import EvalTrace
 class Host(Tracer):  # type: ignore[type-arg]
     """A NumPy array as a value of the trace."""
 
-    __slots__ = ("value",)
+    __slots__ = ("is_weak", "value")
 
     def __init__(self, trace: Trace, value: np.ndarray, is_weak: bool):
         super().__init__(trace, ShapedArray(value.shape, value.dtype, weak_type=is_weak))
         self.value = value
+        self.is_weak = is_weak
 
     def to_concrete_value(self) -> np.ndarray:
         return self.value
@@ -65,7 +66,7 @@ class HostTrace(Trace):
             return [self.result(x, False) for x in outs]
         is_weak = params.get("weak_type", bool(tracers))
         if is_weak and "weak_type" not in params:
-            is_weak = all(x.aval.weak_type if type(x) is Host else getattr(typeof(x), "weak_type", False) for x in tracers)
+            is_weak = all(x.is_weak if type(x) is Host else getattr(typeof(x), "weak_type", False) for x in tracers)
         return self.result(outs, bool(is_weak))
 
     def process_call(self, primitive: Any, fun: Any, tracers: Sequence[Any], params: dict[str, Any], /) -> Any:
@@ -102,7 +103,10 @@ def apply(trace: HostTrace, primitive: Any, values: Sequence[Any], params: dict[
         return call(trace, values, **params)
     function = TABLE.get(primitive.name)
     if function is not None and all(isinstance(x, np.ndarray) and x.dtype.kind in "fciub" for x in values):
-        found = function(*values, **params)
+        try:
+            found = function(*values, **params)
+        except TypeError:  # NumPy has no such function of complex numbers
+            found = None
         if found is not None:
             return found
     with set_current_trace(trace.parent):
@@ -110,12 +114,16 @@ def apply(trace: HostTrace, primitive: Any, values: Sequence[Any], params: dict[
                               **params)
 
 
+def literal(atom: Any) -> np.ndarray:
+    return np.asarray(atom.val, atom.aval.dtype)
+
+
 def run(trace: HostTrace, jaxpr: Any, consts: Sequence[Any], values: Sequence[Any]) -> list[Any]:
     """The results of a program."""
     body = getattr(jaxpr, "jaxpr", jaxpr)
     env = dict(zip((*body.constvars, *body.invars), (*[trace.value(c) for c in consts], *values), strict=True))
     for eqn in body.eqns:
-        ins = [np.asarray(atom.val, atom.aval.dtype) if is_literal(atom) else env[atom] for atom in eqn.invars]
+        ins = [literal(atom) if is_literal(atom) else env[atom] for atom in eqn.invars]
         with set_current_trace(trace), eqn.ctx.manager:
             if eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
                 inner = eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr"))
@@ -126,7 +134,7 @@ def run(trace: HostTrace, jaxpr: Any, consts: Sequence[Any], values: Sequence[An
         for v in eqn.outvars:
             if isinstance(env[v], jax.Array):
                 env[v] = trace.value(env[v])
-    return [np.asarray(atom.val, atom.aval.dtype) if is_literal(atom) else env[atom] for atom in body.outvars]
+    return [literal(atom) if is_literal(atom) else env[atom] for atom in body.outvars]
 
 
 def _jit(trace: HostTrace, values: Sequence[Any], *, jaxpr: Any, **_: Any) -> list[Any]:

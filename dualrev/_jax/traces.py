@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -31,6 +32,12 @@ def process(trace: Trace, primitive: Primitive, args: Sequence[jax.Array], param
 def in_eager_context() -> bool:
     """Whether nothing is being traced: a bind would run on the device at once."""
     return type(_trace_ctx.trace) is EvalTrace
+
+
+def evaluating() -> AbstractContextManager[None]:
+    """Operations on concrete values inside the block are evaluated at once, whatever is being traced outside."""
+    context: AbstractContextManager[None] = set_current_trace(EvalTrace())
+    return context
 
 
 def is_eager(values: Sequence[object]) -> bool:

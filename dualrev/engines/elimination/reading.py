@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from dualrev._jax.avals import ShapedArray, typeof
-from dualrev._jax.traces import Tracer
+from dualrev._jax.traces import Tracer, evaluating
 from dualrev.engines.elimination.blocks import Block, Move, cast
 from dualrev.engines.elimination.structure import Structure, dense, structure_of
 from dualrev.linear.maps import LinearMap
@@ -91,7 +91,7 @@ def is_complex_linear(linear_map: LinearMap, i: int, o: int, source: ShapedArray
         return row.kind == "product" or row.is_diagonal
     if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(linear_map.residuals)):
         return row.cost == "moves"
-    with jax.ensure_compile_time_eval():
+    with evaluating():
         ones = jnp.ones(source.shape, source.dtype)
         n = len(linear_map.site.positions)
         once, turned = [linear_map.site.push(linear_map.residuals, tuple([t if k == i else None for k in range(n)]))[o]
@@ -113,7 +113,7 @@ def _probed(linear_map: OpMap, i: int, o: int, source: ShapedArray, target: Shap
     if site.key is not None and key in _probes:
         return _probes[key]
     rng = np.random.default_rng(0)
-    with jax.ensure_compile_time_eval():
+    with evaluating():
         drawn = [jnp.asarray(rng.uniform(1.5, 2.5, a.shape) if jnp.issubdtype(a.dtype, jnp.inexact) else np.asarray(x), a.dtype)
                  for x, a in zip(leaves, types, strict=True)]
         probe = OpMap(site, jax.tree_util.tree_unflatten(tree, drawn))
