@@ -260,7 +260,7 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
              order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
-             pattern: Any = None, format: Format | None = None, check: bool = False,
+             pattern: Any = None, format: Format | None = None, check: bool = False,  # noqa: A002
              **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
@@ -357,7 +357,8 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
 
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
             engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
-            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[P, PyTree]:
+            format: Format | None = None, check: bool = False,  # noqa: A002
+            **options: Unpack[Options]) -> Callable[P, PyTree]:
     r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
 
     Args:
