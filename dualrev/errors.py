@@ -360,6 +360,11 @@ def reference_from_outside(primitive: Primitive) -> MutableReferenceError:
                                  "jax.lax.stop_gradient of it.")
 
 
+def reference_not_followed(primitive: Primitive) -> MutableReferenceError:
+    return MutableReferenceError(f"{user_call.get()} met '{primitive}'{at_user_frame()} on a mutable reference, and which entries a "
+                                 "reference holds is not followed. Use arrays: x.at[i].set(y) in place of ref[i] = y.")
+
+
 def reference_returned() -> MutableReferenceError:
     return MutableReferenceError(f"{user_call.get()}: the differentiated function returned a mutable reference. Return what it holds: "
                                  "ref[...] or jax.ref.freeze(ref).")

@@ -88,7 +88,7 @@ EXACT: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "cumprod": (jnp.cumprod, ((6,),)),
     "softmax": (lambda x: jax.nn.softmax(x, axis=1), ((3, 4),)),
     "fft": (lambda x: jnp.fft.fft(x).real, ((2, 3),)),
-    "convolution": (lambda x: lax.conv_general_dilated(x, np.ones((2, 2, 3, 3)), (1, 1), "SAME") ** 2, ((1, 2, 4, 4),)),
+    "convolution": (lambda x: lax.conv_general_dilated(x, jnp.ones((2, 2, 3, 3)), (1, 1), "SAME") ** 2, ((1, 2, 4, 4),)),
     "active kernel": (lambda x, w: lax.conv_general_dilated(x, w, (2,), "SAME"), ((1, 2, 5), (2, 2, 3))),
     "triangular solve": (lambda x: jax.scipy.linalg.solve_triangular(A, x, lower=True), ((6,),)),
     "solve": (lambda x: jnp.linalg.solve(A, x**2), ((6,),)),
@@ -278,10 +278,10 @@ def test_patterns_have_the_structure_of_the_derivatives() -> None:
     t = {"x": jnp.ones(2), "y": jnp.ones((2, 2))}
     found = dr.sparse.jacobian_pattern(f)(t, 2.0)
     y = np.broadcast_to(True, (2, 2))
-    expected = {"a": {"x": np.eye(2), "y": np.zeros((2, 2, 2))},
+    expected: Any = {"a": {"x": np.eye(2), "y": np.zeros((2, 2, 2))},
                 "b": ({"x": np.zeros(2), "y": y}, {"x": [[False, False], [True, False], [True, False]], "y": np.zeros((3, 2, 2))})}
-    assert jax.tree.structure(jax.tree.map(lambda _: 0, found, is_leaf=lambda x: isinstance(x, BCOO))) == jax.tree.structure(
-        jax.eval_shape(jax.jacfwd(f), t, 2.0))
+    jax.tree.map(lambda p, j: p.shape == j.shape or pytest.fail(f"{p.shape}, {j.shape}"), found, jax.eval_shape(jax.jacfwd(f), t, 2.0),
+                 is_leaf=lambda x: isinstance(x, BCOO))
     np.testing.assert_array_equal(found["b"][1]["x"].todense(), expected["b"][1]["x"])
     np.testing.assert_array_equal(found["b"][0]["y"].todense(), y)
     np.testing.assert_array_equal(found["a"]["x"].todense(), expected["a"]["x"])
@@ -333,6 +333,25 @@ def test_an_operation_without_a_row() -> None:
 
     with pytest.raises(dr.errors.NoDerivativeError, match="pure_callback"):
         dr.sparse.jacobian_pattern(f)(jnp.ones(2))
+
+
+def test_mutable_references_are_refused() -> None:
+    def f(x: Any) -> Any:
+        ref = jax.new_ref(x)
+        ref[0] = x[1] * x[2]
+        return ref[...] * 2
+
+    with pytest.raises(dr.errors.MutableReferenceError, match=r"Use arrays: x\.at"):
+        dr.sparse.jacobian_pattern(f)(jnp.ones(3))
+
+
+def test_a_pull_that_is_not_linear_depends_on_everything() -> None:
+    """Its push cannot be found, which a reverse sweep does not need."""
+    f = jax.custom_vjp(lambda x: jnp.flip(x))
+    f.defvjp(lambda x: (jnp.flip(x), None), lambda _, ct: (jnp.flip(ct * jnp.sign(ct * ct + 1)),))
+    assert dr.sparse.jacobian_pattern(f)(jnp.ones(3)).nse == 9
+    (why,) = dr.sparse.pattern_report(f)(jnp.ones(3)).lost
+    assert "gives no push" in why
 
 
 def test_inputs_that_are_not_differentiated_are_not_known() -> None:

@@ -28,7 +28,8 @@ from typing import Literal, TypeAlias
 import jax
 import numpy as np
 
-from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
+from dualrev import errors
+from dualrev._jax.avals import ShapedArray, is_differentiable, is_reference, tangent_aval
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal, stage
 from dualrev._jax.primitives import Primitive
 from dualrev.engines.forward import push_through
@@ -64,10 +65,10 @@ class Propagation:
         body = getattr(program, "jaxpr", program)
         env: dict[Atom, Value] = dict(zip(body.invars, args, strict=True))
         for var, x in zip(body.constvars, getattr(program, "consts", ()), strict=True):
-            env[var] = constant(x, var.aval)  # type: ignore[arg-type]  # an array
+            env[var] = constant(x, var.aval)
 
         def read(atom: Atom) -> Value:
-            return constant(atom.val, atom.aval) if is_literal(atom) else env[atom]
+            return constant(atom.val, atom.aval) if is_literal(atom) else env[atom]  # type: ignore[arg-type]
 
         for eqn in behind(body.eqns, body.outvars):
             env.update(zip(eqn.outvars, self.operate(eqn, [read(x) for x in eqn.invars]), strict=True))
@@ -93,6 +94,8 @@ class Propagation:
     def _nodes(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
         primitive, params = eqn.primitive, eqn.params
         name = str(primitive)
+        if any(is_reference(v.aval) for v in (*operands, *eqn.outvars)):
+            raise errors.reference_not_followed(primitive)
         if name in BY_ENGINES:
             inner = calls.plain_program(eqn)
             return self.run(inner, operands) if inner is not None else self.pushed(eqn, operands)
@@ -148,7 +151,12 @@ class Propagation:
         if depth > 1:
             return self.dense(eqn, operands, "its derivative refers to itself")
         active = [x.nodes is not None and is_differentiable(x.aval) for x in operands]
-        program, which = push_program(eqn, [x.aval for x in operands], active)
+        try:
+            program, which = push_program(eqn, [x.aval for x in operands], active)
+        except errors.NonLinearError:
+            if eqn.primitive.name not in BY_ENGINES:
+                raise
+            return self.dense(eqn, operands, "the rule of the user gives no push")  # which has a pull all the same
         tangents = [Value(tangent_aval(x.aval), x.nodes) for x, flag in zip(operands, active, strict=True) if flag]
         # A push that reads the operation's own result evaluates the operation, for whose pattern operands are residuals without nodes.
         with_second = self.graph.second and not depth

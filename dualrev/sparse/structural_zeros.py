@@ -47,9 +47,9 @@ def zeros_of(x: Value) -> np.ndarray:
 def _found(name: str, eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...]) -> np.ndarray | None:
     if name == "mul":
         x, y = [np.broadcast_to(zeros_of(x), shape) for x in operands]
-        return x | y
+        return np.asarray(x | y)
     if name in _WHERE_ALL_ARE:
-        return np.logical_and.reduce([np.broadcast_to(zeros_of(x), shape) for x in operands])
+        return np.asarray(np.logical_and.reduce([np.broadcast_to(zeros_of(x), shape) for x in operands]))
     if name == "div" or name == "integer_pow":
         is_power = name == "integer_pow"
         return None if is_power and eqn.params["y"] <= 0 else np.broadcast_to(zeros_of(operands[0]), shape)
@@ -59,7 +59,7 @@ def _found(name: str, eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int
         which, *cases = operands
         if which.is_known:
             return np.asarray(host.MOVES[name]({}, which.known(), *[zeros_of(x) for x in cases]))
-        return np.logical_and.reduce([zeros_of(x) for x in cases])
+        return np.asarray(np.logical_and.reduce([zeros_of(x) for x in cases]))
     if name == "concatenate":
         return np.concatenate([zeros_of(x) for x in operands], eqn.params["dimension"])
     if name in _MOVED:
