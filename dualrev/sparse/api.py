@@ -23,8 +23,9 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
     r"""The sparse Jacobian of a function: only the entries of :math:`\partial f_i / \partial x_j` that may be nonzero.
 
     Columns that share no row are pushed together, rows that share no column are pulled together, and dense rows and columns are taken
-    apart by pulling and pushing both: few passes give all entries.  The pattern is detected, and colours are chosen, once for each type
-    of the arguments; then a compiled function evaluates.  The pattern holds for all inputs of these shapes.
+    apart by pulling and pushing both: few passes give all entries.  The function that is returned detects the pattern and chooses
+    colours once for each type of its arguments, and then evaluates a compiled program: keep it.  The pattern holds for all inputs of
+    these types.
 
     Args:
       fun: function of real arrays or pytrees of them, with real outputs.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors, time_model
@@ -40,6 +41,23 @@ MOST_KEPT = 64
 MOST_APART = 4
 
 
+class Results:
+    """How the flat results of a function make up what it returned; results that are no arrays are kept."""
+
+    def __init__(self, call: FlatCall, results: Sequence[Any]):
+        self.n_out = call.n_out
+        self.out_tree = call.out_tree
+        self.aux_tree: PyTreeDef | None = call.aux_tree if call.has_aux else None
+        self.others = [None if is_array_like(x) else x for x in results]
+
+    def finish(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree]:
+        """``(value, aux)``, from the results that are arrays."""
+        values = iter(arrays)
+        flat = [next(values) if x is None else x for x in self.others]
+        aux = None if self.aux_tree is None else tree_unflatten(self.aux_tree, flat[self.n_out:])
+        return tree_unflatten(self.out_tree, flat[: self.n_out]), aux
+
+
 class Prepared:
     """A function on arguments of one type: its pattern, colours, and the compiled evaluation."""
 
@@ -49,13 +67,15 @@ class Prepared:
         self.tree = tree
         self.fixed = fixed
         self.avals = [typeof(x) for x in arrays]
-        self.call: FlatCall
+        if any(is_symbolic_dim(d) for a in self.avals for d in a.shape):
+            raise NotImplementedError(f"{request.name}: sparse derivatives need sizes that are numbers, to colour; got "
+                                      f"{', '.join(map(errors.short, self.avals))}")
+        self.in_tree: PyTreeDef
         self.active: list[int]
+        self.results: Results
         program = self._staged()
-        n_out = self.call.n_out
-        self.in_tree = self.call.in_tree
         self.in_avals = [tangent_aval(self.avals[i]) for i in self.active]
-        self.out_avals = [a.update(weak_type=False) for a in program.out_avals[:n_out]]
+        self.out_avals = [a.update(weak_type=False) for a in program.out_avals]
         self._check_outputs()
         self.plan = self._planned(program)
         #: The colouring, and what its entries belong to.
@@ -63,33 +83,29 @@ class Prepared:
         by_row = self.in_avals if request.kind == "hessian" else self.out_avals
         self.blocks = formats.blocks_of(self.colouring.positions, by_row, self.in_avals)
         self.wrappers = [[formats.Wrapper(block, request.format) for block in row] for row in self.blocks]
-        self._others: list[Any] = []
         self._compiled = jax.jit(self.evaluated)
         self._products: dict[str, Callable[..., Any]] = {}
 
     # ------------------------------------------------------------------------------------------------------------ the function
 
-    def partial(self, arrays: Sequence[jax.Array]) -> Partial:
+    def flat_call(self, arrays: Sequence[jax.Array]) -> tuple[FlatCall, list[jax.Array]]:
         values = iter(arrays)
         args, kwargs = tree_unflatten(self.tree, [next(values) if x is None else x[0] for x in self.fixed])
-        return Partial(self.asked.name, self.fun, self.asked.argnums, args, kwargs)
-
-    def flat_call(self, arrays: Sequence[jax.Array]) -> tuple[Partial, FlatCall, list[jax.Array]]:
-        partial = self.partial(arrays)
-        call, flat = partial.flat_call(self.asked.has_aux, self.asked.request)
-        return partial, call, flat
+        partial = Partial(self.asked.name, self.fun, self.asked.argnums, args, kwargs)
+        return partial.flat_call(self.asked.has_aux, self.asked.request)
 
     def _staged(self) -> ClosedJaxpr:
         """The function as a program; constants that are being traced are inputs of it, after the arguments."""
 
         def outs(*arrays: jax.Array) -> list[jax.Array]:
-            _, self.call, flat = self.flat_call(arrays)
+            call, flat = self.flat_call(arrays)
             for x in flat:
                 checks.check_forward_input_dtype(self.asked.name, False, x)
             places = {id(x): i for i, x in enumerate(arrays)}
             self.active = [places[id(x)] for x in flat]
-            results = self.call(*flat)
-            return results[: self.call.n_out]
+            results = call(*flat)
+            self.in_tree, self.results = call.in_tree, Results(call, results)
+            return results[: call.n_out]
 
         return stage(outs, self.avals)
 
@@ -97,7 +113,7 @@ class Prepared:
         name = self.asked.name
         if self.asked.kind == "hessian" and (len(self.out_avals) != 1 or self.out_avals[0].shape != ()):
             raise TypeError(f"{name}: a sparse Hessian is that of a function with one scalar output; the function returned "
-                            f"{checks.spelled(self.call.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
+                            f"{checks.spelled(self.results.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
                             "jacobian(grad(f), sparse=True) of each part.")
         for aval in self.out_avals:
             checks.check_output_dtype(name, False, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
@@ -160,7 +176,7 @@ class Prepared:
     def _seconds(self, colouring: Colouring, constants: time_model.Constants) -> float:
         def program(*arrays: jax.Array) -> jax.Array:
             with using(self.asked.request.settings):
-                return self._compressed(self.flat_call(arrays)[1:], colouring)[1]
+                return self._compressed(self.flat_call(arrays), colouring)[1]
 
         return time_model.time_of(stage(program, self.avals), constants)
 
@@ -186,9 +202,8 @@ class Prepared:
     def evaluated(self, *arrays: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """What the function returned, flat, as far as it is arrays; and the entries of each block (or the block itself)."""
         with errors.calling(self.asked.name), using(self.asked.request.settings):
-            _, call, flat = self.flat_call(arrays)
+            call, flat = self.flat_call(arrays)
             results, compressed = self._compressed((call, flat), self.colouring)
-            self.call = call
             source = evaluation.substituted(self.colouring, compressed)
             data = []
             for row in self.wrappers:
@@ -196,14 +211,13 @@ class Prepared:
                     found = lax.convert_element_type(evaluation.entries(self.colouring, source, wrapper.block.chosen),
                                                      wrapper.block.dtype)
                     data.append(wrapper.filled(found) if self.asked.format == "dense" else found)
-            self._others = [None if is_array_like(x) else x for x in results]
+            self.results = Results(call, results)
             return [x for x in results if is_array_like(x)], data
 
     def __call__(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree, PyTree]:
         """``(value, aux, matrix)``."""
         found, data = (self._compiled if is_eager(arrays) else self.evaluated)(*arrays)
-        values = iter(found)
-        value, aux = self.call.finish([next(values) if x is None else x for x in self._others])
+        value, aux = self.results.finish(found)
         if self.asked.is_checked:
             self._check(arrays)
         each = iter(data)
@@ -211,7 +225,7 @@ class Prepared:
         single = isinstance(self.asked.argnums, int)
         parts = [part[0] if single else tuple(part) for part in trees]
         if self.asked.kind == "jacobian":
-            return value, aux, tree_unflatten(self.call.out_tree, parts)
+            return value, aux, tree_unflatten(self.results.out_tree, parts)
         outer = tree_unflatten(self.in_tree, parts)
         return value, aux, outer[0] if single else tuple(outer)
 
@@ -227,11 +241,11 @@ class Prepared:
         v = probing.vector(n)
 
         def entries(*arrays: jax.Array) -> jax.Array:
-            compressed = self._compressed(self.flat_call(arrays)[1:], self.colouring)[1]
+            compressed = self._compressed(self.flat_call(arrays), self.colouring)[1]
             return evaluation.entries(self.colouring, evaluation.substituted(self.colouring, compressed))
 
         def product(v: jax.Array, u: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-            _, call, flat = self.flat_call(arrays)
+            call, flat = self.flat_call(arrays)
             return evaluation.products(call, flat, v, u, self.asked.kind == "hessian", self.asked.request)
 
         with errors.calling(self.asked.name), using(self.asked.request.settings):

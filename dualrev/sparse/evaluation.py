@@ -29,7 +29,7 @@ from dualrev.sparse.colouring.recovery import Colouring
 #: So many levels of a substitution are written out; more are a loop.
 MOST_LEVELS = 8
 #: Vectors of at most so many entries are numbers of the program; larger ones are computed from colours, which takes longer.
-MOST_CONSTANTS = 2**22
+MOST_CONSTANTS = 2**20
 
 
 def colour_vectors(colours: np.ndarray, avals: Sequence[ShapedArray]) -> sweeps.Vectors:

@@ -81,7 +81,8 @@ def _alone(at: np.ndarray, colours: np.ndarray, n_colours: int) -> np.ndarray:
     else:
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
         once = counts[inverse] == 1
-    return once & (colours != NO_COLOUR)
+    found: np.ndarray = once & (colours != NO_COLOUR)
+    return found
 
 
 def of_columns(positions: Positions, colours: np.ndarray) -> Colouring:
