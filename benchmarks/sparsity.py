@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
+from dualrev.sparse import api, derivatives, requests
+from dualrev.sparse.plans import Kind
 
 Array = jax.Array
 
@@ -120,10 +122,8 @@ def measure(problem: Problem, seconds: float) -> list[str]:
     import asdex
 
     f, x = problem.fun, problem.x
-    kind = "hessian" if problem.is_hessian else "jacobian"
+    kind: Kind = "hessian" if problem.is_hessian else "jacobian"
     theirs = (asdex.hessian_coloring if problem.is_hessian else asdex.jacobian_coloring)(f, x)
-    from dualrev.sparse import api, derivatives, requests
-
     def plan() -> Any:
         request = requests.asked(kind, kind, 0, False, None if problem.is_hessian else "auto", None, "bcoo", None, False, None, {})
         return derivatives.Sparse(f, request).prepared((x,), {})[0].plan

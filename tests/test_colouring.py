@@ -68,7 +68,8 @@ def symmetric(rng: np.random.Generator, most: int = 12) -> np.ndarray:
 def check_jacobians(seed: int) -> None:
     rng = np.random.default_rng(seed)
     dense = random_matrix(rng)
-    task = Task(*rng.choice([1.0, 2.0, 0.5], 2), order=ORDERS[seed % len(ORDERS)])
+    forward, reverse = rng.choice([1.0, 2.0, 0.5], 2).tolist()
+    task = Task(forward, reverse, ORDERS[seed % len(ORDERS)])
     sides = {}
     for engine in ("forward", "reverse", "auto"):
         found = jacobian_colouring(positions(dense), engine, task)

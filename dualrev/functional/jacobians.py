@@ -295,7 +295,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
         raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
     if _is_sparse("jacobian", sparse, pattern, format, check, holomorphic or allow_int):
         request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
-                                    None if sparse is True else sparse, options)
+                                    sparse, options)
         return derivatives.derivative(fun, request)
     checks.check_engine(engine, ("auto", "forward", "reverse", "elimination"), "jacobian")
     if engine == "elimination":
@@ -382,7 +382,7 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
     """
     if _is_sparse("hessian", sparse, pattern, format, check, holomorphic):
         request = requests.asked("hessian", "hessian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
-                                    None if sparse is True else sparse, options)
+                                    sparse, options)
         return derivatives.derivative(fun, request)
     checks.check_engine(engine, (None, "auto", "forward", "reverse"), "hessian")
     if engine == "auto":

@@ -174,9 +174,9 @@ class Prepared:
         return max(one[0], least), max(one[1], least)
 
     def _seconds(self, colouring: Colouring, constants: time_model.Constants) -> float:
-        def program(*arrays: jax.Array) -> jax.Array:
+        def program(*arrays: jax.Array) -> list[jax.Array]:
             with using(self.asked.request.settings):
-                return self._compressed(self.flat_call(arrays), colouring)[1]
+                return [self._compressed(self.flat_call(arrays), colouring)[1]]
 
         return time_model.time_of(stage(program, self.avals), constants)
 
@@ -257,7 +257,8 @@ class Prepared:
             pushed, _ = both(jnp.asarray(v, dtype), nothing, *arrays)
 
             def row(i: int) -> jax.Array:
-                return both(jnp.zeros(n, dtype), nothing.at[i].set(1), *arrays)[1]
+                found: jax.Array = both(jnp.zeros(n, dtype), nothing.at[i].set(1), *arrays)[1]
+                return found
 
             probing.check(self.asked.name, positions, values, np.asarray(jnp.asarray(v, dtype)).astype(np.float64), pushed, row)
 

@@ -52,7 +52,7 @@ def _of_jax(pattern: BCOO | BCSR, name: str) -> Positions:
         raise ValueError(f"{name}: pattern must be a matrix, without batched or dense dimensions; got {pattern!r}")
     if any(isinstance(leaf, Tracer) for leaf in jax.tree_util.tree_leaves(pattern)):
         raise TypeError(f"{name}: pattern must be known when the function is traced; got {pattern!r}, which is being traced")
-    coordinates = pattern.to_bcoo() if hasattr(pattern, "indptr") else pattern
+    coordinates: Any = pattern.to_bcoo() if hasattr(pattern, "indptr") else pattern
     m, n = pattern.shape
     rows, columns = np.asarray(coordinates.indices).T
     stored = (np.asarray(coordinates.data) != 0) & (rows < m) & (columns < n)  # what lies outside is padding
@@ -87,7 +87,8 @@ class Block:
 
     @property
     def dtype(self) -> DType:
-        return self.out.dtype
+        dtype: DType = self.out.dtype
+        return dtype
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -148,9 +149,10 @@ class Wrapper:
         from jax.experimental.sparse import BCOO, BCSR
 
         if self.form == "csr":
-            return BCSR((data, *self._made(block.columns.astype(np.int32), block.indptr())), shape=block.matrix_shape,
-                        indices_sorted=True, unique_indices=True)
-        return BCOO((data, *self._made(block.indices())), shape=(*block.out.shape, *block.to.shape), indices_sorted=True,
+            columns, indptr = self._made(block.columns.astype(np.int32), block.indptr())
+            return BCSR((data, columns, indptr), shape=block.matrix_shape, indices_sorted=True, unique_indices=True)
+        (indices,) = self._made(block.indices())
+        return BCOO((data, indices), shape=(*block.out.shape, *block.to.shape), indices_sorted=True,
                     unique_indices=True)
 
     def _made(self, *indices: np.ndarray) -> tuple[jax.Array, ...]:

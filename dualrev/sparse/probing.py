@@ -22,7 +22,8 @@ MOST_NAMED = 8
 def vector(n: int, seed: int = 0) -> np.ndarray:
     """Entries of modulus between 1 and 2 and random sign: none hides what it is multiplied by."""
     random = np.random.default_rng(seed)
-    return random.uniform(1.0, 2.0, n) * random.choice([-1.0, 1.0], n)
+    found: np.ndarray = random.uniform(1.0, 2.0, n) * random.choice([-1.0, 1.0], n)
+    return found
 
 
 def check(name: str, positions: Positions, values: jax.Array, v: np.ndarray, product: jax.Array,

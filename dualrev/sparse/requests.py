@@ -33,13 +33,14 @@ class Asked(NamedTuple):
 
 
 def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | None, chunk_size: int | None, format: str,  # noqa: A002
-          pattern: Any, check: bool, plan: Plan | None, options: Options, task: Task | None = None) -> Asked:
+          pattern: Any, check: bool, plan: Plan | bool | None, options: Options, task: Task | None = None) -> Asked:
     """The request of a call, after checks of what does not depend on arguments."""
     positions = checks.normalize_argnums(argnums)
     checks.check_engine(engine, ("auto", "forward", "reverse") if kind == "jacobian" else (None, "auto"), name)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
     formats.check_format(name, format)
+    plan = None if plan is True else plan  # sparse=True
     if plan is not None:
         if not isinstance(plan, Plan):
             raise TypeError(f"{name}: sparse must be True, False or a plan of dualrev.sparse.plan; got {plan!r}")
