@@ -47,12 +47,12 @@ def positions_of(pattern: Any, name: str, shape: tuple[int, int]) -> Positions:
     return found
 
 
-def _of_jax(pattern: BCOO | BCSR, name: str) -> Positions:
+def _of_jax(pattern: Any, name: str) -> Positions:
     if pattern.n_batch or pattern.n_dense or pattern.ndim != 2:
         raise ValueError(f"{name}: pattern must be a matrix, without batched or dense dimensions; got {pattern!r}")
     if any(isinstance(leaf, Tracer) for leaf in jax.tree_util.tree_leaves(pattern)):
         raise TypeError(f"{name}: pattern must be known when the function is traced; got {pattern!r}, which is being traced")
-    coordinates: Any = pattern.to_bcoo() if hasattr(pattern, "indptr") else pattern
+    coordinates = pattern.to_bcoo() if hasattr(pattern, "indptr") else pattern
     m, n = pattern.shape
     rows, columns = np.asarray(coordinates.indices).T
     stored = (np.asarray(coordinates.data) != 0) & (rows < m) & (columns < n)  # what lies outside is padding
