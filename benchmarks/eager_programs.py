@@ -109,8 +109,8 @@ def _lines(found: list[Whole]) -> list[str]:
              "|---|---|---|---|---|---|---|---|---|---|"]
     for w in found:
         (a, b), (p, q), (x, y) = w.cold, w.work, w.warm
-        lines.append(f"| {w.name} | {a:.2f} | {b:.2f} | {a / b:.2f} | {p / q:.2f} | {w.compilations} | {w.in_compiler:.2f} | {1e3 * x:.1f} "
-                     f"| {1e3 * y:.1f} | {x / y:.2f} |")
+        lines.append(f"| {w.name} | {a:.2f} | {b:.2f} | {a / b:.2f} | {p / q:.2f} | {w.compilations} | {w.in_compiler:.2f} "
+                     f"| {1e3 * x:.1f} | {1e3 * y:.1f} | {x / y:.2f} |")
     for word, of in (("median", statistics.median), ("largest", max)):
         cold, work, warm = (of([pair[0] / pair[1] for pair in pairs]) for pairs in (
             [w.cold for w in found], [w.work for w in found], [w.warm for w in found]))

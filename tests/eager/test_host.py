@@ -121,7 +121,8 @@ def test_convolutions(name: str, dtype: str) -> None:
     image, kernel, settings = CONVOLUTIONS[name]
     settings = {"window_strides": (1,) * (len(image) - 2), "padding": "VALID", **settings}
     with jax.enable_x64(True):
-        args = [jnp.asarray(np.round(floats(*shape) * 4) / 4 * (4 if dtype == "int32" else 1)).astype(dtype) for shape in (image, kernel)]
+        unit = 4 if dtype == "int32" else 1
+        args = [jnp.asarray(np.round(floats(*shape) * 4) / 4 * unit).astype(dtype) for shape in (image, kernel)]
         program = host_program(jax.make_jaxpr(lambda x, w: jax.lax.conv_general_dilated(x, w, **settings))(*args))
         # In double precision: in single, jax 0.10.2 is wrong where padding is negative.
         kind = np.complex128 if dtype == "complex64" else np.float64

@@ -207,12 +207,17 @@ class TreeEvaluation:
         self._found.clear()
 
     def __call__(self, *args: Any) -> Any:
+        found = self.on_host(*args)
+        return self._compiled(*args) if found is None else found[0]
+
+    def on_host(self, *args: Any) -> tuple[Any] | None:
+        """The result, where numpy evaluates the function of these operands; None where it is to be compiled."""
         leaves, tree = jax.tree_util.tree_flatten(args)
         key = key_of(leaves)
         if key is None:
-            return self._compiled(*args)
+            return None
         run, out_tree = self._found.get((tree, key)) or self._make(tree, key, leaves)
-        return self._compiled(*args) if run is None else jax.tree_util.tree_unflatten(out_tree, run(*leaves))
+        return None if run is None else (jax.tree_util.tree_unflatten(out_tree, run(*leaves)),)
 
     def _make(self, tree: Any, key: tuple[Hashable, ...], leaves: Sequence[Any]) -> tuple[Callable[..., Any] | None, Any]:
         run: Callable[..., Any] | None = None

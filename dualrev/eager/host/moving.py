@@ -174,36 +174,35 @@ class _Places:
         self.outer = [d for d in range(rank) if d not in windows]
         inner = [d for d in range(len(shape)) if d not in collapsed and d not in batching]
         #: For each dimension of the operand, that of the result which runs along it.
-        self.window_of = dict(zip(inner, windows, strict=True))
-        self.batching = dict(zip(batching, index_batching, strict=True))
+        window_of = dict(zip(inner, windows, strict=True))
+        self.known = [self._known(d, window_of, dict(zip(batching, index_batching, strict=True))) for d in range(len(shape))]
+
+    def _known(self, d: int, window_of: dict[int, int], batching: dict[int, int]) -> Any:
+        """The indices of a dimension of the operand, as far as they do not depend on where slices start; 0 where they do not."""
+        at: Any = 0
+        for where, n in ((self.outer[batching[d]] if d in batching else None, self.shape[d]), (window_of.get(d), self.sizes[d])):
+            if where is not None and not (n == 1 and d in self.starts):
+                column = [1] * self.rank
+                column[where] = n
+                at = at + np.arange(n).reshape(column)
+        return at
 
     def __call__(self, indices: Any) -> tuple[list[Any], Any]:
         """The indices for each dimension, which broadcast to the result, and which slices are inside: None where all are."""
-        outer_shape = indices.shape[:-1]
         column = [1] * self.rank
-        for d, n in zip(self.outer, outer_shape, strict=True):
+        for d, n in zip(self.outer, indices.shape[:-1], strict=True):
             column[d] = n
         inside: Any = None
-        places = []
-        for d, (n, size) in enumerate(zip(self.shape, self.sizes, strict=True)):
-            at: Any = 0
-            if d in self.starts:
-                start = indices[..., self.starts.index(d)].astype(np.int64)
-                clipped = np.minimum(np.maximum(start, 0), n - size)
-                if self.mode == "fill":
-                    ok = (start == clipped).reshape(column)
-                    inside = ok if inside is None else inside & ok
-                at = clipped.reshape(column)
-            elif d in self.batching:
-                where = [1] * self.rank
-                where[self.outer[self.batching[d]]] = n
-                at = np.arange(n).reshape(where)
-            if d in self.window_of:
-                along = [1] * self.rank
-                along[self.window_of[d]] = size
-                at = at + np.arange(size).reshape(along)
-            places.append(at)
-        return places, None if inside is None or bool(np.all(inside)) else inside
+        places = list(self.known)
+        for k, d in enumerate(self.starts):
+            start = indices[..., k].astype(np.int64, copy=False)
+            clipped = np.minimum(np.maximum(start, 0), self.shape[d] - self.sizes[d])
+            if self.mode == "fill":
+                ok = (start == clipped).reshape(column)
+                inside = ok if inside is None else inside & ok
+            at = clipped.reshape(column)
+            places[d] = at if type(self.known[d]) is int else at + self.known[d]
+        return places, None if inside is None or bool(inside.all()) else inside
 
 
 def _mode(params: dict[str, Any]) -> str:

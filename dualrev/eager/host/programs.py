@@ -41,6 +41,10 @@ def _value(x: Any) -> Any:
     return np.asarray(x)
 
 
+def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
+    return x.reshape(shape)
+
+
 class _NotOfferedError(Exception):
     """A primitive that numpy has no counterpart of, or a program that takes too long."""
 
@@ -67,8 +71,7 @@ class _Broadcast:
 
 _Name: TypeAlias = str | _Broadcast
 #: Primitives whose functions broadcast their operands, as long as one of them has the shape of the result.
-_BROADCASTING = frozenset(("add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2", "add_any", "and", "or", "xor", "eq", "ne", "lt",
-                           "le", "gt", "ge", "select_n"))
+_BROADCASTING = frozenset("add sub mul div max min pow rem atan2 add_any and or xor eq ne lt le gt ge select_n".split())
 
 
 def _needed(body: Any) -> list[JaxprEqn]:
@@ -87,8 +90,8 @@ class _Writer:
 
     def __init__(self) -> None:
         self.statements: list[Statement] = []
-        self.names: dict[str, Any] = {"_asarray": np.asarray, "_ndarray": np.ndarray, "_value": _value, "_broadcast_to": np.broadcast_to,
-                                      "_reshape": lambda x, shape: x.reshape(shape)}
+        self.names: dict[str, Any] = {"_asarray": np.asarray, "_ndarray": np.ndarray, "_value": _value, "_reshape": _reshaped,
+                                      "_broadcast_to": np.broadcast_to}
         self.cost = 0.0
         self._count = 0
 

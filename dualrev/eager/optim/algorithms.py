@@ -61,7 +61,7 @@ class SGD(Optimizer):
         if not state:
             return p - settings["lr"] * g, {}
         m, step = settings["momentum"], state["step"]
-        buffer = jnp.where(step == 0, g, m * state["momentum_buffer"] + (1 - settings["dampening"]) * g)
+        buffer = jnp.where(step == 0, g, m * state["momentum_buffer"] + ((1 - settings["dampening"]) * g if settings["damps"] else g))
         g = g + m * buffer if settings["nesterov"] else buffer
         return p - settings["lr"] * g, {"momentum_buffer": buffer.astype(p.dtype), "step": step + 1}
 

@@ -6,9 +6,8 @@ small array as for a number, so that one vector takes a fraction of the time of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,8 +22,10 @@ ENTRIES = 2 ** 18
 #: The programs by the class of their optimizer and its settings: they hold nothing of an optimizer.
 _programs = caches.table(PROGRAM)
 F = TypeVar("F", bound=Callable[..., Any])
+#: Vectors by the parameters that they consist of, each with the numbers of these.
+_Parts: TypeAlias = "dict[tuple[int, ...], tuple[_Vector, Sequence[int]]]"
 #: Which parameters can be updated together: those with equal dtypes, and equal numbers in their states.
-_Kind = tuple[Hashable, ...]
+_Kind: TypeAlias = tuple[Hashable, ...]
 
 
 def entrywise(update: F) -> F:
@@ -90,29 +91,44 @@ class Joined:
     def step(self, rule: type[Any], key: Hashable, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]],
              numbers: dict[str, Any]) -> bool:
         """Update parameters that have gradients; false where they are to be updated one by one."""
-        values, grads = [array_of(p) for p in params], [array_of(p._grad) for p in params]  # type: ignore[arg-type]
-        if not all(type(x) is np.ndarray for x in (*values, *grads)) or sum(x.size for x in values) > ENTRIES:
+        grads = [array_of(p._grad) for p in params]  # type: ignore[arg-type]
+        if not all(type(g) is np.ndarray for g in grads):
             return False
-        arrays = [[array_of(x) for x in s.values()] for s in states]
+        named = tuple([id(p) for p in params])
+        known = self._vectors.get(named)
+        if known is not None and known.is_current(params, states):
+            parts = {named: (known, range(len(params)))}  # as it was after the last step: all in one vector
+        else:
+            parts = self._parted(params, grads, states)
+        program = _program(rule, key)
+        results = [program.on_host(vector.values, flat([grads[i] for i in where]), vector.state, numbers)
+                   for vector, where in parts.values()]
+        if not results or None in results:
+            return False
+        for (vector, where), result in zip(parts.values(), results, strict=True):
+            values, state = result[0]  # type: ignore[index]
+            vector.give(values, state, [params[i] for i in where], [states[i] for i in where])
+        self._vectors = {name: vector for name, (vector, _) in parts.items()}
+        return True
+
+    def _parted(self, params: Sequence[Tensor], grads: Sequence[Any], states: Sequence[dict[str, Tensor]]) -> _Parts:
+        """The vectors of parameters that can be updated together, and which these are; none where some are large, or jax's."""
+        values, arrays = [array_of(p) for p in params], [[array_of(x) for x in s.values()] for s in states]
+        if not all(type(x) is np.ndarray for x in values) or sum(x.size for x in values) > ENTRIES:
+            return {}
         if not all(type(x) is np.ndarray and x.shape in ((), p.shape) for p, s in zip(values, arrays, strict=True) for x in s):
-            return False
+            return {}
         kinds: dict[_Kind, list[int]] = {}
         for i, (p, g, s, a) in enumerate(zip(values, grads, states, arrays, strict=True)):
-            kind = (p.dtype, g.dtype, *[part for name, x in zip(s, a, strict=True) for part in (name, x.dtype, x.tobytes() if x.ndim == 0
-                                                                                               else None)])
-            kinds.setdefault(kind, []).append(i)
-        kept: dict[tuple[int, ...], _Vector] = {}
+            counts = [(name, x.dtype, None if x.ndim else x.tobytes()) for name, x in zip(s, a, strict=True)]
+            kinds.setdefault((p.dtype, g.dtype, *counts), []).append(i)
+        found: _Parts = {}
         for where in kinds.values():
             some, of_some = [params[i] for i in where], [states[i] for i in where]
             named = tuple([id(p) for p in some])
             vector = self._vectors.get(named)
-            if vector is None or not vector.is_current(some, of_some):
-                vector = _Vector(some, of_some)
-            kept[named] = vector
-            new, state = _program(rule, key)(vector.values, flat([grads[i] for i in where]), vector.state, numbers)
-            vector.give(new, state, some, of_some)
-        self._vectors = kept
-        return True
+            found[named] = (vector if vector is not None and vector.is_current(some, of_some) else _Vector(some, of_some)), where
+        return found
 
 
 def _program(rule: type[Any], key: Any) -> TreeEvaluation:

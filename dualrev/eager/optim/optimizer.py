@@ -112,7 +112,8 @@ class Optimizer:
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
         self._programs = caches.table(PROGRAM)
-        self._joined = Joined()
+        #: By the number of a group, its parameters as vectors.
+        self._joined: defaultdict[int, Joined] = defaultdict(Joined)
 
     def add_param_group(self, group: Settings) -> None:
         """Add parameters with settings of their own."""
@@ -173,11 +174,11 @@ class Optimizer:
         if mode.watcher is not None:
             mode.watcher.guards.optimizer(self, self.numbers)
         with no_grad():
-            for group in self.param_groups:
-                self._step_group(group)
+            for i, group in enumerate(self.param_groups):
+                self._step_group(i, group)
         return loss
 
-    def _step_group(self, group: Settings) -> None:
+    def _step_group(self, which: int, group: Settings) -> None:
         if mode.watcher is not None:
             for p in group["params"]:
                 mode.watcher.leaf(p)
@@ -190,14 +191,14 @@ class Optimizer:
                 self.state[p] = {name: wrap(x) for name, x in self.begin(value, group).items()}
         traced = (*self.numbers, *(self.pairs if mode.watcher is None else ()))
         fixed = {k: v for k, v in group.items() if k in self.defaults and k not in traced}
-        fixed["decays"] = group.get("weight_decay", 0) != 0
+        fixed |= {"decays": group.get("weight_decay", 0) != 0, "damps": group.get("dampening", 0) != 0}
         key = tuple(sorted([(k, tuple(v) if isinstance(v, list) else v) for k, v in fixed.items() if not callable(v)]))
         states = [self.state[p] for p in params]
         number = constant_of if mode.watcher is None else mode.watcher.number
         numbers = {k: array_of(group[k]) if isinstance(group[k], Tensor) else number(group, k) for k in self.numbers if k in group}
         if mode.watcher is None:
             numbers |= {k: tuple(group[k]) for k in self.pairs if k in group}
-            if getattr(type(self).update, "is_entrywise", False) and self._joined.step(type(self), key, params, states, numbers):
+            if getattr(type(self).update, "is_entrywise", False) and self._joined[which].step(type(self), key, params, states, numbers):
                 return
         program = self._programs.get(key)
         if program is None:

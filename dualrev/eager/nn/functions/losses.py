@@ -54,14 +54,14 @@ def _nll_of(logs: jax.Array, target: jax.Array, *rest: Any) -> jax.Array:
     n_classes = logs.shape[1 if logs.ndim > 1 else 0]
     dim = 1 if logs.ndim > 1 else 0
     counted = target != ignore
-    index = jnp.where(counted, target, 0)
-    w = weight[0] if weight else jnp.ones(n_classes, logs.dtype)
-    each = jnp.where(counted, w[index], 0)
+    # Numbers without a sign need no test whether they count from the end; a negative class becomes one that is out of range.
+    index = jnp.where(counted, target, 0).astype(jnp.uint32)
+    each = jnp.where(counted, weight[0][index], 0) if weight else counted.astype(logs.dtype)
     loss = -jnp.squeeze(jnp.take_along_axis(logs, jnp.expand_dims(index, dim), dim), dim) * each
     if smoothing:
         shape = [1] * logs.ndim
         shape[dim] = n_classes
-        smooth = jnp.where(counted, -jnp.sum(logs * w.reshape(shape), dim), 0)
+        smooth = jnp.where(counted, -jnp.sum(logs * weight[0].reshape(shape) if weight else logs, dim), 0)
         loss = (1 - smoothing) * loss + smoothing / n_classes * smooth
     if reduction == "mean":
         return jnp.sum(loss) / jnp.sum(each)
