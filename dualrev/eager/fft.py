@@ -188,10 +188,16 @@ def ifftshift(input: Tensor, dim: Dims = None) -> Tensor:  # noqa: A002
     return _shifted(input, dim, -1)
 
 
-def _of_hermitian(x: Tensor, s: Sizes | None, dim: Dims, norm: str | None) -> Tensor:
+def _last(x: Tensor, s: Any, dim: Dims) -> tuple[list[int], list[Any]]:
+    """The dimensions, and the size of each or None; without either, all dimensions."""
+    given = range(x.ndim - (x.ndim if s is None else len(s)), x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    dims = [dim_of(d, x.ndim) for d in given]
+    return dims, [None] * len(dims) if s is None else list(s)
+
+
+def _of_hermitian(x: Tensor, s: Any, dim: Dims, norm: str | None) -> Tensor:
     """``hfft`` along the last dimension, after ``fft`` along the others."""
-    dims = [dim_of(d, x.ndim) for d in dim] if isinstance(dim, (tuple, list)) else list(range(x.ndim - (x.ndim if s is None else len(s)), x.ndim))
-    sizes = [None] * len(dims) if s is None else list(s)  # type: ignore[arg-type]  # sizes of several dimensions
+    dims, sizes = _last(x, s, dim)
     if dims[:-1]:
         x = fftn(x, sizes[:-1] if s is not None else None, dims[:-1], norm)
     return hfft(x, sizes[-1], dims[-1], norm)
@@ -207,10 +213,9 @@ def hfftn(input: Tensor, s: Sizes | None = None, dim: Dims = None, norm: str | N
     return _of_hermitian(input, s, dim, norm)
 
 
-def _to_hermitian(x: Tensor, s: Sizes | None, dim: Dims, norm: str | None) -> Tensor:
+def _to_hermitian(x: Tensor, s: Any, dim: Dims, norm: str | None) -> Tensor:
     """The inverse: ``ihfft`` along the last dimension, then ``ifft`` along the others."""
-    dims = [dim_of(d, x.ndim) for d in dim] if isinstance(dim, (tuple, list)) else list(range(x.ndim - (x.ndim if s is None else len(s)), x.ndim))
-    sizes = [None] * len(dims) if s is None else list(s)  # type: ignore[arg-type]  # sizes of several dimensions
+    dims, sizes = _last(x, s, dim)
     x = ihfft(x, sizes[-1], dims[-1], norm)
     return ifftn(x, sizes[:-1] if s is not None else None, dims[:-1], norm) if dims[:-1] else x
 

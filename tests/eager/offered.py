@@ -7,6 +7,8 @@ the command writes it anew.
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import importlib
 import pathlib
 import types
@@ -103,9 +105,33 @@ def text() -> str:
     ]
     for place, (have, lack) in found.items():
         lines += ["", f"## {place}", "", f"Offered: {_listed(have)}."]
-        if lack:
-            lines += ["", f"Missing: {_listed(lack)}."]
+        for reason in dict.fromkeys(reason_of(place, name) for name in lack):
+            lines += ["", f"Missing ({reason}): {_listed([name for name in lack if reason_of(place, name) == reason])}."]
     return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def reasons() -> dict[str, list[str]]:
+    """Why names are left out, with the patterns of the names."""
+    found: dict[str, list[str]] = {}
+    reason = ""
+    for line in (FOLDER / "names_left_out.txt").read_text().splitlines()[1:]:
+        if line[0] != " ":
+            reason = line[:-1]
+        found.setdefault(reason, []).extend(line.split() if line[0] == " " else [])
+    return found
+
+
+def reason_of(place: str, name: str) -> str:
+    """Why a name is left out.
+
+    Raises:
+      LookupError: no pattern of ``names_left_out.txt`` fits it.
+    """
+    for reason, patterns in reasons().items():
+        if any(fnmatch.fnmatchcase(f"{place}.{name}" if p.startswith("torch.") else name, p) for p in patterns):
+            return reason
+    raise LookupError(f"{place}.{name} is left out without a reason in names_left_out.txt")
 
 
 def _listed(names: list[str]) -> str:

@@ -143,11 +143,13 @@ def difference(ours: Any, theirs: Any, where: str = "") -> str:
     if isinstance(theirs, dict):
         return difference(list(ours.items()), list(theirs.items()), where) if isinstance(ours, dict) else f"{where} is no dict"
     if isinstance(theirs, float):
-        return "" if isinstance(ours, (int, float)) and np.isclose(ours, theirs, 1e-4, 1e-4, equal_nan=True) else f"{where} is {ours!r}, not {theirs!r}"
+        is_close = isinstance(ours, (int, float)) and bool(np.isclose(ours, theirs, 1e-4, 1e-4, equal_nan=True))
+        return "" if is_close else f"{where} is {ours!r}, not {theirs!r}"
     if type(theirs).__module__.partition(".")[0] in ("torch",) or callable(theirs):
         return "" if str(ours) == str(theirs) or type(ours).__name__ == type(theirs).__name__ else f"{where} is {ours}, not {theirs}"
     if isinstance(theirs, np.ndarray):
-        return "" if isinstance(ours, np.ndarray) and ours.dtype == theirs.dtype and np.allclose(ours, theirs, 1e-4) else f"{where} is {ours!r}"
+        is_close = isinstance(ours, np.ndarray) and ours.dtype == theirs.dtype and np.allclose(ours, theirs, 1e-4)
+        return "" if is_close else f"{where} is {ours!r}, not {theirs!r}"
     if hasattr(ours, "detach"):
         return f"{where} is a tensor, not {theirs!r}"
     return "" if repr(ours) == repr(theirs) or ours == theirs else f"{where} is {ours!r}, not {theirs!r}"
@@ -164,7 +166,8 @@ def verdict(call: str) -> str:
         if kind == "error" and ours_kind == "result" and any(words in theirs[1] for words in LACKS):
             continue
         if kind != ours_kind:
-            return f"{what}: gives {ours if ours_kind == 'error' else 'a result'}, not {theirs if kind == 'error' else 'a result'}"[:400]
+            shown = [x if k == "error" else "a result" for k, x in ((ours_kind, ours), (kind, theirs))]
+            return f"{what}: gives {shown[0]}, not {shown[1]}"[:400]
         if kind == "error":
             if ours != theirs:
                 return f"{what}: {ours[0]}: {ours[1]}\n      not {theirs[0]}: {theirs[1]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import survey
@@ -33,7 +34,7 @@ def test_known_differences_are_calls_with_reasons() -> None:
     assert all(KNOWN.values())
 
 
-def _dtypes(t: object, call: str, narrow: bool) -> object:
+def _dtypes(t: Any, call: str, narrow: bool) -> object:
     """The dtypes of what a call gives under autocast, of float32 or narrower tensors; or that it is refused."""
     names, _ = survey.given(t, False)
     if narrow:

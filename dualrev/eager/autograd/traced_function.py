@@ -69,7 +69,7 @@ class Call:
         given = iter(cts)
         grads = []
         for j, x in enumerate(outs):
-            ct = next(given) if isinstance(x, Tensor) else None
+            ct: Any = next(given) if isinstance(x, Tensor) else None
             is_float = isinstance(x, Tensor) and j not in self.constant and is_differentiable(typeof(array_of(x)))
             grads.append(wrap(ct) if is_float else wrap(np.zeros(np.shape(array_of(x)), np.float32)) if isinstance(x, Tensor)
                          and ctx._materialize else None)

@@ -32,6 +32,14 @@ class dtype:
         return jnp.issubdtype(self.numpy, jnp.complexfloating)
 
     @property
+    def is_signed(self) -> builtins.bool:
+        return self.numpy.kind not in "ub"
+
+    def to_complex(self) -> dtype:
+        """The complex dtype whose parts have this one."""
+        return of(np.result_type(self.numpy, np.complex64))
+
+    @property
     def itemsize(self) -> builtins.int:
         return self.numpy.itemsize
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 if TYPE_CHECKING:
     import jax
 
-    from dualrev.eager.core.operation import Op
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -54,7 +52,7 @@ class Mode(threading.local):
     random: Any = None
     #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level``, ``watcher`` or
     #: ``functional`` is.
-    handler: Callable[[Op, Sequence[object]], Any] | None = None
+    handler: Callable[[Any, Sequence[object]], Any] | None = None
 
 
 mode = Mode()

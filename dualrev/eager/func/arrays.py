@@ -29,7 +29,7 @@ class Inside(ModeBlock):
 
     def __init__(self, cuts: bool = True, random: Any = None):
         self._cuts, self._random = cuts, mode.random if random is None else random
-        self.narrow = not jax.config.jax_enable_x64
+        self.narrow = jax.dtypes.canonicalize_dtype(np.int64) != np.int64
 
     def settings(self) -> dict[str, object]:
         return {"functional": True, "cuts": self._cuts, "narrow": self.narrow, "random": self._random, "grad": True,

@@ -55,8 +55,8 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
             for leaf in jax.tree.leaves(out):
                 if not hasattr(leaf, "shape"):
                     name = getattr(func, "__name__", type(func).__name__)
-                    raise ValueError(f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(leaf)}. Did you mean to set "
-                                     "out_dims= to None for output?")
+                    raise ValueError(f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(leaf)}. Did you mean to "
+                                     "set out_dims= to None for output?")
             return out
         finally:
             mode.examples = before
@@ -68,7 +68,7 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         _check(func, dims, args, given)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
         recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in jax.tree.leaves((args, kwargs)))
-        if recorded and (chunk_size is None or not sizes or sizes[0] <= chunk_size):
+        if recorded:  # as one operation, whatever ``chunk_size`` says
             by_example = np.arange(sizes[0]) if randomness == "different" and sizes else None
             return in_graph(lambda *a, **k: jax.vmap(of_one, (None if by_example is None else 0, dims, 0), out_dims)(by_example, a, k),
                             args, kwargs)
@@ -104,8 +104,9 @@ def _check(func: Any, dims: tuple[Any, ...], args: tuple[Any, ...], given: tuple
         for leaf in jax.tree.leaves(arg):
             n = np.ndim(leaf)
             if not -n <= d < n:
-                raise ValueError(f"vmap({name}, in_dims={dims if len(dims) > 1 else d}, ...)(<inputs>): Got in_dim={d} for some input, but "
-                                 f"that input is a Tensor of dimensionality {n} so expected in_dim to satisfy -{n} <= in_dim < {n}.")
+                given_dims = dims if len(dims) > 1 else d
+                raise ValueError(f"vmap({name}, in_dims={given_dims}, ...)(<inputs>): Got in_dim={d} for some input, but that input is "
+                                 f"a Tensor of dimensionality {n} so expected in_dim to satisfy -{n} <= in_dim < {n}.")
             sizes.append(np.shape(leaf)[d])
     if len({*sizes}) > 1:
         raise ValueError("vmap: Expected all tensors to have the same size in the mapped dimension, got sizes "

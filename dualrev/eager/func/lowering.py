@@ -228,8 +228,9 @@ def _own(x: Any) -> jax.Array:
 
 
 def _aval(x: Any) -> Any:
-    array = array_of(x) if isinstance(x, Tensor) else x
-    return jax.ShapeDtypeStruct(array.shape, array.dtype) if is_array_like(array) and hasattr(array, "shape") else x
+    array: Any = array_of(x) if isinstance(x, Tensor) else x
+    is_array = is_array_like(array) and hasattr(array, "shape")
+    return jax.ShapeDtypeStruct(array.shape, array.dtype) if is_array else x
 
 
 def _state(rng: Any) -> Any:

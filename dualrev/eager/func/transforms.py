@@ -31,9 +31,10 @@ def _of(transform: Callable[..., Any], words: str, cuts: bool = True) -> Callabl
         return call
 
     transformed.__name__ = transformed.__qualname__ = transform.__name__
-    transformed.__doc__ = (f"{words}  It is an operation of the graph of backward too, where an argument requires grad; other tensors "
-                           "that the function reads are constants to that graph.  ``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same "
-                           "random numbers.")
+    transformed.__doc__ = (f"{words}  It is an operation of the graph of backward too, where an argument requires grad; other "
+                           "tensors that the function reads are constants to that graph.  "
+                           "``chunk_size`` and ``randomness`` have no effect: all rows are computed at once, with the same random "
+                           "numbers.")
     return transformed
 
 
@@ -46,8 +47,8 @@ def _scalar(func: Callable[..., object], has_aux: bool) -> Callable[..., object]
         if not isinstance(out, Tensor):
             raise RuntimeError(f"grad_and_value(f)(*args): Expected f(*args) to return a Tensor, got {type(out)}")
         if out.ndim:
-            raise RuntimeError(f"grad_and_value(f)(*args): Expected f(*args) to return a scalar Tensor, got tensor with {out.ndim} dims. "
-                               "Maybe you wanted to use the vjp or jacrev APIs instead?")
+            raise RuntimeError(f"grad_and_value(f)(*args): Expected f(*args) to return a scalar Tensor, got tensor with {out.ndim} "
+                               "dims. Maybe you wanted to use the vjp or jacrev APIs instead?")
         return result
 
     return checked

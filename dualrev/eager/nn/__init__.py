@@ -12,6 +12,7 @@ from dualrev.eager.nn import modules as modules
 from dualrev.eager.nn import parameter as parameter
 from dualrev.eager.nn import utils as utils
 from dualrev.eager.nn.modules import LAYERS
+from dualrev.eager.nn.modules.adaptive import *  # noqa: F403
 from dualrev.eager.nn.modules.attention import *  # noqa: F403
 from dualrev.eager.nn.modules.containers import *  # noqa: F403
 from dualrev.eager.nn.modules.convolution import *  # noqa: F403

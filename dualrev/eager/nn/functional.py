@@ -124,3 +124,4 @@ from dualrev.eager.nn.functions.resizing import upsample_nearest as upsample_nea
 from dualrev.eager.ops.precision import with_precision as _with_precision
 
 globals().update(_with_precision("functional", globals()))
+native_channel_shuffle = channel_shuffle

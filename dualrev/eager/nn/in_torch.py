@@ -16,19 +16,19 @@ _SAME = """
     selu_ softmax log_softmax threshold threshold_ rrelu rrelu_
 """.split()  # noqa: SIM905  (names are read as words)
 #: Those whose reduction is a number: none, mean, sum.
-_REDUCING = ("binary_cross_entropy_with_logits cosine_embedding_loss hinge_embedding_loss kl_div margin_ranking_loss "
-             "poisson_nll_loss triplet_margin_loss").split()
+_REDUCING = ["binary_cross_entropy_with_logits", "cosine_embedding_loss", "hinge_embedding_loss", "kl_div", "margin_ranking_loss",
+             "poisson_nll_loss", "triplet_margin_loss"]
 
 
 def _numbered(name: str) -> Callable[..., Tensor]:
     """A loss that takes its reduction as a number, last of its arguments."""
     fun: Any = getattr(F, name)
 
-    def loss(*args: Any, reduction: int = 1, **kwargs: Any) -> Tensor:
+    def loss(*args: Any, reduction: int = 0, **kwargs: Any) -> Tensor:
         return fun(*args, reduction=("none", "mean", "sum")[reduction], **kwargs)
 
     loss.__name__ = loss.__qualname__ = name
-    loss.__doc__ = f"``nn.functional.{name}``, with 0, 1 or 2 for no reduction, the mean and the sum."
+    loss.__doc__ = f"``nn.functional.{name}``, with 0, 1 or 2 for no reduction (the default), the mean and the sum."
     return loss
 
 
@@ -83,7 +83,7 @@ def _hardshrink(self: Tensor, lambd: float = 0.5) -> Tensor:
     return F.hardshrink(self, lambd)
 
 
-Tensor.hardshrink = _hardshrink  # type: ignore[method-assign]
+Tensor.hardshrink = _hardshrink  # type: ignore[assignment, method-assign]
 
 
 def named() -> dict[str, Callable[..., Any]]:
@@ -91,4 +91,4 @@ def named() -> dict[str, Callable[..., Any]]:
     own = {f.__name__: f for f in (conv_transpose1d, conv_transpose2d, conv_transpose3d, batch_norm, instance_norm, dropout, embedding,
                                    affine_grid_generator, stft, istft)}
     return {**{name: getattr(F, name) for name in _SAME}, **{name: _numbered(name) for name in _REDUCING}, **own,
-            "native_channel_shuffle": F.channel_shuffle}
+            "native_channel_shuffle": F.native_channel_shuffle}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +81,9 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | Non
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                      generator: Generator | None = None) -> Tensor:
     """Uniform, with variance ``gain^2 / fan``, where ``mode`` chooses the fan."""
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        return tensor
     bound = math.sqrt(3) * calculate_gain(nonlinearity, a) / math.sqrt(_fans(tensor)[mode != "fan_in"])
     return uniform_(tensor, -bound, bound, generator)
 
@@ -84,6 +91,9 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                     generator: Generator | None = None) -> Tensor:
     """Normal, with variance ``gain^2 / fan``, where ``mode`` chooses the fan."""
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        return tensor
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fans(tensor)[mode != "fan_in"]), generator)
 
 
@@ -138,3 +148,21 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
         tensor.normal_(0, std, generator=generator)
         order = rand(rows, columns, generator=generator).argsort(0)
         return tensor.mul_((order >= zeros).to(tensor.dtype))
+
+
+def _older(name: str) -> Callable[..., Tensor]:
+    """The function under its name of before, which warns."""
+    fun: Callable[..., Tensor] = globals()[f"{name}_"]
+
+    @functools.wraps(fun)
+    def older(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.", FutureWarning, stacklevel=2)
+        return fun(*args, **kwargs)
+
+    older.__name__ = older.__qualname__ = name
+    return older
+
+
+uniform, normal, constant, dirac, orthogonal = (_older(name) for name in ("uniform", "normal", "constant", "dirac", "orthogonal"))
+xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal = (
+    _older(name) for name in ("xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"))

@@ -114,8 +114,8 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     end = start + length if length is not None else total - n_fft // 2 if center else total
     out, weight = both_parts[0][..., start: end], both_parts[1][..., start: end]
     if weight.numel() and not isinstance(array_of(weight), Tracer) and float(weight.detach().abs().min()) < 1e-11:
-        raise RuntimeError(f"window overlap add min: {int(float(weight.detach().abs().min()))}\nthe windows leave out a part of the signal: "
-                           "take a smaller hop_length")
+        raise RuntimeError(f"window overlap add min: {int(float(weight.detach().abs().min()))}\nthe windows leave out a part of the "
+                           "signal: take a smaller hop_length")
     out = out / weight
     missing = 0 if length is None else length - out.shape[-1]
     return pad(out, (0, missing)) if missing > 0 else out

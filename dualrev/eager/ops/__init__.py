@@ -13,8 +13,8 @@ from dualrev.eager.ops import (
     counting,
     creation,
     decompositions,
-    distributions,
     differences,
+    distributions,
     dtype_names,
     extremes,
     flat_indices,
@@ -35,6 +35,7 @@ from dualrev.eager.ops import (
     sampling,
     scaled_products,
     scattering,
+    selecting,
     sequences,
     shapes,
     special_functions,
@@ -48,6 +49,7 @@ from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of c
 
 #: The modules that register operations.
 MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, differences,
-           distributions, dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products, number_functions,
-           operators, order_statistics, placement, printing, rearranged_parts, rearranging, reductions, replaced_parts, sampling, scaled_products,
-           scattering, sequences, shapes, special_functions, statistics, strides, ternary, unary, windows)
+           distributions, dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products,
+           number_functions, operators, order_statistics, placement, printing, rearranged_parts, rearranging, reductions,
+           replaced_parts, sampling, scaled_products, scattering, selecting, sequences, shapes, special_functions, statistics,
+           strides, ternary, unary, windows)

@@ -17,8 +17,8 @@ from dualrev.eager.ops.precision import with_precision
 from dualrev.eager.ops.registry import FUNCTIONS
 
 #: The argument of functions that take sizes or dimensions one by one, or together under this name.
-TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "broadcast_to": "size", "repeat": "repeats",
-            "view": "size"}
+TOGETHER = {"flip": "dims", "permute": "dims", "reshape": "shape", "tile": "dims", "expand": "size", "broadcast_to": "size",
+            "repeat": "repeats", "view": "size"}
 #: Other names of arguments of single functions.
 OWN = {
     "swapaxes": {"axis0": "dim0", "axis1": "dim1"},
@@ -28,17 +28,17 @@ OWN = {
 WITH_OUT = frozenset("""
     abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr all amax amin aminmax angle any arccos arccosh arcsin
     arcsinh arctan arctan2 arctanh argmax argmin asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_left_shift bitwise_not
-    bitwise_or bitwise_right_shift bitwise_xor bmm cat ceil chain_matmul cholesky cholesky_inverse cholesky_solve clamp clamp_max
-    clamp_min clip column_stack complex concat concatenate conj_physical copysign cos cosh cross cummax cummin cumprod cumsum
-    deg2rad diag digamma div divide dot dstack eq erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide fmax fmin fmod
-    frac frexp gather gcd ge ger greater greater_equal gt heaviside hstack hypot i0 igamma igammac index_add index_copy
-    index_reduce index_select inner inverse isneginf isposinf kron kthvalue lcm ldexp le lerp less less_equal lgamma log log10
-    log1p log2 logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp lt lu_solve
-    lu_unpack masked_select matmul matrix_power max maximum mean median min minimum mm mode msort mul multiply mv mvlgamma
-    nan_to_num nanmean nanmedian nansum ne neg negative nextafter nonzero norm not_equal outer polar polygamma pow prod qr rad2deg
-    reciprocal remainder round row_stack rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign signbit sin sinc sinh slogdet
-    sort sqrt square stack std sub subtract sum svd take tan tanh topk triangular_solve tril triu true_divide trunc var vdot
-    vstack where xlogy
+    bitwise_or bitwise_right_shift bitwise_xor bmm cat ceil chain_matmul cholesky cholesky_inverse cholesky_solve clamp
+    clamp_max clamp_min clip column_stack complex concat concatenate conj_physical copysign cos cosh cross cummax cummin cumprod
+    cumsum deg2rad diag diff digamma div divide dot dstack eq erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide
+    fmax fmin fmod frac frexp gather gcd ge geqrf ger greater greater_equal gt heaviside hstack hypot i0 igamma igammac
+    index_add index_copy index_reduce index_select inner inverse isneginf isposinf kron kthvalue lcm ldexp le lerp less
+    less_equal lgamma log log10 log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or
+    logical_xor logit logsumexp lt lu_solve lu_unpack masked_select matmul matrix_power max maximum mean median min minimum mm
+    mode msort mul multiply mv mvlgamma nan_to_num nanmean nanmedian nansum narrow_copy ne neg negative nextafter nonzero
+    nonzero_static norm not_equal orgqr ormqr outer pinverse polar polygamma pow prod qr rad2deg reciprocal remainder round
+    row_stack rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign signbit sin sinc sinh slogdet softmax sort sqrt square
+    stack std sub subtract sum svd take tan tanh topk triangular_solve tril triu true_divide trunc var vdot vstack where xlogy
 """.split())  # noqa: SIM905  (a list of a hundred names is read as words)
 
 

@@ -18,9 +18,9 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.conversion import known
 from dualrev.eager.ops.dimensions import dim_of
-from dualrev.eager.ops.indexing import nonzero
 from dualrev.eager.ops.outputs import into
 from dualrev.eager.ops.registry import both, function, method
+from dualrev.eager.ops.selecting import nonzero
 
 hist_edges = namedtuple("hist_edges", ["hist", "bin_edges"])
 #: The most comparisons that take the place of a search.

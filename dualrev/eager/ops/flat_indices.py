@@ -14,9 +14,9 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.checks import first_outside, same_dtype
 from dualrev.eager.ops.dimensions import dim_of
-from dualrev.eager.ops.indexing import gather
 from dualrev.eager.ops.outputs import into
 from dualrev.eager.ops.registry import both, method
+from dualrev.eager.ops.selecting import gather
 
 _take = Op("Take", lambda x, index: x.reshape(-1)[index])
 _put = Op("Put", lambda x, index, source: x.reshape(-1).at[index.reshape(-1)].set(source.reshape(-1)).reshape(x.shape))

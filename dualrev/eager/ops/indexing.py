@@ -24,15 +24,14 @@ from dualrev.eager.graph.tensor import Index, Operand, Tensor, array_of, describ
 from dualrev.eager.graph.views import RecordedView, view
 from dualrev.eager.ops.binary import is_operand
 from dualrev.eager.ops.checks import first_outside
-from dualrev.eager.ops.dimensions import dim_of, of_vectors
-from dualrev.eager.ops.registry import FUNCTIONS, both, method
+from dualrev.eager.ops.registry import both, method
 
 #: Stands in a static index for an array, which is an operand.
 _HERE = "array"
 #: A part of an index without its arrays: a number, None, a place for an array, or the bounds of a slice.
 Part: TypeAlias = int | str | tuple[object, ...] | None
 Static: TypeAlias = tuple[Part, ...]
-_FULL = ("slice", None, None, None)
+WHOLE = ("slice", None, None, None)
 _NOT_AN_INDEX = ("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})")
 
 
@@ -68,7 +67,7 @@ class _Index:
 
     def first(self) -> Static | None:
         """The first step, or None where it changes nothing."""
-        return None if all(p == _FULL for p in self.static) else tuple(self.static)
+        return None if all(p == WHOLE for p in self.static) else tuple(self.static)
 
     def on_host(self) -> tuple[Any, ...]:
         """The step that takes all tensors, as numpy writes it."""
@@ -77,11 +76,11 @@ class _Index:
 
     def second(self) -> Static:
         """The static part of the step that takes all tensors."""
-        return tuple([_HERE if d in self.arrays else _FULL for d in range(max(self.arrays) + 1)])
+        return tuple([_HERE if d in self.arrays else WHOLE for d in range(max(self.arrays) + 1)])
 
     def _keep(self, n: int = 1) -> None:
         """Go on over dimensions that stay whole."""
-        self.static += [_FULL] * n
+        self.static += [WHOLE] * n
         self._at += n
         self._out += n
 
@@ -133,7 +132,7 @@ class _Index:
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
         elif array.ndim == 0 and isinstance(array, Tracer):
             self.picks.append((self._out, array))
-            self.static.append(_FULL)
+            self.static.append(WHOLE)
             self._at += 1
         elif array.ndim == 0:
             self._number(int(array))
@@ -238,7 +237,7 @@ _slice, _select = family("Slice", _taken), family("Select", _taken)
 _ROW = _select(("one",))
 
 
-def _part(t: Tensor, static: Static) -> Tensor:
+def part_of(t: Tensor, static: Static) -> Tensor:
     """The view that numbers, slices and None show.  Where it starts is an operand: the operation is the same for all starts."""
     pattern: list[Part] = []
     starts: list[int] = []
@@ -295,7 +294,7 @@ def _viewed(t: Tensor, index: _Index) -> Tensor:
     """What the numbers, slices and None of an index show of a tensor."""
     static = index.first()
     if static is not None:
-        t = _part(t, static)
+        t = part_of(t, static)
     return t
 
 
@@ -347,7 +346,7 @@ def __getitem__(self: Tensor, index: Index) -> Tensor:  # noqa: N807
             return row
     read = _Index(index, array_of(self).shape)
     if read.is_view:
-        return _part(self, tuple(read.static))
+        return part_of(self, tuple(read.static))
     t = _viewed(self, read)
     for dim, i in read.picks:
         t = apply(_pick(dim), (t, i))
@@ -375,7 +374,7 @@ def __setitem__(self: Tensor, index: Index, value: Operand) -> None:  # noqa: N8
         static = tuple(read.static)
         change(self, _set_slice(static), (_fitted(value, _shape_of(x, static, ()), False),))
         return
-    static = (*[_FULL] * read.picks[0][0], _HERE) if read.picks else read.second()
+    static = (*[WHOLE] * read.picks[0][0], _HERE) if read.picks else read.second()
     arrays = [read.picks[0][1]] if read.picks else list(read.arrays.values())
     values = [array_of(a) if isinstance(a, Tensor) else a for a in arrays]
     if len(read.picks) + bool(read.arrays) > 1:
@@ -436,87 +435,8 @@ def index_put_(self: Tensor, indices: Iterable[Tensor], values: Operand, accumul
     return change(self, (_add_at if accumulate else _set)(read.second()), (values, *read.arrays.values()))
 
 
-@method
-def index_put(self: Tensor, indices: Iterable[Tensor], values: Operand, accumulate: bool = False) -> Tensor:
+@both
+def index_put(input: Tensor, indices: Iterable[Tensor], values: Operand, accumulate: bool = False) -> Tensor:  # noqa: A002
     """A copy with values written, or added, at indices."""
-    read = _Index(tuple([i.reshape(1) if isinstance(i, Tensor) and i.ndim == 0 else i for i in indices]), self.shape)
-    return apply((_add_at if accumulate else _set)(read.second()), (self, values, *read.arrays.values()))
-
-
-_gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(
-    x[tuple([slice(0, n) if d != dim else slice(None) for d, n in enumerate(index.shape)])], index, dim) if x.ndim else x)
-_index_select = family("IndexSelect", lambda x, index, dim: of_vectors(
-    lambda x, dim: jnp.take(x, index.reshape(-1), dim))(x, dim))
-
-
-@both
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:  # noqa: A002
-    """A view of a range along a dimension."""
-    d = dim_of(dim, input.ndim)
-    n = input.shape[d] if input.ndim else 0
-    if not -n <= start <= n:
-        raise IndexError(f"Dimension out of range (expected to be in range of [{-n}, {n}], but got {start})")
-    start = start + n if start < 0 else start
-    if length < 0:
-        raise RuntimeError("narrow(): length must be non-negative.")
-    if start + length > n:
-        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
-    return _part(input, (*[_FULL] * d, ("slice", start, start + length, None)))
-
-
-@both
-def select(input: Tensor, dim: int, index: int) -> Tensor:  # noqa: A002
-    """A view of one index along a dimension."""
-    if input.ndim == 0:
-        raise IndexError("select() cannot be applied to a 0-dim tensor.")
-    return input[(slice(None),) * dim_of(dim, input.ndim) + (index,)]
-
-
-def along(input: Tensor, dim: int, index: Tensor) -> int:  # noqa: A002
-    """The dimension, if the indices are inside and have as many dimensions as the tensor."""
-    d, places, shape = dim_of(dim, input.ndim), array_of(index), array_of(input).shape
-    if places.ndim != len(shape):
-        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor\n"
-                           f"the shapes are {list(places.shape)} and {list(shape)}")
-    size = shape[d] if shape else 1
-    wrong = first_outside(places, size)
-    if wrong is not None:
-        raise RuntimeError(f"index {wrong} is out of bounds for dimension {d} with size {size}")
-    return d
-
-
-@both
-def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:  # noqa: A002
-    """The entries at indices along a dimension."""
-    return apply(_gather(along(input, dim, index)), (input, index))
-
-
-@both
-def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A002
-    """The slices at indices along a dimension."""
-    d = dim_of(dim, input.ndim)
-    size = input.shape[d] if input.ndim else 1
-    if array_of(index).ndim > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector")
-    wrong = first_outside(array_of(index), size)
-    if wrong is not None:
-        raise IndexError(f"index out of range in self\nindex {wrong} along dimension {d}, which has size {size}")
-    return apply(_index_select(d), (input, index))
-
-
-@both
-def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
-    """The entries where the mask is true, in one dimension."""
-    if array_of(mask).dtype != np.bool_:
-        raise RuntimeError("masked_select: expected BoolTensor for mask\nmask.bool() converts it")
-    a, b = FUNCTIONS["broadcast_tensors"](input, mask)
-    return a[b]
-
-
-@both
-def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:  # noqa: A002
-    """The indices of nonzero entries, one in each row; with ``as_tuple``, one tensor for each dimension."""
-    array = np.asarray(array_of(input))
-    if as_tuple:
-        return tuple([wrap(i) for i in np.nonzero(np.atleast_1d(array))])
-    return wrap(np.argwhere(array))
+    read = _Index(tuple([i.reshape(1) if isinstance(i, Tensor) and i.ndim == 0 else i for i in indices]), input.shape)
+    return apply((_add_at if accumulate else _set)(read.second()), (input, values, *read.arrays.values()))

@@ -60,7 +60,7 @@ def _inverted(self: Tensor) -> Tensor:
     return self.bitwise_not()
 
 
-Tensor.__invert__ = _inverted  # type: ignore[method-assign]
+Tensor.__invert__ = _inverted  # type: ignore[assignment, method-assign]
 Tensor.__pow__ = lambda self, exponent: self.pow(exponent) if is_operand(exponent) else NotImplemented  # type: ignore[attr-defined, method-assign]
 Tensor.__rpow__ = lambda self, base: binary.pow(base, self)  # type: ignore[arg-type, method-assign]
 Tensor.__ipow__ = lambda self, exponent: self.pow_(exponent)  # type: ignore[attr-defined, method-assign]

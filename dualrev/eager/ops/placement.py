@@ -18,7 +18,6 @@ from dualrev.eager.ops.registry import FUNCTIONS, both, function, method
 for _name in ("is_meta", "is_sparse", "is_quantized", "is_nested", "is_mkldnn", "is_sparse_csr"):
     setattr(Tensor, _name, False)
 Tensor.layout = strided
-Tensor.names = property(lambda self: (None,) * self.ndim)  # type: ignore[assignment, misc]
 
 
 @method
@@ -26,12 +25,6 @@ def get_device(self: Tensor) -> int:
     """The number of its GPU, -1 on the CPU."""
     index = self.device.index
     return -1 if self.device.type == "cpu" else index or 0
-
-
-@method
-def has_names(self: Tensor) -> bool:
-    """Whether dimensions have names: they have none."""
-    return False
 
 
 @method
@@ -49,6 +42,12 @@ def is_pinned(self: Tensor, device: Device | None = None) -> bool:
 @method
 def pin_memory(self: Tensor, device: Device | None = None) -> Tensor:
     """Itself: transfers to a device are jax's."""
+    return self
+
+
+@method
+def share_memory_(self: Tensor) -> Tensor:
+    """Itself: processes get copies."""
     return self
 
 
@@ -145,12 +144,6 @@ def scalar_tensor(s: float, *, dtype: DType | None = None, device: Device | None
 def fill(input: Tensor, value: float | Tensor) -> Tensor:  # noqa: A002
     """A copy whose entries are all equal to a number."""
     return clone(input).fill_(value)
-
-
-@both
-def index_put(input: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:  # noqa: A002
-    """A copy with values at indices."""
-    return clone(input).index_put_(indices, values, accumulate)
 
 
 GeqrfResult = namedtuple("GeqrfResult", ["a", "tau"])

@@ -16,8 +16,8 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of
 from dualrev.eager.ops.checks import first_outside, same_dtype
 from dualrev.eager.ops.dimensions import dim_of
-from dualrev.eager.ops.indexing import along
 from dualrev.eager.ops.registry import both, method
+from dualrev.eager.ops.selecting import along
 
 Places = tuple[Any, ...]
 

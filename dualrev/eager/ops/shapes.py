@@ -118,7 +118,8 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:  # noqa:
     d, known = dim_of(dim, input.ndim), [s for s in sizes if s != -1]
     n = input.shape[d]
     if math.prod(known) != n if len(known) == len(sizes) else (not math.prod(known) or n % math.prod(known)):
-        raise RuntimeError(f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {d} ({n}) in the input tensor")
+        raise RuntimeError(f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {d} ({n}) in the input "
+                           "tensor")
     return input.reshape(*input.shape[:d], *sizes, *input.shape[d + 1:])
 
 
@@ -160,8 +161,8 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     starts = [source] if isinstance(source, int) else list(source)
     ends = [destination] if isinstance(destination, int) else list(destination)
     if len(starts) != len(ends):
-        raise RuntimeError(f"movedim: Invalid source or destination dims: source ({starts} dims) should contain the same number of dims "
-                           f"as destination ({ends} dims)")
+        raise RuntimeError(f"movedim: Invalid source or destination dims: source ({starts} dims) should contain the same number of "
+                           f"dims as destination ({ends} dims)")
     starts, ends = [dim_of(d, input.ndim) for d in starts], [dim_of(d, input.ndim) for d in ends]
     for what, dims in (("source", starts), ("destination", ends)):
         if len({*dims}) < len(dims):

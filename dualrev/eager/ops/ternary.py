@@ -83,8 +83,8 @@ _FILL = Op("MaskedFill", _filled)
 
 def _mask(mask: Tensor) -> Tensor:
     if isinstance(mask, Tensor) and array_of(mask).dtype != np.bool_:
-        raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {dtypes.cpp_name(array_of(mask).dtype)}\n"
-                           "mask.bool() converts it")
+        raise RuntimeError("masked_fill_ only supports boolean masks, but got mask with dtype "
+                           f"{dtypes.cpp_name(array_of(mask).dtype)}\nmask.bool() converts it")
     return mask
 
 

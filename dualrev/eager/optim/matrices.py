@@ -26,8 +26,8 @@ class Adafactor(Optimizer):
 
     implementations = ("foreach",)
 
-    def __init__(self, params: Params, lr: float | Tensor = 1e-2, beta2_decay: float = -0.8, eps: tuple[float | None, float] = (None, 1e-3),
-                 d: float = 1.0, weight_decay: float = 0.0, *, maximize: bool = False):
+    def __init__(self, params: Params, lr: float | Tensor = 1e-2, beta2_decay: float = -0.8,
+                 eps: tuple[float | None, float] = (None, 1e-3), d: float = 1.0, weight_decay: float = 0.0, *, maximize: bool = False):
         check_positive("learning rate", lr)
         if beta2_decay > 0:
             raise ValueError(f"beta2_decay should be <= 0 but is: {beta2_decay}")
@@ -43,7 +43,8 @@ class Adafactor(Optimizer):
     def begin(self, p: jax.Array, group: Settings) -> State:
         state: State = {"step": np.zeros((), np.float32)}
         if p.ndim > 1:
-            return {**state, "row_var": np.zeros((*p.shape[:-1], 1), p.dtype), "col_var": np.zeros((*p.shape[:-2], 1, p.shape[-1]), p.dtype)}
+            return {**state, "row_var": np.zeros((*p.shape[:-1], 1), p.dtype),
+                    "col_var": np.zeros((*p.shape[:-2], 1, p.shape[-1]), p.dtype)}
         return {**state, "variance": zeros(p)}
 
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:

@@ -5,6 +5,7 @@ May import: ``nn.functional``, ``nn.init``, ``nn.parameter``, and what these may
 """
 
 from dualrev.eager.nn.modules import (
+    adaptive,
     attention,
     containers,
     convolution,
@@ -24,8 +25,8 @@ from dualrev.eager.nn.modules import (
     transformer,
 )
 
-_PARTS = (attention, containers, convolution, dropout, embeddings, lazy, linear, losses, normalization, padding, parallel, pooling,
-          recurrent, resizing, stateless, transformer)
+_PARTS = (adaptive, attention, containers, convolution, dropout, embeddings, lazy, linear, losses, normalization, padding, parallel,
+          pooling, recurrent, resizing, stateless, transformer)
 _CLASSES = {name: x for part in _PARTS for name, x in vars(part).items()
             if isinstance(x, type) and x.__module__ == part.__name__ and name[0] != "_"}
 #: The names of the layers.

@@ -57,7 +57,8 @@ class _ConvNd(Module):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[self.n]
         if self.padding_mode != "zeros":
-            return conv(F.pad(input, self._sides(), self.padding_mode), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            wide = F.pad(input, self._sides(), self.padding_mode)
+            return conv(wide, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return conv(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def _sides(self) -> list[int]:

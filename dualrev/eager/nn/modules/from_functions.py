@@ -25,8 +25,8 @@ class Keeps(Module):
         super().__init__()
         values = dict(zip(self.names, self.defaults, strict=True))
         if len(args) > len(self.names):
-            raise TypeError(f"{type(self).__name__}.__init__() takes {len(self.names) + 1} positional arguments but {len(args) + 1} were "
-                            f"given\n{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
+            raise TypeError(f"{type(self).__name__}.__init__() takes {len(self.names) + 1} positional arguments but {len(args) + 1} "
+                            f"were given\n{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
         for name in kwargs.keys() - set(self.names):
             raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument '{name}'\n"
                             f"{type(self).__name__}() takes {', '.join(self.names) or 'no arguments'}")
