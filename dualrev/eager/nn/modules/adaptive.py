@@ -52,9 +52,9 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
         self.head.reset_parameters()
-        for first, last in list(self.tail.children()):  # type: ignore[misc]  # pairs of layers
-            first.reset_parameters()
-            last.reset_parameters()
+        for module in self.tail.modules():
+            if isinstance(module, Linear):
+                module.reset_parameters()
 
     def log_prob(self, input: Tensor) -> Tensor:  # noqa: A002
         """The logarithms of the probabilities of all classes."""
