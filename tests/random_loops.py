@@ -182,7 +182,7 @@ def moved(name: str, x: Value, y: Value, z: Value, at: int, shape: tuple[int, ..
     if name == "slice":
         part[axis] = slice(at % n, None)
     elif name == "entry":
-        part[axis] = at % n  # type: ignore[call-overload]
+        part[axis] = at % n
     elif name == "strided":
         part[axis] = slice(at % n, None, 2)
     elif name == "pad":
@@ -282,7 +282,7 @@ def block(draw: Draw, depth: int, length: int, size: int) -> Callable[[list[Valu
         values = list(values)
         for step in steps:
             x = step(values)
-            values.append(x if x.size <= 3000 else fitted(x, (4,), x.dtype))  # type: ignore[union-attr]
+            values.append(x if x.size <= 3000 else fitted(x, (4,), x.dtype))
         return values[-1]
 
     return run

@@ -4,6 +4,10 @@ XLA:CPU calls a function for each fused group of operations, also within a loop,
 arrays; and it hands programs of more than a few groups to other threads.  A call with the attribute ``xla_cpu_small_call`` is one
 function instead, loops in it included.  XLA sets that attribute itself on loops whose steps touch few bytes: 1,024 in jax 0.10.
 ``inlineable`` keeps the call until then.
+
+XLA asks no more once a call has the attribute.  Where a part of it runs in a library, the compilation fails ("Fusion kind not
+implemented on CPU"): the caller of :func:`one_kernel_primitive` leaves such programs out.  Where the optimized program does not read an
+operand, XLA ends the process ("All or none of the slices should have an explicit index"): see :func:`_touched`.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from jax.extend.core import Effects
 
 RELEASE = tuple(map(int, re.findall(r"\d+", JAXLIB_VERSION)[:2]))
-#: Whether this is a release of jaxlib on which thousands of loops at random were compiled as kernels: ``python -m tests.random_loops``.
+#: Whether this is a release of jaxlib on which thousands of loops at random were compiled as kernels: ``python -m tests.fuzz_loops``.
 #: XLA does not refuse a program that it can't make a kernel of: it raises an error, or ends the process.
 IS_TRIED = RELEASE in ((0, 10), (0, 12))
 #: Whether XLA:CPU splits large operations of a loop among threads also where the loop becomes part of a kernel, which can't start any:

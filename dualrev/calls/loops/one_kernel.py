@@ -1,7 +1,8 @@
 """Small loops as one kernel, on CPUs (see :mod:`dualrev._jax.one_kernel`).
 
-A loop over few numbers spends its time on the calls of the kernels of its steps.  What is asked for here are loops that consist of
-operations which a compiler writes into any kernel: arithmetic, moves of entries, small sums and products of matrices.
+A loop over few numbers spends its time on the calls of the kernels of its steps.  What is asked for here are loops all of whose
+operations are on a list (:data:`WITHIN`), which a compiler writes into any kernel: arithmetic, moves of entries, small sums and
+products of matrices.  Everything else is left to the compiler.
 """
 
 from __future__ import annotations
