@@ -75,7 +75,11 @@ def main() -> int:
 
     tried = compared = 0
     failures: list[str] = []
-    start, pool = time.monotonic(), arguments.pool
+    start, start_of_cpu, pool = time.monotonic(), time.process_time(), arguments.pool
+
+    def report() -> str:
+        return (f"{tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s, "
+                f"{time.process_time() - start_of_cpu:.0f} s of processor time")
 
     def is_over() -> bool:
         return time.monotonic() - start > arguments.seconds or (arguments.programs is not None and tried >= arguments.programs)
@@ -103,9 +107,8 @@ def main() -> int:
             jax.clear_caches()
             gc.collect()
         pool += 1
-        say(f"# {tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s")
-    say(f"{tried:,} programs, {compared:,} compared, {len(failures):,} failures in {time.monotonic() - start:.0f} s "
-        f"(pools {arguments.pool} to {pool - 1})")
+        say(f"# {report()}")
+    say(f"{report()} (pools {arguments.pool} to {pool - 1})")
     return 1 if failures else 0
 
 
