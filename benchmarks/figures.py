@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dualrev as dr
-from benchmarks import beyond
+from benchmarks import beyond, higher_order
 from benchmarks.programs import COMPILED, EAGER, LOOPS, TRACED, WHILE
 from benchmarks.scenarios.in_jax import chain
 from benchmarks.timing import Figure, Run, checked, compare, temporary
@@ -171,7 +171,8 @@ def held_table(memories: list[Memory]) -> Table:
 
 GROUPS: dict[str, Callable[[float], list[Figure]]] = {
     "compiled": compiled, "traced": traced, "eager": eager, "loops": loops, "while": unbounded,
-    "hand": beyond.by_hand, "equinox": beyond.equinox, "hvp": beyond.hvp}
+    "hand": beyond.by_hand, "equinox": beyond.equinox, "hvp": beyond.hvp,
+    "laplacian": higher_order.laplacian, "jet": higher_order.jet}
 #: Groups of other numbers: how they are measured, and how they are shown.
 OTHERS: dict[str, tuple[Callable[[], list[Any]], Callable[[list[Any]], Table]]] = {
     "memory": (held, held_table), "residuals": (beyond.residuals, beyond.residuals_table)}

@@ -1,14 +1,21 @@
-"""Every row of the table under the modes of higher order, Laplacian and Taylor, against nested pushes of jax.
+"""Rows of the table under the modes of higher order, Laplacian and Taylor, against nested pushes of jax.
 
-For each leading line of the test table: the sum of the second derivatives along two directions, and all of them; and the coefficients
-of a curve to order 3.  Both modes also go through calls, loops and rules of users: ``test_laplacian.py`` and ``test_taylor.py``.
+For a line of the test table: the sum of the second derivatives along two directions, their difference, and all of them; and the
+coefficients of a curve to order 3.  The suite checks one line for each kind and form of row in each family, and ``python -m
+tests.test_higher_order_rows`` all leading lines, in minutes.  Both modes also go through calls, loops and rules of users:
+``test_laplacian.py`` and ``test_taylor.py``.
 """
 
 from __future__ import annotations
 
 import functools
+import pathlib
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +25,16 @@ from agreement import promoting
 from cases import CASES, Case
 from test_rules import LOW, RTOL, Flat, Jax, Problem, compare, identify, leading, staged
 
+from dualrev._jax.primitives import primitive
 from dualrev.engines.laplacian import SecondDerivatives
 from dualrev.engines.parts import evaluate
 from dualrev.engines.taylor import Taylor
 from dualrev.table.mode import Mode
+from dualrev.table.rows import load_optional, rows
 
 ORDER = 3
-#: One row of each form, in the short suite.
-SHORT = ("tanh", "div", "atan2", "dot_general", "gather", "cholesky", "sort", "max")
+#: In the short suite.
+SHORT = ("tanh", "div", "dot_general")
 
 
 def function_of(problem: Problem, constants: Flat, fun: Callable[..., Any]) -> Callable[..., Flat]:
@@ -85,9 +94,24 @@ def by_jax(problem: Problem, order: int, constants: Flat, xs: Flat, ts: list[Fla
     return results
 
 
+LINES = [case for case in leading(CASES) if case.dtypes[0] not in LOW]
+
+
+def representatives() -> list[Case]:
+    """A line for each kind and form of row in each file of rows, and those of the short suite."""
+    found: dict[Any, Case] = {name: case for case in LINES if (name := case.primitive) in SHORT}
+    for case in LINES:
+        row = rows[primitive(case.primitive)]
+        found.setdefault((row.kind, row.form, row.where.split(":")[0]), case)
+    return list({id(case): case for case in found.values()}.values())
+
+
+load_optional()
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=identify(case, case.dtypes[0]),
                                                marks=() if case.primitive in SHORT else pytest.mark.thorough)
-                                  for case in leading(CASES) if case.dtypes[0] not in LOW])
+                                  for case in representatives()])
 def test_row(case: Case) -> None:
     check(case, case.dtypes[0])
 
@@ -102,3 +126,16 @@ def check(case: Case, dtype: str) -> None:
         keep = ("out", "order 1")
         got, expected = ({name: values[name] for name in keep} for values in (got, expected))
     compare(got, expected, 100 * (case.rtol or RTOL[dtype]), "higher order")
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    failed = 0
+    for line in LINES:
+        try:
+            check(line, line.dtypes[0])
+        except Exception:
+            failed += 1
+            print(identify(line, line.dtypes[0]))
+            traceback.print_exc()
+    print(f"{len(LINES)} lines, {failed} failed")

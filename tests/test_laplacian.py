@@ -34,7 +34,8 @@ def hessians(f: Callable[[Any], Any], x: Any) -> Any:
 
 
 def same(got: Any, expected: Any, rtol: float = 1e-9) -> None:
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    tree: Any = jax.tree.structure(got)
+    assert tree == jax.tree.structure(expected)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-11), got, expected)
     assert [jnp.shape(x) for x in jax.tree.leaves(got)] == [jnp.shape(x) for x in jax.tree.leaves(expected)]
 

@@ -18,6 +18,7 @@ from test_modes import CONSTRUCTS, SHORT, X
 
 import dualrev
 from dualrev import errors
+from dualrev._jax.primitives import Primitive
 
 V = jnp.array([0.2, 0.5, -0.3, 0.7])
 ORDER = 4
@@ -103,7 +104,7 @@ def test_a_shorter_series_and_trees() -> None:
     def f(x: Any, y: Any) -> Any:
         return x["u"] * x["v"][0] * y
 
-    x = {"u": X, "v": (V,)}
+    x: dict[str, Any] = {"u": X, "v": (V,)}
     term = {"u": V, "v": (X,)}
     zero = jax.tree.map(jnp.zeros_like, x)
     got = dualrev.jet(f, (x, V), ([term], [X, V, X]))
@@ -168,11 +169,11 @@ def test_errors() -> None:
     with pytest.raises(TypeError, match="needs arrays as outputs"):
         dualrev.taylor(lambda x: "text", X, V, 2)
     with pytest.raises(TypeError, match="must be tuples or lists"):
-        dualrev.jet(jnp.sin, X, (V,))
+        dualrev.jet(jnp.sin, X, (V,))  # type: ignore[arg-type]
     with pytest.raises(errors.NoDerivativeError, match="pure_callback"):
         dualrev.taylor(lambda x: jax.pure_callback(np.sin, x, x), X, V, 2)
     with pytest.raises(errors.MissingRuleError, match="in Taylor mode"):
-        made = jax.extend.core.Primitive("made_up")
+        made = Primitive("made_up")
         made.def_impl(lambda x: x)
         made.def_abstract_eval(lambda x: x)
         dualrev.taylor(made.bind, X, V, 2)

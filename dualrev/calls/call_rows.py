@@ -21,7 +21,7 @@ from dualrev.engines.forward import TANGENTS
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Cost, Expansion, Linearized, Operand, Program, Pushed, Row, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Cost, Expansion, Kind, Linearized, Operand, Program, Pushed, Row, Taped, Unknown, aval_of, register
 
 #: ``evaluate(mode, primals, parts, params) -> (outs, parts of outs)``.
 Evaluate: TypeAlias = Callable[[Mode, Sequence[jax.Array], Sequence[Parts], Params], Carried]
@@ -46,7 +46,7 @@ class CallRow(Row):
     ``evaluate`` is its evaluation under a forward mode, ``reverse`` its linearization.
     """
 
-    kind = "call"
+    kind: Kind = "call"
 
     def __init__(self, primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
                  selects: frozenset[int] = frozenset()):
@@ -125,7 +125,7 @@ class RunRow(Row):
         self.wrapper_of = wrapper_of
 
     def runs(self, params: Params) -> Program:
-        return jaxpr_as_fun(self.jaxpr_of(params))  # type: ignore[no-any-return]
+        return jaxpr_as_fun(self.jaxpr_of(params))
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)

@@ -75,7 +75,7 @@ class SecondDerivatives(Mode):
     name = "Laplacian"
 
     @property
-    def leading(self) -> tuple[int, int]:  # type: ignore[override]
+    def leading(self) -> tuple[int, int]:
         return (1, 0) if self.is_summed else (1, 1)
 
     def zero(self, aval: ShapedArray) -> Pair:

@@ -274,7 +274,7 @@ class SeriesTrace(EngineTrace):
         if row.kind == "call":
             return Called(row, operands, params, self)
         with set_current_trace(self):
-            found = row.divisor(operands, params)  # type: ignore[arg-type]  # tracers are arrays
+            found = row.divisor(operands, params)
         return Sloped(row, operands, params, self) if found is None else Quotient(row, operands, params, self, *found)
 
     def slope_of(self, operation: Applied) -> list[Factor | None]:
@@ -283,14 +283,14 @@ class SeriesTrace(EngineTrace):
         tangents: list[Series | None] = [self.series(Derivative(x)) if isinstance(x, Series) else None for x in operands]
         with set_current_trace(self):
             if row.kind != "diagonal" or self.settings.zero_wins:
-                return under(self.settings, row.first, operands, tangents, params)  # type: ignore[arg-type, return-value]
-            factors = row.partials(operands, params, [t is not None for t in tangents])  # type: ignore[arg-type]
+                return under(self.settings, row.first, operands, tangents, params)
+            factors = row.partials(operands, params, [t is not None for t in tangents])
             total: Tangent = None
             for factor, t in zip(factors, tangents, strict=True):
                 if factor is not None and t is not None:
-                    spread = broadcast_entries(zeros.cast(t, factor.dtype), factor.shape)  # type: ignore[arg-type]
+                    spread = broadcast_entries(zeros.cast(t, factor.dtype), factor.shape)
                     total = zeros.add(total, lax.mul(factor, spread))
-            return [total]  # type: ignore[list-item]
+            return [total]
 
     def finish(self) -> None:
         """Break the circles of recurrences, which would keep arrays alive."""

@@ -51,10 +51,10 @@ class Taylor(Mode):
                     operation = trace.applied(row, operands, params)
                     if row.kind != "zero":
                         operation.at(self.order)
-                outs, *terms = operation.terms
+                values, *terms = operation.terms
             finally:
                 trace.finish()
-        return outs, self._gathered(terms, len(outs))  # type: ignore[return-value]  # order 0 has no None
+        return values, self._gathered(terms, len(values))  # type: ignore[return-value]  # order 0 has no None
 
     def _gathered(self, terms: Sequence[Sequence[Tangent]], n_outs: int) -> list[Coefficients | None]:
         """The coefficients of each result, from those of each order."""

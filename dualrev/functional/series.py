@@ -177,6 +177,7 @@ def _call(fun: Callable[..., PyTree], args: tuple[PyTree, ...], name: str) -> tu
 
 def _term(x: PyTree, term: PyTree, what: str) -> list[jax.Array]:
     """The arrays of a term of a series, in the types of the primal's."""
+    tree: PyTree
     leaves, tree = tree_flatten(x)
     terms, term_tree = tree_flatten(term)
     call = errors.user_call.get()

@@ -236,9 +236,9 @@ class Row(ABC):
             which[:] = [t is not None for t in firsts]
             return [t for t in firsts if t is not None]
 
-        found = engine.push_through(push, primals, tangents)
-        firsts, seconds = ([next(values) if is_nonzero else None for is_nonzero in which] for values in map(iter, found))
-        return firsts, seconds
+        firsts, seconds = engine.push_through(push, primals, tangents)
+        places = [sum(which[:i]) if is_nonzero else None for i, is_nonzero in enumerate(which)]
+        return [None if i is None else firsts[i] for i in places], [None if i is None else seconds[i] for i in places]
 
     def runs(self, params: Params) -> Program | None:
         """The program that the operation runs once, on its own operands; None for operations that are no such call."""
