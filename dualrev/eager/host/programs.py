@@ -71,7 +71,9 @@ class _Broadcast:
 
 _Name: TypeAlias = str | _Broadcast
 #: Primitives whose functions broadcast their operands, as long as one of them has the shape of the result.
-_BROADCASTING = frozenset("add sub mul div max min pow rem atan2 add_any and or xor eq ne lt le gt ge select_n".split())
+_BROADCASTING = frozenset((
+    "add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2", "add_any", "and", "or", "xor", "eq", "ne", "lt", "le", "gt", "ge",
+    "select_n"))
 
 
 def _needed(body: Any) -> list[JaxprEqn]:

@@ -54,7 +54,8 @@ def _convolution(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunct
     if 0 in (*outs[0].shape, *ins[0].shape, *ins[1].shape):
         return None
     windows = _windows([n_batch, n_in, *image], [1, 1, *kernel], [1, 1, *params["window_strides"]],
-                       [(0, 0), (0, 0), *params["padding"]], [1, 1, *params["lhs_dilation"]], [1, 1, *params["rhs_dilation"]], work.type(0))
+                       [(0, 0), (0, 0), *params["padding"]], [1, 1, *params["lhs_dilation"]], [1, 1, *params["rhs_dilation"]],
+                       work.type(0))
     n, k = len(image), math.prod(kernel)
     positions = [outs[0].shape[d] for d in out_spec[2:]]
     n_rows, parts = n_batch // batches * math.prod(positions), groups * batches
