@@ -44,7 +44,7 @@ pulled.defvjp(lambda x: (jnp.sin(x) * x, x), lambda x, ct: (3.0 * ct * jnp.cos(x
 
 #: Name, function of one pytree, and where.
 PROGRAMS: list[tuple[str, Callable[..., Any], Any]] = [
-    ("scalars", lambda x: jnp.stack([x[0] * x[1], jnp.sin(x[0] * x[1]) / x[2], x[3]]), X),
+    ("scalars", lambda x: jnp.stack([x[0] * x[1], jnp.sin(u := jnp.exp(x[0] * x[1])) * u / x[2], x[3]]), X),
     ("the same entry twice", lambda x: x[0] * x[0] + x[::-1], X),
     ("an output that is read further", lambda x: (u := jnp.tanh(x), u * u, jnp.sum(u)), X),
     ("an input that is returned", lambda x: (x, x[1], 2.0 * x), X),
