@@ -205,12 +205,13 @@ def test_no_row_misses_an_entry(case: Case) -> None:
 
 @pytest.mark.promotes
 @pytest.mark.thorough
-@settings(max_examples=25, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+@settings(max_examples=12, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
           suppress_health_check=list(HealthCheck))
 @given(scenarios())
 def test_no_random_program_misses_an_entry(scenario: Scenario) -> None:
     inputs = scenario.make_inputs()
     assume(all(x.dtype.kind == "f" for x in inputs) and sum(x.size for x in inputs))
+    assume("forward" in scenario.engines)  # jax batches all of its operations
     by_table = lambda *xs: [scenario.function(list(xs))]  # noqa: E731  (a list of outputs)
     by_jax = lambda *xs: [scenario.function_in_jax(list(xs))]  # noqa: E731
     assert missed(by_table, inputs, min(scenario.order, 2), by_jax) == []

@@ -94,7 +94,7 @@ class Propagation:
     def _nodes(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
         primitive, params = eqn.primitive, eqn.params
         name = str(primitive)
-        if any(is_reference(v.aval) for v in (*operands, *eqn.outvars)):
+        if any(map(is_reference, [*[x.aval for x in operands], *[v.aval for v in eqn.outvars]])):
             raise errors.reference_not_followed(primitive)
         if name in BY_ENGINES:
             inner = calls.plain_program(eqn)
