@@ -165,7 +165,7 @@ def fewest_two_sided(dense: np.ndarray) -> int:
                 if is_recovered(recovery.of_both, positions(dense), c, r, 1, 1))
 
 
-@pytest.mark.parametrize(("n", "size"), [(12, 4), pytest.param(60, 5, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(("n", "size"), [(12, 4), pytest.param(25, 5, marks=pytest.mark.thorough)])
 def test_close_to_the_optimum(n: int, size: int) -> None:
     """Never fewer colours than the optimum, of which a search with a little time is within a tenth in the mean."""
     rng = np.random.default_rng(0)
