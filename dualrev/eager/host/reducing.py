@@ -122,7 +122,7 @@ def _dot(params: dict[str, Any], ins: _Avals, outs: _Avals) -> HostFunction:
         return np.matmul
 
     turns = left_order != [*range(len(a.shape))], right_order != [*range(len(b.shape))]
-    shapes = len(a.shape) != len(left_shape), len(b.shape) != len(right_shape)
+    shapes = [*a.shape] != left_shape, [*b.shape] != right_shape
 
     def product(x: Any, y: Any) -> Any:
         if widens:
