@@ -42,14 +42,18 @@ def run(name: str, library: str, again: float) -> None:
     program = programs()[name]
     compilations: list[float] = []
     if library == "torch":
-        import torch
+        import torch as face
     else:
-        from dualrev import eager as torch
+        from dualrev import eager as face  # type: ignore[no-redef]
         if again:
             import jax.monitoring
-            jax.monitoring.register_event_duration_secs_listener(
-                lambda event, seconds, **_: compilations.append(seconds) if event == _COMPILED else None)
-    program(torch)
+
+            def listen(event: str, seconds: float, **_: str | int) -> None:
+                if event == _COMPILED:
+                    compilations.append(seconds)
+
+            jax.monitoring.register_event_duration_secs_listener(listen)
+    program(face)
     if not again:
         return
     n_compiled, in_compiler = len(compilations), sum(compilations)
@@ -57,7 +61,7 @@ def run(name: str, library: str, again: float) -> None:
     end = time.perf_counter() + again
     while len(times) < 12 or (len(times) < 1000 and time.perf_counter() < end):
         start = time.perf_counter()
-        program(torch)
+        program(face)
         times.append(time.perf_counter() - start)
     # The first runs may compile what comes again.
     print(json.dumps({"times": times[len(times) // 2:], "compilations": n_compiled, "in_compiler": in_compiler}))
@@ -126,7 +130,8 @@ def main() -> None:
     parser.add_argument("--run", nargs=2, metavar=("NAME", "LIBRARY"), help="run one program in this process")
     options = parser.parse_args()
     if options.run:
-        run(*options.run, options.again)
+        name, library = options.run
+        run(name, library, options.again)
         return
     chosen = [name for name in programs() if not options.names or any(part in name for part in options.names)]
     found: list[Whole] = []

@@ -18,7 +18,7 @@ from dualrev._jax.traces import Tracer
 from dualrev.sparse.colouring.positions import Positions
 
 if TYPE_CHECKING:
-    from jax.experimental.sparse import BCOO, BCSR
+    pass
 
 Format: TypeAlias = Literal["bcoo", "csr", "dense", "scipy"]
 FORMATS = ("bcoo", "csr", "dense", "scipy")

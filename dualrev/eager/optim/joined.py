@@ -97,7 +97,8 @@ class Joined:
         named = tuple([id(p) for p in params])
         known = self._vectors.get(named)
         if known is not None and known.is_current(params, states):
-            parts = {named: (known, range(len(params)))}  # as it was after the last step: all in one vector
+            # As it was after the last step: all in one vector.
+            parts: dict[tuple[int, ...], tuple[_Vector, Sequence[int]]] = {named: (known, range(len(params)))}
         else:
             parts = self._parted(params, grads, states)
         program = _program(rule, key)
