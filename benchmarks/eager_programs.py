@@ -48,9 +48,9 @@ def run(name: str, library: str, again: float) -> None:
         if again:
             import jax.monitoring
 
-            def listen(event: str, seconds: float, **_: str | int) -> None:
+            def listen(event: str, duration_secs: float, **_: str | int) -> None:
                 if event == _COMPILED:
-                    compilations.append(seconds)
+                    compilations.append(duration_secs)
 
             jax.monitoring.register_event_duration_secs_listener(listen)
     program(face)

@@ -126,8 +126,8 @@ def test_convolutions(name: str, dtype: str) -> None:
         program = host_program(jax.make_jaxpr(lambda x, w: jax.lax.conv_general_dilated(x, w, **settings))(*args))
         # In double precision: in single, jax 0.10.2 is wrong where padding is negative.
         kind = np.complex128 if dtype == "complex64" else np.float64
-        image, kernel = (x.astype(kind) for x in args)
-        right = np.asarray(jax.lax.conv_general_dilated(image, kernel, **settings))
+        x, w = (arg.astype(kind) for arg in args)
+        right = np.asarray(jax.lax.conv_general_dilated(x, w, **settings))
     assert program is not None
     found, = program(*[np.asarray(x) for x in args])
     assert found.dtype == dtype and found.shape == right.shape
