@@ -96,6 +96,7 @@ class Joined:
             return False
         named = tuple([id(p) for p in params])
         known = self._vectors.get(named)
+        parts: _Parts
         if known is not None and known.is_current(params, states):
             # As it was after the last step: all in one vector.
             parts: dict[tuple[int, ...], tuple[_Vector, Sequence[int]]] = {named: (known, range(len(params)))}
