@@ -24,6 +24,9 @@ from host_trace import arrays, on_host
 from random_programs import Array, Program
 
 import dualrev
+from dualrev._jax.traces import evaluating
+from dualrev.engines.laplacian import SecondDerivatives
+from dualrev.modes import evaluate
 
 
 class Compared(NamedTuple):
@@ -233,3 +236,31 @@ def _elimination(q: Question) -> Iterator[Compared]:
     pushed = [jnp.tensordot(block, t.astype(block.dtype), t.ndim) for block, t in zip(blocks, q.t, strict=True)]
     yield Compared("J t", [functools.reduce(jnp.add, [x.astype(q.out.dtype) for x in pushed])], q.push)
     yield q.compare_pull("ct J", [jnp.tensordot(q.ct.astype(block.dtype), block, q.ct.ndim) for block in blocks])
+
+
+@mode("Taylor", order=2)
+def _taylor(q: Question) -> Iterator[Compared]:
+    still = [jnp.zeros_like(t) for t in q.t]
+    first, second = dualrev.jet(q.program.run, (q.x,), ([q.t, still],))[1]
+    yield Compared("first derivative", [first], q.push)
+    yield Compared("second derivative", [second], q.push_of_push)
+
+
+@mode("Laplacian", order=2)
+def _laplacian(q: Question) -> Iterator[Compared]:
+    parts = [(t[None], jnp.zeros_like(t)) for t in q.t]
+    found = evaluate(SecondDerivatives(1), q.program.run, (q.x,), (parts,))[1]
+    for what, part, expected in zip(("first derivatives", "their sum of second ones"), found or (None, None),
+                                    (q.push, q.push_of_push), strict=True):
+        # Without parts, or where one of them is zero, a value has nothing to show.
+        yield Compared(what, [jnp.zeros_like(q.out) if part is None else part.reshape(q.out.shape)], expected)
+
+
+@mode("pattern", applies=_is_real, weight=0.1)
+def _pattern(q: Question) -> Iterator[Compared]:
+    with evaluating():  # patterns are found before a program runs, with numbers
+        patterns = [np.asarray(pattern.todense()) for pattern in dualrev.sparse.jacobian_pattern(q.program.run)(q.x)]
+    is_used = np.zeros(q.out.shape, bool)
+    for pattern in patterns:
+        is_used |= pattern.any(tuple(range(q.out.ndim, pattern.ndim)))
+    yield Compared("outputs that depend on no input", [np.where(is_used, 0, q.push[0])], [np.zeros_like(q.push[0])])
