@@ -47,7 +47,7 @@ def test_as_jax(name: str, face: Face) -> None:
 
 
 #: Parameters that jax's functions do not have, in any release or in some.
-OWN = {"engine", "chunk_size", "options", "schedule", "sparse", "pattern", "format", "check"}
+OWN = {"engine", "chunk_size", "options", "schedule", "sparse", "pattern", "format", "check", "order"}
 IN_SOME_RELEASES = {"saveable_args", "in_nzs", "concrete"}  # the first two came with 0.12, where the last was gone
 
 

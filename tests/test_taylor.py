@@ -113,6 +113,7 @@ def test_a_shorter_series_and_trees() -> None:
     same(dualrev.jet(f, (x, V), ([], [X]))[1], [x["u"] * V * X])
 
 
+@pytest.mark.thorough
 def test_lines_and_numbers() -> None:
     coefficients = jax.jit(lambda x, v: dualrev.taylor(lambda x: {"n": network(x["w"])}, {"w": x}, {"w": v}, 6))(X, V)
     expected = nested(lambda t: network(X + t * V), 6)
