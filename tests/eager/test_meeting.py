@@ -53,7 +53,7 @@ def test_under_jit_and_vmap() -> None:
 
 def test_backward_inside_a_function_that_is_differentiated() -> None:
     def gradient(x: Any) -> Any:
-        x = x.detach().requires_grad_()
+        x = x.clone().requires_grad_()  # detach() would cut the derivative from outside
         imperative(x).backward()
         return x.grad
 

@@ -62,7 +62,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         parts = [head[:, : self.shortlist_size]]
         for i, cluster in enumerate(self.tail):
             parts.append(F.log_softmax(cluster(input), 1) + head[:, self.shortlist_size + i].unsqueeze(1))
-        return cat(parts, 1)
+        return cat(parts, 1).to(input.dtype)
 
     def predict(self, input: Tensor) -> Tensor:  # noqa: A002
         """The most probable class of each example."""
