@@ -87,24 +87,28 @@ def _alone(at: np.ndarray, colours: np.ndarray, n_colours: int) -> np.ndarray:
 
 def of_columns(positions: Positions, colours: np.ndarray) -> Colouring:
     """All entries from forward passes."""
-    of_entry = colours[positions.columns]
-    readable = _alone(positions.rows, of_entry, int(colours.max(initial=0)) + 1)
-    if not readable.all():
-        raise _unreadable(positions, np.flatnonzero(~readable))
-    colours, of_entry = _renumbered(colours, of_entry, readable)
-    none = np.full(positions.shape[0], NO_COLOUR)
-    return Colouring(positions, colours, none, of_entry * positions.shape[0] + positions.rows)
+    colours, source = _one_sided(positions, colours, positions.columns, positions.rows, positions.shape[0])
+    return Colouring(positions, colours, np.full(positions.shape[0], NO_COLOUR), source)
 
 
 def of_rows(positions: Positions, colours: np.ndarray) -> Colouring:
     """All entries from reverse passes."""
-    of_entry = colours[positions.rows]
-    readable = _alone(positions.columns, of_entry, int(colours.max(initial=0)) + 1)
+    colours, source = _one_sided(positions, colours, positions.rows, positions.columns, positions.shape[1])
+    return Colouring(positions, np.full(positions.shape[1], NO_COLOUR), colours, source)
+
+
+def _one_sided(positions: Positions, colours: np.ndarray, coloured: np.ndarray, read_at: np.ndarray,
+               length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The colours in use, and where each entry stands in the results of their passes, each of which has ``length`` numbers.
+
+    An entry has the colour of its ``coloured`` index, and is read at its other one.
+    """
+    of_entry = colours[coloured]
+    readable = _alone(read_at, of_entry, int(colours.max(initial=0)) + 1)
     if not readable.all():
         raise _unreadable(positions, np.flatnonzero(~readable))
     colours, of_entry = _renumbered(colours, of_entry, readable)
-    none = np.full(positions.shape[1], NO_COLOUR)
-    return Colouring(positions, none, colours, of_entry * positions.shape[1] + positions.columns)
+    return colours, of_entry * length + read_at
 
 
 def of_both(positions: Positions, column_colours: np.ndarray, row_colours: np.ndarray, forward: float, reverse: float) -> Colouring:
