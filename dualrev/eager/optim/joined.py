@@ -99,7 +99,7 @@ class Joined:
         parts: _Parts
         if known is not None and known.is_current(params, states):
             # As it was after the last step: all in one vector.
-            parts: dict[tuple[int, ...], tuple[_Vector, Sequence[int]]] = {named: (known, range(len(params)))}
+            parts = {named: (known, range(len(params)))}
         else:
             parts = self._parted(params, grads, states)
         program = _program(rule, key)
