@@ -55,8 +55,8 @@ def _known(linear_map: LinearMap, i: int, o: int, source: ShapedArray, target: S
     site = linear_map.site
     row = site.row
     if row.kind in ("linear", "product"):
-        if site.positions[i] not in row.linear_in:
-            return None  # an index, or another operand without a derivative
+        if row.kind == "product" and site.positions[i] not in row.linear_in:
+            return None  # an operand without a derivative
         is_large = source.size * target.size > MOST_PROBED
         has_indices = any(isinstance(x, Tracer) and not jnp.issubdtype(x.dtype, jnp.inexact)
                           for x in jax.tree_util.tree_leaves(linear_map.residuals))
