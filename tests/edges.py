@@ -79,6 +79,7 @@ EDGES = [
     Edge("acos", "acos x at 1", jnp.arccos, (1.0,), (-inf,)),
     Edge("asin", "asin x at 1", jnp.arcsin, (1.0,), (inf,)),
     Edge("acosh", "acosh x at 1", jnp.arccosh, (1.0,), (inf,)),
+    Edge("acosh", "acosh x at -2", jnp.arccosh, (-2.0,), (nan,), {(0, 10): 0.5773502691896257, (0, 12): nan}),
     Edge("atanh", "atanh x at 1", jnp.arctanh, (1.0,), (inf,)),
     Edge("tanh", "tanh x at 1000", jnp.tanh, (1000.0,), (0.0,)),
     Edge("logistic", "1/(1 + exp(-x)) at -1000", jax.nn.sigmoid, (-1000.0,), (0.0,)),

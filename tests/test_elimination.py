@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import assert_close, assert_same
+from agreement import assert_close, assert_same, promoting
+from cases import Case
 from jax import lax
+from test_higher_order_rows import function_of, representatives
+from test_rules import RTOL, Problem, compare, identify
 
 import dualrev as dr
 from dualrev.engines.elimination.graph import Graph
@@ -61,6 +64,7 @@ PROGRAMS: list[tuple[str, Callable[..., Any], Any]] = [
     ("a diagonal", lambda x: jnp.diag(jnp.outer(jnp.sin(x), x)) + jnp.trace(jnp.outer(x, jnp.cos(x))), X),
     ("sorted", lambda x: jnp.sort(jnp.sin(3.0 * x)) * x, X),
     ("an index that is computed", lambda x: jnp.sin(x)[jnp.argmax(x)] * lax.dynamic_slice(jnp.exp(x), (jnp.argmin(x) % 2,), (2,)), X),
+    ("an index that may be out of bounds", lambda x: (jnp.sum(jnp.sin(x)) * MATRIX)[jnp.asarray(2)] * x, X),
     ("where", lambda x: jnp.where(x > 1.0, jnp.sin(x), x * x) + jax.nn.relu(x - 0.8), X),
     ("a scan", lambda x: lax.scan(lambda c, y: (jnp.sin(c) * y, c + y), x[0], jnp.exp(x)), X),
     ("a while loop", lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1]) * 1.1), (0, x))[1], X),
@@ -97,6 +101,21 @@ def test_values(name: str, f: Callable[..., Any], x: Any) -> None:
     found = jax.jit(lambda x: [dr.jacobian(f, engine="elimination", order=order)(x) for order in ORDERS])(x)
     for each in found:
         assert_same(each, expected, 5e-2 if name == "half precision" else 1e-10 if name != "several types" else 1e-5)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=identify(case, case.dtypes[0]), marks=pytest.mark.thorough)
+                                  for case in representatives() if case.vmap])  # a structure is found by pushes of a basis, under vmap
+def test_rows(case: Case) -> None:
+    """A line for each kind and form of row in each file of rows: the Jacobian times a tangent."""
+    problem = Problem(case, case.dtypes[0])
+    constants, xs, ts, _ = problem.inputs
+    if any(map(jnp.iscomplexobj, [*xs, *problem.outs])):
+        return  # test_integers_and_complex_numbers
+    f = function_of(problem, constants, case.fun)
+    found = dr.jacobian(lambda *xs: tuple(f(*xs)), tuple(range(len(xs))), engine="elimination")(*xs)
+    pushed = [sum(jnp.tensordot(j, t, t.ndim) for j, t in zip(blocks, ts[0], strict=True)) for blocks in found]
+    expected = promoting()(jax.jvp)(function_of(problem, constants, case.oracle or case.fun), xs, ts[0])[1]
+    compare({"J t": pushed}, {"J t": expected}, 100 * (case.rtol or RTOL[case.dtypes[0]]), "elimination")
 
 
 def test_a_vjp_rule_is_followed_in_both_directions() -> None:

@@ -98,6 +98,9 @@ def test_signature_of_jax(scaled: bool) -> None:
     arguments = ((X, V), ([V, X, V], [X, V, V]))
     got, expected = (d.jet(f, *arguments, factorial_scaled=scaled) for d in (dualrev, jax_jet))
     same(got, expected)
+    chosen = (X > 0, X, V), ([V, V], [V, X], [X, V])  # what a boolean's series would say has no meaning
+    got, expected = (d.jet(jnp.where, *chosen, factorial_scaled=scaled) for d in (dualrev, jax_jet))
+    same(got, expected)
 
 
 def test_a_shorter_series_and_trees() -> None:

@@ -36,7 +36,7 @@ def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[
       fun: function of real or complex arrays, or pytrees of them.
       primals: tuple or list of its arguments.
       series: for each argument, a tuple or list of :math:`x^{(1)}, x^{(2)}, \dots`, trees like the argument.  :math:`K` is the length
-        of the longest; derivatives that a shorter one leaves out are zero.
+        of the longest; derivatives that a shorter one leaves out are zero.  A boolean argument has none: its terms are not read.
       factorial_scaled: whether ``series``, and the result, hold derivatives; False for Taylor coefficients, :math:`x^{(k)} / k!`.
       options: see :class:`~dualrev.options.settings.Options`.
 
@@ -45,7 +45,7 @@ def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[
 
     Raises:
       ValueError: not one series for each primal, none has a term, or a term does not have its primal's structure or shape.
-      TypeError: a primal is not of floating-point or complex dtype, or a term is not of its kind; an output is not an array.
+      TypeError: a primal is not of floating-point, complex or boolean dtype, or a term is not of its kind; an output is not an array.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> out, (first, second) = dr.jet(jnp.sin, (0.0,), ((1.0, 0.0),))
@@ -66,12 +66,12 @@ def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[
         order = max([len(terms) for terms in series], default=0)
         if order < 1:
             raise ValueError(f"jet: order must be at least 1: series must have a term for at least one primal; got {series!r}")
-        call, flat = _call(fun, tuple(primals), "jet")
+        call, flat = _call(fun, tuple(primals), "jet", takes_booleans=True)
         parts: list[Coefficients] = []
         for i, (x, terms) in enumerate(zip(primals, series, strict=True)):
             by_term = [_term(x, term, f"term {k} of the series of primals[{i}]") for k, term in enumerate(terms)]
             scales = [1 / math.factorial(k + 1) if factorial_scaled else 1.0 for k in range(order)]
-            scaled = [[_scaled(c, scale) for c in term] for term, scale in zip(by_term, scales, strict=False)]
+            scaled = [[None if c is None else _scaled(c, scale) for c in term] for term, scale in zip(by_term, scales, strict=False)]
             n = len(tree_flatten(x)[0])
             parts += [tuple([scaled[k][leaf] if k < len(terms) else None for k in range(order)]) for leaf in range(n)]
         outs, found = _series(call, flat, parts, order)
@@ -163,11 +163,12 @@ def _checked(order: object, name: str) -> int:
     return found
 
 
-def _call(fun: Callable[..., PyTree], args: tuple[PyTree, ...], name: str) -> tuple[FlatCall, list[jax.Array]]:
+def _call(fun: Callable[..., PyTree], args: tuple[PyTree, ...], name: str,
+          takes_booleans: bool = False) -> tuple[FlatCall, list[jax.Array]]:
     checks.check_leaves(args, "primals")
     for path, leaf in tree_leaves_with_path(args):
         dtype = checks.dtype_of(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact):
+        if not jnp.issubdtype(dtype, jnp.inexact) and not (takes_booleans and jnp.issubdtype(dtype, jnp.bool_)):
             raise TypeError(f"{name} requires inputs of floating-point or complex dtype: a series has no coefficients of dtype "
                             f"{dtype.name}, as primals{keystr(path)} has.  Close over what does not change: "
                             f"{name}(lambda x: fun(x, n), ...).")
@@ -175,21 +176,24 @@ def _call(fun: Callable[..., PyTree], args: tuple[PyTree, ...], name: str) -> tu
     return FlatCall(fun, tree, False), as_arrays(flat)
 
 
-def _term(x: PyTree, term: PyTree, what: str) -> list[jax.Array]:
-    """The arrays of a term of a series, in the types of the primal's."""
+def _term(x: PyTree, term: PyTree, what: str) -> list[jax.Array | None]:
+    """The arrays of a term of a series, in the types of the primal's; None for a boolean."""
     tree: PyTree
     leaves, tree = tree_flatten(x)
     terms, term_tree = tree_flatten(term)
     call = errors.user_call.get()
     if term_tree != tree:
         raise ValueError(f"{call}: {what} must have the structure of its primal, {tree}; got {term_tree}")
-    found = []
+    found: list[jax.Array | None] = []
     for leaf, c in zip(leaves, terms, strict=True):
         if not is_array_like(c):
             raise TypeError(f"{call}: {what} must be made of arrays; got {c!r} of type {type(c).__name__}")
         aval, given = typeof(leaf), typeof(c)
         if given.shape != aval.shape:
             raise ValueError(f"{call}: {what} must have the shape of its primal, {aval.shape}; got {given.shape}")
+        if jnp.issubdtype(aval.dtype, jnp.bool_):
+            found.append(None)
+            continue
         is_complex = jnp.issubdtype(given.dtype, jnp.complexfloating) and not jnp.issubdtype(aval.dtype, jnp.complexfloating)
         if is_complex or not jnp.issubdtype(given.dtype, jnp.number):
             raise TypeError(f"{call}: {what} must be of dtype {aval.dtype.name}, its primal's; got {given.dtype.name}")

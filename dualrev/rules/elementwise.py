@@ -291,9 +291,9 @@ elementwise(lax.asinh_p, asinh_partial)
 def acosh_partial(x: Array) -> Array:
     if is_complex(x):  # two roots and not one: the branch cut is that of acosh
         return lax.mul(lax.rsqrt(lax.sub(x, number(x, 1))), lax.rsqrt(lax.add(x, number(x, 1))))
-    # For large x, x² - 1 is x² to all digits, and x² may overflow.
+    # For large x, x² - 1 is x² to all digits, and x² may overflow.  Below 1, where acosh is NaN, so is its derivative, also below -1.
     is_far = lax.gt(x, number(x, 2.0 ** (jnp.finfo(x.dtype).nmant // 2 + 2)))
-    near = lax.rsqrt(gap_p.bind(lax.select(is_far, lax.full_like(x, 2), x), outside=True))
+    near = lax.rsqrt(gap_p.bind(lax.max(lax.select(is_far, lax.full_like(x, 2), x), number(x, 0)), outside=True))
     return lax.select(is_far, lax.div(number(x, 1), x), near)
 
 
