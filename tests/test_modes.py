@@ -65,6 +65,7 @@ def region(x: Any) -> Any:
 CONSTRUCTS: dict[str, Callable[[Any], Any]] = {
     "operations": lambda x: jnp.tanh(A @ x) ** 3 / (2 + x[::-1] ** 2),
     "jit": lambda x: jax.jit(lambda y: jnp.sin(y) * y[::-1])(x),
+    "numbers in a program": lambda x: jax.jit(lambda y: lax.rem(y * y, 0.7) + lax.pow(1 + y**2, 1.5) * lax.atan2(y, 2.0))(x),
     "scan": lambda x: lax.scan(lambda c, a: (jnp.tanh(A @ c + a), c * a), x, jnp.outer(jnp.arange(1.0, 4.0), x))[1],
     "scan, carries that start constant": lambda x: lax.scan(lambda c, a: (c * jnp.cos(a) + a, c), jnp.ones(()), x, reverse=True),
     "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(A @ c[1])), (0, x))[1],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -24,10 +25,14 @@ Partial: TypeAlias = Callable[..., jax.Array]
 
 
 def broadcast_entries(t: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """``t`` broadcast to a shape as elementwise operations do: scalars, and dimensions of size 1."""
-    if t.shape == shape or t.ndim not in (0, len(shape)):  # the caller reports a wrong number of dimensions
+    """``t`` broadcast to a shape as elementwise operations do: scalars, and dimensions of size 1.
+
+    It may be a literal of a program, which has no shape of its own.
+    """
+    given = jnp.shape(t)
+    if given == shape or len(given) not in (0, len(shape)):  # the caller reports a wrong number of dimensions
         return t
-    return lax.broadcast_in_dim(t, shape, tuple(range(t.ndim)))
+    return lax.broadcast_in_dim(t, shape, tuple(range(len(given))))
 
 
 def sum_broadcast(ct: jax.Array, shape: tuple[int, ...]) -> jax.Array:
