@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from jax._src.ad_util import add_any_p as add_any_p  # jax's sum of cotangents; appears in traced programs
 from jax.extend.core import Primitive as Primitive
+from jax.interpreters.batching import fancy_primitive_batchers as _batching_rules  # all rules of vmap, whatever they are given
 
 #: What an equation says besides its operands: each primitive has parameters of its own.
 Params: TypeAlias = dict[str, Any]
@@ -24,6 +25,11 @@ def primitive(name: str) -> Any:
     if found is None and "jax.experimental.sparse" in sys.modules:
         return _sparse_primitives().get(name)
     return found
+
+
+def has_batching_rule(primitive: Primitive) -> bool:
+    """Whether ``vmap`` takes operations of a primitive."""
+    return primitive in _batching_rules
 
 
 def host_array_primitives() -> tuple[Primitive, Primitive]:

@@ -72,6 +72,14 @@ def is_staging() -> bool:
     return isinstance(trace, _partial_eval.DynamicJaxprTrace)
 
 
+def is_staged_at_last() -> bool:
+    """As :func:`is_staging`, also where traces of ours stand between: what they do becomes equations of a program."""
+    trace = _trace_ctx.trace
+    while trace is not None and not isinstance(trace, _partial_eval.DynamicJaxprTrace):
+        trace = getattr(trace, "parent_trace" if isinstance(trace, _BatchTrace) else "parent", None)
+    return trace is not None
+
+
 def first_member(x: jax.Array) -> jax.Array:
     """Inside a function under ``vmap``: the first member's ``x``, as a value that is the same for all members."""
     trace = _trace_ctx.trace

@@ -19,6 +19,7 @@ from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.traces import Tracer
 from dualrev.calls.derived_programs import Program, Wrapper, cached
+from dualrev.calls.entry_by_entry import entries_together
 from dualrev.engines import reverse
 from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
@@ -266,7 +267,7 @@ def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: 
             return found
     key = ("linearize", active, is_linear, wrapper)
     made = cached(jaxpr, key, lambda: Linearization(
-        jaxpr_as_fun(merged(jaxpr)), list(jaxpr.in_avals), active, is_linear, wrapper))
+        jaxpr_as_fun(entries_together(merged(jaxpr))), list(jaxpr.in_avals), active, is_linear, wrapper))
     wrapper.recent = weakref.ref(jaxpr), active, is_linear, settings, weakref.ref(made)
     return made
 

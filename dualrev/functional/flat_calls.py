@@ -12,6 +12,7 @@ from dualrev import errors
 from dualrev._jax.avals import is_array_like, typeof
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.calls.entry_by_entry import Together, may_be_traced, takes_entries
 from dualrev.engines import reverse, sweeps
 from dualrev.functional import checks
 from dualrev.functional.checks import Flags
@@ -91,6 +92,8 @@ def linearize_flat(call: FlatCall, flat: Sequence[jax.Array], engine: Engine, re
     results: list[jax.Array]
     if engine == "reverse":
         results, tape = reverse.linearize(call, flat, active, is_whole=True)  # type: ignore[assignment]  # no result is unknown
+        if takes_entries(tape) and may_be_traced(flat) and (together := Together(call, flat)).is_worth_it:
+            results, tape = reverse.linearize(together, flat, active, is_whole=True)  # type: ignore[assignment]  # as above
         if len(results) > call.n_out:
             tape = Tape(tape.entries, tape.n_slots, tape.in_slots, tape.out_slots[: call.n_out], tape.wide,
                         tape.sources).pruned()

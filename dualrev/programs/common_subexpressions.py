@@ -72,7 +72,7 @@ def _place(eqn: JaxprEqn, places: dict[Hashable, int], new: int) -> int:
     if eqn.effects or eqn.primitive in _DISTINCT or not all(isinstance(v.aval, ShapedArray) for v in eqn.outvars):
         return new
     try:
-        key = (eqn.primitive, tuple(map(_operand, eqn.invars)), tuple([(k, _frozen(v)) for k, v in eqn.params.items()]), eqn.ctx)
+        key = (eqn.primitive, tuple(map(_operand, eqn.invars)), tuple([(k, frozen(v)) for k, v in eqn.params.items()]), eqn.ctx)
         place = places.setdefault(key, new)
     except TypeError:  # a parameter cannot be hashed
         return new
@@ -88,10 +88,10 @@ def _operand(atom: Atom) -> Hashable:
     return (atom.aval.dtype, atom.aval.weak_type, value.shape, value.tobytes())  # type: ignore[attr-defined]
 
 
-def _frozen(value: object) -> Hashable:
+def frozen(value: object) -> Hashable:
     """A parameter as a key: numbers of different types or signs of zero are different."""
     if isinstance(value, (tuple, list)):
-        return (type(value), *map(_frozen, value))
+        return (type(value), *map(frozen, value))
     if isinstance(value, np.ndarray):
         return (value.dtype, value.shape, value.tobytes())
     if isinstance(value, (bool, int, float, complex, np.generic)):
