@@ -109,10 +109,58 @@ def in_calls(n: int) -> Function:
     return lambda x: total(step(x[i], x[i - 1]) for i in range(1, n))
 
 
+def by_dynamic_slices(n: int) -> Function:
+    """Places that are known, by operations that would take others too; one of them is clamped."""
+    return lambda x: total(lax.dynamic_index_in_dim(x, i - n, keepdims=False) * lax.dynamic_slice(x, (i,), (2,))[0] for i in range(n))
+
+
+def by_a_table(n: int) -> Function:
+    table = np.random.default_rng(1).integers(-n, n, (n, 3))
+    return lambda x: total(jnp.sum(jnp.sin(x[table[i]]) * x[i]) for i in range(n))
+
+
+def written(n: int) -> Function:
+    """Entries are written one by one, some of them twice, and read again in between; one write is out of bounds."""
+    def f(x: Array) -> Array:
+        y, s = jnp.ones(n, x.dtype), jnp.zeros((), x.dtype)
+        for i in range(1, n - 1):
+            y = y.at[i].set(jnp.sin(x[i]) * x[i - 1])
+            s = s + y[i] * y[0] + y[n - 1]
+        y = y.at[3].set(x[0]).at[n + 2].set(x[1])
+        return s + jnp.sum(y**3)
+
+    return f
+
+
+def matrix(n: int) -> Function:
+    """A band of a matrix: the places are no block, and a version in between is read as a whole."""
+    def f(x: Array) -> Array:
+        a, between = jnp.zeros((n, n), x.dtype), jnp.zeros((), x.dtype)
+        for i in range(n):
+            a = a.at[i, i].set(2 + x[i] ** 2)
+            if i:
+                a = a.at[i, i - 1].set(jnp.sin(x[i]))
+            if i == n // 2:
+                between = jnp.sum(a**2)
+        return jnp.sum(jnp.linalg.solve(a, jnp.ones(n, x.dtype))) + between
+
+    return f
+
+
+def rows_written(n: int) -> Function:
+    def f(x: Array) -> Array:
+        y = jnp.zeros((3, n), x.dtype)
+        for i in range(1, n):
+            y = y.at[:, i].set(jnp.cos(x[i - 1]) * x[i])
+        return jnp.sum(y**2 * jnp.sum(y[:, 1]))
+
+    return f
+
+
 CASES: list[tuple[Callable[[int], Function], tuple[int, ...]]] = [
     (neighbours, (40,)), (backwards, (81,)), (of_matrix, (10, 5)), (sums_of_rows, (18, 4)), (stacked, (40,)),
     (stacked_with_others, (30,)), (windows, (33,)), (differences, (30,)), (numbers, (60,)), (of_two, (2, 40)), (also_read_alone, (40,)),
-    (in_calls, (40,))]
+    (in_calls, (40,)), (by_dynamic_slices, (40,)), (by_a_table, (30,)), (written, (30,)), (matrix, (36,)), (rows_written, (40, 3))]
 SIZES: dict[Any, int] = {of_matrix: 50, sums_of_rows: 72, of_two: 40}
 
 
@@ -136,14 +184,15 @@ def equations(f: Callable[..., Any], x: Any) -> int:
 @pytest.mark.parametrize(("make", "shape"), cases())
 def test_to_order_two(make: Callable[[int], Function], shape: tuple[int, ...]) -> None:
     f, x = make(SIZES.get(make, shape[0])), vectors(*shape)
-    t = np.cos(np.arange(x.size)).reshape(x.shape)
-
-    def derivatives(d: Any) -> Callable[[Array], Any]:
-        return lambda x: (d.value_and_grad(f)(x), d.grad(jax.jit(f))(x), d.jvp(d.grad(f), (x,), (t,))[1],
-                          d.grad(lambda x: jnp.vdot(d.grad(f)(x), t))(x), jax.vmap(d.grad(f))(jnp.stack([x, 2 * x])))
-
-    assert_all_close(jax.jit(derivatives(dualrev))(x), jax.jit(derivatives(jax))(x))
+    expected, gradient = jax.jit(jax.value_and_grad(f)), jax.jit(jax.grad(f))
+    assert_all_close(jax.jit(lambda x: (dualrev.value_and_grad(f)(x), dualrev.grad(jax.jit(f))(x)))(x), (expected(x), gradient(x)))
     assert equations(dualrev.grad(f), x) < equations(f, x) / 2  # the mechanism ran
+    t = np.cos(np.arange(x.size)).reshape(x.shape)
+    difference = (gradient(x + 1e-5 * t) - gradient(x - 1e-5 * t)) / 2e-5
+    assert_close(jax.jit(lambda x: dualrev.jvp(dualrev.grad(f), (x,), (t,))[1])(x), difference, rtol=1e-6)
+    assert_close(jax.jit(dualrev.grad(lambda x: jnp.vdot(dualrev.grad(f)(x), t)))(x), difference, rtol=1e-6)
+    batch = jax.jit(jax.vmap(dualrev.grad(f)))(np.stack([x, 2 * x]))
+    assert_all_close(list(batch), [gradient(x), gradient(2 * x)])
 
 
 @pytest.mark.promotes

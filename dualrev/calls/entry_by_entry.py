@@ -23,7 +23,7 @@ from dualrev.table.operations import OpMap, Site
 from dualrev.table.rows import rows
 
 #: The part of a tape's entries that must take entries of one array, before its function is traced as a program.
-SHARE = 0.1
+SHARE = 0.05
 
 
 #: Reductions that are not linear.

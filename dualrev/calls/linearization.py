@@ -258,16 +258,20 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: bool, wrapper: Wrapper) -> Linearization:
-    """The linearization of a closed jaxpr, traced once."""
+def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: bool, wrapper: Wrapper,
+                     is_step: bool = False) -> Linearization:
+    """The linearization of a closed jaxpr, traced once.
+
+    ``is_step``: it is a step of a loop, which may become one kernel: operations on entries are then not computed together.
+    """
     settings = current.get()
     if (recent := wrapper.recent) is not None:  # most requests repeat the latest one, and comparing is cheaper than hashing
         of, flags, linear, under, held = recent
         if of() is jaxpr and flags == active and linear is is_linear and under is settings and (found := held()) is not None:
             return found
-    key = ("linearize", active, is_linear, wrapper)
+    key = ("linearize", active, is_linear, is_step, wrapper)
     made = cached(jaxpr, key, lambda: Linearization(
-        jaxpr_as_fun(entries_together(merged(jaxpr))), list(jaxpr.in_avals), active, is_linear, wrapper))
+        jaxpr_as_fun(merged(jaxpr) if is_step else entries_together(merged(jaxpr))), list(jaxpr.in_avals), active, is_linear, wrapper))
     wrapper.recent = weakref.ref(jaxpr), active, is_linear, settings, weakref.ref(made)
     return made
 

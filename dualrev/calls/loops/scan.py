@@ -262,7 +262,7 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
     consts, init, xs = layout.groups(primals)
     on_consts, on_init, on_xs = groups = tuple(map(tuple, layout.groups(active)))
     linearization, on_carry = active_carry(
-        lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry, *on_xs), is_linear, splice("scan")),
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry, *on_xs), is_linear, splice("scan"), is_step=True),
         layout.jaxpr, on_init)
     body, once, step_consts = Body.of(loop_of(layout.jaxpr, "scan"), linearization, consts, groups, tuple(on_carry),
                                       layout.settings["length"])

@@ -199,7 +199,8 @@ def _linearize(primals: Sequence[Operand], active: tuple[Active, ...], params: P
     on_cond, on_consts, on_init = map(tuple, _groups(active, params))
     jaxpr = params["body_jaxpr"]
     linearization, on_carry = active_carry(
-        lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry), is_linear, splice("while")), jaxpr, on_init)
+        lambda jaxpr, on_carry: linearization_of(jaxpr, (*on_consts, *on_carry), is_linear, splice("while"), is_step=True),
+        jaxpr, on_init)
     body, once, step_consts = Body.of(loop_of(jaxpr, "while_loop"), linearization, consts, (on_consts, on_init, ()), tuple(on_carry),
                                       steps)
     if is_linear:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal, stage
+from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import primitive
-from dualrev._jax.traces import evaluating
 from dualrev.programs.entries.alike import MANY, Alike, Allowed, Classes, constant
+from dualrev.programs.entries.known import with_known_places
+from dualrev.programs.entries.stored import with_entries_stored
 from dualrev.programs.entries.windows import of_windows, rows, side_by_side
+from dualrev.programs.entries.writing import Writer
 from dualrev.programs.partition import Graph
 
 #: A program with fewer operations than this stays as it is.
@@ -29,6 +31,9 @@ LEAST = 128
 
 #: A program is replaced if the other one has at most this part of its operations.
 WORTH = 0.7
+
+#: Rows of so many arrays in turn are taken from their concatenation.
+FEW = 4
 
 #: Operations of the sums that are reordered: in a narrower type each step rounds, and a user may count on it.
 _SIGNS = {lax.add_p: (1, 1), primitive("add_any"): (1, 1), lax.sub_p: (1, -1)}
@@ -45,10 +50,11 @@ def computed_together(graph: Graph, allowed: Allowed) -> Graph:
     """
     if len(graph.eqns) < LEAST:
         return graph
-    classes = Classes(graph, allowed)
+    prepared = with_entries_stored(with_known_places(graph))
+    classes = Classes(prepared, allowed)
     if not classes.chosen:
         return graph
-    found = _Rewriting(graph, classes).run()
+    found = _Rewriting(prepared, classes).run()
     return found if len(found.eqns) <= WORTH * len(graph.eqns) else graph
 
 
@@ -56,8 +62,7 @@ class _Rewriting:
     def __init__(self, graph: Graph, classes: Classes):
         self.graph = graph
         self.classes = classes
-        self.eqns: list[JaxprEqn] = []
-        self.consts = dict(graph.consts)
+        self.writer = Writer(graph.consts)
         #: The array of each class that has been computed.
         self.arrays: dict[int, Var] = {}
         #: Results of classes that something else reads, and concatenations of them, which are taken from the array when they are read.
@@ -81,14 +86,14 @@ class _Rewriting:
                 self._keep(eqn)
         for atom in self.graph.outvars:
             self._write(atom)
-        return dataclasses.replace(self.graph, eqns=self.eqns, consts=self.consts)
+        return dataclasses.replace(self.graph, eqns=self.writer.eqns, consts=self.writer.consts)
 
     # ------------------------------------------------------------------------------------------------- values that are read
 
     def _keep(self, eqn: JaxprEqn) -> None:
         for atom in eqn.invars:
             self._write(atom)
-        self.eqns.append(eqn)
+        self.writer.eqns.append(eqn)
 
     def _write(self, atom: Atom) -> None:
         """Compute a value that something reads as it is, if it is a row of an array."""
@@ -96,7 +101,7 @@ class _Rewriting:
             return
         if atom in self.joins:
             (alike, at), eqn = self.joins[atom]
-            self._emit(lambda x: side_by_side(rows(x, at), _axis(eqn), eqn.primitive is not lax.concatenate_p),
+            self.writer.emit(lambda x: side_by_side(rows(x, at), _axis(eqn), eqn.primitive is not lax.concatenate_p),
                        [self._array(alike)], eqn, atom)
         elif (alike_ := self.classes.of(atom)) is not None:
             self._take(alike_, self.classes.rows[atom], atom)
@@ -107,38 +112,16 @@ class _Rewriting:
     def _take(self, alike: Alike, row: int, out: Var) -> None:
         array = self._array(alike)
         if alike.number not in self.taking:  # as many equations as there are rows: made from those of the first one
-            start = len(self.eqns)
-            self._emit(lambda x: lax.index_in_dim(x, 0, keepdims=False), [array], alike.eqns[0], None)
-            self.taking[alike.number] = self.eqns[start:]
-            del self.eqns[start:]
+            start = len(self.writer.eqns)
+            self.writer.emit(lambda x: lax.index_in_dim(x, 0, keepdims=False), [array], alike.eqns[0], None)
+            self.taking[alike.number] = self.writer.eqns[start:]
+            del self.writer.eqns[start:]
         first, second = self.taking[alike.number]
         shape = array.aval.shape  # type: ignore[attr-defined]
         part = Var(first.outvars[0].aval)
-        starts, limits = (row, *[0] * (len(shape) - 1)), (row + 1, *shape[1:])
-        self.eqns.append(first.replace(outvars=[part], params={**first.params, "start_indices": starts, "limit_indices": limits}))
-        self.eqns.append(second.replace(invars=[part], outvars=[out]))
-
-    def _emit(self, fun: Callable[..., jax.Array], operands: Sequence[Atom], like: JaxprEqn, out: Var | None) -> Var:
-        """Write the equations of a function of operands, which give ``out``, or a new value."""
-        with like.ctx.manager:
-            made = stage(lambda *args: [fun(*args)], [x.aval for x in operands])  # type: ignore[misc]  # all are arrays
-        body = made.jaxpr
-        env: dict[Var, Atom] = dict(zip(body.invars, operands, strict=True))
-        held = {v: Var(v.aval) for v in body.constvars}
-        with evaluating():  # rules take constants for arrays of jax
-            self.consts.update(zip(held.values(), map(jnp.asarray, made.consts), strict=True))
-        env.update(held)
-        (result,) = body.outvars
-        if out is not None and not is_literal(result) and result not in env:
-            env[result] = out
-        for eqn in body.eqns:
-            env.update((v, Var(v.aval)) for v in eqn.outvars if v not in env)
-            invars = [x if is_literal(x) else env[x] for x in eqn.invars]
-            outvars: list[Var] = [env[v] for v in eqn.outvars]  # type: ignore[misc]  # no result is a number
-            self.eqns.append(eqn.replace(invars=invars, outvars=outvars, ctx=like.ctx, source_info=like.source_info))
-        if out is not None and (is_literal(result) or env[result] is not out):  # an operand itself
-            return self._emit(lambda x: lax.reshape_p.bind(x, new_sizes=x.shape, dimensions=None, sharding=None), operands, like, out)
-        return env[result]  # type: ignore[return-value]  # a value, not a number
+        place = {"start_indices": (row, *[0] * (len(shape) - 1)), "limit_indices": (row + 1, *shape[1:])}
+        self.writer.eqns.append(first.replace(outvars=[part], params={**first.params, **place}))
+        self.writer.eqns.append(second.replace(invars=[part], outvars=[out]))
 
     # ---------------------------------------------------------------------------------------------------------- the arrays
 
@@ -163,7 +146,7 @@ class _Rewriting:
             self._write(first.invars[0])
             starts = [tuple(eqn.params["start_indices"]) for eqn in alike.eqns]
             sizes = tuple([b - a for a, b in zip(first.params["start_indices"], first.params["limit_indices"], strict=True)])
-            return self._emit(lambda x: of_windows(x, starts, sizes), [first.invars[0]], first, None)
+            return self.writer.emit(lambda x: of_windows(x, starts, sizes), [first.invars[0]], first, None)
         operands: list[Var] = []
         reads: list[Callable[[Sequence[jax.Array]], jax.Array | np.ndarray]] = []
         batched: list[int | None] = []
@@ -179,7 +162,7 @@ class _Rewriting:
             found: jax.Array = jax.vmap(lambda *args: first.primitive.bind(*args, **first.params), tuple(batched))(*args)
             return found
 
-        return self._emit(together, operands, first, None)
+        return self.writer.emit(together, operands, first, None)
 
     def _operand(self, atoms: list[Atom], operands: list[Var]) -> tuple[Callable[..., jax.Array | np.ndarray], int | None]:
         """How an operand of a class is read from values of ``operands``, to which it is added, and its axis of members."""
@@ -227,6 +210,9 @@ class _Rewriting:
                 runs.append((None if found is None else (found[0], list(found[1])), [atom]))
         if len(runs) == 1 and runs[0][0] is not None:
             self.joins[eqn.outvars[0]] = runs[0][0], eqn
+        elif (len(eqn.invars) >= MANY and len(runs) > FEW >= len({run[0].number for run, _ in runs if run})
+              and all(run is not None for run, _ in runs)):
+            self._interleave(eqn, [run for run, _ in runs if run is not None])
         elif stacks or len(runs) == len(eqn.invars):
             self._keep(eqn)
         else:
@@ -237,9 +223,18 @@ class _Rewriting:
                     operands.append(atoms[0])
                 else:
                     alike, at = run
-                    operands.append(self._emit(lambda x, at=at: side_by_side(rows(x, at), _axis(eqn), False), [self._array(alike)],
-                                               eqn, None))
-            self.eqns.append(eqn.replace(invars=operands))
+                    operands.append(self.writer.emit(lambda x, at=at: side_by_side(rows(x, at), _axis(eqn), False),
+                                                     [self._array(alike)], eqn, None))
+            self.writer.eqns.append(eqn.replace(invars=operands))
+
+    def _interleave(self, eqn: JaxprEqn, runs: Sequence[Rows]) -> None:
+        """Rows of a few arrays in turn: the arrays are concatenated, and the rows taken in their order."""
+        alikes = {alike.number: alike for alike, _ in runs}
+        arrays = [self._array(alike) for alike in alikes.values()]
+        offsets = dict(zip(alikes, accumulate((len(alike.eqns) for alike in alikes.values()), initial=0), strict=False))
+        at = [offsets[alike.number] + row for alike, places in runs for row in places]
+        self.writer.emit(lambda *xs: side_by_side(rows(lax.concatenate(xs, 0), at), _axis(eqn), eqn.primitive is not lax.concatenate_p),
+                         arrays, eqn, eqn.outvars[0])
 
     # ---------------------------------------------------------------------------------------------------------------- sums
 
@@ -308,7 +303,7 @@ class _Rewriting:
             number = np.sum(numbers, axis=0, dtype=found.dtype) if numbers else np.zeros((), found.dtype)
             return lax.add(found, np.asarray(number)) if np.any(number) else found
 
-        self._emit(total, given, eqn, out)
+        self.writer.emit(total, given, eqn, out)
 
 
 def _axis(eqn: JaxprEqn) -> int:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -64,3 +65,20 @@ def side_by_side(stacked: jax.Array, axis: int, new: bool) -> jax.Array:
         return found
     shape = stacked.shape[1:]
     return lax.reshape(found, (*shape[:axis], stacked.shape[0] * shape[axis], *shape[axis + 1:]))
+
+
+def written(x: jax.Array, entries: jax.Array, starts: Sequence[tuple[int, ...]], sizes: tuple[int, ...]) -> jax.Array:
+    """``x`` with windows of one size written, which are stacked and do not overlap: the places are in order."""
+    found = _tiles(starts, sizes)
+    stacked = lax.reshape(entries, (len(starts), *sizes))
+    if found is None or any(step != 1 for step in found[2]):
+        numbers = lax.ScatterDimensionNumbers(tuple(range(1, 1 + x.ndim)), (), tuple(range(x.ndim)))
+        return lax.scatter(x, jnp.asarray(starts, jnp.int32), stacked, numbers, unique_indices=True, indices_are_sorted=True,
+                           mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
+    low, high, _, counts = found
+    part = lax.reshape(stacked, (*counts, *sizes))
+    part = lax.transpose(part, tuple(itertools.chain(*[(d, x.ndim + d) for d in range(x.ndim)])))
+    part = lax.reshape(part, tuple([b - a for a, b in zip(low, high, strict=True)]))
+    if part.shape == x.shape:
+        return part
+    return lax.dynamic_update_slice(x, part, [np.int32(start) for start in low])
