@@ -141,7 +141,7 @@ def _value(value: Any, eqn: JaxprEqn) -> Hashable:
         return value  # type: ignore[no-any-return]
     if kind is bool or kind is bytes or isinstance(value, (np.dtype, type, Enum, jax.sharding.Mesh)):
         return kind, value
-    if kind is float or kind is complex:
+    if kind is float or kind is complex or isinstance(value, np.generic):
         return kind, np.asarray(value).tobytes()
     if isinstance(value, (tuple, list)):
         return kind, *[_value(x, eqn) for x in value]

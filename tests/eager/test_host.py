@@ -15,6 +15,7 @@ import pytest
 from dualrev import eager as torch
 from dualrev.eager.host import programs as host
 from dualrev.eager.host.programs import host_program
+from dualrev.rules.elementwise import one_minus_square
 
 rng = np.random.default_rng(0)
 
@@ -43,6 +44,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = dict(
     permutation=(lambda k: jax.random.permutation(k, 20), (KEY,)),
     bernoulli=(lambda k, p: jax.random.bernoulli(k, p, (40,)), (KEY, 0.3)),
     integers=(lambda k, a, b: jax.random.randint(k, (50,), a, b), (KEY, np.int64(3), np.int64(70))),
+    logarithm=(lambda x: jnp.log2(x * x + 1), (X,)), square=(lambda x: one_minus_square(jnp.asarray(x)), (X,)),
     softmax=(jax.nn.softmax, (X,)), logsumexp=(lambda x: jax.scipy.special.logsumexp(x, 1), (X,)),
     variance=(lambda x: jnp.var(x, 1), (X,)),
     product=(lambda x, y: x @ y.T, (X, Y)), batches=(lambda a, b: jnp.einsum("bij,bkj->bik", a, b), (floats(2, 3, 4), floats(2, 5, 4))),

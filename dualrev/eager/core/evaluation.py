@@ -15,7 +15,7 @@ import numpy as np
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.jaxprs import ClosedJaxpr, stage
-from dualrev._jax.traces import Tracer
+from dualrev._jax.traces import Tracer, evaluating
 from dualrev.eager.core.caches import BOUND, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.host.programs import TracedError, host_program
@@ -99,6 +99,9 @@ def compiled(fun: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     run = caches.jit(fun, **(settings or {"inline": True}))
 
     def call(*args: Any) -> Any:
+        if mode.known and not _is_traced(args):
+            with evaluating(), known_values():
+                return run(*args)
         if mode.narrow:
             with contextlib.nullcontext() if _is_traced(args) else known_values():
                 return run(*args)

@@ -48,6 +48,8 @@ class Mode(threading.local):
     cuts = True
     #: Whether what is being traced there has the dtypes of jax without 64 bits.
     narrow = False
+    #: Whether operations on known values are evaluated at once, whatever is being traced around them.
+    known = False
     #: The state of the default source of random numbers there, in place of its own.
     random: Any = None
     #: What runs operations instead of the usual evaluation and recording; set where ``packers``, ``dual_level``, ``watcher`` or

@@ -13,6 +13,7 @@ from jax.tree_util import tree_map
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import mode
 from dualrev.eager.func.arrays import arrays, in_graph, lower, tensors
+from dualrev.eager.func.whole_programs import evaluated
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.joining import cat
 
@@ -67,23 +68,26 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
         _check(func, dims, args, given)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
+        numbers = np.arange(sizes[0]) if randomness == "different" and sizes else None
+
+        def at_once(numbers: Any, given: Any, named: Any) -> Any:
+            each = (None if numbers is None else 0, dims, 0)
+            return evaluated(jax.vmap(of_one, each, out_dims), (numbers, given, named), each)
+
         recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in jax.tree.leaves((args, kwargs)))
         if recorded:  # as one operation, whatever ``chunk_size`` says
-            by_example = np.arange(sizes[0]) if randomness == "different" and sizes else None
-            return in_graph(lambda *a, **k: jax.vmap(of_one, (None if by_example is None else 0, dims, 0), out_dims)(by_example, a, k),
+            return in_graph(lambda *a, **k: jax.vmap(of_one, (None if numbers is None else 0, dims, 0), out_dims)(numbers, a, k),
                             args, kwargs)
         with wide():
             if chunk_size is not None and sizes and sizes[0] > chunk_size:
                 parts = [in_parts(dims, given, named, k, chunk_size) for k in range(0, sizes[0], chunk_size)]
-                outs = [tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(k, k + n), *part)) for k, n, part in parts]
+                outs = [tensors(at_once(np.arange(k, k + n), *part)) for k, n, part in parts]
                 ends = out_dims if isinstance(out_dims, (tuple, list)) else None
                 if ends is not None and isinstance(outs[0], (tuple, list)):
                     return type(outs[0])([tree_map(lambda *xs, d=d: cat(xs, d), *column)
                                           for d, column in zip(ends, zip(*outs, strict=True), strict=True)])
                 return tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *outs)
-            if randomness != "different" or not sizes:
-                return tensors(jax.vmap(of_one, (None, dims, 0), out_dims)(None, given, named))
-            return tensors(jax.vmap(of_one, (0, dims, 0), out_dims)(np.arange(sizes[0]), given, named))
+            return tensors(at_once(numbers, given, named))
 
     return call
 

@@ -60,13 +60,13 @@ _EXACT: dict[str, HostFunction] = dict(
     add_any=np.add, nextafter=np.nextafter, eq=np.equal, ne=np.not_equal, lt=np.less, le=np.less_equal, gt=np.greater,
     ge=np.greater_equal,
     rsqrt=lambda x: 1 / np.sqrt(x), shift_left=np.left_shift, shift_right_arithmetic=np.right_shift, copy=np.array, copy_p=np.array,
-    stop_gradient=lambda x: x,
+    stop_gradient=lambda x: x, one_minus_square=lambda x: (1 + x) * (1 - x),
     complex=lambda x, y: x + 1j * y if x.dtype == np.float64 else x + np.complex64(1j) * y,
 )
 _TRANSCENDENTAL: dict[str, HostFunction] = dict(
-    exp=np.exp, exp2=np.exp2, expm1=np.expm1, log=np.log, log1p=np.log1p, sin=np.sin, cos=np.cos, tan=np.tan, asin=np.arcsin,
-    acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh, atanh=np.arctanh,
-    atan2=np.arctan2, pow=np.power, logistic=_sigmoid, cbrt=np.cbrt,
+    exp=np.exp, exp2=np.exp2, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, sin=np.sin, cos=np.cos, tan=np.tan,
+    asin=np.arcsin, acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh,
+    acosh=np.arccosh, atanh=np.arctanh, atan2=np.arctan2, pow=np.power, logistic=_sigmoid, cbrt=np.cbrt,
 )
 _SPECIAL: dict[str, HostFunction] = dict(
     erf=scipy.special.erf, erfc=scipy.special.erfc, erf_inv=scipy.special.erfinv, lgamma=scipy.special.gammaln,
