@@ -33,11 +33,12 @@ def _family(name: str, fun: Callable[..., jax.Array], real: bool = False) -> Cal
             raise RuntimeError(f"{name} expects a real input tensor, but got {dtypes.type_name(x.dtype)}")
         return fun(_floating(x), sizes, dims, norm)
 
-    return family({"fft": "FftC2C", "ifft": "FftC2C", "rfft": "FftR2C", "irfft": "FftC2R"}.get(name[:4].rstrip("n2"), "Fft"), of)
+    return family("FftR2C" if real else "FftC2R" if name in ("irfft", "irfftn", "hfft") else "FftC2C", of)
 
 
 _ONE: dict[str, Any] = {name: _family(name, getattr(jnp.fft, name), name in ("rfft", "ihfft"))
                         for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")}
+_ONE_OF_REAL: dict[str, Any] = {name: _family(name, getattr(jnp.fft, name), True) for name in ("fft", "ifft")}
 _MANY: dict[str, Any] = {name: _family(name, getattr(jnp.fft, name), name == "rfftn") for name in ("fftn", "ifftn", "rfftn", "irfftn")}
 
 
@@ -56,7 +57,9 @@ def _along(name: str, x: Tensor, n: int | None, dim: int, norm: str | None, out:
         size = 2 * (x.shape[d] - 1)
     if size < 1:
         raise RuntimeError(f"Invalid number of data points ({size}) specified")
-    found = apply(_ONE[name](None if n is None else int(n), d, _checked(name, norm)), (x,))
+    # One of real numbers is another node in PyTorch.
+    op = _ONE_OF_REAL[name] if name in _ONE_OF_REAL and not x.is_complex() else _ONE[name]
+    found = apply(op(None if n is None else int(n), d, _checked(name, norm)), (x,))
     return found if out is None else all_into(out, found, f"fft_{name}")
 
 

@@ -22,8 +22,11 @@ from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
 from dualrev.eager.core.caches import BOUND, caches
 from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, known_values, traced, wide
+from dualrev.eager.core.guards import GUARDS, Guards
 from dualrev.eager.core.modes import mode
 from dualrev.options.settings import DEFAULT, under
+from dualrev.programs.jaxprs import reads
+from dualrev.programs.partition import graph_of
 
 R = TypeVar("R")
 #: A function of arrays, and of static arguments, that returns an array, or several where the operation has ``many``.
@@ -49,8 +52,8 @@ class Record:
         "_pull_ops",
         "_pulls",
         "active",
-        "derived",
         "differentiable",
+        "guarded",
         "has_new",
         "is_small",
         "light",
@@ -89,12 +92,12 @@ class Record:
         self.light = op.light and any(kind != 0 for kind, _ in self.sources)
         if self.light:
             self.sources = tuple([(0, i) for i in self._read(avals)])
-        #: The inputs, by number, and the outputs, by ``~number``, that other residuals are computed from: PyTorch, which saves
-        #: these themselves, refuses a backward after they were changed in place.
-        self.derived = () if self.light else self._derived()
         #: Whether a floating residual is neither an input nor an output: derivatives of the pull then need the inputs.
         self.has_new = any(kind == 2 and is_differentiable(linearization.new_avals[k]) for kind, k in self.sources)
         self.positions = tuple([i for i, a in enumerate(active) if a])
+        #: The inputs, by number, and the outputs, by ``~number``, that PyTorch saves: it refuses a backward after they were changed
+        #: in place.  The arrays that are saved here never change.
+        self.guarded = self._guarded()
         #: ``pull_of((True,))``, once it was compiled.
         self.single: tuple[Pull, tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
@@ -104,20 +107,20 @@ class Record:
         """A block in which jax has the dtypes that it had when this was made."""
         return contextlib.nullcontext() if self.narrow else jax.enable_x64(True)
 
-    def _derived(self) -> tuple[int, ...]:
-        """What the residuals that are neither inputs nor outputs are computed from, and that is not saved itself."""
-        new = {where for kind, where in self.sources if kind == 2}
-        if not new or self.op.guards == "nothing":
-            return ()
-        outputs = [~j for j in self.differentiable if (1, j) not in self.sources] if self.op.guards != "inputs" else []
-        if self.op.guards == "result":
-            return tuple(outputs)
-        jaxpr = self.linearization.program.jaxpr.jaxpr
-        needed = {id(jaxpr.outvars[self.n_out + k]) for k in new}
-        for eqn in reversed(jaxpr.eqns):
-            if any(id(x) in needed for x in eqn.outvars):
-                needed.update(id(x) for x in eqn.invars)
-        return (*[i for i, x in enumerate(jaxpr.invars) if id(x) in needed and (0, i) not in self.sources], *outputs)
+    def _guarded(self) -> tuple[int, ...]:
+        """What PyTorch saves; for an operation of which nothing is known, what the residuals are or are computed from."""
+        known = self.op.guards
+        if known is not None:
+            places = known if isinstance(known, tuple) else [place for i in self.positions for place in known.get(i, ())]
+            return tuple(dict.fromkeys([place for place in places if -self.n_out <= place < self.n_in]))
+        found = {where if kind == 0 else ~where: None for kind, where in self.sources if kind != 2}
+        new = [self.n_out + where for kind, where in self.sources if kind == 2]
+        if new:
+            # With calls inlined: an output of a call need not depend on all of its operands.
+            graph = graph_of(self.linearization.program.jaxpr)
+            needed = reads(graph.computing([graph.outvars[k] for k in new]))
+            found.update({i: None for i, needs in enumerate(needed) if needs})
+        return tuple(found)
 
     def evaluate(self, args: Sequence[jax.Array]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
@@ -225,15 +228,15 @@ class Op:
     ``promotes``: operands broadcast and are promoted as tensors are; false for a user's own function, and for derived ones.
     ``many``: the function returns a tuple or list, and the operation a tuple of tensors.
     ``light``: only inputs are saved; other residuals are cheap, and the pull recomputes them.
-    ``guards``: what PyTorch saves where residuals here are neither inputs nor outputs, so that changing it in place is refused: the
-    "inputs" that they are computed from, the "result", "both", or "nothing".
+    ``guards``: what PyTorch saves for backward, by default that of its name in
+    :mod:`dualrev.eager.core.guards`; None where what is read here is guarded.
     """
 
     __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain")
 
     def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
-                 guards: str = "inputs"):
-        self.guards = guards
+                 guards: Guards | None = None):
+        self.guards = GUARDS.get(name) if promotes and guards is None else guards
         fun = promoting(fun) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
@@ -300,7 +303,8 @@ class Graded:
         return found
 
 
-def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: str = "inputs") -> Callable[..., Op]:
+def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: Guards | None = None
+           ) -> Callable[..., Op]:
     """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
 
     @caches.memoized

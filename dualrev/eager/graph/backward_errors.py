@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from dualrev._jax.source_lines import line_of
 from dualrev.eager.core import dtypes
 from dualrev.eager.graph.node import Node
-from dualrev.eager.graph.recording import DERIVED
 from dualrev.eager.graph.storage import Storage
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of
 
@@ -20,17 +16,12 @@ def freed_at(node: Node) -> str:
             + (f" was freed by the backward at {freed}" if freed else " was freed") + "; give that one retain_graph=True")
 
 
-def modified(node: Node, saved: Sequence[Any], place: int, counter: Storage, version: int) -> str:
-    """The refusal of a saved value that was changed in place: ``place, counter, version`` are an entry of ``node.checks``."""
+def modified(node: Node, place: int, counter: Storage, version: int) -> str:
+    """The refusal of a value that was changed in place: ``place, counter, version`` are an entry of ``node.checks``."""
     is_out = place < 0
-    k = ~place if is_out else place
+    where = ~place if is_out else place
     assert node.record is not None
-    if k >= DERIVED:
-        where = k - DERIVED
-        array: Any = node.record.out_avals[where] if is_out else node.record.linearization.in_avals[where]
-    else:
-        where = node.record.sources[k - 1][1]
-        array = saved[k - 1]
+    array = node.record.out_avals[where] if is_out else node.record.linearization.in_avals[where]
     edge = (node, where) if is_out else node.edges[where]
     producer = edge[0] if edge is not None and isinstance(edge[0], Node) else None
     which = f", which is output {edge[1]} of {producer.op_name.partition(':')[0]}," if producer is not None and edge is not None else ""

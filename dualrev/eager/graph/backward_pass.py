@@ -153,7 +153,7 @@ class BackwardPass:
         checks = node.checks
         for i in range(0, 0 if mode.mutable else len(checks), 3):
             if checks[i + 1].version != checks[i + 2]:
-                raise RuntimeError(modified(node, saved, *checks[i: i + 3]))
+                raise RuntimeError(modified(node, *checks[i: i + 3]))
         if not self.create:
             if mode.packs:
                 saved = unpack(saved)

@@ -12,7 +12,7 @@ from dualrev.eager.core.annotations import Values
 from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import Op
 from dualrev.eager.graph.node import Node, Pulled, node_class
-from dualrev.eager.graph.recording import DERIVED, apply
+from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.storage import View
 from dualrev.eager.graph.tangents import set_tangent, tangent_of
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described
@@ -72,16 +72,14 @@ def change(t: Tensor, op: Op, others: tuple[object, ...], swap: bool = False) ->
         return t
     node = result._node
     assert node is not None
-    counter, record = t._counter, node.record
-    # A saved input is the array from before the change, so its version is not checked; a saved output is the tensor's new value.
+    counter = t._counter
+    # The value before the change is kept, so its version is not checked; a saved output is the tensor's new value.
     checks: list[Any] = []
     before = iter(node.checks)
     for place, c, version in zip(before, before, before, strict=True):
         if place < 0 and c is result._counter:
             checks += (place, counter, counter.version + 1)
-        elif place == DERIVED:  # what was derived from the value before the change stays right
-            continue
-        elif place < 0 or place > DERIVED or record is None or record.sources[place - 1] != (0, 0):
+        elif place != 0:
             checks += (place, c, version)
     node.checks = checks
     write(t, new)

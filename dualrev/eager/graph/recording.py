@@ -18,8 +18,6 @@ INFERENCE = ("Inference tensors cannot be saved for backward. Please do not use 
              "tracked by autograd. To work around this, you can make a clone to get a normal tensor and use it in autograd, or use "
              "`torch.no_grad()` instead of `torch.inference_mode()`.\n")
 
-#: Marks a check of a value that others were derived from: ``DERIVED + i`` of input i, ``~(DERIVED + j)`` of output j.
-DERIVED = 1 << 16
 
 def apply(op: Op, args: Sequence[object]) -> Any:
     """Evaluate an operation on tensors and numbers, and record it where a tensor requires grad."""
@@ -67,26 +65,18 @@ def record(op: Op, args: Sequence[Any], values: Sequence[object], mask: int) -> 
     results = [wrap(arrays[0])] if n_out == 1 else [wrap(x) for x in arrays[:n_out]]
     if not found.differentiable:
         return tuple(results) if op.many else results[0]
-    saved = []
+    saved = [values[where] if kind == 0 else arrays[where] if kind == 1 else arrays[n_out + where] for kind, where in found.sources]
     checks: list[Any] = []
-    for kind, where in found.sources:
-        if kind == 0:
-            saved.append(values[where])
-            t = args[where]
+    for place in found.guarded:
+        if place >= 0:
+            t = args[place]
             if isinstance(t, Tensor):
                 if t._inference:
                     raise RuntimeError(INFERENCE + described(t))
                 counter = t._counter
-                checks += (len(saved), counter, counter.version)
-        elif kind == 1:
-            saved.append(arrays[where])
-            checks += (~len(saved), results[where]._storage, 0)
+                checks += (place, counter, counter.version)
         else:
-            saved.append(arrays[n_out + where])
-    for i in found.derived:
-        t = args[i] if i >= 0 else results[~i]
-        if isinstance(t, Tensor):
-            checks += (DERIVED + i if i >= 0 else ~(DERIVED + ~i), t._counter if i >= 0 else t._storage, t._counter.version)
+            checks += (place, results[~place]._storage, 0)
     edges: list[Edge] = [None] * len(args)
     for i in found.positions:
         a = args[i]

@@ -110,4 +110,4 @@ def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -
         raise RuntimeError(f"torch.linalg.lu_factor: {batch}U[{place},{place}] is zero and using it on lu_solve "
                           "would result in a division by zero. If you still want to perform the factorization, consider "
                           "calling linalg.lu(A, pivot) or linalg.lu_factor_ex(A, pivot)")
-    return LUFactorExResult(packed, pivots + 1, info)
+    return LUFactorExResult(packed, pivots, info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dualrev.eager.core.annotations import Dims, DType
 from dualrev.eager.core.dtypes import bfloat16, float16
 from dualrev.eager.core.modes import mode
-from dualrev.eager.core.operation import family
+from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.linalg.basics import inv
@@ -37,7 +37,11 @@ def _matrix_norm_of(x: jax.Array, order: Any, dims: tuple[int, int], keep: bool)
     return jnp.expand_dims(found, dims) if keep else found
 
 
-_matrix_norm = family("LinalgMatrixNorm", _matrix_norm_of)
+_frobenius = family("LinalgVectorNorm", _matrix_norm_of)
+#: By way of the singular values, which nobody can change; the largest one is the result.
+_nuclear, _spectral = [family("LinalgMatrixNorm", _matrix_norm_of, guards=guards) for guards in ((), (~0,))]
+_of_sums = family("LinalgMatrixNorm", _matrix_norm_of, guards=(0, ~0))
+_NORMS: dict[Any, Callable[..., Op]] = {"fro": _frobenius, "nuc": _nuclear, 2: _spectral, -2: _spectral}
 
 
 def norm(input: Tensor, ord: float | str | None = None, dim: Dims = None, keepdim: bool = False, *,  # noqa: A002
@@ -65,7 +69,7 @@ def matrix_norm(input: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-
     dims = tuple([dim_of(d, input.ndim) for d in dim])
     if len(dims) != 2 or dims[0] == dims[1]:
         raise RuntimeError(f"linalg.matrix_norm: dim must be a 2-tuple of different dimensions. Got {list(dim)}")
-    return apply(_matrix_norm(ord, dims, bool(keepdim)), (input if dtype is None else input.to(dtype),))
+    return apply(_NORMS.get(ord, _of_sums)(ord, dims, bool(keepdim)), (input if dtype is None else input.to(dtype),))
 
 
 def matrix_rank(input: Tensor, tol: float | Tensor | None = None, *, atol: float | Tensor | None = None,  # noqa: A002
@@ -129,7 +133,7 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """The products of vectors along a dimension, the first of which is conjugated."""
-    return (x.conj() * y).sum(dim)
+    return ((x.conj() if x.is_complex() else x) * y).sum(dim)
 
 
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:

@@ -181,13 +181,14 @@ def _rounded(mode: str | None) -> Op:
     if mode is None:
         return OPS["div"]
     if mode == "floor":
-        return OPS["floor_divide"]
+        return _FLOOR
     if mode == "trunc":
         return _TRUNC
     raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{mode}'")
 
 
-_TRUNC = Op("Div", broadcasting(lambda x, y: jnp.trunc(x / y).astype(jnp.result_type(x, y))))
+_FLOOR = Op("Div:2", OPS["floor_divide"].fun)
+_TRUNC = Op("Div:2", broadcasting(lambda x, y: jnp.trunc(x / y).astype(jnp.result_type(x, y))))
 
 
 @both
@@ -237,7 +238,7 @@ def _raised(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(y < 0, below, jnp.power(x, jnp.maximum(y, 0)))
 
 
-_POWER = Op("Pow:1", broadcasting(_raised))
+_POWER, _POWER_OF_NUMBER = Op("Pow:1", broadcasting(_raised)), Op("Pow:2", broadcasting(_raised))
 
 
 def _pow_op(exponent: Operand) -> tuple[Op, tuple[Operand, ...]]:
@@ -256,7 +257,7 @@ def pow(input: Operand, exponent: Operand) -> Tensor:  # noqa: A001, A002
     if isinstance(input, Tensor):
         op, rest = _pow_op(exponent)
         return apply(op, (input, *rest))
-    return apply(_POWER, (input, exponent))
+    return apply(_POWER_OF_NUMBER, (input, exponent))
 
 
 @method
@@ -304,4 +305,4 @@ def equal(input: Tensor, other: Tensor) -> bool:  # noqa: A002
 @both
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:  # noqa: A002
     """Whether all entries are equal within tolerances."""
-    return bool(jnp.allclose(array_of(input), array_of(other), rtol, atol, equal_nan))
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())

@@ -42,6 +42,12 @@ def squares(x: Tensor, name: str) -> Tensor:
     return matrices(x, name)
 
 
+def _packed(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both factors in one matrix, and the row that each was exchanged with, from 1."""
+    packed, pivots, _ = jax.lax.linalg.lu(x)
+    return packed, pivots + 1
+
+
 def _hermitian(x: jax.Array, uplo: str) -> jax.Array:
     """A Hermitian matrix, of one triangle; the gradient goes to both, as PyTorch has it."""
     kept = jnp.triu(x) if uplo == "U" else jnp.tril(x)
@@ -58,7 +64,7 @@ SVD = family("LinalgSvd", lambda x, full: jnp.linalg.svd(x, full_matrices=full),
 SVDVALS = Op("LinalgSvd", lambda x: jnp.linalg.svd(x, full_matrices=False)[1])
 QR = family("LinalgQr", lambda x, mode: jnp.linalg.qr(x, mode), many=True)
 QR_R = Op("LinalgQr", lambda x: jnp.linalg.qr(x, "r"))
-LU_FACTOR = Op("LinalgLuFactorEx", lambda x: jax.lax.linalg.lu(x)[:2], many=True)
+LU_FACTOR = Op("LinalgLuFactorEx", lambda x: _packed(x), many=True)
 LU = Op("LinalgLu", lambda x: _lu(x), many=True)
 EXPM = Op("LinalgMatrixExp", jax.scipy.linalg.expm)
 
@@ -132,7 +138,7 @@ def _logdet_of(x: jax.Array) -> jax.Array:
     return jnp.where(sign < 0, jnp.nan, log)
 
 
-_logdet = Op("LinalgSlogdet", _logdet_of)
+_logdet = Op("LinalgSlogdet", _logdet_of, guards=(0,))
 
 
 @both

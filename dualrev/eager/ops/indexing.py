@@ -127,7 +127,7 @@ class _Index:
             if array.ndim == 0 and not isinstance(array, Tracer):
                 self._flag(bool(array))
             else:
-                self._mask(array)
+                self._mask(array, part)
         elif array.dtype not in (np.int32, np.int64):
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
         elif array.ndim == 0 and isinstance(array, Tracer):
@@ -143,7 +143,7 @@ class _Index:
             self.arrays[self._out] = part if isinstance(part, Tensor) else array  # a tensor's changes in place are watched
             self._keep()
 
-    def _mask(self, mask: jax.Array) -> None:
+    def _mask(self, mask: jax.Array, part: Any) -> None:
         if isinstance(mask, Tracer):
             raise RuntimeError(f"an index that is a mask needs the value of a tensor that is being traced, at {user_frame()}\nhow many "
                                "entries it picks is known when the compiled program runs, not while it is compiled; use torch.where, "
@@ -153,8 +153,11 @@ class _Index:
                 raise IndexError(f"The shape of the mask {list(mask.shape)} at index {d} does not match the shape of the indexed "
                                  f"tensor {list(self.shape)} at index {self._at + d}")
         self.mask = mask.dtype
-        for d, found in enumerate(np.nonzero(np.asarray(mask))):
-            self.arrays[self._out + d] = found
+        found = np.nonzero(np.asarray(mask))
+        self.arrays.update({self._out + d: places for d, places in enumerate(found)})
+        if isinstance(part, Tensor):
+            places = self.arrays[self._out] = wrap(found[0])
+            places._counter = part._counter  # a change of the mask counts
         self._keep(mask.ndim)
 
 

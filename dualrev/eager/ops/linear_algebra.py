@@ -18,10 +18,10 @@ from dualrev.eager.ops.precision import full_precision, low_precision
 from dualrev.eager.ops.registry import both
 
 _trace = Op("Trace", jnp.trace)
-INV = Op("LinalgInvEx", lambda a: jnp.linalg.inv(square(a, "linalg.inv")), guards="result")
+INV = Op("LinalgInvEx", lambda a: jnp.linalg.inv(square(a, "linalg.inv")))
 DET = Op("LinalgDet", lambda a: jnp.linalg.det(square(a, "linalg.det")))
 SLOGDET = Op("LinalgSlogdet", lambda a: jnp.linalg.slogdet(square(a, "linalg.slogdet")), many=True)
-CHOLESKY = Op("LinalgCholeskyEx", lambda a: jnp.linalg.cholesky(square(a, "linalg.cholesky")), guards="result")
+CHOLESKY = Op("LinalgCholeskyEx", lambda a: jnp.linalg.cholesky(square(a, "linalg.cholesky")))
 SOLVE = Op("LinalgSolveEx", jnp.linalg.solve)
 _power = family("LinalgMatrixPower", lambda x, n: jnp.linalg.matrix_power(x, n))
 
@@ -104,4 +104,4 @@ _low, _single = low_precision(apply), full_precision(apply)
 @both
 def matrix_power(input: Tensor, n: int) -> Tensor:  # noqa: A002
     """The product of a matrix with itself, ``n`` times."""
-    return (_single if n in (-1, 0, 1) else _low)(_power(n), (input,))
+    return (_single if n in (-1, 0, 1) else _low)(INV if n == -1 else _power(n), (input,))

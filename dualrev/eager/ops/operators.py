@@ -23,12 +23,18 @@ def _operator(op: Op, checks: bool = False) -> Callable[[Tensor, object], Tensor
     return run
 
 
+#: The names in the graph of operators with a number on the left, and what PyTorch saves for them: it multiplies by the
+#: reciprocal.
+_REFLECTED: dict[str, tuple[str, tuple[int, ...] | None]] = {"sub": ("Rsub:1", None), "div": ("Mul", ())}
+
+
 def _swapped(name: str) -> Callable[[Tensor, object], Tensor]:
     """The operator for a tensor on the right: it comes first in the graph, as PyTorch has it."""
     op = OPS[name]
     if name in ("add", "mul", "bitwise_and", "bitwise_or", "bitwise_xor"):
         return _operator(op)
-    return _operator(Op("Rsub:1" if name == "sub" else op.name, lambda x, y: op.fun(y, x)))
+    new, guards = _REFLECTED.get(name, (op.name, None))
+    return _operator(Op(new, lambda x, y: op.fun(y, x), guards=guards))
 
 
 def _in_place(op: Op) -> Callable[[Tensor, object], Tensor]:

@@ -57,16 +57,17 @@ def _median_of(x: jax.Array, dim: int | None, keep: bool, skips_nan: bool) -> An
     return (jnp.where(_is_nan(value[0]), value[0], jnp.max(jnp.where(flat == value, flat, least))),)
 
 
-_median = family("Median", of_vectors(_median_of), many=True)
+_median = family("Median:1", of_vectors(_median_of), many=True)
+_median_of_all = family("Median", lambda x, skips_nan: of_vectors(_median_of)(x, None, False, skips_nan)[0])
 
 
 def _median_along(name: str, x: Tensor, dim: int | None, keepdim: bool, skips_nan: bool) -> Any:
     if array_of(x).dtype.kind in "cb":
         raise NotImplementedError(f"\"{name}_{'out' if dim is not None else 'cpu'}\" not implemented for "
                                   f"'{dtypes.type_name(array_of(x).dtype)}'")
-    d = None if dim is None else _filled(name, x, dim)
-    found = apply(_median(d, keepdim, skips_nan), (x,))
-    return found[0] if dim is None else values_indices(*found)
+    if dim is None:
+        return apply(_median_of_all(skips_nan), (x,))
+    return values_indices(*apply(_median(_filled(name, x, dim), keepdim, skips_nan), (x,)))
 
 
 def _filled(name: str, x: Tensor, dim: int) -> int:

@@ -15,6 +15,7 @@ from dualrev.eager.core.operation import family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.dimensions import dim_of, dims_of, of_vectors
+from dualrev.eager.ops.promotion import broadcasting
 from dualrev.eager.ops.registry import both
 from dualrev.eager.ops.unary import abs_of
 
@@ -50,7 +51,7 @@ _sum_dim = family("Sum:1", _in(jnp.sum))
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
 _std = family("Std", lambda x, dim, keep, correction: root(jnp.var(x, dim, ddof=correction, keepdims=keep)))
-_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep), guards="both")
+_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
 _cumsum = family("Cumsum", of_vectors(lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim)))
@@ -203,7 +204,10 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DT
     return apply(_nanmean(dims_of(dim, input.ndim), keepdim), (_as(input, dtype),))
 
 
+_dist = family("Dist", lambda x, y, p: norm_of(broadcasting(jnp.subtract)(x, y), p, None, False))
+
+
 @both
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:  # noqa: A002
     """The norm of the difference."""
-    return (input - other).norm(p)
+    return apply(_dist(p), (input, other))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from dualrev.eager.core.operation import family
+from dualrev._jax.traces import Tracer
+from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.checks import first_outside
@@ -15,6 +16,7 @@ from dualrev.eager.ops.registry import FUNCTIONS, both
 
 _gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(
     x[tuple([slice(0, n) if d != dim else slice(None) for d, n in enumerate(index.shape)])], index, dim) if x.ndim else x)
+_MASKED_SELECT = Op("MaskedSelect", lambda x, places: x.reshape(-1)[places])
 _index_select = family("IndexSelect", lambda x, index, dim: of_vectors(
     lambda x, dim: jnp.take(x, index.reshape(-1), dim))(x, dim))
 
@@ -80,7 +82,11 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:  # noqa: A002
     if array_of(mask).dtype != np.bool_:
         raise RuntimeError("masked_select: expected BoolTensor for mask\nmask.bool() converts it")
     a, b = FUNCTIONS["broadcast_tensors"](input, mask)
-    return a[b]
+    if isinstance(array_of(b), Tracer):
+        return a[b]  # which says what a mask without values cannot do
+    places = wrap(np.flatnonzero(np.asarray(array_of(b))))
+    places._counter = mask._counter  # a change of the mask counts
+    return apply(_MASKED_SELECT, (a, places))
 
 
 @both

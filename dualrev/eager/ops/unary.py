@@ -62,12 +62,9 @@ def floating(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax
     return of
 
 
-#: PyTorch computes their derivatives from the result.
-_FROM_RESULT = {"exp", "exp2", "expm1", "reciprocal", "relu", "rsqrt", "sigmoid", "sqrt", "tan", "tanh"}
 _ROUND_WHOLE = Op("Round", _UNARY.pop("round"))
 for _name, _fun in _UNARY.items():
-    unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _FLOATS else _fun,
-                     guards="result" if _name in _FROM_RESULT else "inputs"))
+    unary(_name, Op(_name.capitalize(), floating(_fun) if _name in _FLOATS else _fun))
 for _new, _old in dict(negative="neg", absolute="abs", arcsin="asin", arccos="acos", arctan="atan", arcsinh="asinh", arccosh="acosh",
                        arctanh="atanh", fix="trunc").items():
     alias(_new, getattr(Tensor, _old))

@@ -73,14 +73,21 @@ def adaptive_avg_pool1d(input: Tensor, output_size: int | Sequence[int]) -> Tens
     return apply(_means[1](_sizes("adaptive_avg_pool1d", 1, input, output_size)), (input,))
 
 
+def _mean_windows(name: str, n: int, x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    sizes = _sizes(name, n, x, output_size)
+    if all(size == 1 for size in sizes):
+        return x.mean(tuple(range(-n, 0)), True)  # one node in PyTorch, too
+    return apply(_means[n](sizes), (x,))
+
+
 def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:  # noqa: A002
     """Means of windows whose number is the output size."""
-    return apply(_means[2](_sizes("adaptive_avg_pool2d", 2, input, output_size)), (input,))
+    return _mean_windows("adaptive_avg_pool2d", 2, input, output_size)
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:  # noqa: A002
     """Means of windows of a volume whose number is the output size."""
-    return apply(_means[3](_sizes("adaptive_avg_pool3d", 3, input, output_size)), (input,))
+    return _mean_windows("adaptive_avg_pool3d", 3, input, output_size)
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: int | Sequence[int], return_indices: bool = False) -> Any:  # noqa: A002

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
-from dualrev.eager.graph.tensor import Tensor, wrap
+from dualrev.eager.core.operation import family
+from dualrev.eager.graph.recording import apply
+from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.ops.reductions import norm_of
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:  # noqa: A002
@@ -23,11 +27,18 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return (x1 - x2 + eps).norm(p, -1, keepdim)
 
 
+def _pairs_of(x: jax.Array, p: float) -> jax.Array:
+    first, second = np.triu_indices(x.shape[0], 1)
+    return norm_of(x[first] - x[second], p, (1,), False)
+
+
+_pdist = family("Pdist", _pairs_of)
+
+
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:  # noqa: A002
     """The distances of all pairs of rows, in the order (0, 1), (0, 2), ..."""
     if input.ndim != 2:
         raise RuntimeError(f"pdist only supports 2D tensors, got: {input.ndim}D")
     if p < 0:
         raise RuntimeError("pdist only supports non-negative p values")
-    first, second = np.triu_indices(input.shape[0], 1)
-    return (input[wrap(first)] - input[wrap(second)]).norm(p, 1)
+    return apply(_pdist(p), (input,))

@@ -89,7 +89,7 @@ def _difference(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 _mse = family("MseLoss", lambda x, y, reduction: reduced(jnp.square(_difference(x, y)), reduction))
-_l1 = family("L1Loss", lambda x, y, reduction: reduced(abs_of(_difference(x, y)), reduction), guards="nothing")
+_l1 = family("L1Loss", lambda x, y, reduction: reduced(abs_of(_difference(x, y)), reduction))
 _ENTRIES: dict[str, Any] = dict(mse=lambda x, y: jnp.square(_difference(x, y)), l1=lambda x, y: abs_of(_difference(x, y)),
                                huber=lambda x, y, delta, scale: _huber_of(x, y, "none", delta, scale))
 _weighted = family("WeightedLoss", _weighted_of)
