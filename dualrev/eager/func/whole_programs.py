@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, jaxpr_as_fun
-from dualrev._jax.traces import in_eager_context
+from dualrev._jax.traces import Tracer, in_eager_context
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.evaluation import aval_of, fixed, is_on_host, traced
 from dualrev.eager.core.modes import mode
@@ -37,7 +37,7 @@ def evaluated(fun: Callable[..., Any], args: Sequence[Any], unknown: Sequence[An
     leaves, tree = tree_flatten(tuple(args))
     flags = _flags(unknown, args)
     if flags is None or not in_eager_context() or not all(
-            isinstance(x, (np.ndarray, jax.Array)) and not isinstance(x, jax.core.Tracer) for x, flag in zip(leaves, flags, strict=True)
+            isinstance(x, (np.ndarray, jax.Array)) and not isinstance(x, Tracer) for x, flag in zip(leaves, flags, strict=True)
             if flag):
         return fun(*args)
     out_trees = []
