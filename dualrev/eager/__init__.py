@@ -43,6 +43,7 @@ from dualrev.eager import optim as optim
 from dualrev.eager import random as random
 from dualrev.eager import serialization as serialization
 from dualrev.eager import special as special
+from dualrev.eager import testing as testing
 from dualrev.eager import utils as utils
 from dualrev.eager.amp import GradScaler as GradScaler
 from dualrev.eager.amp import autocast as autocast

@@ -118,3 +118,22 @@ def typename(obj: object) -> str: ...
 def unravel_index(indices: Tensor, shape: int | Dims) -> tuple[Tensor, ...]: ...
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]: ...  # noqa: A002
 def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, ...]: ...  # noqa: A002
+def alias_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def as_strided_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def detach_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def diagonal_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def expand_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def permute_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def select_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def slice_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def split_copy(input: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]: ...  # noqa: A002
+def split_with_sizes_copy(input: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]: ...  # noqa: A002
+def squeeze_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def t_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def transpose_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def unbind_copy(input: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]: ...  # noqa: A002
+def unfold_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def unsqueeze_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def view_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def view_as_complex_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002
+def view_as_real_copy(input: Tensor, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: A002

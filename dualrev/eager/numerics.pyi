@@ -89,6 +89,7 @@ def ldexp(input: Tensor, other: Operand, *, out: Tensor | None = None) -> Tensor
 def logcumsumexp(input: Tensor, dim: int, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def logdet(input: Tensor) -> Tensor: ...  # noqa: A002
 def logit(input: Tensor, eps: float | None = None, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
+def lu(input: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, ...]: ...  # noqa: A002
 def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True, *,
               out: Tensor | tuple[Tensor, ...] | None = None) -> tuple[Any, ...]: ...

@@ -35,6 +35,30 @@ class dual_level:
         mode.dual_level, mode.handler = 0, self._before
 
 
+_entered: list[dual_level] = []
+
+
+def enter_dual_level() -> int:
+    """Open a level, as the start of a :class:`dual_level` block does."""
+    block = dual_level()
+    level = block.__enter__()
+    _entered.append(block)
+    return level
+
+
+def exit_dual_level(*, level: int | None = None) -> None:
+    """Close the level that :func:`enter_dual_level` has opened.
+
+    Raises:
+      RuntimeError: none is open, or another one.
+    """
+    if not _entered:
+        raise RuntimeError("Dual level must be a positive number.\nno level is open; enter_dual_level() opens one")
+    if level is not None and level != mode.dual_level:
+        raise RuntimeError("Trying to exit a forward AD level that was not the last one that was created. This is not supported.")
+    _entered.pop().__exit__()
+
+
 class UnpackedDualTensor(NamedTuple):
     """A value and its tangent."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
+from dualrev._jax.source_lines import source
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import Mode, ModeBlock, mode
 from dualrev.eager.graph.interception import apply_intercepted
+from dualrev.eager.graph.node import AccumulateGrad
 from dualrev.eager.graph.node import Node as Node
-from dualrev.eager.graph.tensor import Tensor
+from dualrev.eager.graph.tensor import Tensor, described
 
 #: The modes, where an argument has the name ``mode``.
 _modes = mode
@@ -170,3 +172,30 @@ class set_detect_anomaly(detect_anomaly):
     def __enter__(self) -> Self:
         mode.anomaly = self._before
         return super().__enter__()
+
+
+class GradientEdge(NamedTuple):
+    """Where the gradient of a tensor goes: a node, and which of its outputs."""
+
+    node: Any
+    output_nr: int
+
+
+def get_gradient_edge(tensor: Tensor) -> GradientEdge:
+    """The node that computed a tensor, or the entry of a leaf, and which output of it the tensor is.
+
+    Raises:
+      RuntimeError: the tensor does not require grad.
+    """
+    if not tensor.requires_grad:
+        raise RuntimeError("It is not possible to get the gradient edge for a Tensor that does not require gradients\n"
+                           + described(tensor))
+    node = tensor.grad_fn
+    return GradientEdge(AccumulateGrad(tensor) if node is None else node, tensor.output_nr)
+
+
+def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
+    """Count a change of tensors in place, which a backward pass that needs them refuses."""
+    for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
+        t._counter.version += 1
+        t._counter.changed = source()

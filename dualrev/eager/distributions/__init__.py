@@ -13,6 +13,7 @@ from dualrev.eager.distributions.categorical import Categorical as Categorical
 from dualrev.eager.distributions.categorical import Multinomial as Multinomial
 from dualrev.eager.distributions.categorical import OneHotCategorical as OneHotCategorical
 from dualrev.eager.distributions.categorical import OneHotCategoricalStraightThrough as OneHotCategoricalStraightThrough
+from dualrev.eager.distributions.circular import VonMises as VonMises
 from dualrev.eager.distributions.constraint_registry import biject_to as biject_to
 from dualrev.eager.distributions.constraint_registry import transform_to as transform_to
 from dualrev.eager.distributions.derived import Gumbel as Gumbel
@@ -35,6 +36,9 @@ from dualrev.eager.distributions.gamma import Chi2 as Chi2
 from dualrev.eager.distributions.gamma import Dirichlet as Dirichlet
 from dualrev.eager.distributions.gamma import FisherSnedecor as FisherSnedecor
 from dualrev.eager.distributions.gamma import Gamma as Gamma
+from dualrev.eager.distributions.intervals import ContinuousBernoulli as ContinuousBernoulli
+from dualrev.eager.distributions.intervals import GeneralizedPareto as GeneralizedPareto
+from dualrev.eager.distributions.intervals import Kumaraswamy as Kumaraswamy
 from dualrev.eager.distributions.kl import kl_divergence as kl_divergence
 from dualrev.eager.distributions.kl import register_kl as register_kl
 from dualrev.eager.distributions.location_scale import Cauchy as Cauchy
@@ -43,6 +47,9 @@ from dualrev.eager.distributions.location_scale import Laplace as Laplace
 from dualrev.eager.distributions.location_scale import Normal as Normal
 from dualrev.eager.distributions.location_scale import StudentT as StudentT
 from dualrev.eager.distributions.location_scale import Uniform as Uniform
+from dualrev.eager.distributions.low_rank import LowRankMultivariateNormal as LowRankMultivariateNormal
+from dualrev.eager.distributions.matrices import LKJCholesky as LKJCholesky
+from dualrev.eager.distributions.matrices import Wishart as Wishart
 from dualrev.eager.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
 from dualrev.eager.distributions.relaxed import RelaxedBernoulli as RelaxedBernoulli
 from dualrev.eager.distributions.relaxed import RelaxedOneHotCategorical as RelaxedOneHotCategorical
@@ -54,6 +61,7 @@ from dualrev.eager.distributions.transforms import AffineTransform as AffineTran
 from dualrev.eager.distributions.transforms import CatTransform as CatTransform
 from dualrev.eager.distributions.transforms import ComposeTransform as ComposeTransform
 from dualrev.eager.distributions.transforms import CorrCholeskyTransform as CorrCholeskyTransform
+from dualrev.eager.distributions.transforms import CumulativeDistributionTransform as CumulativeDistributionTransform
 from dualrev.eager.distributions.transforms import ExpTransform as ExpTransform
 from dualrev.eager.distributions.transforms import IndependentTransform as IndependentTransform
 from dualrev.eager.distributions.transforms import LowerCholeskyTransform as LowerCholeskyTransform
@@ -70,12 +78,13 @@ from dualrev.eager.distributions.transforms import Transform as Transform
 from dualrev.eager.distributions.transforms import identity_transform as identity_transform
 
 __all__ = ["AbsTransform", "AffineTransform", "Bernoulli", "Beta", "Binomial", "CatTransform", "Categorical", "Cauchy", "Chi2",
-           "ComposeTransform", "CorrCholeskyTransform", "Dirichlet", "Distribution", "ExpTransform", "Exponential",
-           "ExponentialFamily", "FisherSnedecor", "Gamma", "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent",
-           "IndependentTransform", "InverseGamma", "Laplace", "LogNormal", "LogisticNormal", "LowerCholeskyTransform",
+           "ComposeTransform", "ContinuousBernoulli", "CorrCholeskyTransform", "CumulativeDistributionTransform", "Dirichlet",
+           "Distribution", "ExpTransform", "Exponential", "ExponentialFamily", "FisherSnedecor", "Gamma", "GeneralizedPareto",
+           "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent", "IndependentTransform", "InverseGamma", "Kumaraswamy",
+           "LKJCholesky", "Laplace", "LogNormal", "LogisticNormal", "LowRankMultivariateNormal", "LowerCholeskyTransform",
            "MixtureSameFamily", "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical",
-           "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "PositiveDefiniteTransform", "PowerTransform",
-           "RelaxedBernoulli", "RelaxedOneHotCategorical", "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform",
-           "SoftplusTransform", "StackTransform", "StickBreakingTransform", "StudentT", "TanhTransform", "Transform",
-           "TransformedDistribution", "Uniform", "Weibull", "biject_to", "constraint_registry", "constraints", "identity_transform",
-           "kl", "kl_divergence", "register_kl", "transform_to", "transforms"]
+           "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "PositiveDefiniteTransform", "PowerTransform", "RelaxedBernoulli",
+           "RelaxedOneHotCategorical", "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform",
+           "StackTransform", "StickBreakingTransform", "StudentT", "TanhTransform", "Transform", "TransformedDistribution", "Uniform",
+           "VonMises", "Weibull", "Wishart", "biject_to", "constraint_registry", "constraints", "identity_transform", "kl",
+           "kl_divergence", "register_kl", "transform_to", "transforms"]

@@ -45,6 +45,7 @@ from dualrev.eager.nn.functions.adaptive_pooling import adaptive_max_pool2d as a
 from dualrev.eager.nn.functions.adaptive_pooling import adaptive_max_pool2d_with_indices as adaptive_max_pool2d_with_indices
 from dualrev.eager.nn.functions.adaptive_pooling import adaptive_max_pool3d as adaptive_max_pool3d
 from dualrev.eager.nn.functions.adaptive_pooling import adaptive_max_pool3d_with_indices as adaptive_max_pool3d_with_indices
+from dualrev.eager.nn.functions.attention import multi_head_attention_forward as multi_head_attention_forward
 from dualrev.eager.nn.functions.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from dualrev.eager.nn.functions.convolution import conv1d as conv1d
 from dualrev.eager.nn.functions.convolution import conv2d as conv2d

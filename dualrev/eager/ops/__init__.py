@@ -43,6 +43,7 @@ from dualrev.eager.ops import (
     strides,
     ternary,
     unary,
+    view_copies,
     windows,
 )
 from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of complex tensors)
@@ -52,4 +53,4 @@ MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, co
            distributions, dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products,
            number_functions, operators, order_statistics, placement, printing, rearranged_parts, rearranging, reductions,
            replaced_parts, sampling, scaled_products, scattering, selecting, sequences, shapes, special_functions, statistics,
-           strides, ternary, unary, windows)
+           strides, ternary, unary, view_copies, windows)

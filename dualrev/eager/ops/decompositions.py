@@ -15,7 +15,7 @@ from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.ops.checks import square
-from dualrev.eager.ops.linear_algebra import CHOLESKY, SLOGDET, check, first_negative_minor
+from dualrev.eager.ops.linear_algebra import CHOLESKY, SLOGDET, check, first_negative_minor, first_zero_pivot, infos
 from dualrev.eager.ops.registry import FUNCTIONS, both, function
 
 svd_parts = namedtuple("svd_parts", ["U", "S", "V"])
@@ -189,6 +189,19 @@ def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bo
 
 _lu_solve = Op("LinalgLuSolve", lambda b, packed, pivots: jax.scipy.linalg.lu_solve((packed, pivots - 1), b) if packed.ndim == 2 else
                jax.vmap(lambda p, i, c: jax.scipy.linalg.lu_solve((p, i - 1), c))(packed, pivots, b))
+
+
+@both
+def lu(input: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tensor, ...]:  # noqa: A002
+    """``(LU, pivots)``, and with ``get_infos`` the place of the first zero pivot: the older name of ``linalg.lu_factor``.
+
+    Raises:
+      RuntimeError: ``pivot`` is false, or a factor is singular and ``get_infos`` is not asked for.
+    """
+    if not pivot:
+        raise RuntimeError("linalg.lu_factor: LU without pivoting is not implemented on the CPU")
+    found = apply(LU_FACTOR, (matrices(input, "torch.linalg.lu_factor_ex"),))
+    return (*found, infos(input, first_zero_pivot)) if get_infos else found
 
 
 @both

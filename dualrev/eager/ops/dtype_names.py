@@ -77,6 +77,12 @@ def conj_physical(input: Tensor) -> Tensor:  # noqa: A002
     return input.conj()
 
 
+@method
+def conj_physical_(self: Tensor) -> Tensor:
+    """The complex conjugate, in place."""
+    return self.conj_()  # type: ignore[attr-defined, no-any-return]
+
+
 def _number_type(x: Any) -> np.dtype:
     if isinstance(x, bool):
         return np.dtype(np.bool_)

@@ -10,6 +10,7 @@ from dualrev.eager.distributions.transforms.base import ReshapeTransform as Resh
 from dualrev.eager.distributions.transforms.base import Transform as Transform
 from dualrev.eager.distributions.transforms.entrywise import AbsTransform as AbsTransform
 from dualrev.eager.distributions.transforms.entrywise import AffineTransform as AffineTransform
+from dualrev.eager.distributions.transforms.entrywise import CumulativeDistributionTransform as CumulativeDistributionTransform
 from dualrev.eager.distributions.transforms.entrywise import ExpTransform as ExpTransform
 from dualrev.eager.distributions.transforms.entrywise import PowerTransform as PowerTransform
 from dualrev.eager.distributions.transforms.entrywise import SigmoidTransform as SigmoidTransform
@@ -25,7 +26,8 @@ from dualrev.eager.distributions.transforms.vectors import StickBreakingTransfor
 
 identity_transform = ComposeTransform([])
 
-__all__ = ["AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "CorrCholeskyTransform", "ExpTransform",
+__all__ = ["AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "CorrCholeskyTransform",
+           "CumulativeDistributionTransform", "ExpTransform",
            "IndependentTransform", "LowerCholeskyTransform", "PositiveDefiniteTransform", "PowerTransform", "ReshapeTransform",
            "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StackTransform", "StickBreakingTransform", "TanhTransform",
            "Transform", "identity_transform"]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-
 from dualrev.eager.core.annotations import Device, DType
-from dualrev.eager.core.size import Size
-from dualrev.eager.graph.tensor import Tensor, array_of
-from dualrev.eager.nn import functional as F  # noqa: N812
+from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import init
+from dualrev.eager.nn.functions.attention import attention_of_heads
 from dualrev.eager.nn.modules.linear import Linear
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
 from dualrev.eager.ops import creation as make
-from dualrev.eager.ops.joining import cat
 
 
 class NonDynamicallyQuantizableLinear(Linear):
@@ -81,46 +77,17 @@ class MultiheadAttention(Module):
         given = (query, key, value) if self.batch_first else tuple([x.transpose(0, 1) for x in (query, key, value)])
         if given[0].shape[-1] != self.embed_dim:
             raise AssertionError(f"was expecting embedding dimension of {self.embed_dim}, but got {given[0].shape[-1]}")
-        q, k, v = [self._projected(x, i) for i, x in enumerate(given)]
-        batch, n, m = q.shape[0], q.shape[1], k.shape[1]
-        extra = [] if self.bias_k is None else [(self.bias_k.expand(batch, 1, -1), self.bias_v.expand(batch, 1, -1))]
+        extra = [] if self.bias_k is None else [(self.bias_k, self.bias_v)]
         if self.add_zero_attn:
-            extra.append((k.new_zeros((batch, 1, self.embed_dim)),) * 2)
-        for more_k, more_v in extra:
-            k, v = cat([k, more_k], 1), cat([v, more_v], 1)
-        q, k, v = [x.reshape(batch, -1, self.num_heads, self.head_dim).transpose(1, 2) for x in (q, k, v)]
-        weights = q @ k.transpose(-2, -1) * self.head_dim ** -0.5
-        if attn_mask is not None:
-            self._check_mask(tuple(attn_mask.shape), batch, n, m)
-            mask = attn_mask if attn_mask.ndim == 2 else attn_mask.reshape(batch, self.num_heads, n, m)
-            weights = _masked(weights, F.pad(mask, (0, len(extra))) if extra else mask)
-        if key_padding_mask is not None:
-            if tuple(key_padding_mask.shape) != (batch, m):
-                raise AssertionError(f"Expected key_padded_mask.shape[0] to be {batch}, but got {key_padding_mask.shape[0]}"
-                                     if key_padding_mask.shape[0] != batch else
-                                     f"Expected key_padding_mask.shape[1] to be {m}, but got {key_padding_mask.shape[1]}")
-            mask = key_padding_mask.reshape(batch, 1, 1, m)
-            weights = _masked(weights, F.pad(mask, (0, len(extra))) if extra else mask)
-        weights = F.dropout(F.softmax(weights, -1), self.dropout, self.training)
-        out = self.out_proj((weights @ v).transpose(1, 2).reshape(batch, n, self.embed_dim))
+            extra.append((query.new_zeros((1, 1, self.embed_dim)),) * 2)
+        out, weights = attention_of_heads(given, self.num_heads, *self._projections(), extra, self.out_proj, self.dropout,
+                                          self.training, key_padding_mask, attn_mask)
         out = out if self.batch_first else out.transpose(0, 1)
         return out, (weights.mean(1) if average_attn_weights else weights) if need_weights else None
 
-    def _projected(self, x: Tensor, part: int) -> Tensor:
-        """Queries, keys or values of (batch, length, features)."""
-        rows = slice(part * self.embed_dim, (part + 1) * self.embed_dim)
-        weight = self.in_proj_weight[rows] if self._qkv_same_embed_dim else (
-            self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)[part]
-        return F.linear(x, weight, None if self.in_proj_bias is None else self.in_proj_bias[rows])
-
-    def _check_mask(self, shape: tuple[int, ...], batch: int, n: int, m: int) -> None:
-        if len(shape) not in (2, 3):
-            raise RuntimeError(f"attn_mask's dimension {len(shape)} is not supported")
-        wanted = (n, m) if len(shape) == 2 else (batch * self.num_heads, n, m)
-        if shape != wanted:
-            raise RuntimeError(f"The shape of the {len(shape)}D attn_mask is {Size(shape)!r}, but should be {wanted}.")
-
-
-def _masked(weights: Tensor, mask: Tensor) -> Tensor:
-    """Mask the weights: minus infinity where a boolean mask is true; a mask of numbers is added."""
-    return weights.masked_fill(mask, float("-inf")) if array_of(mask).dtype == jnp.bool_ else weights + mask
+    def _projections(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The weights and biases of queries, keys and values."""
+        parts = [slice(i * self.embed_dim, (i + 1) * self.embed_dim) for i in range(3)]
+        weights = [self.in_proj_weight[part] for part in parts] if self._qkv_same_embed_dim else [
+            self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+        return weights, [None if self.in_proj_bias is None else self.in_proj_bias[part] for part in parts]

@@ -132,9 +132,12 @@ class _BatchNorm(Module):
             if buffer is not None:
                 buffer.fill_(value)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         if input.ndim not in self.dims:
             raise ValueError(f"expected {' or '.join(f'{d}D' for d in self.dims)} input (got {input.ndim}D input)")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        self._check_input_dim(input)
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -169,6 +172,31 @@ class BatchNorm3d(_BatchNorm):
     """Normalization of the channels of (batch, channels, depth, height, width)."""
 
     dims = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalization over the processes of a group: of the one process that there is, it is that of any number of dimensions."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, process_group: Any = None, device: Device | None = None, dtype: DType | None = None):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
+        if input.ndim < 2:
+            raise ValueError(f"expected at least 2D input (got {input.ndim}D input)")
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with a layer of this class, with the same parameters and buffers, in place of each batch normalization."""
+        if isinstance(module, (BatchNorm1d, BatchNorm2d, BatchNorm3d)):
+            new = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats, process_group)
+            new._parameters.update(module._parameters)
+            new._buffers.update(module._buffers)
+            return new.train(module.training)
+        for name, child in list(module.named_children()):
+            module.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return module
 
 
 class LayerNorm(Module):

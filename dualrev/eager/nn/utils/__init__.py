@@ -11,6 +11,7 @@ from dualrev.eager.nn.utils.fusing import fuse_conv_bn_weights as fuse_conv_bn_w
 from dualrev.eager.nn.utils.fusing import fuse_linear_bn_eval as fuse_linear_bn_eval
 from dualrev.eager.nn.utils.fusing import fuse_linear_bn_weights as fuse_linear_bn_weights
 from dualrev.eager.nn.utils.fusing import skip_init as skip_init
+from dualrev.eager.nn.utils.gradients import clip_grad_norm as clip_grad_norm
 from dualrev.eager.nn.utils.gradients import clip_grad_norm_ as clip_grad_norm_
 from dualrev.eager.nn.utils.gradients import clip_grad_value_ as clip_grad_value_
 from dualrev.eager.nn.utils.gradients import clip_grads_with_norm_ as clip_grads_with_norm_
