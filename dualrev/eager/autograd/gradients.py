@@ -82,10 +82,12 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Tensor | Sequence[Tens
     for t in inputs:
         if not isinstance(t, Tensor):
             raise TypeError(f"inputs to grad must be tensors, but got {type(t).__name__}")
+    roots = roots_of(outputs, given, create_graph)
+    for t in inputs:
         if not t.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad\n" + described(t))
     backward_pass = BackwardPass(create_graph if retain_graph is None else retain_graph, create_graph, capture(inputs))
-    found = backward_pass.run(roots_of(outputs, given, create_graph), replayed)
+    found = backward_pass.run(roots, replayed)
     results = []
     for i, t in enumerate(inputs):
         ct = found.get(edge_of(t))

@@ -103,7 +103,7 @@ def set_default_dtype(d: dtype) -> None:
     >>> torch.set_default_dtype(torch.float32)
     """
     if not isinstance(d, dtype) or not d.is_floating_point:
-        raise TypeError(f"only floating-point types are supported as the default type; got {d!r}")
+        raise TypeError(f"only floating-point types are supported as the default type\n{d!r} is not one")
     numpy_of(d)
     _default[0] = d
 

@@ -83,6 +83,8 @@ def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequen
     if strict:
         raise NotImplementedError("torch.func.jvp: strict=True is not offered\nan output that does not depend on the primals gets "
                                   "zeros")
+    if not isinstance(primals, tuple):
+        raise RuntimeError("jvp(f, primals, tangents): Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
     with wide():
         return tuple([tensors(x) for x in api.jvp(lower(func, cuts=False), arrays(tuple(primals)), arrays(tuple(tangents)), has_aux)])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.core.modes import no_grad
-from dualrev.eager.graph.tensor import Operand, Tensor
+from dualrev.eager.graph.tensor import Operand, Tensor, described
 from dualrev.eager.ops.creation import tensor, zeros
 
 
@@ -21,8 +21,11 @@ class Parameter(Tensor):
     """
 
     def __init__(self, data: Operand | None = None, requires_grad: bool = True):
-        super().__init__(Tensor(()) if data is None else data if isinstance(data, Tensor) else tensor(data),
-                         requires_grad=requires_grad)
+        value = Tensor(()) if data is None else data if isinstance(data, Tensor) else tensor(data)
+        if requires_grad and not value.is_floating_point() and not value.is_complex():
+            raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients\n" + described(value)
+                               + "; .float() gives a copy that can, and requires_grad=False makes a parameter that need not")
+        super().__init__(value, requires_grad=requires_grad)
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + Tensor.__repr__(self)

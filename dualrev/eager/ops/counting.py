@@ -198,7 +198,7 @@ def bucketize(input: Tensor | Scalar, boundaries: Tensor, *, out_int32: bool = F
               out: Tensor | None = None) -> Tensor:
     """The number of the interval between boundaries that each value lies in."""
     if boundaries.ndim != 1:
-        raise RuntimeError(f"torch.bucketize(): boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
+        raise RuntimeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
     found = _places(boundaries, input, out_int32, right)
     return found if out is None else into(out, array_of(found), "bucketize")
 

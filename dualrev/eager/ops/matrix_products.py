@@ -163,6 +163,9 @@ def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     before, _, after = equation.replace(" ", "").partition("->")
     terms = before.split(",")
+    if len(terms) != len(tensors):
+        raise RuntimeError(f"einsum(): {'more' if len(terms) < len(tensors) else 'fewer'} operands were provided than specified in the "
+                           f"equation\nthe equation has {len(terms)}, and {len(tensors)} are given")
     # Only what becomes a product of matrices has fewer bits.
     contracts = "->" not in equation or any(c.isalpha() and c not in after and sum(c in t for t in terms) > 1 for c in before)
     return (_low if contracts and len(terms) > 1 else apply)(_einsum(equation), tensors)

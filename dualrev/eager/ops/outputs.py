@@ -38,8 +38,16 @@ def into(out: object, array: Any, name: str) -> Tensor:
     return out
 
 
+#: The kernels that PyTorch names instead of its functions.
+_KERNELS = {"linalg_inv": "linalg_inv_ex", "linalg_solve": "_linalg_solve_ex", "linalg_svdvals": "_linalg_svd", "special_erf": "erf",
+            "diff": "sub"}
+
+
 def refused(name: str) -> None:
     """Raise PyTorch's refusal to differentiate through ``out=``."""
+    if name in ("softmax", "log_softmax"):
+        raise RuntimeError(f"derivative for aten::{name} is not implemented\ncall it without out=, or under torch.no_grad()")
+    name = _KERNELS.get(name, name)
     raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments "
                        "requires grad.\ncall it without out=, or under torch.no_grad()")
 

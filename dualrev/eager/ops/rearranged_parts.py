@@ -51,7 +51,7 @@ def tensor_split(input: Tensor, indices_or_sections: Sizes | Tensor, dim: int = 
 
 def _split_along(name: str, x: Tensor, given: Any, dim: int, least: int) -> tuple[Tensor, ...]:
     if x.ndim < least:
-        raise RuntimeError(f"torch.{name} requires a tensor with at least {least} dimension{'s' if least > 1 else ''}, but got a "
+        raise RuntimeError(f"torch.{name} requires a tensor with at least {least} dimension, but got a "
                            f"tensor with {x.ndim} dimensions!")
     if isinstance(given, int) and (given == 0 or x.shape[dim] % given):
         raise RuntimeError(f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension {x.shape[dim]} is "
