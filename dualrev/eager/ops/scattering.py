@@ -224,7 +224,8 @@ def _slices(name: str, x: Tensor, dim: int, index: Tensor, source: Tensor | None
             raise RuntimeError("source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
                                f"{list(x.shape)} source.shape = {list(source.shape)}")
         if n != places.size:
-            raise RuntimeError(f"{name.rstrip('_')}_(): Number of indices ({places.size}) should be equal to source.size(dim): ({n}), for dim: {d}")
+            raise RuntimeError(f"{name.rstrip('_')}_(): Number of indices ({places.size}) should be equal to source.size(dim): "
+                               f"({n}), for dim: {d}")
     return d
 
 

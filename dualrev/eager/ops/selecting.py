@@ -11,7 +11,8 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.checks import first_outside
 from dualrev.eager.ops.dimensions import dim_of, of_vectors
-from dualrev.eager.ops.indexing import WHOLE, part_of
+from dualrev.eager.ops.index_parts import WHOLE
+from dualrev.eager.ops.indexing import part_of
 from dualrev.eager.ops.registry import FUNCTIONS, both
 
 _gather = family("Gather", lambda x, index, dim: jnp.take_along_axis(

@@ -30,7 +30,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``."""
     x, w = array_of(input).shape, array_of(weight).shape
     if x[-1] != w[1]:
-        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, x if len(x) > 1 else (1, *x)))} and {w[1]}x{w[0]})\n"
+        shown = "x".join(map(str, x if len(x) > 1 else (1, *x)))
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({shown} and {w[1]}x{w[0]})\n"
                            f"the layer takes {w[1]} features")
     same_dtype(array_of(input), array_of(weight), "mat1 and mat2 must have the same dtype, but got {A} and {B}")
     return apply(_LINEAR_PLAIN, (input, weight)) if bias is None else apply(_LINEAR, (input, weight, bias))
