@@ -102,3 +102,26 @@ def test_levels_edges_and_versions() -> None:
         return [tangent, [type(e.node).__name__ for e in edges], [e.output_nr for e in edges], found, inside]
 
     in_both(program)
+
+
+def test_bits_are_read_as_other_numbers() -> None:
+    def program(t: Any) -> Any:
+        x = t.arange(8.0).reshape(2, 4)
+        found = [x.view(kind) for kind in (t.int32, t.int16, t.uint8, t.int64, t.float64, t.complex64, t.bfloat16)]
+        found += [x.view(dtype=t.int32), t.tensor([True, False]).view(t.uint8), t.tensor([1, 0], dtype=t.uint8).view(t.bool),
+                  t.tensor([1 + 2j, 3j]).view(t.float32), t.tensor(1.0).view(t.int32), x[:, :2].view(t.float64),
+                  x.T.contiguous().view(t.int32)]
+        words, refused = x.view(t.int32), []
+        words[0] = 0  # x shows it
+        x.view(t.int16)[1, 1::2] = 0x4000
+        y = t.ones(4, requires_grad=True) * 1
+        bits = y.view(t.int32)
+        for call in (lambda: t.ones(3).view(t.float64), lambda: t.tensor(1.0).view(t.int16), lambda: t.tensor(1.0).view(t.float64)):
+            try:
+                call()
+            except RuntimeError as error:
+                refused.append(str(error).splitlines()[0])
+        return [*[(str(a.dtype), list(a.shape), a.tolist()) for a in found], x, bits, bits.requires_grad, words.storage_offset(),
+                words[1].storage_offset(), x.view(t.int16)[1].storage_offset(), refused]
+
+    in_both(program)

@@ -197,7 +197,8 @@ def put(base: Any, path: tuple[Step, ...], new: Any) -> Any:
         part: Any = fresh
         for step in path:
             part = step.plain(part)
-        if part.flags.writeable and np.may_share_memory(part, fresh):  # numpy copies where a new shape cannot be a view
+        # numpy copies where a new shape cannot be a view, and a large part may be jax's.
+        if isinstance(part, np.ndarray) and part.flags.writeable and np.may_share_memory(part, fresh):
             part[...] = new
             return fresh
     return put_op(ops_of(path)).plain(base, new, *numbers_of(path))

@@ -145,9 +145,12 @@ def _whole(x: Any, dtype: np.dtype) -> Any:
 
 @made("bitcast_convert_type")
 def _bits(params: dict[str, Any], ins: Sequence[ShapedArray], outs: Sequence[ShapedArray]) -> HostFunction | None:
-    dtype = np.dtype(outs[0].dtype)
-    if dtype.itemsize != np.dtype(ins[0].dtype).itemsize:
-        return None
+    """Entries of another size are split along a new last dimension, or merged along the last one."""
+    dtype, old = np.dtype(outs[0].dtype), np.dtype(ins[0].dtype)
+    if dtype.itemsize < old.itemsize:
+        return lambda x: np.ascontiguousarray(x)[..., None].view(dtype).reshape(outs[0].shape)
+    if dtype.itemsize > old.itemsize:
+        return lambda x: np.ascontiguousarray(x).view(dtype).reshape(outs[0].shape)
     return lambda x: np.ascontiguousarray(x).reshape(np.shape(x)).view(dtype)
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dualrev.eager.core.annotations import Dims, Sizes
+from dualrev.eager.core.annotations import Dims, DType, Sizes
+from dualrev.eager.core.dtypes import dtype as kind_of_number
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import view, views
+from dualrev.eager.ops.bits import read_as
 from dualrev.eager.ops.checks import expands
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.registry import alias, both, method
@@ -79,8 +81,11 @@ Tensor.nelement = Tensor.numel  # type: ignore[method-assign]
 Tensor.ndimension = Tensor.dim  # type: ignore[method-assign]
 
 
-def _view_of(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
-    """The same entries in another shape, sharing the storage."""
+def _view_of(self: Tensor, *sizes: Any, dtype: DType | None = None) -> Tensor:
+    """The same entries in another shape, or their bits as numbers of another dtype, sharing the storage."""
+    given = dtype if dtype is not None else sizes[0] if len(sizes) == 1 and isinstance(sizes[0], kind_of_number) else None
+    if given is not None:
+        return read_as(self, given)
     return view(_view(_full_shape(sizes, array_of(self))), self)
 
 
