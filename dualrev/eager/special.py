@@ -8,7 +8,7 @@ from dualrev.eager.core.annotations import DType
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Operand, Tensor
 from dualrev.eager.nn import functional as _functional
-from dualrev.eager.ops import polynomials
+from dualrev.eager.ops import bessel, polynomials
 from dualrev.eager.ops.outputs import with_out
 from dualrev.eager.ops.registry import FUNCTIONS, renamed
 from dualrev.eager.ops.special_functions import OF_ONE, OF_TWO
@@ -67,4 +67,5 @@ def log_softmax(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tenso
 
 erfcx = _writing(polynomials.erfcx, "erfcx")
 modified_bessel_i0, modified_bessel_i1 = _writing(i0, "modified_bessel_i0"), _writing(i1, "modified_bessel_i1")
+globals().update({name: _writing(bessel.bessel(name), name) for name in bessel.NAMES})
 globals().update({name: _writing(polynomials.polynomial(name), name) for name in polynomials.NAMES})

@@ -7,6 +7,8 @@ from typing import Any
 from against_torch import in_both
 from test_statistics import gradient
 
+from dualrev import eager as torch
+
 
 def test_special_functions() -> None:
     names = ["entr", "i0", "i0e", "i1", "i1e", "ndtr", "log_ndtr", "ndtri", "sinc", "expit", "logit", "erf", "erfc", "erfinv",
@@ -26,6 +28,34 @@ def test_special_functions() -> None:
                 s.i1(z, out=t.empty(4))]
 
     in_both(program, 3e-5)
+
+
+BESSEL = ["airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "modified_bessel_k0", "modified_bessel_k1",
+          "scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "spherical_bessel_j0"]
+
+
+def test_bessel_functions() -> None:
+    def program(t: Any) -> Any:
+        x = t.tensor([-3.0, -0.5, 0.0, 0.25, 1.0, 7.5, 30.0])
+        refused = []
+        for call in (lambda: t.special.bessel_j0(t.ones(1).bfloat16()), lambda: t.special.bessel_y1(t.ones(1) + 1j),
+                     lambda: t.special.airy_ai(2.0)):
+            try:
+                call()
+            except (NotImplementedError, TypeError) as error:
+                refused.append(str(error).splitlines()[0])
+        return [*[getattr(t.special, name)(y) for name in BESSEL for y in (x, x.double(), t.tensor([1, 2]))],
+                t.special.bessel_j0(x.requires_grad_()).requires_grad, t.special.bessel_j1(x.detach(), out=t.empty(7)), refused,
+                t.vmap(t.special.bessel_j0)(t.ones(2, 3))]
+
+    in_both(program)
+
+
+def test_bessel_functions_inside_a_compiled_program() -> None:
+    x = torch.tensor([0.5, 2.0])
+    for name in BESSEL:
+        fun = getattr(torch.special, name)
+        assert torch.equal(torch.jit(lambda x, fun=fun: fun(x) * 2)(x), fun(x) * 2)
 
 
 def test_fourier_transforms() -> None:

@@ -69,7 +69,7 @@ def widest_precision(fun: F) -> F:
 
 #: The functions that are computed in float32, by their places: those of PyTorch's list for the CPU, and what is made of them.
 _FULL = {
-    "torch": """cdist cholesky cholesky_inverse cholesky_solve geqrf inverse lu_solve nanquantile orgqr ormqr pinverse polar prod qr
+    "torch": """cdist cholesky cholesky_inverse cholesky_solve geqrf inverse lu lu_solve nanquantile orgqr ormqr pinverse polar prod qr
                 quantile stft svd trace triangular_solve view_as_complex""",
     "linalg": """cholesky cholesky_ex cond eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu_factor lu_factor_ex
                  lu_solve matrix_rank qr solve solve_ex svd svdvals tensorinv tensorsolve""",
