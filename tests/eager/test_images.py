@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -170,3 +171,28 @@ def test_dropout_of_channels() -> None:
     assert abs(y.std().item() - 1) < 0.05
     in_both(lambda t: [message(lambda: t.nn.functional.dropout1d(t.ones(3))), repr(t.nn.Dropout1d(0.2)),
                        t.nn.AlphaDropout().eval()(t.ones(2))])
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_windows_that_start_at_random_places(n: int) -> None:
+    def program(t: Any) -> Any:
+        F, size = t.nn.functional, (2, 3, *(7, 9, 8)[:n])
+        pool = getattr(F, f"fractional_max_pool{n}d")
+        x = (t.arange(float(math.prod(size))).reshape(size) * 1.3).sin().requires_grad_()
+        samples = (t.arange(6.0 * n).reshape(2, 3, n) * 0.37) % 1
+        found, refused = [], []
+        for options in (dict(output_size=3), dict(output_size=(1, 4, 2)[:n]), dict(output_ratio=(0.5, 0.4, 0.3)[:n])):
+            values, places = pool(x, 2, **options, return_indices=True, _random_samples=samples)
+            found += [values, places, *t.autograd.grad((values * values).sum(), x)]
+        found.append(pool(x[0], (2, 3, 1)[:n], output_size=3, _random_samples=samples[:1]))
+        layer = getattr(t.nn, f"FractionalMaxPool{n}d")
+        found.append(layer(2, output_size=3, _random_samples=samples)(x))
+        for call in (lambda: pool(x, 2), lambda: pool(x, 2, output_size=9), lambda: layer(2), lambda: layer(2, output_ratio=1.5),
+                     lambda: layer(2, output_size=3, output_ratio=0.5), lambda: pool(x, 2, output_size=3, _random_samples=samples[0])):
+            try:
+                call()
+            except (ValueError, RuntimeError) as error:
+                refused.append([type(error).__name__, str(error).splitlines()[0]])
+        return [found, refused, list(layer(2, output_ratio=0.5)(x).shape), repr(layer(2, output_ratio=0.5))]
+
+    in_both(program)

@@ -68,6 +68,10 @@ from dualrev.eager.nn.functions.embeddings import embedding as embedding
 from dualrev.eager.nn.functions.embeddings import embedding_bag as embedding_bag
 from dualrev.eager.nn.functions.folding import fold as fold
 from dualrev.eager.nn.functions.folding import unfold as unfold
+from dualrev.eager.nn.functions.fractional_pooling import fractional_max_pool2d as fractional_max_pool2d
+from dualrev.eager.nn.functions.fractional_pooling import fractional_max_pool2d_with_indices as fractional_max_pool2d_with_indices
+from dualrev.eager.nn.functions.fractional_pooling import fractional_max_pool3d as fractional_max_pool3d
+from dualrev.eager.nn.functions.fractional_pooling import fractional_max_pool3d_with_indices as fractional_max_pool3d_with_indices
 from dualrev.eager.nn.functions.grids import affine_grid as affine_grid
 from dualrev.eager.nn.functions.grids import grid_sample as grid_sample
 from dualrev.eager.nn.functions.linear import bilinear as bilinear

@@ -90,3 +90,38 @@ class MaxUnpool3d(_MaxUnpool):
     """The partial inverse of ``MaxPool3d``."""
 
     n = 3
+
+
+class _Fractional(Module):
+    """Windows that start at random places."""
+
+    dims = 2
+
+    def __init__(self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None, return_indices: bool = False,
+                 _random_samples: Tensor | None = None):
+        super().__init__()
+        name, n = type(self).__name__, self.dims
+        if output_size is None and output_ratio is None:
+            raise ValueError(f"{name} requires specifying either an output size, or a pooling ratio")
+        if output_size is not None and output_ratio is not None:
+            raise ValueError("only one of output_size and output_ratio may be specified")
+        self.kernel_size, self.return_indices = tuple_of(kernel_size, n), return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else tuple_of(output_size, n)
+        self.output_ratio = (output_ratio,) * n if isinstance(output_ratio, (int, float)) else output_ratio
+        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
+            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+
+    def forward(self, input: Tensor) -> Any:  # noqa: A002
+        pool = F.fractional_max_pool2d if self.dims == 2 else F.fractional_max_pool3d
+        return pool(input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples)
+
+
+class FractionalMaxPool2d(_Fractional):
+    """``functional.fractional_max_pool2d`` as a layer."""
+
+
+class FractionalMaxPool3d(_Fractional):
+    """``functional.fractional_max_pool3d`` as a layer."""
+
+    dims = 3
