@@ -45,7 +45,7 @@ class VonMises(Distribution):
         return k * ((self._checked(value) - self.loc).cos() - 1) - math.log(2 * math.pi) - _scaled(0, k).log()
 
     def sample(self, sample_shape: Sequence[int] = EMPTY) -> Tensor:
-        """Angles by rejection from a wrapped Cauchy distribution [BestFisher79]."""
+        """Angles by rejection from a wrapped Cauchy distribution [BestFisher1979]."""
         with no_grad():
             shape = self._extended_shape(sample_shape)
             k = np.broadcast_to(known(self.concentration, "VonMises.sample()").astype(np.float64), shape)

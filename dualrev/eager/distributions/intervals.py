@@ -24,7 +24,7 @@ def _choice(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 class Kumaraswamy(Derived):
-    """Kumaraswamy's distribution on the unit interval: ``(1 - u^(1/b))^(1/a)`` of a uniform variable [Kumaraswamy80]."""
+    """Kumaraswamy's distribution on the unit interval: ``(1 - u^(1/b))^(1/a)`` of a uniform variable [Kumaraswamy1980]."""
 
     arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}
     support = constraints.unit_interval
@@ -64,7 +64,7 @@ class Kumaraswamy(Derived):
 
 
 class ContinuousBernoulli(ByOdds, ExponentialFamily):
-    """The density proportional to ``p^x (1 - p)^(1 - x)`` on the unit interval [Loaiza19].
+    """The density proportional to ``p^x (1 - p)^(1 - x)`` on the unit interval [LoaizaGanemCunningham2019].
 
     Between the two ``lims``, where the formulas divide by ``1 - 2 p``, series stand for them.
     """
@@ -149,7 +149,7 @@ class ContinuousBernoulli(ByOdds, ExponentialFamily):
 
 
 class GeneralizedPareto(Distribution):
-    """The generalized Pareto distribution: of what exceeds a high bound [Pickands75]."""
+    """The generalized Pareto distribution: of what exceeds a high bound [Pickands1975]."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive, "concentration": constraints.real}
     has_rsample = True

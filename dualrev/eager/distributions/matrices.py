@@ -34,7 +34,7 @@ def _mvdigamma(x: Tensor, p: int) -> Tensor:
 
 
 class Wishart(ExponentialFamily):
-    """The distribution of ``X^T X`` of ``df`` normal vectors with a covariance; draws by Bartlett's factors [Bartlett33]."""
+    """The distribution of ``X^T X`` of ``df`` normal vectors with a covariance; draws by Bartlett's factors [Bartlett1933]."""
 
     support = constraints.positive_definite
     has_rsample = True
@@ -145,7 +145,10 @@ class Wishart(ExponentialFamily):
 
 
 class LKJCholesky(Distribution):
-    """Lower Cholesky factors of correlation matrices with density proportional to ``det(correlation)^(concentration - 1)`` [LKJ09]."""
+    """Lower Cholesky factors of correlation matrices, whose density is proportional to ``det^(concentration - 1)``.
+
+    Their density and the way to draw them are from [LewandowskiEtAl2009].
+    """
 
     arg_constraints = {"concentration": constraints.positive}
     support = constraints.corr_cholesky
@@ -163,7 +166,7 @@ class LKJCholesky(Distribution):
         return self._finished(new, Size(batch_shape))
 
     def sample(self, sample_shape: Sequence[int] = EMPTY) -> Tensor:
-        """Factors by the onion method: row after row, a direction and a radius [LKJ09, section 3.2]."""
+        """Factors by the onion method: row after row, a direction and a radius [LewandowskiEtAl2009]."""
         with no_grad():
             offset = _counted(self.concentration, 0, self.dim - 1)
             order = cat([offset.new_zeros((1,)), offset])

@@ -1,4 +1,4 @@
-"""Pooling of windows whose steps are one of two lengths, at random [Graham14]."""
+"""Pooling of windows whose steps are one of two lengths, at random [Graham2014]."""
 
 from __future__ import annotations
 
