@@ -10,7 +10,7 @@ from against_torch import in_both
 
 CALLS = [(name, k) for name in ("functions", "linalg", "methods", "networks") for k in range(0, 560, 20)]
 #: What the default run samples.
-SAMPLE = (("linalg", 100),)
+SAMPLE = (("linalg", 160),)
 
 
 @pytest.mark.parametrize(("name", "start"), [c if c in SAMPLE else pytest.param(*c, marks=pytest.mark.thorough) for c in CALLS])
