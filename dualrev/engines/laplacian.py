@@ -17,13 +17,17 @@ kind of the row           ``Σ_i D²f[J[i], J[i]]``
                           over the directions is taken before the product with them
 any other                 ``Σ_i`` of the push of the row's own push
 ========================  ==============================================================================================
+
+The derivatives are one array with the directions along its first axis.  Those along the unit vectors of the inputs are kept in blocks
+for as long as a program has structure (:mod:`dualrev.engines.direction_blocks`): a network applied to each of ``n`` particles takes as
+many values as one particle has inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +35,8 @@ from jax import lax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params
+from dualrev.engines import block_rules
+from dualrev.engines.direction_blocks import Blocks, inner, settled, stacked
 from dualrev.linear import zeros
 from dualrev.linear.basis import along_each
 from dualrev.linear.zeros import Tangent
@@ -40,11 +46,14 @@ from dualrev.table.mode import Carried, Mode
 from dualrev.table.partials import broadcast_entries
 from dualrev.table.rows import Row
 
-#: The parts of a value: derivatives along all directions, stacked along a first axis, and their second derivatives.
-Pair: TypeAlias = tuple[Tangent, Tangent]
+#: Derivatives along all directions, stacked along a first axis or in blocks; None for zero.
+Along: TypeAlias = "jax.Array | Blocks | None"
+
+#: The parts of a value: derivatives along all directions, and their second derivatives.
+Pair: TypeAlias = tuple[Along, Tangent]
 
 #: The terms of an operation: outputs, their derivatives along all directions, and their second derivatives.
-Terms: TypeAlias = tuple[list[jax.Array], Sequence[Tangent], Sequence[Tangent]]
+Terms: TypeAlias = tuple[list[jax.Array], Sequence[Along], Sequence[Tangent]]
 
 
 class Composite:
@@ -85,23 +94,34 @@ class SecondDerivatives(Mode):
     def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Pair | Composite | None], params: Params) -> Carried:
         if row.is_diagonal and not current.get().zero_wins and (found := self._composed(row, primals, parts, params)) is not None:
             return found
-        pairs = [self.ready(p) for p in parts]
-        J: list[Tangent] = [None if p is None else p[0] for p in pairs]
+        pairs = [self.pair(p) for p in parts]
+        J: list[Along] = [None if p is None else p[0] for p in pairs]
         S: list[Tangent] = [None if p is None else p[1] for p in pairs]
+        if any(isinstance(j, Blocks) for j in J) and not self._keeps_blocks(row, primals, J, params):
+            J = [stacked(j) if isinstance(j, Blocks) else j for j in J]
         outs, J_out, S_out = self._rule(row)(row, primals, J, S, params)
         return outs, [None if j is None and s is None else (j, s) for j, s in zip(J_out, S_out, strict=True)]
 
+    def keeps_structure(self, parts: Sequence[Pair | Composite | None]) -> bool:
+        return any(isinstance((p.base if isinstance(p, Composite) else p)[0], Blocks) for p in parts if p is not None)
+
     def ready(self, parts: Pair | Composite | None) -> Pair | None:
+        found = self.pair(parts)
+        return (stacked(found[0]), found[1]) if found is not None and isinstance(found[0], Blocks) else found
+
+    def pair(self, parts: Pair | Composite | None) -> Pair | None:
+        """The parts of a value, with what was left for later."""
         if not isinstance(parts, Composite):
             return parts
         if parts.pair is None:
             J, S = parts.base
+            J_out: Along = None
+            S_out: Tangent = None
             if parts.first is not None:
-                J_out, S_out = (None if t is None else _scaled(parts.first, t) for t in (J, S))
-            else:
-                J_out = S_out = None
+                J_out = None if J is None else _scaled(parts.first, J)
+                S_out = None if S is None else _scaled(parts.first, S)
             if parts.second is not None and J is not None:
-                S_out = zeros.add(S_out, _scaled(parts.second, self.total(lax.mul(J, J))))
+                S_out = zeros.add(S_out, _scaled(parts.second, self._summed(J, J)))
             parts.pair = J_out, S_out
         return parts.pair
 
@@ -123,7 +143,12 @@ class SecondDerivatives(Mode):
         _, (first,), (second,) = one._by_partials(row, primals, firsts, seconds, params, out)
         return outs, [None if first is None and second is None else Composite(active[0].base, first, second)]
 
-    def _rule(self, row: Row) -> Callable[[Row, Sequence[jax.Array], list[Tangent], list[Tangent], Params], Terms]:
+    def _keeps_blocks(self, row: Row, primals: Sequence[jax.Array], J: Sequence[Along], params: Params) -> bool:
+        """Whether all derivatives are in blocks, and the row says what becomes of the axes."""
+        return (all(j is None or isinstance(j, Blocks) for j in J) and row.kind in ("linear", "product", "diagonal")
+                and row.axes(primals, params) is not None)
+
+    def _rule(self, row: Row) -> Callable[[Row, Sequence[jax.Array], list[Along], list[Tangent], Params], Terms]:
         if row.kind == "linear":
             return self._linear
         if row.kind == "product":
@@ -140,29 +165,44 @@ class SecondDerivatives(Mode):
             return jnp.sum(x, 0)
         return lax.sub(jnp.sum(x[: self.k - self.n_minus], 0), jnp.sum(x[self.k - self.n_minus:], 0))
 
-    def push(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent],
-             params: Params) -> tuple[list[Tangent], list[Tangent]]:
+    def _summed(self, u: jax.Array | Blocks, v: jax.Array | Blocks) -> jax.Array:
+        """The products of derivatives of two values, entry by entry, summed over the directions."""
+        if isinstance(u, Blocks) and isinstance(v, Blocks):
+            axes = range(u.aval.ndim)
+            found = inner(u, v, lax.mul, (axes, axes), {a: a for a in axes})
+            return zeros.zeros_of(u.aval) if found is None else found
+        return self.total(lax.mul(u, v))  # type: ignore[arg-type]  # both are arrays, as :meth:`row` sees to
+
+    def push(self, row: Row, primals: Sequence[jax.Array], J: list[Along], S: list[Tangent],
+             params: Params) -> tuple[list[Along], list[Tangent]]:
         """``Df`` of all directions and of the second derivatives."""
         def first(tangents: list[Tangent]) -> list[Tangent]:
             return row.first(primals, tangents, params)
 
+        moved: list[Along]
         if all(t is None for t in J):
-            moved: list[Tangent] = [None] * len(first(S)) if self.is_summed else [None] * len(along_each(first, S))
+            moved = [None] * len(first(S)) if self.is_summed else [None] * len(along_each(first, S))
+        elif any(isinstance(t, Blocks) for t in J):
+            moved = block_rules.pushed(row, primals, J, params)  # type: ignore[arg-type]  # all of them are in blocks
         else:
             moved = along_each(first, J)
         if all(t is None for t in S):
             return moved, [None] * len(moved)
         return moved, first(S) if self.is_summed else along_each(first, S)
 
-    def _linear(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+    def _linear(self, row: Row, primals: Sequence[jax.Array], J: list[Along], S: list[Tangent], params: Params) -> Terms:
         return row.bind(primals, params), *self.push(row, primals, J, S, params)
 
-    def _product(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+    def _product(self, row: Row, primals: Sequence[jax.Array], J: list[Along], S: list[Tangent], params: Params) -> Terms:
         outs = row.bind(primals, params)
         J_out, S_out = self.push(row, primals, J, S, params)
         x, y = sorted(row.linear_in)  # type: ignore[arg-type]  # of a product it is a set of two
         if J[x] is None or J[y] is None:
             return outs, J_out, S_out
+
+        if isinstance(J[x], Blocks):
+            cross = block_rules.crossed(row, primals, J, params)  # type: ignore[arg-type]  # all of them are in blocks
+            return outs, J_out, [zeros.add(S_out[0], None if cross is None else lax.add(cross, cross))]
 
         def times(u: jax.Array, v: jax.Array) -> list[Tangent]:
             factors = {x: u, y: v}
@@ -173,20 +213,22 @@ class SecondDerivatives(Mode):
         twice = [None if c is None else self.total(lax.add(c, c)) for c in crossed]
         return outs, J_out, [zeros.add(s, c) for s, c in zip(S_out, twice, strict=True)]
 
-    def _diagonal(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+    def _diagonal(self, row: Row, primals: Sequence[jax.Array], J: list[Along], S: list[Tangent], params: Params) -> Terms:
         (out,) = row.bind(primals, params)
-        J = [None if j is None else self._spread(j, out, 1) for j in J]
+        J = [j.map(lambda array, n: self._spread(array, out, n)) if isinstance(j, Blocks) else None if j is None else
+             self._spread(j, out, 1) for j in J]
         S = [None if s is None else self._spread(s, out, 0 if self.is_summed else 1) for s in S]
         return self._by_partials(row, primals, J, S, params, out)
 
-    def _by_partials(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params,
+    def _by_partials(self, row: Row, primals: Sequence[jax.Array], J: list[Along], S: list[Tangent], params: Params,
                      out: jax.Array) -> Terms:
         active = [j is not None for j in J]
-        J_out: Tangent = None
+        terms: list[jax.Array | Blocks] = []
         S_out: Tangent = None
         for f, j, s in zip(row.partials(primals, params, active), J, S, strict=True):
             if f is not None:
-                J_out = zeros.add(J_out, None if j is None else _scaled(f, j))
+                if j is not None:
+                    terms.append(_scaled(f, j))
                 S_out = zeros.add(S_out, None if s is None else _scaled(f, s))
         for q, j_q in enumerate(J):
             if j_q is None or row.kind == "linear":
@@ -194,9 +236,9 @@ class SecondDerivatives(Mode):
             for p, f_pq in enumerate(_second_partials(row, primals, params, active, q, out)):
                 j = J[p]
                 if p <= q and f_pq is not None and j is not None:
-                    bent = self.total(lax.mul(j, j_q))
+                    bent = self._summed(j, j_q)
                     S_out = zeros.add(S_out, _scaled(f_pq, bent if p == q else lax.add(bent, bent)))
-        return [out], [J_out], [S_out]
+        return [out], [_sum(terms)], [S_out]
 
     def _spread(self, t: jax.Array, out: jax.Array, n: int) -> jax.Array:
         """Derivatives of an operand, broadcast to the shape of the output, behind ``n`` leading axes."""
@@ -206,7 +248,7 @@ class SecondDerivatives(Mode):
             return t
         return broadcast_entries(lax.reshape(t, (*t.shape[:n], *[1] * (len(shape) - t.ndim), *t.shape[n:])), shape)
 
-    def _any(self, row: Row, primals: Sequence[jax.Array], J: list[Tangent], S: list[Tangent], params: Params) -> Terms:
+    def _any(self, row: Row, primals: Sequence[jax.Array], J: list[Along], S: list[Tangent], params: Params) -> Terms:
         outs = row.bind(primals, params)
         if row.kind == "zero":
             return outs, [None] * len(outs), [None] * len(outs)
@@ -221,10 +263,26 @@ class SecondDerivatives(Mode):
         return outs, J_out, S_out
 
 
-def _scaled(factor: jax.Array, t: jax.Array) -> jax.Array:
+T = TypeVar("T", "jax.Array", Blocks, "jax.Array | Blocks")
+
+
+def _scaled(factor: jax.Array, t: T) -> T:
     """``factor · t``, where ``t`` may have leading axes."""
+    if isinstance(t, Blocks):
+        return t.map(lambda array, _: _scaled(factor, array))
     n = t.ndim - factor.ndim
     return lax.mul(lax.broadcast_in_dim(factor, t.shape, range(n, t.ndim)) if n else factor, t)
+
+
+def _sum(terms: Sequence[jax.Array | Blocks]) -> Along:
+    """The sum of derivatives, all of which are stacked, or all of which are in blocks."""
+    blocks = [t for t in terms if isinstance(t, Blocks)]
+    if blocks:
+        return settled([block for t in blocks for block in t.items()], blocks[0].sizes)
+    total: Tangent = None
+    for t in terms:
+        total = zeros.add(total, t)  # type: ignore[arg-type]  # none is in blocks
+    return total
 
 
 def _second_partials(row: Row, primals: Sequence[jax.Array], params: Params, active: Sequence[bool], q: int,

@@ -81,6 +81,9 @@ class PartsTrace(EngineTrace):
                 params: Params) -> Sequence[jax.Array]:
         if row.chooses:
             row = row.choose(primals, [p is not None for p in marks], params)
+        if self.mode.keeps_structure(marks) and (run := row.runs(params)) is not None:
+            with set_current_trace(self):
+                return many(run(*tracers))
         if self.mode.pushes:
             apply = row.jvp
         else:

@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.tree_util import tree_unflatten
 from jax.typing import ArrayLike
 
 from dualrev import errors
 from dualrev._jax.avals import tangent_aval, typeof
+from dualrev._jax.sharding import explicit_sharding, varying
 from dualrev._jax.traces import Tracer, is_eager
 from dualrev._jax.trees import PyTree
+from dualrev.engines.direction_blocks import Blocks, identity
 from dualrev.engines.laplacian import SecondDerivatives
 from dualrev.engines.parts import evaluate
 from dualrev.engines.sweeps import columns
@@ -24,10 +27,11 @@ from dualrev.functional.checks import Argnums
 from dualrev.functional.gradients import P, Partial, wraps
 from dualrev.linear import zeros
 from dualrev.linear.basis import basis_vectors, positions
-from dualrev.options.settings import Options, Request, using
+from dualrev.options.settings import Options, Request, current, using
 
-#: Directions, stacked along a first axis, one array for each input; and how many of them, at the end, count negative.
-Directions: TypeAlias = tuple[list[jax.Array], int]
+#: Directions, stacked along a first axis, one array for each input, or None for the unit vectors; and how many of them, at the end,
+#: count negative.
+Directions: TypeAlias = tuple[list[jax.Array] | None, int]
 
 #: The coefficients ``W_ij``: a matrix, or the diagonal of one; or a function of the arguments that returns one.
 Weights: TypeAlias = ArrayLike | Callable[..., ArrayLike]
@@ -47,7 +51,12 @@ class _Call:
         self.n = sum(a.size for a in self.avals)
 
     def basis(self) -> Directions:
-        return basis_vectors(self.avals, positions(self.n)), 0
+        return None, 0
+
+    def has_blocks(self) -> bool:
+        """Whether derivatives along the unit vectors can be kept in blocks."""
+        return not current.get().zero_wins and all(
+            not any(is_symbolic_dim(n) for n in a.shape) and not varying(a) and explicit_sharding(a) is None for a in self.avals)
 
     def along(self, rows: jax.Array) -> list[jax.Array]:
         """Directions from a matrix, one in each row, whose columns are the elements of all inputs."""
@@ -58,9 +67,11 @@ class _Call:
             start += a.size
         return found
 
-    def evaluate(self, directions: Sequence[jax.Array], n_minus: int, is_summed: bool) -> tuple[list[jax.Array], list[jax.Array]]:
+    def evaluate(self, directions: Sequence[jax.Array | Blocks], n_minus: int,
+                 is_summed: bool) -> tuple[list[jax.Array], list[jax.Array]]:
         """Everything the function returns, and the second derivatives of its outputs."""
-        k = directions[0].shape[0] if directions else 0
+        first = directions[0] if directions else None
+        k = 0 if first is None else self.n if isinstance(first, Blocks) else first.shape[0]
         if k == 0:
             results = self.call(*self.flat)
             outs = results[: self.call.n_out]
@@ -79,8 +90,12 @@ class _Call:
     def second(self, directions: Directions, is_summed: bool = True) -> tuple[list[jax.Array], list[jax.Array]]:
         """As :meth:`evaluate`, for no more directions at once than ``chunk_size``."""
         stacked, n_minus = directions
-        k = stacked[0].shape[0] if stacked else 0
         size = self.chunk_size
+        if stacked is None:
+            if is_summed and (size is None or self.n <= size) and self.n and self.has_blocks():
+                return self.evaluate(identity(self.avals), 0, True)
+            stacked = basis_vectors(self.avals, positions(self.n))
+        k = stacked[0].shape[0] if stacked else 0
         if size is None or k <= size:
             return self.evaluate(stacked, n_minus, is_summed)
         if n_minus:

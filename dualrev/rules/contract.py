@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dualrev._jax.avals import DType, ShapedArray
 from dualrev._jax.primitives import Params, primitive
+from dualrev.table.axes import contracted
 from dualrev.table.forms import bilinear
 
 Axes = Sequence[int]
@@ -95,7 +96,8 @@ def dot_rhs_transpose(ct: Array, x: Array, y: ShapedArray, *, dimension_numbers:
                     preferred_element_type)
 
 
-bilinear(lax.dot_general_p, dot_lhs_transpose, dot_rhs_transpose)
+bilinear(lax.dot_general_p, dot_lhs_transpose, dot_rhs_transpose,
+         axes=lambda x, y, *, dimension_numbers: contracted([x.ndim, y.ndim], *dimension_numbers))
 
 
 # ------------------------------------------------------------------------------------------------------- ragged contractions

@@ -20,6 +20,7 @@ from dualrev.options.settings import Active
 from dualrev.rules.reduce import previous, recurrence, where
 from dualrev.rules.sort import take_along
 from dualrev.table.adjoints import LinearRow
+from dualrev.table.axes import Axes, beside, kept, placed
 from dualrev.table.choosing import ByParameterRow
 from dualrev.table.forms import linear
 from dualrev.table.operations import Residuals, Site
@@ -36,7 +37,9 @@ def dynamic_slice_transpose(ct: Array, x: ShapedArray, *starts: Array) -> Array:
     return Window(ct.shape).embed(ct, x, *starts)
 
 
-linear(lax.dynamic_slice_p, dynamic_slice_transpose, cost="moves", part=lambda _, *, slice_sizes: Window(tuple(slice_sizes)))
+linear(lax.dynamic_slice_p, dynamic_slice_transpose, cost="moves", part=lambda _, *, slice_sizes: Window(tuple(slice_sizes)),
+       axes=lambda x, *_starts, slice_sizes: beside(kept(x.ndim, [a for a, n in enumerate(x.shape) if slice_sizes[a] != n]),
+                                                    len(_starts)))
 
 linear(lax.dynamic_update_slice_p,
        lambda ct, _, update, *starts: lax.dynamic_update_slice_p.bind(ct, zeros.zeros_of(update), *starts),
@@ -58,6 +61,17 @@ def gather_transpose(ct: Array, x: ShapedArray, indices: Array, *, dimension_num
     return Gathered(dimension_numbers, indices_are_sorted, unique_indices, mode).embed(ct, x, indices)
 
 
+def gathered_axes(x: ShapedArray, _indices: ShapedArray, *, dimension_numbers: lax.GatherDimensionNumbers,
+                  slice_sizes: Sequence[int]) -> Axes:
+    """Axes that are taken whole are axes of the result."""
+    d = dimension_numbers
+    gone = {*d.collapsed_slice_dims, *d.operand_batching_dims}
+    windows = [a for a in range(x.ndim) if a not in gone]
+    whole = {a: b for a, b in zip(windows, d.offset_dims, strict=True) if slice_sizes[a] == x.shape[a]}
+    rank = len(d.offset_dims) + _indices.ndim - 1
+    return beside(placed(x.ndim, whole, rank), 1)
+
+
 class FilledRow(LinearRow):
     """The push is a gather that reads zero where the operation itself reads its ``fill_value``."""
 
@@ -69,8 +83,8 @@ def fills(params: Params) -> bool:
     return params["mode"] is lax.GatherScatterMode.FILL_OR_DROP
 
 
-register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,), part=gathered),
-                        FilledRow(lax.gather_p, (gather_transpose,), linear_in=(), part=gathered), fills))
+register(ByParameterRow(LinearRow(lax.gather_p, (gather_transpose,), part=gathered, axes=gathered_axes),
+                        FilledRow(lax.gather_p, (gather_transpose,), linear_in=(), part=gathered, axes=gathered_axes), fills))
 
 
 # -------------------------------------------------------------------------------------------------------------- scatter

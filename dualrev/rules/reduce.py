@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 
 from dualrev._jax.avals import typeof
 from dualrev._jax.sharding import cotangent_sharding, explicit_sharding
+from dualrev.table.axes import kept, reduced
 from dualrev.table.forms import linear
 from dualrev.table.pushforward import Saves, pushforward
 
@@ -30,8 +31,10 @@ def where(mask: Array, t: Array) -> Array:
 
 # --------------------------------------------------------------------------------------------------------------- sums
 
-linear(lax.reduce_sum_p, lambda ct, x, *, axes: expand(ct, x.shape, axes, cotangent_sharding(x)))
-linear(lax.cumsum_p, lambda ct, _, *, axis, reverse: lax.cumsum(ct, axis, not reverse))
+linear(lax.reduce_sum_p, lambda ct, x, *, axes: expand(ct, x.shape, axes, cotangent_sharding(x)),
+       axes=lambda x, *, axes: reduced(x.ndim, axes))
+linear(lax.cumsum_p, lambda ct, _, *, axis, reverse: lax.cumsum(ct, axis, not reverse),
+       axes=lambda x, *, axis: kept(x.ndim, [axis]))
 
 
 # ----------------------------------------------------------------------------------------------------------- products

@@ -20,6 +20,7 @@ from dualrev.linear.maps import Tangent
 from dualrev.linear.places import Box, blocks, box
 from dualrev.options.settings import Active
 from dualrev.table.adjoints import LinearRow
+from dualrev.table.axes import Axes, alike, kept, placed, reshaped
 from dualrev.table.choosing import ChoosingRow
 from dualrev.table.forms import alongside, elementwise, linear, linear_together
 from dualrev.table.pushforward import PushforwardRow
@@ -40,10 +41,14 @@ def unreshape(ct: Array, x: ShapedArray, *, dimensions: Sequence[int] | None) ->
     return lax.transpose(permuted, tuple(np.argsort(dimensions)))
 
 
-linear(lax.reshape_p, unreshape, cost="moves")
-linear(lax.squeeze_p, reshape_like, cost="moves")
-linear(lax.transpose_p, lambda ct, _, *, permutation: lax.transpose(ct, tuple(np.argsort(permutation))), cost="moves")
-linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions), cost="moves")
+linear(lax.reshape_p, unreshape, cost="moves",
+       axes=lambda x, *, new_sizes, dimensions: None if dimensions else reshaped(x.shape, new_sizes))
+linear(lax.squeeze_p, reshape_like, cost="moves",
+       axes=lambda x, *, dimensions: reshaped(x.shape, [n for a, n in enumerate(x.shape) if a not in dimensions]))
+linear(lax.transpose_p, lambda ct, _, *, permutation: lax.transpose(ct, tuple(np.argsort(permutation))), cost="moves",
+       axes=lambda x, *, permutation: placed(x.ndim, {a: b for b, a in enumerate(permutation)}, x.ndim))
+linear(lax.rev_p, lambda ct, _, *, dimensions: lax.rev(ct, dimensions), cost="moves",
+       axes=lambda x, *, dimensions: kept(x.ndim, dimensions))
 
 # ------------------------------------------------------------------------------------------------------ repeated entries
 
@@ -63,7 +68,9 @@ def untile(ct: Array, x: ShapedArray, *, reps: Sequence[int]) -> Array:
     return lax.reduce_sum(blocks, tuple(range(0, 2 * len(reps), 2)))
 
 
-linear(lax.broadcast_in_dim_p, unbroadcast, cost="moves")
+linear(lax.broadcast_in_dim_p, unbroadcast, cost="moves",
+       axes=lambda x, *, shape, broadcast_dimensions: placed(
+           x.ndim, {a: b for a, b in enumerate(broadcast_dimensions) if x.shape[a] == shape[b]}, len(shape)))
 linear(primitive("tile"), untile, cost="moves")
 
 # --------------------------------------------------------------------------------------------------------- parts of arrays
@@ -97,14 +104,33 @@ def padded(ct: Array, x: ShapedArray, _value: ShapedArray, *, padding_config: Se
     return lax.reduce_sum(lax.select(mask, ct, lax.full_like(ct, 0)), tuple(range(ct.ndim)))
 
 
-linear(lax.slice_p, unslice, cost="moves", part=sliced)
+def in_several(axes: Axes, count: int) -> Axes:
+    """The axes of an operation with so many results alike."""
+    return Axes(axes.operands, [axes.results[0]] * count)
+
+
+def of_several(axes: Axes, count: int) -> Axes:
+    """The axes of an operation with so many operands alike."""
+    return Axes([axes.operands[0]] * count, axes.results)
+
+
+linear(lax.slice_p, unslice, cost="moves", part=sliced,
+       axes=lambda x, *, start_indices, limit_indices, strides: kept(x.ndim, [
+           a for a, n in enumerate(x.shape) if (start_indices[a], limit_indices[a], 1 if strides is None else strides[a]) != (0, n, 1)]))
 linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis), cost="moves",
-       part=lambda x, *, axis, sizes: blocks(x, axis, sizes))
-linear_together(lax.concatenate_p, concatenated, cost="moves")
-linear(lax.pad_p, unpad, padded, cost="moves")
-linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis), cost="moves")
+       part=lambda x, *, axis, sizes: blocks(x, axis, sizes),
+       axes=lambda x, *, axis, sizes: in_several(kept(x.ndim, [axis]), len(sizes)))
+linear_together(lax.concatenate_p, concatenated, cost="moves",
+                axes=lambda x, *others, dimension: of_several(kept(x.ndim, [dimension]), 1 + len(others)))
+linear(lax.pad_p, unpad, padded, cost="moves",
+       axes=lambda x, _, *, padding_config: alike([x.ndim, 0], x.ndim, [a for a, c in enumerate(padding_config) if tuple(c) != (0, 0, 0)]))
+linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis), cost="moves",
+                axes=lambda x, *others, axis: of_several(
+                    placed(x.ndim, {a: a + (a >= axis) for a in range(x.ndim)}, x.ndim + 1), 1 + len(others)))
 linear(primitive("unstack"), lambda cts, _, *, axis: primitive("stack").bind(*cts, axis=axis), cost="moves",
-       part=lambda x, *, axis: blocks(x, axis, [1] * x.shape[axis]))
+       part=lambda x, *, axis: blocks(x, axis, [1] * x.shape[axis]),
+       axes=lambda x, *, axis: in_several(
+           placed(x.ndim, {a: a - (a > axis) for a in range(x.ndim) if a != axis}, x.ndim - 1), x.shape[axis]))
 
 # --------------------------------------------------------------------------------------------------------------- choices
 
@@ -114,7 +140,8 @@ def unselect(ct: Array, which: Array, *cases: ShapedArray) -> list[Array]:
     return [lax.select_n(which, *[ct if j == i else none for j in range(len(cases))]) for i in range(len(cases))]
 
 
-linear_together(lax.select_n_p, unselect, fixed=(0,), cost="moves", selects=(0,))
+linear_together(lax.select_n_p, unselect, fixed=(0,), cost="moves", selects=(0,),
+                axes=lambda which, *cases: alike([which.ndim, *[x.ndim for x in cases]], cases[0].ndim))
 
 # ------------------------------------------------------------------------------------------------------ dtypes and copies
 
@@ -127,9 +154,9 @@ def convert_back(ct: Array, x: ShapedArray) -> Tangent:
     return convert_to(ct, x)
 
 
-linear(lax.convert_element_type_p, convert_back, cost="moves")
+linear(lax.convert_element_type_p, convert_back, cost="moves", axes=lambda x: kept(x.ndim))
 linear(lax.reduce_precision_p, lambda ct, _, *, exponent_bits, mantissa_bits: lax.reduce_precision(ct, exponent_bits, mantissa_bits),
-       cost="moves", linear_in=())
+       cost="moves", linear_in=(), axes=lambda x: kept(x.ndim))
 
 
 class ExtendedRow(ChoosingRow):

@@ -20,6 +20,7 @@ from dualrev.linear.pieces import Pieces, can_be_collected
 from dualrev.linear.places import Box, Place
 from dualrev.linear.products import contraction
 from dualrev.options.settings import Active, Wide, widened
+from dualrev.table.axes import Axes
 from dualrev.table.operations import OpRow, Reader, Residuals, Site
 from dualrev.table.rows import AllBut, Cost, Operand, aval_of
 
@@ -30,6 +31,9 @@ Adjoint: TypeAlias = Callable[..., Tangent | Sequence[Tangent]]
 #: The place ``(x, *, params)`` of the result (a list of places: of each result) among the entries of the first operand.
 PartOf: TypeAlias = Callable[..., Place | list[Box]]
 
+#: The axes ``(*operands, *, params)``, of operands as abstract values.
+AxesOf: TypeAlias = Callable[..., Axes | None]
+
 
 class LinearRow(OpRow):
     """An operation that is jointly linear in some operands: the push is the operation, the pull is its stated adjoint."""
@@ -39,9 +43,10 @@ class LinearRow(OpRow):
 
     def __init__(self, primitive: Primitive, adjoints: Sequence[Adjoint | None], together: bool = False,
                  fixed: tuple[int, ...] = (), cost: Cost = "work", linear_in: Iterable[int] | None = None, selects: Iterable[int] = (),
-                 part: PartOf | None = None):
+                 part: PartOf | None = None, axes: AxesOf | None = None):
         super().__init__(primitive)
         self.cost, self.selects = cost, frozenset(selects)
+        self.axes_of = None if axes is None else Reader(axes)
         self.part = None if part is None else Reader(part)
         if linear_in is not None:
             self.linear_in = frozenset(linear_in)
@@ -50,6 +55,9 @@ class LinearRow(OpRow):
         self.together = together
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         self.fixed = fixed
+
+    def axes(self, primals: Sequence[Operand], params: Params) -> Axes | None:
+        return _axes(self.axes_of, primals, params)
 
     def check_operands(self, count: int) -> None:
         if not self.together and count < len(self.adjoints):
@@ -134,13 +142,17 @@ class BilinearRow(OpRow):
     form = "bilinear"
     kind = "product"
 
-    def __init__(self, primitive: Primitive, adjoints: Sequence[Adjoint | None], cost: Cost = "work"):
+    def __init__(self, primitive: Primitive, adjoints: Sequence[Adjoint | None], cost: Cost = "work", axes: AxesOf | None = None):
         super().__init__(primitive)
         self.cost = cost
+        self.axes_of = None if axes is None else Reader(axes)
         self.adjoints = [None if a is None else Reader(a, skip=1) for a in adjoints]
         x, y = [i for i, a in enumerate(adjoints) if a is not None]
         self.partner = {x: y, y: x}
         self.linear_in = frozenset((x, y))
+
+    def axes(self, primals: Sequence[Operand], params: Params) -> Axes | None:
+        return _axes(self.axes_of, primals, params)
 
     def check_operands(self, count: int) -> None:
         if count != len(self.adjoints):
@@ -197,6 +209,13 @@ class BilinearRow(OpRow):
             other = operands[self.partner[i]]
             results.append(contraction(times, ct, other) if site.settings.zero_wins else times(ct, other))  # type: ignore[arg-type]
         return tuple(results)
+
+
+def _axes(axes_of: Reader | None, primals: Sequence[Operand], params: Params) -> Axes | None:
+    if axes_of is None:
+        return None
+    found: Axes | None = axes_of.function(*map(aval_of, primals), **axes_of.keywords(params))
+    return found
 
 
 class AlongsideRow(OpRow):

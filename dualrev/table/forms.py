@@ -29,7 +29,7 @@ from dualrev import errors
 from dualrev._jax.primitives import Params, Primitive
 from dualrev.linear.maps import Tangent
 from dualrev.options.settings import Active
-from dualrev.table.adjoints import Adjoint, AlongsideRow, BilinearRow, LinearRow, PartOf
+from dualrev.table.adjoints import Adjoint, AlongsideRow, AxesOf, BilinearRow, LinearRow, PartOf
 from dualrev.table.choosing import KindRow
 from dualrev.table.partials import ElementwiseRow, Over, Partial
 from dualrev.table.rows import Cost, Operand, Row, Taped, register
@@ -78,7 +78,7 @@ def elementwise(primitive: Primitive, *partials: Partial | Over | complex | None
 
 
 def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", linear_in: Iterable[int] | None = None,
-           part: PartOf | None = None) -> None:
+           part: PartOf | None = None, axes: AxesOf | None = None) -> None:
     """State one adjoint ``(ct, x, y, ..., *, params)`` for each operand; None for an operand without a derivative, such as an index or
     a predicate.  Operands at the end without a derivative need no None.
 
@@ -86,22 +86,23 @@ def linear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work",
     ``linear_in``: the operands in which the operation is linear, where that is not so for each that has an adjoint.
     ``part(x, *, params)``: for an operation whose result is a part of the first operand, the place of it; a list of places for
     several results.  A place that is known at run time only reads the other operands.
+    ``axes(x, y, ..., *, params)``, of abstract values: which axes of the operands are which of the results (:mod:`dualrev.table.axes`).
     """
-    register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in, part=part))
+    register(LinearRow(primitive, adjoints, cost=cost, linear_in=linear_in, part=part, axes=axes))
 
 
 def linear_together(primitive: Primitive, adjoint: Adjoint, fixed: tuple[int, ...] = (), cost: Cost = "work",
-                    selects: Iterable[int] = ()) -> None:
+                    selects: Iterable[int] = (), axes: AxesOf | None = None) -> None:
     """As :func:`linear` for any number of operands: one adjoint returns a cotangent for each operand not in ``fixed``."""
-    register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed, cost=cost, selects=selects))
+    register(LinearRow(primitive, (adjoint,), together=True, fixed=fixed, cost=cost, selects=selects, axes=axes))
 
 
-def bilinear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work") -> None:
+def bilinear(primitive: Primitive, *adjoints: Adjoint | None, cost: Cost = "work", axes: AxesOf | None = None) -> None:
     """State an adjoint ``(ct, x, y, ..., *, params)`` for each of two operands; None for other operands, such as indices.
 
-    The adjoint of an operand gets that operand as an abstract value.
+    The adjoint of an operand gets that operand as an abstract value; ``axes`` is as in :func:`linear`.
     """
-    register(BilinearRow(primitive, adjoints, cost))
+    register(BilinearRow(primitive, adjoints, cost, axes))
 
 
 def over(function: Partial) -> Over:

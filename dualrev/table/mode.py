@@ -70,6 +70,10 @@ class Mode(ABC):
         """The parts as a pytree of arrays: what a mode has left for later is computed."""
         return parts
 
+    def keeps_structure(self, parts: Sequence[Parts]) -> bool:
+        """Whether :meth:`ready` would lose the structure of some of these parts: a program that is run once then runs in place."""
+        return False
+
     def has_parts(self, aval: ShapedArray) -> bool:
         """Whether values of this type can have parts."""
         return is_differentiable(aval)

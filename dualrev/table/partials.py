@@ -17,6 +17,7 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent, Tangents
 from dualrev.linear.products import combiner
 from dualrev.options.settings import Active, Wide
+from dualrev.table.axes import Axes, alike
 from dualrev.table.operations import OpRow, Reader, Residuals, Site
 from dualrev.table.rows import Cost, Kind, Operand, aval_of
 
@@ -169,6 +170,11 @@ class ElementwiseRow(OpRow):
             else:
                 found.append(lax.full_like(out, partial))  # type: ignore[arg-type]  # None is not wanted
         return found
+
+    def axes(self, primals: Sequence[Operand], params: Params) -> Axes | None:
+        shapes = [aval_of(x).shape for x in primals]
+        shape = max(shapes, key=len, default=())
+        return alike([len(s) for s in shapes], len(shape)) if all(s in (shape, ()) for s in shapes) else None
 
     def divisor(self, primals: Sequence[jax.Array], params: Params) -> tuple[int, jax.Array] | None:
         for i, (partial, is_over) in enumerate(zip(self.stated, self.is_over, strict=True)):

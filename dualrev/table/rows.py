@@ -20,6 +20,7 @@ from dualrev._jax.primitives import Params, Primitive
 from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.options.settings import Active
 from dualrev.table import engine
+from dualrev.table.axes import Axes
 from dualrev.table.exclusions import EXCLUDED
 from dualrev.table.mode import Carried, Mode, Parts
 
@@ -210,6 +211,10 @@ class Row(ABC):
         None for an operand that has no tangent, has a factor of 0 everywhere, or is not ``active`` (by default, all are active).
         """
         raise TypeError(f"{self.primitive} is not stated by partial derivatives: its row is of kind {self.kind!r}")
+
+    def axes(self, primals: Sequence[Operand], params: Params) -> Axes | None:
+        """Which axes of the operands are which axes of the results, of an operation that is linear in operands; None if not stated."""
+        return None
 
     def divisor(self, primals: Sequence[jax.Array], params: Params) -> tuple[int, jax.Array] | None:
         """For an operation ``x / g`` entry by entry, the position of ``x`` and the value of ``g``; None for any other operation."""
