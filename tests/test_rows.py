@@ -5,6 +5,7 @@ A line of the test table is run until it comes to the primitive; with the operan
 - linearity by random combinations of the operands, jointly or, of a product, in each factor;
 - a derivative that is the same everywhere by pushes at two points, one that is zero by its absence;
 - a diagonal Jacobian by a push of masked tangents, its entries by the partials;
+- axes by tangents with factors along them;
 - selection by operands that are constants, each of which can be told in the result;
 - second derivatives against ``jax.jvp`` of ``jax.jvp``, or differences of pushes where a line says that jax cannot, or is wrong.
 """
@@ -27,6 +28,7 @@ from row_uses import Use, combined, filled, is_float, use_of
 import dualrev as dr
 from dualrev._jax.calls import cond_p
 from dualrev._jax.new_primitives import entrywise_primitive
+from dualrev.table.axes import kept, reduced
 from dualrev.table.partials import ElementwiseRow
 from dualrev.table.rows import AllBut, Row, rows
 
@@ -116,6 +118,49 @@ def check_selects(use: Use) -> None:
     assert all(given[i].shape == out.shape for i in others)
 
 
+def check_axes(use: Use) -> None:
+    """A factor along an axis of operands is one along that axis of the results; a sum over an axis is that of its slices."""
+    row = use.row
+    if row.kind not in ("linear", "product", "diagonal") or not use.moving or (axes := row.axes(use.operands, use.params)) is None:
+        return
+    rng = np.random.default_rng(9)
+    linear = [i for i in use.moving if i in row.linear_in] or use.moving
+    each = [[i] for i in linear] if row.kind == "product" else [linear]
+    for moving in each:
+        t = use.random(moving, 10)
+        whole = use.push(use.operands, t)
+        shapes = [(x.shape, symbols) for i, (x, symbols) in enumerate(zip(use.operands, axes.operands, strict=True)) if i in moving]
+        lengths = {s[0]: n for shape, symbols in shapes for n, s in zip(shape, symbols, strict=True) if s and len(s) == 1}
+        for name, n in {**lengths, **axes.lengths}.items():
+            if name in axes.summed:
+                slices = [use.push([piece(x, symbols, name, k) for x, symbols in zip(use.operands, axes.operands, strict=True)],
+                                   [None if x is None else piece(x, symbols, name, k)
+                                    for x, symbols in zip(t, axes.operands, strict=True)]) for k in range(n)]
+                agree([sum(np.asarray(s[0]) for s in slices)], whole, f"{row.primitive} is not the sum over axis {name}")
+                continue
+            w = 2.0 ** (rng.permutation(n) % 8 - 4)  # which no rounding changes
+            scaled = [None if x is None else weighted(x, symbols, name, w, axes.lengths)
+                      for x, symbols in zip(t, axes.operands, strict=True)]
+            agree(use.push(use.operands, scaled), [weighted(x, symbols, name, w, axes.lengths)
+                                                   for x, symbols in zip(whole, axes.results, strict=True)],
+                  f"{row.primitive} does not keep axis {name}")
+
+
+def piece(x: Any, symbols: Any, name: int, k: int) -> Any:
+    """A slice of length one along the axis of a symbol, of an array that has it."""
+    return lax.slice_in_dim(x, k, k + 1, axis=list(symbols).index((name,))) if (name,) in symbols else x
+
+
+def weighted(x: Any, symbols: Any, name: int, w: Any, lengths: Any) -> Any:
+    """``x`` times factors along the axis of a symbol, which may share that axis with other symbols."""
+    found = np.asarray(x)
+    for axis, s in enumerate(symbols):
+        if s and name in s:
+            own = np.ones([lengths.get(k, len(w)) for k in s]) * w.reshape([-1 if k == name else 1 for k in s])
+            found = found * own.reshape([-1 if a == axis else 1 for a in range(found.ndim)])
+    return jnp.asarray(found.astype(x.dtype))
+
+
 def check_second(use: Use, by_jax: bool = True) -> None:
     """``D²f[t, t]``, by jax or by differences of pushes."""
     t = use.random(use.moving, 8)
@@ -179,7 +224,7 @@ def parameters(in_short: Callable[[Case, str], bool]) -> list[Any]:
 @pytest.mark.parametrize(("case", "dtype"), parameters(is_leading))
 def test_what_a_row_says_is_so(case: Case, dtype: str) -> None:
     use = use_of(case, dtype)
-    for check in (check_linear, check_kind, check_partials, check_selects):
+    for check in (check_linear, check_kind, check_partials, check_selects, check_axes):
         check(use)
 
 
@@ -269,6 +314,9 @@ LIES: list[tuple[Callable[[Use], None], str, dict[str, Any], str]] = [
     (check_kind, "concatenate", {"kind": "product"}, "other than two"),
     (check_kind, "cumsum", {"kind": "diagonal"}, "has no partials"),
     (check_partials, "sin", {"stated": SIN.stated}, "partials of sin"),
+    (check_axes, "reduce_sum", {"axes": lambda x, _: reduced(x[0].ndim, range(x[0].ndim))}, "reduce_sum is not the sum"),
+    (check_axes, "rev", {"axes": lambda x, _: kept(x[0].ndim)}, "rev does not keep axis"),
+    (check_axes, "cumsum", {"axes": lambda x, _: kept(x[0].ndim)}, "cumsum does not keep"),
     (check_selects, "clamp", {"selects": frozenset((1,))}, "clamp"),
     (check_selects, "select_n", {"selects": frozenset((1,))}, "select_n"),
 ]
