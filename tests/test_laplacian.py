@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_modes import CONSTRUCTS, SHORT, X
 
 import dualrev
 from dualrev import errors
+from dualrev.programs.partition import eqns_within
 
 RNG = np.random.default_rng(0)
 W1, W2 = (jnp.asarray(RNG.normal(size=(4, 4))) / 2 for _ in range(2))
@@ -50,6 +52,84 @@ def test_constructs(name: str, wrap: Any) -> None:
     same(value, f(X))
     same(found, jnp.trace(second, axis1=-1, axis2=-2))
     same(wrap(dualrev.hessian_diagonal(f))(X)[1], jnp.diagonal(second, axis1=-1, axis2=-2))
+
+
+#: Positions of particles, and functions with the structure of networks that are applied to each of them.
+PARTICLES = jnp.asarray(RNG.normal(size=(3, 2)))
+V1, V2 = (jnp.asarray(RNG.normal(size=shape)) for shape in ((2, 4), (4, 3)))
+
+
+def each(x: Any) -> Any:
+    return jnp.tanh(jax.nn.silu(x @ V1) @ V2)
+
+
+def pairs(x: Any) -> Any:
+    difference = x[:, None] - x[None]
+    distance = jnp.sqrt(jnp.sum(difference**2, -1) + 0.1)
+    both = jnp.concatenate([jnp.tanh(difference @ V1), distance[..., None]], -1).mean(1)
+    return jnp.sum(jnp.concatenate([both, each(x)], -1) ** 3)
+
+
+def attention(x: Any) -> Any:
+    h = x @ V1
+    return jnp.sum((jax.nn.softmax(h @ jnp.sin(h).T) @ h) ** 2)
+
+
+STRUCTURED: dict[str, Callable[[Any], Any]] = {
+    "each": lambda x: jnp.sum(each(x)), "pairs": pairs, "attention": attention,
+    "of a vector": lambda x: pairs(x.reshape(-1, 2)), "scores": lambda x: (x @ x.T) ** 2, "determinant": lambda x: jnp.linalg.det(
+        jnp.concatenate([each(x)[:, :2], jnp.ones((3, 1))], 1)),
+    "axes": lambda x: jnp.stack([jnp.sum(each(x).T.reshape(9) ** 2), jnp.prod(jnp.cumsum(jnp.sin(x), 1)[:, -1] * x[::-1, 0]),
+                                 jnp.sum(jnp.pad(x, ((1, 0), (0, 1))) ** 3), jnp.sum(jnp.where(x > 0, x**2, x)),
+                                 jnp.sum(x[jnp.array([0, 2])] ** 3), jnp.sum(x[:, jnp.array([1, 1])] ** 3 * x)]),
+    "a loop": lambda x: jnp.sum(lax.fori_loop(0, 2, lambda _, h: jnp.tanh(h @ V2 @ V2.T), each(x) @ V2.T)),
+    "no structure": lambda x: jnp.sum(jnp.sort(x**2, 0) * x), "two dtypes": lambda x: jnp.sum(x.astype("complex128") ** 3),
+    "split": lambda x: jnp.prod(jnp.stack([jnp.sum(part**2) for part in jnp.split(jnp.sin(x), 3)])),
+    "products": lambda x: jnp.einsum("ij,kj,ik->", x, jnp.sin(x), x @ x.T),
+}
+
+
+@pytest.mark.parametrize(("name", "wrap"), [
+    pytest.param(name, wrap, id=f"{name}-{how}",
+                 marks=() if how == "jit" and name in ("pairs", "attention") else pytest.mark.thorough)
+    for name in STRUCTURED for how, wrap in (("eager", lambda f: f), ("jit", jax.jit))])
+def test_structure(name: str, wrap: Any) -> None:
+    f, x = STRUCTURED[name], PARTICLES.ravel() if name == "of a vector" else PARTICLES
+    value, found = wrap(dualrev.laplacian(f))(x)
+    same(value, f(x))
+    second = hessians(f, x)
+    same(found, jnp.trace(second.reshape(*jnp.shape(value), x.size, x.size), axis1=-1, axis2=-2), 1e-8)
+
+
+def products(f: Any, x: Any) -> int:
+    """The multiplications of the contractions of a Laplacian."""
+    total = 0
+    for eqn in eqns_within(jax.make_jaxpr(dualrev.laplacian(f))(x)):
+        if str(eqn.primitive) == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            total += math.prod((*eqn.outvars[0].aval.shape, *[eqn.invars[0].aval.shape[a] for a in contract]))
+    return total
+
+
+def test_the_cost_is_linear_in_the_number_of_particles_and_of_pairs() -> None:
+    few, many = (products(STRUCTURED["each"], jnp.ones((n, 2))) for n in (5, 50))
+    assert many == 10 * few
+    few, many = (products(lambda x: jnp.sum(each(x[:, None] - x[None])), jnp.ones((n, 2))) for n in (5, 20))
+    assert many == 16 * few
+
+
+@pytest.mark.thorough
+def test_several_inputs_with_structure() -> None:
+    def f(x: Any, y: Any, z: Any) -> Any:
+        return jnp.sum(each(x) * jnp.sin(each(y))) + jnp.sum(each(x) @ each(y).T * z) ** 2 + jnp.sum(x[0] * y[1]) * z
+
+    y, z = PARTICLES + 0.5, jnp.array(0.3)
+    found = dualrev.laplacian(f, argnums=(0, 1, 2))(PARTICLES, y, z)[1]
+
+    def packed(v: Any) -> Any:
+        return f(v[:6].reshape(3, 2), v[6:12].reshape(3, 2), v[12])
+
+    same(found, jnp.trace(hessians(packed, jnp.concatenate([PARTICLES.ravel(), y.ravel(), z[None]]))))
 
 
 def test_all_inputs_of_trees() -> None:

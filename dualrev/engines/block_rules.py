@@ -74,7 +74,7 @@ def _applied(row: Row, primals: Sequence[jax.Array], params: Params, axes: Axes,
         key, arrays = next(iter(pairs.values()))[0], {i: array for i, (_, array) in pairs.items()}
     operands: list[jax.Array] = list(primals)
     levels: list[set[int]] = []  # of each leading axis, the operands that have it
-    for i, (n, axis) in enumerate(key.factors):
+    for i, (_, axis) in enumerate(key.factors):
         s = symbols[i]
         if axis is None:
             levels.append(set(arrays))

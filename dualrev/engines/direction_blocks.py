@@ -1,13 +1,13 @@
 """Derivatives along the unit vectors of all inputs, without the zeros that are known from the structure of a program.
 
-In a network that is applied to each of ``n`` particles, the features of particle ``p`` depend on the inputs of particle ``p`` alone.  Of
-their derivatives along the ``n d`` unit vectors, ``J[q, i, p, ...]``, only those with ``q = p`` are not zero, and ``J[p, i, p, ...]``
-are ``d`` arrays in place of ``n d``.
+In a network that is applied to each of ``n`` particles, the features of particle ``p`` depend on the inputs of particle ``p`` alone.
+Of their derivatives along the ``n d`` unit vectors, ``J[q, i, p, ...]``, only those with ``q = p`` are not zero, and
+``J[p, i, p, ...]`` are ``d`` arrays in place of ``n d``.
 
-The directions of one input are the product of *factors*, at first one for each of its axes.  A block keeps a factor as a leading axis of
-its array, or *ties* it to an axis of the value: it is zero but where both positions are equal.  A value has a sum of blocks: a difference
-of positions ``x[p] - x[q]`` has one that is tied to the axis ``p`` and one that is tied to ``q``.  Operations keep ties as the axes say
-that their rows state (:mod:`dualrev.table.axes`); a sum over a tied axis makes it a leading one, without an operation.
+The directions of one input are the product of *factors*, at first one for each of its axes.  A block keeps a factor as a leading axis
+of its array, or *ties* it to an axis of the value: it is zero but where both positions are equal.  A value has a sum of blocks: a
+difference of positions ``x[p] - x[q]`` has one that is tied to the axis ``p`` and one that is tied to ``q``.  Operations keep ties as
+the axes say that their rows state (:mod:`dualrev.table.axes`); a sum over a tied axis makes it a leading one, without an operation.
 """
 
 from __future__ import annotations
@@ -219,8 +219,8 @@ def _pair(u: Block, v: Block, times: Times, symbols: tuple[Sequence[int], Sequen
         x, y = (None if axis is None else names[axis] for names, axis in zip(symbols, (a, b), strict=True))
         if x == y:
             continue  # both lead, or both are zero where this axis is not at the direction
-        if x in places and y in places:  # the result is zero where these two differ
-            equal.append((places[x], places[y]))  # type: ignore[index]  # None is no place
+        if x is not None and y is not None and x in places and y in places:  # the result is zero where these two differ
+            equal.append((places[x], places[y]))
         else:
             loose[0].append(i)
             loose[1].append(i)

@@ -138,9 +138,10 @@ class SecondDerivatives(Mode):
         if any(c is not None and (x.shape, x.dtype) != (out.shape, out.dtype) for c, x in zip(composites, primals, strict=True)):
             return None
         one = SecondDerivatives(1, is_summed=False)  # along x itself, in which there are no leading axes
-        firsts: list[Tangent] = [None if c is None else c.first for c in composites]
+        firsts: list[Along] = [None if c is None else c.first for c in composites]
         seconds: list[Tangent] = [None if c is None else c.second for c in composites]
         _, (first,), (second,) = one._by_partials(row, primals, firsts, seconds, params, out)
+        assert not isinstance(first, Blocks)  # in place of derivatives stand those of one function
         return outs, [None if first is None and second is None else Composite(active[0].base, first, second)]
 
     def _keeps_blocks(self, row: Row, primals: Sequence[jax.Array], J: Sequence[Along], params: Params) -> bool:
@@ -269,7 +270,7 @@ T = TypeVar("T", "jax.Array", Blocks, "jax.Array | Blocks")
 def _scaled(factor: jax.Array, t: T) -> T:
     """``factor · t``, where ``t`` may have leading axes."""
     if isinstance(t, Blocks):
-        return t.map(lambda array, _: _scaled(factor, array))
+        return t.map(lambda array, _: _scaled(factor, array))  # type: ignore[return-value]  # blocks for blocks
     n = t.ndim - factor.ndim
     return lax.mul(lax.broadcast_in_dim(factor, t.shape, range(n, t.ndim)) if n else factor, t)
 

@@ -114,16 +114,22 @@ def of_several(axes: Axes, count: int) -> Axes:
     return Axes([axes.operands[0]] * count, axes.results)
 
 
-linear(lax.slice_p, unslice, cost="moves", part=sliced,
-       axes=lambda x, *, start_indices, limit_indices, strides: kept(x.ndim, [
-           a for a, n in enumerate(x.shape) if (start_indices[a], limit_indices[a], 1 if strides is None else strides[a]) != (0, n, 1)]))
+def slice_axes(x: ShapedArray, *, start_indices: Sequence[int], limit_indices: Sequence[int], strides: Sequence[int] | None) -> Axes:
+    ranges = zip(start_indices, limit_indices, strides or (1,) * x.ndim, strict=True)
+    return kept(x.ndim, [a for a, (n, taken) in enumerate(zip(x.shape, ranges, strict=True)) if taken != (0, n, 1)])
+
+
+def pad_axes(x: ShapedArray, _value: ShapedArray, *, padding_config: Sequence[tuple[int, int, int]]) -> Axes:
+    return alike([x.ndim, 0], x.ndim, [a for a, config in enumerate(padding_config) if tuple(config) != (0, 0, 0)])
+
+
+linear(lax.slice_p, unslice, cost="moves", part=sliced, axes=slice_axes)
 linear(lax.split_p, lambda cts, _, *, axis: lax.concatenate(cts, axis), cost="moves",
        part=lambda x, *, axis, sizes: blocks(x, axis, sizes),
        axes=lambda x, *, axis, sizes: in_several(kept(x.ndim, [axis]), len(sizes)))
 linear_together(lax.concatenate_p, concatenated, cost="moves",
                 axes=lambda x, *others, dimension: of_several(kept(x.ndim, [dimension]), 1 + len(others)))
-linear(lax.pad_p, unpad, padded, cost="moves",
-       axes=lambda x, _, *, padding_config: alike([x.ndim, 0], x.ndim, [a for a, c in enumerate(padding_config) if tuple(c) != (0, 0, 0)]))
+linear(lax.pad_p, unpad, padded, cost="moves", axes=pad_axes)
 linear_together(primitive("stack"), lambda ct, *_operands, axis: primitive("unstack").bind(ct, axis=axis), cost="moves",
                 axes=lambda x, *others, axis: of_several(
                     placed(x.ndim, {a: a + (a >= axis) for a in range(x.ndim)}, x.ndim + 1), 1 + len(others)))
