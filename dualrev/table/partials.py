@@ -17,7 +17,7 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent, Tangents
 from dualrev.linear.products import combiner
 from dualrev.options.settings import Active, Wide
-from dualrev.table.axes import Axes, alike
+from dualrev.table.axes import Axes
 from dualrev.table.operations import OpRow, Reader, Residuals, Site
 from dualrev.table.rows import Cost, Kind, Operand, aval_of
 
@@ -173,8 +173,9 @@ class ElementwiseRow(OpRow):
 
     def axes(self, primals: Sequence[Operand], params: Params) -> Axes | None:
         shapes = [aval_of(x).shape for x in primals]
-        shape = max(shapes, key=len, default=())
-        return alike([len(s) for s in shapes], len(shape)) if all(s in (shape, ()) for s in shapes) else None
+        shape = lax.broadcast_shapes(*shapes)
+        operands = [[(a,) if n == shape[a] else None for a, n in enumerate(s)] for s in shapes]
+        return Axes(operands, [[(a,) for a in range(len(shape))]]) if all(len(s) in (0, len(shape)) for s in shapes) else None
 
     def divisor(self, primals: Sequence[jax.Array], params: Params) -> tuple[int, jax.Array] | None:
         for i, (partial, is_over) in enumerate(zip(self.stated, self.is_over, strict=True)):
