@@ -104,6 +104,7 @@ def test_structure(name: str, wrap: Any) -> None:
 def products(f: Any, x: Any) -> int:
     """The multiplications of the contractions of a Laplacian."""
     total = 0
+    eqn: Any
     for eqn in eqns_within(jax.make_jaxpr(dualrev.laplacian(f))(x)):
         if str(eqn.primitive) == "dot_general":
             (contract, _), _ = eqn.params["dimension_numbers"]
@@ -243,6 +244,12 @@ def test_errors() -> None:
         dualrev.laplacian(network, chunk_size=0)
     with pytest.raises(ValueError, match=r"weights must have shape \(4, 4\), or \(4,\).*got shape \(3, 3\)"):
         dualrev.weighted_laplacian(network, np.eye(3))(X)
+    with pytest.raises(ValueError, match="weights must be finite; got NaN or infinity in 4 of 16"):
+        dualrev.weighted_laplacian(network, np.diag([np.nan, np.inf, np.nan, -np.inf]))(X)
+    with pytest.raises(TypeError, match="weights must be an array, or a function that returns one; got 'w' of type str"):
+        dualrev.weighted_laplacian(network, lambda x: "w")(X)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="biharmonic requires real floating-point inputs, but got int32"):
+        dualrev.biharmonic(network)(jnp.arange(4, dtype="int32"))
     with pytest.raises(TypeError, match="weights must be real numbers; got dtype complex128"):
         dualrev.weighted_laplacian(network, 1j * np.eye(4))(X)
     with pytest.raises(errors.NoDerivativeError, match="pure_callback"):

@@ -160,6 +160,10 @@ def test_errors() -> None:
         dualrev.jet(jnp.sin, (X,), ([],))
     with pytest.raises(ValueError, match="one series for each primal; got 2 for 1 primals"):
         dualrev.jet(jnp.sin, (X,), ([V], [V]))
+    with pytest.raises(TypeError, match=r"series\[0\] must be a tuple or list of the derivatives of primals\[0\]; got None"):
+        dualrev.jet(jnp.sin, (X,), (None,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Expected a callable value, got 3: taylor differentiates"):
+        dualrev.taylor(3, X, V, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"term 1 of the series of primals\[0\] must have the shape of its primal, \(4,\); got \(\)"):
         dualrev.jet(jnp.sin, (X,), ([V, 1.0],))
     with pytest.raises(ValueError, match="v must have the structure"):

@@ -140,7 +140,7 @@ def eliminate(fun: Callable[..., PyTree], *args: PyTree, argnums: Argnums = 0, o
       An :class:`~dualrev.functional.eliminated.EliminationPlan`; ``jacobian(fun, engine="elimination", order=plan.order)`` follows it.
 
     Raises:
-      ValueError, TypeError: the order is none; as :func:`jacobian`.
+      ValueError, TypeError: the order is none; an argument to differentiate is of an integer dtype; as :func:`jacobian`.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> plan = dr.eliminate(lambda x, y: jnp.sin(x * y) * x, 1.0, 2.0, argnums=(0, 1), order="reverse")
@@ -155,12 +155,18 @@ def eliminate(fun: Callable[..., PyTree], *args: PyTree, argnums: Argnums = 0, o
         positions = checks.normalize_argnums(argnums)
         request = Request.of("eliminate", {}, isinstance(positions, int))
         with using(request.settings):
+            checks.check_leaves([leaf for leaf in jax.tree_util.tree_leaves(args) if not isinstance(leaf, jax.ShapeDtypeStruct)],
+                                "arguments")
             avals, tree = jax.tree_util.tree_flatten(args)
             graphs: list[Linearized] = []
 
             def traced(*flat: jax.Array) -> list[jax.Array]:
                 given = jax.tree_util.tree_unflatten(tree, flat)
                 call, inputs = Partial("eliminate", fun, positions, given, {}).flat_call(False, request)
+                for x in inputs:
+                    if not is_differentiable(typeof(x)):
+                        raise TypeError(f"eliminate requires real- or complex-valued inputs, but got {checks.dtype_of(x).name}. Name "
+                                        "the arguments to differentiate by argnums; others may have any dtype.")
                 outs, blocks, graph = blocks_of(call, inputs, request, key)
                 graphs.append(graph)
                 return [*outs, *[b for row in blocks for b in row]]

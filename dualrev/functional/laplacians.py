@@ -14,7 +14,7 @@ from jax.tree_util import tree_unflatten
 from jax.typing import ArrayLike
 
 from dualrev import errors
-from dualrev._jax.avals import tangent_aval, typeof
+from dualrev._jax.avals import is_array_like, tangent_aval, typeof
 from dualrev._jax.sharding import explicit_sharding, varying
 from dualrev._jax.traces import Tracer, is_eager
 from dualrev._jax.trees import PyTree
@@ -192,7 +192,7 @@ def weighted_laplacian(fun: Callable[P, PyTree], weights: Weights, argnums: Argn
       A function with the arguments of ``fun`` that returns ``(value, weighted sum)``, two trees alike.
 
     Raises:
-      ValueError: the shape of the weights is neither ``(n, n)`` nor ``(n,)``.
+      ValueError: the shape of the weights is neither ``(n, n)`` nor ``(n,)``, or known weights are not finite.
       TypeError: the weights are not real; and as :func:`laplacian`.
 
     >>> import jax.numpy as jnp, dualrev as dr
@@ -213,6 +213,9 @@ def weighted_laplacian(fun: Callable[P, PyTree], weights: Weights, argnums: Argn
 
 def _weighted(call: _Call, given: ArrayLike) -> Directions:
     """Directions whose second derivatives sum to the weighted ones."""
+    if not is_array_like(given):
+        raise TypeError(f"weighted_laplacian: the weights must be an array, or a function that returns one; got {given!r} of type "
+                        f"{type(given).__name__}")
     shape, dtype = jnp.shape(given), typeof(given).dtype
     if shape not in ((call.n,), (call.n, call.n)):
         raise ValueError(f"weighted_laplacian: the weights must have shape ({call.n}, {call.n}), or ({call.n},) for a diagonal, as the "
@@ -221,6 +224,9 @@ def _weighted(call: _Call, given: ArrayLike) -> Directions:
         raise TypeError(f"weighted_laplacian: the weights must be real numbers; got dtype {dtype.name}")
     if not isinstance(given, Tracer):
         W = np.asarray(given, np.float64)
+        if not np.isfinite(W).all():
+            raise ValueError("weighted_laplacian: the weights must be finite; got NaN or infinity in "
+                             f"{int(np.sum(~np.isfinite(W)))} of {W.size} entries")
         values, vectors = (W, np.eye(call.n)) if W.ndim == 1 else np.linalg.eigh((W + W.T) / 2)
         least = call.n * np.finfo(np.float64).eps * np.abs(values).max(initial=0)
         order = [*np.flatnonzero(values > least), *np.flatnonzero(values < -least)]
@@ -292,13 +298,14 @@ def biharmonic(fun: Callable[P, PyTree], argnums: Argnums = 0, *, chunk_size: in
 
     Source: [Dangel et al. 2025, sec. 3.3].
     """
-    inner = laplacian(fun, argnums, chunk_size=chunk_size, **options)
+    name = "biharmonic"
+    inner = _second(name, fun, argnums, False, chunk_size, options, _Call.basis)
 
     def laplacian_first(*args: P.args, **kwargs: P.kwargs) -> tuple[PyTree, PyTree]:
         value, found = inner(*args, **kwargs)
         return found, value
 
-    outer = laplacian(laplacian_first, argnums, has_aux=True, chunk_size=chunk_size, **options)
+    outer = _second(name, laplacian_first, argnums, True, chunk_size, options, _Call.basis)
 
     @wraps(fun, argnums, "Value and biharmonic")
     def biharmonic_f(*args: P.args, **kwargs: P.kwargs) -> tuple[PyTree, PyTree]:

@@ -55,14 +55,18 @@ def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[
     Source: [Griewank & Walther 2008, ch. 13]; [Bettencourt et al. 2019, Taylor-mode automatic differentiation for higher-order
     derivatives in JAX].
     """
-    checks.check_callable(fun)
     request = Request.of("jet", options)
     with errors.calling("jet"), using(request.settings):
+        checks.check_callable(fun)
         if not isinstance(primals, (tuple, list)) or not isinstance(series, (tuple, list)):
             raise TypeError(f"jet: primals and series must be tuples or lists; got {type(primals).__name__} and "
                             f"{type(series).__name__}")
         if len(series) != len(primals):
             raise ValueError(f"jet: series must have one series for each primal; got {len(series)} for {len(primals)} primals")
+        for i, terms in enumerate(series):
+            if not isinstance(terms, (tuple, list)):
+                raise TypeError(f"jet: series[{i}] must be a tuple or list of the derivatives of primals[{i}]; got {terms!r} of type "
+                                f"{type(terms).__name__}")
         order = max([len(terms) for terms in series], default=0)
         if order < 1:
             raise ValueError(f"jet: order must be at least 1: series must have a term for at least one primal; got {series!r}")
@@ -103,9 +107,9 @@ def taylor(fun: Callable[..., PyTree], x: PyTree, v: PyTree, order: int, **optio
 
     Source: [Griewank & Walther 2008, ch. 13].
     """
-    checks.check_callable(fun)
     request = Request.of("taylor", options)
     with errors.calling("taylor"), using(request.settings):
+        checks.check_callable(fun)
         return _along(fun, x, v, _checked(order, "taylor"), "taylor")
 
 
@@ -131,9 +135,9 @@ def derivatives(fun: Callable[..., PyTree], x: jax.typing.ArrayLike, order: int,
 
     Source: [Griewank & Walther 2008, ch. 13].
     """
-    checks.check_callable(fun)
     request = Request.of("derivatives", options)
     with errors.calling("derivatives"), using(request.settings):
+        checks.check_callable(fun)
         order = _checked(order, "derivatives")
         if not is_array_like(x) or jnp.shape(x) != ():
             raise ValueError("derivatives: x must be a scalar, as derivatives of any order are by one number; got "

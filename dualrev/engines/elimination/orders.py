@@ -225,7 +225,7 @@ def order_of(graph: Graph, wanted: str | Search | tuple[int, ...]) -> tuple[int,
     if isinstance(wanted, tuple):
         if sorted(wanted) != list(range(len(graph.middle))):
             raise ValueError(f"order must have each of the positions 0 to {len(graph.middle) - 1} of the program's intermediate values "
-                             f"once; got {wanted!r}. dr.eliminate(...).order has the right form")
+                             f"once; got {wanted!r}.  dr.eliminate(...).order has the right form")
         return tuple([graph.middle[i] for i in wanted])
     if wanted == "search":
         return annealed(graph, Search())
