@@ -172,7 +172,7 @@ def test_bad_input() -> None:
         (ValueError, r"positions 0 to 0 .* got \(0, 1\)", lambda: dr.eliminate(lambda x: jnp.sin(jnp.cos(x)), x, order=(0, 1))),
         (dr.errors.OptionError, "zero_wins", lambda: dr.jacobian(jnp.sin, engine="elimination", zero_wins=True)(x)),
         (dr.errors.OptionError, "cotangent_dtype", lambda: dr.jacobian(jnp.sin, engine="elimination", cotangent_dtype="float64")(x)),
-        (TypeError, "requires real- or complex-valued inputs, but got int32", lambda: dr.eliminate(jnp.sin, jnp.arange(3, dtype="int32"))),
+        (TypeError, "complex-valued inputs, but got int32", lambda: dr.eliminate(jnp.sin, jnp.arange(3, dtype="int32"))),
         (TypeError, "eliminate needs arrays as arguments", lambda: dr.eliminate(jnp.sin, "x")),
         (ValueError, "seconds and steps must be positive", lambda: dr.Search(seconds=0)),
         (ValueError, "objective must be", lambda: dr.Search(objective="time")),  # type: ignore[arg-type]
