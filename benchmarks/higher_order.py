@@ -1,6 +1,7 @@
 """Laplacians and Taylor series beside their peers, in groups of ``python -m benchmarks.figures``.
 
-- ``laplacian``: over folx, where it is installed, over the trace of ``jax.hessian`` and over a push of a push for each input;
+- ``laplacian``: over folx, where it is installed, over the trace of ``jax.hessian`` and over a push of a push for each input; networks
+  applied to each of several particles over folx with sparse Jacobians;
 - ``jet``: over ``jax.experimental.jet`` and over nested pushes, at run time and to build (trace and compile).
 """
 
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental import jet as jax_jet
+from jax.experimental.jet import jet as jax_jet
 from rich.console import Console
 
 import dualrev as dr
@@ -27,7 +28,7 @@ Function = Callable[[Any], Any]
 ACTIVATIONS: dict[str, Function] = {"tanh": jnp.tanh, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
 SIZES = (50, 100)
 BATCHES = (1, 32)
-ORDERS = (2, 4, 6, 10)
+ORDERS = (2, 4, 6, 8, 10)
 
 
 def weights(*sizes: int) -> list[jax.Array]:
@@ -57,6 +58,18 @@ def attention(n: int, width: int) -> Function:
     return f
 
 
+def per_particle(activation: Function, d: int, width: int, depth: int) -> Function:
+    """A network applied to each of several particles, and a sum over them."""
+    matrices = weights(d, *[width] * depth, 1)
+
+    def f(x: Any) -> Any:
+        for w in matrices[:-1]:
+            x = activation(x @ w)
+        return jnp.sum(x @ matrices[-1])
+
+    return f
+
+
 def recurrent(width: int, steps: int, n: int) -> Function:
     inward, w = weights(n, width, width)
 
@@ -68,7 +81,7 @@ def recurrent(width: int, steps: int, n: int) -> Function:
 
 
 def by_hessian(f: Function) -> Function:
-    return lambda x: (f(x), jnp.trace(jax.hessian(f)(x)))
+    return lambda x: (f(x), jnp.trace(jax.hessian(lambda v: f(v.reshape(x.shape)))(x.ravel())))
 
 
 def by_pushes(f: Function) -> Function:
@@ -76,7 +89,8 @@ def by_pushes(f: Function) -> Function:
     def second(x: Any, v: Any) -> Any:
         return jax.jvp(lambda x: jax.jvp(f, (x,), (v,))[1], (x,), (v,))[1]
 
-    return lambda x: (f(x), jnp.sum(jax.vmap(partial(second, x))(jnp.eye(x.size, dtype=x.dtype))))
+    return lambda x: (f(x), jnp.sum(jax.vmap(partial(second, x))(
+        jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape))))
 
 
 def peers() -> dict[str, tuple[Callable[[Function], Function], dict[str, float]]]:
@@ -88,14 +102,14 @@ def peers() -> dict[str, tuple[Callable[[Function], Function], dict[str, float]]
         return found
     import folx
 
-    def by_folx(f: Function) -> Function:
+    def by_folx(f: Function, threshold: float = 0) -> Function:
         def run(x: Any) -> Any:
-            result = folx.forward_laplacian(f)(x)
+            result = folx.forward_laplacian(f, sparsity_threshold=threshold)(x)
             return result.x, result.laplacian
 
         return run
 
-    return {"folx": (by_folx, {"": 0.9}), **found}
+    return {"folx": (by_folx, {"": 0.9}), "folx, sparse": (partial(by_folx, threshold=6), {"": 1.0}), **found}
 
 
 def laplacian(budget: float) -> list[Figure]:
@@ -107,11 +121,18 @@ def laplacian(budget: float) -> list[Figure]:
                 programs.append((f"{name} {d}, batch {batch}", perceptron(activation, d, 256, 256, 256, 1), x))
     programs.append(("attention", attention(8, 16), jax.random.normal(jax.random.key(1), (1, 128), "float32")))
     programs.append(("RNN", recurrent(128, 20, 50), jax.random.normal(jax.random.key(2), (1, 50), "float32")))
+    for label, f, batch, n, d in (("particles 8 x 3, silu 64 x 4", per_particle(jax.nn.silu, 3, 64, 4), 16, 8, 3),
+                                  ("particles 16 x 3, tanh 64 x 4", per_particle(jnp.tanh, 3, 64, 4), 1, 16, 3),
+                                  ("particles 100 x 4, silu 100 x 10", per_particle(jax.nn.silu, 4, 100, 10), 4, 100, 4)):
+        programs.append((label, f, jax.random.normal(jax.random.key(3), (batch, n, d), "float32")))
     figures = []
     for label, f, xs in programs:
         for peer, (of, goals) in peers().items():
-            if (label, peer) == ("RNN", "folx"):
+            has_particles = label.startswith("particles")
+            if (label == "RNN" and peer.startswith("folx")) or (peer == "folx, sparse") != (has_particles and peer.startswith("folx")):
                 continue  # folx has no rule for scan
+            if "100" in label and has_particles and peer != "folx, sparse":
+                continue  # which would take seconds
             wrap: Callable[[Function], Function] = jax.vmap if len(xs) > 1 else lambda g: g
             x = xs if len(xs) > 1 else xs[0]
             ours, theirs = (jax.jit(wrap(g)) for g in (dr.laplacian(f), of(f)))

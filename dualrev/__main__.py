@@ -27,6 +27,7 @@ from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import calibration, tables
 from dualrev.report.measure import Flat, UnfitFunctionError, flatten, measure, stored
+from dualrev.report.modes import modes
 
 EPILOG = """\
 examples:
@@ -35,6 +36,7 @@ examples:
   python -m dualrev path/to/model.py:loss --args "init(), jnp.eye(4)" of a file; its own names may stand in --args
   python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
   python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"        what reverse mode stores: bytes, operation, line
+  python -m dualrev --modes mymodel:loss --args "jnp.ones(3)"         how each operation goes through Laplacians, series, patterns
   python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
   python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
 
@@ -66,6 +68,9 @@ def parser() -> Parser:
                            "of the function's module may be used")
     made.add_argument("--memory", action="store_true",
                       help="list every array that the reverse engine stores: its bytes, the operation that keeps it, the line")
+    made.add_argument("--modes", action="store_true",
+                      help="list the operations, and what the modes beside forward and reverse read of each: Laplacians, Taylor "
+                           "series, sparsity patterns, elimination")
     made.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
     return made
 
@@ -223,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(words)
         if options.function is None and options.args is not None:
             raise InputError("--args belongs to a function; type module:function before it")
+        if options.memory and options.modes:
+            raise InputError("--memory and --modes are two tables; type one of them")
         jax.config.update("jax_enable_x64", True)
         problems = PROBLEMS if options.function is None else ()
         # What a user's function prints must not stand between the lines of JSON.
@@ -235,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return found
 
             memory = every(stored) if options.memory else []
-            measurements = [] if options.memory else every(measure)
+            found_modes = every(modes) if options.modes else []
+            measurements = [] if options.memory or options.modes else every(measure)
     except InputError as error:
         print(f"dualrev: error: {error}", file=sys.stderr)
         return 2
@@ -244,6 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(tables.memory_as_json(memory, problems))
         else:
             tables.show_memory(tables.console(), memory)
+    elif options.modes:
+        if options.json:
+            print(tables.modes_as_json(found_modes, problems))
+        else:
+            tables.show_modes(tables.console(), found_modes)
     elif options.json:
         print(tables.as_json(measurements, problems))
     else:

@@ -22,9 +22,8 @@ from jax.experimental import multihost_utils, pallas  # noqa: F401  (likewise)
 
 import dualrev.calls.families  # noqa: F401  (fills the table)
 from dualrev._jax.libraries import foreign_rules
-from dualrev.sparse.propagation import ways_of
+from dualrev.report.modes import HIGHER, options_of, read_by
 from dualrev.table import rows as table
-from dualrev.table.choosing import ChoosingRow
 from dualrev.table.exclusions import BY_ENGINES, EXCLUDED
 
 FILE = pathlib.Path(__file__).parent.parent / "dualrev" / "rules" / "COVERAGE.md"
@@ -62,20 +61,6 @@ def order(cases: list[Case]) -> int:
     return max(case.order for case in cases)
 
 
-#: What the modes of higher order read of a row, by its kind: Laplacian, Taylor.
-HIGHER = {"zero": ("zero", "zero"), "linear": ("push", "push"), "product": ("product rule", "convolution"),
-          "diagonal": ("second partials", "recurrence"), "program": ("push of the push", "push on series"),
-          "call": ("its program", "its program")}
-
-
-def higher(row: Any) -> tuple[str, str]:
-    """How the row goes through the modes of higher order; the one that it chooses may go in another way."""
-    if row.form == "no derivative":
-        return "an error", "an error"
-    kinds = dict.fromkeys(option.kind for option in (row.options if isinstance(row, ChoosingRow) else (row,)))
-    return tuple(", ".join(dict.fromkeys(HIGHER[kind][i] for kind in kinds)) for i in range(2))  # type: ignore[return-value]
-
-
 def number(x: Any) -> str:
     x = np.asarray(x, "float64")
     return "(" + ", ".join(f"{v:g}" for v in x) + ")" if x.ndim else f"{x:g}"
@@ -98,12 +83,14 @@ def text() -> str:
         "has its pull derived or stated. *Laplacian*, *Taylor*: what these modes read of the row "
         "([laplacian.py](../engines/laplacian.py), [recurrences.py](../engines/recurrences.py)). *Sparsity*: how the pattern of its "
         "derivative is found ([propagation.py](../sparse/propagation.py)): entry by entry, by the places that it reads, by the program "
-        "that it holds or by its push; the next where one does not apply. "
+        "that it holds or by its push; the next where one does not apply. *Elimination*: the local Jacobian that "
+        "[reading.py](../engines/elimination/reading.py) takes for an edge. `python -m dualrev --modes` shows these columns for the "
+        "operations of a function. "
         "*Order*: to which the tests compare with jax; rows are made of operations with rows, so there "
         "is no bound. *Dtypes*: those of the tests. *jax*: what jax itself has.",
         "",
-        "| operation | file | kind | cost | form | modes | Laplacian | Taylor | sparsity | order | dtypes | jax |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| operation | file | kind | cost | form | modes | Laplacian | Taylor | sparsity | elimination | order | dtypes | jax |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     by_name: dict[str, list[Case]] = defaultdict(list)
     for case in CASES:
@@ -119,17 +106,15 @@ def text() -> str:
             tested = str(order(cases)) if cases else f"[tests]({'../../tests/' + ELSEWHERE[name]})"
             dtypes = kinds(cases)
         file = row.where.split(":")[0]
-        options = row.options if isinstance(row, ChoosingRow) else (row,)
+        options = options_of(row)
         kind, cost = (", ".join(dict.fromkeys(of)) for of in ([r.kind for r in options], [r.cost for r in options]))
-        ways = dict.fromkeys(way for option in options for way in ways_of(option, name))
-        sparsity = "" if modes.startswith("an error") else ", ".join(ways)
         lines.append(f"| `{name}` | [{file}](../{file}) | {kind} | {cost} | {row.form} | {modes} | "
-                     f"{' | '.join(higher(row))} | {sparsity} | {tested} | {dtypes} | {in_jax} |")
+                     f"{' | '.join(read_by(mode, row) for mode in HIGHER)} | {tested} | {dtypes} | {in_jax} |")
     for name, file in BY_ENGINES.items():
         if name in known:
             in_jax = ", ".join(sorted(known[name], reverse=True))
             lines.append(f"| `{name}` | {file} | call | its program | asked of the engines | push, pull | its program | its program "
-                         f"| push | | | {in_jax} |")
+                         f"| push | dense block | | | {in_jax} |")
     lines += ["", "## Primitives of other libraries", "",
               "A primitive that another library defined, and for which it registered a derivative with jax (`jax.interpreters.ad`), "
               "has no row of its own: [foreign.py](../calls/foreign.py) is the row of all of them. Forward mode calls the registered "

@@ -44,7 +44,13 @@ def test_readme() -> None:
     assert run(examples).failed == 0
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "papers" / "guide").glob("*.md")), ids=lambda page: page.stem)
+#: Pages whose programs take long to compile.
+LONG = {"taylor_integrator"}
+
+
+@pytest.mark.parametrize("page", [
+    pytest.param(page, id=page.stem, marks=pytest.mark.thorough if page.stem in LONG else ())
+    for page in sorted((ROOT / "papers" / "guide").glob("*.md"))])
 def test_guides(page: pathlib.Path) -> None:
     examples = doctest.DocTestParser().get_doctest(page.read_text(), {}, page.name, str(page), 0)
     assert len(examples.examples) > 10

@@ -20,9 +20,11 @@ from test_rules import RTOL, Problem, compare, identify
 
 import dualrev as dr
 from dualrev.engines.elimination.graph import Graph
-from dualrev.engines.elimination.orders import counted, order_of
+from dualrev.engines.elimination.orders import counted, order_of, predicted_ns
+from dualrev.engines.elimination.pricing import product_ns, sum_ns
 from dualrev.engines.elimination.structure import Structure, dense, identity, product, structure_of, sum_of
 from dualrev.problems import straight_line
+from dualrev.time_model import constants, time_in_words
 
 ORDERS: tuple[Any, ...] = ("forward", "reverse", "markowitz", dr.Search(steps=50))
 RNG = np.random.default_rng(0)
@@ -175,7 +177,7 @@ def test_bad_input() -> None:
         (TypeError, "complex-valued inputs, but got int32", lambda: dr.eliminate(jnp.sin, jnp.arange(3, dtype="int32"))),
         (TypeError, "eliminate needs arrays as arguments", lambda: dr.eliminate(jnp.sin, "x")),
         (ValueError, "seconds and steps must be positive", lambda: dr.Search(seconds=0)),
-        (ValueError, "objective must be", lambda: dr.Search(objective="time")),  # type: ignore[arg-type]
+        (ValueError, "objective must be one of .*'time'; got 'speed'", lambda: dr.Search(objective="speed")),  # type: ignore[arg-type]
         (TypeError, "complex", lambda: dr.jacobian(jnp.fft.fft, engine="elimination")(x)),
     ]:
         with pytest.raises(error, match=message):
@@ -217,6 +219,50 @@ def test_neither_mode_is_best() -> None:
     assert len(plan.vertices) == 3
     assert "test_elimination.py" in plan.vertices[0]
     assert "14 multiplications" in str(plan)
+
+
+def chain_of_matrices(x: Any) -> Any:
+    """Two wide layers and a scalar, which most orders multiply as matrices, and reverse as rows; beside it small work."""
+    h = jnp.tanh(jnp.full((60, 50), 0.1) @ x)
+    return jnp.sum(jnp.tanh(jnp.full((60, 60), 0.1) @ h)), jnp.sin(x[:2]) * x[0]
+
+
+@pytest.mark.thorough
+def test_search_by_predicted_time() -> None:
+    x = np.ones(50)
+    plans = {order: dr.eliminate(chain_of_matrices, x, order=order) for order in ("forward", "reverse", "markowitz")}  # type: ignore[call-overload]
+    found = dr.eliminate(chain_of_matrices, x, order=dr.Search(objective="time", steps=60))
+    assert 0 < found.seconds <= min(plan.seconds for plan in plans.values())
+    assert plans["forward"].seconds > 2 * found.seconds
+    assert f"in about {time_in_words(found.seconds)}" in str(found)
+    got = dr.jacobian(chain_of_matrices, engine="elimination", order=found.order)(jnp.asarray(x, "float32"))
+    for block, expected in zip(got, jax.jacobian(chain_of_matrices)(jnp.asarray(x, "float32")), strict=True):
+        np.testing.assert_allclose(block, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.thorough), pytest.param(2, marks=pytest.mark.thorough)])
+def test_predicted_time_is_of_products_and_sums(seed: int) -> None:
+    """The search finds the order with the least time of all orders of a small graph, by a count of its own."""
+    graph, c = random_graph(seed), constants()
+
+    def seconds(order: Any) -> float:
+        edges = {(p, s): structure for p, s, structure in graph.edges}
+        total = 0.0
+        for v in order:
+            ins, outs = ([(e, b) for e, b in edges.items() if e[k] == v] for k in (1, 0))
+            for ((p, _), b), ((_, s), a) in itertools.product(ins, outs):
+                made = product(a, b)
+                total += product_ns(a, b, made, c)
+                old = edges.get((p, s))
+                edges[p, s] = made.structure if old is None else sum_of(old, made.structure).structure
+                total += 0.0 if old is None else sum_ns(edges[p, s], c)
+            for e, _ in [*ins, *outs]:
+                del edges[e]
+        return total
+
+    best = min(map(seconds, itertools.permutations(graph.middle)))
+    found = order_of(graph, dr.Search(objective="time", steps=3000, seconds=20.0))
+    assert seconds(found) == pytest.approx(best) == pytest.approx(predicted_ns(graph, found))
 
 
 def test_counts_of_blocks() -> None:

@@ -181,6 +181,21 @@ def test_memory(model, capsys, monkeypatch):
     assert all(word in out for word in ("model:loss", "kept by", "sin", "integer_pow", "input [0]"))
 
 
+def test_modes(model, capsys, monkeypatch):
+    found = run_json(capsys, f"{model}:loss", "--args", "start(), scale=0.5", "--modes")
+    by_name = {op["name"]: op for op in found["operations"]}
+    assert by_name["sin"]["times"] == 2 and by_name["sin"]["kind"] == "diagonal"
+    assert by_name["sin"]["reads"] == {"Laplacian": "second partials", "Taylor": "recurrence", "sparsity": "entries",
+                                       "elimination": "diagonal block"}
+    assert by_name["mul"]["reads"]["Taylor"] == "convolution"
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main([f"{model}:loss", "--args", "start()", "--modes"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("model:loss", "operation", "elimination", "product rule", "reduce_sum"))
+    assert main([f"{model}:loss", "--args", "start()", "--modes", "--memory"]) == 2
+    assert "--memory and --modes are two tables" in capsys.readouterr().err
+
+
 @pytest.mark.thorough
 def test_memory_of_the_shipped_problems(capsys):
     assert main(["--memory"]) == 0

@@ -18,7 +18,7 @@ from dualrev._jax.trees import PyTree
 from dualrev.engines import reverse
 from dualrev.engines.elimination.accumulate import jacobian_of
 from dualrev.engines.elimination.graph import Graph, Linearized
-from dualrev.engines.elimination.orders import Search, counted, order_of
+from dualrev.engines.elimination.orders import Search, counted, order_of, predicted_ns
 from dualrev.functional import checks
 from dualrev.functional.checks import Argnums
 from dualrev.functional.flat_calls import FlatCall
@@ -26,6 +26,7 @@ from dualrev.functional.gradients import Partial
 from dualrev.options.settings import Request, current, using
 from dualrev.programs.common_subexpressions import merged_graph
 from dualrev.programs.partition import graph_of
+from dualrev.time_model import time_in_words
 
 #: An elimination order by its name, by how to look for one, or as positions among the intermediate values of the program.
 Order: TypeAlias = Literal["forward", "reverse", "markowitz", "search"] | Search | Sequence[int]
@@ -100,6 +101,7 @@ class EliminationPlan:
       multiplications: products of scalar entries of edges as the literature counts them: one for each pair of entries that an
         elimination multiplies, also where an entry is 1 or -1, but none for slices, broadcasts and sums, which copy.
       nontrivial: the same without products in which a factor is known to be 1 or -1.
+      seconds: the time that :mod:`dualrev.time_model` predicts for the products and sums of blocks.
       vertices: the operation, and the user's line, of each intermediate value.
       edges: the structure of each local Jacobian ``(source, target)``, as text.
     """
@@ -107,6 +109,7 @@ class EliminationPlan:
     order: tuple[int, ...]
     multiplications: int
     nontrivial: int
+    seconds: float
     vertices: tuple[str, ...]
     edges: tuple[str, ...] = field(repr=False)
     _graph: Graph = field(repr=False)
@@ -117,7 +120,8 @@ class EliminationPlan:
 
     def __str__(self) -> str:
         lines = [f"{len(self.order)} intermediate values, {len(self.edges)} local Jacobians; "
-                 f"{self.multiplications} multiplications, {self.nontrivial} of them not by 1 or -1"]
+                 f"{self.multiplications} multiplications, {self.nontrivial} of them not by 1 or -1, in about "
+                 f"{time_in_words(self.seconds)}"]
         lines += [f"  {name}: {self.count(name)}" for name in ("forward", "reverse", "markowitz")]
         lines += [f"{k:4d}. {self.vertices[i]}" for k, i in enumerate(self.order)]
         return "\n".join(lines)
@@ -182,4 +186,5 @@ def eliminate(fun: Callable[..., PyTree], *args: PyTree, argnums: Argnums = 0, o
             return f"v{place[v]}" if v in place else f"{v}"
 
         edges = tuple([f"{spelled(p)} -> {spelled(s)}: {structure}" for p, s, structure in found.edges])
-        return EliminationPlan(tuple([place[v] for v in chosen]), every, nontrivial, names, edges, found)
+        return EliminationPlan(tuple([place[v] for v in chosen]), every, nontrivial, 1e-9 * predicted_ns(found, chosen), names, edges,
+                               found)

@@ -18,6 +18,7 @@ import dualrev
 from dualrev.linear.residuals import size
 from dualrev.problems import Scenario
 from dualrev.report.measure import Measurement, Stored, Sweep
+from dualrev.report.modes import HIGHER, Modes
 
 #: Columns of text to write where there is no terminal to ask.
 WIDTH = 140
@@ -129,6 +130,24 @@ def show_memory(out: Console, stored: Sequence[Stored]) -> None:
         out.print(found.residuals)
 
 
+def show_modes(out: Console, found: Sequence[Modes]) -> None:
+    """Print what each mode reads of the operations of each function."""
+    out.print(Text(heading(), style="bold"))
+    for each in found:
+        made = Table(box=SIMPLE_HEAD, title=each.name, title_style="bold", title_justify="left", pad_edge=False, show_edge=False)
+        made.add_column("operation")
+        made.add_column("times", justify="right")
+        for heading_of in ("kind", *HIGHER):
+            made.add_column(heading_of)
+        for op in each.operations:
+            made.add_row(op.name, f"{op.times:,}", op.kind, *[op.reads[mode] for mode in HIGHER])
+        out.print()
+        out.print(made)
+    out.print()
+    out.print("Forward and reverse mode push and pull each operation by its row.  An operation that holds programs is listed, and so "
+              "are theirs.", style="dim")
+
+
 # -------------------------------------------------------------------------------------------------------------- as JSON
 
 
@@ -143,6 +162,13 @@ def memory_as_json(stored: Sequence[Stored], problems: Sequence[Scenario] = ()) 
     about = _about(problems)
     return _json([{"name": found.name, **about.get(found.name, {}), "tape_bytes": found.residuals.nbytes,
                    "residuals": [asdict(r) for r in found.residuals]} for found in stored])
+
+
+def modes_as_json(found: Sequence[Modes], problems: Sequence[Scenario] = ()) -> str:
+    """What each mode reads of each operation."""
+    about = _about(problems)
+    return _json([{"name": each.name, **about.get(each.name, {}), "operations": [asdict(op) for op in each.operations]}
+                  for each in found])
 
 
 def _about(problems: Sequence[Scenario]) -> dict[str, dict[str, str]]:

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from dualrev.engines.elimination.graph import Graph
+from dualrev.engines.elimination.pricing import product_ns, sum_ns
 from dualrev.engines.elimination.structure import Structure, product, sum_of
+from dualrev.time_model import constants
 
-#: What a search makes as small as it can: multiplications as the literature counts them, or those by other numbers than 1 and -1.
-Objective: TypeAlias = Literal["multiplications", "nontrivial"]
+#: What a search makes as small as it can: multiplications as the literature counts them, those by other numbers than 1 and -1, or the
+#: time that is predicted.
+Objective: TypeAlias = Literal["multiplications", "nontrivial", "time"]
+OBJECTIVES = ("multiplications", "nontrivial", "time")
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Search:
       seconds: the time limit; a search that reaches it depends on the speed of the machine.
       steps: the number of orders that are tried; a search that ends with them gives the same order for the same ``seed``.
       seed: of the random numbers.
-      objective: ``"multiplications"`` as the literature counts them, or ``"nontrivial"``, without those by 1 and -1.
+      objective: ``"multiplications"`` as the literature counts them; ``"nontrivial"``, without those by 1 and -1; or ``"time"``, as
+        :mod:`dualrev.time_model` predicts it, where a product of large matrices costs less than as many products of numbers.
 
     >>> import dualrev as dr
     >>> dr.Search(seconds=10.0, seed=1).steps
@@ -44,8 +49,8 @@ class Search:
     def __post_init__(self) -> None:
         if not self.seconds > 0 or self.steps < 1:
             raise ValueError(f"Search: seconds and steps must be positive; got seconds={self.seconds!r}, steps={self.steps!r}")
-        if self.objective not in ("multiplications", "nontrivial"):
-            raise ValueError(f"Search: objective must be 'multiplications' or 'nontrivial'; got {self.objective!r}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"Search: objective must be one of {', '.join(map(repr, OBJECTIVES))}; got {self.objective!r}")
 
 
 class Elimination:
@@ -95,6 +100,11 @@ def counted(graph: Graph, order: Sequence[int]) -> tuple[int, int]:
     return elimination.multiplications, elimination.nontrivial
 
 
+def predicted_ns(graph: Graph, order: Sequence[int]) -> float:
+    """The time that an order is predicted to take."""
+    return Ids(graph, "time").count(order)
+
+
 def markowitz(graph: Graph, noise: Callable[[], float] | None = None) -> tuple[int, ...]:
     """Eliminate the vertex that takes the fewest multiplications next; of equal ones, the last in the program."""
     elimination = Elimination(graph)
@@ -120,8 +130,9 @@ class Ids:
         self.objective = objective
         self.numbers: dict[Structure, int] = {}
         self.structures: list[Structure] = []
-        self.products: dict[tuple[int, int], tuple[int, int]] = {}
-        self.sums: dict[tuple[int, int], int] = {}
+        self.constants = constants()
+        self.products: dict[tuple[int, int], tuple[int, float]] = {}
+        self.sums: dict[tuple[int, int], tuple[int, float]] = {}
         self.edges = [(p, s, self.number(structure)) for p, s, structure in graph.edges]
 
     def number(self, structure: Structure) -> int:
@@ -130,29 +141,35 @@ class Ids:
             self.structures.append(structure)
         return self.numbers[structure]
 
-    def product(self, a: int, b: int) -> tuple[int, int]:
+    def product(self, a: int, b: int) -> tuple[int, float]:
+        """The product of two structures, and what it costs."""
         found = self.products.get((a, b))
         if found is None:
-            p = product(self.structures[a], self.structures[b])
-            cost = p.multiplications if self.objective == "multiplications" else p.nontrivial
+            left, right = self.structures[a], self.structures[b]
+            p = product(left, right)
+            costs = {"multiplications": p.multiplications, "nontrivial": p.nontrivial}
+            cost = product_ns(left, right, p, self.constants) if self.objective == "time" else costs[self.objective]
             found = self.products[a, b] = (self.number(p.structure), cost)
         return found
 
-    def sum(self, a: int, b: int) -> int:
+    def sum(self, a: int, b: int) -> tuple[int, float]:
+        """The sum of two structures, and what it costs."""
         found = self.sums.get((a, b))
         if found is None:
-            found = self.sums[a, b] = self.number(sum_of(self.structures[a], self.structures[b]).structure)
+            structure = sum_of(self.structures[a], self.structures[b]).structure
+            cost = sum_ns(structure, self.constants) if self.objective == "time" else 0
+            found = self.sums[a, b] = (self.number(structure), cost)
         return found
 
     def count(self, order: Sequence[int], limit: float = math.inf) -> float:
-        """The multiplications of an order; infinite once they are more than ``limit``."""
+        """The cost of an order, by the objective; infinite once it is more than ``limit``."""
         into: dict[int, dict[int, int]] = {}
         out_of: dict[int, dict[int, int]] = {}
         for p, s, structure in self.edges:
             into.setdefault(s, {})[p] = structure
             out_of.setdefault(p, {})[s] = structure
         products, sums = self.products, self.sums
-        total = 0
+        total: float = 0
         for v in order:
             before, after = into.pop(v, {}), out_of.pop(v, {})
             for source in before:
@@ -165,8 +182,8 @@ class Ids:
                     total += cost
                     old = row.get(source)
                     if old is not None:
-                        added = sums.get((old, new))
-                        new = self.sum(old, new) if added is None else added
+                        new, cost = sums.get((old, new)) or self.sum(old, new)
+                        total += cost
                     row[source] = out_of[source][target] = new
             if total > limit:
                 return math.inf
