@@ -36,6 +36,9 @@ Directions: TypeAlias = tuple[list[jax.Array] | None, int]
 #: The coefficients ``W_ij``: a matrix, or the diagonal of one; or a function of the arguments that returns one.
 Weights: TypeAlias = ArrayLike | Callable[..., ArrayLike]
 
+#: The number of directions up to which an un-jitted evaluation keeps them stacked.
+MOST_STACKED_UNJITTED = 192
+
 
 class _Call:
     """One call of a function, whose second derivatives are to be found."""
@@ -54,9 +57,13 @@ class _Call:
         return None, 0
 
     def has_blocks(self) -> bool:
-        """Whether derivatives along the unit vectors can be kept in blocks."""
-        return not current.get().zero_wins and all(
-            not any(is_symbolic_dim(n) for n in a.shape) and not varying(a) and explicit_sharding(a) is None for a in self.avals)
+        """Whether derivatives along the unit vectors are kept in blocks.
+
+        Un-jitted, each operation on blocks takes longer to dispatch than one on stacked directions, which pays where these are many.
+        """
+        if current.get().zero_wins or (is_eager(self.flat) and self.n <= MOST_STACKED_UNJITTED):
+            return False
+        return not any(varying(a) or explicit_sharding(a) is not None or any(is_symbolic_dim(n) for n in a.shape) for a in self.avals)
 
     def along(self, rows: jax.Array) -> list[jax.Array]:
         """Directions from a matrix, one in each row, whose columns are the elements of all inputs."""
