@@ -25,6 +25,7 @@ from random_programs import Array, Program
 
 import dualrev
 from dualrev._jax.traces import evaluating
+from dualrev.engines.direction_blocks import identity, stacked
 from dualrev.engines.laplacian import SecondDerivatives
 from dualrev.modes import evaluate
 
@@ -257,6 +258,24 @@ def _laplacian(q: Question) -> Iterator[Compared]:
                                     (q.push, q.push_of_push), strict=True):
         # Without parts, or where one of them is zero, a value has nothing to show.
         yield Compared(what, [jnp.zeros_like(q.out) if part is None else part.reshape(q.out.shape)], expected)
+
+
+@mode("Laplacian in blocks", applies=_is_real, order=2, weight=0.2)
+def _laplacian_in_blocks(q: Question) -> Iterator[Compared]:
+    """Along a multiple of each unit vector: in blocks, and stacked as above."""
+    avals = [jax.core.ShapedArray(x.shape, x.dtype) for x in q.x]
+    n = sum(a.size for a in avals)
+    if not 0 < n <= 64:
+        return
+    blocks = [b.map(lambda array, _, t=t: array * t) for b, t in zip(identity(avals), q.t, strict=True)]
+    found = evaluate(SecondDerivatives(n), q.program.run, (q.x,), ([(b, jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)],))[1]
+    stacks = [(stacked(b), jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)]
+    dense = evaluate(SecondDerivatives(n), q.program.run, (q.x,), (stacks,))[1]
+    shapes = (n, *q.out.shape), q.out.shape
+    for what, part, expected, shape in zip(("derivatives in blocks", "sum of second ones in blocks"), found or (None, None),
+                                           dense or (None, None), shapes, strict=True):
+        got, wanted = [jnp.zeros(shape, q.out.dtype) if x is None else x for x in (part, expected)]
+        yield Compared(what, [got], arrays([wanted]))
 
 
 @mode("pattern", applies=_is_real, weight=0.1)
