@@ -1,0 +1,279 @@
+"""One function on arguments of one type: its pattern, colours, and the compiled evaluation of its sparse derivative."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.export import is_symbolic_dim
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from dualrev import errors, time_model
+from dualrev._jax.avals import is_array_like, tangent_aval, typeof
+from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, stage
+from dualrev._jax.traces import Tracer, is_eager
+from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.functional import checks
+from dualrev.functional.flat_calls import FlatCall
+from dualrev.functional.gradients import Partial
+from dualrev.options.settings import using
+from dualrev.programs.functions import Fixed
+from dualrev.sparse import evaluation, formats, patterns, probing
+from dualrev.sparse.colouring.greedy import NO_COLOUR
+from dualrev.sparse.colouring.positions import Positions
+from dualrev.sparse.colouring.recovery import Colouring
+from dualrev.sparse.colouring.search import Task, hessian_colouring, jacobian_colouring
+from dualrev.sparse.plans import Plan, types_of
+from dualrev.sparse.requests import Asked
+
+#: A push and a pull are not taken to differ by more than this factor: predictions of so small a difference are rough.
+MOST_APART = 4
+
+
+class Results:
+    """How the flat results of a function make up what it returned; results that are no arrays are kept."""
+
+    def __init__(self, call: FlatCall, results: Sequence[Any]):
+        self.n_out = call.n_out
+        self.out_tree = call.out_tree
+        self.aux_tree: PyTreeDef | None = call.aux_tree if call.has_aux else None
+        self.others = [None if is_array_like(x) else x for x in results]
+
+    def finish(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree]:
+        """``(value, aux)``, from the results that are arrays."""
+        values = iter(arrays)
+        flat = [next(values) if x is None else x for x in self.others]
+        aux = None if self.aux_tree is None else tree_unflatten(self.aux_tree, flat[self.n_out:])
+        return tree_unflatten(self.out_tree, flat[: self.n_out]), aux
+
+
+class Prepared:
+    """A function on arguments of one type: its pattern, colours, and the compiled evaluation."""
+
+    def __init__(self, fun: Callable[..., PyTree], request: Asked, tree: PyTreeDef, fixed: Fixed, arrays: Sequence[jax.Array]):
+        self.fun = fun
+        self.asked = request
+        self.tree = tree
+        self.fixed = fixed
+        self.avals = [typeof(x) for x in arrays]
+        if any(is_symbolic_dim(d) for a in self.avals for d in a.shape):
+            raise NotImplementedError(f"{request.name}: sparse derivatives need sizes that are numbers, to colour; got "
+                                      f"{', '.join(map(errors.short, self.avals))}")
+        self.in_tree: PyTreeDef
+        self.active: list[int]
+        self.results: Results
+        program = self._staged()
+        self.in_avals = [tangent_aval(self.avals[i]) for i in self.active]
+        self.out_avals = [a.update(weak_type=False) for a in program.out_avals]
+        self._check_outputs()
+        self.plan = self._planned(program)
+        #: The colouring, and what its entries belong to.
+        self.colouring = self.plan.colouring
+        by_row = self.in_avals if request.kind == "hessian" else self.out_avals
+        self.blocks = formats.blocks_of(self.colouring.positions, by_row, self.in_avals)
+        self.wrappers = [[formats.Wrapper(block, request.format) for block in row] for row in self.blocks]
+        self._compiled = jax.jit(self.evaluated)
+        self._products: dict[str, Callable[..., Any]] = {}
+
+    # ------------------------------------------------------------------------------------------------------------ the function
+
+    def flat_call(self, arrays: Sequence[jax.Array]) -> tuple[FlatCall, list[jax.Array]]:
+        values = iter(arrays)
+        args, kwargs = tree_unflatten(self.tree, [next(values) if x is None else x[0] for x in self.fixed])
+        partial = Partial(self.asked.name, self.fun, self.asked.argnums, args, kwargs)
+        return partial.flat_call(self.asked.has_aux, self.asked.request)
+
+    def _staged(self) -> ClosedJaxpr:
+        """The function as a program; constants that are being traced are inputs of it, after the arguments."""
+
+        def outs(*arrays: jax.Array) -> list[jax.Array]:
+            call, flat = self.flat_call(arrays)
+            for x in flat:
+                checks.check_forward_input_dtype(self.asked.name, False, x)
+            places = {id(x): i for i, x in enumerate(arrays)}
+            self.active = [places[id(x)] for x in flat]
+            results = call(*flat)
+            self.in_tree, self.results = call.in_tree, Results(call, results)
+            return results[: call.n_out]
+
+        return stage(outs, self.avals)
+
+    def _check_outputs(self) -> None:
+        name = self.asked.name
+        if self.asked.kind == "hessian" and (len(self.out_avals) != 1 or self.out_avals[0].shape != ()):
+            raise TypeError(f"{name}: a sparse Hessian is that of a function with one scalar output; the function returned "
+                            f"{checks.spelled(self.results.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
+                            "jacobian(grad(f), sparse=True) of each part.")
+        for aval in self.out_avals:
+            checks.check_output_dtype(name, False, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+
+    # -------------------------------------------------------------------------------------------------------------- the plan
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n = sum(a.size for a in self.in_avals)
+        return (n if self.asked.kind == "hessian" else sum(a.size for a in self.out_avals)), n
+
+    def _planned(self, program: ClosedJaxpr) -> Plan:
+        name, given = self.asked.name, self.asked.plan
+        in_types, out_types = types_of(self.in_avals), types_of(self.out_avals)
+        if given is not None:
+            if (given.in_types, given.out_types) != (in_types, out_types):
+                raise ValueError(f"{name}: the plan is for inputs {_spelled(given.in_types)} and outputs {_spelled(given.out_types)}; "
+                                 f"this function has inputs {_spelled(in_types)} and outputs {_spelled(out_types)}")
+            return given
+        if self.asked.pattern is not None:
+            positions = formats.positions_of(self.asked.pattern, name, self.shape)
+        else:
+            positions = self._detected(program)
+        what = checks.name_of(self.fun)
+        if self.asked.kind == "hessian":
+            colouring = hessian_colouring(positions, self.asked.task)
+            return Plan("hessian", what, colouring, out_types, in_types)
+        engine, task = self.asked.engine, self.asked.task
+        colouring = jacobian_colouring(positions, engine, task)
+        if engine != "auto" or _is_decided(colouring, task):
+            return Plan("jacobian", what, colouring, out_types, in_types)
+        costs = self.pass_costs(positions)
+        colouring = jacobian_colouring(positions, engine, dataclasses.replace(task, forward=costs[0], reverse=costs[1]))
+        return Plan("jacobian", what, colouring, out_types, in_types, costs)
+
+    def _detected(self, program: ClosedJaxpr) -> Positions:
+        wrt = [i in set(self.active) for i in range(len(self.avals))]
+        if any(isinstance(x, Tracer) for x in program.consts):
+            program, consts = hoisted(program)
+            wrt = [False] * len(consts) + wrt
+        detect = patterns.hessian_csr if self.asked.kind == "hessian" else patterns.jacobian_csr
+        avals = [v.aval for v in program.jaxpr.invars]
+        return Positions.of_csr(detect(program, avals, wrt=wrt))
+
+    def pass_costs(self, positions: Positions) -> tuple[float, float]:
+        """Predicted seconds of one more push, and of one more pull, beside others."""
+        m, n = positions.shape
+        constants = time_model.constants()
+
+        def seconds(forward: int, reverse: int) -> float:
+            columns = np.arange(n) % forward if forward else np.full(n, NO_COLOUR)
+            rows = np.arange(m) % reverse if reverse else np.full(m, NO_COLOUR)
+            return self._seconds(Colouring(positions, columns, rows, np.zeros(0, np.int64)), constants)
+
+        few, many = 2, 6
+        one = [(seconds(*[many * x for x in side]) - seconds(*[few * x for x in side])) / (many - few) for side in ((1, 0), (0, 1))]
+        least = max(max(one) / MOST_APART, 1e-12)
+        return max(one[0], least), max(one[1], least)
+
+    def _seconds(self, colouring: Colouring, constants: time_model.Constants) -> float:
+        def program(*arrays: jax.Array) -> list[jax.Array]:
+            with using(self.asked.request.settings):
+                return [self._compressed(self.flat_call(arrays), colouring)[1]]
+
+        return time_model.time_of(stage(program, self.avals), constants)
+
+    def predicted(self) -> Plan:
+        """The plan with predictions of time."""
+        constants = time_model.constants()
+        costs = self.plan.costs
+        if self.asked.kind == "jacobian" and costs == (1.0, 1.0):
+            costs = self.pass_costs(self.colouring.positions)
+        elif self.asked.kind == "hessian":
+            push = self._seconds(self.colouring, constants) / max(self.colouring.n_forward, 1)
+            costs = (push, push)
+        program = stage(lambda *arrays: tree_flatten(self.evaluated(*arrays))[0], self.avals)
+        return dataclasses.replace(self.plan, costs=costs, seconds=time_model.time_of(program, constants))
+
+    # ------------------------------------------------------------------------------------------------------------- evaluation
+
+    def _compressed(self, call_and_flat: tuple[FlatCall, list[jax.Array]], colouring: Colouring) -> tuple[list[jax.Array], jax.Array]:
+        call, flat = call_and_flat
+        compress = evaluation.compressed_hessian if self.asked.kind == "hessian" else evaluation.compressed_jacobian
+        return compress(call, flat, colouring, self.asked.chunk_size, self.asked.request)
+
+    def evaluated(self, *arrays: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        """What the function returned, flat, as far as it is arrays; and the entries of each block (or the block itself)."""
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            call, flat = self.flat_call(arrays)
+            results, compressed = self._compressed((call, flat), self.colouring)
+            source = evaluation.substituted(self.colouring, compressed)
+            data = []
+            for row in self.wrappers:
+                for wrapper in row:
+                    found = lax.convert_element_type(evaluation.entries(self.colouring, source, wrapper.block.chosen),
+                                                     wrapper.block.dtype)
+                    data.append(wrapper.filled(found) if self.asked.format == "dense" else found)
+            self.results = Results(call, results)
+            return [x for x in results if is_array_like(x)], data
+
+    def __call__(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree, PyTree]:
+        """``(value, aux, matrix)``."""
+        found, data = (self._compiled if is_eager(arrays) else self.evaluated)(*arrays)
+        value, aux = self.results.finish(found)
+        if self.asked.is_checked:
+            self._check(arrays)
+        each = iter(data)
+        trees = [tree_unflatten(self.in_tree, [wrapper(next(each), self.asked.name) for wrapper in row]) for row in self.wrappers]
+        single = isinstance(self.asked.argnums, int)
+        parts = [part[0] if single else tuple(part) for part in trees]
+        if self.asked.kind == "jacobian":
+            return value, aux, tree_unflatten(self.results.out_tree, parts)
+        outer = tree_unflatten(self.in_tree, parts)
+        return value, aux, outer[0] if single else tuple(outer)
+
+    # ------------------------------------------------------------------------------------------------------------ the check
+
+    def _check(self, arrays: Sequence[jax.Array]) -> None:
+        """Compare the pattern with a product with a random vector."""
+        if not is_eager(arrays):
+            raise errors.OptionError(f"{self.asked.name}: check=True compares numbers, and the function is being traced; check the "
+                                     "pattern outside jit, vmap and grad, once")
+        positions = self.colouring.positions
+        m, n = positions.shape
+        v = probing.vector(n)
+
+        def entries(*arrays: jax.Array) -> jax.Array:
+            compressed = self._compressed(self.flat_call(arrays), self.colouring)[1]
+            return evaluation.entries(self.colouring, evaluation.substituted(self.colouring, compressed))
+
+        def product(v: jax.Array, u: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+            call, flat = self.flat_call(arrays)
+            return evaluation.products(call, flat, v, u, self.asked.kind == "hessian", self.asked.request)
+
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            run = self._products
+            values = run.setdefault("entries", jax.jit(entries))(*arrays)
+            both = run.setdefault("product", jax.jit(product))
+            dtype = values.dtype
+            nothing = jnp.zeros(m, dtype)
+            pushed, _ = both(jnp.asarray(v, dtype), nothing, *arrays)
+
+            def row(i: int) -> jax.Array:
+                found: jax.Array = both(jnp.zeros(n, dtype), nothing.at[i].set(1), *arrays)[1]
+                return found
+
+            probing.check(self.asked.name, positions, values, np.asarray(jnp.asarray(v, dtype)).astype(np.float64), pushed, row)
+
+
+def _is_decided(colouring: Colouring, task: Task) -> bool:
+    """Whether no costs of a pull between that of a push and `MOST_APART` times that would give another choice than equal costs do.
+
+    A pull costs at least a push: it writes what it reads.
+    """
+    positions = colouring.positions
+    least_pulls = int(positions.column_degrees.max(initial=0))
+    n_forward, n_reverse = colouring.n_forward, colouring.n_reverse
+    if not n_reverse:
+        if n_forward <= least_pulls or positions.is_symmetric:
+            return True
+        return n_forward <= jacobian_colouring(positions, "reverse", task).n_reverse
+    least_pushes = int(positions.row_degrees.max(initial=0))
+    if not n_forward:
+        return MOST_APART * n_reverse <= least_pushes
+    return n_forward + MOST_APART * n_reverse <= min(least_pushes, MOST_APART * least_pulls)
+
+
+def _spelled(types: Sequence[tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{dtype}[{','.join(map(str, shape))}]" for shape, dtype in types) or "none"
