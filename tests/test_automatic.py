@@ -26,13 +26,13 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
 def ways_of(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """What is chosen from now on."""
     found: list[str | None] = []
-    choose = automatic._choice
+    choose = automatic.Automatic._cheapest
 
     def noted(*args: Any) -> str | None:
         found.append(choose(*args))
         return found[-1]
 
-    monkeypatch.setattr(automatic, "_choice", noted)
+    monkeypatch.setattr(automatic.Automatic, "_cheapest", noted)
     return found
 
 
@@ -91,6 +91,23 @@ def test_a_choice_is_kept_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(found) == 2
 
 
+def test_elimination_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicted for programs of few numbers; its result is that of ``engine="elimination"``."""
+    def f(x: jax.Array) -> jax.Array:
+        a, b = x[0] * jnp.sin(x[1]), x[2] / x[3]
+        return jnp.stack([a * b, a + b, jnp.exp(a), b**2])
+
+    monkeypatch.setattr(automatic.Automatic, "_cheapest",
+                        lambda _, times, usual: "elimination" if "elimination" in times else usual)
+    x, jacobian = jnp.arange(1.0, 5.0), dualrev.jacobian(f)
+    assert jacobian.plan(x).chosen == "elimination"
+    np.testing.assert_array_equal(jax.jit(jacobian)(x), jax.jit(dualrev.jacobian(f, engine="elimination"))(x))
+    np.testing.assert_allclose(jax.jit(jacobian)(x), jax.jacobian(f)(x), rtol=1e-12)
+    asked = [dualrev.jacobian(f, **options) for options in ({"chunk_size": 2}, {"zero_wins": True}, {"allow_int": True})]
+    assert [plan.plan(x).left_out["elimination"] for plan in asked] == ["an option is about sweeps"] * 2 + [
+        "derivatives of other than real inputs are asked for"]
+
+
 @pytest.mark.parametrize("engine", ["forward", "reverse"])
 @pytest.mark.parametrize(("call", "args"), [
     (lambda engine: dualrev.grad(lambda x: (jnp.sum(x ** 3), {"twice": 2 * x}), has_aux=True, engine=engine), (jnp.arange(3.0),)),
@@ -105,14 +122,13 @@ def test_a_choice_is_kept_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> Non
 ])
 def test_the_results_are_those_of_the_engine_that_is_chosen(monkeypatch: pytest.MonkeyPatch, engine: str,
                                                             call: Callable[[str], Any], args: tuple[Any, ...]) -> None:
-    wanted = {"forward": ("forward", "dual"), "reverse": ("reverse", "pull")}[engine]
     asked = []
 
-    def choose(ways: dict[str, Any], *_: Any) -> str:
-        asked.append(next(name for name in ways if name in wanted))
+    def choose(_: Any, times: dict[str, float], usual: str) -> str:
+        asked.append(next(name for name in times if name == engine))
         return asked[-1]
 
-    monkeypatch.setattr(automatic, "_choice", choose)
+    monkeypatch.setattr(automatic.Automatic, "_cheapest", choose)
     found, expected = call("auto")(*args), call(engine)(*args)
     assert asked
     assert str(jax.tree.structure(found)) == str(jax.tree.structure(expected))

@@ -34,7 +34,7 @@ Order: TypeAlias = Literal["forward", "reverse", "markowitz", "search"] | Search
 #: An order in the form of a key.
 OrderKey: TypeAlias = str | Search | tuple[int, ...]
 #: How a Jacobian can be found.
-JacobianEngine: TypeAlias = Literal["auto", "forward", "reverse", "elimination"]
+JacobianEngine: TypeAlias = Literal["auto", "forward", "reverse", "elimination", "sparse"]
 
 NAMES = ("forward", "reverse", "markowitz", "search")
 

@@ -25,6 +25,8 @@ from dualrev.programs.functions import as_arrays
 Engine: TypeAlias = Literal["forward", "reverse"]
 #: An engine, or the one that the time model says is faster.
 AnyEngine: TypeAlias = Literal["auto", "forward", "reverse"]
+#: How a Hessian can be found.
+HessianEngine: TypeAlias = Literal["auto", "forward", "reverse", "sparse"]
 
 
 class FlatCall:

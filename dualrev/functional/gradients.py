@@ -18,6 +18,7 @@ from dualrev._jax.trees import PyTree
 from dualrev.functional import api, automatic, checks, flat_calls
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
+from dualrev.functional.choices import Planned, as_asked, with_plan
 from dualrev.functional.flat_calls import AnyEngine, Engine
 from dualrev.functional.results import pull_flat
 from dualrev.options.settings import Options, Request, using
@@ -72,6 +73,7 @@ def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Ca
     def decorate(derived: Callable[P, Result]) -> Callable[P, Result]:
         try:
             derived = functools.wraps(fun)(derived)
+            derived.__dict__.pop("plan", None)  # that of ``fun``, if it is itself a derivative
         except (AttributeError, TypeError):  # a callable without a function's attributes
             derived.__name__ = name
         derived.__doc__ = doc
@@ -83,24 +85,24 @@ def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Ca
 @overload
 def value_and_grad(fun: Callable[P, ArrayLike], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
-                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[jax.Array, PyTree]]: ...
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Planned[P, tuple[jax.Array, PyTree]]: ...
 
 
 @overload
 def value_and_grad(fun: Callable[P, tuple[ArrayLike, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (),
-                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[tuple[jax.Array, Aux], PyTree]]: ...
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Planned[P, tuple[tuple[jax.Array, Aux], PyTree]]: ...
 
 
 @overload
 def value_and_grad(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
-                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]: ...
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Planned[..., tuple[PyTree, PyTree]]: ...
 
 
 def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
                    allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *,
-                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Callable[P, tuple[PyTree, PyTree]]:
+                   engine: AnyEngine = "reverse", **options: Unpack[Options]) -> Planned[P, tuple[PyTree, PyTree]]:
     r"""The function that returns both a scalar function's value and its gradient.
 
     :math:`x \mapsto (f(x),\, \nabla f(x))`, from one evaluation and one pull.
@@ -114,7 +116,7 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
       reduce_axes: accepted for compatibility; must be empty.
       engine: ``"reverse"`` for one pull, ``"forward"`` for one push for each input element, ``"auto"`` for reverse, or
         for forward where :mod:`dualrev.time_model` predicts a clearly shorter time; both are traced, once for each shape of the
-        arguments.
+        arguments.  ``value_and_grad(fun, engine="auto").plan(*args)`` says which is taken, and why.
       options: see :class:`~dualrev.options.settings.Options`.
 
     Returns:
@@ -131,19 +133,27 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
     Source: [Griewank & Walther 2008, ch. 3].
     """
     found = _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
-    return wraps(fun, argnums, "Value and gradient")(found)
+
+    @wraps(fun, argnums, "Value and gradient")
+    def value_and_grad_f(*args: P.args, **kwargs: P.kwargs) -> tuple[PyTree, PyTree]:
+        return found(*args, **kwargs)
+
+    return with_plan(value_and_grad_f, found.plan)
 
 
 def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bool, holomorphic: bool, allow_int: bool,
-                    reduce_axes: Sequence[AxisName], engine: AnyEngine, options: Options) -> Callable[P, tuple[PyTree, PyTree]]:
+                    reduce_axes: Sequence[AxisName], engine: AnyEngine, options: Options) -> Planned[P, tuple[PyTree, PyTree]]:
     with errors.calling(name):
         checks.check_callable(fun)
     checks.check_engine(engine, ("auto", "forward", "reverse") if name != "hvp" else ("forward", "reverse"), name)
     positions = checks.normalize_argnums(argnums)
     if engine == "auto":
-        ways: dict[str, Callable[P, tuple[PyTree, PyTree]]] = {
-            each: _value_and_grad(name, fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, each, options) for each in ENGINES}
-        return automatic.fastest(ways, ways["reverse"], positions, automatic.has_few_inputs)
+        def way(each: Engine, why_not: Callable[[automatic.Asking], str | None]) -> automatic.Way:
+            call = _value_and_grad(name, fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, each, options)
+            return automatic.Way(each, call, f'{name}(f, engine="{each}")', why_not)
+
+        reverse, forward = way("reverse", lambda _: None), way("forward", automatic.has_few_inputs)
+        return automatic.Automatic(name, fun, positions, has_aux, [reverse, forward], lambda _: "reverse", reverse.call)
     request = Request.of(name, options, isinstance(positions, int))
     if reduce_axes:
         raise NotImplementedError("reduce_axes argument to grad is deprecated")
@@ -163,7 +173,7 @@ def _value_and_grad(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_a
             gradient = partial.unwrap(gradient)
             return ((value, aux), gradient) if has_aux else (value, gradient)
 
-    return value_and_grad_f
+    return as_asked(value_and_grad_f, name, fun, engine)
 
 
 _ones: dict[tuple[DType, bool, jax.sharding.Sharding], jax.Array] = {}
@@ -187,24 +197,24 @@ def _one_like(out: ArrayLike) -> jax.Array:
 @overload
 def grad(fun: Callable[P, ArrayLike], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False,
          allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: AnyEngine = "reverse",
-         **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+         **options: Unpack[Options]) -> Planned[P, PyTree]: ...
 
 
 @overload
 def grad(fun: Callable[P, tuple[ArrayLike, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
          allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), engine: AnyEngine = "reverse",
-         **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+         **options: Unpack[Options]) -> Planned[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def grad(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
          allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: AnyEngine = "reverse",
-         **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+         **options: Unpack[Options]) -> Planned[..., PyTree]: ...
 
 
 def grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
          allow_int: bool = False, reduce_axes: Sequence[AxisName] = (), *, engine: AnyEngine = "reverse",
-         **options: Unpack[Options]) -> Callable[P, PyTree]:
+         **options: Unpack[Options]) -> Planned[P, PyTree]:
     r"""The gradient of a scalar function: :math:`x \mapsto \nabla f(x)`.
 
     Args:
@@ -230,7 +240,7 @@ def grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, 
         value, gradient = value_and_grad_f(*args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
 
-    return grad_f
+    return with_plan(grad_f, value_and_grad_f.plan)
 
 
 def hvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], *,

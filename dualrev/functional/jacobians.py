@@ -8,20 +8,21 @@ from typing import Any, Literal, Unpack, overload
 import jax
 import jax.numpy as jnp
 from jax.errors import InconclusiveDimensionOperation
-from jax.tree_util import tree_leaves, tree_unflatten
+from jax.tree_util import tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import convert_to, is_array_like, is_differentiable, tangent_aval, typeof
-from dualrev._jax.traces import is_eager
+from dualrev._jax.avals import convert_to, is_differentiable, tangent_aval, typeof
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import sweeps
-from dualrev.functional import automatic, checks, eliminated, flat_calls
+from dualrev.functional import checks, eliminated, flat_calls, ways
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
+from dualrev.functional.choices import Planned, as_asked, with_plan
 from dualrev.functional.eliminated import JacobianEngine, Order, OrderKey
-from dualrev.functional.flat_calls import AnyEngine, Engine
+from dualrev.functional.flat_calls import Engine, HessianEngine
 from dualrev.functional.gradients import P, Partial, wraps
 from dualrev.functional.results import Structure
+from dualrev.functional.sparse_way import SparseWay
 from dualrev.linear import zeros
 from dualrev.linear.dense import DenseMap
 from dualrev.linear.maps import LinearMap
@@ -238,7 +239,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[Fa
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
              order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
              pattern: Any = None, format: Format | None = None, check: bool = False,
-             **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+             **options: Unpack[Options]) -> Planned[P, PyTree]: ...
 
 
 @overload
@@ -246,7 +247,7 @@ def jacobian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_
              allow_int: bool = False, engine: JacobianEngine = "auto",
              order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
              pattern: Any = None, format: Format | None = None, check: bool = False,
-             **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+             **options: Unpack[Options]) -> Planned[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
@@ -254,24 +255,28 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
              order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
              pattern: Any = None, format: Format | None = None, check: bool = False,
-             **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+             **options: Unpack[Options]) -> Planned[..., PyTree]: ...
 
 
 def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False,
              allow_int: bool = False, *, engine: JacobianEngine = "auto",
              order: Order | None = None, chunk_size: int | None = None, sparse: bool | Plan = False,
              pattern: Any = None, format: Format | None = None, check: bool = False,  # noqa: A002
-             **options: Unpack[Options]) -> Callable[P, PyTree]:
+             **options: Unpack[Options]) -> Planned[P, PyTree]:
     r"""The Jacobian of a function: :math:`\partial f_i / \partial x_j`, by pushes or by pulls, whichever are fewer.
 
     Args:
       fun, argnums, has_aux, holomorphic, allow_int, chunk_size, options: as in :func:`jacrev`.
-      engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`; ``"auto"`` evaluates once with a tape and
-        pushes through it if the inputs have no more elements than the outputs, and pulls otherwise; while a program is traced and
-        neither are many times more, :mod:`dualrev.time_model` predicts which of pushes with dual numbers, pushes through the tape
-        and pulls takes the least time.  ``"elimination"`` multiplies the local Jacobians of the operations, vertex by vertex of the
-        computational graph: fewer multiplications for programs with many scalars between few inputs and outputs.  It is planned while
-        the program is traced, so that no value of it may be read by Python; a loop or a branch is one operation.
+      engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`.  ``"elimination"`` multiplies the local Jacobians
+        of the operations, vertex by vertex of the computational graph: fewer multiplications for programs with many scalars between
+        few inputs and outputs.  It is planned while the program is traced, so that no value of it may be read by Python; a loop or a
+        branch is one operation.  ``"sparse"`` pushes or pulls colours of columns or rows (:func:`dualrev.sparse.jacobian`) and writes
+        the entries into a dense array.  ``"auto"`` takes one of these: while a program is traced, the one for which
+        :mod:`dualrev.time_model` predicts the least time, where counts of inputs, outputs and equations leave it open; outside of
+        ``jit`` it evaluates with a tape and pushes through it if the inputs have no more elements than the outputs, and pulls
+        otherwise, or takes the compressed way where one call regains what finding the pattern takes.  An entry outside of the pattern
+        is then 0, also where a sweep multiplies 0 by NaN.  ``jacobian(fun).plan(*args)`` says what is chosen, and why (a
+        :class:`~dualrev.functional.choices.Choice`).
       order: of elimination: ``"forward"``, ``"reverse"``; ``"markowitz"``, the cheapest vertex next (the default); ``"search"``, a
         search of a few seconds, or a :class:`~dualrev.Search`; or ``dr.eliminate(...).order``.
       sparse, pattern, format, check: with ``sparse=True``, or a plan of :func:`dualrev.sparse.plan`, the result is a sparse matrix, and
@@ -293,78 +298,73 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
     """
     if order is not None and engine != "elimination":
         raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
+    if engine == "sparse" and sparse is False:
+        sparse, engine, format = True, "auto", format or "dense"  # noqa: A001
     if _is_sparse("jacobian", sparse, pattern, format, check, holomorphic or allow_int):
         request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
                                     sparse, options)
         return derivatives.derivative(fun, request)
-    checks.check_engine(engine, ("auto", "forward", "reverse", "elimination"), "jacobian")
-    if engine == "elimination":
-        if chunk_size is not None:
-            raise ValueError(f"jacobian: engine='elimination' makes no sweep that chunk_size={chunk_size!r} could divide")
-        key = eliminated.check_order("markowitz" if order is None else order, "jacobian")
-        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, engine, "eliminate", None, options, order=key)
-    if engine == "forward":
-        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, "forward", "push", chunk_size, options)
+    checks.check_engine(engine, ("auto", "forward", "reverse", "elimination", "sparse"), "jacobian")
+    if engine == "elimination" and chunk_size is not None:
+        raise ValueError(f"jacobian: engine='elimination' makes no sweep that chunk_size={chunk_size!r} could divide")
+    key = eliminated.check_order("markowitz" if order is None else order, "jacobian")
 
-    def by(engine: Engine, direction: str) -> Callable[P, PyTree]:
-        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, engine, direction, chunk_size, options)
+    def by(way: str) -> Callable[P, PyTree]:
+        own: Engine = "forward" if way == "forward" else "reverse"
+        chunks = None if way == "elimination" else chunk_size
+        return _jacobian("jacobian", fun, argnums, has_aux, holomorphic, allow_int, own, DIRECTIONS[way], chunks, options, order=key)
 
-    if engine == "reverse":
-        return by("reverse", "pull")
-    ways = {"tape": by("reverse", "push"), "pull": by("reverse", "pull"), "dual": by("forward", "push")}
-    chosen = automatic.fastest(ways, by("reverse", "auto"), checks.normalize_argnums(argnums), _counts_leave_it_open(fun))
-    return wraps(fun, argnums, "Jacobian")(chosen)
+    if engine != "auto":
+        return as_asked(by(engine), "jacobian", fun, engine)
+    why_dense = "derivatives of other than real inputs are asked for" if holomorphic or allow_int else None
+    compressed = SparseWay("jacobian", fun, argnums, has_aux, chunk_size, options, why_dense)
+    is_about_sweeps = chunk_size is not None or any(options.get(name) for name in ABOUT_SWEEPS)
+    why_sweeps = "an option is about sweeps" if is_about_sweeps else why_dense
+    chosen = ways.jacobian(fun, checks.normalize_argnums(argnums), has_aux, by, by("auto"), compressed, why_sweeps)
+
+    @wraps(fun, argnums, "Jacobian")
+    def jacobian_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
+        return chosen(*args, **kwargs)
+
+    return with_plan(jacobian_f, chosen.plan)
 
 
-#: Where there are so many times more inputs than outputs, or the reverse, counts decide between pushes and pulls.
-DECISIVE = 8
-
-
-def _counts_leave_it_open(fun: Callable[..., PyTree]) -> Callable[..., bool]:
-    """Whether to ask the time model: real inputs, about as many as outputs, of a program that will be compiled."""
-    def asks(positions: Sequence[int], *args: PyTree, **kwargs: PyTree) -> bool:
-        inputs = tree_leaves([args[i] for i in positions])
-        is_real = all(is_array_like(x) and _is_real(x) for x in inputs)
-        if is_eager(inputs) or not is_real or not automatic.has_few_inputs(positions, *args):
-            return False
-        try:
-            m = automatic.n_entries(jax.eval_shape(lambda: fun(*args, **kwargs)))
-        except automatic.NOT_TRACED:
-            return False
-        n = automatic.n_entries(inputs)
-        return n <= DECISIVE * m and m <= DECISIVE * n
-
-    return asks
+#: What each way does with its engine.
+DIRECTIONS = {"forward": "push", "tape": "push", "reverse": "pull", "auto": "auto", "elimination": "eliminate"}
+#: Options that elimination can't honour.
+ABOUT_SWEEPS = ("zero_wins", "cotangent_dtype", "non_float")
 
 
 @overload
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: Literal[False] = False, holomorphic: bool = False, *,
-            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
-            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[P, PyTree]: ...
+            engine: HessianEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Planned[P, PyTree]: ...
 
 
 @overload
 def hessian(fun: Callable[P, tuple[PyTree, Aux]], argnums: Argnums = 0, *, has_aux: Literal[True], holomorphic: bool = False,
-            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
-            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[P, tuple[PyTree, Aux]]: ...
+            engine: HessianEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Planned[P, tuple[PyTree, Aux]]: ...
 
 
 @overload
 def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
-            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Callable[..., PyTree]: ...
+            engine: HessianEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            format: Format | None = None, check: bool = False, **options: Unpack[Options]) -> Planned[..., PyTree]: ...
 
 
 def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False, *,
-            engine: AnyEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
+            engine: HessianEngine | None = None, chunk_size: int | None = None, sparse: bool | Plan = False, pattern: Any = None,
             format: Format | None = None, check: bool = False,  # noqa: A002
-            **options: Unpack[Options]) -> Callable[P, PyTree]:
+            **options: Unpack[Options]) -> Planned[P, PyTree]:
     r"""The matrix of second derivatives: :math:`\partial^2 f / \partial x_i\, \partial x_j`.
 
     Args:
       fun, argnums, has_aux, holomorphic, chunk_size, options: as in :func:`jacfwd`.
-      engine: None for forward over reverse, the cheapest for most scalar functions; one engine for both orders; or ``"auto"`` for
-        the one of these three of which :mod:`dualrev.time_model` predicts the shortest time, decided once for each shape.
+      engine: None for forward over reverse, the cheapest for most scalar functions; one engine for both orders; ``"sparse"`` for
+        colours of columns (:func:`dualrev.sparse.hessian`) that are written into a dense array; or ``"auto"`` for the one of these
+        four of which :mod:`dualrev.time_model` predicts the shortest time, decided once for each shape.  ``hessian(fun, engine="auto")
+        .plan(*args)`` says which, and why (a :class:`~dualrev.functional.choices.Choice`).
       sparse, pattern, format, check: with ``sparse=True``, or a plan of :func:`dualrev.sparse.plan`, the result is a sparse matrix, and
         so are the leaves of a tree; see :func:`dualrev.sparse.hessian`.
 
@@ -380,21 +380,33 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
 
     Source: [Griewank & Walther 2008, ch. 5].
     """
+    if engine == "sparse" and sparse is False:
+        sparse, engine, format = True, None, format or "dense"  # noqa: A001
     if _is_sparse("hessian", sparse, pattern, format, check, holomorphic):
         request = requests.asked("hessian", "hessian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
                                     sparse, options)
         return derivatives.derivative(fun, request)
-    checks.check_engine(engine, (None, "auto", "forward", "reverse"), "hessian")
+    checks.check_engine(engine, (None, "auto", "forward", "reverse", "sparse"), "hessian")
     if engine == "auto":
-        engines: dict[str, Engine | None] = {"forward over reverse": None, "forward": "forward", "reverse": "reverse"}
-        ways = {name: hessian(fun, argnums, has_aux, holomorphic, engine=each, chunk_size=chunk_size, **options)
-                for name, each in engines.items()}
-        return wraps(fun, argnums, "Hessian")(automatic.fastest(
-            ways, ways["forward over reverse"], checks.normalize_argnums(argnums), automatic.has_few_inputs))
+        def by(each: str | None) -> Callable[P, PyTree]:
+            return hessian(fun, argnums, has_aux, holomorphic, engine=each,  # type: ignore[arg-type]  # one of the engines
+                           chunk_size=chunk_size, **options)
+
+        why_dense = "derivatives of other than real inputs are asked for" if holomorphic else None
+        compressed = SparseWay("hessian", fun, argnums, has_aux, chunk_size, options, why_dense)
+        chosen = ways.hessian(fun, checks.normalize_argnums(argnums), has_aux, by, compressed)
+
+        @wraps(fun, argnums, "Hessian")
+        def hessian_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
+            return chosen(*args, **kwargs)
+
+        return with_plan(hessian_f, chosen.plan)
 
     def one_order(direction: str, f: Callable[P, PyTree]) -> Callable[P, PyTree]:
         name, own = ("jacfwd", "forward") if direction == "push" else ("jacrev", "reverse")
         return _jacobian(name, f, argnums, has_aux, holomorphic, False, own, direction, chunk_size, options, asked="hessian")
 
-    inner, outer = {None: ("pull", "push"), "forward": ("push", "push"), "reverse": ("pull", "pull")}[engine]
-    return one_order(outer, one_order(inner, fun))
+    own: Engine | None = None if engine is None else "forward" if engine == "forward" else "reverse"
+    inner, outer = {None: ("pull", "push"), "forward": ("push", "push"), "reverse": ("pull", "pull")}[own]
+    name, force = ("forward over reverse", "hessian(f)") if own is None else (own, "")
+    return as_asked(one_order(outer, one_order(inner, fun)), "hessian", fun, name, force)

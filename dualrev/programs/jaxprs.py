@@ -30,6 +30,18 @@ def nbytes_of(aval: AbstractValue) -> int:
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
 
 
+def work(program: ClosedJaxpr) -> tuple[int, int]:
+    """How many equations one evaluation of a program evaluates, and how many entries their results have."""
+    equations = entries = 0
+    for eqn in program.eqns:
+        inner = [work(p) for value in eqn.params.values() for p in (value if isinstance(value, (tuple, list)) else [value])
+                 if isinstance(p, ClosedJaxpr)]
+        times = eqn.params.get("length", 1) if inner else 1
+        equations += 1 + times * sum(n for n, _ in inner)
+        entries += sum(math.prod(v.aval.shape) for v in eqn.outvars) + times * sum(m for _, m in inner)
+    return equations, entries
+
+
 def check_operands(jaxpr: ClosedJaxpr, args: Sequence[ArrayLike], name: str) -> None:
     """Raise unless the operands have the types that the program was traced for: a compiled program would misread others."""
     for aval, x in zip(jaxpr.in_avals, args, strict=True):

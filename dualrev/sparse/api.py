@@ -9,6 +9,7 @@ from dualrev import errors
 from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
 from dualrev.functional.checks import Argnums
+from dualrev.functional.choices import Planned
 from dualrev.functional.flat_calls import AnyEngine
 from dualrev.options.settings import Options
 from dualrev.sparse import derivatives, requests
@@ -19,7 +20,7 @@ from dualrev.sparse.plans import Kind, Plan
 
 def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, engine: AnyEngine = "auto",
              chunk_size: int | None = None, format: Format = "bcoo", pattern: Any = None, check: bool = False,  # noqa: A002
-             plan: Plan | None = None, **options: Unpack[Options]) -> Callable[..., PyTree]:
+             plan: Plan | None = None, **options: Unpack[Options]) -> Planned[..., PyTree]:
     r"""The sparse Jacobian of a function: only the entries of :math:`\partial f_i / \partial x_j` that may be nonzero.
 
     Columns that share no row are pushed together, rows that share no column are pulled together, and dense rows and columns are taken
@@ -63,7 +64,7 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, engine: AnyEngine = "auto",
                        chunk_size: int | None = None, format: Format = "bcoo", pattern: Any = None,  # noqa: A002
                        check: bool = False, plan: Plan | None = None,
-                       **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]:
+                       **options: Unpack[Options]) -> Planned[..., tuple[PyTree, PyTree]]:
     r"""The value of a function and its sparse Jacobian, from one evaluation: :math:`x \mapsto (f(x),\, \partial f(x))`.
 
     Args:
@@ -89,7 +90,7 @@ def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux
 
 def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None,
             format: Format = "bcoo", pattern: Any = None, check: bool = False, plan: Plan | None = None,  # noqa: A002
-            **options: Unpack[Options]) -> Callable[..., PyTree]:
+            **options: Unpack[Options]) -> Planned[..., PyTree]:
     r"""The sparse Hessian of a scalar function: the entries of :math:`\partial^2 f / \partial x_i\, \partial x_j` that may be nonzero.
 
     A star colouring of the variables; each colour is pushed through the gradient (forward over reverse), and each entry is read at one
@@ -121,7 +122,7 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
 
 def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None,
                       format: Format = "bcoo", pattern: Any = None, check: bool = False, plan: Plan | None = None,  # noqa: A002
-                      **options: Unpack[Options]) -> Callable[..., tuple[PyTree, PyTree]]:
+                      **options: Unpack[Options]) -> Planned[..., tuple[PyTree, PyTree]]:
     r"""The value of a scalar function and its sparse Hessian: :math:`x \mapsto (f(x),\, \nabla^2 f(x))`.
 
     Args:

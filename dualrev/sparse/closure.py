@@ -12,13 +12,23 @@ from dualrev.sparse.graph import Batch, Graph, matrix, ragged
 
 #: The most sets that are united one by one, each of 16 members at most on average.
 FEW = 4
+#: Unions are formed where their sets together have at most so many times the members that are wanted at most.
+OVERLAP = 2
+
+
+class TooManyError(Exception):
+    """A pattern that was wanted only if it is sparse is not."""
 
 
 class Sets:
-    """A growing list of sets, the rows of a CSR array; the first are the empty set and each input alone."""
+    """A growing list of sets, the rows of a CSR array; the first are the empty set and each input alone.
 
-    def __init__(self, n: int):
+    With more than ``most`` members in all, :class:`TooManyError`.
+    """
+
+    def __init__(self, n: int, most: int | None = None):
         self.n = n
+        self.most = most
         self.count = n + 1
         self.indptr = np.concatenate([[0], np.arange(n + 1)]).astype(np.int32)
         self.indices = np.arange(n, dtype=np.int32)
@@ -35,6 +45,8 @@ class Sets:
         if len(indptr) <= FEW and len(members) <= 16 * FEW:
             rows = [self._united(members[start:stop]) for start, stop in itertools.pairwise(indptr)]
             return self._append(np.cumsum([len(row) for row in rows]), np.concatenate(rows))
+        if self.most is not None and int(np.diff(self.indptr[: self.count + 1])[members].sum(dtype=np.int64)) > OVERLAP * self.most:
+            raise TooManyError
         index = np.int32 if len(members) < 2**31 else np.int64
         found = matrix(indptr.astype(index), members.astype(index), self.count) @ self.view()
         return self._append(found.indptr[1:], found.indices)
@@ -50,6 +62,8 @@ class Sets:
     def _append(self, ends: np.ndarray, indices: np.ndarray) -> int:
         first, nnz = self.count, int(self.indptr[self.count])
         count, size = first + len(ends), nnz + len(indices)
+        if self.most is not None and size > self.most:
+            raise TooManyError
         if size >= 2**31 and self.indptr.dtype == np.int32:
             self.indptr, self.indices = self.indptr.astype(np.int64), self.indices.astype(np.int64)
         if count + 1 > len(self.indptr):
@@ -63,12 +77,20 @@ class Sets:
         return first
 
 
-class Closure:
-    """The sets of all nodes that ``outputs`` reach; ``row[v]`` is the row of node ``v`` in ``sets``."""
+#: So many times the entries that a pattern may have, sets on the way to it may have members.
+MEMBERS = 4
 
-    def __init__(self, graph: Graph, outputs: np.ndarray):
+
+class Closure:
+    """The sets of all nodes that ``outputs`` reach; ``row[v]`` is the row of node ``v`` in ``sets``.
+
+    ``most``: of how many entries a pattern is formed; None for any number.
+    """
+
+    def __init__(self, graph: Graph, outputs: np.ndarray, most: int | None = None):
         self.graph = graph
-        self.sets = Sets(graph.n_inputs)
+        self.most = most
+        self.sets = Sets(graph.n_inputs, None if most is None else MEMBERS * most)
         self.row = np.zeros(graph.size, np.int64)
         self.row[: graph.n_inputs + 1] = np.arange(graph.n_inputs + 1)
         if graph.has_cycles:
@@ -81,6 +103,7 @@ class Closure:
 
     def of(self, nodes: np.ndarray) -> sp.csr_array:
         """The sets of nodes, as the rows of a boolean CSR array."""
+        self._check(self._sizes(self.row[nodes.ravel()]))
         return self.sets.view()[self.row[nodes.ravel()]]
 
     def interacting(self) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +117,18 @@ class Closure:
         pairs = pairs[(pairs != 0).all(1)]
         key = np.unique(pairs.min(1) * self.sets.count + pairs.max(1))
         return key // self.sets.count, key % self.sets.count
+
+    def check_products(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Refuse pairs of sets that make up too many entries together, each counted once."""
+        self._check(self._sizes(a) * self._sizes(b))
+
+    def _sizes(self, rows: np.ndarray) -> np.ndarray:
+        sizes: np.ndarray = np.diff(self.sets.indptr[: self.sets.count + 1])[rows].astype(np.int64)
+        return sizes
+
+    def _check(self, sizes: np.ndarray) -> None:
+        if self.most is not None and int(sizes.sum()) > self.most:
+            raise TooManyError
 
     # ------------------------------------------------------------------------------------------------------- without loops
 

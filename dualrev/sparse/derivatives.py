@@ -14,7 +14,8 @@ from dualrev import errors, time_model
 from dualrev._jax.avals import typeof
 from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
-from dualrev.functional.gradients import wraps
+from dualrev.functional.choices import Choice, Planned, with_plan
+from dualrev.functional.gradients import P, wraps
 from dualrev.options.settings import using
 from dualrev.programs.functions import Fixed, split_arguments
 from dualrev.sparse.prepared import Prepared
@@ -46,6 +47,11 @@ class Sparse:
                 self._kept[key] = Prepared(self.fun, self.asked, tree, fixed, arrays)
             return self._kept[key], arrays
 
+    def forget(self, prepared: Prepared) -> None:
+        """Prepare such a call anew the next time."""
+        for key in [key for key, each in self._kept.items() if each is prepared]:
+            del self._kept[key]
+
     def __call__(self, *args: PyTree, **kwargs: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         prepared, arrays = self.prepared(args, kwargs)
         with errors.calling(self.asked.name), using(self.asked.request.settings):
@@ -60,17 +66,23 @@ def _hashable(fixed: Fixed) -> Hashable:
     return fixed
 
 
-def derivative(fun: Callable[..., PyTree], request: Asked, with_value: bool = False) -> Callable[..., PyTree]:
+def derivative(fun: Callable[P, PyTree], request: Asked, with_value: bool = False,
+               sparse: Sparse | None = None) -> Planned[P, PyTree]:
     """The function that returns the matrix, and before it the value if that is asked for, and after it ``aux``."""
-    sparse = Sparse(fun, request)
+    sparse = Sparse(fun, request) if sparse is None else sparse
     has_aux = request.has_aux
     what = "Jacobian" if request.kind == "jacobian" else "Hessian"
 
     @wraps(fun, request.argnums, what if not with_value else f"Value and {what}")
-    def sparse_f(*args: PyTree, **kwargs: PyTree) -> PyTree:
+    def sparse_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
         value, aux, matrix = sparse(*args, **kwargs)
         if with_value:
             return ((value, aux) if has_aux else value), matrix
         return (matrix, aux) if has_aux else matrix
 
-    return sparse_f
+    def plan(*args: PyTree, **kwargs: PyTree) -> Choice:
+        force = f'{request.name}(f, sparse=True)' if request.format != "dense" else f'{request.name}(f, engine="sparse")'
+        return Choice(request.name, checks.name_of(fun), "sparse", force, {}, {}, sparse.prepared(args, kwargs)[0].plan, "", "sparse",
+                      is_asked=True)
+
+    return with_plan(sparse_f, plan)

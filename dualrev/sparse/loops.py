@@ -6,7 +6,6 @@ Together, every step may read what any step before it left: this is sound for an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 from dualrev._jax.avals import ShapedArray, is_differentiable, is_extended
 from dualrev._jax.calls import scan_layout
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, stage
+from dualrev.programs.jaxprs import work
 from dualrev.sparse.graph import Nodes
 from dualrev.sparse.values import Value
 
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 
 #: The most equations that steps of loops may evaluate one by one, in all loops together, and the most entries of results in one loop.
 EQUATIONS, ENTRIES = 20_000, 20_000_000
-
-
-def work(program: ClosedJaxpr) -> tuple[int, int]:
-    """How many equations one evaluation of a program evaluates, and how many entries their results have."""
-    equations = entries = 0
-    for eqn in program.eqns:
-        inner = [work(p) for value in eqn.params.values() for p in (value if isinstance(value, (tuple, list)) else [value])
-                 if isinstance(p, ClosedJaxpr)]
-        times = eqn.params.get("length", 1) if inner else 1
-        equations += 1 + times * sum(n for n, _ in inner)
-        entries += sum(math.prod(v.aval.shape) for v in eqn.outvars) + times * sum(m for _, m in inner)
-    return equations, entries
 
 
 def steps_affordable(run: Propagation, program: ClosedJaxpr) -> int:

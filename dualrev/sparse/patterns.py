@@ -18,24 +18,26 @@ from dualrev.sparse.values import Value, as_number
 
 
 def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None = None,
-                 wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None) -> sp.csr_array:
+                 wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None, most: int | None = None) -> sp.csr_array:
     """The pattern of the Jacobian of a flat function: a boolean CSR array, outputs by inputs, all flattened and concatenated.
 
     Without ``at`` it holds for all inputs of these types; with it, at these inputs.  ``wrt``: the inputs that are differentiated, by
     default all.  ``lost`` is filled with the operations at which exactness was lost, and how often.
+    ``most``: a pattern with more entries is not formed (:class:`~dualrev.sparse.closure.TooManyError`).
     """
     graph, nodes = _propagated(fun, avals, at, wrt, lost, second=False)
-    found: sp.csr_array = Closure(graph, nodes).of(nodes)
+    found: sp.csr_array = Closure(graph, nodes, most).of(nodes)
     found.sort_indices()
     return found
 
 
 def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None = None,
-                wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None) -> sp.csr_array:
+                wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None, most: int | None = None) -> sp.csr_array:
     """The pattern of the Hessians of all outputs together, as :func:`jacobian_csr`: symmetric, inputs by inputs."""
     graph, nodes = _propagated(fun, avals, at, wrt, lost, second=True)
-    closure = Closure(graph, nodes)
+    closure = Closure(graph, nodes, most)
     a, b = closure.interacting()
+    closure.check_products(a, b)
     sets = closure.sets.view()
     half = sets[a].T.tocsr() @ sets[b]
     found: sp.csr_array = (half + half.T).tocsr()

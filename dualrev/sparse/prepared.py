@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from dualrev.functional.flat_calls import FlatCall
 from dualrev.functional.gradients import Partial
 from dualrev.options.settings import using
 from dualrev.programs.functions import Fixed
+from dualrev.programs.shared import identity
 from dualrev.sparse import evaluation, formats, patterns, probing
 from dualrev.sparse.colouring.greedy import NO_COLOUR
 from dualrev.sparse.colouring.positions import Positions
@@ -52,6 +54,36 @@ class Results:
         return tree_unflatten(self.out_tree, flat[: self.n_out]), aux
 
 
+class Identity:
+    """What tells a function's program from others: its content, and the values that it closes over.
+
+    Two are equal if they surely stand for the same program.  Values that are being traced are unknown in either.
+    """
+
+    def __init__(self, program: ClosedJaxpr):
+        without, self.consts = hoisted(program)
+        found = identity(without)
+        #: None where the program is equal to itself alone.
+        self.content = None if found is without else found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Identity) or self.content is None or self.content is not other.content:
+            return False
+        return all(map(_is_same, self.consts, other.consts))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    if a is b or (isinstance(a, Tracer) and isinstance(b, Tracer)):
+        return True
+    if isinstance(a, Tracer) or isinstance(b, Tracer) or not all(isinstance(x, (jax.Array, np.ndarray)) for x in (a, b)):
+        return False
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.extended):
+        return False
+    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind in "fc"))
+
+
 class Prepared:
     """A function on arguments of one type: its pattern, colours, and the compiled evaluation."""
 
@@ -67,16 +99,13 @@ class Prepared:
         self.in_tree: PyTreeDef
         self.active: list[int]
         self.results: Results
-        program = self._staged()
+        #: The function as a program, with what it closes over, until the pattern is known.
+        self._program: ClosedJaxpr | None = self._staged()
         self.in_avals = [tangent_aval(self.avals[i]) for i in self.active]
-        self.out_avals = [a.update(weak_type=False) for a in program.out_avals]
+        self.out_avals = [a.update(weak_type=False) for a in self._program.out_avals]
         self._check_outputs()
-        self.plan = self._planned(program)
-        #: The colouring, and what its entries belong to.
-        self.colouring = self.plan.colouring
-        by_row = self.in_avals if request.kind == "hessian" else self.out_avals
-        self.blocks = formats.blocks_of(self.colouring.positions, by_row, self.in_avals)
-        self.wrappers = [[formats.Wrapper(block, request.format) for block in row] for row in self.blocks]
+        #: Tells the program from others.
+        self.identity = Identity(self._program)
         self._compiled = jax.jit(self.evaluated)
         self._products: dict[str, Callable[..., Any]] = {}
 
@@ -115,11 +144,49 @@ class Prepared:
     # -------------------------------------------------------------------------------------------------------------- the plan
 
     @property
+    def program(self) -> ClosedJaxpr:
+        """The function as a program."""
+        return self._staged() if self._program is None else self._program
+
+    def is_current(self) -> bool:
+        """Whether the function's program is the one that was prepared: what it reads from elsewhere may have changed."""
+        with errors.calling(self.asked.name), using(self.asked.request.settings):
+            return Identity(self._staged()) == self.identity
+
+    @cached_property
+    def positions(self) -> Positions:
+        """The entries that may be nonzero."""
+        if self.asked.plan is not None:
+            found = self.asked.plan.colouring.positions
+        elif self.asked.pattern is not None:
+            found = formats.positions_of(self.asked.pattern, self.asked.name, self.shape)
+        else:
+            found = self.detected()
+        return found
+
+    @cached_property
+    def plan(self) -> Plan:
+        found = self._planned()
+        self._program = None
+        return found
+
+    @property
+    def colouring(self) -> Colouring:
+        return self.plan.colouring
+
+    @cached_property
+    def wrappers(self) -> list[list[formats.Wrapper]]:
+        """What the entries belong to: blocks ``[output][input]``."""
+        by_row = self.in_avals if self.asked.kind == "hessian" else self.out_avals
+        blocks = formats.blocks_of(self.colouring.positions, by_row, self.in_avals)
+        return [[formats.Wrapper(block, self.asked.format) for block in row] for row in blocks]
+
+    @property
     def shape(self) -> tuple[int, int]:
         n = sum(a.size for a in self.in_avals)
         return (n if self.asked.kind == "hessian" else sum(a.size for a in self.out_avals)), n
 
-    def _planned(self, program: ClosedJaxpr) -> Plan:
+    def _planned(self) -> Plan:
         name, given = self.asked.name, self.asked.plan
         in_types, out_types = types_of(self.in_avals), types_of(self.out_avals)
         if given is not None:
@@ -127,10 +194,7 @@ class Prepared:
                 raise ValueError(f"{name}: the plan is for inputs {_spelled(given.in_types)} and outputs {_spelled(given.out_types)}; "
                                  f"this function has inputs {_spelled(in_types)} and outputs {_spelled(out_types)}")
             return given
-        if self.asked.pattern is not None:
-            positions = formats.positions_of(self.asked.pattern, name, self.shape)
-        else:
-            positions = self._detected(program)
+        positions = self.positions
         what = checks.name_of(self.fun)
         if self.asked.kind == "hessian":
             colouring = hessian_colouring(positions, self.asked.task)
@@ -143,14 +207,20 @@ class Prepared:
         colouring = jacobian_colouring(positions, engine, dataclasses.replace(task, forward=costs[0], reverse=costs[1]))
         return Plan("jacobian", what, colouring, out_types, in_types, costs)
 
-    def _detected(self, program: ClosedJaxpr) -> Positions:
+    def detected(self, most: int | None = None) -> Positions:
+        """The pattern by propagation.
+
+        Raises:
+          TooManyError: it has more than ``most`` entries, or sets of inputs together have more members than the matrix has entries.
+        """
+        program = self.program
         wrt = [i in set(self.active) for i in range(len(self.avals))]
         if any(isinstance(x, Tracer) for x in program.consts):
             program, consts = hoisted(program)
             wrt = [False] * len(consts) + wrt
         detect = patterns.hessian_csr if self.asked.kind == "hessian" else patterns.jacobian_csr
         avals = [v.aval for v in program.jaxpr.invars]
-        return Positions.of_csr(detect(program, avals, wrt=wrt))
+        return Positions.of_csr(detect(program, avals, wrt=wrt, most=most))
 
     def pass_costs(self, positions: Positions) -> tuple[float, float]:
         """Predicted seconds of one more push, and of one more pull, beside others."""
