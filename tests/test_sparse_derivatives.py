@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pathlib
 import re
+import weakref
 from typing import Any
 
 import jax
@@ -157,6 +159,50 @@ def test_under_transformations(engine: Any) -> None:
     assert_close(dr.grad(lambda x: size(sparse, x))(X), expected)
     assert_close(jax.jit(jax.grad(lambda x: size(sparse, x)))(X), expected)
     assert_close(dr.grad(lambda x: size(sparse, x), engine="forward")(X), expected)
+
+
+def test_a_function_is_prepared_once_and_forgotten_with_it() -> None:
+    """A request that is made anew finds what was found before; nothing of ours holds the function."""
+    reference = _prepared_again_and_again()
+    gc.collect()
+    assert reference() is None
+
+
+def _prepared_again_and_again() -> Any:
+    """A reference to a function that only its derivatives may hold any more."""
+    runs: list[int] = []
+
+    def f(x: Array) -> Array:
+        runs.append(0)
+        return jnp.sin(x[1:]) * x[:-1]
+
+    for _ in range(3):
+        assert_close(dr.jacobian(f, sparse=True)(X).todense(), jax.jacobian(band)(X))
+        once = len(runs)
+    dr.jacobian(f, sparse=True)(2 * X)
+    assert len(runs) == once
+    for again in (lambda: dr.jacobian(f, sparse=True)(X[1:]), lambda: dr.jacobian(f, sparse=True, format="dense")(X),
+                  lambda: dr.jacobian(f, sparse=True, engine="reverse")(X)):
+        again()
+        assert len(runs) > once  # another type, another request
+        once = len(runs)
+        again()
+        assert len(runs) == once
+    jax.jit(lambda x: dr.jacobian(f, sparse=True)(x).data)(X)
+    return weakref.ref(f)
+
+
+def test_functions_that_are_equal_are_prepared_apart() -> None:
+    """Methods of one object are equal whatever the object holds in between."""
+    class Model:
+        shift = 1
+
+        def roll(self, x: Array) -> Array:
+            return jnp.roll(x, self.shift) ** 2
+
+    model = Model()
+    for model.shift in (1, 2):
+        assert_close(dr.jacobian(model.roll, sparse=True)(X).todense(), jax.jacobian(model.roll)(X))
 
 
 @pytest.mark.thorough

@@ -92,7 +92,7 @@ class SparseWay:
     def found(self, asking: Asking) -> Prepared | str:
         """What was prepared for the call, or why the way is not worth a prediction."""
         try:
-            prepared, _ = self.sparse.prepared(asking.args, asking.kwargs)
+            prepared = self.sparse.current(asking.args, asking.kwargs)
             return self._worth(prepared, asking) or prepared
         except (*NOT_TRACED, NotImplementedError) as error:
             return f"its pattern is not found: {str(error).splitlines()[0]}"

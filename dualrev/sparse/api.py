@@ -25,8 +25,9 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 
     Columns that share no row are pushed together, rows that share no column are pulled together, and dense rows and columns are taken
     apart by pulling and pushing both: few passes give all entries.  The function that is returned detects the pattern and chooses
-    colours once for each type of its arguments, and then evaluates a compiled program: keep it.  The pattern holds for all inputs of
-    these types.
+    colours once for each type of its arguments, and then evaluates a compiled program.  Both are kept as long as ``fun`` lives, and used again
+    where they are asked for anew; what ``fun`` reads from elsewhere is taken to stay as it was, as by ``jax.jit``.  The pattern holds
+    for all inputs of these types.
 
     Args:
       fun: function of real arrays or pytrees of them, with real outputs.

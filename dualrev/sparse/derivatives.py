@@ -6,12 +6,15 @@ arrays among the arguments are unknown to the detection, whether they are differ
 
 from __future__ import annotations
 
+import types
+import weakref
 from collections.abc import Callable, Hashable
 
 import jax
 
 from dualrev import errors, time_model
 from dualrev._jax.avals import typeof
+from dualrev._jax.jaxprs import trace_context
 from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
 from dualrev.functional.choices import Choice, Planned, with_plan
@@ -21,8 +24,25 @@ from dualrev.programs.functions import Fixed, split_arguments
 from dualrev.sparse.prepared import Prepared
 from dualrev.sparse.requests import Asked
 
-#: Types of arguments that one function keeps plans for.
-MOST_KEPT = 64
+#: Types of arguments that one function keeps plans for, and different requests.
+MOST_KEPT, MOST_REQUESTS = 64, 32
+
+#: What was prepared for a function, for each request.  A function goes with its last reference, as nothing here holds it.
+_prepared: weakref.WeakKeyDictionary[Callable[..., PyTree], dict[Asked, dict[Hashable, Prepared]]] = weakref.WeakKeyDictionary()
+
+
+def _kept_for(fun: Callable[..., PyTree], request: Asked) -> tuple[dict[Hashable, Prepared], Callable[[], Callable[..., PyTree]]]:
+    """What was prepared for this function and request before, and what gives the function.
+
+    A function is known by its identity, as for ``jax.jit``.  Other callables may be equal although they hold other values.
+    """
+    if not isinstance(fun, types.FunctionType) or request.pattern is not None:
+        return {}, lambda: fun
+    requests = _prepared.setdefault(fun, {})
+    if request not in requests and len(requests) >= MOST_REQUESTS:
+        requests.pop(next(iter(requests)))
+    reference = weakref.ref(fun)
+    return requests.setdefault(request, {}), reference  # type: ignore[return-value]  # whoever calls it holds the function
 
 
 class Sparse:
@@ -33,19 +53,28 @@ class Sparse:
             checks.check_callable(fun)
         self.fun = fun
         self.asked = request
-        self._kept: dict[Hashable, Prepared] = {}
+        self._kept, self._gives_fun = _kept_for(fun, request)
 
     def prepared(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> tuple[Prepared, list[jax.Array]]:
         with errors.calling(self.asked.name), using(self.asked.request.settings):
             positions = checks.resolve_argnums(self.asked.argnums, len(args), self.asked.name)
             checks.check_leaves(tuple(args[i] for i in positions), "arguments")
             arrays, tree, fixed = split_arguments(args, kwargs)
-            key = (tree, _hashable(fixed), tuple(map(typeof, arrays)), time_model.constants().name)
+            key = (tree, _hashable(fixed), tuple(map(typeof, arrays)), time_model.constants().name, trace_context())
             if key not in self._kept:
                 if len(self._kept) >= MOST_KEPT:
                     self._kept.clear()
-                self._kept[key] = Prepared(self.fun, self.asked, tree, fixed, arrays)
+                self._kept[key] = Prepared(self._gives_fun, self.asked, tree, fixed, arrays)
             return self._kept[key], arrays
+
+    def current(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Prepared:
+        """What is prepared for a call of the function as it is now: what it reads from elsewhere may have changed."""
+        known = set(map(id, self._kept.values()))
+        prepared, _ = self.prepared(args, kwargs)
+        if id(prepared) in known and not prepared.is_current():
+            self.forget(prepared)
+            prepared, _ = self.prepared(args, kwargs)
+        return prepared
 
     def forget(self, prepared: Prepared) -> None:
         """Prepare such a call anew the next time."""

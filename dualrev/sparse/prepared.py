@@ -85,10 +85,14 @@ def _is_same(a: Any, b: Any) -> bool:
 
 
 class Prepared:
-    """A function on arguments of one type: its pattern, colours, and the compiled evaluation."""
+    """A function on arguments of one type: its pattern, colours, and the compiled evaluation.
 
-    def __init__(self, fun: Callable[..., PyTree], request: Asked, tree: PyTreeDef, fixed: Fixed, arrays: Sequence[jax.Array]):
-        self.fun = fun
+    ``fun``: gives the function, which may be kept weakly: whoever calls it holds it.
+    """
+
+    def __init__(self, fun: Callable[[], Callable[..., PyTree]], request: Asked, tree: PyTreeDef, fixed: Fixed,
+                 arrays: Sequence[jax.Array]):
+        self._fun = fun
         self.asked = request
         self.tree = tree
         self.fixed = fixed
@@ -114,7 +118,7 @@ class Prepared:
     def flat_call(self, arrays: Sequence[jax.Array]) -> tuple[FlatCall, list[jax.Array]]:
         values = iter(arrays)
         args, kwargs = tree_unflatten(self.tree, [next(values) if x is None else x[0] for x in self.fixed])
-        partial = Partial(self.asked.name, self.fun, self.asked.argnums, args, kwargs)
+        partial = Partial(self.asked.name, self._fun(), self.asked.argnums, args, kwargs)
         return partial.flat_call(self.asked.has_aux, self.asked.request)
 
     def _staged(self) -> ClosedJaxpr:
@@ -195,7 +199,7 @@ class Prepared:
                                  f"this function has inputs {_spelled(in_types)} and outputs {_spelled(out_types)}")
             return given
         positions = self.positions
-        what = checks.name_of(self.fun)
+        what = checks.name_of(self._fun())
         if self.asked.kind == "hessian":
             colouring = hessian_colouring(positions, self.asked.task)
             return Plan("hessian", what, colouring, out_types, in_types)
