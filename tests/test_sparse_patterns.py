@@ -318,7 +318,6 @@ def test_what_is_lost_is_reported() -> None:
 
 
 @pytest.mark.parametrize(("f", "x", "message"), [
-    (lambda x: x, np.ones(2, complex), r"args\[0\] is complex128\[2\]. Pass the real and the imaginary part"),
     (lambda x: x["a"], {"a": np.ones(2, int)}, r"args\[0\]\['a'\] is int64\[2\]. Convert it"),
     (lambda x: x, "text", "args.0. is 'text', of type str"),
     (lambda x: "text", np.ones(2), "needs arrays as outputs"),

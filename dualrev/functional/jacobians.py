@@ -85,14 +85,14 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
     return jacobian_f
 
 
-def _is_sparse(name: str, sparse: bool | Plan, pattern: Any, form: str | None, check: bool, beyond_reals: bool) -> bool:
+def _is_sparse(name: str, sparse: bool | Plan, pattern: Any, form: str | None, check: bool, allow_int: bool) -> bool:
     """Whether a sparse matrix is asked for; what only it has, and what it has not, are errors."""
     if sparse is False:
         if pattern is not None or form is not None or check:
             raise ValueError(f"{name}: pattern, format and check are for sparse=True")
         return False
-    if beyond_reals:
-        raise ValueError(f"{name}: sparse=True takes real inputs; holomorphic and allow_int are for dense derivatives")
+    if allow_int:
+        raise ValueError(f"{name}: sparse=True takes real or complex inputs; allow_int is for dense derivatives")
     return True
 
 
@@ -300,9 +300,9 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
         raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
     if engine == "sparse" and sparse is False:
         sparse, engine, format = True, "auto", format or "dense"  # noqa: A001
-    if _is_sparse("jacobian", sparse, pattern, format, check, holomorphic or allow_int):
+    if _is_sparse("jacobian", sparse, pattern, format, check, allow_int):
         request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
-                                    sparse, options)
+                                    sparse, options, holomorphic=holomorphic)
         return derivatives.derivative(fun, request)
     checks.check_engine(engine, ("auto", "forward", "reverse", "elimination", "sparse"), "jacobian")
     if engine == "elimination" and chunk_size is not None:
@@ -382,9 +382,9 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
     """
     if engine == "sparse" and sparse is False:
         sparse, engine, format = True, None, format or "dense"  # noqa: A001
-    if _is_sparse("hessian", sparse, pattern, format, check, holomorphic):
+    if _is_sparse("hessian", sparse, pattern, format, check, False):
         request = requests.asked("hessian", "hessian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
-                                    sparse, options)
+                                    sparse, options, holomorphic=holomorphic)
         return derivatives.derivative(fun, request)
     checks.check_engine(engine, (None, "auto", "forward", "reverse", "sparse"), "hessian")
     if engine == "auto":

@@ -21,14 +21,16 @@ import numpy as np
 
 from dualrev._jax.calls import UNSPECIFIED
 from dualrev._jax.custom_rules import WrappedFun
-from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, trace_context
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, hoisted, trace_context
 from dualrev._jax.library_functions import is_global_of_jax
+from dualrev._jax.traces import Tracer
 
 #: The number of contents that are known, and that of their equations: beyond, the one that was asked for longest ago is dropped.
 CONTENTS_KEPT = 512
 EQUATIONS_KEPT = 50_000
 
 AnyJaxpr: TypeAlias = ClosedJaxpr | Jaxpr
+ARRAYS = (jax.Array, np.ndarray)
 
 
 class Content:
@@ -80,6 +82,36 @@ def identity(program: AnyJaxpr) -> Identity:
     except KeyError:
         found = _find(program)
     return program if found is None else found
+
+
+class Fingerprint:
+    """What tells a program from others: its content, and the values that it closes over.
+
+    Two are equal if they surely stand for the same program.  Values that are being traced are unknown in either.
+    """
+
+    def __init__(self, program: ClosedJaxpr):
+        without, self.consts = hoisted(program)
+        found = identity(without)
+        #: None where the program is equal to itself alone.
+        self.content = None if found is without else found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fingerprint) or self.content is None or self.content is not other.content:
+            return False
+        return all(map(_is_same, self.consts, other.consts))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _is_same(a: object, b: object) -> bool:
+    if a is b or (isinstance(a, Tracer) and isinstance(b, Tracer)):
+        return True
+    if isinstance(a, Tracer) or isinstance(b, Tracer) or not isinstance(a, ARRAYS) or not isinstance(b, ARRAYS):
+        return False
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.extended) or a.dtype != b.dtype:
+        return False
+    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind in "fc"))
 
 
 def forget_contents() -> None:

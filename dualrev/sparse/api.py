@@ -20,18 +20,19 @@ from dualrev.sparse.plans import Kind, Plan
 
 def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, engine: AnyEngine = "auto",
              chunk_size: int | None = None, format: Format = "bcoo", pattern: Any = None, check: bool = False,  # noqa: A002
-             plan: Plan | None = None, **options: Unpack[Options]) -> Planned[..., PyTree]:
+             plan: Plan | None = None, holomorphic: bool = False, **options: Unpack[Options]) -> Planned[..., PyTree]:
     r"""The sparse Jacobian of a function: only the entries of :math:`\partial f_i / \partial x_j` that may be nonzero.
 
     Columns that share no row are pushed together, rows that share no column are pulled together, and dense rows and columns are taken
     apart by pulling and pushing both: few passes give all entries.  The function that is returned detects the pattern and chooses
-    colours once for each type of its arguments, and then evaluates a compiled program.  Both are kept as long as ``fun`` lives, and used again
-    where they are asked for anew; what ``fun`` reads from elsewhere is taken to stay as it was, as by ``jax.jit``.  The pattern holds
-    for all inputs of these types.
+    colours once for each type of its arguments, and then evaluates a compiled program.  Both are kept as long as
+    ``fun`` lives, and used again where they are asked for anew; what ``fun`` reads from elsewhere is taken to stay as it was, as by
+    ``jax.jit``.  The pattern holds for all inputs of these types.
 
     Args:
-      fun: function of real arrays or pytrees of them, with real outputs.
-      argnums, has_aux: as in :func:`dualrev.value_and_grad`.
+      fun: function of arrays or pytrees of them: real ones, complex ones with real outputs, whose rows are gradients, or real ones
+        with complex outputs; complex ones with complex outputs where ``holomorphic``.
+      argnums, has_aux, holomorphic: as in :func:`dualrev.value_and_grad`.
       engine: ``"forward"`` pushes columns only, ``"reverse"`` pulls rows only, ``"auto"`` what costs the least, which may be both.
       chunk_size: how many colours to push or pull at once, to bound memory; None for all.
       format: ``"bcoo"``, a BCOO of jax with the dimensions of output and input; ``"csr"``, a BCSR, and ``"scipy"``, a ``csr_array`` of
@@ -44,10 +45,10 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 
     Returns:
       A function that returns the Jacobian: a tree of outputs of trees of inputs, with sparse matrices for leaves, whose entries have
-      the dtype of the output; and ``aux`` where ``has_aux``.
+      the dtype of the output (that of the input, if that alone is complex); and ``aux`` where ``has_aux``.
 
     Raises:
-      TypeError: an input or output is not real.
+      TypeError: an input or output has a dtype that is not allowed.
       ValueError: an unknown format or engine; a pattern or plan that does not fit.
       PatternError: ``check``, and the pattern misses an entry.
 
@@ -58,18 +59,19 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
 
     Source: [Curtis, Powell & Reid 1974; Coleman & Verma 1998; Gebremedhin, Manne & Pothen 2005].
     """
-    request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan, options)
+    request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
+                             options, holomorphic=holomorphic)
     return derivatives.derivative(fun, request)
 
 
 def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, engine: AnyEngine = "auto",
                        chunk_size: int | None = None, format: Format = "bcoo", pattern: Any = None,  # noqa: A002
-                       check: bool = False, plan: Plan | None = None,
+                       check: bool = False, plan: Plan | None = None, holomorphic: bool = False,
                        **options: Unpack[Options]) -> Planned[..., tuple[PyTree, PyTree]]:
     r"""The value of a function and its sparse Jacobian, from one evaluation: :math:`x \mapsto (f(x),\, \partial f(x))`.
 
     Args:
-      fun, argnums, has_aux, engine, chunk_size, format, pattern, check, plan, options: as in :func:`jacobian`.
+      fun, argnums, has_aux, engine, chunk_size, format, pattern, check, plan, holomorphic, options: as in :func:`jacobian`.
 
     Returns:
       A function that returns ``(value, jacobian)``, or ``((value, aux), jacobian)``.
@@ -85,21 +87,21 @@ def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux
     Source: [Gebremedhin, Manne & Pothen 2005].
     """
     request = requests.asked("value_and_jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
-                                options)
+                             options, holomorphic=holomorphic)
     return derivatives.derivative(fun, request, with_value=True)
 
 
 def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None,
             format: Format = "bcoo", pattern: Any = None, check: bool = False, plan: Plan | None = None,  # noqa: A002
-            **options: Unpack[Options]) -> Planned[..., PyTree]:
+            holomorphic: bool = False, **options: Unpack[Options]) -> Planned[..., PyTree]:
     r"""The sparse Hessian of a scalar function: the entries of :math:`\partial^2 f / \partial x_i\, \partial x_j` that may be nonzero.
 
     A star colouring of the variables; each colour is pushed through the gradient (forward over reverse), and each entry is read at one
     of the two places where it and its mirror image stand.
 
     Args:
-      fun: function of real arrays or pytrees of them, with one real scalar output.
-      argnums, has_aux, chunk_size, format, check, plan, options: as in :func:`jacobian`.
+      fun: function of real arrays or pytrees of them, with one real scalar output; of complex ones where ``holomorphic``.
+      argnums, has_aux, chunk_size, format, check, plan, holomorphic, options: as in :func:`jacobian`.
       pattern: as in :func:`jacobian`, inputs by inputs, symmetric.
 
     Returns:
@@ -107,7 +109,7 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
       ``has_aux``.
 
     Raises:
-      TypeError: an input is not real, or the output is not a real scalar.
+      TypeError: an input is not real (complex where ``holomorphic``), or the output is not such a scalar.
       ValueError, PatternError: as :func:`jacobian`; the pattern is not symmetric.
 
     >>> import jax.numpy as jnp, dualrev as dr
@@ -117,17 +119,18 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
 
     Source: [Coleman & Moré 1984; Gebremedhin et al. 2009].
     """
-    request = requests.asked("hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan, options)
+    request = requests.asked("hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
+                             options, holomorphic=holomorphic)
     return derivatives.derivative(fun, request)
 
 
 def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None,
                       format: Format = "bcoo", pattern: Any = None, check: bool = False, plan: Plan | None = None,  # noqa: A002
-                      **options: Unpack[Options]) -> Planned[..., tuple[PyTree, PyTree]]:
+                      holomorphic: bool = False, **options: Unpack[Options]) -> Planned[..., tuple[PyTree, PyTree]]:
     r"""The value of a scalar function and its sparse Hessian: :math:`x \mapsto (f(x),\, \nabla^2 f(x))`.
 
     Args:
-      fun, argnums, has_aux, chunk_size, format, pattern, check, plan, options: as in :func:`hessian`.
+      fun, argnums, has_aux, chunk_size, format, pattern, check, plan, holomorphic, options: as in :func:`hessian`.
 
     Returns:
       A function that returns ``(value, hessian)``, or ``((value, aux), hessian)``.
@@ -143,13 +146,14 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
     Source: [Gebremedhin et al. 2009].
     """
     request = requests.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
-                                options)
+                             options, holomorphic=holomorphic)
     return derivatives.derivative(fun, request, with_value=True)
 
 
 def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian", argnums: Argnums = 0, has_aux: bool = False,
          engine: AnyEngine = "auto", pattern: Any = None, order: str | Sequence[str] = "auto", substitution: bool = False,
-         time_budget: float = 0.0, seed: int = 0, chunk_size: int | None = None, **kwargs: PyTree) -> Plan:
+         time_budget: float = 0.0, seed: int = 0, chunk_size: int | None = None, holomorphic: bool = False,
+         **kwargs: PyTree) -> Plan:
     r"""How the sparse Jacobian or Hessian of a function will be found: pattern, colours, directions, predicted time.
 
     Of all colourings that are tried, the one of the least :math:`c_f\, n_f + c_r\, n_r`: numbers of pushes and pulls, and what each
@@ -159,7 +163,7 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
       fun: the function.
       args, kwargs: its arguments; only types of arrays matter.
       derivative: ``"jacobian"`` or ``"hessian"``.
-      argnums, has_aux, engine, pattern, chunk_size: as in :func:`jacobian`.
+      argnums, has_aux, engine, pattern, chunk_size, holomorphic: as in :func:`jacobian`.
       order: the order of greedy colouring, or several to try: ``"natural"``, ``"largest_first"``, ``"smallest_last"``,
         ``"incidence_degree"``; ``"auto"`` tries them until one is known to be the best.
       substitution: allow colourings from which entries follow one after the other: fewer passes for Hessians and two-sided Jacobians,
@@ -185,7 +189,8 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
         raise ValueError(f"plan: derivative must be 'jacobian' or 'hessian'; got {derivative!r}")
     task = requests.check_task("plan", order, substitution, time_budget, seed)
     chosen = engine if derivative == "jacobian" else None if engine == "auto" else engine
-    request = requests.asked("plan", derivative, argnums, has_aux, chosen, chunk_size, "bcoo", pattern, False, None, {}, task)
+    request = requests.asked("plan", derivative, argnums, has_aux, chosen, chunk_size, "bcoo", pattern, False, None, {}, task,
+                             holomorphic)
     with errors.calling("plan"):
         checks.check_callable(fun)
         prepared, _ = Sparse(fun, request).prepared(args, kwargs)

@@ -34,7 +34,7 @@ def jacobian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callab
     that the function computes (:func:`pattern_report` lists where).  Constants of the function are known: their zeros are read.
 
     Args:
-      fun: function of real arrays or pytrees of them.
+      fun: function of real or complex arrays or pytrees of them.
       argnums: the positions of the arguments that are differentiated.
 
     Returns:
@@ -47,7 +47,7 @@ def jacobian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callab
       ``jax.experimental.sparse.BCOO`` of booleans for each pair of arrays, of the shape of the output and then the input.
 
     Raises:
-      TypeError: a differentiated argument is not real, or an argument or an output is not an array.
+      TypeError: a differentiated argument is neither real nor complex, or an argument or an output is not an array.
       MissingRuleError: an operation has no row in the table.
 
     >>> import jax.numpy as jnp, dualrev as dr
@@ -80,7 +80,7 @@ def hessian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callabl
       symmetric pattern.
 
     Raises:
-      TypeError: a differentiated argument is not real, or an argument or an output is not an array.
+      TypeError: a differentiated argument is neither real nor complex, or an argument or an output is not an array.
       MissingRuleError: an operation has no row in the table.
 
     >>> import jax.numpy as jnp, dualrev as dr
@@ -124,7 +124,7 @@ def pattern_report(fun: Callable[..., PyTree], argnums: Argnums = 0, order: int 
       A function of the arguments of ``fun``, as that of :func:`jacobian_pattern`, which returns a :class:`PatternReport`.
 
     Raises:
-      TypeError: a differentiated argument is not real, or an argument or an output is not an array.
+      TypeError: a differentiated argument is neither real nor complex, or an argument or an output is not an array.
       ValueError: ``order`` is neither 1 nor 2.
 
     >>> import jax.numpy as jnp, dualrev as dr
@@ -201,12 +201,10 @@ def _check(name: str, where: str, leaf: object, aval: ShapedArray | None) -> Non
     if aval is None:
         raise TypeError(f"{name} differentiates arrays, and {where} is {leaf!r}, of type {type(leaf).__name__}. Pass an array or a "
                         "jax.ShapeDtypeStruct, or leave the argument out of argnums.")
-    if jax.dtypes.issubdtype(aval.dtype, np.floating):
+    if jax.dtypes.issubdtype(aval.dtype, np.inexact):
         return
-    what_to_do = ("Pass the real and the imaginary part as two arrays." if jax.dtypes.issubdtype(aval.dtype, np.complexfloating)
-                  else "Convert it to a floating dtype, or leave the argument out of argnums.")
-    raise TypeError(f"{name} requires real-valued inputs (input dtype that is a sub-dtype of np.floating), but {where} is "
-                    f"{aval.dtype.name}{list(aval.shape)}. {what_to_do}")
+    raise TypeError(f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), but {where} is "
+                    f"{aval.dtype.name}{list(aval.shape)}. Convert it to a floating dtype, or leave the argument out of argnums.")
 
 
 def _detection(name: str, fun: Callable[..., PyTree], argnums: Argnums,

@@ -108,7 +108,8 @@ def gradient_of(call: FlatCall, request: Request) -> Callable[..., list[jax.Arra
 
 def _joined(pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequence[jax.Array]) -> jax.Array:
     """The compressed matrix in one dtype, that of all outputs together: a row for each pass, or if there are both, one flat array."""
-    dtype = common_dtype(*[typeof(x).dtype for x in outs]) if outs else jnp.result_type(float)
+    complex_ones = [x.dtype for x in (*pushed, *pulled) if jnp.iscomplexobj(x)]  # gradients by complex inputs
+    dtype = common_dtype(*[typeof(x).dtype for x in outs], *complex_ones) if outs else jnp.result_type(float)
     sides = []
     for stacked in (pushed, pulled):
         parts = [lax.convert_element_type(lax.reshape(x, (x.shape[0], x.size // x.shape[0])), dtype) for x in stacked]

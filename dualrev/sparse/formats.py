@@ -52,7 +52,8 @@ def _of_jax(pattern: Any, name: str) -> Positions:
         raise ValueError(f"{name}: pattern must be a matrix, without batched or dense dimensions; got {pattern!r}")
     if any(isinstance(leaf, Tracer) for leaf in jax.tree_util.tree_leaves(pattern)):
         raise TypeError(f"{name}: pattern must be known when the function is traced; got {pattern!r}, which is being traced")
-    coordinates = pattern.to_bcoo() if hasattr(pattern, "indptr") else pattern
+    with jax.ensure_compile_time_eval():
+        coordinates = pattern.to_bcoo() if hasattr(pattern, "indptr") else pattern
     m, n = pattern.shape
     rows, columns = np.asarray(coordinates.indices).T
     stored = (np.asarray(coordinates.data) != 0) & (rows < m) & (columns < n)  # what lies outside is padding
@@ -87,7 +88,9 @@ class Block:
 
     @property
     def dtype(self) -> DType:
-        dtype: DType = self.out.dtype
+        """That of the output; of the input, where that alone is complex."""
+        is_gradient = jnp.issubdtype(self.to.dtype, jnp.complexfloating) and not jnp.issubdtype(self.out.dtype, jnp.complexfloating)
+        dtype: DType = (self.to if is_gradient else self.out).dtype
         return dtype
 
     @property

@@ -24,17 +24,14 @@ from dualrev.functional.flat_calls import FlatCall
 from dualrev.functional.gradients import Partial
 from dualrev.options.settings import using
 from dualrev.programs.functions import Fixed
-from dualrev.programs.shared import identity
-from dualrev.sparse import evaluation, formats, patterns, probing
+from dualrev.programs.shared import Fingerprint
+from dualrev.sparse import evaluation, formats, patterns, probing, requests
 from dualrev.sparse.colouring.greedy import NO_COLOUR
 from dualrev.sparse.colouring.positions import Positions
 from dualrev.sparse.colouring.recovery import Colouring
-from dualrev.sparse.colouring.search import Task, hessian_colouring, jacobian_colouring
+from dualrev.sparse.colouring.search import MOST_APART, hessian_colouring, is_decided, jacobian_colouring
 from dualrev.sparse.plans import Plan, types_of
 from dualrev.sparse.requests import Asked
-
-#: A push and a pull are not taken to differ by more than this factor: predictions of so small a difference are rough.
-MOST_APART = 4
 
 
 class Results:
@@ -52,36 +49,6 @@ class Results:
         flat = [next(values) if x is None else x for x in self.others]
         aux = None if self.aux_tree is None else tree_unflatten(self.aux_tree, flat[self.n_out:])
         return tree_unflatten(self.out_tree, flat[: self.n_out]), aux
-
-
-class Identity:
-    """What tells a function's program from others: its content, and the values that it closes over.
-
-    Two are equal if they surely stand for the same program.  Values that are being traced are unknown in either.
-    """
-
-    def __init__(self, program: ClosedJaxpr):
-        without, self.consts = hoisted(program)
-        found = identity(without)
-        #: None where the program is equal to itself alone.
-        self.content = None if found is without else found
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Identity) or self.content is None or self.content is not other.content:
-            return False
-        return all(map(_is_same, self.consts, other.consts))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    if a is b or (isinstance(a, Tracer) and isinstance(b, Tracer)):
-        return True
-    if isinstance(a, Tracer) or isinstance(b, Tracer) or not all(isinstance(x, (jax.Array, np.ndarray)) for x in (a, b)):
-        return False
-    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.extended):
-        return False
-    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind in "fc"))
 
 
 class Prepared:
@@ -109,7 +76,7 @@ class Prepared:
         self.out_avals = [a.update(weak_type=False) for a in self._program.out_avals]
         self._check_outputs()
         #: Tells the program from others.
-        self.identity = Identity(self._program)
+        self.identity = Fingerprint(self._program)
         self._compiled = jax.jit(self.evaluated)
         self._products: dict[str, Callable[..., Any]] = {}
 
@@ -127,7 +94,7 @@ class Prepared:
         def outs(*arrays: jax.Array) -> list[jax.Array]:
             call, flat = self.flat_call(arrays)
             for x in flat:
-                checks.check_forward_input_dtype(self.asked.name, False, x)
+                requests.check_input(self.asked, x)
             places = {id(x): i for i, x in enumerate(arrays)}
             self.active = [places[id(x)] for x in flat]
             results = call(*flat)
@@ -142,8 +109,7 @@ class Prepared:
             raise TypeError(f"{name}: a sparse Hessian is that of a function with one scalar output; the function returned "
                             f"{checks.spelled(self.results.out_tree, self.out_avals)}. Reduce it to a scalar, or use "
                             "jacobian(grad(f), sparse=True) of each part.")
-        for aval in self.out_avals:
-            checks.check_output_dtype(name, False, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+        self.engine = requests.check_dtypes(self.asked, self.in_avals, self.out_avals)
 
     # -------------------------------------------------------------------------------------------------------------- the plan
 
@@ -155,7 +121,7 @@ class Prepared:
     def is_current(self) -> bool:
         """Whether the function's program is the one that was prepared: what it reads from elsewhere may have changed."""
         with errors.calling(self.asked.name), using(self.asked.request.settings):
-            return Identity(self._staged()) == self.identity
+            return Fingerprint(self._staged()) == self.identity
 
     @cached_property
     def positions(self) -> Positions:
@@ -203,9 +169,9 @@ class Prepared:
         if self.asked.kind == "hessian":
             colouring = hessian_colouring(positions, self.asked.task)
             return Plan("hessian", what, colouring, out_types, in_types)
-        engine, task = self.asked.engine, self.asked.task
+        engine, task = self.engine, self.asked.task
         colouring = jacobian_colouring(positions, engine, task)
-        if engine != "auto" or _is_decided(colouring, task):
+        if engine != "auto" or is_decided(colouring, task):
             return Plan("jacobian", what, colouring, out_types, in_types)
         costs = self.pass_costs(positions)
         colouring = jacobian_colouring(positions, engine, dataclasses.replace(task, forward=costs[0], reverse=costs[1]))
@@ -276,20 +242,23 @@ class Prepared:
             data = []
             for row in self.wrappers:
                 for wrapper in row:
-                    found = lax.convert_element_type(evaluation.entries(self.colouring, source, wrapper.block.chosen),
-                                                     wrapper.block.dtype)
+                    found = evaluation.entries(self.colouring, source, wrapper.block.chosen)
+                    if jnp.iscomplexobj(found) and not jnp.issubdtype(wrapper.block.dtype, jnp.complexfloating):
+                        found = lax.real(found)  # of a tree in which others are complex
+                    found = lax.convert_element_type(found, wrapper.block.dtype)
                     data.append(wrapper.filled(found) if self.asked.format == "dense" else found)
             self.results = Results(call, results)
             return [x for x in results if is_array_like(x)], data
 
     def __call__(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree, PyTree]:
         """``(value, aux, matrix)``."""
+        wrappers = self.wrappers  # planned here, not while the evaluation is traced
         found, data = (self._compiled if is_eager(arrays) else self.evaluated)(*arrays)
         value, aux = self.results.finish(found)
         if self.asked.is_checked:
             self._check(arrays)
         each = iter(data)
-        trees = [tree_unflatten(self.in_tree, [wrapper(next(each), self.asked.name) for wrapper in row]) for row in self.wrappers]
+        trees = [tree_unflatten(self.in_tree, [wrapper(next(each), self.asked.name) for wrapper in row]) for row in wrappers]
         single = isinstance(self.asked.argnums, int)
         parts = [part[0] if single else tuple(part) for part in trees]
         if self.asked.kind == "jacobian":
@@ -322,31 +291,14 @@ class Prepared:
             both = run.setdefault("product", jax.jit(product))
             dtype = values.dtype
             nothing = jnp.zeros(m, dtype)
-            pushed, _ = both(jnp.asarray(v, dtype), nothing, *arrays)
+            vector = jnp.asarray(v, dtype)
+            pushed, _ = both(vector, nothing, *arrays)
 
             def row(i: int) -> jax.Array:
                 found: jax.Array = both(jnp.zeros(n, dtype), nothing.at[i].set(1), *arrays)[1]
                 return found
 
-            probing.check(self.asked.name, positions, values, np.asarray(jnp.asarray(v, dtype)).astype(np.float64), pushed, row)
-
-
-def _is_decided(colouring: Colouring, task: Task) -> bool:
-    """Whether no costs of a pull between that of a push and `MOST_APART` times that would give another choice than equal costs do.
-
-    A pull costs at least a push: it writes what it reads.
-    """
-    positions = colouring.positions
-    least_pulls = int(positions.column_degrees.max(initial=0))
-    n_forward, n_reverse = colouring.n_forward, colouring.n_reverse
-    if not n_reverse:
-        if n_forward <= least_pulls or positions.is_symmetric:
-            return True
-        return n_forward <= jacobian_colouring(positions, "reverse", task).n_reverse
-    least_pushes = int(positions.row_degrees.max(initial=0))
-    if not n_forward:
-        return MOST_APART * n_reverse <= least_pushes
-    return n_forward + MOST_APART * n_reverse <= min(least_pushes, MOST_APART * least_pulls)
+            probing.check(self.asked.name, positions, values, vector, pushed, row)
 
 
 def _spelled(types: Sequence[tuple[tuple[int, ...], str]]) -> str:

@@ -26,17 +26,19 @@ def vector(n: int, seed: int = 0) -> np.ndarray:
     return found
 
 
-def check(name: str, positions: Positions, values: jax.Array, v: np.ndarray, product: jax.Array,
+def check(name: str, positions: Positions, values: jax.Array, v: jax.Array, product: jax.Array,
           row: Callable[[int], jax.Array]) -> None:
     """Raise an error that names rows and columns of missing entries.
 
     ``values``: the entries that were recovered; ``product``: ``J v`` of the function; ``row(i)``: row ``i`` of its derivative.
     """
     eps = float(jnp.finfo(values.dtype).eps)
-    terms = np.asarray(values).astype(np.float64) * v[positions.columns]
-    expected = np.asarray(product).astype(np.float64)
+    wide = np.complex128 if jnp.iscomplexobj(values) else np.float64
+    terms = np.asarray(values).astype(wide) * np.asarray(v).astype(wide)[positions.columns]
+    expected = np.asarray(product).astype(wide)
     m, _ = positions.shape
-    recovered = np.bincount(positions.rows, weights=terms, minlength=m)
+    recovered = np.zeros(m, wide)
+    np.add.at(recovered, positions.rows, terms)
     scale = np.bincount(positions.rows, weights=np.abs(terms), minlength=m) + np.abs(expected)
     differs = np.flatnonzero(np.abs(recovered - expected) > np.sqrt(eps) * scale)  # False where something is not a number
     if not len(differs):
@@ -45,7 +47,7 @@ def check(name: str, positions: Positions, values: jax.Array, v: np.ndarray, pro
     for i in differs[:MOST_NAMED].tolist():
         allowed = np.zeros(positions.shape[1], bool)
         allowed[positions.columns[positions.indptr[i]: positions.indptr[i + 1]]] = True
-        missing = np.flatnonzero((np.asarray(row(i)).astype(np.float64) != 0) & ~allowed)
+        missing = np.flatnonzero((np.asarray(row(i)).astype(wide) != 0) & ~allowed)
         more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
         named.append(f"row {i}: columns {', '.join(map(str, missing[:MOST_NAMED].tolist()))}{more}")
     more = f"; and {len(differs) - MOST_NAMED} more rows" if len(differs) > MOST_NAMED else ""

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
+from dualrev import errors
+from dualrev._jax.avals import ShapedArray, typeof
 from dualrev.functional import checks
 from dualrev.functional.checks import Argnums
 from dualrev.options.settings import Options, Request
@@ -30,10 +35,12 @@ class Asked(NamedTuple):
     plan: Plan | None
     task: Task
     request: Request
+    holomorphic: bool = False
 
 
 def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | None, chunk_size: int | None, format: str,  # noqa: A002
-          pattern: Any, check: bool, plan: Plan | bool | None, options: Options, task: Task | None = None) -> Asked:
+          pattern: Any, check: bool, plan: Plan | bool | None, options: Options, task: Task | None = None,
+          holomorphic: bool = False) -> Asked:
     """The request of a call, after checks of what does not depend on arguments."""
     positions = checks.normalize_argnums(argnums)
     checks.check_engine(engine, ("auto", "forward", "reverse") if kind == "jacobian" else (None, "auto"), name)
@@ -56,7 +63,42 @@ def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | 
         option = "non_float" if request.keeps_all else "cotangent_dtype"
         raise ValueError(f"{name}: {option}= is not for sparse derivatives, whose entries have the dtype of their output")
     return Asked(name, kind, positions, has_aux, engine or "auto", chunk_size, format,  # type: ignore[arg-type]  # it was checked
-                 pattern, check, plan, task or Task(), request)
+                 pattern, check, plan, task or Task(), request, holomorphic)
+
+
+def check_input(asked: Asked, x: jax.Array) -> None:
+    """Refuse an input of a dtype that the derivative is not defined for."""
+    if asked.kind == "hessian" or asked.engine == "forward" or asked.holomorphic or not _is_complex(typeof(x)):
+        checks.check_forward_input_dtype(asked.name, asked.holomorphic, x)
+    else:
+        checks.check_input_dtype(asked.name, False, False, x)
+
+
+def check_dtypes(asked: Asked, in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray]) -> str:
+    """The engine, which complex numbers leave no choice of: of real functions of complex inputs the rows are gradients, by pulls; of
+    complex functions of real inputs the columns are derivatives, by pushes.
+    """
+    name, holomorphic = asked.name, asked.holomorphic
+    beyond = "inputs" if any(map(_is_complex, in_avals)) else "outputs" if any(map(_is_complex, out_avals)) else ""
+    if not beyond or holomorphic:
+        for aval in out_avals:
+            checks.check_output_dtype(name, holomorphic, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+        return asked.engine
+    if asked.kind == "hessian":
+        raise TypeError(f"{name}: the {beyond} are complex. For a holomorphic function pass holomorphic=True; otherwise give real and "
+                        "imaginary parts as two arrays.")
+    is_pushed = beyond == "outputs" and asked.engine != "reverse"
+    for aval in out_avals:
+        if not is_pushed or not _is_complex(aval):
+            checks.check_output_dtype(name, False, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+    if asked.is_checked:
+        raise errors.OptionError(f"{name}: check=True compares products of real, or of holomorphic, functions; this one has complex "
+                                 f"{beyond}. Compare entries with those of jacobian(f) at a point.")
+    return "forward" if is_pushed else "reverse"
+
+
+def _is_complex(aval: ShapedArray) -> bool:
+    return bool(jnp.issubdtype(aval.dtype, jnp.complexfloating))
 
 
 def check_task(name: str, order: str | Sequence[str], substitution: bool, time_budget: float, seed: int) -> Task:

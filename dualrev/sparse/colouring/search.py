@@ -31,6 +31,8 @@ MOST_ENTRIES = 1_500_000
 MOST_THRESHOLDS = 4
 #: With more colours than this, sets of colours take too much memory: each column (row) gets a colour of its own.
 MOST_COLOURS = 16_384
+#: A push and a pull are not taken to differ by more than this factor: predictions of so small a difference are rough.
+MOST_APART = 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,24 @@ def jacobian_colouring(positions: Positions, engine: str = "auto", task: Task | 
         most = min(way.bound for way in ways)
         ways += [way for way in _two_sided(positions, task) if way.bound < most]
     return _best(ways, task)
+
+
+def is_decided(colouring: Colouring, task: Task) -> bool:
+    """Whether no costs of a pull between that of a push and `MOST_APART` times that would give another choice than equal costs do.
+
+    A pull costs at least a push: it writes what it reads.
+    """
+    positions = colouring.positions
+    least_pulls = int(positions.column_degrees.max(initial=0))
+    n_forward, n_reverse = colouring.n_forward, colouring.n_reverse
+    if not n_reverse:
+        if n_forward <= least_pulls or positions.is_symmetric:
+            return True
+        return n_forward <= jacobian_colouring(positions, "reverse", task).n_reverse
+    least_pushes = int(positions.row_degrees.max(initial=0))
+    if not n_forward:
+        return MOST_APART * n_reverse <= least_pushes
+    return n_forward + MOST_APART * n_reverse <= min(least_pushes, MOST_APART * least_pulls)
 
 
 def hessian_colouring(positions: Positions, task: Task | None = None) -> Colouring:
