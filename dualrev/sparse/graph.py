@@ -151,6 +151,22 @@ class Graph:
             result[many] = self._add(np.concatenate([[0], np.cumsum(lengths[many])]), members[~single])
         return result
 
+    def unions(self, indptr: np.ndarray, children: np.ndarray, pairs: bool = False) -> np.ndarray:
+        """New nodes with these children."""
+        return self._add(indptr, children, pairs)
+
+    def union_sets(self, indptr: np.ndarray, members: np.ndarray) -> np.ndarray:
+        """For each row of a CSR array of nodes their union: a node of the row itself where it has one member, or none."""
+        lengths = np.diff(indptr)
+        result = np.zeros(len(lengths), np.int64)
+        single, many = np.flatnonzero(lengths == 1), np.flatnonzero(lengths > 1)
+        result[single] = members[indptr[single]]
+        if len(many):
+            sizes = lengths[many].astype(np.int64)
+            kept = members if len(many) == len(lengths) else members[ragged(indptr[many].astype(np.int64), sizes)]
+            result[many] = self._add(np.concatenate([[0], np.cumsum(sizes)]), kept)
+        return result
+
     # --------------------------------------------------------------------------------------------------------- interactions
 
     def clique(self, p: Nodes | None) -> Nodes | None:

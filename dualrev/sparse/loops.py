@@ -1,5 +1,6 @@
 """Loops.  A loop is analysed step by step where that is cheap, so that counters and the entries that they address are known at each
-step; otherwise all steps are analysed together, once, by nodes for the state that refer to themselves (:mod:`dualrev.sparse.graph`).
+step; a longer one of known length by the pattern of one step (:mod:`dualrev.sparse.steps`); otherwise all steps are analysed together,
+once, by nodes for the state that refer to themselves (:mod:`dualrev.sparse.graph`).
 
 Together, every step may read what any step before it left: this is sound for any number of steps, and exact where all steps alike are.
 """
@@ -15,9 +16,10 @@ import numpy as np
 from dualrev._jax.avals import ShapedArray, is_differentiable, is_extended
 from dualrev._jax.calls import scan_layout
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, stage
-from dualrev.programs.jaxprs import work
+from dualrev.programs.jaxprs import behind, work
 from dualrev.sparse.graph import Nodes
-from dualrev.sparse.values import Value
+from dualrev.sparse.steps import Step
+from dualrev.sparse.values import Value, is_same_number
 
 if TYPE_CHECKING:
     from dualrev.sparse.propagation import Propagation
@@ -44,7 +46,8 @@ def scan(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence
     if n_carry == 0 and length:
         return run.run(_mapped(body, n_consts, [x.aval for x in operands]), operands)
     if length > steps_affordable(run, body):
-        return _scan_together(run, eqn, body, consts, carry, xs)
+        found = _scan_by_steps(run, eqn, body, consts, carry, xs)
+        return _scan_together(run, eqn, body, consts, carry, xs) if found is None else found
     ys: list[list[Value]] = []
     for i in reversed(range(length)) if reverse else range(length):
         run.remaining -= len(body.eqns)
@@ -79,6 +82,54 @@ def _stack(steps: Sequence[Value], aval: ShapedArray) -> Value:
     elif steps and all(y.is_known for y in steps) and not is_extended(aval.dtype):
         out.number = np.stack([np.asarray(y.known()) for y in steps])
     return out
+
+
+def _scan_by_steps(run: Propagation, eqn: JaxprEqn, body: ClosedJaxpr, consts: Sequence[Value], carry: Sequence[Value],
+                   xs: Sequence[Value]) -> list[Nodes | Value | None] | None:
+    """By the pattern of one step; None where that takes too much."""
+    length, reverse = eqn.params["length"], eqn.params["reverse"]
+    in_avals = body.in_avals[len(consts) + len(carry):]
+    step = Step(run, lambda own, values: own.run(body, values), consts, carry,
+                [Value(a, x.nodes[0] if x.nodes is not None and is_differentiable(a) else None, x.number)
+                 for x, a in zip(xs, in_avals, strict=True)])
+    if not step.prepared():
+        return None
+    y_avals = [v.aval for v in eqn.outvars[len(carry):]]
+    is_state_only = not any(step.active[len(consts) + len(carry):]) and all(y is None for y in step.outs[len(carry):])
+    state = None
+    if is_state_only and not run.graph.second:
+        state = step.power(length, run.graph, [*consts, *carry], len(consts), len(carry))
+    found: list[Nodes | Value | None]
+    if state is not None:
+        found = [*[Value(x.aval, nodes) for x, nodes in zip(carry, state, strict=True)], *[None] * len(y_avals)]
+    elif not step.is_applicable(length, run.graph.n_inputs):
+        return None
+    else:
+        ys: list[list[Value]] = []
+        for i in reversed(range(length)) if reverse else range(length):
+            outs = step.applied(run.graph, [*consts, *carry, *[_slice(x, i, a) for x, a in zip(xs, in_avals, strict=True)]])
+            carry = [Value(x.aval, nodes) for x, nodes in zip(carry, outs, strict=False)]
+            ys.append([Value(a, nodes) for a, nodes in zip(body.out_avals[len(carry):], outs[len(carry):], strict=True)])
+        if reverse:
+            ys.reverse()
+        found = [*carry, *[_stack([y[k] for y in ys], a) for k, a in enumerate(y_avals)]]  # type: ignore[arg-type]  # all are arrays
+    if step.forgets & _read(body, len(consts), len(carry)):
+        run.lost["scan: numbers that change from step to step are unknown"] += 1
+    return found
+
+
+def _read(body: ClosedJaxpr, n_consts: int, n_carry: int) -> set[int]:
+    """Which operands of the body a differentiable result of some step depends on."""
+    program = body.jaxpr
+    wanted = {i for i, v in enumerate(program.outvars) if is_differentiable(v.aval)}
+    while True:
+        outs = [program.outvars[i] for i in wanted]
+        used = {id(x) for eqn in behind(program.eqns, outs) for x in eqn.invars} | set(map(id, outs))
+        read = {i for i, v in enumerate(program.invars) if id(v) in used}
+        more = wanted | {i - n_consts for i in read if n_consts <= i < n_consts + n_carry}
+        if more == wanted:
+            return read
+        wanted = more
 
 
 def _scan_together(run: Propagation, eqn: JaxprEqn, body: ClosedJaxpr, consts: Sequence[Value], carry: Sequence[Value],
@@ -134,7 +185,7 @@ def together(run: Propagation, step: Callable[[Sequence[Value]], list[Value]],
         state = [Value(x.aval, run.graph.state(x.aval.shape) if is_differentiable(x.aval) else None, x.number if k else None)
                  for x, k in zip(carry, known, strict=True)]
         outs = step(state)
-        kept = [k and _is_same(x, y) for k, x, y in zip(known, carry, outs, strict=False)]
+        kept = [k and is_same_number(x, y) for k, x, y in zip(known, carry, outs, strict=False)]
         if kept == known:
             break
         known = kept
@@ -142,13 +193,3 @@ def together(run: Propagation, step: Callable[[Sequence[Value]], list[Value]],
         if x.nodes is not None:
             run.graph.tie(x.nodes, before.nodes, after.nodes)
     return outs, state
-
-
-def _is_same(x: Value, y: Value) -> bool:
-    """Whether two known numbers are the same."""
-    if not y.is_known:
-        return False
-    if x.number is y.number:
-        return True
-    a, b = x.known(), y.known()
-    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")

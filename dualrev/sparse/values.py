@@ -93,3 +93,13 @@ def constant(x: Any, aval: ShapedArray | None = None) -> Value:
     aval = jax.typeof(x) if aval is None else aval
     number = as_number(x)
     return Value(aval, None, np.asarray(number, aval.dtype) if isinstance(number, np.ndarray) else number)
+
+
+def is_same_number(x: Value, y: Value) -> bool:
+    """Whether two known numbers are the same."""
+    if not y.is_known:
+        return False
+    if x.number is y.number:
+        return True
+    a, b = x.known(), y.known()
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
