@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import assert_close
+from jax import lax
 
 import dualrev
 from dualrev import time_model
@@ -59,12 +60,27 @@ def few_numbers(x: Array) -> Array:
     return jnp.stack([a, a * 2, jnp.exp(a), a**2, jnp.cos(a), a + 1, a / 3, -a])
 
 
+WEIGHTS = [jnp.asarray(np.random.default_rng(0).normal(size=shape) / 5) for shape in ((90, 6), (6, 30), (30, 80))]
+
+
+def autoencoder(x: Array) -> Array:
+    return jnp.tanh(jnp.tanh(jnp.tanh(x @ WEIGHTS[0]) @ WEIGHTS[1]) @ WEIGHTS[2])
+
+
+def two_through_a_waist(d: Any) -> Any:
+    """Two values cross the cut, one of which is an output; so does one that does not depend on the inputs."""
+    steps = jnp.arange(3.0) + d["u"].shape[0]
+    a, b = jnp.stack([jnp.sum(d["u"] ** 2), jnp.prod(d["v"])]), jnp.sum(jnp.sin(d["v"]) * d["u"])
+    c = lax.fori_loop(0, 5, lambda i, c: jnp.sin(c) + a[0] * 0.1, b)
+    return {"a": a, "out": jnp.tanh(c * jnp.linspace(0.0, 1.0, 40)) * a[1], "steps": c * steps[:, None] * jnp.ones((3, 2))}
+
+
 CASES: list[tuple[Callable[..., Any], Any, str]] = [
     (band, x_of(400), "sparse"), (dense, x_of(60), "tape"), (lambda x: jnp.sum(x**2)[None], x_of(500), "reverse"),
 ]
 MORE: list[tuple[Callable[..., Any], Any, str]] = [
     (arrow, x_of(400), "sparse"), (band, x_of(9), "reverse"), (trees, {"u": x_of(299), "v": (x_of(300),)}, "sparse"),
-    (lambda x: jnp.tanh(x[:60]) * x[60:120], x_of(800), "sparse"), (few_numbers, x_of(8), "tape"),
+    (lambda x: jnp.tanh(x[:200]) * x[200:400], x_of(800), "sparse"), (few_numbers, x_of(8), "tape"), (autoencoder, x_of(90), "waist"),
 ]
 
 
@@ -81,6 +97,35 @@ def test_jacobians(f: Any, x: Any, expected: str) -> None:
     for name in choice.seconds:  # each can be had whatever is predicted
         forced = dr.jacfwd(f, engine="reverse") if name == "tape" else dr.jacobian(f, engine=name)
         jax.tree.map(assert_close, forced(x), by_jax)
+
+
+@pytest.mark.parametrize("chunk_size", [None, pytest.param(2, marks=pytest.mark.thorough)])
+def test_through_a_waist(chunk_size: int | None) -> None:
+    x = {"u": x_of(20), "v": x_of(20)}
+    waist = dr.jacobian(two_through_a_waist, engine="waist", chunk_size=chunk_size)
+    expected = jax.jacobian(two_through_a_waist)(x)
+    for found in (waist(x), jax.jit(waist)(x), jax.vmap(waist)(jax.tree.map(lambda x: x[None], x))):
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert a.dtype == b.dtype
+            assert_close(a.reshape(b.shape), b)
+    value, aux = dr.jacobian(lambda x: (autoencoder(x), x.shape), engine="waist", has_aux=True)(x_of(90))
+    assert aux == (90,)
+    assert_close(value, jax.jacobian(autoencoder)(x_of(90)))
+    found = dr.grad(lambda x: jnp.sum(dr.jacobian(autoencoder, engine="waist")(x) ** 2))(x_of(90))
+    assert_close(found, jax.grad(lambda x: jnp.sum(jax.jacobian(autoencoder)(x) ** 2))(x_of(90)))
+
+
+def test_what_a_waist_can_not_do() -> None:
+    for make, kind, match in (
+            (lambda: dr.jacobian(jnp.sin, engine="waist")(x_of(3)), ValueError, "cuts a program of two operations or more"),
+            (lambda: dr.jacobian(autoencoder, engine="waist", zero_wins=True)(x_of(90)), dr.errors.OptionError, "zero_wins"),
+            (lambda: dr.jacobian(autoencoder, engine="waist")(jnp.arange(90)), TypeError, "real-valued inputs")):
+        with pytest.raises(kind, match=match):
+            make()
+    choice = dr.jacobian(lambda x: autoencoder(x.astype(jnp.float64))).plan(x_of(90).astype(jnp.float32))
+    assert choice.left_out["waist"] == "inputs and outputs have several dtypes"
+    assert dr.jacobian(dense).plan(x_of(60)).left_out["waist"] == "120 numbers cross its narrowest cut, for 60 passes"
+    assert dr.jacobian(few_numbers).plan(x_of(8)).left_out["waist"] == "8 passes are few"
 
 
 @pytest.mark.thorough

@@ -223,7 +223,8 @@ class Automatic(Generic[P, Result]):
         """Whether counts leave more than one way."""
         if self.special is not None and self.special.way.why_not(asking) is None:
             return True
-        return sum(way.why_not(asking) is None for way in self.dense) > 1
+        names = [way.name for way in self.dense if way.why_not(asking) is None]
+        return len(names) > 1 or (len(names) == 1 and names[0] != self.usual(asking))
 
     def decide(self, asking: Asking, traces: dict[str, Traced]) -> Decision:
         """The choice for arguments of these shapes; ``traces`` receives what was traced for it."""
@@ -246,7 +247,9 @@ class Automatic(Generic[P, Result]):
         usual = self.usual(asking)
         names = [way.name for way in self.dense if way.name not in left_out]
         if found is not None:
-            names = [*(names or [usual]), self.special.way.name]  # type: ignore[union-attr]
+            names = [*names, self.special.way.name]  # type: ignore[union-attr]
+        if names and usual not in names:
+            names = [usual, *names]
             left_out = {name: why for name, why in left_out.items() if name not in names}
         chosen: str | None = None
         times: dict[str, float] = {}

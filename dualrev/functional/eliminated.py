@@ -34,7 +34,7 @@ Order: TypeAlias = Literal["forward", "reverse", "markowitz", "search"] | Search
 #: An order in the form of a key.
 OrderKey: TypeAlias = str | Search | tuple[int, ...]
 #: How a Jacobian can be found.
-JacobianEngine: TypeAlias = Literal["auto", "forward", "reverse", "elimination", "sparse"]
+JacobianEngine: TypeAlias = Literal["auto", "forward", "reverse", "elimination", "waist", "sparse"]
 
 NAMES = ("forward", "reverse", "markowitz", "search")
 
@@ -55,17 +55,22 @@ def check_order(order: object, call: str) -> OrderKey:
                         f"got {order!r} of type {type(order).__name__}") from None
 
 
+def check_products(engine: str, avals: Sequence[ShapedArray], request: Request) -> None:
+    """Refuse what a product of local Jacobians can't do."""
+    if any(is_symbolic_dim(n) for a in avals for n in a.shape):
+        raise ValueError(f"{errors.user_call.get()}: {engine} needs the lengths of all axes, and an input has a symbolic one; use "
+                         "engine='forward' or engine='reverse'")
+    if current.get().zero_wins or request.cotangent_dtype is not None:
+        name = "zero_wins" if current.get().zero_wins else "cotangent_dtype"
+        raise errors.not_honoured(name, f"engine='{engine}'", "it multiplies local Jacobians, and pulls no cotangents",
+                                  "Use engine='reverse'.")
+
+
 def blocks_of(call: FlatCall, flat: Sequence[jax.Array], request: Request,
               order: OrderKey) -> tuple[list[jax.Array], list[list[jax.Array]], Linearized]:
     """Everything the function returned, the blocks ``[output][input]`` of its Jacobian, and its graph."""
     avals = [typeof(x) for x in flat]
-    if any(is_symbolic_dim(n) for a in avals for n in a.shape):
-        raise ValueError(f"{errors.user_call.get()}: elimination needs the lengths of all axes, and an input has a symbolic one; use "
-                         "engine='forward' or engine='reverse'")
-    if current.get().zero_wins or request.cotangent_dtype is not None:
-        name = "zero_wins" if current.get().zero_wins else "cotangent_dtype"
-        raise errors.not_honoured(name, "engine='elimination'", "it multiplies local Jacobians, and pulls no cotangents",
-                                  "Use engine='reverse'.")
+    check_products("elimination", avals, request)
     active = [is_differentiable(a) for a in avals]
     program = merged_graph(graph_of(stage(call, avals)))
     run = jaxpr_as_fun(program.computing(program.outvars))

@@ -14,7 +14,7 @@ from dualrev import errors
 from dualrev._jax.avals import convert_to, is_differentiable, tangent_aval, typeof
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.engines import sweeps
-from dualrev.functional import checks, eliminated, flat_calls, ways
+from dualrev.functional import checks, eliminated, flat_calls, waists, ways
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Planned, as_asked, with_plan
@@ -52,11 +52,14 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
             partial = Partial(name, fun, positions, args, kwargs)
             call, flat = partial.flat_call(has_aux, request)
             for x in flat:
-                if direction == "push":
-                    checks.check_forward_input_dtype(name, holomorphic, x)
+                if direction in ("push", "waist"):
+                    checks.check_forward_input_dtype(name, False if direction == "waist" else holomorphic, x)
                 else:
                     checks.check_input_dtype(name, holomorphic, allow_int, x)
-            if direction == "eliminate":
+            if direction == "waist":
+                results, blocks = waists.blocks_of(call, flat, request, chunk_size)
+                outs = results[: call.n_out]
+            elif direction == "eliminate":
                 results, blocks, _ = eliminated.blocks_of(call, flat, request, order)
                 outs = results[: call.n_out]
                 for x in outs:
@@ -78,6 +81,8 @@ def _jacobian(name: str, fun: Callable[P, PyTree], argnums: Argnums, has_aux: bo
             for x in outs:
                 if direction == "push":
                     checks.check_forward_output_dtype(name, holomorphic, x)
+                elif direction == "waist":
+                    checks.check_output_dtype(name, False, x)
             _, aux = call.finish(results)
             jacobian = _jacobian_tree(blocks, call.out_tree, call.in_tree, partial)
             return (jacobian, aux) if has_aux else jacobian
@@ -270,13 +275,14 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
       engine: ``"forward"`` and ``"reverse"`` as in :func:`jacfwd` and :func:`jacrev`.  ``"elimination"`` multiplies the local Jacobians
         of the operations, vertex by vertex of the computational graph: fewer multiplications for programs with many scalars between
         few inputs and outputs.  It is planned while the program is traced, so that no value of it may be read by Python; a loop or a
-        branch is one operation.  ``"sparse"`` pushes or pulls colours of columns or rows (:func:`dualrev.sparse.jacobian`) and writes
-        the entries into a dense array.  ``"auto"`` takes one of these: while a program is traced, the one for which
-        :mod:`dualrev.time_model` predicts the least time, where counts of inputs, outputs and equations leave it open; outside of
-        ``jit`` it evaluates with a tape and pushes through it if the inputs have no more elements than the outputs, and pulls
-        otherwise, or takes the compressed way where one call regains what finding the pattern takes.  An entry outside of the pattern
-        is then 0, also where a sweep multiplies 0 by NaN.  ``jacobian(fun).plan(*args)`` says what is chosen, and why (a
-        :class:`~dualrev.functional.choices.Choice`).
+        branch is one operation.  ``"waist"`` multiplies two factors where all that depends on the inputs goes through few numbers, as
+        in an autoencoder (:mod:`dualrev.functional.waists`).  ``"sparse"`` pushes or pulls colours of columns or rows
+        (:func:`dualrev.sparse.jacobian`) and writes the entries into a dense array.  ``"auto"`` takes one of these: while a program is
+        traced, the one for which :mod:`dualrev.time_model` predicts the least time, where counts of inputs, outputs and equations
+        leave it open; outside of ``jit`` it evaluates with a tape and pushes through it if the inputs have no more elements than the
+        outputs, and pulls otherwise, or takes the compressed way where one call regains what finding the pattern takes.  An entry
+        outside of the pattern is then 0, also where a sweep multiplies 0 by NaN.  ``jacobian(fun).plan(*args)`` says what is chosen,
+        and why (a :class:`~dualrev.functional.choices.Choice`).
       order: of elimination: ``"forward"``, ``"reverse"``; ``"markowitz"``, the cheapest vertex next (the default); ``"search"``, a
         search of a few seconds, or a :class:`~dualrev.Search`; or ``dr.eliminate(...).order``.
       sparse, pattern, format, check: with ``sparse=True``, or a plan of :func:`dualrev.sparse.plan`, the result is a sparse matrix, and
@@ -304,7 +310,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
         request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format or "bcoo", pattern, check,
                                     sparse, options, holomorphic=holomorphic)
         return derivatives.derivative(fun, request)
-    checks.check_engine(engine, ("auto", "forward", "reverse", "elimination", "sparse"), "jacobian")
+    checks.check_engine(engine, ("auto", "forward", "reverse", "elimination", "waist", "sparse"), "jacobian")
     if engine == "elimination" and chunk_size is not None:
         raise ValueError(f"jacobian: engine='elimination' makes no sweep that chunk_size={chunk_size!r} could divide")
     key = eliminated.check_order("markowitz" if order is None else order, "jacobian")
@@ -320,7 +326,8 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
     compressed = SparseWay("jacobian", fun, argnums, has_aux, chunk_size, options, why_dense)
     is_about_sweeps = chunk_size is not None or any(options.get(name) for name in ABOUT_SWEEPS)
     why_sweeps = "an option is about sweeps" if is_about_sweeps else why_dense
-    chosen = ways.jacobian(fun, checks.normalize_argnums(argnums), has_aux, by, by("auto"), compressed, why_sweeps)
+    why_whole = why_dense or ("an option is about cotangents" if any(options.get(name) for name in ABOUT_SWEEPS) else None)
+    chosen = ways.jacobian(fun, checks.normalize_argnums(argnums), has_aux, by, by("auto"), compressed, why_sweeps, why_whole)
 
     @wraps(fun, argnums, "Jacobian")
     def jacobian_f(*args: P.args, **kwargs: P.kwargs) -> PyTree:
@@ -330,7 +337,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
 
 
 #: What each way does with its engine.
-DIRECTIONS = {"forward": "push", "tape": "push", "reverse": "pull", "auto": "auto", "elimination": "eliminate"}
+DIRECTIONS = {"forward": "push", "tape": "push", "reverse": "pull", "auto": "auto", "elimination": "eliminate", "waist": "waist"}
 #: Options that elimination can't honour.
 ABOUT_SWEEPS = ("zero_wins", "cotangent_dtype", "non_float")
 
