@@ -76,11 +76,12 @@ def two_through_a_waist(d: Any) -> Any:
 
 
 CASES: list[tuple[Callable[..., Any], Any, str]] = [
-    (band, x_of(400), "sparse"), (dense, x_of(60), "tape"), (lambda x: jnp.sum(x**2)[None], x_of(500), "reverse"),
+    (band, x_of(400), "sparse"),
 ]
 MORE: list[tuple[Callable[..., Any], Any, str]] = [
-    (arrow, x_of(400), "sparse"), (band, x_of(9), "reverse"), (trees, {"u": x_of(299), "v": (x_of(300),)}, "sparse"),
-    (lambda x: jnp.tanh(x[:200]) * x[200:400], x_of(800), "sparse"), (few_numbers, x_of(8), "tape"), (autoencoder, x_of(90), "waist"),
+    (dense, x_of(60), "tape"), (lambda x: jnp.sum(x**2)[None], x_of(500), "reverse"), (arrow, x_of(400), "sparse"),
+    (band, x_of(9), "reverse"), (trees, {"u": x_of(299), "v": (x_of(300),)}, "sparse"),
+    (lambda x: jnp.tanh(x[:200]) * x[200:400], x_of(800), "reverse"), (few_numbers, x_of(8), "tape"), (autoencoder, x_of(90), "waist"),
 ]
 
 
@@ -99,14 +100,22 @@ def test_jacobians(f: Any, x: Any, expected: str) -> None:
         jax.tree.map(assert_close, forced(x), by_jax)
 
 
-@pytest.mark.parametrize("chunk_size", [None, pytest.param(2, marks=pytest.mark.thorough)])
-def test_through_a_waist(chunk_size: int | None) -> None:
+def test_through_a_waist() -> None:
+    x = {"u": x_of(20), "v": x_of(20)}
+    found = jax.jit(dr.jacobian(two_through_a_waist, engine="waist"))(x)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(jax.jit(jax.jacobian(two_through_a_waist))(x)), strict=True):
+        assert a.dtype == b.dtype
+        assert_close(a, b)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_a_waist_under_transformations(chunk_size: int | None) -> None:
     x = {"u": x_of(20), "v": x_of(20)}
     waist = dr.jacobian(two_through_a_waist, engine="waist", chunk_size=chunk_size)
     expected = jax.jacobian(two_through_a_waist)(x)
-    for found in (waist(x), jax.jit(waist)(x), jax.vmap(waist)(jax.tree.map(lambda x: x[None], x))):
+    for found in (waist(x), jax.vmap(waist)(jax.tree.map(lambda x: x[None], x))):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-            assert a.dtype == b.dtype
             assert_close(a.reshape(b.shape), b)
     value, aux = dr.jacobian(lambda x: (autoencoder(x), x.shape), engine="waist", has_aux=True)(x_of(90))
     assert aux == (90,)
@@ -176,7 +185,7 @@ def test_what_a_function_reads_from_elsewhere_may_change(is_jitted: bool) -> Non
     (lambda x: x[:3] * 2, x_of(500), "3 outputs are fewer than 16"),
     (lambda x: x * 2, x_of(10), "10 inputs are fewer than 16"),
     (lambda x: x * 2, x_of(500).astype(complex), "not real"),
-    (lambda x: jnp.stack([jnp.linalg.det(jnp.outer(x[:5], x[5:10]) + i * jnp.eye(5)) for i in range(20)]), x_of(20), "take longer"),
+    (lambda x: jax.lax.fori_loop(0, 1000, lambda i, x: jnp.sin(x), x), x_of(16), "take longer"),
 ])
 def test_counts_speak_against_the_compressed_way(f: Any, x: Any, why: str) -> None:
     choice = dr.jacobian(f, engine="auto").plan(x)

@@ -49,11 +49,13 @@ def test_holomorphic_functions(engine: str) -> None:
     agree(dr.jacobian(arrow, sparse=True, holomorphic=True, engine=engine)(Z), expected)
 
 
+@pytest.mark.thorough
 def test_gradients_by_complex_inputs() -> None:
     agree(dr.jacobian(moduli, sparse=True)(Z), jax.jacrev(moduli)(Z))
     assert dr.sparse.plan(moduli, Z).forward_colours == 0
 
 
+@pytest.mark.thorough
 def test_complex_outputs() -> None:
     agree(dr.jacobian(phases, sparse=True)(X), jax.jacfwd(phases)(X))
 
@@ -89,6 +91,7 @@ def test_under_transformations() -> None:
     agree(dr.grad(lambda z: jnp.sum(jnp.abs(J(z))))(Z), jax.grad(lambda z: jnp.sum(jnp.abs(expected(z))))(Z))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("f", [arrow, moduli])
 def test_patterns(f: Any) -> None:
     expected = jax.jacfwd(arrow, holomorphic=True)(Z) if f is arrow else jax.jacrev(f)(Z)
