@@ -42,7 +42,7 @@ EQUATION_S, ENTRY_S, COLOURED_S = 1e-4, 2e-7, 5e-6
 #: Seconds of a dense derivative at least, for each pass and each entry of values: compiled, and one operation at a time.
 PASS_ENTRY_S, UNJITTED_PASS_ENTRY_S = 5e-10, 1e-8
 #: Seconds that an equation takes to be compiled as a part of a program, beyond what it takes alone.
-COMPILED_S = 5e-3
+COMPILED_S = 1e-2
 #: Both ways write the whole matrix.  Predictions of dense sweeps, which may keep as much for each operation, are low where it is large:
 #: on programs of 100 to 3,000 inputs, half as much below the measured times as those of compressed ones (geometric mean).
 HANDICAP = 0.4
