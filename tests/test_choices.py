@@ -207,6 +207,16 @@ def test_a_full_pattern_is_not_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choice.left_out["sparse"] == "its pattern has many entries"
 
 
+def test_what_only_sweeps_can_do_is_swept() -> None:
+    """A Hessian of several outputs; errors are those of the sweeps."""
+    x = x_of(20)
+    hessian = dr.hessian(lambda x: x[:3] ** 3 * x[1], engine="auto")
+    assert "one scalar output" in hessian.plan(x).left_out["sparse"]
+    assert_close(hessian(x), jax.hessian(lambda x: x[:3] ** 3 * x[1])(x))
+    with pytest.raises(TypeError, match="real-valued outputs"):
+        jax.jit(dr.jacobian(lambda x: x.astype(int)))(x)
+
+
 def test_functions_that_read_values_run_un_jitted() -> None:
     def f(x: Array) -> Array:
         return x * 2 if x[0] > 0 else x * 3

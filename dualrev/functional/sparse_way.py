@@ -94,8 +94,8 @@ class SparseWay:
         try:
             prepared = self.sparse.current(asking.args, asking.kwargs)
             return self._worth(prepared, asking) or prepared
-        except (*NOT_TRACED, NotImplementedError) as error:
-            return f"its pattern is not found: {str(error).splitlines()[0]}"
+        except (*NOT_TRACED, NotImplementedError, TypeError, ValueError) as error:  # a sweep raises its own error, or none
+            return f"it is not for this function: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         except TooManyError:
             return "its pattern has many entries"
 
