@@ -111,6 +111,23 @@ def test_a_tree_within_jit_vmap_and_grad() -> None:
     assert_close(found["v"][0], (2 * both["v"][0]).at[:, 3].set(0.0))
 
 
+@pytest.mark.parametrize("argnums", [(2, 0), *[pytest.param(order, marks=pytest.mark.thorough) for order in ((0, 2), (-1, 1))]])
+def test_arguments_in_any_order(argnums: tuple[int, ...]) -> None:
+    """Columns follow the order of ``argnums``, not that of the arguments."""
+    def f(d: Any, y: Array, z: Array) -> Any:
+        return {"o": jnp.stack([d["a"][0] * y[1], d["b"] ** 2 * z, y[2] * d["a"][1] * z])}
+
+    def g(*args: Any) -> Array:
+        return jnp.sum(f(*args)["o"] ** 2)
+
+    args = {"a": jnp.array([1.0, 2.0]), "b": jnp.array(2.0)}, jnp.array([3.0, 4.0, 5.0]), jnp.array(0.5)
+    expected, bent = jax.jacobian(f, argnums)(*args), jax.hessian(g, argnums)(*args)
+    found = [dr.jacobian(f, argnums, sparse=True)(*args), dr.hessian(g, argnums, sparse=True)(*args),
+             dr.sparse.jacobian_pattern(f, argnums)(*args), dr.sparse.hessian_pattern(g, argnums)(*args)]
+    wanted = [expected, bent, *[jax.tree.map(lambda x: x != 0, tree) for tree in (expected, bent)]]
+    jax.tree.map(assert_close, dense(found), wanted)
+
+
 def test_arguments_that_are_not_differentiated_are_unknown() -> None:
     """A zero among them is not read into the pattern; what is no array is, and so are their types."""
     def f(x: Array, scale: Array, *, power: int, name: str = "") -> Array:

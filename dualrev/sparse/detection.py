@@ -156,22 +156,26 @@ class Call:
                  kwargs: dict[str, PyTree]):
         tree: PyTreeDef
         paths, tree = tree_flatten_with_path((args, kwargs))
-        marks = [i in positions for i, x in enumerate(args) for _ in jax.tree.leaves(x)]
-        marks += [False] * len(jax.tree.leaves(kwargs))
+        #: The number of the argument that a leaf belongs to, if it is differentiated.
+        owners = [i if i in positions else None for i, x in enumerate(args) for _ in jax.tree.leaves(x)]
+        owners += [None] * len(jax.tree.leaves(kwargs))
         self.avals: list[ShapedArray] = []
-        self.active: list[bool] = []
         self.values: list[jax.Array | None] = []
         fixed: list[tuple[Any] | None] = []
-        for (path, leaf), is_active in zip(paths, marks, strict=True):
+        places: dict[int, list[int]] = {i: [] for i in positions}
+        for (path, leaf), owner in zip(paths, owners, strict=True):
             where = f"{'args' if path[0].idx == 0 else 'kwargs'}{keystr(path[1:])}"
             aval = _aval_of(leaf)
-            if is_active:
+            if owner is not None:
                 _check(name, where, leaf, aval)
             fixed.append(None if aval is not None else (leaf,))
             if aval is not None:
+                if owner is not None:
+                    places[owner].append(len(self.avals))
                 self.avals.append(aval)
-                self.active.append(is_active)
                 self.values.append(None if isinstance(leaf, jax.ShapeDtypeStruct) else as_arrays([leaf])[0])
+        #: The arrays that are differentiated, in the order of the columns: that of ``argnums``.
+        self.active = [k for i in positions for k in places[i]]
         self.argument_trees = [(jax.tree.structure(args[i]), len(jax.tree.leaves(args[i]))) for i in positions]
 
         def flat(*arrays: jax.Array) -> list[jax.Array]:
@@ -187,7 +191,7 @@ class Call:
     @property
     def in_avals(self) -> list[ShapedArray]:
         """The types of the arrays that are differentiated."""
-        return [a for a, flag in zip(self.avals, self.active, strict=True) if flag]
+        return [self.avals[k] for k in self.active]
 
 
 def _aval_of(leaf: object) -> ShapedArray | None:

@@ -18,11 +18,11 @@ from dualrev.sparse.values import Value, as_number
 
 
 def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None = None,
-                 wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None, most: int | None = None) -> sp.csr_array:
+                 wrt: Sequence[int] | None = None, lost: Counter[str] | None = None, most: int | None = None) -> sp.csr_array:
     """The pattern of the Jacobian of a flat function: a boolean CSR array, outputs by inputs, all flattened and concatenated.
 
-    Without ``at`` it holds for all inputs of these types; with it, at these inputs.  ``wrt``: the inputs that are differentiated, by
-    default all.  ``lost`` is filled with the operations at which exactness was lost, and how often.
+    Without ``at`` it holds for all inputs of these types; with it, at these inputs.  ``wrt``: the inputs that are differentiated, in
+    the order of the columns; by default all.  ``lost`` is filled with the operations at which exactness was lost, and how often.
     ``most``: a pattern with more entries is not formed (:class:`~dualrev.sparse.closure.TooManyError`).
     """
     graph, nodes = _propagated(fun, avals, at, wrt, lost, second=False)
@@ -32,7 +32,7 @@ def jacobian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], 
 
 
 def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None = None,
-                wrt: Sequence[bool] | None = None, lost: Counter[str] | None = None, most: int | None = None) -> sp.csr_array:
+                wrt: Sequence[int] | None = None, lost: Counter[str] | None = None, most: int | None = None) -> sp.csr_array:
     """The pattern of the Hessians of all outputs together, as :func:`jacobian_csr`: symmetric, inputs by inputs."""
     graph, nodes = _propagated(fun, avals, at, wrt, lost, second=True)
     closure = Closure(graph, nodes, most)
@@ -46,18 +46,19 @@ def hessian_csr(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], a
 
 
 def _propagated(fun: FlatFunction | ClosedJaxpr, avals: Sequence[ShapedArray], at: Sequence[jax.Array | None] | None,
-                wrt: Sequence[bool] | None, lost: Counter[str] | None, second: bool) -> tuple[Graph, Nodes]:
+                wrt: Sequence[int] | None, lost: Counter[str] | None, second: bool) -> tuple[Graph, Nodes]:
     """The graph, and the nodes of all outputs."""
     program = fun if isinstance(fun, ClosedJaxpr) else stage(fun, avals)
-    active = [True] * len(avals) if wrt is None else list(wrt)
-    n = sum(a.size for a, flag in zip(avals, active, strict=True) if flag)
+    n, starts = 0, {}
+    for i in range(len(avals)) if wrt is None else wrt:
+        starts[i] = n + 1
+        n += avals[i].size
     graph = Graph(n, second)
-    args, first = [], 1
-    for i, (aval, flag) in enumerate(zip(avals, active, strict=True)):
+    args = []
+    for i, aval in enumerate(avals):
         value = Value(aval, None, None if at is None or at[i] is None else as_number(at[i]))
-        if flag:
-            value.nodes = np.arange(first, first + aval.size).reshape(aval.shape)
-            first += aval.size
+        if i in starts:
+            value.nodes = np.arange(starts[i], starts[i] + aval.size).reshape(aval.shape)
         args.append(value)
     run = Propagation(graph, is_local=at is not None)
     outs = run.run(program, args)

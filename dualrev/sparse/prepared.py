@@ -184,10 +184,10 @@ class Prepared:
           TooManyError: it has more than ``most`` entries, or sets of inputs together have more members than the matrix has entries.
         """
         program = self.program
-        wrt = [i in set(self.active) for i in range(len(self.avals))]
+        wrt = self.active
         if any(isinstance(x, Tracer) for x in program.consts):
             program, consts = hoisted(program)
-            wrt = [False] * len(consts) + wrt
+            wrt = [len(consts) + i for i in wrt]
         detect = patterns.hessian_csr if self.asked.kind == "hessian" else patterns.jacobian_csr
         avals = [v.aval for v in program.jaxpr.invars]
         return Positions.of_csr(detect(program, avals, wrt=wrt, most=most))
