@@ -25,7 +25,7 @@ from random_programs import Array, Program
 
 import dualrev
 from dualrev._jax.traces import evaluating
-from dualrev.engines.direction_blocks import identity, stacked
+from dualrev.engines.direction_blocks import Blocks, identity, stacked
 from dualrev.engines.laplacian import SecondDerivatives
 from dualrev.modes import evaluate
 
@@ -267,7 +267,7 @@ def _laplacian_in_blocks(q: Question) -> Iterator[Compared]:
     n = sum(a.size for a in avals)
     if not 0 < n <= 64:
         return
-    blocks = [b.map(lambda array, _, t=t: array * t) for b, t in zip(identity(avals), q.t, strict=True)]
+    blocks = [Blocks([(key, array * t) for key, array in b.items()], b.sizes) for b, t in zip(identity(avals), q.t, strict=True)]
     found = evaluate(SecondDerivatives(n), q.program.run, (q.x,), ([(b, jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)],))[1]
     stacks = [(stacked(b), jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)]
     dense = evaluate(SecondDerivatives(n), q.program.run, (q.x,), (stacks,))[1]
