@@ -126,13 +126,13 @@ def measure(problem: Problem, seconds: float) -> list[str]:
     theirs = (asdex.hessian_coloring if problem.is_hessian else asdex.jacobian_coloring)(f, x)
     def plan() -> Any:
         request = requests.asked(kind, kind, 0, False, None if problem.is_hessian else "auto", None, "bcoo", None, False, None, {})
-        return derivatives.Sparse(f, request).prepared((x,), {})[0].plan
+        # What was prepared for a function is kept with it.
+        return derivatives.Sparse(lambda x: f(x), request).prepared((x,), {})[0].plan
 
     ours = plan()
 
     def their_plan() -> Any:
-        # A function that was seen is not traced again.
-        return (asdex.hessian_coloring if problem.is_hessian else asdex.jacobian_coloring)(lambda x: f(x), x)
+        return (asdex.hessian_coloring if problem.is_hessian else asdex.jacobian_coloring)(lambda x: f(x), x)  # nor traced again
 
     prepared = timing.compare("prepare", problem.name, plan, their_plan, seconds, 1.0, 0.0, wait=lambda x: x)
     mine = jax.jit(lambda x: getattr(api, kind)(f, plan=ours)(x).data)
