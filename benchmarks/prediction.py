@@ -8,11 +8,14 @@ was measured; ``--measured`` takes it from there and predicts again, as when con
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
+import os
 import pathlib
 import re
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +53,30 @@ class Pair:
         return self.predicted / self.measured
 
 
-def pairs(scenario: Scenario, budget: float, known: dict[str, float], constants: time_model.Constants) -> Iterator[Pair]:
+def processor_seconds(run: Callable[[], Any], budget: float) -> float:
+    """The lower decile of the processor's time of rounds of at least a millisecond, for so many seconds of it."""
+    jax.block_until_ready(run())
+    start = time.process_time()
+    jax.block_until_ready(run())
+    calls = max(1, int(1e-3 / max(time.process_time() - start, 1e-6)))
+    rounds: list[float] = []
+    end = time.process_time() + budget
+    while len(rounds) < 4 or time.process_time() < end:
+        start = time.process_time()
+        for _ in range(calls):
+            result = run()
+        jax.block_until_ready(result)
+        rounds.append((time.process_time() - start) / calls)
+    return sorted(rounds)[len(rounds) // 10]
+
+
+def on_one_processor() -> None:
+    """From now on; before jax starts its threads."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def pairs(scenario: Scenario, clock: Callable[[Callable[[], Any]], float], known: dict[str, float],
+          constants: time_model.Constants) -> Iterator[Pair]:
     assert scenario.program is not None
     arguments = tuple(jax.tree.map(jnp.asarray, scenario.draw()))
     for kind, derive in KINDS.items():
@@ -59,7 +85,7 @@ def pairs(scenario: Scenario, budget: float, known: dict[str, float], constants:
         key = f"{scenario.name}: {kind}"
         if key not in known:
             compiled = traced.lower().compile()
-            known[key] = seconds_of(lambda run=compiled: run(*arguments), budget)  # type: ignore[misc]
+            known[key] = clock(lambda run=compiled: run(*arguments))  # type: ignore[misc]
         yield Pair(scenario.name, kind, predicted, known[key])
 
 
@@ -83,10 +109,16 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add the measured seconds to this file")
     parser.add_argument("--measured", type=pathlib.Path, metavar="FILE", help="predict what this file has the seconds of")
     parser.add_argument("--shipped", action="store_true", help="with the shipped constants, even where this machine was calibrated")
+    parser.add_argument("--one-thread", action="store_true", help="processor time of runs on one processor")
     options = parser.parse_args()
+    if options.one_thread:
+        on_one_processor()
     use_double()
     console = Console(width=110, highlight=False)
     constants = time_model.shipped("cpu") if options.shipped else time_model.constants()
+    if options.one_thread:
+        constants = constants.replace(threads=1.0)
+    clock = functools.partial(processor_seconds if options.one_thread else seconds_of, budget=options.seconds)
     known: dict[str, float] = json.loads(options.measured.read_text()) if options.measured else {}
     found: list[Pair] = []
     for scenario in SCENARIOS:
@@ -94,7 +126,7 @@ def main() -> None:
         if not wanted or (options.measured and f"{scenario.name}: function" not in known):
             continue
         try:
-            for pair in pairs(scenario, options.seconds, known, constants):
+            for pair in pairs(scenario, clock, known, constants):
                 found.append(pair)
                 console.print(f"{pair.name:42.42} {pair.kind:13} {1e6 * pair.predicted:12,.1f} {1e6 * pair.measured:12,.1f} us "
                               f"{pair.error:6.2f}", style="" if 0.8 <= pair.error <= 1.25 else "red", markup=False)

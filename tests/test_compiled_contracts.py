@@ -5,6 +5,7 @@ Where a new compiler breaks one of them, the message names the constant to look 
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -16,6 +17,7 @@ from test_loop_storing import PARAMETERS, STEPS, lorenz
 
 import dualrev as dr
 from dualrev import time_model
+from dualrev.time_model.fusion import program
 from dualrev.time_model.pricing import is_one_kernel_step
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the facts are those of XLA:CPU")
@@ -52,6 +54,39 @@ def test_a_sum_by_the_library_keeps_a_loop_from_being_one_kernel(n: int) -> None
     found = is_one_kernel(compiled(lambda x: lax.fori_loop(0, 50, lambda _, x: step(x), x), jnp.ones(n)))
     assert found == is_one_kernel_step(jax.make_jaxpr(step)(jnp.ones(n)), SHIPPED), (
         f"a sum of {n} entries: look at library_sum of dualrev.time_model.constants")
+
+
+SHORT, LONG = jnp.linspace(0.1, 1.0, 4000), jnp.linspace(0.1, 1.0, 5000)
+BOOKKEEPING = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast")
+
+
+def n_kernels(text: str) -> int:
+    """What a compiled program without loops launches."""
+    entry = re.split(r"\n\n", text[text.index("\nENTRY "):])[0]
+    operations = re.findall(r"^  (?:ROOT )?%\S+ = \S+ ([\w\-]+)\(", entry, re.MULTILINE)
+    return sum(name not in BOOKKEEPING for name in operations)
+
+
+def joined(n: int, dtype: str = "float64", axis: int = 1) -> Any:
+    x = jnp.ones((7, n), dtype)
+    return lambda x, y: jnp.sin(jnp.concatenate([x * 2, y * 3], axis)), x, x
+
+
+@pytest.mark.parametrize(("constant", "f", "args"), [
+    ("WINDOW", jnp.sum, (SHORT[:32],)), ("WINDOW", jnp.sum, (SHORT[:33],)), ("WINDOW", jnp.sum, (SHORT[:1024],)),
+    ("WINDOW", jnp.sum, (SHORT[:1025],)), ("WINDOW", lambda x: jnp.sum(x, 1), (jnp.ones((3, 1025)),)),
+    ("LIBRARY_SUM", lambda x: jnp.sum(x * x), (SHORT,)), ("LIBRARY_SUM", lambda x: jnp.sum(x * x), (LONG,)),
+    ("LIBRARY_SUM", jnp.max, (LONG,)), ("LIBRARY_SUM", jnp.prod, (LONG,)), ("is_real", jnp.sum, (jnp.arange(5000),)),
+    *[("WITHIN_LIBRARY", lambda x, f=f: jnp.sum(f(x)), (LONG,)) for f in (
+        jnp.exp, jnp.log, jnp.sin, jnp.cos, jnp.tan, jnp.tanh, lax.erf, jnp.cbrt, lax.round, lambda x: x**3, lambda x: x[1:] * x[:-1],
+        lambda x: jnp.where(x > 0.5, x, 0.0), lambda x: x / (x + 2.0), lambda x: x[:80, None] * x[None, :80])],
+    *[("LONG_JOIN", f, args) for f, *args in (
+        joined(16), joined(18), joined(20), joined(63), joined(64), joined(36, "float32"), joined(38, "float32"), joined(200, axis=0))],
+], ids=itertools.count())
+def test_kernels_are_cut_as_the_compiler_does(constant: str, f: Any, args: Any) -> None:
+    model = program(jax.make_jaxpr(f)(*args))
+    assert n_kernels(compiled(f, *args)) == len(model.kernels) + len(model.calls), (
+        f"look at {constant} of dualrev.time_model.fusion_rules")
 
 
 def bodies(text: str) -> list[str]:

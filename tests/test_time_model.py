@@ -94,6 +94,43 @@ def test_a_sort_keeps_a_loop_from_being_one_kernel() -> None:
     assert time_model.time_of(jaxpr, free) > 10.0
 
 
+def test_what_is_one_kernel_by_itself_launches_one() -> None:
+    """A small loop of a derivative, which is one kernel whatever the compiler makes of other loops."""
+    def steps(x: jax.Array) -> jax.Array:
+        return jnp.sum(jax.lax.scan(lambda c, _: (jnp.tan(c) * c, None), x, None, length=10)[0])
+
+    def parts(**options: Any) -> list[str]:
+        return [op.kind for op in cut(dualrev.grad(steps, **options), X[:4]).calls]
+
+    assert (parts(fuse_loops=True), parts(fuse_loops=False)) == (["whole", "whole"], ["loop", "loop"])
+    many = PLAIN.replace(loop_kernel_s=1.0)
+    jaxpr = jax.make_jaxpr(dualrev.grad(steps, fuse_loops=True))(X[:4])
+    assert time_model.time_of(jaxpr, many) < 1.5
+    assert time_model.time_of(jaxpr, many.replace(backend="gpu")) > 20.0  # others launch each kernel
+
+
+@pytest.mark.parametrize(("a", "b", "numbers", "times"), [
+    ((9, 10), (10, 11), (((1,), (0,)), ((), ())), 1.0),  # rows times columns
+    ((9, 10), (11, 10), (((1,), (1,)), ((), ())), 3.0),
+    ((10, 9), (10, 11), (((0,), (0,)), ((), ())), 3.0),
+])
+def test_products_across_rows_take_longer(a: tuple[int, ...], b: tuple[int, ...], numbers: Any, times: float) -> None:
+    rates = PLAIN.replace(dot_s=0.0, dot_per_s=(1.0, 1.0), turned_times=3.0, kernel_s=0.0)
+    jaxpr = jax.make_jaxpr(lambda x, y: jax.lax.dot_general(x, y, numbers))(jnp.ones(a), jnp.ones(b))
+    assert time_model.time_of(jaxpr, rates) - 1.0 == pytest.approx(times * 2 * 9 * 10 * 11)
+
+
+def test_large_products_are_shared_by_threads_and_small_ones_are_written_out() -> None:
+    rates = PLAIN.replace(dot_s=0.0, dot_per_s=(1.0, 1.0), written_dot_s=1e-3, kernel_s=0.0, threads=4.0)
+
+    def seconds(n: int) -> float:
+        return time_model.time_of(jax.make_jaxpr(jnp.matmul)(jnp.ones((n, n)), jnp.ones((n, n))), rates) - 1.0
+
+    assert seconds(200) == pytest.approx(2 * 200**3 / 4)
+    assert seconds(8) == pytest.approx(2 * 8**3)
+    assert seconds(7) == pytest.approx(2 * 7**3 * 1e-3)
+
+
 def test_the_longest_branch_counts() -> None:
     jaxpr = jax.make_jaxpr(lambda x: jax.lax.cond(x[0] > 0, jnp.tan, lambda x: x * 2, x))(X)
     assert time_model.time_of(jaxpr, PLAIN) == pytest.approx(1.0 + 3e-3 + 50e-6)

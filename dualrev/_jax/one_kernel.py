@@ -47,8 +47,9 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
     from jax._src.interpreters import partial_eval  # how a primitive is told that some of its results are not read
     from jax.interpreters import batching, mlir
 
-    new = _OneKernel(name)
+    new = OneKernel(name)
     new.multiple_results = True
+    new.is_wanted = is_wanted
     new.def_impl(lambda *args, jaxpr: jax.jit(jaxpr_as_fun(jaxpr))(*args))
 
     def abstract(*_: ShapedArray, jaxpr: ClosedJaxpr) -> tuple[list[ShapedArray], Effects]:
@@ -105,7 +106,11 @@ def one_kernel_primitive(name: str, is_wanted: Callable[[ClosedJaxpr], bool]) ->
     return new
 
 
-class _OneKernel(Primitive):
+class OneKernel(Primitive):
+    """The primitive; ``is_wanted(jaxpr)`` says whether a CPU gets one kernel for a program."""
+
+    is_wanted: Callable[[ClosedJaxpr], bool]
+
     def bind_with_trace(self, trace: Trace, args: Sequence[jax.Array], avals: Sequence[AbstractValue], params: Params,
                         /) -> list[jax.Array]:
         # jax's derivatives look a primitive up in a registry of their own; what the program consists of is there.

@@ -27,7 +27,7 @@ def recompute_cost(eqn: JaxprEqn, constants: Constants) -> float:
     kind = kind_of(eqn)
     if kind == "alias":
         return 0.0
-    if kind in ("loop", "branch", "call"):
+    if kind in ("loop", "branch", "whole", "call"):
         return cost_of_equation(eqn, constants, in_loop=True).seconds
     op = Operation(eqn, kind, [None if is_literal(a) else Value(a.aval) for a in eqn.invars])
     op.outs = [Value(v.aval, op) for v in eqn.outvars]

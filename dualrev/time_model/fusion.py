@@ -2,11 +2,12 @@
 
 Elementwise operations and moves are computed inside the kernels that read them, as often as they are read there; a value gets memory
 and a kernel of its own where it leaves the program, where an operation that does not fuse reads or writes it, where it is costly
-and several kernels, or several entries of one kernel, need it, and where a long axis of it is reduced: such a reduction sums windows
-of :data:`WINDOW` entries first, which reads memory.
+and several kernels, or several entries of one kernel, need it, where a long axis of it is reduced: such a reduction sums windows
+of ``WINDOW`` entries first, which reads memory; and where it is put together along its last axis.  A library (YNNPACK) sums many
+entries, with the arithmetic that leads to them; what it can't compute has memory.
 
-Source: ``xla/service/cpu/cpu_instruction_fusion.cc``, ``xla/service/instruction_fusion.cc``, ``tree_reduction_rewriter.cc`` and
-``copy_insertion.cc``, simplified.
+Source: ``xla/service/cpu/cpu_instruction_fusion.cc``, ``xla/service/instruction_fusion.cc``, ``tree_reduction_rewriter.cc``,
+``ynn_support.cc`` and ``copy_insertion.cc``, simplified.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, Jaxpr, JaxprEqn, Var, is_literal
-from dualrev.time_model.operations import DUPLICATED, MOVES_WITHIN, SIMPLE
+from dualrev.time_model.fusion_rules import (
+    WINDOW,
+    WITHIN_LIBRARY,
+    is_costly,
+    is_long_join,
+    is_of_library,
+    is_windowed,
+    is_within_rows,
+)
 from dualrev.time_model.reading import Operation, Reader, Value, is_one_window, shape_of, size_of, values_of
-
-#: Axes longer than this are reduced in two kernels.
-WINDOW = 32
 
 
 @dataclass
@@ -33,24 +39,28 @@ class Kernel:
     read: dict[Value, float] = field(default_factory=dict)
     #: The entries that it writes, where they are not all of its root.
     window: float | None = None
+    #: Whether a library computes it.
+    is_library: bool = False
 
     @property
     def nbytes(self) -> float:
         written = self.root.nbytes if self.window is None else self.window * self.root.itemsize
         return written + sum([count * v.itemsize for v, count in self.read.items()])
 
-    @property
-    def is_scalar(self) -> bool:
-        """Whether it works on one entry at a time: entries come from here or there, by index, or are too few on the last axis."""
+    def is_scalar(self, row: int) -> bool:
+        """Whether it works on one entry at a time: entries come from here or there, by index, or are fewer than ``row`` on the last
+        axis."""
+        if self.is_library:
+            return False
         shape = shape_of(self.root.aval)
         for i, (op, _) in enumerate(self.work):
-            if i and op.kind == "join":  # a join at the root is a loop for each part
+            if i and op.kind == "join" and is_within_rows(op):  # a join at the root is a loop for each part
                 return True
             if op.name == "gather" and not is_one_window(op.eqn):
                 return True
             if op.kind == "reduce":
                 shape = max(shape, shape_of(op.eqn.invars[0].aval), key=math.prod)
-        return not shape or shape[-1] < 64
+        return not shape or shape[-1] < row
 
 
 @dataclass
@@ -162,24 +172,20 @@ def _copies(inputs: list[Value], outputs: list[Value | None], kernels: Sequence[
     return found
 
 
-def is_windowed(op: Operation) -> bool:
-    """Whether a reduction of long axes sums windows first, which it reads from memory."""
-    if op.kind != "reduce" or len(op.outs) > 1 or not op.name.startswith("reduce"):
-        return False
-    shape = shape_of(op.eqn.invars[0].aval)
-    return any(shape[i] > WINDOW for i in op.eqn.params.get("axes", ()))
-
-
-def _windows(op: Operation) -> Kernel:
-    """The first kernel of a reduction."""
-    operand = op.ins[0]
+def _windows(op: Operation) -> list[Kernel]:
+    """The first kernels of a reduction: each sums windows of what the one before has left, until no axis is long."""
     axes = op.eqn.params["axes"]
     shape = shape_of(op.eqn.invars[0].aval)
-    partial = math.prod([-(-n // WINDOW) if i in axes else n for i, n in enumerate(shape)])
-    root = Value(op.outs[0].aval, op)
-    root.size = partial
-    count = float(math.prod(shape))
-    return Kernel(root, [(op, count)], {operand: count} if operand is not None else {})
+    operand = op.ins[0]
+    found: list[Kernel] = []
+    while any(shape[i] > WINDOW for i in axes):
+        count = float(math.prod(shape))
+        shape = tuple([-(-n // WINDOW) if i in axes else n for i, n in enumerate(shape)])
+        root = Value(op.outs[0].aval, op)
+        root.size = math.prod(shape)
+        found.append(Kernel(root, [(op, count)], {operand: count} if operand is not None else {}))
+        operand = root
+    return found
 
 
 def _update(op: Operation, kernels: dict[Value, Kernel], readers: dict[Value, int], need: Callable[..., None]) -> None:
@@ -222,7 +228,7 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
             counts[0] = max(counts[0], count)
 
     for op in reversed(operations):
-        if op.kind in ("call", "loop", "branch"):
+        if op.kind in ("call", "loop", "branch", "whole"):
             if any(v.is_stored or v in needs for v in op.outs) or op.eqn.effects:
                 calls.append(op)
                 for v in (*op.ins, *op.outs):
@@ -234,32 +240,39 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
             if out.is_stored or out in needs:
                 _update(op, kernels, readers, need)
             continue
-        windows = is_windowed(op)
+        windows, is_join = is_windowed(op), is_long_join(op)
         for out in op.outs:
             homes = needs.get(out, {})
             if not out.is_stored and not homes:
                 continue
-            if op.kind == "join":
-                out.is_stored |= readers.get(out, 0) > 1
+            if any(kernels[root].is_library for root in homes):
+                out.is_stored |= len(homes) > 1 or not (op.name in WITHIN_LIBRARY or is_of_library(op))
+            elif is_of_library(op):
+                out.is_stored = True
+            elif op.kind == "join":
+                out.is_stored |= readers.get(out, 0) > 1 or is_long_join(op)
             elif is_costly(op) and (len(homes) > 1 or any(reads > out.size for _, _, reads in homes.values())):
                 out.is_stored = True
             if out.is_stored:
-                kernels[out] = Kernel(out)
+                kernels[out] = Kernel(out, is_library=is_of_library(op))
                 counts = {out: (float(out.size), float(out.size))}
             else:
                 counts = {root: (max(one + many, 1.0), reads) for root, (one, many, reads) in homes.items()}
             if windows:
-                first = _windows(op)
-                kernels[first.root] = first
+                levels = _windows(op)
+                kernels.update((kernel.root, kernel) for kernel in reversed(levels))
+                last = levels[-1].root
                 for v in op.ins:
                     if v is not None:
                         v.is_stored = True
                 for root, (count, _) in counts.items():
-                    kernels[root].work.append((op, count * first.root.size / max(out.size, 1)))
-                    kernels[root].read[first.root] = float(first.root.size)
+                    kernels[root].work.append((op, count * last.size / max(out.size, 1)))
+                    kernels[root].read[last] = float(last.size)
                 continue
             for root, (count, reads) in counts.items():
                 kernel = kernels[root]
+                if kernel.is_library:  # each of its operations is computed once
+                    count = reads = float(out.size)
                 if op.kind == "reduce":
                     inner = max((v.size for v in op.ins if v is not None), default=1)
                     count *= inner / max(out.size, 1)
@@ -267,6 +280,8 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
                 kernel.work.append((op, count))
                 for v in op.ins:
                     if v is not None:
+                        if is_join:
+                            v.is_stored = True
                         each = min(count, v.size) if op.kind == "join" else count
                         readers[v] = readers.get(v, 0) + 1
                         need(v, root, each, op.kind == "slice", min(reads, v.size) if op.kind in ("join", "slice") else reads)
@@ -275,9 +290,3 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
             for root, (one, many, _) in homes.items():
                 kernels[root].read[v] = min(one + many, float(v.size)) if v.size else 0.0
     return list(kernels.values())[::-1], calls[::-1]
-
-
-def is_costly(op: Operation) -> bool:
-    """Whether an operation is not computed twice for the sake of fusion."""
-    return op.kind == "reduce" or (op.kind == "entry" and op.name not in SIMPLE and op.name not in MOVES_WITHIN and
-                                   op.name not in DUPLICATED)

@@ -31,14 +31,40 @@ def _dot(op: Operation, c: Constants) -> tuple[float, float]:
     flops = dot_flops(op)
     if not is_matrix_product(op):  # a kernel that multiplies and sums
         return flops / 2 * c.reduce_s[op.outs[0].itemsize > 4] / 2, flops
-    return c.dot_s + flops / c.dot_per_s[op.outs[0].itemsize > 4], flops
+    if is_written_out(op):
+        return flops * c.written_dot_s, flops
+    times = c.turned_times if is_turned(op) else 1.0
+    rate = c.dot_per_s[op.outs[0].itemsize > 4] * max(1.0, min(c.threads, flops // SHARED_FLOPS))
+    return c.dot_s + flops / rate * times, flops
+
+
+#: A product of matrices all of whose axes are shorter than this is written out.
+LIBRARY_DOT = 8
+#: About how many operations of a product or convolution are worth another thread.
+SHARED_FLOPS = 1e6
+#: A convolution of or to fewer channels than this is not computed by the library (YNNPACK).
+LIBRARY_CHANNELS = 16
+
+
+def is_written_out(op: Operation) -> bool:
+    """Whether a product is a kernel like others."""
+    return max([n for atom in op.eqn.invars for n in shape_of(atom.aval)]) < LIBRARY_DOT
+
+
+def is_turned(op: Operation) -> bool:
+    """Whether a factor is read across its rows: the first one not along them, or the second one along them."""
+    (first, second), _ = op.eqn.params["dimension_numbers"]
+    x, y = [len(shape_of(atom.aval)) for atom in op.eqn.invars]
+    return x - 1 not in first or y - 1 in second
 
 
 def _conv(op: Operation, c: Constants) -> tuple[float, float]:
     kernel = shape_of(op.eqn.invars[1].aval)
-    out_features = max(kernel[op.eqn.params["dimension_numbers"].rhs_spec[0]], 1)
+    out_features, in_features, *_ = [max(kernel[i], 1) for i in op.eqn.params["dimension_numbers"].rhs_spec]
     flops = 2.0 * op.outs[0].size * math.prod(kernel) / out_features
-    return c.dot_s + flops / c.dot_per_s[op.outs[0].itemsize > 4], flops
+    times = c.thin_conv_times if min(out_features, in_features) < LIBRARY_CHANNELS else 1.0
+    rate = c.conv_per_s[op.outs[0].itemsize > 4] * max(1.0, min(c.threads, flops // SHARED_FLOPS))
+    return c.conv_s + flops / rate * times, flops
 
 
 def _scatter(op: Operation, c: Constants) -> tuple[float, float]:

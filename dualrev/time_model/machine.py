@@ -81,14 +81,29 @@ class Constants:
     first_s: tuple[float, float]
     #: An entry that is put together from several arrays, which keeps a kernel from working on several entries at once.
     join_s: float
-    #: An entry that a reduction reads; that is read or written by index; and that is sorted, for each of log2(n) rounds.
+    #: An entry of an array with a margin of zeros, which is looked at one by one.
+    pad_s: float
+    #: An entry that a reduction reads along the last axis, and along others; that is read or written by index; and that is sorted, for
+    #: each of log2(n) rounds.
     reduce_s: BySize
+    reduce_rows_s: BySize
     gather_s: BySize
     scatter_s: BySize
     sort_s: BySize
+    #: A reduction by a library: an entry that it reads, an entry of the arithmetic before, and what each reduction costs besides.
+    library_sum_s: BySize
+    library_entry_s: BySize
+    library_s: float
     #: Products of matrices: the rates, and what each costs besides.
     dot_per_s: BySize
     dot_s: float
+    #: How many times as long a product takes where the entries that are summed are not neighbours in the first factor, or are in the
+    #: second.
+    turned_times: float
+    #: The same of convolutions, and how many times as long one of few channels takes.
+    conv_per_s: BySize
+    conv_s: float
+    thin_conv_times: float
     #: The same for each operation of a product that is written out within a kernel.
     written_dot_s: float
     #: Calls of libraries: ``(seconds, seconds for each unit of work)``, where work is n³ (see :mod:`dualrev.time_model.pricing`).
@@ -111,35 +126,37 @@ NS = 1e-9
 # Fitted on the corpus: see the package's documentation.
 _CPU = Constants(
     backend="cpu", name="XLA:CPU of jax 0.10", handed_flops=1000, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
-    threads=2, fresh_from=2**17, call_s=1.5e-06, leaf_s=1e-06, hand_s=2.6e-06, kernel_s=130 * NS, graph_s=95 * NS, split_s=390 * NS,
-    loop_kernel_s=4.5 * NS, graph_kernel_s=41 * NS, argument_s=1.4 * NS, scalar_s=0.049 * NS, scalar_times=2,
-    one_kernel_step_s=6.1 * NS, within_s=0.33 * NS, step_s=8.5 * NS, fresh_s=0.0049 * NS, join_s=0.019 * NS, dot_s=380 * NS,
-    written_dot_s=0.019 * NS, levels=((2**20, 7e+11), (2**24, 6.5e+10), (math.inf, 3.6e+10)), first_s=(0.05 * NS, 0.85 * NS),
-    reduce_s=(0.094 * NS, 0.12 * NS), gather_s=(0.19 * NS, 0.51 * NS), scatter_s=(0.32 * NS, 1.3 * NS), sort_s=(6 * NS, 6 * NS),
-    dot_per_s=(2.4e+11, 5e+10), entry_s={"simple": (0.0095 * NS, 0.013 * NS), "div": (0.15 * NS, 0.085 * NS),
-    "sqrt": (0.17 * NS, 0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.35 * NS, 0.93 * NS), "log": (0.7 * NS, 2.8 * NS),
-    "sin": (3 * NS, 7.2 * NS), "cos": (3 * NS, 13 * NS), "tanh": (0.48 * NS, 0.59 * NS), "logistic": (0.33 * NS, 3.4 * NS),
-    "log1p": (1 * NS, 4.2 * NS), "expm1": (0.75 * NS, 2.3 * NS), "pow": (4.7 * NS, 15 * NS), "erf": (0.27 * NS, 9 * NS),
-    "exp2": (0.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS),
-    "special": (7 * NS, 20 * NS)}, calls={"cholesky": (1.2e-06, 0.13 * NS), "triangular_solve": (1.4e-06, 0.011 * NS),
-    "lu": (7.4e-07, 0.038 * NS), "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS),
-    "fft": (1e-06, 2 * NS), "other": (4.7e-07, 0.5 * NS)})
+    threads=2, fresh_from=2**17, call_s=930 * NS, leaf_s=1.7e-06, hand_s=1.2e-06, kernel_s=330 * NS, graph_s=63 * NS,
+    split_s=340 * NS, loop_kernel_s=9.1 * NS, graph_kernel_s=42 * NS, argument_s=1.2 * NS, scalar_s=0.051 * NS, scalar_times=5.7,
+    one_kernel_step_s=7.4 * NS, within_s=0.18 * NS, step_s=17 * NS, fresh_s=0.0023 * NS, levels=((2**15, 7.4e11), (2**20, 2.4e11),
+    (2**24, 6.4e10), (math.inf, 1.3e10)), first_s=(0.11 * NS, 0.49 * NS), join_s=0.062 * NS, pad_s=0.33 * NS, reduce_s=(0.082 * NS,
+    0.16 * NS), reduce_rows_s=(0.019 * NS, 0.034 * NS), gather_s=(0.1 * NS, 1.5 * NS), scatter_s=(0.16 * NS, 2.7 * NS),
+    sort_s=(6 * NS, 6 * NS), library_sum_s=(0.048 * NS, 0.043 * NS), library_entry_s=(0.088 * NS, 0.55 * NS), library_s=280 * NS,
+    dot_per_s=(1.1e11, 3.8e10), dot_s=560 * NS, turned_times=1.9, conv_per_s=(9.3e10, 2e10), conv_s=1e-06, thin_conv_times=5.2,
+    written_dot_s=0.011 * NS, entry_s={"simple": (0.0072 * NS, 0.023 * NS), "div": (0.15 * NS, 0.11 * NS), "sqrt": (0.17 * NS,
+    0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.82 * NS, 1.4 * NS), "log": (0.76 * NS, 6 * NS), "sin": (2.9 * NS, 7.5 * NS),
+    "cos": (2.9 * NS, 11 * NS), "tanh": (0.49 * NS, 1.6 * NS), "logistic": (0.79 * NS, 3.1 * NS), "log1p": (1.7 * NS, 5.6 * NS),
+    "expm1": (1.6 * NS, 3.9 * NS), "pow": (1.6 * NS, 18 * NS), "erf": (0.54 * NS, 6.6 * NS), "exp2": (0.84 * NS, 2.6 * NS), "tan":
+    (3.6 * NS, 7.8 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)}, calls={"cholesky":
+    (1.2e-06, 0.12 * NS), "triangular_solve": (1.9e-06, 0.011 * NS), "lu": (770 * NS, 0.04 * NS), "qr": (3e-06, 0.4 * NS), "eigh":
+    (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft": (1e-06, 2 * NS), "other": (500 * NS, 0.5 * NS)})
 
 _CPU_NEW = _CPU.replace(
-    name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096, call_s=1.6e-06, leaf_s=1.1e-06,
-    hand_s=2.9e-06, kernel_s=210 * NS, graph_s=160 * NS, split_s=550 * NS, loop_kernel_s=5.3 * NS, graph_kernel_s=33 * NS,
-    argument_s=1.3 * NS, scalar_s=0.042 * NS, scalar_times=2, one_kernel_step_s=3 * NS, within_s=0.43 * NS, step_s=12 * NS,
-    fresh_s=0.0061 * NS, join_s=0.022 * NS, dot_s=270 * NS, written_dot_s=0.018 * NS, levels=((2**20, 6.5e+11), (2**24, 8e+10),
-    (math.inf, 2.3e+10)), first_s=(0.061 * NS, 0.84 * NS), reduce_s=(0.17 * NS, 0.15 * NS), gather_s=(0.2 * NS, 0.51 * NS),
-    scatter_s=(0.35 * NS, 1.3 * NS), sort_s=(6 * NS, 6 * NS), dot_per_s=(2.1e+11, 4.1e+10),
-    entry_s={"simple": (0.0091 * NS, 0.013 * NS), "div": (0.15 * NS, 0.09 * NS), "sqrt": (0.17 * NS, 0.5 * NS),
-    "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.36 * NS, 0.89 * NS), "log": (0.7 * NS, 2.8 * NS), "sin": (3 * NS, 8 * NS),
-    "cos": (3 * NS, 13 * NS), "tanh": (0.41 * NS, 0.59 * NS), "logistic": (0.32 * NS, 3.3 * NS), "log1p": (1 * NS, 4.2 * NS),
-    "expm1": (0.75 * NS, 2.3 * NS), "pow": (4.7 * NS, 14 * NS), "erf": (0.27 * NS, 9 * NS), "exp2": (0.35 * NS, 1.2 * NS),
-    "tan": (8 * NS, 10 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)},
-    calls={"cholesky": (1.2e-06, 0.091 * NS), "triangular_solve": (1.5e-06, 0.012 * NS), "lu": (8e-07, 0.042 * NS),
-    "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft": (1e-06, 2 * NS),
-    "other": (5e-07, 0.5 * NS)})
+    name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096, call_s=890 * NS, leaf_s=2.1e-06,
+    hand_s=1.3e-06, kernel_s=310 * NS, graph_s=67 * NS, split_s=340 * NS, loop_kernel_s=8.6 * NS, graph_kernel_s=66 * NS,
+    argument_s=1.2 * NS, scalar_s=0.045 * NS, scalar_times=3.2, one_kernel_step_s=6.5 * NS, within_s=0.17 * NS, step_s=16 * NS,
+    fresh_s=0.0023 * NS, levels=((2**15, 7.9e11), (2**20, 2.2e11), (2**24, 6.9e10), (math.inf, 1.2e10)), first_s=(0.1 * NS,
+    0.48 * NS), join_s=0.061 * NS, pad_s=0.32 * NS, reduce_s=(0.083 * NS, 0.17 * NS), reduce_rows_s=(0.019 * NS, 0.034 * NS),
+    gather_s=(0.1 * NS, 1.5 * NS), scatter_s=(0.16 * NS, 2.8 * NS), library_sum_s=(0.048 * NS, 0.044 * NS),
+    library_entry_s=(0.088 * NS, 0.61 * NS), library_s=280 * NS, dot_per_s=(1.1e11, 3.4e10), dot_s=430 * NS, turned_times=1.9,
+    conv_per_s=(8.7e10, 2e10), conv_s=1e-06, thin_conv_times=5.1, written_dot_s=0.011 * NS, entry_s={"simple": (0.0072 * NS,
+    0.023 * NS), "div": (0.15 * NS, 0.11 * NS), "sqrt": (0.17 * NS, 0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.82 * NS,
+    1.4 * NS), "log": (0.76 * NS, 5.4 * NS), "sin": (2.9 * NS, 8.3 * NS), "cos": (2.9 * NS, 11 * NS), "tanh": (0.48 * NS, 1.5 * NS),
+    "logistic": (0.8 * NS, 3 * NS), "log1p": (1.7 * NS, 5.6 * NS), "expm1": (1.6 * NS, 3.9 * NS), "pow": (1.6 * NS, 18 * NS), "erf":
+    (0.54 * NS, 6.6 * NS), "exp2": (0.84 * NS, 2.6 * NS), "tan": (3.6 * NS, 7.8 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS,
+    6 * NS), "special": (7 * NS, 20 * NS)}, calls={"cholesky": (1.2e-06, 0.13 * NS), "triangular_solve": (1.9e-06, 0.012 * NS), "lu":
+    (770 * NS, 0.04 * NS), "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft":
+    (1e-06, 2 * NS), "other": (500 * NS, 0.5 * NS)})
 
 _GPU = _CPU.replace(
     backend="gpu", name="a GPU", call_s=2e-5, leaf_s=1e-6, handed_flops=math.inf, hand_s=0.0, kernel_s=3e-6, loop_kernel_s=3e-6,
@@ -147,9 +164,10 @@ _GPU = _CPU.replace(
     one_kernel_step_s=2e-5, within_s=0.0, step_s=1e-5, one_kernel_bytes=0,
     levels=((2**25, 4e12), (math.inf, 2e12)), fresh_from=math.inf, fresh_s=0.0,
     entry_s={"simple": (5e-14, 1e-13), "other": (5e-13, 2e-12), "random": (1e-12, 1e-12), "special": (5e-12, 2e-11)},
-    first_s=(0.0, 0.0), join_s=1e-13, reduce_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11), scatter_s=(2e-11, 2e-11),
-    sort_s=(1e-11, 1e-11), dot_per_s=(2e13, 1e13),
-    dot_s=3e-6, written_dot_s=1e-12, calls={"other": (5e-5, 1e-12)})
+    first_s=(0.0, 0.0), join_s=1e-13, pad_s=1e-13, reduce_s=(1e-12, 2e-12), reduce_rows_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11),
+    scatter_s=(2e-11, 2e-11), sort_s=(1e-11, 1e-11), library_sum_s=(1e-12, 2e-12), library_entry_s=(5e-14, 1e-13), library_s=0.0,
+    dot_per_s=(2e13, 1e13), dot_s=3e-6, turned_times=1.0, conv_per_s=(2e13, 1e13), conv_s=3e-6, thin_conv_times=1.0,
+    written_dot_s=1e-12, calls={"other": (5e-5, 1e-12)})
 
 _TPU = _GPU.replace(backend="tpu", name="a TPU", kernel_s=1e-6, loop_kernel_s=1e-6, graph_s=1e-6, graph_kernel_s=1e-6,
                     dot_per_s=(5e13, 1e12))
@@ -231,12 +249,16 @@ def constants(backend: str | None = None) -> Constants:
 _MARGINS: Mapping[str, Any] = dict(
     kernel_s=300 * NS, loop_kernel_s=35 * NS, one_kernel_step_s=6 * NS, step_s=30 * NS, argument_s=0.0,
     levels=((2**20, 170e9), (2**24, 60e9), (math.inf, 20e9)), fresh_s=.02 * NS, first_s=(.55 * NS, 9 * NS), join_s=.2 * NS,
-    reduce_s=(.2 * NS, .3 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), dot_per_s=(130e9, 70e9), dot_s=400 * NS,
+    pad_s=.2 * NS, reduce_s=(.2 * NS, .3 * NS), reduce_rows_s=(.2 * NS, .3 * NS), library_sum_s=(.2 * NS, .3 * NS), library_s=35 * NS,
+    library_entry_s=(.01 * NS, .02 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), dot_per_s=(130e9, 70e9),
+    dot_s=400 * NS, turned_times=1.0, conv_per_s=(130e9, 70e9), conv_s=400 * NS, thin_conv_times=1.0, threads=1.0,
     calls={**_CPU.calls, "cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS),
            "other": (1e-6, .5 * NS)},
-    entry_s={**_CPU.entry_s, "simple": (.01 * NS, .02 * NS), "div": (.13 * NS, .23 * NS), "exp": (.4 * NS, 1.6 * NS),
-             "log": (.7 * NS, 3.2 * NS), "sin": (3 * NS, 8.4 * NS), "cos": (3 * NS, 9 * NS), "tanh": (.3 * NS, 1 * NS),
-             "logistic": (.45 * NS, 1.7 * NS), "pow": (4.7 * NS, 11.5 * NS)})
+    entry_s={"simple": (.01 * NS, .02 * NS), "div": (.13 * NS, .23 * NS), "sqrt": (.17 * NS, .5 * NS), "rsqrt": (.17 * NS, .45 * NS),
+             "exp": (.4 * NS, 1.6 * NS), "log": (.7 * NS, 3.2 * NS), "sin": (3 * NS, 8.4 * NS), "cos": (3 * NS, 9 * NS),
+             "tanh": (.3 * NS, 1 * NS), "logistic": (.45 * NS, 1.7 * NS), "log1p": (1 * NS, 4.2 * NS), "expm1": (.75 * NS, 2.3 * NS),
+             "pow": (4.7 * NS, 11.5 * NS), "erf": (.27 * NS, 9 * NS), "exp2": (.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS),
+             "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)})
 
 
 def margins(backend: str | None = None) -> Constants:

@@ -10,7 +10,7 @@ from dualrev.time_model.fusion import Kernel, Program, program
 from dualrev.time_model.library_calls import dot_flops, flops_of, is_matrix_product, priced_call
 from dualrev.time_model.machine import Constants
 from dualrev.time_model.operations import MOVES_WITHIN, SIMPLE, VECTORISED
-from dualrev.time_model.reading import Operation, Value, is_one_window
+from dualrev.time_model.reading import Operation, Value, is_one_window, shape_of
 
 
 @dataclass
@@ -52,12 +52,12 @@ class Place:
 def entry_seconds(op: Operation, c: Constants) -> float:
     """Seconds for each entry that an operation which fuses computes."""
     out = op.outs[0]
-    if op.kind in ("reduce",):
-        return c.reduce_s[out.itemsize > 4]
+    if op.kind == "reduce":
+        return (c.reduce_s if is_along_last(op) else c.reduce_rows_s)[out.itemsize > 4]
     if op.name == "gather" and not is_one_window(op.eqn):
         return c.gather_s[out.itemsize > 4]
     if op.kind == "join":
-        return c.join_s
+        return c.pad_s if op.name == "pad" else c.join_s
     if op.kind == "update":
         return c.entry("simple", out.itemsize)
     if op.kind in ("slice", "spread") or op.name == "iota":
@@ -71,15 +71,29 @@ def entry_seconds(op: Operation, c: Constants) -> float:
     return c.entry("simple" if op.name in SIMPLE else op.name, out.itemsize)
 
 
+def is_along_last(op: Operation) -> bool:
+    """Whether a reduction sums neighbours in memory, one after the other; other reductions sum several columns at once."""
+    shape = shape_of(op.eqn.invars[0].aval)
+    axes = op.eqn.params.get("axes", (len(shape) - 1,))
+    return max([i for i, n in enumerate(shape) if n > 1], default=0) in axes
+
+
+#: A kernel works on several entries at once if the last axis has at least so many; and as part of a loop that is one kernel.
+ROW = 4
+ROW_WITHIN = 64
+
+
 def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
     """``launch + (Σ (first + entries · seconds) + bytes / rate) / threads``."""
     cost = Cost(kernels=1.0, nbytes=kernel.nbytes)
-    scalar = kernel.is_scalar
+    scalar = kernel.is_scalar(ROW_WITHIN if place.is_kernel else ROW)
     work = kernel.nbytes / place.rate
     priced: list[tuple[Operation, float]] = []
     for op, count in kernel.work:
         is_simple = op.kind != "entry" or op.name in SIMPLE or op.name in MOVES_WITHIN
         seconds = entry_seconds(op, c)
+        if kernel.is_library and op.kind != "spread":
+            seconds = (c.library_sum_s if op.kind == "reduce" else c.library_entry_s)[op.outs[0].itemsize > 4]
         if op.kind == "entry" and scalar:
             if is_simple:
                 seconds = max(seconds, c.scalar_s)
@@ -95,7 +109,7 @@ def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
     share = 1.0 / shared_by(cost, place)
     for op, seconds in priced:
         cost.charge(op.eqn, seconds * share)
-    cost.seconds = place.kernel_s + work * share
+    cost.seconds = place.kernel_s + work * share + (c.library_s if kernel.is_library else 0.0)
     cost.seconds += (1 + len(kernel.read)) * place.argument_s
     if kernel.root.maker is not None:
         cost.charge(kernel.root.maker.eqn, cost.seconds - sum([seconds * share for _, seconds in priced]))
@@ -150,9 +164,21 @@ def cost_of_call(op: Operation, c: Constants, place: Place) -> Cost:
         cost = Cost(place.kernel_s)
         cost.add(max(costs, key=lambda x: x.seconds, default=Cost()))
         return cost
+    if op.kind == "whole":
+        return cost_of_whole(op, c, place)
     seconds, flops = priced_call(op, c, place.is_kernel)
     cost = Cost(place.kernel_s + seconds + nbytes / place.rate, 1.0, nbytes, flops, 0.0, 1.0)
     cost.charge(op.eqn, cost.seconds)
+    return cost
+
+
+def cost_of_whole(op: Operation, c: Constants, place: Place) -> Cost:
+    """A program that is one kernel: its parts are not launched."""
+    (held,) = op.held
+    if c.backend != "cpu" or place.is_kernel:
+        return cost_of_program(held, c, place)
+    cost = Cost(place.kernel_s, 1.0)
+    cost.add(cost_of_program(held, c, Place(c.within_s, c.rate(working_set(held)), is_kernel=True)))
     return cost
 
 
@@ -222,7 +248,11 @@ def working_set(found: Program) -> float:
 
 def cost_of_jaxpr(jaxpr: ClosedJaxpr, c: Constants) -> Cost:
     """The cost of a program that is compiled alone and called once."""
-    found = program(jaxpr)
+    return cost_of_call_of(program(jaxpr), c)
+
+
+def cost_of_call_of(found: Program, c: Constants) -> Cost:
+    """The cost of one call of a compiled program."""
     total = working_set(found)
     as_graph = is_graph(found)
     cost = cost_of_program(found, c, Place(c.graph_s if as_graph else c.kernel_s, c.rate(total), c.threads))

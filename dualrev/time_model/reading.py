@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from dualrev._jax.avals import AbstractValue
 from dualrev._jax.calls import cond_p, scan_layout, scan_p, while_p
 from dualrev._jax.jaxprs import Atom, Jaxpr, JaxprEqn, Var, is_literal
+from dualrev._jax.one_kernel import OneKernel
 from dualrev.programs.jaxprs import SYMBOLIC_LENGTH
 from dualrev.table.rows import rows
 from dualrev.time_model.operations import ALIASES, GATHERS, INLINED, JOINS, MOVES_WITHIN, REDUCTIONS, SIMPLE, program_of
@@ -27,6 +28,11 @@ def shape_of(aval: AbstractValue) -> tuple[int, ...]:
 
 def size_of(aval: AbstractValue) -> int:
     return math.prod(shape_of(aval))
+
+
+def is_real(aval: AbstractValue) -> bool:
+    """Whether an array is of real numbers in single or double precision."""
+    return str(getattr(aval, "dtype", "")) in ("float32", "float64")
 
 
 class Value:
@@ -71,14 +77,17 @@ class Operation:
         if not self.stacks:
             return 0.0
         ends = [v for v in (*self.ins[self.stacks:], *self.outs[self.carries:]) if v is not None]
-        return sum(12.0 + v.nbytes / max(self.steps, 1) for v in ends)
+        return sum(8.0 + v.nbytes / max(self.steps, 1) for v in ends)
 
 
 def kind_of(eqn: JaxprEqn) -> str:
     """``alias``, no work; ``entry``, elementwise; ``slice``, some entries of its operand; ``join``, entries of one operand or another;
     ``spread``, each entry of the operand many times; ``update``, one window of the operand, in place;
-    ``reduce``; ``loop``; ``branch``; ``call``, everything that does not fuse."""
+    ``reduce``; ``loop``; ``branch``; ``whole``, a program that is one kernel, loops in it included; ``call``, everything that does
+    not fuse."""
     name = str(eqn.primitive)
+    if is_whole(eqn):
+        return "whole"
     if name in ALIASES:
         return "alias"
     if name in ("broadcast_in_dim", "tile"):
@@ -101,6 +110,11 @@ def kind_of(eqn: JaxprEqn) -> str:
     if name in SIMPLE or name in MOVES_WITHIN or (row is not None and row.cost in ("entrywise", "moves")):
         return "entry"
     return "call"
+
+
+def is_whole(eqn: JaxprEqn) -> bool:
+    """Whether a CPU runs the program of an equation as one kernel."""
+    return isinstance(eqn.primitive, OneKernel) and eqn.primitive.is_wanted(eqn.params["jaxpr"])
 
 
 def is_one_window(eqn: JaxprEqn) -> bool:
@@ -130,7 +144,7 @@ class Reader:
             ins = [value(atom) for atom in eqn.invars]
             name = str(eqn.primitive)
             inner = program_of(eqn) if name in INLINED or getattr(rows.get(eqn.primitive), "cost", None) == "its program" else None
-            if inner is not None:
+            if inner is not None and not is_whole(eqn):
                 open_jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)
                 given = ins[len(ins) - len(open_jaxpr.invars):]
                 within = self.read(open_jaxpr.eqns, values_of(open_jaxpr, given), open_jaxpr.outvars)
@@ -149,6 +163,8 @@ class Reader:
                     self._read_loop(op)
                 elif kind == "branch":
                     op.held = [self._cut(branch) for branch in eqn.params["branches"]]
+                elif kind == "whole":
+                    op.held = [self._cut(eqn.params["jaxpr"])]
                 self.operations.append(op)
                 if key is not None:
                     self._known[key] = outs
