@@ -23,9 +23,10 @@ from dualrev.time_model.fusion import Program, program
 
 #: Every price is a different power of ten, so that a sum says what it consists of.
 PLAIN = time_model.shipped("cpu", "0.10.2").replace(
-    name="plain", call_s=1.0, leaf_s=0.0, hand_s=0.0, kernel_s=1e-3, loop_kernel_s=1e-4, step_s=1e-2, one_kernel_step_s=1e-2,
+    name="plain", call_s=1.0, leaf_s=0.0, result_s=0.0, hand_s=0.0, kernel_s=1e-3, loop_kernel_s=1e-4, step_s=1e-2,
+    one_kernel_step_s=1e-2,
     argument_s=0.0, graph_s=1e-3, split_s=0.0, graph_kernel_s=1e-4, within_s=0.0, threads=1.0, scalar_s=0.0, scalar_times=1.0,
-    one_kernel_bytes=0, levels=((math.inf, 1e30),), fresh_s=0.0, first_s=(0.0, 0.0), join_s=0.0,
+    one_kernel_bytes=0, levels=((math.inf, 1e30),), fresh_s=0.0, first_s=(0.0, 0.0, 0.0), join_s=0.0,
     entry_s={"simple": (0.0, 0.0), "other": (1e-6, 1e-6)}, reduce_s=(0.0, 0.0))
 X = jnp.linspace(0.1, 1.0, 50)
 

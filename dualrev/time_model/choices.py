@@ -16,7 +16,7 @@ def cost_of_equation(eqn: JaxprEqn, constants: Constants, *, in_loop: bool = Fal
     found = program_of_equation(eqn)
     kernel_s = constants.loop_kernel_s if in_loop else constants.kernel_s
     nbytes = sum(v.nbytes for v in (*found.inputs, *found.stored))
-    return cost_of_program(found, constants, Place(kernel_s, constants.rate(nbytes)))
+    return cost_of_program(found, constants, Place(kernel_s, nbytes))
 
 
 def recompute_cost(eqn: JaxprEqn, constants: Constants) -> float:

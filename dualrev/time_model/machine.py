@@ -37,9 +37,10 @@ class Constants:
     backend: str
     #: The compiler, and whether the constants were shipped or measured here.
     name: str
-    #: A call of a compiled program, and each of its arguments and results.
+    #: A call of a compiled program, each of its arguments, and each of its results.
     call_s: float
     leaf_s: float
+    result_s: float
     #: A program of at least ``handed_flops`` (a step of each loop counted once) is handed to another thread.
     handed_flops: float
     hand_s: float
@@ -77,8 +78,9 @@ class Constants:
     #: An entry of an elementwise operation, by the primitive's name; ``simple`` are sums, products, comparisons, selections;
     #: ``other`` is what is not listed.
     entry_s: Mapping[str, BySize] = field(hash=False)
-    #: What the first entry of a kernel takes besides, as nothing overlaps with it: of a simple operation, and of any other.
-    first_s: tuple[float, float]
+    #: What the first entry of a kernel takes besides, as nothing overlaps with it: of a simple operation, of a division or root, and of
+    #: any other.
+    first_s: tuple[float, float, float]
     #: An entry that is put together from several arrays, which keeps a kernel from working on several entries at once.
     join_s: float
     #: An entry of an array with a margin of zeros, which is looked at one by one.
@@ -126,45 +128,47 @@ NS = 1e-9
 # Fitted on the corpus: see the package's documentation.
 _CPU = Constants(
     backend="cpu", name="XLA:CPU of jax 0.10", handed_flops=1000, one_kernel_bytes=1024, library_dot=math.inf, library_sum=math.inf,
-    threads=2, fresh_from=2**17, call_s=930 * NS, leaf_s=1.7e-06, hand_s=1.2e-06, kernel_s=330 * NS, graph_s=63 * NS,
-    split_s=340 * NS, loop_kernel_s=9.1 * NS, graph_kernel_s=42 * NS, argument_s=1.2 * NS, scalar_s=0.051 * NS, scalar_times=5.7,
-    one_kernel_step_s=7.4 * NS, within_s=0.18 * NS, step_s=17 * NS, fresh_s=0.0023 * NS, levels=((2**15, 7.4e11), (2**20, 2.4e11),
-    (2**24, 6.4e10), (math.inf, 1.3e10)), first_s=(0.11 * NS, 0.49 * NS), join_s=0.062 * NS, pad_s=0.33 * NS, reduce_s=(0.082 * NS,
-    0.16 * NS), reduce_rows_s=(0.019 * NS, 0.034 * NS), gather_s=(0.1 * NS, 1.5 * NS), scatter_s=(0.16 * NS, 2.7 * NS),
-    sort_s=(6 * NS, 6 * NS), library_sum_s=(0.048 * NS, 0.043 * NS), library_entry_s=(0.088 * NS, 0.55 * NS), library_s=280 * NS,
-    dot_per_s=(1.1e11, 3.8e10), dot_s=560 * NS, turned_times=1.9, conv_per_s=(9.3e10, 2e10), conv_s=1e-06, thin_conv_times=5.2,
-    written_dot_s=0.011 * NS, entry_s={"simple": (0.0072 * NS, 0.023 * NS), "div": (0.15 * NS, 0.11 * NS), "sqrt": (0.17 * NS,
-    0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.82 * NS, 1.4 * NS), "log": (0.76 * NS, 6 * NS), "sin": (2.9 * NS, 7.5 * NS),
-    "cos": (2.9 * NS, 11 * NS), "tanh": (0.49 * NS, 1.6 * NS), "logistic": (0.79 * NS, 3.1 * NS), "log1p": (1.7 * NS, 5.6 * NS),
-    "expm1": (1.6 * NS, 3.9 * NS), "pow": (1.6 * NS, 18 * NS), "erf": (0.54 * NS, 6.6 * NS), "exp2": (0.84 * NS, 2.6 * NS), "tan":
-    (3.6 * NS, 7.8 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)}, calls={"cholesky":
-    (1.2e-06, 0.12 * NS), "triangular_solve": (1.9e-06, 0.011 * NS), "lu": (770 * NS, 0.04 * NS), "qr": (3e-06, 0.4 * NS), "eigh":
-    (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft": (1e-06, 2 * NS), "other": (500 * NS, 0.5 * NS)})
+    threads=2, fresh_from=2**17, call_s=2.9e-06, leaf_s=440 * NS, result_s=1.1e-06, hand_s=1.4e-06, kernel_s=510 * NS,
+    graph_s=85 * NS, split_s=270 * NS, loop_kernel_s=9.2 * NS, graph_kernel_s=41 * NS, argument_s=1.1 * NS, scalar_s=0.05 * NS,
+    scalar_times=3.5, one_kernel_step_s=3.7 * NS, within_s=0.16 * NS, step_s=17 * NS, fresh_s=0.0021 * NS, levels=((2**15, 9.9e11),
+    (2**20, 2.3e11), (2**24, 8.5e10), (math.inf, 1.2e10)), first_s=(0.18 * NS, 2.5 * NS, 6.1 * NS), join_s=0.058 * NS, pad_s=0.3 * NS,
+    reduce_s=(0.076 * NS, 0.15 * NS), reduce_rows_s=(0.019 * NS, 0.033 * NS), gather_s=(0.095 * NS, 1.5 * NS), scatter_s=(0.15 * NS,
+    3.3 * NS), sort_s=(6 * NS, 6 * NS), library_sum_s=(0.048 * NS, 0.039 * NS), library_entry_s=(0.087 * NS, 0.51 * NS),
+    library_s=270 * NS, dot_per_s=(1.2e11, 4.8e10), dot_s=510 * NS, turned_times=2.2, conv_per_s=(9.4e10, 2e10), conv_s=1e-06,
+    thin_conv_times=5.4, written_dot_s=0.0097 * NS, entry_s={"simple": (0.007 * NS, 0.023 * NS), "div": (0.15 * NS, 0.12 * NS),
+    "sqrt": (0.17 * NS, 0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.81 * NS, 2.3 * NS), "log": (0.76 * NS, 4.7 * NS), "sin":
+    (3.8 * NS, 8.1 * NS), "cos": (3.7 * NS, 9.1 * NS), "tanh": (0.6 * NS, 1.9 * NS), "logistic": (0.89 * NS, 3.2 * NS), "log1p":
+    (1.7 * NS, 5.6 * NS), "expm1": (1.6 * NS, 3.9 * NS), "pow": (1.6 * NS, 21 * NS), "erf": (0.54 * NS, 6.6 * NS), "exp2": (0.84 * NS,
+    2.6 * NS), "tan": (4.6 * NS, 10 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)},
+    calls={"cholesky": (1.2e-06, 0.14 * NS), "triangular_solve": (2e-06, 0.012 * NS), "lu": (770 * NS, 0.04 * NS), "qr": (3e-06,
+    0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft": (1e-06, 2 * NS), "other": (500 * NS,
+    0.5 * NS)})
 
 _CPU_NEW = _CPU.replace(
-    name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096, call_s=890 * NS, leaf_s=2.1e-06,
-    hand_s=1.3e-06, kernel_s=310 * NS, graph_s=67 * NS, split_s=340 * NS, loop_kernel_s=8.6 * NS, graph_kernel_s=66 * NS,
-    argument_s=1.2 * NS, scalar_s=0.045 * NS, scalar_times=3.2, one_kernel_step_s=6.5 * NS, within_s=0.17 * NS, step_s=16 * NS,
-    fresh_s=0.0023 * NS, levels=((2**15, 7.9e11), (2**20, 2.2e11), (2**24, 6.9e10), (math.inf, 1.2e10)), first_s=(0.1 * NS,
-    0.48 * NS), join_s=0.061 * NS, pad_s=0.32 * NS, reduce_s=(0.083 * NS, 0.17 * NS), reduce_rows_s=(0.019 * NS, 0.034 * NS),
-    gather_s=(0.1 * NS, 1.5 * NS), scatter_s=(0.16 * NS, 2.8 * NS), library_sum_s=(0.048 * NS, 0.044 * NS),
-    library_entry_s=(0.088 * NS, 0.61 * NS), library_s=280 * NS, dot_per_s=(1.1e11, 3.4e10), dot_s=430 * NS, turned_times=1.9,
-    conv_per_s=(8.7e10, 2e10), conv_s=1e-06, thin_conv_times=5.1, written_dot_s=0.011 * NS, entry_s={"simple": (0.0072 * NS,
-    0.023 * NS), "div": (0.15 * NS, 0.11 * NS), "sqrt": (0.17 * NS, 0.5 * NS), "rsqrt": (0.17 * NS, 0.45 * NS), "exp": (0.82 * NS,
-    1.4 * NS), "log": (0.76 * NS, 5.4 * NS), "sin": (2.9 * NS, 8.3 * NS), "cos": (2.9 * NS, 11 * NS), "tanh": (0.48 * NS, 1.5 * NS),
-    "logistic": (0.8 * NS, 3 * NS), "log1p": (1.7 * NS, 5.6 * NS), "expm1": (1.6 * NS, 3.9 * NS), "pow": (1.6 * NS, 18 * NS), "erf":
-    (0.54 * NS, 6.6 * NS), "exp2": (0.84 * NS, 2.6 * NS), "tan": (3.6 * NS, 7.8 * NS), "other": (10 * NS, 13 * NS), "random": (3 * NS,
-    6 * NS), "special": (7 * NS, 20 * NS)}, calls={"cholesky": (1.2e-06, 0.13 * NS), "triangular_solve": (1.9e-06, 0.012 * NS), "lu":
-    (770 * NS, 0.04 * NS), "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd": (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft":
-    (1e-06, 2 * NS), "other": (500 * NS, 0.5 * NS)})
+    name="XLA:CPU of jax 0.12", one_kernel_bytes=math.inf, library_dot=64, library_sum=4096, call_s=3.3e-06, leaf_s=490 * NS,
+    result_s=1.3e-06, hand_s=1.3e-06, kernel_s=480 * NS, graph_s=91 * NS, split_s=310 * NS, loop_kernel_s=8.9 * NS,
+    graph_kernel_s=67 * NS, argument_s=1.1 * NS, scalar_s=0.041 * NS, scalar_times=2.1, one_kernel_step_s=3.8 * NS,
+    within_s=0.16 * NS, step_s=17 * NS, fresh_s=0.0021 * NS, levels=((2**15, 1e12), (2**20, 2.1e11), (2**24, 9.9e10), (math.inf,
+    1.2e10)), first_s=(0.17 * NS, 2.5 * NS, 6.2 * NS), join_s=0.057 * NS, pad_s=0.29 * NS, reduce_s=(0.077 * NS, 0.15 * NS),
+    reduce_rows_s=(0.019 * NS, 0.033 * NS), gather_s=(0.096 * NS, 1.6 * NS), scatter_s=(0.15 * NS, 3.3 * NS),
+    library_sum_s=(0.048 * NS, 0.039 * NS), library_entry_s=(0.087 * NS, 0.57 * NS), library_s=280 * NS, dot_per_s=(1.2e11, 4.8e10),
+    dot_s=420 * NS, turned_times=2.1, conv_per_s=(8.8e10, 2e10), conv_s=1e-06, thin_conv_times=5.3, written_dot_s=0.0097 * NS,
+    entry_s={"simple": (0.007 * NS, 0.022 * NS), "div": (0.15 * NS, 0.11 * NS), "sqrt": (0.17 * NS, 0.5 * NS), "rsqrt": (0.17 * NS,
+    0.45 * NS), "exp": (0.81 * NS, 2.2 * NS), "log": (0.76 * NS, 4.5 * NS), "sin": (3.8 * NS, 9 * NS), "cos": (3.7 * NS, 9.6 * NS),
+    "tanh": (0.59 * NS, 1.8 * NS), "logistic": (0.89 * NS, 3 * NS), "log1p": (1.7 * NS, 5.6 * NS), "expm1": (1.6 * NS, 3.9 * NS),
+    "pow": (1.6 * NS, 20 * NS), "erf": (0.54 * NS, 6.6 * NS), "exp2": (0.84 * NS, 2.6 * NS), "tan": (4.6 * NS, 10 * NS), "other":
+    (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)}, calls={"cholesky": (1.2e-06, 0.14 * NS),
+    "triangular_solve": (2e-06, 0.012 * NS), "lu": (770 * NS, 0.04 * NS), "qr": (3e-06, 0.4 * NS), "eigh": (1e-05, 3 * NS), "svd":
+    (1e-05, 5 * NS), "eig": (2e-05, 8 * NS), "fft": (1e-06, 2 * NS), "other": (500 * NS, 0.5 * NS)})
 
 _GPU = _CPU.replace(
-    backend="gpu", name="a GPU", call_s=2e-5, leaf_s=1e-6, handed_flops=math.inf, hand_s=0.0, kernel_s=3e-6, loop_kernel_s=3e-6,
+    backend="gpu", name="a GPU", call_s=2e-5, leaf_s=1e-6, result_s=1e-6, handed_flops=math.inf, hand_s=0.0, kernel_s=3e-6,
+    loop_kernel_s=3e-6,
     argument_s=0.0, graph_s=3e-6, graph_kernel_s=3e-6, split_s=0.0, threads=1, scalar_s=0.0, scalar_times=1,
     one_kernel_step_s=2e-5, within_s=0.0, step_s=1e-5, one_kernel_bytes=0,
     levels=((2**25, 4e12), (math.inf, 2e12)), fresh_from=math.inf, fresh_s=0.0,
     entry_s={"simple": (5e-14, 1e-13), "other": (5e-13, 2e-12), "random": (1e-12, 1e-12), "special": (5e-12, 2e-11)},
-    first_s=(0.0, 0.0), join_s=1e-13, pad_s=1e-13, reduce_s=(1e-12, 2e-12), reduce_rows_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11),
+    first_s=(0.0, 0.0, 0.0), join_s=1e-13, pad_s=1e-13, reduce_s=(1e-12, 2e-12), reduce_rows_s=(1e-12, 2e-12), gather_s=(1e-11, 1e-11),
     scatter_s=(2e-11, 2e-11), sort_s=(1e-11, 1e-11), library_sum_s=(1e-12, 2e-12), library_entry_s=(5e-14, 1e-13), library_s=0.0,
     dot_per_s=(2e13, 1e13), dot_s=3e-6, turned_times=1.0, conv_per_s=(2e13, 1e13), conv_s=3e-6, thin_conv_times=1.0,
     written_dot_s=1e-12, calls={"other": (5e-5, 1e-12)})
@@ -248,14 +252,14 @@ def constants(backend: str | None = None) -> Constants:
 #: What planners compare with on a CPU: the prices at the margin.
 _MARGINS: Mapping[str, Any] = dict(
     kernel_s=300 * NS, loop_kernel_s=35 * NS, one_kernel_step_s=6 * NS, step_s=30 * NS, argument_s=0.0,
-    levels=((2**20, 170e9), (2**24, 60e9), (math.inf, 20e9)), fresh_s=.02 * NS, first_s=(.55 * NS, 9 * NS), join_s=.2 * NS,
+    levels=((2**20, 170e9), (2**24, 60e9), (math.inf, 20e9)), fresh_s=.02 * NS, first_s=(.55 * NS, 9 * NS, 9 * NS), join_s=.2 * NS,
     pad_s=.2 * NS, reduce_s=(.2 * NS, .3 * NS), reduce_rows_s=(.2 * NS, .3 * NS), library_sum_s=(.2 * NS, .3 * NS), library_s=35 * NS,
     library_entry_s=(.01 * NS, .02 * NS), gather_s=(.45 * NS, .45 * NS), scatter_s=(.9 * NS, .9 * NS), dot_per_s=(130e9, 70e9),
     dot_s=400 * NS, turned_times=1.0, conv_per_s=(130e9, 70e9), conv_s=400 * NS, thin_conv_times=1.0, threads=1.0,
     calls={**_CPU.calls, "cholesky": (1e-6, .1 * NS), "triangular_solve": (1e-6, .1 * NS), "lu": (2e-6, .15 * NS),
            "other": (1e-6, .5 * NS)},
     entry_s={"simple": (.01 * NS, .02 * NS), "div": (.13 * NS, .23 * NS), "sqrt": (.17 * NS, .5 * NS), "rsqrt": (.17 * NS, .45 * NS),
-             "exp": (.4 * NS, 1.6 * NS), "log": (.7 * NS, 3.2 * NS), "sin": (3 * NS, 8.4 * NS), "cos": (3 * NS, 9 * NS),
+             "exp": (.4 * NS, 1.6 * NS), "log": (.7 * NS, 3.2 * NS), "sin": (3.8 * NS, 9 * NS), "cos": (3.8 * NS, 9 * NS),
              "tanh": (.3 * NS, 1 * NS), "logistic": (.45 * NS, 1.7 * NS), "log1p": (1 * NS, 4.2 * NS), "expm1": (.75 * NS, 2.3 * NS),
              "pow": (4.7 * NS, 11.5 * NS), "erf": (.27 * NS, 9 * NS), "exp2": (.35 * NS, 1.2 * NS), "tan": (8 * NS, 10 * NS),
              "other": (10 * NS, 13 * NS), "random": (3 * NS, 6 * NS), "special": (7 * NS, 20 * NS)})

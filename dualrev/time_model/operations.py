@@ -31,6 +31,8 @@ SIMPLE = frozenset((
 ))
 #: A compiler computes these again too, for real numbers, although they take long: see ``InstructionFusion::IsExpensive``.
 DUPLICATED = frozenset(("sin", "cos", "tan", "sinh"))
+#: What processors have an instruction for.
+QUICK = frozenset(("div", "sqrt", "rsqrt"))
 #: Functions that a kernel calculates for several entries at once.
 VECTORISED = frozenset(("div", "sqrt", "rsqrt", "exp", "exp2", "log1p", "expm1", "tanh", "logistic", "erf", "cbrt"))
 #: Moves that keep the number of entries.

@@ -9,7 +9,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
 from dualrev.time_model.fusion import Kernel, Program, program
 from dualrev.time_model.library_calls import dot_flops, flops_of, is_matrix_product, priced_call
 from dualrev.time_model.machine import Constants
-from dualrev.time_model.operations import MOVES_WITHIN, SIMPLE, VECTORISED
+from dualrev.time_model.operations import MOVES_WITHIN, QUICK, SIMPLE, VECTORISED
 from dualrev.time_model.reading import Operation, Value, is_one_window, shape_of
 
 
@@ -39,14 +39,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Place:
-    """Where kernels run: what launching one costs, how fast memory is, and by how many threads a large one is shared."""
+    """Where kernels run: what launching one costs, how many bytes they all work on, and by how many threads a large one is shared."""
 
     kernel_s: float
-    rate: float
+    nbytes: float
     threads: float = 1.0
     argument_s: float = 0.0
     #: Whether it is a kernel itself, of a loop.
     is_kernel: bool = False
+
+    def seconds(self, nbytes: float, c: Constants) -> float:
+        """Seconds to read and write so many bytes: what a kernel reads was written not long before, so that the level of memory is
+        that of its own arrays, twice, or of all."""
+        return nbytes / c.rate(min(self.nbytes, 2.0 * nbytes))
 
 
 def entry_seconds(op: Operation, c: Constants) -> float:
@@ -87,7 +92,7 @@ def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
     """``launch + (Σ (first + entries · seconds) + bytes / rate) / threads``."""
     cost = Cost(kernels=1.0, nbytes=kernel.nbytes)
     scalar = kernel.is_scalar(ROW_WITHIN if place.is_kernel else ROW)
-    work = kernel.nbytes / place.rate
+    work = place.seconds(kernel.nbytes, c)
     priced: list[tuple[Operation, float]] = []
     for op, count in kernel.work:
         is_simple = op.kind != "entry" or op.name in SIMPLE or op.name in MOVES_WITHIN
@@ -99,7 +104,7 @@ def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
                 seconds = max(seconds, c.scalar_s)
             elif op.name in VECTORISED:
                 seconds *= c.scalar_times
-        seconds = count * seconds + c.first_s[not is_simple]
+        seconds = count * seconds + c.first_s[0 if is_simple else 1 if op.name in QUICK else 2]
         priced.append((op, seconds))
         work += seconds
         if op.kind in ("entry", "reduce"):
@@ -167,7 +172,7 @@ def cost_of_call(op: Operation, c: Constants, place: Place) -> Cost:
     if op.kind == "whole":
         return cost_of_whole(op, c, place)
     seconds, flops = priced_call(op, c, place.is_kernel)
-    cost = Cost(place.kernel_s + seconds + nbytes / place.rate, 1.0, nbytes, flops, 0.0, 1.0)
+    cost = Cost(place.kernel_s + seconds + place.seconds(nbytes, c), 1.0, nbytes, flops, 0.0, 1.0)
     cost.charge(op.eqn, cost.seconds)
     return cost
 
@@ -178,7 +183,7 @@ def cost_of_whole(op: Operation, c: Constants, place: Place) -> Cost:
     if c.backend != "cpu" or place.is_kernel:
         return cost_of_program(held, c, place)
     cost = Cost(place.kernel_s, 1.0)
-    cost.add(cost_of_program(held, c, Place(c.within_s, c.rate(working_set(held)), is_kernel=True)))
+    cost.add(cost_of_program(held, c, Place(c.within_s, working_set(held), is_kernel=True)))
     return cost
 
 
@@ -186,12 +191,12 @@ def cost_of_loop(op: Operation, c: Constants, place: Place) -> Cost:
     """``steps · (step + body)``; stacked results are filled before; a small body is compiled to one kernel."""
     body = op.held[0]
     cost = Cost()
-    rate = c.rate(working_set(body))
+    nbytes = working_set(body)
     if place.is_kernel or is_one_kernel(op, c):
-        within = Place(c.within_s, rate, is_kernel=True)
+        within = Place(c.within_s, nbytes, is_kernel=True)
         cost.seconds = op.steps * c.one_kernel_step_s
     else:
-        within = Place(c.graph_kernel_s if is_graph(body, 2, (*op.ins, *op.outs)) else c.loop_kernel_s, rate, c.threads, c.argument_s)
+        within = Place(c.graph_kernel_s if is_graph(body, 2, (*op.ins, *op.outs)) else c.loop_kernel_s, nbytes, c.threads, c.argument_s)
         cost.seconds = op.steps * c.step_s
     cost.charge(op.eqn, cost.seconds)
     for held in op.held:
@@ -216,13 +221,13 @@ APART = frozenset(("sort", "fft", "scatter", "scatter-add", "scatter-mul", "scat
 def is_one_kernel(op: Operation, c: Constants) -> bool:
     """Whether XLA:CPU compiles the whole loop to one kernel."""
     return c.one_kernel_bytes > 0 and all(_may_be_within(held, c) for held in op.held) and (
-        sum(held.nbytes_touched for held in op.held) + op.nbytes_stacked + 48 < c.one_kernel_bytes)
+        sum(held.nbytes_touched for held in op.held) + op.nbytes_stacked + 48 <= c.one_kernel_bytes)
 
 
 def is_one_kernel_step(jaxpr: ClosedJaxpr, c: Constants) -> bool:
     """As :func:`is_one_kernel`, of a loop with this program as its step."""
     found = program(jaxpr)
-    return c.one_kernel_bytes > 0 and _may_be_within(found, c) and found.nbytes_touched + 48 < c.one_kernel_bytes
+    return c.one_kernel_bytes > 0 and _may_be_within(found, c) and found.nbytes_touched + 48 <= c.one_kernel_bytes
 
 
 def _may_be_within(found: Program, c: Constants) -> bool:
@@ -255,9 +260,9 @@ def cost_of_call_of(found: Program, c: Constants) -> Cost:
     """The cost of one call of a compiled program."""
     total = working_set(found)
     as_graph = is_graph(found)
-    cost = cost_of_program(found, c, Place(c.graph_s if as_graph else c.kernel_s, c.rate(total), c.threads))
+    cost = cost_of_program(found, c, Place(c.graph_s if as_graph else c.kernel_s, total, c.threads))
     fresh = float(sum(v.nbytes for v in found.stored))
-    cost.seconds += c.call_s + c.leaf_s * (len(found.inputs) + len(found.outputs))
+    cost.seconds += c.call_s + c.leaf_s * len(found.inputs) + c.result_s * len(found.outputs)
     if fresh > c.fresh_from:
         cost.seconds += fresh * c.fresh_s
     if as_graph and found.width > SPLIT_WIDTH:
