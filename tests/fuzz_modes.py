@@ -268,7 +268,8 @@ def _laplacian_in_blocks(q: Question) -> Iterator[Compared]:
     if not 0 < n <= 64:
         return
     blocks = [Blocks([(key, array * t) for key, array in b.items()], b.sizes) for b, t in zip(identity(avals), q.t, strict=True)]
-    found = evaluate(SecondDerivatives(n), q.program.run, (q.x,), ([(b, jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)],))[1]
+    parts = [(b, jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)]
+    found = evaluate(SecondDerivatives(n), q.program.run, (q.x,), (parts,))[1]
     stacks = [(stacked(b), jnp.zeros_like(t)) for b, t in zip(blocks, q.t, strict=True)]
     dense = evaluate(SecondDerivatives(n), q.program.run, (q.x,), (stacks,))[1]
     shapes = (n, *q.out.shape), q.out.shape
