@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import promoting
+from agreement import assert_close, promoting
 from cases import CASES, Case
 from jax import lax
 from row_uses import Use, combined, filled, is_float, use_of
@@ -354,3 +354,23 @@ def test_second_derivatives_that_are_wrong(by_jax: bool) -> None:
     twice = lying(use.row, second=lambda *args: [2 * s for s in use.row.second(*args) if s is not None])
     with pytest.raises(AssertionError, match="second derivative"):
         check_second(use._replace(row=twice), by_jax)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "bfloat16"])
+def test_a_divisor_of_many_entries_divides_their_sum(dtype: str) -> None:
+    """``x / c`` with a scalar ``c``: its cotangent is one quotient, in all but half precision, whose products could overflow."""
+    x = jnp.asarray(np.linspace(-1, 2, 12).reshape(3, 4)).astype(dtype)
+    c = jnp.asarray(1.7, dtype)
+
+    def f(x: Any, c: Any) -> Any:
+        return jnp.real(lax.reduce_sum(lax.tanh(lax.div(x, c)), (0, 1)))
+
+    def derivatives(d: Any) -> Any:
+        first = d.grad(f, (0, 1))(x, c)
+        return [*first, d.grad(lambda c: f(x, c))(c), *d.grad(lambda x, c: jnp.real(d.grad(f, 1)(x, c)), (0, 1))(x, c)]
+
+    for found, expected in zip(derivatives(dr), derivatives(jax), strict=True):
+        assert_close(found, expected)
+    found = jax.make_jaxpr(dr.grad(f, 1))(x, c).eqns
+    quotients = [eqn for eqn in found if eqn.primitive is lax.div_p and eqn.outvars[0].aval.shape]
+    assert len(quotients) == (2 if dtype == "bfloat16" else 1)

@@ -34,11 +34,12 @@ from jax import Array, lax
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.new_primitives import entrywise_primitive
 from dualrev._jax.primitives import Params, Primitive, add_any_p, primitive
-from dualrev.linear.maps import Tangent
+from dualrev.linear.maps import Tangent, Tangents
 from dualrev.rules.contract import cast_like
 from dualrev.table.adjoints import BilinearRow
 from dualrev.table.choosing import ByParameterRow
 from dualrev.table.forms import by_kind, elementwise, linear, over
+from dualrev.table.operations import Residuals, Site
 from dualrev.table.partials import ElementwiseRow, Over, Partial, broadcast_entries, sum_broadcast
 from dualrev.table.pushforward import PushforwardRow, pushforward
 from dualrev.table.rows import AllBut, ZeroRow, register, rows
@@ -115,7 +116,26 @@ if "out_dtype" in inspect.signature(lax.mul).parameters:
     register(ByParameterRow(rows[lax.mul_p], widening, lambda params: params["out_dtype"] is not None))
 # d(x/y)/dy = -(x/y)/y: no power of y that could overflow.  The sign stands between the quotients, because the compiler makes
 # x/(y·y) of (x/y)/y.
-elementwise(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.div(lax.neg(out), y))
+class Quotient(ElementwiseRow):
+    """As any row of partials; where one divisor divides many entries, the cotangents are summed before they are divided by it."""
+
+    def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
+        (ct,) = cotangents
+        if ct is None or not _divides_many(site, ct):
+            return super().pull(site, residuals, cotangents)
+        y, out = residuals
+        of_divisor = lax.neg(lax.div(sum_broadcast(lax.mul(ct, out), y.shape), y))
+        return (sum_broadcast(lax.div(ct, y), site.in_avals[0].shape), of_divisor) if site.active[0] else (of_divisor,)
+
+
+def _divides_many(site: Site, ct: Array) -> bool:
+    """Products in half precision could overflow before they are divided; wide cotangents and those where zero wins have ways of their
+    own."""
+    plain = all(type(flag) is bool for flag in site.active) and not site.settings.zero_wins and ct.dtype.itemsize >= 4
+    return plain and bool(site.active[1]) and bool(site.in_avals) and site.in_avals[1].shape != ct.shape
+
+
+register(Quotient(lax.div_p, over(lambda _, y: y), lambda _, y, *, out: lax.div(lax.neg(out), y)))
 # x - out is y times the quotient exactly, so that rounding finds the whole number that jax recomputes from x/y.
 elementwise(lax.rem_p, 1, lambda x, y, *, out: lax.neg(lax.round(lax.div(lax.sub(x, out), y))), linear_in=())
 elementwise(lax.square_p, lambda x: times(x, 2))
