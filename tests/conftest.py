@@ -1,7 +1,8 @@
 """Settings for every test: strict promotion, 64-bit arithmetic on 8 virtual CPU devices, and little time spent optimizing programs
 that run once.
 
-What is compared with jax at length has the mark ``thorough`` and runs with ``--thorough``.
+What is compared with jax at length has the mark ``thorough`` and runs with ``--thorough``, and so has what is listed in ``long.txt``:
+tests that took two seconds or more each, so that those that run by default take a few minutes together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import gc
 import importlib.metadata
 import os
+import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -44,8 +46,15 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_check_tracer_leaks", True)
 
 
+LONG = frozenset((pathlib.Path(__file__).parent / "long.txt").read_text().splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without ``--thorough``, what has that mark is deselected, and counted as such."""
+    for item in items:
+        if item.nodeid in LONG:
+            item.add_marker(pytest.mark.thorough)
     if not config.getoption("--thorough"):
         left = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]

@@ -65,3 +65,11 @@ def test_folders_say_what_lives_there(folder: pathlib.Path) -> None:
     assert len(text.splitlines()) >= 1
     if folder != PACKAGE and folder.name != "problems":
         assert "May import:" in text and "Start reading at" in text
+
+
+def test_long_tests_exist() -> None:
+    """A test that is renamed would run by default again."""
+    folder = pathlib.Path(__file__).parent
+    for line in (folder / "long.txt").read_text().splitlines():
+        file, _, name = line.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (folder.parent / file).read_text(), line
