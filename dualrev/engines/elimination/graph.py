@@ -153,7 +153,8 @@ def _edges(tape: Tape, core: Sequence[int], avals: Sequence[ShapedArray | None])
 
 def _name(tape: Tape, k: int) -> str:
     name, source = tape.entries[k][0].name, tape.sources[k]
-    return f"{name} at {line_of(source)}" if source else name
+    where = line_of(source) if source else ""  # nothing of the user's stands behind what a test or a library built
+    return f"{name} at {where}" if where else name
 
 
 def _check_complex(tape: Tape, avals: Sequence[ShapedArray | None]) -> None:
