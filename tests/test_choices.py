@@ -81,7 +81,7 @@ CASES: list[tuple[Callable[..., Any], Any, str]] = [
 MORE: list[tuple[Callable[..., Any], Any, str]] = [
     (dense, x_of(60), "tape"), (lambda x: jnp.sum(x**2)[None], x_of(500), "reverse"), (arrow, x_of(400), "sparse"),
     (band, x_of(9), "reverse"), (trees, {"u": x_of(299), "v": (x_of(300),)}, "sparse"),
-    (lambda x: jnp.tanh(x[:200]) * x[200:400], x_of(800), "reverse"), (few_numbers, x_of(8), "tape"), (autoencoder, x_of(90), "waist"),
+    (lambda x: jnp.tanh(x[:200]) * x[200:400], x_of(800), "sparse"), (few_numbers, x_of(8), "tape"), (autoencoder, x_of(90), "waist"),
 ]
 
 

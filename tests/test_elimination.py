@@ -106,7 +106,7 @@ def test_values(name: str, f: Callable[..., Any], x: Any) -> None:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=identify(case, case.dtypes[0]), marks=pytest.mark.thorough)
-                                  for case in representatives() if case.vmap])  # a structure is found by pushes of a basis, under vmap
+                                  for case in representatives() if case.primitive != "ragged_dot_general"])  # which jax cannot vmap
 def test_rows(case: Case) -> None:
     """A line for each kind and form of row in each file of rows: the Jacobian times a tangent."""
     problem = Problem(case, case.dtypes[0])

@@ -118,6 +118,11 @@ def check_selects(use: Use) -> None:
     assert all(given[i].shape == out.shape for i in others)
 
 
+def has_axis(x: Any, symbols: Any, name: int, n: int) -> bool:
+    """Whether an operand has the axis of a symbol, in its full length or among others."""
+    return any(s and name in s and (len(s) > 1 or length == n) for length, s in zip(x.shape, symbols, strict=True))
+
+
 def check_axes(use: Use) -> None:
     """A factor along an axis of operands is one along that axis of the results; a sum over an axis is that of its slices."""
     row = use.row
@@ -130,7 +135,11 @@ def check_axes(use: Use) -> None:
         t = use.random(moving, 10)
         whole = use.push(use.operands, t)
         shapes = [(x.shape, symbols) for i, (x, symbols) in enumerate(zip(use.operands, axes.operands, strict=True)) if i in moving]
-        lengths = {s[0]: n for shape, symbols in shapes for n, s in zip(shape, symbols, strict=True) if s and len(s) == 1}
+        lengths: dict[int, int] = {}
+        for shape, symbols in shapes:
+            for n, s in zip(shape, symbols, strict=True):
+                if s and len(s) == 1:
+                    lengths[s[0]] = max(n, lengths.get(s[0], n))  # an operand that is broadcast along it has length 1
         for name, n in {**lengths, **axes.lengths}.items():
             if name in axes.summed:
                 slices = [use.push([piece(x, symbols, name, k) for x, symbols in zip(use.operands, axes.operands, strict=True)],
@@ -139,10 +148,13 @@ def check_axes(use: Use) -> None:
                 agree([sum(np.asarray(s[0]) for s in slices)], whole, f"{row.primitive} is not the sum over axis {name}")
                 continue
             w = 2.0 ** (rng.permutation(n) % 8 - 4)  # which no rounding changes
+            # An operand without the axis, or that is broadcast along it, is read at all places of it.
+            along = [x if x is not None and has_axis(x, symbols, name, n) else None
+                     for x, symbols in zip(t, axes.operands, strict=True)]
             scaled = [None if x is None else weighted(x, symbols, name, w, axes.lengths)
-                      for x, symbols in zip(t, axes.operands, strict=True)]
+                      for x, symbols in zip(along, axes.operands, strict=True)]
             agree(use.push(use.operands, scaled), [weighted(x, symbols, name, w, axes.lengths)
-                                                   for x, symbols in zip(whole, axes.results, strict=True)],
+                                                   for x, symbols in zip(use.push(use.operands, along), axes.results, strict=True)],
                   f"{row.primitive} does not keep axis {name}")
 
 
