@@ -264,7 +264,6 @@ class Automatic(Generic[P, Result]):
                         getattr(found, "plan", None), time_model.constants().name)
         return Decision(chosen, choice, found if is_special else None)
 
-
     def _cheapest(self, times: Mapping[str, float], usual: str) -> str | None:
         """The way to take; None if none can be traced."""
         return min(times, key=lambda name: times[name] * (MARGIN if name == usual else self.ways[name].handicap), default=None)
