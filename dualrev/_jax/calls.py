@@ -13,8 +13,12 @@ from jax.extend.core.primitives import jit_p as jit_p
 from jax.extend.core.primitives import scan_p as scan_p
 from jax.extend.core.primitives import while_p as while_p
 
+from dualrev._jax.avals import JAX_VERSION
 from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.primitives import Params
+
+if JAX_VERSION >= (0, 11):
+    from jax._src import flattree as _flattree  # the tree of inputs among the parameters of a scan
 
 T = TypeVar("T")
 
@@ -25,6 +29,15 @@ def scan_layout(params: Params) -> tuple[int, int]:
         return params["num_consts"], params["num_carry"]
     consts, carry, _xs = params["ft_in"].unpack()
     return len(list(consts)), len(list(carry))
+
+
+def scan_with(params: Params, jaxpr: ClosedJaxpr, n_consts: int, n_carry: int) -> Params:
+    """The settings of a scan with another body, of so many constants and carries."""
+    if "num_consts" in params:
+        return dict(params, jaxpr=jaxpr, num_consts=n_consts, num_carry=n_carry)
+    ins = [_flattree.nones(n) for n in (n_consts, n_carry, len(jaxpr.in_avals) - n_consts - n_carry)]
+    outs = [_flattree.nones(n) for n in (n_carry, len(jaxpr.out_avals) - n_carry)]
+    return dict(params, jaxpr=jaxpr, ft_in=_flattree.pack(tuple(ins)), ft_out=_flattree.pack(tuple(outs)))
 
 
 def bind_jit(like: Params, jaxpr: ClosedJaxpr, args: Sequence[jax.Array], name: str, in_like: Sequence[int | None],

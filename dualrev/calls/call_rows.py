@@ -71,7 +71,7 @@ class CallRow(Row):
     def _run(self, params: Params) -> Callable[..., list[jax.Array]]:
         return lambda *args: self.bind(args, params)
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)
         if not is_eager(primals) or not is_eager(leaves):
             return self.evaluate(mode, primals, parts, params)
@@ -80,11 +80,11 @@ class CallRow(Row):
         return push(primals, parts)
 
     def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent],
-            params: Params) -> tuple[list[jax.Array], Sequence[Tangent]]:
+            params: Params) -> Pushed:
         return self.through(TANGENTS, primals, tangents, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
-                  is_linear: bool) -> Taped:
+                  is_linear: bool) -> Linearized:
         if not is_eager([x for x in primals if type(x) is not Unknown]):
             return self.reverse(primals, active, params, is_linear)
         key = self._key(("linear" if is_linear else "linearize", active), primals, params)
@@ -101,7 +101,7 @@ class MapRow(CallRow):
     def __init__(self, primitive: Primitive, jaxprs: Sequence[str], reverse: Reverse):
         super().__init__(primitive, jaxprs, self._push, reverse)
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         return super().through(mode, primals, parts, params) if mode.pushes else mode.row(self, primals, parts, params)
 
     def _push(self, mode: Mode, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Carried:

@@ -10,18 +10,24 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import jax
+import numpy as np
 from jax import lax
 
 from dualrev._jax.avals import ShapedArray, typeof
-from dualrev._jax.calls import scan_layout, scan_p
-from dualrev._jax.jaxprs import ClosedJaxpr
+from dualrev._jax.calls import scan_layout, scan_p, scan_with
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import sliced_aval, stacked_aval
+from dualrev._jax.traces import Tracer, is_eager
 from dualrev._jax.trees import PyTree
-from dualrev.calls.call_rows import call, splice
+from dualrev.calls.call_rows import CallRow, splice
+from dualrev.calls.derived_programs import cached
 from dualrev.calls.evaluation import Pushforward, pushforward_of
 from dualrev.calls.linearization import StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
+from dualrev.calls.loops.by_counter import by_counter
+from dualrev.calls.loops.hoisting import hoisted
+from dualrev.calls.loops.known_indices import is_integer
 from dualrev.calls.loops.one_kernel import as_one_kernel
 from dualrev.calls.loops.packing import Step, packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
@@ -30,7 +36,7 @@ from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Operand, Taped, Unknown
+from dualrev.table.rows import Expansion, Linearized, Operand, Taped, Unknown, register
 
 T = TypeVar("T")
 
@@ -289,4 +295,70 @@ def _stacked_avals(layout: Layout) -> list[ShapedArray]:
     return [stacked_aval(a, layout.settings["length"]) for a in layout.jaxpr.out_avals[layout.n_carry:]]
 
 
-call(scan_p, ("jaxpr",), _evaluate, _reverse)
+class ScanRow(CallRow):
+    """A scan.  What it computes from active constants alone is differentiated once, before it; what it reads and writes entry by entry
+    at known places becomes slices where it is linearized.
+    """
+
+    def _hoisted(self, active: Sequence[Active], params: Params) -> Expansion | None:
+        """The scan as a program that computes invariants first, or None if it has none that are worth it.
+
+        A scan of no steps keeps them: their pull may be infinite where no step reads them.
+        """
+        layout, jaxpr, length = Layout(params), params["jaxpr"], params["length"]
+        if not isinstance(length, int) or length < 2:
+            return None
+        on_consts = tuple(map(bool, active[: layout.n_consts]))
+        found = cached(jaxpr, ("hoisted", on_consts), lambda: hoisted(jaxpr, on_consts))
+        if found is None:
+            return None
+        before, body = found
+        settings = scan_with(params, body, layout.n_consts + len(before.out_avals), layout.n_carry)
+        first = jaxpr_as_fun(before)
+
+        def run(*operands: jax.Array) -> Sequence[jax.Array]:
+            consts = operands[: layout.n_consts]
+            results: Sequence[jax.Array] = scan_p.bind(*consts, *first(*consts), *operands[layout.n_consts:], **settings)
+            return results
+
+        return Expansion(None, run)
+
+    def _by_counter(self, primals: Sequence[Operand], active: Sequence[Active], params: Params) -> Expansion | None:
+        """The scan with slices in place of entries, or None if it has no entries at known places."""
+        layout, jaxpr, length = Layout(params), params["jaxpr"], params["length"]
+        if not isinstance(length, int) or length < 2:
+            return None
+        start = {i: np.asarray(x) for i, x in enumerate(layout.groups(primals)[1])
+                 if isinstance(x, (int, np.ndarray, np.generic, jax.Array)) and not isinstance(x, Tracer) and np.shape(x) == ()
+                 and is_integer(jaxpr.in_avals[layout.n_consts + i])}
+        if not start:
+            return None
+        on_consts = tuple(map(bool, active[: layout.n_consts]))
+        key = ("by counter", on_consts, tuple([(i, int(x)) for i, x in start.items()]), length, params["reverse"])
+        starts = {i: x.astype(jaxpr.in_avals[layout.n_consts + i].dtype) for i, x in start.items()}
+        found = cached(jaxpr, key, lambda: by_counter(
+            jaxpr, (layout.n_consts, layout.n_carry), on_consts, starts, length, params["reverse"]))
+        if found is None:
+            return None
+        n_carry, n_ys = found.n_carry, len(jaxpr.out_avals) - layout.n_carry
+        settings = scan_with(params, found.body, layout.n_consts, n_carry)
+
+        def run(*operands: jax.Array) -> Sequence[jax.Array]:
+            consts, init, xs = layout.groups(operands)
+            results = scan_p.bind(*consts, *found.start(init), *xs, *found.slices(consts, init), **settings)
+            return [*found.carries(init, results[:n_carry], results[n_carry + n_ys:]), *results[n_carry: n_carry + n_ys]]
+
+        return Expansion(None, run)
+
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
+        is_staged = not is_eager(primals) or not is_eager(mode.flatten(parts)[0])
+        expansion = self._hoisted([p is not None for p in parts], params) if is_staged else None
+        return expansion or super().through(mode, primals, parts, params)
+
+    def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
+        is_staged = not is_eager([x for x in primals if type(x) is not Unknown])
+        expansion = (self._by_counter(primals, active, params) or self._hoisted(active, params)) if is_staged else None
+        return expansion or super().linearize(primals, active, params, is_linear)
+
+
+register(ScanRow(scan_p, ("jaxpr",), _evaluate, _reverse))

@@ -33,7 +33,7 @@ from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import reads
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Operand, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Expansion, Linearized, Operand, Taped, Unknown, aval_of, register
 
 #: On concrete values, the most memory for the residuals of all steps; a loop that needs more is checkpointed.
 RECORD_BYTES = 2**30
@@ -264,14 +264,14 @@ class WhileRow(CallRow):
     power of two.
     """
 
-    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
+    def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
         return super().through(mode, primals, parts, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
-                  is_linear: bool) -> Taped:
+                  is_linear: bool) -> Linearized:
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)

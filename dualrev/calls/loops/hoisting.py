@@ -1,0 +1,73 @@
+"""Invariants of a loop that depend on active constants: computed, and differentiated, once before the loop.
+
+A body that computes the norm of a constant in each step would also pull a cotangent back through that norm in each step.  The loop is
+replaced by a program that computes the norm first and hands it to a loop with one constant more: the cotangents of the norm add up over
+the steps, and are pulled back once.  What depends on no active constant is left to :mod:`dualrev.calls.loops.invariant`, and so are
+values that cheap operations compute, which compilers fuse with their readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
+from dualrev.options.settings import Active
+from dualrev.programs.jaxprs import behind, nbytes_of
+from dualrev.programs.partition import graph_of
+from dualrev.table.recomputation import is_cheap
+
+
+def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr, ClosedJaxpr] | None:
+    """A program of the constants, and a body that takes its results as further constants, behind the others.
+
+    None if nothing is worth it: no operation that is more than moving or mapping entries reads active constants and no others.
+    """
+    n_consts = len(on_consts)
+    if not any(on_consts) or all(map(is_cheap, body.eqns)):
+        return None
+    graph = graph_of(body, checkpoints=False)
+    consts = graph.invars[:n_consts]
+    fixed = {*graph.consts, *consts}
+    active = {v for v, on in zip(consts, on_consts, strict=True) if on}
+    #: The active invariants behind which stands an operation that is not cheap.
+    found: set[Var] = set()
+    #: For each of them that cheap operations compute: the values that they start from, with their bytes.
+    sources: dict[Var, dict[Var, int]] = {}
+    moved: set[int] = set()
+    for eqn in graph.eqns:
+        if eqn.effects or not all(is_literal(atom) or atom in fixed for atom in eqn.invars):
+            continue
+        fixed.update(eqn.outvars)
+        read = [v for v in eqn.invars if not is_literal(v)]
+        if not any(v in active for v in read):
+            continue
+        active.update(eqn.outvars)
+        if not is_cheap(eqn) or any(v in found for v in read):
+            found.update(eqn.outvars)
+            if is_cheap(eqn):
+                of_operands = [sources.get(v, {v: nbytes_of(v.aval)}) for v in read]
+                sources.update((v, {k: n for part in of_operands for k, n in part.items()}) for v in eqn.outvars)
+            if _is_moved(eqn, sources):
+                moved.add(id(eqn))
+    if not moved:
+        return None
+    needed = {atom for atom in graph.outvars if not is_literal(atom)}
+    wanted: list[Var] = []
+    within: list[JaxprEqn] = []
+    for eqn in reversed(graph.eqns):
+        read = [v for v in eqn.outvars if v in needed]
+        if id(eqn) in moved:
+            wanted.extend(read)
+        elif read or eqn.effects:
+            within.append(eqn)
+            needed.update(atom for atom in eqn.invars if not is_literal(atom))
+    if not wanted:
+        return None
+    before = graph.program(behind(graph.eqns, wanted), consts, wanted)
+    return before, graph.program(within[::-1], [*consts, *wanted, *graph.invars[n_consts:]], graph.outvars)
+
+
+def _is_moved(eqn: JaxprEqn, sources: dict[Var, dict[Var, int]]) -> bool:
+    """Whether an equation leaves the loop: not if it is cheap and its result is larger than what it starts from, as a broadcast."""
+    v = eqn.outvars[0]
+    return v not in sources or sum(sources[v].values()) >= nbytes_of(v.aval)
