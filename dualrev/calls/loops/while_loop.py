@@ -33,7 +33,7 @@ from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import reads
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Expansion, Linearized, Operand, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Expansion, Linearized, Operand, Unknown, aval_of, register
 
 #: On concrete values, the most memory for the residuals of all steps; a loop that needs more is checkpointed.
 RECORD_BYTES = 2**30
