@@ -83,7 +83,7 @@ def counter(carry: Var, after: Atom, made_by: Mapping[Var, JaxprEqn], start: np.
     is_difference = eqn.primitive is lax.sub_p
     if len(literals) != 1 or carry not in eqn.invars or (is_difference and eqn.invars[0] is not carry):
         return None
-    found = start.astype(object) + np.arange(length, dtype=object) * int(-literals[0] if is_difference else literals[0])
+    found = start.astype(object) + np.arange(length, dtype=object) * (-int(literals[0]) if is_difference else int(literals[0]))
     bounds = np.iinfo(start.dtype)
     return found.astype(start.dtype) if length and bounds.min <= min(found) and max(found) <= bounds.max else None
 
