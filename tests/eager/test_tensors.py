@@ -9,7 +9,7 @@ import pytest
 from against_torch import in_both, message
 
 from dualrev import eager as torch
-from dualrev.eager.graph.drawing_layout import layered
+from dualrev.inspection.pictures.layers import layered
 from dualrev.eager.models import BasicBlock
 
 

@@ -11,7 +11,7 @@ import jax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev.eager.core import dtypes
-from dualrev.eager.graph.drawing_layout import layered
+from dualrev.inspection.pictures.layers import layered
 from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.tensor import Tensor, array_of
 

@@ -6,6 +6,7 @@ Method: [Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 Point = tuple[float, float]
@@ -15,16 +16,17 @@ ACROSS, DOWN, MARGIN = 18.0, 30.0, 12.0
 _SWEEPS = 12
 
 
-def layered(sizes: Sequence[Point], edges: Sequence[tuple[int, int]],
-            floats: Callable[[int], bool]) -> tuple[list[Point], list[list[Point]], Point]:
+def layered(sizes: Sequence[Point], edges: Sequence[tuple[int, int]], floats: Callable[[int], bool],
+            most_across: float = math.inf) -> tuple[list[Point], list[list[Point]], Point]:
     """The centres of boxes, the points of each edge, and the size of the drawing.
 
     Args:
       sizes: width and height of each box; they are numbered from inputs to outputs.
       edges: pairs of boxes.
       floats: whether a box without inputs is placed directly above its first consumer, instead of at the top.
+      most_across: a row that is wider is broken into several.
     """
-    level = _levels(len(sizes), edges, floats)
+    level = _broken(_levels(len(sizes), edges, floats), [w for w, _ in sizes], most_across)
     # An edge over several rows gets a point of its own in each row between, for which space is reserved.
     boxes, links, chains = list(sizes), [], []
     for a, b in edges:
@@ -69,6 +71,20 @@ def _levels(n: int, edges: Sequence[tuple[int, int]], floats: Callable[[int], bo
     for a, b in edges:
         first[a] = min(first.get(a, level[b]), level[b])
     return [first[i] - 1 if floats(i) and i in first else row for i, row in enumerate(level)]
+
+
+def _broken(level: list[int], widths: Sequence[float], most: float) -> list[int]:
+    """The levels, where boxes of one level that are too wide together stand in several rows."""
+    found, row = list(level), 0
+    for old in range(max(level, default=-1) + 1):
+        used = 0.0
+        for i in [i for i, own in enumerate(level) if own == old]:
+            if used and used + widths[i] > most:
+                row, used = row + 1, 0.0
+            used += widths[i] + ACROSS
+            found[i] = row
+        row += 1
+    return found
 
 
 def _across(rows: list[list[int]], above: list[list[int]], below: list[list[int]], widths: list[float], n: int) -> list[float]:
