@@ -13,6 +13,8 @@ from dualrev.functional.laplacians import biharmonic, hessian_diagonal, laplacia
 from dualrev.functional.regions import region
 from dualrev.functional.series import derivatives, jet, taylor
 from dualrev.functional.user_rules import rule
+from dualrev.inspection.drawing.api import draw
+from dualrev.inspection.timeline.api import timeline
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 
@@ -23,6 +25,7 @@ __all__ = [
     "biharmonic",
     "checkpoint",
     "derivatives",
+    "draw",
     "eliminate",
     "errors",
     "grad",
@@ -47,6 +50,7 @@ __all__ = [
     "taylor",
     "testing",
     "time_model",
+    "timeline",
     "uninstall",
     "value_and_grad",
     "vjp",

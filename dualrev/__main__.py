@@ -13,6 +13,7 @@ import jax
 from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import calibration, tables
+from dualrev.report.commands import draw, memory
 from dualrev.report.measure import Flat, flatten, measure, stored
 from dualrev.report.modes import modes
 from dualrev.report.targets import InputError, study
@@ -25,6 +26,8 @@ examples:
   python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
   python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"        what reverse mode stores: bytes, operation, line
   python -m dualrev --modes mymodel:loss --args "jnp.ones(3)"         how each operation goes through Laplacians, series, patterns
+  python -m dualrev draw mymodel:loss --args "jnp.ones(3)" -o f.svg   its operations as a picture, with bytes and predicted time
+  python -m dualrev memory mymodel:loss --args "jnp.ones(3)"          live bytes over forward and pull, by checkpoint policy
   python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
   python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
 
@@ -36,7 +39,8 @@ exit status: 0; 1 if the engines or jax disagree; 2 if the function or its argum
 T = TypeVar("T")
 
 #: What a first word of the command line runs, with the words after it; the exit status comes back.
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"run": running.run, "calibrate": calibration.run}
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "run": running.run, "calibrate": calibration.run, "draw": draw.run, "memory": memory.run}
 
 
 class Parser(argparse.ArgumentParser):

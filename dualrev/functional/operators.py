@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import lineax
 
 
+#: What notebooks show of a linear map beside its text, as HTML: the folder that draws adds itself, which stands above this one.
+PICTURES: list[Callable[[Operator], str]] = []
+
+
 class Concrete(Protocol):
     """The form that every operator can be brought to: a flat map, and the structures around it."""
 
@@ -211,7 +215,8 @@ class Operator(ABC):
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{count}</td></tr>" for name, count in count_ops(self._map).most_common())
         return (f"<div><b>{html.escape(self._title())}</b><br>{html.escape(self._figures())}"
-                f"<table><thead><tr><th>operation</th><th>number</th></tr></thead><tbody>{rows}</tbody></table></div>")
+                f"<table><thead><tr><th>operation</th><th>number</th></tr></thead><tbody>{rows}</tbody></table>"
+                f"{''.join(picture(self) for picture in PICTURES)}</div>")
 
     def _title(self) -> str:
         return f"Linear map of {self.as_map().structure}"

@@ -13,7 +13,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr, Var, is_literal
 from dualrev._jax.trees import PyTree
 from dualrev.functional.api import linearize
 from dualrev.functional.checks import check_callable, name_of
-from dualrev.functional.operators import Operator
+from dualrev.functional.operators import PICTURES, Operator
 from dualrev.inspection.drawing.drawings import By, Content, Drawing
 from dualrev.inspection.drawing.items import Item, number
 from dualrev.inspection.drawing.reading import read, type_of
@@ -134,3 +134,11 @@ def _ends(program: ClosedJaxpr, names: dict[Var, str]) -> set[Var]:
     if len(few) > ENDS:  # of trees of parameters each operation names those that it reads
         few = [v for v in few if names[v].isidentifier()]
     return set(few if len(few) <= ENDS else ())
+
+
+def _for_notebooks(operator: Operator) -> str:
+    """What a notebook shows of a linear map, below its figures."""
+    return Drawing(content_of_map(operator), "bytes", 40).svg
+
+
+PICTURES.append(_for_notebooks)
