@@ -9,8 +9,8 @@ import pytest
 from against_torch import in_both, message
 
 from dualrev import eager as torch
-from dualrev.inspection.pictures.layers import layered
 from dualrev.eager.models import BasicBlock
+from dualrev.inspection.pictures.layers import layered
 
 
 def test_tensors_print_as_in_pytorch() -> None:

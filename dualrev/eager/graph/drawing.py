@@ -11,9 +11,9 @@ import jax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev.eager.core import dtypes
-from dualrev.inspection.pictures.layers import layered
 from dualrev.eager.graph.node import Node
 from dualrev.eager.graph.tensor import Tensor, array_of
+from dualrev.inspection.pictures.layers import layered
 
 _COLORS = {"op": "#e8eef7", "leaf": "#dff0d8", "output": "#fbe3d6"}
 #: The text's font size, the width of a letter and the height of a line.

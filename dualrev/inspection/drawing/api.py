@@ -10,6 +10,7 @@ from jax.tree_util import tree_leaves
 from dualrev import errors
 from dualrev._jax.calls import jit_p
 from dualrev._jax.jaxprs import ClosedJaxpr, Var, is_literal
+from dualrev._jax.source_lines import line_of
 from dualrev._jax.trees import PyTree
 from dualrev.functional.api import linearize
 from dualrev.functional.checks import check_callable, name_of
@@ -70,7 +71,7 @@ def draw(f: Callable[..., PyTree] | Operator, *args: PyTree, by: By | None = Non
         if args or kwargs:
             raise TypeError("draw: a linear map is drawn as it is; arguments belong to a function")
         if by in ("time", "flops"):
-            raise ValueError(f"draw: of a linear map the bytes are known that it keeps; got by={by!r}. Draw the function for the other.")
+            raise ValueError(f"draw: of a linear map the bytes are known that it keeps; got by={by!r}. Draw the function")
         return Drawing(content_of_map(f), "bytes", max_boxes)
     with errors.calling("draw"):
         check_callable(f)
@@ -86,10 +87,10 @@ def content_of_map(operator: Operator) -> Content:
 
 def content_of_call(call: Call, prices: Constants) -> Content:
     """The program of a call, with what the tape of the function keeps."""
-    program, named = _without_calls_around(call.staged(call.function), call.names)
+    program, named, line = _without_calls_around(call.staged(call.function), call.names)
     few = _ends(program, named)
     ends = {v: name for v, name in named.items() if v in few}
-    items = read(program, {v: name for v, name in named.items() if v not in ends}, prices)
+    items = read(program, {v: name for v, name in named.items() if v not in ends}, line, prices)
     tapes: list[LinearMap] = []
 
     def linearized(*leaves: Any) -> list[Any]:
@@ -114,16 +115,16 @@ def content_of_call(call: Call, prices: Constants) -> Content:
     return Content(name_of(call.fun), items, inputs, outputs, tuple(notes))
 
 
-def _without_calls_around(program: ClosedJaxpr, names: list[str]) -> tuple[ClosedJaxpr, dict[Var, str]]:
-    """The program inside, where all of it is one compiled function."""
-    body = program.jaxpr
+def _without_calls_around(program: ClosedJaxpr, names: list[str]) -> tuple[ClosedJaxpr, dict[Var, str], str]:
+    """The program inside, where all of it is one compiled function, the names of its inputs, and the line of the call."""
+    body, line = program.jaxpr, ""
     named: dict[Var, str] = dict(zip(body.invars, names, strict=True))
     while len(body.eqns) == 1 and body.eqns[0].primitive is jit_p and list(body.outvars) == list(body.eqns[0].outvars):
         (eqn,) = body.eqns
-        program = eqn.params["jaxpr"]
+        program, line = eqn.params["jaxpr"], line_of(eqn.source_info) or line
         body = program.jaxpr
         named = {v: named[a] for v, a in zip(body.invars, eqn.invars, strict=True) if not is_literal(a) and a in named}
-    return program, named
+    return program, named, line
 
 
 def _ends(program: ClosedJaxpr, names: dict[Var, str]) -> set[Var]:

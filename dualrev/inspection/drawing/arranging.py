@@ -45,9 +45,8 @@ def arranged(items: Sequence[Item], opened: Collection[Item], style: Style) -> A
     rows: dict[float, float] = {}
     for (_, y), (_, h) in zip(places, sizes, strict=True):
         rows[round(y, 3)] = max(rows.get(round(y, 3), 0.0), h)
-    shapes: list[Shape] = []
-    for points in _ports(edges, routes, [w for w, _ in sizes]):
-        shapes.append(Stroke(tuple(_around(points, rows)), is_smooth=True, has_tip=True))
+    shapes: list[Shape] = [Stroke(tuple(_around(points, rows)), is_smooth=True, has_tip=True)
+                           for points in _ports(edges, routes, [w for w, _ in sizes])]
     for (x, y), block in zip(places, blocks, strict=True):
         shapes += [moved(shape, x - block.width / 2, y - block.height / 2) for shape in block.shapes]
     return Arranged(width, height, shapes)

@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 from dualrev.inspection.drawing.arranging import Arranged, Style, arranged, moved
 from dualrev.inspection.drawing.folding import Folded, fold, folded
 from dualrev.inspection.drawing.items import Item, lines_in_words, number
-from dualrev.inspection.pictures.heat import colour, legend, share
 from dualrev.inspection.pictures.files import save
+from dualrev.inspection.pictures.heat import colour, legend, share
 from dualrev.inspection.pictures.sheet import Label, Sheet, shortened, width_of, wrapped
 from dualrev.inspection.pictures.svg import svg
 from dualrev.linear.residuals import size
@@ -77,8 +77,8 @@ class Drawing:
 
         body = arranged([*content.inputs, *top, *content.outputs], opened,
                         Style(lambda item: colour(share(heat(item), most)), figures))
-        self._sheet = self._composed(body, most)
-        self.svg: str = svg(self._sheet)
+        self.sheet = self._composed(body, most)
+        self.svg: str = svg(self.sheet)
 
     @property
     def _title(self) -> str:
@@ -127,8 +127,10 @@ class Drawing:
         heat, spoken = HEAT[self.by], SPOKEN[self.by]
         lines = [f"{self._content.name}: {self._title}; {number(self.boxes, 'box').replace('boxs', 'boxes')} drawn, "
                  f"{len(self.folded)} of them folded groups"]
-        lines += [f"  {spoken(heat(item)):>10}  {item.label}{' ' + item.out if item.out else ''}  {lines_in_words(item.lines())}".rstrip()
-                  for item in self._hottest if heat(item) > 0]
+        for item in self._hottest:
+            if heat(item) > 0:
+                words = (item.label, item.out, lines_in_words(item.lines()))
+                lines.append(f"  {spoken(heat(item)):>10}  {'  '.join(word for word in words if word)}")
         if self.folded:
             lines.append("folded:")
             lines += [f"  {line}" for line in self._folded_in_words()]
@@ -143,7 +145,7 @@ class Drawing:
           ValueError: another ending.
           ImportError: a PNG is asked for, and matplotlib is not installed (``pip install 'dualrev[papers]'``).
         """
-        save(self._sheet, path)
+        save(self.sheet, path)
 
 
 def _shown(items: Sequence[Item], opened: Collection[Item]) -> Iterator[Item]:

@@ -33,6 +33,8 @@ class Item:
     is_choice: bool = False
     #: What the operation is called in the program, for what a tape says of it.
     name: str = ""
+    #: The calls that consist of it alone, and are drawn as it.
+    calls: tuple[str, ...] = ()
     kind: Literal["operation", "input", "output"] = "operation"
 
     @property

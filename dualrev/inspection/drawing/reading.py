@@ -21,10 +21,10 @@ from dualrev.time_model.reading import UNKNOWN_STEPS
 Held: TypeAlias = tuple[str, Jaxpr, int, dict[Var, str]]
 
 
-def read(program: ClosedJaxpr, names: Mapping[Var, str], constants: Constants) -> list[Item]:
-    """The items of a program, with predicted seconds and flops; ``names`` are those of its inputs."""
+def read(program: ClosedJaxpr, names: Mapping[Var, str], line: str, constants: Constants) -> list[Item]:
+    """The items of a program, with predicted seconds and flops; ``names`` are those of its inputs, ``line`` is where it is called."""
     reader = _Reader(constants)
-    items = reader.items(program.jaxpr, names, 1.0, "")
+    items = reader.items(program.jaxpr, names, 1.0, line)
     seconds = cost_of_jaxpr(program, constants).by_equation
     # A function that is called twice is one program, whose time is that of both calls.
     times = Counter(id(eqn) for _, eqn in reader.equations)

@@ -55,7 +55,9 @@ def _read(linear_map: LinearMap, line: str, arrays: dict[int, object]) -> Iterat
 def _simplified(item: Item) -> Item:
     """A call of one operation is that operation: that of ``jnp.add`` is an addition."""
     if len(item.children) == 1 and not item.own_stored and (not item.children[0].children or item.children[0].label == item.label):
-        return _simplified(item.children[0])
+        only = item.children[0]
+        only.calls += (*item.calls, item.name)
+        return _simplified(only)
     return item
 
 
@@ -75,23 +77,27 @@ def _keep(item: Item, arrays: Sequence[jax.Array]) -> None:
 def attach(items: Sequence[Item], linear_map: LinearMap) -> int:
     """Give the operations of a program the bytes that the tape keeps there; the bytes that belong to none of them come back.
 
-    Entries of a tape stand in the order of the program, with the name and line of their operations: each entry belongs to the next
-    operation with both.  One without, as what a rule of the user's keeps, belongs to the next of its line.
+    Entries of a tape stand in the order of the program, with the name and line of their operations: each belongs to the next operation
+    with both.  What a rule of the user's keeps belongs to the next operation of its line, and what has no line to the one operation
+    of its name, if there is only one.
     """
     inside = [inner for item in items for inner in item.walk()]
-    both: dict[tuple[str, str], list[int]] = {}
-    lines: dict[str, list[int]] = {}
+    places: dict[tuple[str, str], list[int]] = {}
     for k, inner in enumerate(inside):
-        both.setdefault((inner.name, inner.line), []).append(k)
-        if inner.line:
-            lines.setdefault(inner.line, []).append(k)
+        for key in ((inner.name, inner.line), ("", inner.line), (inner.name, "any")):
+            places.setdefault(key, []).append(k)
     place, left = 0, 0
     for entry in [inner for item in items_of(linear_map) for inner in item.walk() if inner.own_stored or not inner.children]:
-        found = both.get((entry.name, entry.line)) or (lines.get(entry.line) if entry.own_stored else None)
+        names = (entry.name, *entry.calls)
+        found = next((places[name, entry.line] for name in names if (name, entry.line) in places), None)
+        if found is None and entry.own_stored and entry.line:
+            found = places.get(("", entry.line))
+        if found is None and entry.own_stored:
+            found = next((ks for name in names if len(ks := places.get((name, "any"), ())) == 1), None)
         if found is None:
             left += entry.own_stored
             continue
         k = found[min(bisect.bisect_left(found, place), len(found) - 1)]
         inside[k].own_stored += entry.own_stored
-        place = k + 1 if inside[k].name == entry.name else k
+        place = k + 1 if inside[k].name in names else k
     return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,8 @@ def _stroke(axes: Axes, stroke: Stroke, order: int) -> None:
     from matplotlib.patches import PathPatch, Polygon
     from matplotlib.path import Path
 
-    from_ = Path.MOVETO
-    points, codes = [stroke.points[0]], [from_]
-    for a, b in zip(stroke.points, stroke.points[1:], strict=False):
+    points, codes = [stroke.points[0]], [Path.MOVETO]
+    for a, b in itertools.pairwise(stroke.points):
         if stroke.is_smooth:
             middle = (a[1] + b[1]) / 2
             points += [(a[0], middle), (b[0], middle), b]

@@ -5,6 +5,7 @@ Colours are names of :data:`INKS`, which are light on a dark page, or codes such
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -114,7 +115,7 @@ def wrapped(words: Sequence[str], letters: int) -> list[str]:
 def curve(points: Sequence[Point]) -> list[tuple[Point, Point, Point, Point]]:
     """A smooth line through points: a cubic for each piece, which leaves and arrives vertically."""
     found = []
-    for (x1, y1), (x2, y2) in zip(points, points[1:], strict=False):
+    for (x1, y1), (x2, y2) in itertools.pairwise(points):
         middle = (y1 + y2) / 2
         found.append(((x1, y1), (x1, middle), (x2, middle), (x2, y2)))
     return found

@@ -67,8 +67,8 @@ def life_of(forward: ClosedJaxpr, pull: ClosedJaxpr, n_values: int) -> Life:
     held = {id(m) for m in (*values, *cotangents)}
     live, before = walk.live(held)
     steps = tuple([Step(n, name, line) for n, (name, line, _) in zip(live, walk.operations, strict=True)])
-    kept = [Kept(m.nbytes, m.type, m.operation, m.line, m.start, m.end)
-            for m in {id(m): m for m in residuals if m is not None}.values() if m.start >= 0 and m.end >= boundary and id(m) not in held]
+    once = {id(m): m for m in residuals if m is not None and id(m) not in held}
+    kept = [Kept(m.nbytes, m.type, m.operation, m.line, m.start, m.end) for m in once.values() if m.start >= 0 and m.end >= boundary]
     return Life(steps, boundary, before, tuple(sorted(kept, key=lambda m: -m.nbytes)))
 
 
@@ -129,7 +129,8 @@ class _Walk:
         name = str(eqn.primitive)
         is_call = name in INLINED or getattr(rows.get(eqn.primitive), "cost", None) == "its program"
         found = program_of(eqn) if is_call and "mesh" not in eqn.params else None
-        return None if found is None else getattr(found, "jaxpr", found)
+        body: Jaxpr | None = getattr(found, "jaxpr", found)
+        return body
 
     def live(self, held: set[int]) -> tuple[list[int], int]:
         """``(bytes at each operation, bytes of the inputs)``; ``held`` are the buffers, by identity, that live to the end."""
@@ -153,7 +154,7 @@ def _inside(eqn: JaxprEqn) -> int:
     for value in eqn.params.values():
         for program in value if isinstance(value, (tuple, list)) else [value]:
             if program is not None and (hasattr(program, "eqns") or hasattr(program, "jaxpr")):
-                body: Jaxpr = getattr(program, "jaxpr", program)
+                body: Jaxpr = getattr(program, "jaxpr", program)  # type: ignore[assignment]  # two classes in 0.10, one since 0.11
                 walk = _Walk()
                 results = walk.read(body, walk.inputs(body), "")
                 live, before = walk.live({id(m) for m in results})

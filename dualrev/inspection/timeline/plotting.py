@@ -50,7 +50,8 @@ def plotted(name: str, inputs: int, curves: Sequence[Curve], spans: Sequence[Spa
     sheet = Sheet(WIDTH, height, f"Live bytes of {name} over forward and pull")
     shown = shortened(name, 40)
     sheet.add(Label(16, 26, shown, 14, is_bold=True),
-              Label(28 + width_of(shown, 14), 26, f"live bytes over forward and pull; dashed: inputs and constants, {size(inputs)}", ink="faint"))
+              Label(28 + width_of(shown, 14), 26, f"live bytes over forward and pull; dashed: inputs and constants, {size(inputs)}",
+                    ink="faint"))
     for k, curve in enumerate(curves):
         y = 50 + 18.0 * k
         sheet.add(Stroke(((16, y - 4), (44, y - 4)), _colour(k), _width(k)), Label(52, y, f"{curve.name}", is_bold=True),
@@ -131,4 +132,4 @@ def _tick(most: int) -> int:
     rough = max(most, 1) / unit / 5
     power = 10.0 ** math.floor(math.log10(rough))
     factor = next(f for f in (1, 2, 5, 10) if f * power >= rough - 1e-9)
-    return max(1, round(factor * power * unit))
+    return max(1, round(float(factor * power * unit)))

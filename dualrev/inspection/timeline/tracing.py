@@ -20,7 +20,7 @@ from dualrev.inspection.tracing import Call
 from dualrev.linear.zeros import zeros_of
 
 #: A policy of ``dualrev.checkpoint``; ``"default"`` is the function as it is.
-Policy: TypeAlias = checkpoints.Policy | None | str
+Policy: TypeAlias = checkpoints.Policy | str | None
 
 #: What is compared: the function as it is, and inside one checkpoint.
 POLICIES: dict[str, Policy] = {

@@ -24,7 +24,8 @@ def run(words: Sequence[str]) -> int:
     options = made.parse_args(words)
     jax.config.update("jax_enable_x64", True)
     found = find(options.function, options.args)
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=tables.console(stderr=True), transient=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=tables.console(stderr=True), transient=True)
     with bar, contextlib.redirect_stdout(sys.stderr), found.failures_in_words():
         task = bar.add_task("tracing", total=len(POLICIES))
 
