@@ -38,7 +38,7 @@ def timeline(f: Callable[..., PyTree], *args: PyTree, policies: Mapping[str, Pol
       write it, ``print`` gives the peaks, ``.courses[policy].live`` are the bytes, ``.to_dict()`` all of it.
 
     Raises:
-      TypeError: ``f`` is not a function, or no argument holds an array.
+      TypeError: ``f`` is not a function, no argument holds an array, or a policy is none.
       ValueError: ``policies`` is empty.
 
     >>> import jax, jax.numpy as jnp, dualrev as dr
@@ -57,6 +57,10 @@ def timeline(f: Callable[..., PyTree], *args: PyTree, policies: Mapping[str, Pol
     chosen = POLICIES if policies is None else dict(policies)
     if not chosen:
         raise ValueError("timeline: policies is empty; give at least one, such as {'default': 'default'}")
+    for name, policy in chosen.items():
+        if not (policy is None or policy in ("default", "auto") or callable(policy)):
+            raise TypeError(f"timeline: the policy {name!r} must be 'default', 'auto', None or a function such as those in "
+                            f"dualrev.policies; got {policy!r}")
     with errors.calling("timeline"):
         check_callable(f)
         call = Call("timeline", f, args, kwargs)
