@@ -346,6 +346,9 @@ def test_bad_input() -> None:
         dr.draw(J, x)
     with pytest.raises(ValueError, match="Draw the function"):
         dr.draw(J, by="time")
+    with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
+        dr.draw(lambda x: x if x[0] > 0 else -x, x)
+    assert "draw traces the function" in caught.value.__notes__[0]
     with pytest.raises(RuntimeError, match="mine"):
         dr.draw(lambda x: (_ for _ in ()).throw(RuntimeError("mine")), x)
     assert float(dr.grad(jnp.sin)(0.0)) == 1.0

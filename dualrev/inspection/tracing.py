@@ -19,10 +19,12 @@ from dualrev.programs.functions import as_arrays
 class Call:
     """A function and its arguments: ``function`` takes the arrays among them, ``leaves`` are these, and ``names`` what they are called.
 
+    ``call`` is the public function that asks, for messages.
     ``jax.ShapeDtypeStruct`` may stand for an array; other leaves, such as strings, are held fixed.
     """
 
     def __init__(self, call: str, fun: Callable[..., PyTree], args: Sequence[PyTree], kwargs: dict[str, PyTree]):
+        self.call = call
         self.fun = fun
         found, tree = tree_flatten_with_path((tuple(args), kwargs))
         values = [leaf for _, leaf in found]
@@ -54,7 +56,12 @@ class Call:
 
     def staged(self, fun: Callable[..., Any]) -> ClosedJaxpr:
         """The program of a function of the arrays."""
-        return stage(fun, self.avals)
+        try:
+            return stage(fun, self.avals)
+        except jax.errors.ConcretizationTypeError as error:
+            error.add_note(f"{self.call} traces the function, and Python control flow reads its arguments: write lax.cond or jnp.where, or "
+                           "give what is read as an argument that is no array.  dr.draw(dr.linearize(f, x)[1]) draws what was evaluated.")
+            raise
 
 
 def _positional(fun: Callable[..., PyTree]) -> list[str]:

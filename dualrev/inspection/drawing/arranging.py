@@ -20,7 +20,7 @@ HEAD = 20.0
 
 @dataclass(frozen=True)
 class Style:
-    """How an item is coloured and what is said of it."""
+    """How an item is coloured, an opened group by what belongs to none of its items, and what is said of it."""
 
     fill: Callable[[Item], str]
     figures: Callable[[Item], str]
@@ -133,9 +133,13 @@ def _frame(item: Item, opened: Collection[Item], style: Style) -> Arranged:
     shift = (width - inside.width) / 2
     shapes: list[Shape] = [
         Box(0, 0, width, inside.height + HEAD, "panel", "frame", 6, is_dashed=True, tip=tip(item, style)),
-        Label(SIDE, LINE + 1, head, FONT, is_bold=True),
-        Label(SIDE + width_of(head + "  ", FONT), LINE + 1, more, FONT, "faint"),
     ]
+    fill, inks = style.fill(item), ("text", "faint")
+    if fill != style.fill(Item("")):
+        shapes.append(Box(0, 0, width, HEAD, fill, "frame", 4))
+        inks = (ink_on(fill), ink_on(fill))
+    shapes += [Label(SIDE, LINE, head, FONT, inks[0], is_bold=True),
+               Label(SIDE + width_of(head + "  ", FONT), LINE, more, FONT, inks[1])]
     return Arranged(width, inside.height + HEAD, [*shapes, *[moved(shape, shift, HEAD) for shape in inside.shapes]])
 
 

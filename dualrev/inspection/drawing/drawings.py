@@ -23,6 +23,9 @@ By: TypeAlias = Literal["time", "flops", "bytes"]
 
 HEAT: dict[By, Callable[[Item], float]] = {
     "time": lambda item: item.seconds, "flops": lambda item: item.flops, "bytes": lambda item: float(item.stored)}
+#: Of an opened group without its items: the steps of a loop, what a loop keeps.
+OWN: dict[By, Callable[[Item], float]] = {
+    "time": lambda item: item.own_seconds, "flops": lambda item: item.own_flops, "bytes": lambda item: float(item.own_stored)}
 SPOKEN: dict[By, Callable[[float], str]] = {
     "time": lambda x: time_in_words(x) if x else "0", "flops": lambda x: scaled(x), "bytes": lambda x: size(round(x))}
 CALLED: dict[By, str] = {"time": "predicted time", "flops": "flops", "bytes": "stored for the pull"}
@@ -66,7 +69,8 @@ class Drawing:
         self.boxes = len(shown)
         self.folded: tuple[Folded, ...] = tuple([folded(item) for item in shown if item.children])
         self._hottest = sorted(shown, key=heat, reverse=True)[:5]
-        most = max(map(heat, shown), default=0.0)
+        own = OWN[by]
+        most = max([*map(heat, shown), *map(own, opened)], default=0.0)
 
         def figures(item: Item) -> str:
             if item.kind != "operation":
@@ -75,8 +79,9 @@ class Drawing:
                      f"{scaled(item.flops)} flops" if by == "flops" and item.flops else ""]
             return " · ".join(part for part in parts if part)
 
+        self._has_own = any(own(item) > 0 for item in opened)
         body = arranged([*content.inputs, *top, *content.outputs], opened,
-                        Style(lambda item: colour(share(heat(item), most)), figures))
+                        Style(lambda item: colour(share((own if item in opened else heat)(item), most)), figures))
         self.sheet = self._composed(body, most)
         self.svg: str = svg(self.sheet)
 
@@ -106,6 +111,8 @@ class Drawing:
 
     def _footer(self, letters: int) -> list[str]:
         sentences = list(self._content.notes)
+        if self._has_own:
+            sentences.append("The colour of a group's head is what belongs to none of its operations, as the steps of a loop and what it keeps.")
         if self.folded:
             sentences.append(f"Folded {'group' if len(self.folded) == 1 else 'groups'}, {len(self.folded)}:")
             sentences += [f"- {line}" for line in self._folded_in_words()]

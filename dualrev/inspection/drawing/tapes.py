@@ -84,8 +84,9 @@ def attach(items: Sequence[Item], linear_map: LinearMap) -> int:
     inside = [inner for item in items for inner in item.walk()]
     places: dict[tuple[str, str], list[int]] = {}
     for k, inner in enumerate(inside):
-        for key in ((inner.name, inner.line), ("", inner.line), (inner.name, "any")):
-            places.setdefault(key, []).append(k)
+        if inner.name:  # a scope or a side of a loop keeps nothing by itself
+            for key in ((inner.name, inner.line), ("", inner.line), (inner.name, "any")):
+                places.setdefault(key, []).append(k)
     place, left = 0, 0
     for entry in [inner for item in items_of(linear_map) for inner in item.walk() if inner.own_stored or not inner.children]:
         names = (entry.name, *entry.calls)
@@ -93,7 +94,7 @@ def attach(items: Sequence[Item], linear_map: LinearMap) -> int:
         if found is None and entry.own_stored and entry.line:
             found = places.get(("", entry.line))
         if found is None and entry.own_stored:
-            found = next((ks for name in names if len(ks := places.get((name, "any"), ())) == 1), None)
+            found = next((ks for name in names if len(ks := places.get((name, "any"), [])) == 1), None)
         if found is None:
             left += entry.own_stored
             continue

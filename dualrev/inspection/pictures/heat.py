@@ -32,10 +32,10 @@ def ink_on(code: str) -> str:
 
 
 def legend(x: float, y: float, what: str, most: float, spoken: Callable[[float], str]) -> tuple[list[Shape], float]:
-    """A row of five colours, each with the value that it stands for; and where the row ends."""
+    """A row of five colours, or of one where all is zero, each with the value that it stands for; and where the row ends."""
     shapes: list[Shape] = [Label(x, y + 13, what, ink="faint")]
     x += width_of(what) + 10
-    for k in range(5):
+    for k in range(5 if most > 0 else 1):
         text = spoken(most * (k / 4) ** 2)
         code = colour(k / 4)
         width = width_of(text, 10) + 12
