@@ -59,8 +59,8 @@ class Call:
         try:
             return stage(fun, self.avals)
         except jax.errors.ConcretizationTypeError as error:
-            error.add_note(f"{self.call} traces the function, and Python control flow reads its arguments: write lax.cond or jnp.where, or "
-                           "give what is read as an argument that is no array.  dr.draw(dr.linearize(f, x)[1]) draws what was evaluated.")
+            error.add_note(f"{self.call} traces the function, and Python control flow reads its arguments: write lax.cond or jnp.where. "
+                           "dr.draw(dr.linearize(f, x)[1]) draws what was evaluated.")
             raise
 
 

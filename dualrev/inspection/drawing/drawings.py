@@ -112,7 +112,7 @@ class Drawing:
     def _footer(self, letters: int) -> list[str]:
         sentences = list(self._content.notes)
         if self._has_own:
-            sentences.append("The colour of a group's head is what belongs to none of its operations, as the steps of a loop and what it keeps.")
+            sentences.append("The colour of a group's head stands for what belongs to none of its operations, as the steps of a loop.")
         if self.folded:
             sentences.append(f"Folded {'group' if len(self.folded) == 1 else 'groups'}, {len(self.folded)}:")
             sentences += [f"- {line}" for line in self._folded_in_words()]

@@ -66,7 +66,7 @@ def bundled(items: list[Item], most: int) -> list[Item]:
         items = [run[0] if len(run) == 1 else group(_function(run[0]) or "operations", run) for run in runs]
     if len(items) <= most:
         return items
-    parts = max(1, min(most, most * 2 // 3))
+    parts = most if most < FEWEST else most * 2 // 3  # with room to open some
     cuts = [round(k * len(items) / parts) for k in range(parts + 1)]
     return [_part(items[a:b], k, parts) for k, (a, b) in enumerate(itertools.pairwise(cuts), 1)]
 
