@@ -59,7 +59,7 @@ class Call:
         try:
             return stage(fun, self.avals)
         except jax.errors.ConcretizationTypeError as error:
-            error.add_note(f"{self.call} traces the function, and Python control flow reads its arguments: write lax.cond or jnp.where. "
+            error.add_note(f"{self.call} traces the function, and Python control flow reads its arguments: write lax.cond. "
                            "dr.draw(dr.linearize(f, x)[1]) draws what was evaluated.")
             raise
 
