@@ -20,7 +20,6 @@ from dualrev.inspection.drawing.items import Item, number
 from dualrev.inspection.drawing.reading import read, type_of
 from dualrev.inspection.drawing.tapes import attach, items_of
 from dualrev.inspection.tracing import Call
-from dualrev.linear.maps import LinearMap
 from dualrev.linear.residuals import size
 from dualrev.time_model import Constants, constants
 
@@ -91,14 +90,13 @@ def content_of_call(call: Call, prices: Constants) -> Content:
     few = _ends(program, named)
     ends = {v: name for v, name in named.items() if v in few}
     items = read(program, {v: name for v, name in named.items() if v not in ends}, line, prices)
-    tapes: list[LinearMap] = []
+    left: list[int] = []
 
     def linearized(*leaves: Any) -> list[Any]:
-        tapes.append(linearize(call.function, *leaves)[1].tape)
-        left.append(attach(items, tapes[-1]))
-        return tree_leaves(tapes[-1])
+        tape = linearize(call.function, *leaves)[1].tape
+        left.append(attach(items, tape))
+        return tree_leaves(tape)
 
-    left: list[int] = []
     if call.is_concrete:
         linearized(*call.leaves)
     else:

@@ -71,15 +71,19 @@ class _Reader:
             call.label = only.label if name == only.label else f"{only.label} ({name})"
             call.name = only.name
         call.own_flops, call.children = only.own_flops, []
-        for k, (item, inner) in enumerate(self.equations):
-            if item is only:
-                self.equations[k] = call, inner
+        for k in range(len(self.equations) - 1, -1, -1):  # those of the one operation stand last, after the call's own
+            item, inner = self.equations[k]
+            if item is call:
+                return
+            self.equations[k] = call, inner
 
 
 def _label(eqn: JaxprEqn) -> str:
     name = str(eqn.primitive)
     if eqn.primitive is scan_p:
         return f"scan, {number(int(eqn.params['length']), 'step')}" if isinstance(eqn.params["length"], int) else "scan"
+    if eqn.primitive is while_p:
+        return f"while, {UNKNOWN_STEPS} steps assumed"
     if eqn.primitive is cond_p:
         return f"cond, {number(len(eqn.params['branches']), 'branch').replace('branchs', 'branches')}"
     if eqn.primitive is jit_p:
@@ -150,7 +154,8 @@ def group(label: str, children: list[Item]) -> Item:
     """A group of neighbours of one program."""
     writes = frozenset().union(*[c.writes for c in children])
     reads = frozenset().union(*[c.reads for c in children])
-    return Item(label, reads=reads - writes, writes=writes, children=children, inputs=(), line=children[0].line)
+    return Item(label, reads=reads - writes, writes=writes, children=children, line=children[0].line,
+                inputs=tuple(dict.fromkeys(name for child in children for name in child.inputs)))
 
 
 def _types(avals: Sequence[AbstractValue]) -> str:
