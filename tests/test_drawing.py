@@ -162,7 +162,7 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 
 def drawn(name: str, **options: Any) -> Drawing:
     f, args = PROGRAMS[name]
-    more = {"k": jnp.ones(2)} if name == "pytree" else {}
+    more: dict[str, Any] = {"k": jnp.ones(2)} if name == "pytree" else {}
     return dr.draw(f, *args, **more, **options)
 
 
@@ -315,7 +315,13 @@ def test_shapes_are_enough() -> None:
     assert not ran
     assert "sin" in drawing.svg and "stored" in str(drawing)
     inside = []
-    jax.jit(lambda x: [inside.append(dr.draw(jnp.sin, x)), x][1])(jnp.ones(3))
+
+    @jax.jit
+    def traced(x: Any) -> Any:
+        inside.append(dr.draw(jnp.sin, x))
+        return x
+
+    traced(jnp.ones(3))
     assert inside[0].boxes == 1
 
 
