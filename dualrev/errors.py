@@ -77,6 +77,10 @@ class MutableReferenceError(DualrevError, TypeError):
     """A mutable reference is used in a way that has no derivative."""
 
 
+class TapError(DualrevError, ValueError):
+    """A tap is asked for that does not exist, or whose cotangent cannot be found where it stands."""
+
+
 class InvalidValueError(DualrevError, FloatingPointError):
     """``jax_debug_nans`` or ``jax_debug_infs`` found an invalid value in a tangent or cotangent."""
 

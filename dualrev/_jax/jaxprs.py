@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
+from jax._src import source_info_util  # the user's line that belongs to what is traced
 from jax._src.config import trace_context as trace_context  # the settings of jax that a trace depends on, as a key
 from jax._src.core import JaxprEqnContext as JaxprEqnContext  # the settings that an equation was traced under
 from jax._src.interpreters.partial_eval import trace_to_jaxpr_dynamic as _trace_to_jaxpr  # traces a flat function, and caches nothing
@@ -74,6 +76,15 @@ def hoisted(jaxpr: ClosedJaxpr) -> tuple[ClosedJaxpr, list[jax.Array]]:
     body = jaxpr.jaxpr
     info = body.debug_info._replace(arg_names=None, result_paths=None)
     return ClosedJaxpr(body.replace(constvars=[], invars=[*body.constvars, *body.invars], debug_info=info), []), list(jaxpr.consts)
+
+
+@contextlib.contextmanager
+def as_traced(eqn: JaxprEqn) -> Iterator[None]:
+    """Operations inside the block have the user's line and the settings of an equation."""
+    info = eqn.source_info
+    stack = source_info_util.current_name_stack() + info.name_stack
+    with source_info_util.user_context(info.traceback, name_stack=stack), eqn.ctx.manager:
+        yield
 
 
 def binds_functions(primitive: Primitive) -> bool:

@@ -126,6 +126,35 @@ def _bound_primitive(name: str) -> Primitive:
 region_bound = _bound_primitive("region_bound")
 
 
+def _identity_primitive(name: str, batch: Callable[..., tuple[jax.Array, int]]) -> Primitive:
+    """A primitive that returns its first operand, and compiles to nothing; ``batch(operands, axes, **params)`` is its rule of ``vmap``."""
+    from jax.interpreters import batching, mlir
+
+    new = Primitive(name)
+    new.def_impl(lambda x, *_, **__: x)
+    new.def_abstract_eval(lambda x, *_, **__: x)
+    mlir.register_lowering(new, lambda _, x, *__, **___: [x])
+    batching.primitive_batchers[new] = batch
+    return new
+
+
+def _batch_tap(args: Sequence[jax.Array], dims: Sequence[int], *, axes: tuple[int, ...], **params: Any) -> tuple[jax.Array, int]:
+    return tap_p.bind(*args, axes=(*axes, dims[0]), **params), dims[0]
+
+
+def _batch_perturbed(args: Sequence[jax.Array], dims: Sequence[int | None]) -> tuple[jax.Array, int]:
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    front = [jax.lax.broadcast(x, (size,)) if d is None else jax.numpy.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+    return perturbed_p.bind(*front), 0
+
+#: A value that has a name.  ``leaf`` is its place among the leaves of the pytree that was named, and ``tree`` the structure of that;
+#: ``axes`` are the axes that each ``vmap`` around it added, innermost first.  No axis is moved, so that a name costs nothing.
+tap_p = _identity_primitive("tap", _batch_tap)
+
+#: The first of two operands, with the derivative of their sum: the second one is a perturbation, whose value is not read.
+perturbed_p = _identity_primitive("perturbed", _batch_perturbed)
+
+
 def _run_compiled(function: Callable[..., jax.Array], *args: jax.Array, **params: Any) -> jax.Array:
     return _compiled(function, tuple(params.items()))(*args)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, tangent_dtype
+from dualrev._jax.new_primitives import perturbed_p, tap_p
 from dualrev._jax.primitives import Params, Primitive, primitive
 from dualrev._jax.sharding import cotangent_sharding, resharded
 from dualrev.linear.maps import Tangent
@@ -24,7 +25,8 @@ from dualrev.table.axes import Axes, alike, kept, placed, reshaped
 from dualrev.table.choosing import ChoosingRow
 from dualrev.table.forms import alongside, elementwise, linear, linear_together
 from dualrev.table.pushforward import PushforwardRow
-from dualrev.table.rows import Operand, Row, aval_of, register
+from dualrev.table.rows import Operand, Row, aval_of, register, rows
+from dualrev.table.with_jax import follow_in_jax
 
 # --------------------------------------------------------------------------------------------------------- same entries
 
@@ -190,6 +192,11 @@ for name in ("copy", "name", "stage", "xla_metadata_value"):
     if (found := primitive(name)) is not None:
         elementwise(found, 1, cost="moves")
 elementwise(primitive("tie"), None, 1, cost="moves")
+# A tap is a name, too; what is perturbed has the derivative of a sum, and the value of one operand.
+elementwise(tap_p, 1, cost="moves")
+elementwise(perturbed_p, 1, 1, cost="moves")
+for named in (tap_p, perturbed_p):
+    follow_in_jax(rows[named])
 alongside(primitive("optimization_barrier"), cost="moves")
 
 
