@@ -15,6 +15,10 @@ from dualrev.functional.series import derivatives, jet, taylor
 from dualrev.functional.user_rules import rule
 from dualrev.inspection.drawing.api import draw
 from dualrev.inspection.timeline.api import timeline
+from dualrev.inspection.taps import cotangents
+from dualrev.inspection.taps.api import Tap, taps
+from dualrev.inspection.taps.intercepting import intercept
+from dualrev.inspection.taps.marks import tap
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 
@@ -22,8 +26,10 @@ __all__ = [
     "Bytes",
     "Revolve",
     "Search",
+    "Tap",
     "biharmonic",
     "checkpoint",
+    "cotangents",
     "derivatives",
     "draw",
     "eliminate",
@@ -35,6 +41,7 @@ __all__ = [
     "implicit",
     "install",
     "installed",
+    "intercept",
     "jacfwd",
     "jacobian",
     "jacrev",
@@ -47,6 +54,8 @@ __all__ = [
     "region",
     "rule",
     "sparse",
+    "tap",
+    "taps",
     "taylor",
     "testing",
     "time_model",

@@ -13,6 +13,9 @@ from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p  
 from jax._src.linear_util import WrappedFun as WrappedFun  # a function as it reaches a trace, flattened
 from jax._src.linear_util import wrap_init as _wrap_init  # custom rule primitives take wrapped functions
 from jax.api_util import debug_info as _debug_info  # names in error messages of wrapped functions
+from jax.extend.core import DebugInfo  # likewise, where they are written out
+
+from dualrev._jax.avals import JAX_VERSION, cotangent_aval, tangent_aval, typeof
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -29,6 +32,33 @@ def bind_custom_jvp(fun: Callable[..., list[jax.Array]], jvp: Callable[..., list
     info = _debug_info("dualrev rule", fun, args, {})
     return custom_jvp_call_p.bind(*args, subfuns=(_wrap_init(fun, debug_info=info), _wrap_init(jvp, debug_info=info)),
                                   symbolic_zeros=True)
+
+
+def bind_identity(name: str, bwd: Callable[..., Sequence[jax.Array]], residuals: Sequence[jax.Array],
+                  args: Sequence[jax.Array]) -> list[jax.Array]:
+    """Bind jax's call-with-a-backward-function primitive: the results are ``args``, and ``bwd(residuals, cotangents)`` gives their
+    cotangents from those of the results.  ``name`` stands in messages for the function and its backward function.
+
+    Zeros arrive as arrays, of float0 for integers.  Since 0.11 a backward function returns what it logs, too.
+    """
+    n = len(residuals)
+    tree = jax.tree_util.tree_structure([0] * len(args))
+    trees = (tree, jax.tree_util.tree_structure([0] * n), tuple(range(n)))  # the residuals are the first operands
+
+    def same(*operands: jax.Array) -> list[jax.Array]:
+        return list(operands[n:])
+
+    def forward(*operands: jax.Array | bool) -> list[jax.Array | bool]:
+        return list(operands[2 * n:: 2])  # each operand is followed by whether it is active
+
+    def backward(*given: jax.Array) -> list[Zero | jax.Array] | tuple[list[Zero | jax.Array], None]:
+        zeros: list[Zero | jax.Array] = [Zero(cotangent_aval(tangent_aval(typeof(x)))) for x in given[:n]]
+        cts = [*zeros, *bwd(given[:n], given[n:])]
+        return (cts, None) if JAX_VERSION >= (0, 11) else cts
+
+    info = DebugInfo("custom_vjp", name, None, None)
+    functions = tuple([_wrap_init(f, debug_info=info) for f in (same, forward, backward)])
+    return list(custom_vjp_call_p.bind(*residuals, *args, subfuns=functions, out_trees=lambda: trees, symbolic_zeros=False))
 
 
 def call_bwd(bwd: WrappedFun, residuals: Sequence[jax.Array],

@@ -7,21 +7,24 @@ from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
+import numpy as np
+from jax.tree_util import tree_flatten, tree_leaves, tree_structure, tree_unflatten
 
 from dualrev import errors
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import float0, is_array_like, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, stage
-from dualrev._jax.trees import PyTree
+from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.functional import checks
-from dualrev.functional.api import vjp
 from dualrev.functional.checks import Argnums
+from dualrev.functional.flat_calls import linearize_flat, prepare
+from dualrev.functional.results import Pullback
 from dualrev.inspection.taps import marks
 from dualrev.inspection.taps.evaluation import Tapped
 from dualrev.inspection.taps.holders import HOLDERS
 from dualrev.inspection.taps.places import Found, Place, taps_in
+from dualrev.linear.residuals import Origins
 from dualrev.linear.zeros import zeros_of
-from dualrev.options.settings import Options, Request
+from dualrev.options.settings import Options, Request, using
 from dualrev.programs.functions import split_arguments
 
 
@@ -55,10 +58,10 @@ def taps(fun: Callable[..., PyTree], names: str | Iterable[str] | None = None, *
     - **vmap** inside the function: an axis in front for each ``vmap``, wherever the batch is, the outermost first.  A value that is
       the same for all members has none, and its cotangent is the sum over members.
     - **shard_map**: an axis in front with the shard of each device over which the value varies.
-    - A tap inside a function that has a rule of its own (``jax.custom_jvp``, ``jax.custom_vjp``, ``dr.rule``, ``dr.implicit``) has a
-      value; a cotangent does not reach it, which is an error.
-    - A derivative inside the function, such as ``dr.grad``: a tap in what is differentiated is seen at the evaluation of its primal, and
-      the cotangent is that of the output.  What is evaluated again, as in the pull of a checkpoint, is one more tap of that name.
+    - A tap inside a function with a rule of its own (``jax.custom_jvp``, ``jax.custom_vjp``, ``dr.rule``, ``dr.implicit``) has a value;
+      to ask for its cotangent is an error, since the rule takes the place of the operations inside.
+    - A derivative inside the function, such as ``dr.grad(g)``: a tap in ``g`` gives the primal value, and the cotangent of that.  What is
+      evaluated again, as a checkpoint is when it is pulled, gives one more tap of the name.
 
     The function is traced as under ``jax.jit``, so that it cannot branch on values.  Wrap the result in ``jax.jit`` for speed.  jax
     traces compiled functions once more after the first call of ``taps`` in a process.
@@ -101,11 +104,11 @@ def taps(fun: Callable[..., PyTree], names: str | Iterable[str] | None = None, *
         if not isinstance(name, str):
             raise TypeError(f"taps: names must be a string, several, or None; got {name!r}")
     if record is not None and (isinstance(record, bool) or not isinstance(record, int) or record < 1):
-        raise ValueError(f"taps: record must be the number of steps of a while_loop to keep, at least 1, or None for the last step; got "
-                         f"{record!r}")
+        raise ValueError("taps: record must be the number of steps of a while_loop to keep, at least 1, or None for the last step; "
+                         f"got {record!r}")
     if not cotangents and (seed is not None or argnums is not None):
-        raise TypeError(f"taps: cotangents=False differentiates nothing; leave out {'seed' if seed is not None else 'argnums'}, or ask for "
-                        "cotangents")
+        raise TypeError("taps: cotangents=False differentiates nothing; leave it out, or leave out "
+                        f"{'seed' if seed is not None else 'argnums'}")
     Request.of("taps", options)
     positions = None if argnums is None else checks.normalize_argnums(argnums)
     marks.prepare_jax()
@@ -164,25 +167,29 @@ class _Call:
         for place in self.places:
             if place.obstacle:
                 raise errors.TapError(
-                    f"{errors.CALL}: no cotangent reaches the tap {place.name!r}{place.line and f' at {place.line}'}: it stands inside a "
-                    f"function with a derivative rule of its own ({place.obstacle}), and that rule, not the operations inside, says how "
+                    f"{errors.CALL}: no cotangent reaches the tap {place.name!r}{place.line and f' at {place.line}'}. It stands inside a "
+                    f"function with a derivative rule of its own ({place.obstacle}): that rule, not the operations inside, says how "
                     "cotangents go through. Tap what the function takes or returns, or pass cotangents=False for values alone.")
         has_cotangent = [place.has_cotangent for place in self.places]
         zeros = [zeros_of(place.aval) for place in self.places if place.has_cotangent]
-        chosen = () if positions is None else checks.resolve_argnums(positions, len(self.args), "grad")
+        chosen = () if positions is None else checks.resolve_argnums(positions, len(self.args), "taps")
         places = self._leaves_of(chosen)
 
         def with_perturbations(zeros: list[jax.Array], *primals: PyTree) -> tuple[list[jax.Array], tuple[list[jax.Array], list[Found]]]:
             flat, values = list(self.flat), iter(zeros)
-            for i, x in zip(places, tree_leaves(primals), strict=True):
+            for i, x in zip(places, filter(is_array_like, tree_leaves(primals)), strict=True):
                 flat[i] = x
             outs, found = self.evaluate(flat, [next(values) if flag else None for flag in has_cotangent])
             return outs[: self.n_value], (outs, found)
 
-        primals = tuple([self.args[i] for i in chosen])
-        value, pull, (outs, found) = vjp(with_perturbations, zeros, *primals, has_aux=True, **options)
-        result = self.finish(outs)
-        cts, *gradient = pull(self._seed(seed, value, result[0] if self.has_aux else result))
+        request = Request.of("taps", options)
+        with using(request.settings):
+            call, primals = prepare(with_perturbations, (zeros, *[self.args[i] for i in chosen]), True, request, "arguments")
+            results, linear_map, structure = linearize_flat(call, primals, "reverse", request)
+            value, (outs, found) = call.finish(results)
+            result = self.finish(outs)
+            seeds = self._seed(seed, value, result[0] if self.has_aux else result)
+            cts, *gradient = Pullback(linear_map, structure, Origins(primals, results[: call.n_out], structure))(seeds)
         given = iter(cts)
         found_cts = [next(given) if flag else None for flag in has_cotangent]
         return result, gradient[0] if isinstance(positions, int) else tuple(gradient), found, found_cts
@@ -192,7 +199,7 @@ class _Call:
         ends = [0]
         for arg in self.args:
             ends.append(ends[-1] + len(tree_leaves(arg)))
-        leaves = [i for p in positions for i in range(ends[p], ends[p + 1])]
+        leaves = [i for p in positions for i in range(ends[p], ends[p + 1]) if self.fixed[i] is None]
         return [sum(f is None for f in self.fixed[:i]) for i in leaves]
 
     def _seed(self, seed: PyTree, value: list[jax.Array], result: PyTree) -> list[Any]:
@@ -200,13 +207,18 @@ class _Call:
             aval = typeof(value[0]) if len(value) == 1 else None
             if aval is None or aval.shape or not jnp.issubdtype(aval.dtype, jnp.floating):
                 found = ", ".join(f"{typeof(x).dtype.name}{list(typeof(x).shape)}" for x in value) or "nothing"
-                raise TypeError(f"taps: cotangents are derivatives of a real scalar; the function returns {found}. Pass seed=, the cotangent of "
-                                "what it returns, or cotangents=False for values alone; has_aux=True if it returns (value, aux).")
+                raise TypeError(f"taps: cotangents are derivatives of a real scalar; the function returns {found}. Pass seed=, the "
+                                "cotangent of what it returns; cotangents=False for values alone; or has_aux=True if it returns "
+                                "(value, aux).")
             return [jnp.ones_like(value[0])]
         leaves, tree = tree_flatten(seed)
-        expected = tree_flatten(result)[1]
+        expected: PyTreeDef = tree_structure(result)
         if tree != expected:
             raise TypeError(f"taps: seed must have the structure of what the function returns, {expected}; got {tree}")
+        for x, out in zip(leaves, value, strict=True):
+            if np.shape(x) != typeof(out).shape:
+                raise ValueError(f"taps: seed must have the shapes of what the function returns; got {list(np.shape(x))} for "
+                                 f"{typeof(out).dtype.name}{list(typeof(out).shape)}")
         return leaves
 
     def named(self, found: Sequence[Found], cts: Sequence[jax.Array | None] | None) -> dict[str, Tap | tuple[Tap, ...]]:
@@ -231,7 +243,7 @@ class _Call:
 
         def cotangent(i: int) -> Any:
             ct = cts[i] if cts is not None else None
-            return jax.numpy.zeros(self.places[i].shape, jax.dtypes.float0) if ct is None else ct
+            return np.zeros(self.places[i].shape, float0) if ct is None else ct
 
         value = whole(lambda i: found[i].value)
         return Tap(value, None if cts is None else whole(cotangent), found[next(iter(group.values()))].reached)

@@ -7,7 +7,7 @@ a tap has a :class:`Holder`, which says what becomes of the places of the progra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -74,7 +74,7 @@ class Tapped:
         found: list[Found] = []
 
         def value(atom: Atom) -> jax.Array:
-            return atom.val if is_literal(atom) else env[atom]  # type: ignore[return-value]  # a literal of an array's type
+            return atom.val if is_literal(atom) else env[atom]
 
         for eqn in body.eqns:
             operands = [value(atom) for atom in eqn.invars]

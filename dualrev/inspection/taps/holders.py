@@ -115,7 +115,7 @@ class Ruled(Holder):
 class ShardMap(Holder):
     """``shard_map``: what a place gives on each device, along a new axis in front.
 
-    That axis has an entry for each device over which the value varies; without types that say so (``check_vma=False``), for each device.
+    That axis has an entry for each device over which the value varies; for each device where types do not say so (``check_vma=False``).
     """
 
     def _axes(self, eqn: JaxprEqn, place: Place) -> tuple[AxisName, ...]:

@@ -2,10 +2,10 @@
 
 A ``scan`` reads the perturbations of its steps from stacks, and stacks what its places give.
 
-A ``while`` loop takes a number of steps that is known when it ends.  Either the last step alone is looked at: the loop carries the state
-before its latest step, and that step is taken once more after the loop, with perturbations; its results are those of the loop.  Or a
-number of steps is recorded: each step reads the perturbations of its number, and writes what its places give into arrays that the loop
-carries.
+A ``while`` loop takes a number of steps that is known when it ends.  Either the last step alone is looked at: the loop carries the
+state before its latest step, and that step is taken once more after the loop, with perturbations; its results are those of the loop.
+Or a number of steps is recorded: each step reads the perturbations of its number, and writes what its places give into arrays that the
+loop carries.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class While(Holder):
     def places(self, tapped: Tapped, eqn: JaxprEqn) -> list[Place]:
         for tap in taps_in(eqn.params["cond_jaxpr"]):
             if tapped.is_wanted(tap.params["name"]):
-                raise errors.TapError(f"{errors.CALL}: the tap {tap.params['name']!r} stands in the condition of a while_loop, which is "
-                                      "evaluated once more than the loop has steps. Tap the value in the body of the loop.")
+                raise errors.TapError(f"{errors.CALL}: the tap {tap.params['name']!r} stands in the condition of a while_loop, which "
+                                      "decides and has no derivative. Tap the value in the body of the loop.")
         found = tapped.places(eqn.params["body_jaxpr"])
         leading = () if tapped.record is None else (tapped.record,)
         return [_with_flags(place.stacked(*leading), leading, _members(eqn)) for place in found]

@@ -35,7 +35,8 @@ class Place:
     """One leaf of a tap in a program.
 
     ``shape``: that of its values, with an axis in front for each ``vmap``, ``scan`` and ``shard_map`` around it, outermost first.
-    ``varies``: the mesh axes over which the value varies, by its type.  ``obstacle``: what keeps cotangents from it; empty where there is nothing.
+    ``varies``: the mesh axes over which the value varies, by its type.
+    ``obstacle``: what keeps cotangents from it; empty where there is nothing.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Place:
 
     @staticmethod
     def of(eqn: JaxprEqn) -> Place:
-        aval: ShapedArray = eqn.outvars[0].aval
+        aval: ShapedArray = eqn.outvars[0].aval  # type: ignore[assignment]  # a tap is of an array
         shape = tuple([aval.shape[d] for d in in_front(aval.ndim, eqn.params["axes"])])
         return Place(eqn.params["name"], eqn.params["leaf"], eqn.params["tree"], shape, aval.dtype, (), line_of(eqn.source_info),
                      frozenset(varying(aval)))
