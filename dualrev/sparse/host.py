@@ -95,6 +95,7 @@ MOVES: dict[str, HostOperation] = {
     "split": lambda p, x: np.split(x, np.cumsum(p["sizes"])[:-1], p["axis"]),
     "tile": lambda p, x: np.tile(x, p["reps"]),
     "copy": lambda _, x: x,
+    "tap": lambda _, x: x,
     "copy_p": lambda _, x: x,
     "stop_gradient": lambda _, x: x,
     "optimization_barrier": lambda _, *xs: list(xs),

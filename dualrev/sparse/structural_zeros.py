@@ -17,7 +17,7 @@ from dualrev.sparse.values import Value
 _MAKERS = frozenset(("pad", "select_n", "concatenate", "dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "mul"))
 #: A result is zero where all operands are.
 _WHERE_ALL_ARE = frozenset(("add", "add_any", "sub", "neg", "abs", "sin", "tan", "tanh", "sqrt", "square", "convert_element_type",
-                            "copy", "reduce_precision", "max", "min"))
+                            "copy", "reduce_precision", "max", "min", "tap"))
 #: Moving operations of which all operands are entries that are moved, but for those at the end that are indices.
 _MOVED = {"broadcast_in_dim": 1, "reshape": 1, "squeeze": 1, "expand_dims": 1, "transpose": 1, "rev": 1, "slice": 1, "pad": 2,
           "dynamic_slice": 1, "dynamic_update_slice": 2, "tile": 1}

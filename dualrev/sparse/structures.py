@@ -267,7 +267,7 @@ STRUCTURES: dict[str, Structure] = {
     **dict.fromkeys(("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "concatenate", "split",
                      "tile"), _moves),
     **dict.fromkeys(("convert_element_type", "reduce_precision", "copy", "copy_p", "optimization_barrier", "device_put",
-                     "sharding_constraint", "layout_constraint", "real", "imag", "conj"), _same),
+                     "sharding_constraint", "layout_constraint", "tap", "real", "imag", "conj"), _same),
     **dict.fromkeys(("scatter", "scatter-add", "scatter-sub", "scatter_add", "scatter_sub", "scatter-min", "scatter-max",
                      "scatter-mul"), _scatter),
     "pad": _padded,

@@ -12,8 +12,8 @@ from dualrev._jax.jaxprs import JaxprEqn
 #: Another name or shape of the same memory.
 ALIASES = frozenset((
     "reshape", "squeeze", "expand_dims", "copy", "copy_p", "name", "stop_gradient", "pvary", "optimization_barrier", "device_put",
-    "sharding_constraint", "layout_constraint", "reshard", "bitcast_convert_type", "xla_metadata_value", "stage", "real_of_real",
-    "mesh_cast", "random_wrap", "random_unwrap",
+    "sharding_constraint", "layout_constraint", "reshard", "bitcast_convert_type", "xla_metadata_value", "stage", "real_of_real", "tap",
+    "perturbed", "mesh_cast", "random_wrap", "random_unwrap",
 ))
 #: Some entries of one operand.
 GATHERS = frozenset(("slice", "dynamic_slice", "gather", "split", "unstack"))

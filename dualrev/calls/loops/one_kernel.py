@@ -44,8 +44,8 @@ WITHIN = frozenset((
     # entry by entry, of this package
     "gap", "one_minus_square", "polynomial", "ratio", "tie",
     # moves of entries
-    "broadcast_in_dim", "concatenate", "copy", "copy_p", "dynamic_slice", "expand_dims", "gather", "iota", "name", "pad", "reshape",
-    "rev", "slice", "split", "squeeze", "stack", "stop_gradient", "tile", "transpose", "unstack",
+    "broadcast_in_dim", "concatenate", "copy", "copy_p", "dynamic_slice", "expand_dims", "gather", "iota", "name", "pad",
+    "perturbed", "reshape", "rev", "slice", "split", "squeeze", "stack", "stop_gradient", "tap", "tile", "transpose", "unstack",
     # calls
     "cond", "custom_jvp_call", "custom_vjp_call", "eval_jaxpr", "jit", "one_kernel", "pjit", "scan", "while",
     # of few entries

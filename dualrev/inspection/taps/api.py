@@ -60,8 +60,8 @@ def taps(fun: Callable[..., PyTree], names: str | Iterable[str] | None = None, *
     - **shard_map**: an axis in front with the shard of each device over which the value varies.
     - A tap inside a function with a rule of its own (``jax.custom_jvp``, ``jax.custom_vjp``, ``dr.rule``, ``dr.implicit``) has a value;
       to ask for its cotangent is an error, since the rule takes the place of the operations inside.
-    - A derivative inside the function, such as ``dr.grad(g)``: a tap in ``g`` gives the primal value, and the cotangent of that.  What is
-      evaluated again, as a checkpoint is when it is pulled, gives one more tap of the name.
+    - A derivative inside the function, such as ``dr.grad(g)``: a tap in ``g`` gives the primal value, and the cotangent of that.  What
+      is evaluated again, as a checkpoint is when it is pulled, gives one more tap of the name.
 
     The function is traced as under ``jax.jit``, so that it cannot branch on values.  Wrap the result in ``jax.jit`` for speed.  jax
     traces compiled functions once more after the first call of ``taps`` in a process.
@@ -167,8 +167,8 @@ class _Call:
         for place in self.places:
             if place.obstacle:
                 raise errors.TapError(
-                    f"{errors.CALL}: no cotangent reaches the tap {place.name!r}{place.line and f' at {place.line}'}. It stands inside a "
-                    f"function with a derivative rule of its own ({place.obstacle}): that rule, not the operations inside, says how "
+                    f"{errors.CALL}: no cotangent reaches the tap {place.name!r}{place.line and f' at {place.line}'}. It stands inside "
+                    f"a function with a derivative rule of its own ({place.obstacle}): that rule, not the operations inside, says how "
                     "cotangents go through. Tap what the function takes or returns, or pass cotangents=False for values alone.")
         has_cotangent = [place.has_cotangent for place in self.places]
         zeros = [zeros_of(place.aval) for place in self.places if place.has_cotangent]
@@ -176,7 +176,8 @@ class _Call:
         places = self._leaves_of(chosen)
 
         def with_perturbations(zeros: list[jax.Array], *primals: PyTree) -> tuple[list[jax.Array], tuple[list[jax.Array], list[Found]]]:
-            flat, values = list(self.flat), iter(zeros)
+            flat: list[Any] = list(self.flat)
+            values = iter(zeros)
             for i, x in zip(places, filter(is_array_like, tree_leaves(primals)), strict=True):
                 flat[i] = x
             outs, found = self.evaluate(flat, [next(values) if flag else None for flag in has_cotangent])
