@@ -7,7 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from uses import Uses, library
+
+import dualrev as dr
 
 eqx = library("equinox")
 eqxi = library("equinox.internal")
@@ -257,3 +260,32 @@ def filter_closure_convert_and_linearize() -> Any:
 
 test_use = use.derivatives_test()
 test_installed = use.programs_test()
+
+
+class Tapped(eqx.Module):  # type: ignore[misc]
+    """A module with a tap at its hidden layer."""
+
+    first: Any
+    second: Any
+
+    def __call__(self, x: Any) -> Any:
+        return self.second(dr.tap(jax.nn.tanh(self.first(x)), "hidden"))
+
+
+@pytest.mark.parametrize("compiled", [eqx.filter_jit, lambda f: f])
+def test_taps_in_a_module(compiled: Any) -> None:
+    keys = jax.random.split(key)
+    model = Tapped(eqx.nn.Linear(3, 5, key=keys[0]), eqx.nn.Linear(5, 1, key=keys[1]))
+
+    def loss(model: Any, x: Any, y: Any) -> Any:
+        return jnp.mean((jax.vmap(model)(x) - y) ** 2)
+
+    value, gradient, found = compiled(dr.taps(loss, "hidden", argnums=0, non_float="none"))(model, X, Y)
+    expected = eqx.filter_grad(loss)(model, X, Y)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    hidden = jax.nn.tanh(jax.vmap(model.first)(X))
+    np.testing.assert_allclose(found["hidden"].value, hidden, rtol=1e-6)
+    out = jax.vmap(model.second)(hidden)
+    np.testing.assert_allclose(found["hidden"].cotangent, (2 * (out - Y) / 4) @ model.second.weight, rtol=1e-6)
+    np.testing.assert_allclose(value, jnp.mean((out - Y) ** 2), rtol=1e-6)

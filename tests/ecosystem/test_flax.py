@@ -7,7 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from uses import SINGLE, Uses, library
+
+import dualrev as dr
 
 flax = library("flax")
 nn = library("flax.linen", "flax")
@@ -228,3 +231,67 @@ def linen_lifted_value_and_grad() -> Any:
 
 test_use = use.derivatives_test()
 test_installed = use.programs_test()
+
+
+def _check_taps(loss: Any, params: Any, kernel: Any, plain: Any) -> None:
+    """The taps ``"hidden"`` of a loss that sums the squares of a linear layer's output."""
+    value, gradient, found = jax.jit(dr.taps(loss, "hidden", argnums=0))(params)
+    np.testing.assert_allclose(value, plain(params), rtol=1e-6)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(jax.grad(plain)(params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    hidden = found["hidden"]
+    assert hidden.value.shape == hidden.cotangent.shape == (4, 5)
+    np.testing.assert_allclose(hidden.cotangent, 2 * (hidden.value @ kernel) @ kernel.T, rtol=1e-5, atol=1e-7)
+
+
+class TappedLinen(Module):
+    """A module with a tap at its hidden layer, recomputed or not."""
+
+    is_remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        dense = nn.remat(nn.Dense) if self.is_remat else nn.Dense
+        h = dr.tap(nn.tanh(dense(5, **FLOAT64)(x)), "hidden")
+        return nn.Dense(2, use_bias=False, name="last", **FLOAT64)(h)
+
+
+@pytest.mark.parametrize("is_remat", [False, True])
+def test_taps_in_linen(is_remat: bool) -> None:
+    module = TappedLinen(is_remat)
+    params = module.init(key, X)["params"]
+
+    def loss(params: Any) -> Any:
+        return jnp.sum(module.apply({"params": params}, X) ** 2)
+
+    _check_taps(loss, params, params["last"]["kernel"], loss)
+
+
+def test_taps_in_nnx() -> None:
+    class Tapped(NNXModule):
+        def __init__(self, rngs: Any):
+            self.first = nnx.Linear(3, 5, rngs=rngs, **FLOAT64)
+            self.second = nnx.Linear(5, 2, use_bias=False, rngs=rngs, **FLOAT64)
+
+        def __call__(self, x: Any) -> Any:
+            return self.second(dr.tap(nnx.tanh(self.first(x)), "hidden"))
+
+    graph, params = nnx.split(Tapped(nnx.Rngs(0)))
+
+    def loss(params: Any) -> Any:
+        return jnp.sum(nnx.merge(graph, params)(X) ** 2)
+
+    _check_taps(loss, params, params["second"]["kernel"][...], loss)
+
+
+def test_taps_in_a_scanned_layer() -> None:
+    class Block(Module):
+        @nn.compact
+        def __call__(self, x: Any, _: Any) -> Any:
+            return dr.tap(nn.tanh(nn.Dense(3, **FLOAT64)(x)), "layer"), None
+
+    module = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=6)()
+    params = module.init(key, X, None)
+    found = jax.jit(dr.taps(lambda params: jnp.sum(module.apply(params, X, None)[0])))(params)[1]["layer"]
+    assert found.value.shape == found.cotangent.shape == (6, 4, 3)
+    np.testing.assert_allclose(found.cotangent[-1], np.ones((4, 3)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_leaves, tree_map
 
-from dualrev._jax.avals import ArrayLike, float0, is_differentiable, typeof
+from dualrev._jax.avals import ArrayLike, common_dtype, float0, is_differentiable, typeof
 from dualrev._jax.trees import PyTree
 
 
@@ -69,7 +69,7 @@ class _Clip:
             return ct
         # In float32 at least, and in units of the largest entry: squares of low precision overflow, and those of small numbers vanish.
         # The norm does not depend on the unit, which is therefore no part of its derivative.
-        wide = jnp.promote_types(_joined([jnp.finfo(x.dtype).dtype for x in leaves]), jnp.float32)
+        wide = common_dtype(jnp.dtype("float32"), *[jnp.finfo(x.dtype).dtype for x in leaves])
         parts = [part.astype(wide) for x in leaves for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
         largest = jax.lax.stop_gradient(jnp.stack([jnp.max(jnp.abs(x), initial=0.0) for x in parts]).max())
         unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, jnp.ones_like(largest))
@@ -80,13 +80,6 @@ class _Clip:
         is_large = (square != 0) & (total > bound)
         factor = jnp.where(is_large, bound / jnp.where(is_large, total, jnp.ones_like(total)), jnp.ones_like(total))
         return tree_map(lambda x: x if x.dtype == float0 else x * factor.astype(x.dtype), ct)
-
-
-def _joined(dtypes: list[jnp.dtype]) -> jnp.dtype:
-    found = dtypes[0]
-    for dtype in dtypes[1:]:
-        found = jnp.promote_types(found, dtype)
-    return found
 
 
 def clip(*, norm: ArrayLike | None = None, value: ArrayLike | None = None) -> _Clip:

@@ -149,7 +149,7 @@ class ShardMap(Holder):
 
 
 HOLDERS: dict[str, Holder] = {
-    **dict.fromkeys(("closed_call", "core_call", "call", "eval_jaxpr"), Inlined()),
+    **dict.fromkeys(("closed_call", "core_call", "call", "eval_jaxpr", "one_kernel"), Inlined()),
     **dict.fromkeys(("jit", "pjit"), Jit()),
     **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"), Ruled()),
     **dict.fromkeys(("checkpoint", "remat2", "remat"), Remat()),
