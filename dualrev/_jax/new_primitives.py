@@ -127,7 +127,7 @@ region_bound = _bound_primitive("region_bound")
 
 
 def _identity_primitive(name: str, batch: Callable[..., tuple[jax.Array, int]]) -> Primitive:
-    """A primitive that returns its first operand, and compiles to nothing; ``batch(operands, axes, **params)`` is what ``vmap`` does."""
+    """A primitive that returns its first operand, and compiles to nothing; ``batch(operands, axes, **params)`` is for ``vmap``."""
     from jax.interpreters import batching, mlir
 
     new = Primitive(name)
