@@ -238,9 +238,28 @@ def test_members_of_a_batch_stop_each_at_its_own_step(record: int | None) -> Non
     each = [one(x)[1]["z"] for x in xs]
     axis = 0 if record is None else 1
     expected = dr.Tap(*[np.stack([getattr(t, field) for t in each], axis) for field in dr.Tap._fields])
-    same(jax.jit(dr.taps(lambda xs: jnp.sum(jax.vmap(grown)(xs)), record=record))(xs)[1]["z"], expected)
+    inside = jax.jit(dr.taps(lambda xs: jnp.sum(jax.vmap(grown)(xs)), record=record))(xs)[1]["z"]
+    same((jnp.where(inside.reached, inside.value, 0.0), *inside[1:]), tuple(expected))
     outside = jax.jit(jax.vmap(dr.taps(grown, record=record)))(xs)[1]["z"]
     same(outside, dr.Tap(*[np.stack([getattr(t, field) for t in each]) for field in dr.Tap._fields]))
+
+
+def test_members_and_steps_of_an_inner_loop_are_not_confused() -> None:
+    """An inner scan that has as many steps as the batch has members, and members along the second of two mapped axes."""
+    def one(x: Any, n: Any) -> Any:
+        def body(s: Any) -> Any:
+            return s[0] + 1.0, lax.scan(lambda c, _: (dr.tap(c * x, "m"), None), s[1], None, 4)[0]
+
+        return lax.while_loop(lambda s: s[0] < n, body, (jnp.zeros(()), x))[1]
+
+    xs, ns = jnp.array([1.1, 0.9, 1.2]), jnp.array([0.0, 1.0, 2.0, 3.0])
+    both = lambda f: jax.vmap(jax.vmap(f, in_axes=(None, 0)), in_axes=(0, None))  # noqa: E731
+    inside = jax.jit(dr.taps(lambda xs: jnp.sum(both(one)(xs, ns))))(xs)[1]["m"]
+    around = jax.jit(both(dr.taps(one)))(xs, ns)[1]["m"]
+    assert inside.value.shape == (4, 3, 4) and inside.reached.shape == (4, 4)
+    same(inside.cotangent, jnp.moveaxis(around.cotangent, 2, 0), 1e-5)
+    same(inside.value[:, :, 1:], jnp.moveaxis(around.value, 2, 0)[:, :, 1:], 1e-5)
+    assert np.array_equal(inside.reached.T, around.reached[0].T)
 
 
 def test_loop_in_loop() -> None:

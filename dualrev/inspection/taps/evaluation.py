@@ -20,6 +20,7 @@ from dualrev._jax.new_primitives import perturbed_p, tap_p
 from dualrev._jax.source_lines import line_of
 from dualrev.inspection.taps.marks import is_asked
 from dualrev.inspection.taps.places import Found, Perturbations, Place, in_front, taps_held
+from dualrev.programs.functions import as_arrays
 
 T = TypeVar("T")
 
@@ -82,7 +83,8 @@ class Tapped:
                 places = self.places_of(eqn)
                 mine = [next(given) for _ in places]
                 if eqn.primitive is tap_p:
-                    outs, new = self._tap(eqn, operands[0], mine)
+                    (x,) = as_arrays(operands)  # it may be a number that stands in the program
+                    outs, new = self._tap(eqn, x, mine)
                 elif places:
                     outs, new = self.holders[str(eqn.primitive)].evaluate(self, eqn, operands, mine)
                 else:

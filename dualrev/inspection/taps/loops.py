@@ -137,13 +137,12 @@ class Loop:
         return outs, found
 
     def _of_members(self, found: Found, runs: jax.Array) -> Found:
-        """What a place gives, with a flag for each member of the batch; zeros where a member does not run, if each has a value."""
-        n = runs.ndim
-        reached = found.reached & runs.reshape(*runs.shape, *[1] * (found.reached.ndim))
-        if found.value.shape[:n] != runs.shape:
-            return Found(found.value, reached)
-        (value,) = _selected(runs, [found.value], [jnp.zeros_like(found.value)])
-        return Found(value, reached)
+        """What a place gives, with a flag for each member of the batch.
+
+        The value of a member that does not run stays as it is: nothing says which axis of it, if any, is that of the members.
+        """
+        shape = (*runs.shape, *found.reached.shape)
+        return Found(found.value, lax.broadcast(found.reached, runs.shape) & lax.broadcast_in_dim(runs, shape, range(runs.ndim)))
 
 
 def _members(eqn: JaxprEqn) -> tuple[int, ...]:
