@@ -15,6 +15,8 @@ import dualrev as dr
 eqx = library("equinox")
 eqxi = library("equinox.internal")
 
+Module: Any = eqx.Module
+
 use = Uses()
 key = jax.random.key(0)
 X = np.linspace(-1.0, 1.0, 12).reshape(4, 3)
@@ -262,7 +264,7 @@ test_use = use.derivatives_test()
 test_installed = use.programs_test()
 
 
-class Tapped(eqx.Module):  # type: ignore[misc]
+class Tapped(Module):
     """A module with a tap at its hidden layer."""
 
     first: Any
