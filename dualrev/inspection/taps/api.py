@@ -34,6 +34,12 @@ class Tap(NamedTuple):
     ``value``: the value, with the structure of what was tapped.  ``cotangent``: the derivative of the output by it, with the same
     structure; of dtype float0 for integers, and None where cotangents were not asked for.  ``reached``: booleans that say where the
     program came there; where it did not, both are zero.
+
+    >>> import dualrev as dr
+    >>> _, found = dr.taps(lambda x: dr.tap(2.0 * x, "y") ** 2)(3.0)
+    >>> value, cotangent, reached = found["y"]
+    >>> float(value), float(cotangent), bool(reached)
+    (6.0, 12.0, True)
     """
 
     value: PyTree
