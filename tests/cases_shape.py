@@ -8,13 +8,8 @@ import numpy as np
 from cases import ALL, RC, Case, bind, bools, case, constant, fixed, ints, normal, real_normal, scalar
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jax.tree_util import tree_structure
 
-from dualrev._jax.new_primitives import perturbed_p, tap_p
-
-ELSEWHERE = dict.fromkeys(("to_edtype", "from_edtype"), "test_values.py")
-
-LEAF = tree_structure(0)
+ELSEWHERE = dict.fromkeys(("to_edtype", "from_edtype"), "test_values.py") | dict.fromkeys(("tap", "perturbed"), "test_taps.py")
 
 CASES: list[Case] = [
     # same entries
@@ -99,9 +94,6 @@ CASES: list[Case] = [
     case("copy", lambda x: x * bind("copy")(x), normal(3), dtypes=RC),
     case("copy", lambda x: jnp.array(x, copy=True), normal(3), label="jnp.array"),
     case("name", lambda x: checkpoint_name(x * x, "kept") * x, normal(3)),
-    case("tap", lambda x: x * tap_p.bind(x, name="x", leaf=0, tree=LEAF, axes=()), normal(3), oracle=lambda x: x * x, dtypes=RC),
-    case("perturbed", lambda x, e: perturbed_p.bind(x * x, e - lax.stop_gradient(e)), normal(3), normal(3), dtypes=RC,
-         oracle=lambda x, e: x * x + (e - lax.stop_gradient(e))),
     case("tie", lambda x, y: bind("tie")(x, y) * y, normal(3), normal(3)),
     case("device_put", lambda x: jax.device_put(x, jax.devices()[0]) * x, normal(3)),
     case("device_put", lambda x, i: jax.device_put((x, i), jax.devices()[0]), normal(3), ints(0, 5, 2), label="with integers"),

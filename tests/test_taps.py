@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import tree_structure
 
 import dualrev as dr
-from dualrev._jax.new_primitives import tap_p
+from dualrev._jax.new_primitives import perturbed_p, tap_p
 from dualrev.inspection.taps.marks import asking
 
 X = jnp.array([0.3, -0.7, 1.1])
@@ -544,6 +544,25 @@ def test_other_modes_read_a_tap_as_the_identity() -> None:
     same(jax.linear_transpose(marked, X)(X)[0], X)
     with asking():
         assert "tap" in str(jax.make_jaxpr(lambda x: dr.tap(x, "x"))(X))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_what_is_perturbed_has_the_derivative_of_a_sum(dtype: str) -> None:
+    """The second operand's value is not read; its derivative is that of an addend, to any order, mapped or not."""
+    x, e = jnp.array([0.3, -0.7, 1.1], dtype), jnp.array([5.0, 6.0, 7.0], dtype)
+
+    def f(x: Any, e: Any) -> Any:
+        return jnp.sum(jnp.real(perturbed_p.bind(x * x, e * e) ** 3))
+
+    def expected(x: Any, e: Any) -> Any:
+        return jnp.sum(jnp.real((x * x + e * e - lax.stop_gradient(e * e)) ** 3))
+
+    for ours, theirs in ((dr, jax), (jax, jax)):
+        same(ours.value_and_grad(f, (0, 1))(x, e), theirs.value_and_grad(expected, (0, 1))(x, e))
+        rows = jax.vmap(ours.grad(f, (0, 1)), in_axes=(1, None))(jnp.stack([x, 2 * x], 1), e)
+        same(rows[1], jax.vmap(jax.grad(expected, 1), in_axes=(0, None))(jnp.stack([x, 2 * x]), e))
+    if dtype == "float64":
+        same(dr.hessian(f, (0, 1))(x, e), jax.hessian(expected, (0, 1))(x, e))
 
 
 # --------------------------------------------------------------------------------------------------------------- intercept
