@@ -33,7 +33,7 @@ class Tap(NamedTuple):
 
     ``value``: the value, with the structure of what was tapped.  ``cotangent``: the derivative of the output by it, with the same
     structure; of dtype float0 for integers, and None where cotangents were not asked for.  ``reached``: booleans that say where the
-    program came there; where it did not, both are zero.
+    program came there; where it did not, both are zero (for the members of a batch in a ``while_loop``, see :func:`taps`).
 
     >>> import dualrev as dr
     >>> _, found = dr.taps(lambda x: dr.tap(2.0 * x, "y") ** 2)(3.0)
@@ -57,8 +57,8 @@ def taps(fun: Callable[..., PyTree], names: str | Iterable[str] | None = None, *
 
     - **jit**, calls, ``jax.checkpoint``: as without.
     - **scan**, ``map``, ``fori_loop``: what is tapped in the body has an axis in front, with an entry for each step.
-    - **while_loop**: of the last step; with ``record=n``, an axis in front for the first ``n`` steps.  The cotangent of a step is that
-      of the output by the value at that step.  Under ``vmap`` inside the function, members of a batch may finish at different steps:
+    - **while_loop**: of the last step, which is evaluated once more for it; with ``record=n``, an axis in front for the first ``n``
+      steps.  The cotangent of a step is that of the output by the value at that step.  Under ``vmap`` inside the function, members of a batch may finish at different steps:
       then ``reached`` has an axis for them, cotangents are zero where it is False, and values there are of steps that do not count;
       under ``vmap`` around :func:`taps` they are zero, too.
     - **cond**, ``switch``: zeros where the branch is not taken, and ``reached`` is False.  Under ``vmap`` inside the function, where
