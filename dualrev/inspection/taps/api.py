@@ -58,9 +58,9 @@ def taps(fun: Callable[..., PyTree], names: str | Iterable[str] | None = None, *
     - **jit**, calls, ``jax.checkpoint``: as without.
     - **scan**, ``map``, ``fori_loop``: what is tapped in the body has an axis in front, with an entry for each step.
     - **while_loop**: of the last step, which is evaluated once more for it; with ``record=n``, an axis in front for the first ``n``
-      steps.  The cotangent of a step is that of the output by the value at that step.  Under ``vmap`` inside the function, members of a batch may finish at different steps:
-      then ``reached`` has an axis for them, cotangents are zero where it is False, and values there are of steps that do not count;
-      under ``vmap`` around :func:`taps` they are zero, too.
+      steps.  The cotangent of a step is that of the output by the value at that step.  Under ``vmap`` inside the function, members of
+      a batch may finish at different steps: then ``reached`` has an axis for them, cotangents are zero where it is False, and values
+      there are of steps that do not count; under ``vmap`` around :func:`taps` they are zero, too.
     - **cond**, ``switch``: zeros where the branch is not taken, and ``reached`` is False.  Under ``vmap`` inside the function, where
       both branches are evaluated, the cotangent is zero there.
     - **vmap** inside the function: an axis in front for each ``vmap``, wherever the batch is, the outermost first.  A value that is
