@@ -19,15 +19,18 @@ from dualrev.inspection.taps import cotangents
 from dualrev.inspection.taps.api import Tap, taps
 from dualrev.inspection.taps.intercepting import intercept
 from dualrev.inspection.taps.marks import tap
+from dualrev.inspection.checking import CheckReport, check
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 
 __all__ = [
     "Bytes",
+    "CheckReport",
     "Revolve",
     "Search",
     "Tap",
     "biharmonic",
+    "check",
     "checkpoint",
     "cotangents",
     "derivatives",

@@ -96,6 +96,10 @@ class PatternError(DualrevError, ValueError):
     """A sparsity pattern that was given lacks an entry that is not zero."""
 
 
+class DerivativeError(AssertionError):
+    """A derivative does not agree with finite differences, or its two modes do not agree with each other."""
+
+
 class NonReplayableError(DualrevError, NotImplementedError):
     """A checkpointed function has an effect that must not happen twice."""
 

@@ -18,16 +18,14 @@ from dualrev._jax.avals import is_differentiable, typeof
 from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.primitives import Primitive
 from dualrev._jax.trees import PyTree
-from dualrev.engines import forward, reverse
+from dualrev.errors import DerivativeError as DerivativeError
 from dualrev.functional.flat_calls import FlatCall
+from dualrev.inspection.checking.derivatives import pull, push
+from dualrev.inspection.checking.directions import normal, pair, wide
 from dualrev.programs.functions import as_arrays
 
 #: Most input elements that are tried one by one to find which is wrong.
 ELEMENTS_SEARCHED = 1024
-
-
-class DerivativeError(AssertionError):
-    """A derivative does not agree with finite differences, or its two modes do not agree with each other."""
 
 
 def check_grads(fun: Callable[..., PyTree], args: Sequence[PyTree], order: int = 2, modes: Sequence[str] = ("fwd", "rev"), *,
@@ -123,66 +121,40 @@ class _Tolerances:
         return bool(np.allclose(x, y, atol=self.atol, rtol=self.rtol, equal_nan=True))
 
 
-def _direction(rng: np.random.Generator, x: jax.Array) -> jax.Array:
-    t: np.ndarray = rng.standard_normal(x.shape)
-    if jnp.iscomplexobj(x):
-        t = t + 1j * rng.standard_normal(x.shape)
-    return jnp.asarray(t, x.dtype)
-
-
-def _pair(us: Sequence[npt.ArrayLike | None], vs: Sequence[npt.ArrayLike | None]) -> float:
-    """``Re Σ uᵢ vᵢ``; an absent tangent is zero."""
-    return float(sum(np.real(np.sum(_wide(u) * _wide(v))) for u, v in zip(us, vs, strict=True) if u is not None and v is not None))
-
-
-def _wide(x: npt.ArrayLike) -> np.ndarray:
-    return np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)
-
-
 def _differences(fun: FlatFunction, points: Sequence[jax.Array], ts: Sequence[jax.Array], step: float) -> list[np.ndarray]:
     ahead = fun(*[x + jnp.asarray(step, x.dtype) * t for x, t in zip(points, ts, strict=True)])
     behind = fun(*[x - jnp.asarray(step, x.dtype) * t for x, t in zip(points, ts, strict=True)])
-    return [(_wide(a) - _wide(b)) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
-
-
-def _push(fun: FlatFunction, points: Sequence[jax.Array], ts: Sequence[jax.Array]) -> list[jax.Array]:
-    outs, moved = forward.push_through(fun, points, ts)
-    return forward.zeros_like_outs(outs, moved)
-
-
-def _pull(fun: FlatFunction, points: Sequence[jax.Array], cts: Sequence[jax.Array]) -> list[jax.Array]:
-    _, tape = reverse.linearize(fun, points, [True] * len(points))
-    return [jnp.zeros_like(x) if ct is None else ct for x, ct in zip(points, tape.pull(*cts), strict=True)]
+    return [(wide(a) - wide(b)) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
 
 
 def _check(fun: FlatFunction, points: Sequence[jax.Array], names: Sequence[str], order: int, modes: tuple[str, ...], tol: _Tolerances,
            rng: np.random.Generator, history: str) -> None:
-    ts = [_direction(rng, x) for x in points]
+    ts = [normal(rng, x) for x in points]
     expected = _differences(fun, points, ts, tol.step)
-    cts = [_direction(rng, out) for out in fun(*points)]
+    cts = [normal(rng, out) for out in fun(*points)]
     if "fwd" in modes:
-        pushed = _push(fun, points, ts)
+        pushed = push(fun, points, ts)
         if not all(tol.agree(p, e) for p, e in zip(pushed, expected, strict=True)):
             raise DerivativeError(_find_element("fwd", fun, points, names, cts, tol, history))
     if "rev" in modes:
-        pulled = _pull(fun, points, cts)
-        scale = max(1.0, sum(float(np.sum(np.abs(_wide(c)) * np.abs(e))) for c, e in zip(cts, expected, strict=True)))
-        if not abs(_pair(cts, expected) - _pair(pulled, ts)) <= scale * (tol.atol + tol.rtol):
+        pulled = pull(fun, points, cts)
+        scale = max(1.0, sum(float(np.sum(np.abs(wide(c)) * np.abs(e))) for c, e in zip(cts, expected, strict=True)))
+        if not abs(pair(cts, expected) - pair(pulled, ts)) <= scale * (tol.atol + tol.rtol):
             raise DerivativeError(_find_element("rev", fun, points, names, cts, tol, history))
-        if "fwd" in modes and not abs(_pair(cts, pushed) - _pair(pulled, ts)) <= scale * max(tol.exact, tol.atol * 1e-3):
-            raise DerivativeError(f"{history}the modes disagree: <c, J t> = {_pair(cts, pushed)!r}, but <Jᵀ c, t> = "
-                                  f"{_pair(pulled, ts)!r}")
+        if "fwd" in modes and not abs(pair(cts, pushed) - pair(pulled, ts)) <= scale * max(tol.exact, tol.atol * 1e-3):
+            raise DerivativeError(f"{history}the modes disagree: <c, J t> = {pair(cts, pushed)!r}, but <Jᵀ c, t> = "
+                                  f"{pair(pulled, ts)!r}")
     if order > 1:
         if "fwd" in modes:
-            _check(lambda *xs: _push(fun, xs, ts), points, names, order - 1, modes, tol, rng, history + "fwd, then ")
+            _check(lambda *xs: push(fun, xs, ts), points, names, order - 1, modes, tol, rng, history + "fwd, then ")
         if "rev" in modes:
-            _check(lambda *xs: _pull(fun, xs, cts), points, names, order - 1, modes, tol, rng, history + "rev, then ")
+            _check(lambda *xs: pull(fun, xs, cts), points, names, order - 1, modes, tol, rng, history + "rev, then ")
 
 
 def _find_element(mode: str, fun: FlatFunction, points: Sequence[jax.Array], names: Sequence[str], cts: Sequence[jax.Array],
                   tol: _Tolerances, history: str) -> str:
     """The message about the input element whose derivative is furthest off."""
-    pulled = _pull(fun, points, cts) if mode == "rev" else None
+    pulled = pull(fun, points, cts) if mode == "rev" else None
     worst: tuple[float, str] = (-1.0, "no single element is to blame")
     searched = 0
     for i, (x, name) in enumerate(zip(points, names, strict=True)):
@@ -194,10 +166,10 @@ def _find_element(mode: str, fun: FlatFunction, points: Sequence[jax.Array], nam
             unit[i] = unit[i].at[index].set(1)
             expected: Sequence[np.ndarray] = _differences(fun, points, unit, tol.step)
             if mode == "fwd":
-                got: Sequence[np.ndarray] = [_wide(p) for p in _push(fun, points, unit)]
+                got: Sequence[np.ndarray] = [wide(p) for p in push(fun, points, unit)]
             else:
                 assert pulled is not None  # computed above for this mode
-                expected, got = [np.asarray(_pair(cts, expected))], [np.real(_wide(pulled[i]))[index]]
+                expected, got = [np.asarray(pair(cts, expected))], [np.real(wide(pulled[i]))[index]]
             for j, (e, g) in enumerate(zip(expected, got, strict=True)):
                 error = np.nan_to_num(np.abs(np.asarray(g - e)), nan=np.inf)
                 if error.size and float(error.max()) > worst[0]:

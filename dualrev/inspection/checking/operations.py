@@ -1,0 +1,232 @@
+"""The operations of a program on their values, one by one, with the user's lines: calls are entered, and loops step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+from dualrev import errors
+from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.calls import cond_p, scan_layout, scan_p, while_p
+from dualrev._jax.custom_rules import custom_jvp_call_p, custom_vjp_call_p
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, is_literal, jaxpr_as_fun, open_and_closed
+from dualrev._jax.libraries import is_of_jax, owner_of
+from dualrev._jax.source_lines import defined_at, line_of
+from dualrev.table.rows import rows
+
+#: Steps of a loop that are looked at one by one; later ones run compiled.
+MOST_STEPS = 64
+
+#: The primitives of functions that have a rule of the user's.
+RULED = (custom_jvp_call_p, custom_vjp_call_p)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One operation on its values; ``place`` says in which call, branch and step it stands."""
+
+    eqn: JaxprEqn
+    operands: list[jax.Array]
+    place: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        return line_of(self.eqn.source_info)
+
+    @property
+    def name(self) -> str:
+        return name_of(self.eqn)
+
+    @property
+    def key(self) -> tuple[int, tuple[str, ...]]:
+        """The same for the same operation in another run of the program."""
+        return id(self.eqn), self.place
+
+    @property
+    def where(self) -> str:
+        """``'sin' at file:line (function), in step 3 of a scan``."""
+        steps = ", in " + ", ".join(self.place) if self.place else ""
+        return f"{self.name!r}{' at ' + self.line if self.line else ''}{steps}"
+
+    @property
+    def is_ruled(self) -> bool:
+        """Whether it is a call of a function that has a rule of the user's."""
+        return self.eqn.primitive in RULED
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its primitive is another library's, or has a row of the user's."""
+        row, module = rows.get(self.eqn.primitive), owner_of(self.eqn.primitive)
+        return (row is not None and row.is_users_own) or (module is not None and not is_of_jax(module) and module.split(".")[0] != "dualrev")
+
+    def run(self, *operands: jax.Array) -> list[jax.Array]:
+        return bind(self.eqn, operands)
+
+    def moving(self) -> tuple[Callable[..., list[jax.Array]], list[jax.Array]]:
+        """The operation as a function of its differentiable operands, which returns its differentiable results; and those operands."""
+        which = [i for i, x in enumerate(self.operands) if is_differentiable(typeof(x))]
+        return of_some(self.run, self.operands, which), [self.operands[i] for i in which]
+
+
+def of_some(run: Callable[..., Sequence[jax.Array]], operands: Sequence[jax.Array], which: Sequence[int]) -> Callable[..., list[jax.Array]]:
+    """A function of some operands, which returns the differentiable results."""
+    def fun(*xs: jax.Array) -> list[jax.Array]:
+        values = list(operands)
+        for i, x in zip(which, xs, strict=True):
+            values[i] = x
+        return [out for out in run(*values) if is_differentiable(typeof(out))]
+
+    return fun
+
+
+def name_of(eqn: JaxprEqn) -> str:
+    """The primitive's name; of a function with a rule, that function's."""
+    if eqn.primitive in RULED:
+        return ruled_function(eqn)[0]
+    return str(eqn.primitive)
+
+
+def ruled_function(eqn: JaxprEqn) -> tuple[str, str]:
+    """``(name, file:line)`` of the function that a rule belongs to."""
+    body, _ = open_and_closed(eqn.params["call_jaxpr"])
+    name, _, where = defined_at(body).partition(" at ")
+    return name, where
+
+
+def whose(operation: Operation) -> str:
+    """The primitive and the library that defined it."""
+    return errors.whose(operation.eqn.primitive)
+
+
+def bind(eqn: JaxprEqn, operands: Sequence[jax.Array]) -> list[jax.Array]:
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def program_of(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """The program that a call runs once on its own operands, where it holds one."""
+    row = rows.get(eqn.primitive)
+    if eqn.primitive in RULED:
+        found = eqn.params["call_jaxpr"]
+    elif (row is not None and row.cost == "its program") or str(eqn.primitive) in ("region", "closed_call", "core_call"):
+        found = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    else:
+        return None
+    if not hasattr(found, "eqns"):
+        return None
+    body, closed = open_and_closed(found)
+    return closed if len(body.invars) == len(eqn.invars) and len(body.outvars) == len(eqn.outvars) else None
+
+
+def held(params: dict[str, object]) -> list[ClosedJaxpr | Jaxpr]:
+    """The programs among the parameters of an equation."""
+    return [p for value in params.values() for p in (value if isinstance(value, (tuple, list)) else [value])
+            if isinstance(p, (ClosedJaxpr, Jaxpr))]
+
+
+def equations(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[JaxprEqn]:
+    """The equations of a program and of those that it holds."""
+    for eqn in open_and_closed(jaxpr)[0].eqns:
+        yield eqn
+        for inner in held(eqn.params):
+            yield from equations(inner)
+
+
+#: ``enter = visit(operation)``: whether to look at the operations that it holds.
+Visit: TypeAlias = Callable[[Operation], bool]
+#: What sees the results of an operation.
+After: TypeAlias = Callable[[Operation, list[jax.Array]], None]
+
+
+class Walk:
+    """Evaluates a program and shows each operation before (``visit``) and after (``after``) it is evaluated."""
+
+    def __init__(self, visit: Visit | None = None, after: After | None = None):
+        self.visit = visit or (lambda operation: True)
+        self.after = after or (lambda operation, results: None)
+        #: Whether steps of a loop were not looked at.
+        self.skipped_steps = False
+
+    def run(self, jaxpr: ClosedJaxpr | Jaxpr, args: Sequence[jax.Array], place: tuple[str, ...] = ()) -> list[jax.Array]:
+        body, closed = open_and_closed(jaxpr)
+        env = dict(zip((*body.constvars, *body.invars), (*closed.consts, *args), strict=True))
+        for eqn in body.eqns:
+            if eqn.effects and not eqn.outvars:
+                continue  # what the program prints is printed once, by the program
+            operands = [np.asarray(a.val, a.aval.dtype) if is_literal(a) else env[a] for a in eqn.invars]  # type: ignore[attr-defined]
+            operation = Operation(eqn, operands, place)  # type: ignore[arg-type]
+            results = self._entered(operation) if self.visit(operation) else None
+            results = operation.run(*operation.operands) if results is None else results
+            self.after(operation, results)
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [np.asarray(a.val, a.aval.dtype) if is_literal(a) else env[a] for a in body.outvars]  # type: ignore[attr-defined]
+
+    def _entered(self, operation: Operation) -> list[jax.Array] | None:
+        """The results of an operation that holds programs, by a walk through them; None for other operations."""
+        eqn, operands, place = operation.eqn, operation.operands, operation.place
+        if eqn.primitive is cond_p:
+            branches = eqn.params["branches"]
+            chosen = int(np.clip(int(operands[0]), 0, len(branches) - 1))
+            return self.run(branches[chosen], operands[1:], (*place, f"branch {chosen} of the cond{_at(eqn)}"))
+        if eqn.primitive is scan_p:
+            return self._scan(operation)
+        if eqn.primitive is while_p:
+            return self._while(operation)
+        program = program_of(eqn)
+        if program is None:
+            return None
+        return self.run(program, operands, (*place, f"the function {name_of(eqn)!r}") if operation.is_ruled else place)
+
+    def _scan(self, operation: Operation) -> list[jax.Array]:
+        eqn, operands, place = operation.eqn, operation.operands, operation.place
+        n_consts, n_carry = scan_layout(eqn.params)
+        consts, carry, xs = operands[:n_consts], operands[n_consts: n_consts + n_carry], operands[n_consts + n_carry:]
+        length, body = eqn.params["length"], eqn.params["jaxpr"]
+        if length == 0:
+            return operation.run(*operands)
+        order = range(length)[::-1] if eqn.params["reverse"] else range(length)
+        rest = jax.jit(jaxpr_as_fun(open_and_closed(body)[1]))
+        stacks: list[list[jax.Array]] = [[] for _ in eqn.outvars[n_carry:]]
+        for n, i in enumerate(order):
+            step = [x[i] for x in xs]
+            if n < MOST_STEPS:
+                outs = self.run(body, [*consts, *carry, *step], (*place, f"step {i} of the scan{_at(eqn)}"))
+            else:
+                self.skipped_steps = True
+                outs = list(rest(*consts, *carry, *step))
+            carry = outs[:n_carry]
+            for stack, y in zip(stacks, outs[n_carry:], strict=True):
+                stack.append(y)
+        ordered = [stack[::-1] if eqn.params["reverse"] else stack for stack in stacks]
+        return [*carry, *[jax.numpy.stack(stack) for stack in ordered]]
+
+    def _while(self, operation: Operation) -> list[jax.Array] | None:
+        eqn, operands, place = operation.eqn, operation.operands, operation.place
+        n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        cond_consts, body_consts, carry = operands[:n], operands[n: n + m], operands[n + m:]
+        if eqn.params["cond_jaxpr"].out_avals[0].shape:
+            return None  # under vmap: each element has a condition of its own
+        rest = jax.jit(jaxpr_as_fun(open_and_closed(eqn.params["body_jaxpr"])[1]))
+        step = 0
+        while True:
+            here = (*place, f"step {step} of the while_loop{_at(eqn)}")
+            looks = step < MOST_STEPS
+            (goes,) = (self.run if looks else Walk().run)(eqn.params["cond_jaxpr"], [*cond_consts, *carry], here)
+            if not bool(goes):
+                return list(carry)
+            if looks:
+                carry = self.run(eqn.params["body_jaxpr"], [*body_consts, *carry], here)
+            else:
+                self.skipped_steps = True
+                carry = list(rest(*body_consts, *carry))
+            step += 1
+
+
+def _at(eqn: JaxprEqn) -> str:
+    line = line_of(eqn.source_info)
+    return f" at {line}" if line else ""
