@@ -70,10 +70,12 @@ def _is_at_kink(body: object, points: Sequence[jax.Array], ts: Sequence[jax.Arra
     """Whether the function's derivatives on both sides of the point differ, so that a rule may choose."""
     ahead, behind = one_sided(body, points, ts, precision)  # type: ignore[arg-type]
     with np.errstate(all="ignore"):
-        return any(bool((np.abs(a - b) > 1e-2 * np.maximum(np.abs(a), np.abs(b)) + 1e-6).any()) for a, b in zip(ahead, behind, strict=True))
+        return any(bool((np.abs(a - b) > 1e-2 * np.maximum(np.abs(a), np.abs(b)) + 1e-6).any())
+                   for a, b in zip(ahead, behind, strict=True))
 
 
-def _purpose(operation: Operation, pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequence[jax.Array], worst: float) -> str:
+def _purpose(operation: Operation, pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequence[jax.Array],
+             worst: float) -> str:
     """Why a rule may differ on purpose, or an empty string."""
     if not any(np.any(wide(t)) for t in (*pushed, *pulled)):
         return "the function is constant around the point"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -21,37 +21,37 @@ from dualrev.inspection.checking.directions import wide
 from dualrev.inspection.checking.operations import Operation, Walk, equations
 
 #: The gaps of a decision, whatever their shape: a decision flips where one is zero.
-Gaps: TypeAlias = Callable[[list[np.ndarray], Params], np.ndarray]
+Gaps: TypeAlias = Callable[[list[np.ndarray], Params], Any]
 
 
-def _between(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _between(x: list[np.ndarray], params: Params) -> Any:
     return x[0] - x[1]
 
 
-def _own(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _own(x: list[np.ndarray], params: Params) -> Any:
     return x[0]
 
 
-def _to_integer(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _to_integer(x: list[np.ndarray], params: Params) -> Any:
     return x[0] - np.round(x[0])
 
 
-def _to_half(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _to_half(x: list[np.ndarray], params: Params) -> Any:
     return x[0] - np.floor(x[0]) - 0.5
 
 
-def _clamped(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _clamped(x: list[np.ndarray], params: Params) -> Any:
     low, value, high = np.broadcast_arrays(*x)
     return np.stack([value - low, value - high])
 
 
-def _remainder(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _remainder(x: list[np.ndarray], params: Params) -> Any:
     return x[0] - x[1] * np.round(x[0] / x[1])
 
 
 def _largest(sign: float) -> Gaps:
     """Between the largest entry and the next one."""
-    def gaps(x: list[np.ndarray], params: Params) -> np.ndarray:
+    def gaps(x: list[np.ndarray], params: Params) -> Any:
         axes = tuple(params["axes"])
         kept = np.moveaxis(sign * x[0], axes, range(len(axes)))
         flat = np.sort(kept.reshape(-1, *kept.shape[len(axes):]), axis=0)
@@ -60,14 +60,14 @@ def _largest(sign: float) -> Gaps:
     return gaps
 
 
-def _neighbours(x: list[np.ndarray], params: Params) -> np.ndarray:
+def _neighbours(x: list[np.ndarray], params: Params) -> Any:
     """Between neighbours in order."""
     return np.diff(np.sort(x[0], axis=params.get("dimension", -1)), axis=params.get("dimension", -1))
 
 
 def _cumulative(of: np.ufunc) -> Gaps:
     """Between each entry and the largest, or the smallest, of those before it."""
-    def gaps(x: list[np.ndarray], params: Params) -> np.ndarray:
+    def gaps(x: list[np.ndarray], params: Params) -> Any:
         along = np.moveaxis(x[0], params["axis"], 0)
         along = along[::-1] if params["reverse"] else along
         return along[1:] - of.accumulate(along, axis=0)[:-1]
@@ -95,7 +95,8 @@ class Decision:
 
 def _gaps(operation: Operation) -> np.ndarray | None:
     found = DECIDING.get(str(operation.eqn.primitive))
-    floats = [hasattr(x, "dtype") and not is_extended(x.dtype) and jax.numpy.issubdtype(x.dtype, np.inexact) for x in operation.operands]
+    floats = [hasattr(x, "dtype") and not is_extended(x.dtype) and jax.numpy.issubdtype(x.dtype, np.inexact)
+              for x in operation.operands]
     if found is None or not floats or not all(floats):
         return None
     if str(operation.eqn.primitive) == "round" and "rounding_method" not in operation.eqn.params:
@@ -104,7 +105,7 @@ def _gaps(operation: Operation) -> np.ndarray | None:
     if np.iscomplexobj(values[0]):
         return np.abs(values[0]) if str(operation.eqn.primitive) in ("abs", "sign") else None
     with np.errstate(all="ignore"):
-        return found(values, operation.eqn.params)
+        return np.asarray(found(values, operation.eqn.params))
 
 
 def near(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], active: Sequence[int], ts: Sequence[jax.Array], precision: float,

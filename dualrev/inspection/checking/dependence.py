@@ -1,7 +1,7 @@
 """Which inputs the outputs depend on without a derivative, and the first operation that blocks it.
 
-A value depends on an input along paths.  A path is blocked by an operation whose derivative is zero by definition (rounding, comparison,
-``argmax``, ``stop_gradient``) or whose result is an integer.  An input is blocked where all paths to all outputs are.
+A value depends on an input along paths.  A path is blocked by an operation whose derivative is zero by definition (rounding,
+comparison, ``argmax``, ``stop_gradient``) or whose result is an integer.  An input is blocked where all paths to all outputs are.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _without(paths: Paths, eqn: JaxprEqn) -> Paths:
 
 def _through(jaxpr: ClosedJaxpr | Jaxpr, ins: Sequence[Paths]) -> list[Paths]:
     body, _ = open_and_closed(jaxpr)
-    env: dict[object, Paths] = dict.fromkeys(body.constvars, {})
+    env: dict[object, Paths] = {v: {} for v in body.constvars}
     env.update(zip(body.invars, ins, strict=True))
     for eqn in body.eqns:
         operands = [{} if is_literal(a) else env[a] for a in eqn.invars]
@@ -70,8 +70,8 @@ def _through(jaxpr: ClosedJaxpr | Jaxpr, ins: Sequence[Paths]) -> list[Paths]:
 def _behind(eqn: JaxprEqn, operands: Sequence[Paths]) -> list[Paths]:
     if eqn.primitive is cond_p:
         index, rest = operands[0], operands[1:]
-        outs = [_through(branch, rest) for branch in eqn.params["branches"]]
-        return [_joined([*alternatives, index]) for alternatives in zip(*outs, strict=True)]
+        branches = [_through(branch, rest) for branch in eqn.params["branches"]]
+        return [_joined([*alternatives, index]) for alternatives in zip(*branches, strict=True)]
     if eqn.primitive is scan_p:
         n_consts, n_carry = scan_layout(eqn.params)
         consts, carry, xs = operands[:n_consts], list(operands[n_consts: n_consts + n_carry]), operands[n_consts + n_carry:]
@@ -86,7 +86,8 @@ def _behind(eqn: JaxprEqn, operands: Sequence[Paths]) -> list[Paths]:
         cond_consts, body_consts, carry = operands[:n], operands[n: n + m], list(operands[n + m:])
         while True:
             (goes,) = _through(eqn.params["cond_jaxpr"], [*cond_consts, *carry])
-            after = [_joined([*both, goes]) for both in zip(carry, _through(eqn.params["body_jaxpr"], [*body_consts, *carry]), strict=True)]
+            outs = _through(eqn.params["body_jaxpr"], [*body_consts, *carry])
+            after = [_joined([*both, goes]) for both in zip(carry, outs, strict=True)]
             if after == carry:
                 return carry
             carry = after

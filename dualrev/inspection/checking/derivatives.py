@@ -120,7 +120,7 @@ class _Comparison:
         self.own, self.points, self.outs, self.tol = own, points, outs, tol
 
     def first(self, rng: np.random.Generator) -> list[Mismatch]:
-        found = []
+        found: list[Mismatch] = []
         cs = [normal(rng, x) for x in self.outs]
         directions = [relative(rng, x) for x in self.points]
         for group in groups(self.points, 1):
@@ -128,7 +128,7 @@ class _Comparison:
             both = self.own.first(self.points, ts, cs)
             pushed, pulled = both[: len(cs)], both[len(cs):]
             ahead = self._against_differences(self.own.value, self.outs, pushed, ts, 1, "forward", group)
-            identity = self._identity(cs, pushed, pulled, ts, 1, "reverse", group, lambda *xs, ts=ts: self.own.first(  # type: ignore[misc]
+            identity = self._identity(cs, pushed, pulled, ts, 1, "reverse", group, lambda *xs, ts=ts: self.own.first(
                 list(xs), ts, cs)[: len(cs)])
             if ahead is not None and identity is None and not ahead.undecided:
                 ahead = replace(ahead, mode="forward and reverse")
@@ -136,7 +136,7 @@ class _Comparison:
         return found
 
     def second(self, rng: np.random.Generator, compares: bool) -> list[Mismatch]:
-        found = []
+        found: list[Mismatch] = []
         n = len(self.outs)
         cs = [normal(rng, x) for x in self.outs]
         ts = [relative(rng, x) for x in self.points]
@@ -152,10 +152,10 @@ class _Comparison:
             seconds, over_push, over_pull = self.own.second(self.points, ts, us, cs, ds)
             over = [("forward", slice(0, n), over_push), ("reverse", slice(n, None), over_pull)]
             for name, part, pulled in over:
-                ahead = self._against_differences(lambda *xs, part=part: firsts(*xs)[part], here[part], seconds[part], us, 2,  # type: ignore[misc]
+                ahead = self._against_differences(lambda *xs, part=part: firsts(*xs)[part], here[part], seconds[part], us, 2,
                                                   f"forward over {name}", group) if compares else None
                 identity = self._identity(ds[part], seconds[part], pulled, us, 2, f"reverse over {name}", group,
-                                          lambda *xs, part=part, us=us: self.own.second(list(xs), ts, us, cs, ds)[0][part])  # type: ignore[misc]
+                                          lambda *xs, part=part, us=us: self.own.second(list(xs), ts, us, cs, ds)[0][part])
                 found.extend(m for m in (ahead, identity) if m is not None)
         return found
 
@@ -190,7 +190,8 @@ class _Comparison:
                ts: Sequence[jax.Array], order: int, mode: str, group: tuple[int, ...]) -> Mismatch | None:
         worst: Mismatch | None = None
         sides: tuple[list[np.ndarray], list[np.ndarray]] | None = None
-        for j, (expected, error, came, at) in enumerate(zip(estimate.values, estimate.errors, map(wide, got), map(wide, here), strict=True)):
+        all_outs = zip(estimate.values, estimate.errors, map(wide, got), map(wide, here), strict=True)
+        for j, (expected, error, came, at) in enumerate(all_outs):
             if not came.size:
                 continue
             with np.errstate(all="ignore"):
@@ -207,8 +208,9 @@ class _Comparison:
             at_kink = self._is_between(came, sides[0][j], sides[1][j], wrong | unsure)
             which = int(np.argmax(np.where(wrong if wrong.any() else unsure, np.where(np.isfinite(off), off, 1e300), -1.0)))
             index = np.unravel_index(which, came.shape)
-            found = Mismatch(mode, order, group, float(off[index]), f"{expected[index]:.6g} by finite differences", f"{came[index]:.6g}",
-                             f"output {j}{list(map(int, index)) or ''}", at_kink=at_kink, undecided=not wrong.any())
+            found = Mismatch(mode, order, group, float(off[index]), f"{expected[index]:.6g} by finite differences",
+                             f"{came[index]:.6g}", f"output {j}{list(map(int, index)) or ''}",
+                             at_kink=at_kink, undecided=not wrong.any())
             if worst is None or (worst.at_kink or worst.undecided, -worst.difference) > (
                     found.at_kink or found.undecided, -found.difference):
                 worst = found

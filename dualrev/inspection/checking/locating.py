@@ -31,7 +31,9 @@ class Culprit:
 
 
 def precision_of(values: Sequence[jax.Array], otherwise: float) -> float:
-    eps = [float(jax.numpy.finfo(x.dtype).eps) for x in values if not is_extended(x.dtype) and jax.numpy.issubdtype(x.dtype, np.inexact)]
+    """The machine epsilon of the coarsest dtype of these values, or ``otherwise`` where that is larger."""
+    eps = [float(jax.numpy.finfo(x.dtype).eps) for x in values
+           if not is_extended(x.dtype) and jax.numpy.issubdtype(x.dtype, np.inexact)]
     return max([otherwise, *eps]) if otherwise < 1e-10 else otherwise
 
 

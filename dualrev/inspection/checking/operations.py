@@ -13,7 +13,7 @@ from dualrev import errors
 from dualrev._jax.avals import is_differentiable, typeof
 from dualrev._jax.calls import cond_p, scan_layout, scan_p, while_p
 from dualrev._jax.custom_rules import custom_jvp_call_p, custom_vjp_call_p
-from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, is_literal, jaxpr_as_fun, open_and_closed
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, is_literal, jaxpr_as_fun, open_and_closed
 from dualrev._jax.libraries import is_of_jax, owner_of
 from dualrev._jax.source_lines import defined_at, line_of
 from dualrev.table.rows import rows
@@ -61,7 +61,9 @@ class Operation:
     def is_foreign(self) -> bool:
         """Whether its primitive is another library's, or has a row of the user's."""
         row, module = rows.get(self.eqn.primitive), owner_of(self.eqn.primitive)
-        return (row is not None and row.is_users_own) or (module is not None and not is_of_jax(module) and module.split(".")[0] != "dualrev")
+        if row is not None and row.is_users_own:
+            return True
+        return module is not None and not is_of_jax(module) and module.split(".")[0] != "dualrev"
 
     def run(self, *operands: jax.Array) -> list[jax.Array]:
         return bind(self.eqn, operands)
@@ -72,7 +74,8 @@ class Operation:
         return of_some(self.run, self.operands, which), [self.operands[i] for i in which]
 
 
-def of_some(run: Callable[..., Sequence[jax.Array]], operands: Sequence[jax.Array], which: Sequence[int]) -> Callable[..., list[jax.Array]]:
+def of_some(run: Callable[..., Sequence[jax.Array]], operands: Sequence[jax.Array],
+            which: Sequence[int]) -> Callable[..., list[jax.Array]]:
     """A function of some operands, which returns the differentiable results."""
     def fun(*xs: jax.Array) -> list[jax.Array]:
         values = list(operands)
@@ -158,13 +161,12 @@ class Walk:
         for eqn in body.eqns:
             if eqn.effects and not eqn.outvars:
                 continue  # what the program prints is printed once, by the program
-            operands = [np.asarray(a.val, a.aval.dtype) if is_literal(a) else env[a] for a in eqn.invars]  # type: ignore[attr-defined]
-            operation = Operation(eqn, operands, place)  # type: ignore[arg-type]
+            operation = Operation(eqn, [_number(a) if is_literal(a) else env[a] for a in eqn.invars], place)
             results = self._entered(operation) if self.visit(operation) else None
             results = operation.run(*operation.operands) if results is None else results
             self.after(operation, results)
             env.update(zip(eqn.outvars, results, strict=True))
-        return [np.asarray(a.val, a.aval.dtype) if is_literal(a) else env[a] for a in body.outvars]  # type: ignore[attr-defined]
+        return [_number(a) if is_literal(a) else env[a] for a in body.outvars]
 
     def _entered(self, operation: Operation) -> list[jax.Array] | None:
         """The results of an operation that holds programs, by a walk through them; None for other operations."""
@@ -225,6 +227,12 @@ class Walk:
                 self.skipped_steps = True
                 carry = list(rest(*body_consts, *carry))
             step += 1
+
+
+def _number(atom: Literal) -> jax.Array:
+    """A number that stands in the program, in the dtype that it has there."""
+    number: jax.Array = np.asarray(atom.val, atom.aval.dtype)  # type: ignore[attr-defined, assignment]  # jax takes it as an array
+    return number
 
 
 def _at(eqn: JaxprEqn) -> str:

@@ -52,7 +52,7 @@ class Phases:
                 return
             if not all(map(locating.is_finite, outs)):
                 self.findings.append(words.not_finite(None if program.jaxpr is None else locating.first_not_finite(
-                    program.jaxpr, program.flat), None))
+                    program.jaxpr, program.flat)))
                 return
             self._derivatives(program, derivatives, outs)
         if double is not None and not any(f.kind in ("not finite", "no derivative") and f.order != 2 for f in self.findings):
@@ -104,7 +104,7 @@ class Phases:
         if not all(map(locating.is_finite, first)):
             found = None if program.jaxpr is None else locating.first_without_slope(program.jaxpr, program.flat, self.seed)
             forward = all(map(locating.is_finite, first[: len(outs)]))
-            self.findings.append(words.not_finite(found and found[0], "reverse" if forward else "forward"))
+            self.findings.append(words.no_slope(found and found[0], "reverse" if forward else "forward"))
             return
         near: list[Decision] = []
         if program.jaxpr is not None:
@@ -165,7 +165,8 @@ class Phases:
         at_point = [d for d in near if d.distance < 1e-12]
         if wrong:
             names = self._names(program, wrong)
-            blamed = [] if program.jaxpr is None else locating.culprits(program.jaxpr, program.flat, order, self.seed, program.precision)
+            blamed = [] if program.jaxpr is None else locating.culprits(
+                program.jaxpr, program.flat, order, self.seed, program.precision)
             for culprit in blamed:
                 if id(culprit.operation.eqn) not in self.named:
                     self.named.add(id(culprit.operation.eqn))

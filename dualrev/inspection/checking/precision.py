@@ -1,8 +1,8 @@
 """Digits that single precision loses: the function and its derivative in their own dtypes against double precision.
 
-Inputs are the same numbers in both, so what rounding explains is the rounding of intermediate results.  Where a relative change of the
-inputs by a machine epsilon would change the result as much, the function is ill-conditioned and no formula is better; cancellation loses
-more than that.
+Inputs are the same numbers in both, so what rounding explains is the rounding of intermediate results.  Where a relative change of
+the inputs by a machine epsilon would change the result as much, the function is ill-conditioned and no formula is better; cancellation
+loses more than that.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def _operation(own: Program, double: Program, allowed: float) -> Operation | Non
                 continue
             a, b = wide(n), wide(e)
             with np.errstate(all="ignore"):
-                if a.shape == b.shape and np.isfinite(b).all() and not float(np.max(np.abs(a - b))) <= allowed * float(np.max(np.abs(b))):
+                if a.shape != b.shape or not np.isfinite(b).all():
+                    continue
+                if not float(np.max(np.abs(a - b))) <= allowed * float(np.max(np.abs(b))):
                     return operation
     return None

@@ -64,8 +64,8 @@ class Program:
 
 def _dtypes(jaxpr: ClosedJaxpr) -> set[np.dtype]:
     """The floating dtypes of all results in a program."""
-    found = {v.aval.dtype for eqn in equations(jaxpr) for v in eqn.outvars if is_differentiable(v.aval)}
-    return {d for d in found if jnp.issubdtype(d, jnp.inexact)}
+    found = {getattr(v.aval, "dtype", None) for eqn in equations(jaxpr) for v in eqn.outvars if is_differentiable(v.aval)}
+    return {d for d in found if d is not None and jnp.issubdtype(d, jnp.inexact)}
 
 
 class Subject:
@@ -92,10 +92,10 @@ class Subject:
         if not any(narrow):
             return None
         for promotes in (False, True):
-            with contextlib.suppress(TypeError, ValueError, NotImplementedError), jax.enable_x64(True):
-                with jax.numpy_dtype_promotion("standard") if promotes else contextlib.nullcontext():
-                    flat = [_widened(x) if is_narrow else x for x, is_narrow in zip(self.flat, narrow, strict=True)]
-                    return self._program(flat, True, promotes)
+            promotion = jax.numpy_dtype_promotion("standard") if promotes else contextlib.nullcontext()
+            with contextlib.suppress(TypeError, ValueError, NotImplementedError), jax.enable_x64(True), promotion:
+                flat = [_widened(x) if is_narrow else x for x, is_narrow in zip(self.flat, narrow, strict=True)]
+                return self._program(flat, True, promotes)
         return None
 
     def _program(self, flat: list[jax.Array], is_double: bool, promotes: bool) -> Program:
@@ -127,7 +127,7 @@ def _names(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict[st
         names.append(p.name if p is not None and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) else f"args[{i}]")
     found = []
     for path, _ in tree_leaves_with_path((args, kwargs)):
-        is_positional = path[0].idx == 0  # type: ignore[attr-defined]
-        start = names[path[1].idx] if is_positional else str(path[1].key)  # type: ignore[attr-defined]
+        is_positional = path[0].idx == 0
+        start = names[path[1].idx] if is_positional else str(path[1].key)
         found.append(start + keystr(path[2:]))
     return found
