@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 
 def bind_custom_jvp(fun: Callable[..., list[jax.Array]], jvp: Callable[..., list[jax.Array | SymbolicZero]],
-                    args: Sequence[jax.Array]) -> list[jax.Array]:
+                    args: Sequence[jax.Array], whose: str | None = None) -> list[jax.Array]:
     """Bind jax's call-with-a-pushforward primitive: ``jvp(*primals, *tangents)`` returns primals then tangents, flat.
 
-    Tangents that are zero arrive, and may leave, as :class:`SymbolicZero`.
+    Tangents that are zero arrive, and may leave, as :class:`SymbolicZero`.  ``whose`` names the user's function, as
+    ``name at file:line``, for whoever reads the program.
 
     The primitive is the carrier that every jax trace knows; whoever differentiates it asks its own trace.
     """
     info = _debug_info("dualrev rule", fun, args, {})
+    info = info if whose is None else info._replace(func_src_info=whose)
     return custom_jvp_call_p.bind(*args, subfuns=(_wrap_init(fun, debug_info=info), _wrap_init(jvp, debug_info=info)),
                                   symbolic_zeros=True)
 

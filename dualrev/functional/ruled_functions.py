@@ -65,12 +65,18 @@ class Call:
             args[i] = x
         return args
 
+    @property
+    def whose(self) -> str:
+        """``name at file:line`` of the user's function."""
+        code = getattr(self.fun, "__code__", None)
+        return self.name if code is None else f"{self.name} at {code.co_filename}:{code.co_firstlineno}"
+
     def evaluate(self, *flat: jax.Array) -> list[jax.Array]:
         outs, self.out_tree = tree_flatten(self.fun(*self.all_args(flat), **self.kwargs))
         return outs
 
     def bind(self, flat: Sequence[jax.Array]) -> list[jax.Array]:
-        return bind_custom_jvp(self.evaluate, self.jvp, flat)
+        return bind_custom_jvp(self.evaluate, self.jvp, flat, self.whose)
 
     def jvp(self, *flat: Any) -> list[jax.Array | SymbolicZero]:  # primals, and then a tangent of either kind for each
         n = len(self.flat)

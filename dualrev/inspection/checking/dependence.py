@@ -15,7 +15,7 @@ from dualrev._jax.calls import cond_p, scan_layout, scan_p, while_p
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, is_literal, open_and_closed
 from dualrev._jax.source_lines import line_of
 from dualrev.inspection.checking.operations import name_of, program_of
-from dualrev.table.rows import rows
+from dualrev.table.rows import Unknown, rows
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ def _behind(eqn: JaxprEqn, operands: Sequence[Paths]) -> list[Paths]:
     if program is not None and not eqn.params.keys() & {"num_consts", "symbolic_zeros"}:
         return _through(program, operands)
     joined = _joined(operands)
+    if row is not None and row.chooses:
+        avals = [v.aval for v in eqn.invars]
+        row = row.choose([Unknown(a) for a in avals], [is_differentiable(a) for a in avals], eqn.params)  # type: ignore[arg-type]
     has_none = row is not None and row.kind == "zero"
     behind = []
     for v in eqn.outvars:

@@ -47,8 +47,7 @@ class Phases:
                 self.findings.append(words.not_deterministic(_first_difference(program, program)))
                 return
             if not outs:
-                if not self.findings:
-                    self.findings.append(words.no_outputs())
+                self.findings.append(words.no_outputs())
                 return
             if not all(map(locating.is_finite, outs)):
                 self.findings.append(words.not_finite(None if program.jaxpr is None else locating.first_not_finite(
@@ -100,6 +99,8 @@ class Phases:
             first = own.first(points, ts, cs)
         except Exception as error:
             self._raised(fun, points, ts, cs, error)
+            if program.jaxpr is not None:
+                self._custom_rules(program.jaxpr, program.flat, eps)
             return
         if not all(map(locating.is_finite, first)):
             found = None if program.jaxpr is None else locating.first_without_slope(program.jaxpr, program.flat, self.seed)
@@ -133,7 +134,7 @@ class Phases:
             except Exception as its_own:
                 modes.append(mode)
                 error = its_own
-        self.findings.append(words.no_derivative(" and ".join(modes) or "both together", error))
+        self.findings.append(words.no_derivative(modes, error))
 
     def _custom_rules(self, jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], eps: float) -> None:
         counts: dict[int, int] = {}
@@ -175,7 +176,7 @@ class Phases:
             if not blamed and not self.named:
                 self.findings.append(words.unlocated(wrong[0], names, at_point, program.jaxpr is not None))
         undecided = [m for m in found if m.undecided and not m.at_kink]
-        if undecided and not near and not wrong:
+        if undecided and not near and not wrong and not any(f.kind == "undecided" for f in self.findings):
             self.findings.append(words.undecided(undecided[0], self._names(program, undecided)))
 
     def _kinks(self, own: Derivatives, points: list[jax.Array], ts: list[jax.Array], eps: float, near: Sequence[Decision],
@@ -194,7 +195,7 @@ class Phases:
         blamed = {f.operation for f in self.findings if f.kind == "non-smooth"}
         for decision in at_point if not blamed else []:
             self.findings.append(words.at_kink(decision) if is_kink else words.harmless(decision))
-        if is_kink and not at_point:
+        if is_kink and not near:
             self.findings.append(words.kink_of_unknown_origin(at_kink[0]))
         self.findings.extend(words.near(d) for d in near if d not in at_point)
         return not is_kink

@@ -105,9 +105,14 @@ def no_slope(operation: Operation | None, mode: str) -> Finding:
     return Finding("not finite", "wrong", text, MASK, mode=mode, **_of(operation))
 
 
-def no_derivative(modes: str, error: Exception) -> Finding:
-    return Finding("no derivative", "wrong", f"{modes} mode raises {first_line(error)}",
-                   "Call dr.jvp or dr.vjp at this point for the whole message.", mode=modes, order=1)
+def no_derivative(modes: Sequence[str], error: Exception) -> Finding:
+    """Modes that raise an error; that a function has the other mode alone may be meant, as by a gradient that is clipped."""
+    which = " and ".join(modes) or "forward and reverse"
+    advice = "Call dr.jvp or dr.vjp at this point for the whole message."
+    if len(modes) == 1:
+        advice += f" The {'reverse' if modes == ['forward'] else 'forward'} mode, which raises nothing, was compared with nothing."
+    return Finding("no derivative", "warning" if modes == ["forward"] else "wrong", f"{which} mode raises {first_line(error)}", advice,
+                   mode=which, order=1)
 
 
 def no_second(error: Exception) -> Finding:
