@@ -400,6 +400,8 @@ def test_empty_rows_and_columns_of_scipy_matrices() -> None:
     (lambda: dr.hessian(energy, sparse=True, engine="forward"), ValueError, "engine must be one of"),
     (lambda: dr.jacobian(arrow, sparse=True, pattern=np.ones((9, 8)))(X), ValueError, r"must have shape \(9, 9\).*got \(9, 8\)"),
     (lambda: dr.jacobian(arrow, sparse=True, pattern=np.ones(9))(X), ValueError, "pattern must be a matrix"),
+    (lambda: dr.jacobian(arrow, sparse=True, pattern=np.ones(9)), ValueError, r"must be a matrix.*got ndarray of shape \(9,\)"),
+    (lambda: dr.sparse.hessian(energy, pattern=np.ones((3, 3, 3))), ValueError, "pattern must be a matrix, outputs by inputs"),
     (lambda: dr.jacobian(arrow, sparse=True, pattern=[["a"] * 9] * 9)(X), TypeError, "matrix of booleans or numbers"),
     (lambda: jax.jit(lambda p: dr.jacobian(arrow, sparse=True, pattern=p)(X).data)(np.ones((9, 9))), TypeError, "is being traced"),
     (lambda: dr.hessian(energy, sparse=True, pattern=np.triu(np.ones((9, 9))))(X), ValueError, "square and symmetric"),
@@ -409,7 +411,7 @@ def test_empty_rows_and_columns_of_scipy_matrices() -> None:
     (lambda: dr.sparse.plan(arrow, X, time_budget=-1.0), ValueError, "time_budget must be a number of seconds"),
     (lambda: dr.sparse.plan(arrow, X, derivative="gradient"), ValueError, "'jacobian' or 'hessian'"),
     (lambda: dr.sparse.plan(energy, X, derivative="hessian", engine="reverse"), ValueError, "engine must be one of"),
-], ids=range(29))
+], ids=range(31))
 def test_errors(make: Any, kind: Any, match: str) -> None:
     with pytest.raises(kind, match=match):
         make()

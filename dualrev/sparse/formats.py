@@ -29,6 +29,18 @@ def check_format(name: str, asked: object) -> None:
         raise ValueError(f"{name}: format must be one of {', '.join(map(repr, FORMATS))}; got {asked!r}")
 
 
+def check_pattern(pattern: Any, name: str) -> None:
+    """Refuse a pattern that can be that of no matrix, before the shape of the matrix is known."""
+    shape = getattr(pattern, "shape", None)
+    if isinstance(pattern, (list, tuple)):
+        shape = np.shape(pattern)
+    if shape is None or isinstance(pattern, Positions):
+        return
+    if len(shape) != 2 or getattr(pattern, "n_batch", 0) or getattr(pattern, "n_dense", 0):
+        raise ValueError(f"{name}: pattern must be a matrix, outputs by inputs, without batched or dense dimensions; got "
+                         f"{type(pattern).__name__} of shape {tuple(shape)}")
+
+
 def positions_of(pattern: Any, name: str, shape: tuple[int, int]) -> Positions:
     """A pattern that a user gives: a BCOO or BCSR, a SciPy matrix, or an array; its stored (nonzero) entries may be nonzero."""
     if isinstance(pattern, Positions):

@@ -47,6 +47,7 @@ def asked(name: str, kind: Kind, argnums: Argnums, has_aux: bool, engine: str | 
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"{name}: chunk_size must be a positive int or None; got {chunk_size!r}")
     formats.check_format(name, format)
+    formats.check_pattern(pattern, name)
     plan = None if plan is True else plan  # sparse=True
     if plan is not None:
         if not isinstance(plan, Plan):
