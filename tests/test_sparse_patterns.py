@@ -79,6 +79,9 @@ EXACT: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "row products": (lambda x: jnp.einsum("ij,ij->i", x, x), ((4, 3),)),
     "gather": (lambda x: x[AT] * x[0], ((6,),)),
     "scatter": (lambda x: x.at[AT].set(jnp.sin(x[:4])), ((6,),)),
+    "scatter over itself": (lambda x: (x**2).at[np.array([1, 1, 0, 1])].set(jnp.sin(x[:4])), ((6,),)),
+    "windows over themselves": (lambda x: jnp.zeros((2, 3)).at[np.array([0, 0])].set(x**2), ((2, 3),)),
+    "exponents 0": (lambda x: x ** np.array([0, 3, 2, 0]) + x[::-1] ** 0, ((4,),)),
     "scatter-add": (lambda x: jnp.zeros(6).at[np.array([1, 1, 2, 5])].add(x[:4] ** 2), ((6,),)),
     "pad and slice": (lambda x: jnp.pad(x, 2)[1:7:2] ** 2, ((6,),)),
     "where": (lambda x: jnp.where(np.arange(6) < 3, x**2, x[::-1]), ((6,),)),
@@ -109,8 +112,8 @@ EXACT: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "matrix filled in places": (lambda x: (jnp.zeros((4, 4)).at[np.arange(4), AT % 4].set(x) - jnp.zeros((4, 4))).T @ x, ((4,),)),
     "eigenvalues": (lambda x: jnp.linalg.eigh(x + x.T)[0], ((3, 3),)),
 }
-SHORT = ("heat", "rosenbrock", "bundle", "constant matrix", "scatter", "matrix product", "scan", "unknown length", "custom_jvp",
-         "only one entry counts")
+SHORT = ("scatter over itself", "exponents 0", "heat", "rosenbrock", "bundle", "constant matrix", "scatter", "matrix product", "scan",
+         "unknown length", "custom_jvp", "only one entry counts")
 
 
 def flattened(f: Callable[..., Any], shapes: tuple[tuple[int, ...], ...]) -> Callable[[Any], Any]:
@@ -143,6 +146,34 @@ def test_patterns_are_exact(name: str) -> None:
     fun = lambda *xs: as_list(f(*xs))  # noqa: E731  (a list of outputs)
     np.testing.assert_array_equal(jacobian_csr(fun, avals_of(shapes)).toarray(), dense(flat, n, 1))
     np.testing.assert_array_equal(hessian_csr(fun, avals_of(shapes)).toarray(), dense(flat, n, 2))
+
+
+#: name -> (function of six inputs, the inputs that each output depends on).
+CHOSEN: dict[str, tuple[Callable[..., Any], list[set[int]]]] = {
+    "place of a maximum": (lambda x: x[jnp.argmax(x[:3]) + 1], [{1, 2, 3}]),
+    "half of a place": (lambda x: x[jnp.argmax(x[:4]) // 2], [{0, 1}]),
+    "place from the end": (lambda x: x[5 - jnp.argmin(x[:2])], [{4, 5}]),
+    "negative place": (lambda x: x[jnp.argmax(x[:2]) - 2], [{4, 5}]),
+    "comparison": (lambda x: x[jnp.where(x[4] > 0, 1, 3)], [{1, 3}]),
+    "boolean": (lambda x: x[(x[5] > 0).astype(int)], [{0, 1}]),
+    "two places": (lambda x: x[jnp.argmax(x[:2])] + x[2 + jnp.argmax(x[2:4])], [{0, 1, 2, 3}]),
+    "place of two": (lambda x: x[jnp.argmax(x[:2]) + jnp.argmax(x[2:4])], [set(range(6))]),  # two choices are not followed
+    "window": (lambda x: lax.dynamic_slice(x, (2 * jnp.argmax(x[:2]),), (2,)), [{0, 2}, {1, 3}]),
+    "in a call": (jax.jit(lambda x: jax.jit(lambda i: x[i])(jnp.argmax(x[:2]))), [{0, 1}]),
+    "in a scan": (lambda x: lax.scan(lambda c, _: (c + x[jnp.argmax(x[:2])], None), x[5], None, length=3)[0], [{0, 1, 5}]),
+    "by a branch": (lambda x: x[lax.cond(x[0] > 0, lambda i: i, lambda i: i + 1, jnp.argmax(x[:2]))], [set(range(6))]),
+    "scatter": (lambda x: jnp.zeros(3).at[jnp.argmax(x[:2])].set(x[5]), [{5}, {5}, set()]),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_places_that_follow_from_a_choice(name: str) -> None:
+    f, expected = CHOSEN[name]
+    found = jacobian_csr(lambda x: as_list(f(x)), avals_of(((6,),))).toarray()
+    assert [set(np.flatnonzero(row).tolist()) for row in found] == expected
+    wanted = dense(flattened(f, ((6,),)), 6, 1)
+    assert not (wanted & ~found).any()
+    assert not (dense(flattened(f, ((6,),)), 6, 2) & ~hessian_csr(lambda x: as_list(f(x)), avals_of(((6,),))).toarray()).any()
 
 
 # --------------------------------------------------------------------------------------------------------------------- soundness
@@ -312,8 +343,8 @@ def test_a_local_pattern_is_that_of_the_point() -> None:
 def test_what_is_lost_is_reported() -> None:
     exact = dr.sparse.pattern_report(rosenbrock, order=2)(jnp.zeros(6))
     assert exact.lost == {} and exact.shape == (6, 6) and "followed exactly" in str(exact)
-    lost = dr.sparse.pattern_report(lambda x: x[jnp.argmax(x)] * x)(jnp.zeros(4))
-    assert lost.lost == {"dynamic_slice: the place is not known": 1} and lost.nnz == 16
+    lost = dr.sparse.pattern_report(lambda x: x[jnp.argmax(x)] * x)(jnp.zeros(40))  # a choice among more numbers than are followed
+    assert lost.lost == {"dynamic_slice: the place is not known": 1} and lost.nnz == 1600
     with pytest.raises(ValueError, match="order must be 1"):
         dr.sparse.pattern_report(rosenbrock, order=3)
 

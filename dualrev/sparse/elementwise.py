@@ -14,6 +14,7 @@ from dualrev._jax.jaxprs import stage
 from dualrev._jax.primitives import Params
 from dualrev.sparse.closure import Closure
 from dualrev.sparse.graph import Graph, Nodes
+from dualrev.sparse.structural_zeros import powers_of_zero
 from dualrev.sparse.values import Value
 from dualrev.table.operations import Reader
 from dualrev.table.partials import ElementwiseRow
@@ -58,6 +59,8 @@ def vanishes(run: Propagation, row: Row, params: Params, operands: Sequence[Valu
     """
     if not isinstance(row, ElementwiseRow):
         return None
+    if i == 0 and (constant := powers_of_zero(str(row.primitive), params, operands)) is not None and constant.any():
+        return constant
     partial = row.stated[i]
     if not isinstance(partial, Reader) or row.is_over[i]:
         return None

@@ -34,7 +34,7 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal, stage
 from dualrev._jax.primitives import Primitive
 from dualrev.engines.forward import push_through
 from dualrev.programs.jaxprs import behind
-from dualrev.sparse import calls, elementwise, loops
+from dualrev.sparse import alternatives, calls, elementwise, loops
 from dualrev.sparse.graph import Graph, Nodes
 from dualrev.sparse.structural_zeros import zero_entries
 from dualrev.sparse.structures import STRUCTURES, moved
@@ -81,8 +81,12 @@ class Propagation:
             later = Later(eqn, operands)
             for i, out in enumerate(outs):
                 out.number = (later, i)
+        else:
+            followed = alternatives.followed(eqn, operands)
+            for out, numbers in zip(outs, followed or [alternatives.chosen(eqn)] * len(outs), strict=True):
+                out.alternatives = numbers
         if any(x.nodes is not None for x in operands):
-            found = self._nodes(eqn, operands)
+            found = self._united(eqn, operands) or self._nodes(eqn, operands)
             for i, (out, new) in enumerate(zip(outs, found, strict=True)):
                 if isinstance(new, Value):
                     outs[i] = new
@@ -90,6 +94,18 @@ class Propagation:
                     out.nodes = new
                     out.zero = zero_entries(eqn, operands)
         return outs
+
+    def _united(self, eqn: JaxprEqn, operands: Sequence[Value]) -> list[Nodes | None] | None:
+        """The nodes of the results of an operation at places that follow from a choice: those for any number that it can have."""
+        if str(eqn.primitive) not in STRUCTURES or alternatives.source_of(operands) is None:
+            return None
+        each = [self._nodes(eqn, case) for case in alternatives.fixed(operands)]
+        united: list[Nodes | None] = []
+        for found in zip(*each, strict=True):
+            if any(isinstance(x, Value) for x in found):
+                return None
+            united.append(self.graph.union(*found))  # type: ignore[arg-type]  # none is a value
+        return united
 
     def _nodes(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:
         primitive, params = eqn.primitive, eqn.params

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dualrev._jax.jaxprs import JaxprEqn
+from dualrev._jax.primitives import Params
 from dualrev.sparse import host
 from dualrev.sparse.values import Value
 
@@ -31,6 +32,15 @@ def zero_entries(eqn: JaxprEqn, operands: Sequence[Value]) -> np.ndarray | None:
     shape: tuple[int, ...] = eqn.outvars[0].aval.shape  # type: ignore[attr-defined]  # an array
     found = _found(name, eqn, operands, shape)
     return found if found is not None and found.any() else None
+
+
+def powers_of_zero(name: str, params: Params, operands: Sequence[Value]) -> np.ndarray | None:
+    """Where a power does not depend on its base, as the exponent is 0 for all inputs; None if that is not known."""
+    if name == "integer_pow":
+        return np.array(params["y"] == 0)
+    if name == "pow" and operands[1].nodes is None and operands[1].is_known:
+        return np.asarray(operands[1].known() == 0)
+    return None
 
 
 def zeros_of(x: Value) -> np.ndarray:

@@ -25,6 +25,10 @@ Found: TypeAlias = Nodes | list[Nodes | None] | None
 Structure: TypeAlias = "Callable[[Propagation, JaxprEqn, Sequence[Value]], Found]"
 
 
+#: Backends on which a scatter writes its updates one after the other; elsewhere any update of a place may be the last.
+WRITES_IN_ORDER = ("cpu",)
+
+
 def shape_of(eqn: JaxprEqn, i: int = 0) -> tuple[int, ...]:
     shape: tuple[int, ...] = eqn.outvars[i].aval.shape  # type: ignore[attr-defined]
     return shape
@@ -148,7 +152,10 @@ def _scatter(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Foun
     if not new.size or not count:
         return old
     if indices.is_known:
-        places = host.scatter_places(old.shape, np.asarray(indices.known()), eqn.params, new.shape).ravel()
+        places = host.scatter_places(old.shape, np.asarray(indices.known()), eqn.params, new.shape)
+        if name == "scatter" and jax.default_backend() in WRITES_IN_ORDER:
+            return _last_written(old, new, places, eqn.params["dimension_numbers"].update_window_dims)
+        places = places.ravel()
         inside = places >= 0
         written = run.graph.union_groups(places[inside], new.ravel()[inside], count).reshape(old.shape)
         if name != "scatter":
@@ -158,6 +165,16 @@ def _scatter(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Foun
         return np.where(hit.reshape(old.shape), written, old)
     run.lost[f"{name}: the places are not known"] += 1
     return run.graph.union(old, _scattered_anywhere(run.graph, new, old.shape, eqn.params["dimension_numbers"]))
+
+
+def _last_written(old: Nodes, new: Nodes, places: np.ndarray, window_dims: Sequence[int]) -> Nodes:
+    """Entries with their last update: updates are written in the order of their indices, each with its window."""
+    order = [d for d in range(new.ndim) if d not in window_dims] + list(window_dims)
+    flat, entries = places.transpose(order).ravel(), new.transpose(order).ravel()
+    inside = flat >= 0
+    result = old.ravel().copy()
+    result[flat[inside]] = entries[inside]  # of several values for one place, numpy keeps the last
+    return result.reshape(old.shape)
 
 
 def _scattered_anywhere(graph: Graph, new: Nodes, shape: Sequence[int], numbers: Any) -> Nodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -49,20 +49,29 @@ class Later:
         return self.outs
 
 
+class Alternatives(NamedTuple):
+    """The numbers that a value can have: one for each number of the choice ``source`` (:mod:`dualrev.sparse.alternatives`)."""
+
+    source: object
+    numbers: list[Any]
+
+
 class Value:
     """One value.  ``nodes``: an array of nodes, or None where no entry depends on an input.
 
     ``number``: an array; or ``(operation, i)`` for result ``i`` of an operation that can be evaluated; or None if it is unknown.
     ``zero``: the entries that are zero for all inputs, of a value that depends on some; None if none is known to be.
+    ``alternatives``: of an unknown number, those that it can have; None if they are many.
     """
 
-    __slots__ = ("aval", "nodes", "number", "zero")
+    __slots__ = ("alternatives", "aval", "nodes", "number", "zero")
 
     def __init__(self, aval: ShapedArray, nodes: Nodes | None = None, number: Any = None, zero: np.ndarray | None = None):
         self.aval = aval
         self.nodes = nodes
         self.number = number
         self.zero = zero
+        self.alternatives: Alternatives | None = None
 
     @property
     def is_known(self) -> bool:
