@@ -279,7 +279,7 @@ def test_cancellation_in_single_precision() -> None:
     finding = found(report, "precision")
     assert finding.operation == "sub" and finding.severity == "warning" and f":{the_line_of('cancels')}:" in (finding.line or "")
     assert report.ok and "float64" in finding.text
-    assert found(check(lambda x: jnp.log(1 + x), order=1)(jnp.array(1e-6, jnp.float32)), "precision").operation == "add"
+    assert found(check(lambda x: jnp.log(1 + x), order=1)(jnp.array(1e-6, jnp.float32)), "precision").operation == "log"
     assert not check(jnp.log1p, order=1)(jnp.array(1e-6, jnp.float32)).findings
 
 
@@ -326,6 +326,10 @@ def newton() -> Callable[..., Any]:
     return dr.implicit(solve, lambda s, a: s * s - a)
 
 
+def newton_steps(s: jax.Array, a: jax.Array) -> jax.Array:
+    return lax.fori_loop(0, 8, lambda _, s: (s + a / s) / 2, s)
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "sin": (jnp.sin, (X,)), "product": (lambda x, y: x * y, (X, X + 1)), "log": (jnp.log, (jnp.array([1e-6, 1.0, 1e6]),)),
     "sinc": (jnp.sinc, (jnp.array([0.0, 0.4]),)), "matmul": (jnp.matmul, (jnp.outer(X, X), X)),
@@ -347,6 +351,8 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "checkpoint": (jax.checkpoint(lambda x: jnp.sin(jnp.exp(x))), (X,)), "jit": (jax.jit(lambda x: jnp.tan(x)), (X,)),
     "vmap": (jax.vmap(lambda x: x**3), (X,)), "grad inside": (jax.grad(lambda x: jnp.sum(x**3)), (X,)),
     "dr.grad inside": (dr.grad(lambda x: jnp.sum(jnp.sin(x))), (X,)), "custom_vjp": (right_vjp, (X,)),
+    "custom_root": (lambda a: lax.custom_root(lambda s: s**2 - a, 1.5, lambda f, s: newton_steps(s, a), lambda g, y: y / g(1.0)),
+                    (jnp.array(2.0),)),
     "pytree": (lambda p, t: {"out": p["a"] * p["b"][0], "n": t}, ({"a": X, "b": [jnp.array(2.0)]}, 3)),
     "large": (lambda x: 1e12 * jnp.sin(x), (X,)), "small": (lambda x: 1e-12 * jnp.sin(x), (X,)),
     "constant": (lambda x: jnp.ones(3), (X,)), "identity": (lambda x: x, (X,)), "square at 0": (jnp.square, (jnp.zeros(2),)),
@@ -389,6 +395,16 @@ def test_random_programs_give_no_alarm(seed: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- the report
+
+
+def test_a_check_prints_nothing_and_draws_no_other_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    def f(x: jax.Array) -> jax.Array:
+        jax.debug.print("seen {x}", x=x)
+        return x * jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+
+    assert not check(f, order=1)(jnp.ones(3, jnp.float32)).findings
+    jax.effects_barrier()
+    assert capsys.readouterr().out == ""
 
 
 def test_reports_are_the_same_each_time() -> None:

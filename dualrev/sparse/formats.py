@@ -36,7 +36,7 @@ def check_pattern(pattern: Any, name: str) -> None:
         shape = np.shape(pattern)
     if shape is None or isinstance(pattern, Positions):
         return
-    if len(shape) != 2 or getattr(pattern, "n_batch", 0) or getattr(pattern, "n_dense", 0):
+    if len(shape) != 2 or getattr(pattern, "n_batch", None) or getattr(pattern, "n_dense", None):
         raise ValueError(f"{name}: pattern must be a matrix, outputs by inputs, without batched or dense dimensions; got "
                          f"{type(pattern).__name__} of shape {tuple(shape)}")
 

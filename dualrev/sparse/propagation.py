@@ -83,8 +83,8 @@ class Propagation:
                 out.number = (later, i)
         else:
             followed = alternatives.followed(eqn, operands)
-            for out, numbers in zip(outs, followed or [alternatives.chosen(eqn)] * len(outs), strict=True):
-                out.alternatives = numbers
+            for i, out in enumerate(outs):
+                out.alternatives = followed[i] if followed else alternatives.chosen(eqn)
         if any(x.nodes is not None for x in operands):
             found = self._united(eqn, operands) or self._nodes(eqn, operands)
             for i, (out, new) in enumerate(zip(outs, found, strict=True)):
@@ -104,7 +104,7 @@ class Propagation:
         for found in zip(*each, strict=True):
             if any(isinstance(x, Value) for x in found):
                 return None
-            united.append(self.graph.union(*found))  # type: ignore[arg-type]  # none is a value
+            united.append(self.graph.union(*found))
         return united
 
     def _nodes(self, eqn: JaxprEqn, operands: Sequence[Value]) -> Sequence[Nodes | Value | None]:

@@ -7,17 +7,17 @@ that its own derivative would be useless (straight-through estimators, clipped a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
-from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.avals import ArrayLike, is_differentiable, typeof
 from dualrev._jax.jaxprs import jaxpr_as_fun
 from dualrev.inspection.checking.derivatives import pull, push
 from dualrev.inspection.checking.differences import one_sided
-from dualrev.inspection.checking.directions import normal, relative, wide
+from dualrev.inspection.checking.directions import normal, pair, wide
 from dualrev.inspection.checking.operations import Operation, of_some, program_of
 
 #: Relative differences above this are reported; functions that are solved by iterating agree with their rules to fewer digits.
@@ -34,8 +34,8 @@ class Difference:
     why_on_purpose: str
 
 
-def difference(operation: Operation, seed: int, precision: float) -> Difference | None:
-    """How a rule differs from the derivative of its function at these operands, or None."""
+def difference(operation: Operation, ts: Sequence[jax.Array], seed: int, precision: float) -> Difference | None:
+    """How a rule differs from the derivative of its function at these operands, along a direction, or None."""
     fun, points = operation.moving()
     program = program_of(operation.eqn)
     if program is None or not points:
@@ -47,13 +47,18 @@ def difference(operation: Operation, seed: int, precision: float) -> Difference 
     if not any(x.size for x in outs):
         return None
     rng = np.random.default_rng(seed)
-    ts, cs = [relative(rng, x) for x in points], [normal(rng, x) for x in outs]
+    cs = [normal(rng, x) for x in outs]
     try:
         expected, expected_pull = push(body, points, ts), pull(body, points, cs)
     except Exception:
         return None  # the function itself can't be differentiated, which is what the rule is for; differences check it
     modes: dict[str, float] = {}
-    by_mode = [("forward", lambda: push(fun, points, ts), expected), ("reverse", lambda: pull(fun, points, cs), expected_pull)]
+    def paired(cts: Sequence[jax.Array]) -> list[float]:
+        return [pair(cts, ts)]
+
+    by_mode: list[tuple[str, Callable[[], Sequence[ArrayLike]], Sequence[ArrayLike]]] = [
+        ("forward", lambda: push(fun, points, ts), expected),
+        ("reverse", lambda: paired(pull(fun, points, cs)), paired(expected_pull))]
     for mode, derive, own in by_mode:
         if not all(np.isfinite(wide(o)).all() for o in own):
             return None  # the rule may well be there to be finite

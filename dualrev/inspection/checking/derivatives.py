@@ -94,11 +94,15 @@ class Tolerances:
         self.sides = 1e-3 if precision < 1e-10 else min(0.3, 30 * precision ** (2 / 3) + 1e-2)
 
 
-def mismatches(own: Derivatives, points: Sequence[jax.Array], outs: Sequence[jax.Array], seed: int, precision: float) -> list[Mismatch]:
-    """What is wrong with the derivatives of order 1; ``outs`` are the values at the point."""
+def mismatches(own: Derivatives, points: Sequence[jax.Array], outs: Sequence[jax.Array], seed: int, precision: float,
+               along: Sequence[jax.Array] | None = None) -> list[Mismatch]:
+    """What is wrong with the derivatives of order 1; ``outs`` are the values at the point.
+
+    ``along``: the one direction to look at, instead of random ones for each input.
+    """
     if not any(x.size for x in outs) or not any(x.size for x in points):
         return []
-    return _Comparison(own, list(points), list(outs), Tolerances(precision)).first(np.random.default_rng(seed))
+    return _Comparison(own, list(points), list(outs), Tolerances(precision)).first(np.random.default_rng(seed), along)
 
 
 def second_mismatches(own: Derivatives, points: Sequence[jax.Array], outs: Sequence[jax.Array], seed: int, precision: float,
@@ -119,11 +123,11 @@ class _Comparison:
     def __init__(self, own: Derivatives, points: list[jax.Array], outs: list[jax.Array], tol: Tolerances):
         self.own, self.points, self.outs, self.tol = own, points, outs, tol
 
-    def first(self, rng: np.random.Generator) -> list[Mismatch]:
+    def first(self, rng: np.random.Generator, along: Sequence[jax.Array] | None = None) -> list[Mismatch]:
         found: list[Mismatch] = []
         cs = [normal(rng, x) for x in self.outs]
-        directions = [relative(rng, x) for x in self.points]
-        for group in groups(self.points, 1):
+        directions = [relative(rng, x) for x in self.points] if along is None else along
+        for group in groups(self.points, 1) if along is None else [tuple(range(len(self.points)))]:
             ts = [t if i in group else jnp.zeros_like(t) for i, t in enumerate(directions)]
             both = self.own.first(self.points, ts, cs)
             pushed, pulled = both[: len(cs)], both[len(cs):]

@@ -5,7 +5,7 @@ An operation that is right is not entered; one that is wrong is, if it holds pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -15,7 +15,7 @@ from dualrev._jax.avals import is_extended
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction
 from dualrev.inspection.checking.derivatives import Derivatives, Mismatch, mismatches, second_mismatches
 from dualrev.inspection.checking.directions import normal, relative, wide
-from dualrev.inspection.checking.operations import Operation, Walk
+from dualrev.inspection.checking.operations import Key, Operation, Walk
 
 #: Operations that are checked at most, so that the search ends.
 MOST_CHECKED = 600
@@ -37,8 +37,9 @@ def precision_of(values: Sequence[jax.Array], otherwise: float) -> float:
     return max([otherwise, *eps]) if otherwise < 1e-10 else otherwise
 
 
-def culprits(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], order: int, seed: int, precision: float) -> list[Culprit]:
-    """The operations that are wrong, in the order of the program, each once."""
+def culprits(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], along: Mapping[Key, list[jax.Array]], order: int, seed: int,
+             precision: float) -> list[Culprit]:
+    """The operations that are wrong, in the order of the program, each once; ``along``: how their operands change with the inputs."""
     found: dict[int, Culprit] = {}
     checked = 0
     #: Calls that are wrong as wholes, by the number of culprits before them.
@@ -53,7 +54,7 @@ def culprits(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], order: int, seed: in
             return False
         checked += 1
         try:
-            here = _wrong(fun, points, order, seed, precision_of(points, precision))
+            here = _wrong(fun, points, along.get(operation.key), order, seed, precision_of(points, precision))
             wrong = Culprit(operation, here[0]) if here else None
         except Exception as error:
             wrong = Culprit(operation, None, error)
@@ -74,11 +75,12 @@ def culprits(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], order: int, seed: in
     return list(found.values())
 
 
-def _wrong(fun: FlatFunction, points: Sequence[jax.Array], order: int, seed: int, precision: float) -> list[Mismatch]:
+def _wrong(fun: FlatFunction, points: Sequence[jax.Array], along: Sequence[jax.Array] | None, order: int, seed: int,
+           precision: float) -> list[Mismatch]:
     """What is wrong with the derivatives of an operation, of order 2 where those of order 1 are right."""
     own = Derivatives(fun, is_compiled=False)
     outs = own.value(*points)
-    found = mismatches(own, points, outs, seed, precision)
+    found = mismatches(own, points, outs, seed, precision, along)
     if not found and order > 1:
         found = second_mismatches(own, points, outs, seed, precision)
     return [m for m in found if not (m.at_kink or m.undecided)]

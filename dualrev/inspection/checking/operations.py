@@ -25,6 +25,10 @@ MOST_STEPS = 64
 RULED = (custom_jvp_call_p, custom_vjp_call_p)
 
 
+#: Tells an operation of a run of a program from all others.
+Key: TypeAlias = tuple[int, tuple[str, ...]]
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """One operation on its values; ``place`` says in which call, branch and step it stands."""
@@ -42,7 +46,7 @@ class Operation:
         return name_of(self.eqn)
 
     @property
-    def key(self) -> tuple[int, tuple[str, ...]]:
+    def key(self) -> Key:
         """The same for the same operation in another run of the program."""
         return id(self.eqn), self.place
 
@@ -227,6 +231,30 @@ class Walk:
                 self.skipped_steps = True
                 carry = list(rest(*body_consts, *carry))
             step += 1
+
+
+def directions(jaxpr: ClosedJaxpr, here: Sequence[jax.Array], there: Sequence[jax.Array],
+               step: float) -> dict[Key, list[jax.Array]]:
+    """How the differentiable operands of each operation change on the way from one point to another, ``step`` away.
+
+    Operands that are copies of one value change together: a rule need not be right for changes that do not occur.
+    """
+    at_there: dict[Key, list[jax.Array]] = {}
+    found: dict[Key, list[jax.Array]] = {}
+
+    def remember(operation: Operation) -> bool:
+        at_there[operation.key] = operation.moving()[1]
+        return not operation.is_ruled
+
+    def compare(operation: Operation) -> bool:
+        points, others = operation.moving()[1], at_there.get(operation.key)
+        if others is not None and [x.shape for x in points] == [x.shape for x in others]:
+            found[operation.key] = [(y - x) / np.asarray(step, x.dtype) for x, y in zip(points, others, strict=True)]
+        return not operation.is_ruled
+
+    Walk(remember).run(jaxpr, there)
+    Walk(compare).run(jaxpr, here)
+    return found
 
 
 def _number(atom: Literal) -> jax.Array:

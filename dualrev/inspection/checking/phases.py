@@ -11,9 +11,9 @@ from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev.inspection.checking import custom_rules, decisions, dependence, locating, precision, words
 from dualrev.inspection.checking.decisions import Decision
 from dualrev.inspection.checking.derivatives import Derivatives, Mismatch, mismatches, pull, push, second_mismatches
-from dualrev.inspection.checking.differences import one_sided
+from dualrev.inspection.checking.differences import moved, one_sided
 from dualrev.inspection.checking.directions import normal, relative, wide
-from dualrev.inspection.checking.operations import RULED, Operation, Walk, equations
+from dualrev.inspection.checking.operations import RULED, Key, Operation, Walk, directions, equations
 from dualrev.inspection.checking.report import Finding, Severity
 from dualrev.inspection.checking.subject import Program, Subject
 
@@ -55,7 +55,7 @@ class Phases:
                 return
             self._derivatives(program, derivatives, outs)
         if double is not None and not any(f.kind in ("not finite", "no derivative") and f.order != 2 for f in self.findings):
-            found = precision.loss(own, double, derivatives, self.seed)
+            found = None if _draws(double) else precision.loss(own, double, derivatives, self.seed)
             if found is not None:
                 self.findings.append(words.precision(found, sorted({str(x.dtype) for x in own.points})))
         self._say_how(program, double)
@@ -100,7 +100,7 @@ class Phases:
         except Exception as error:
             self._raised(fun, points, ts, cs, error)
             if program.jaxpr is not None:
-                self._custom_rules(program.jaxpr, program.flat, eps)
+                self._custom_rules(program, program.jaxpr)
             return
         if not all(map(locating.is_finite, first)):
             found = None if program.jaxpr is None else locating.first_without_slope(program.jaxpr, program.flat, self.seed)
@@ -110,8 +110,7 @@ class Phases:
         near: list[Decision] = []
         if program.jaxpr is not None:
             near = decisions.near(program.jaxpr, program.flat, program.active, ts, eps, self.near)
-            if any(eqn.primitive in RULED for eqn in equations(program.jaxpr)):
-                self._custom_rules(program.jaxpr, program.flat, eps)
+            self._custom_rules(program, program.jaxpr)
         found_first = mismatches(own, points, outs, self.seed, eps)
         self._explain(program, found_first, near, 1)
         is_smooth = self._kinks(own, points, ts, eps, near, found_first)
@@ -136,7 +135,22 @@ class Phases:
                 error = its_own
         self.findings.append(words.no_derivative(modes, error))
 
-    def _custom_rules(self, jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], eps: float) -> None:
+    def along(self, program: Program) -> dict[Key, list[jax.Array]]:
+        """How the operands of each operation change along a random direction of the inputs."""
+        if program.jaxpr is None:
+            return {}
+        step = program.precision ** (1 / 3) / 8
+        rng = np.random.default_rng(self.seed)
+        there = list(program.flat)
+        ts = [relative(rng, x) for x in program.points]
+        for i, x in zip(program.active, moved(program.points, ts, step), strict=True):
+            there[i] = x
+        return directions(program.jaxpr, program.flat, there, step)
+
+    def _custom_rules(self, program: Program, jaxpr: ClosedJaxpr) -> None:
+        if not any(eqn.primitive in RULED for eqn in equations(jaxpr)):
+            return
+        along, eps = self.along(program), program.precision
         counts: dict[int, int] = {}
         worst: dict[int, custom_rules.Difference] = {}
 
@@ -146,12 +160,14 @@ class Phases:
             key = id(operation.eqn)
             counts[key] = counts.get(key, 0) + 1
             if counts[key] <= CALLS_COMPARED:
-                found = custom_rules.difference(operation, self.seed, locating.precision_of(operation.operands, eps))
+                ts = along.get(operation.key)
+                found = None if ts is None else custom_rules.difference(
+                    operation, ts, self.seed, locating.precision_of(operation.operands, eps))
                 if found is not None and (key not in worst or worst[key].relative < found.relative):
                     worst[key] = found
             return False
 
-        Walk(visit).run(jaxpr, flat)
+        Walk(visit).run(jaxpr, program.flat)
         for key, found in worst.items():
             self.named.add(key)
             self.findings.append(words.custom_rule(found, self.surrogates))
@@ -166,12 +182,16 @@ class Phases:
         at_point = [d for d in near if d.distance < 1e-12]
         if wrong:
             names = self._names(program, wrong)
+            along = self.along(program)
             blamed = [] if program.jaxpr is None else locating.culprits(
-                program.jaxpr, program.flat, order, self.seed, program.precision)
+                program.jaxpr, program.flat, along, order, self.seed, program.precision)
             for culprit in blamed:
                 if id(culprit.operation.eqn) not in self.named:
                     self.named.add(id(culprit.operation.eqn))
-                    self.findings.append(words.culprit(culprit, names, program.precision, self.seed, self.surrogates))
+                    operation, different = culprit.operation, None
+                    if operation.is_ruled and order == 1 and operation.key in along:
+                        different = custom_rules.difference(operation, along[operation.key], self.seed, program.precision)
+                    self.findings.append(words.culprit(culprit, names, different, self.surrogates))
             self.findings[:] = [words.with_input(f, names) for f in self.findings]
             if not blamed and not self.named:
                 self.findings.append(words.unlocated(wrong[0], names, at_point, program.jaxpr is not None))
@@ -199,6 +219,12 @@ class Phases:
             self.findings.append(words.kink_of_unknown_origin(at_kink[0]))
         self.findings.extend(words.near(d) for d in near if d not in at_point)
         return not is_kink
+
+
+def _draws(program: Program) -> bool:
+    """Whether a program draws random numbers, which are others in double precision."""
+    names = {str(eqn.primitive) for eqn in equations(program.jaxpr)} if program.jaxpr is not None else set()
+    return any(name.startswith(("random_", "rng_", "threefry")) for name in names)
 
 
 def _same(first: Sequence[jax.Array], second: Sequence[jax.Array], eps: float) -> bool:

@@ -14,11 +14,12 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
 
 from dualrev._jax.avals import ShapedArray, is_array_like, is_differentiable, is_extended, typeof
-from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, open_and_closed, stage
 from dualrev._jax.trees import PyTree
 from dualrev.functional.checks import name_of
 from dualrev.inspection.checking.operations import equations, of_some
 from dualrev.programs.functions import Function, as_arrays, split_arguments
+from dualrev.programs.jaxprs import with_outputs
 
 #: What jax raises where Python asks a traced value for its number.
 NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError,
@@ -68,6 +69,13 @@ def _dtypes(jaxpr: ClosedJaxpr) -> set[np.dtype]:
     return {d for d in found if d is not None and jnp.issubdtype(d, jnp.inexact)}
 
 
+def silent(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+    """A program without its equations that return nothing, such as prints: a check evaluates it many times."""
+    body, _ = open_and_closed(jaxpr)
+    kept = [eqn for eqn in body.eqns if eqn.outvars]
+    return jaxpr if len(kept) == len(body.eqns) else with_outputs(ClosedJaxpr(body.replace(eqns=kept), jaxpr.consts), body.outvars)
+
+
 class Subject:
     """A function and its arguments: the names of the inputs, and its programs."""
 
@@ -106,6 +114,7 @@ class Subject:
         except NEEDS_VALUES:
             self.run(*flat)  # an error of the function's own is raised here
             return Program(self.run, None, flat, active, is_double, promotes)
+        jaxpr = silent(jaxpr)
         return Program(jaxpr_as_fun(jaxpr), jaxpr, flat, active, is_double, promotes)
 
 

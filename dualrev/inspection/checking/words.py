@@ -147,8 +147,8 @@ def with_input(finding: Finding, names: str) -> Finding:
     return replace(finding, input=names, text=f"by {names}: {finding.text}")
 
 
-def culprit(found: Culprit, names: str, precision: float, seed: int, surrogates: Severity) -> Finding:
-    """The operation that is to blame."""
+def culprit(found: Culprit, names: str, different: custom_rules.Difference | None, surrogates: Severity) -> Finding:
+    """The operation that is to blame; ``different``: how its rule differs from its function, if it has one that does."""
     operation, m, named = found.operation, found.mismatch, _of(found.operation)
     row = rows.get(operation.eqn.primitive)
     if m is None:
@@ -160,7 +160,6 @@ def culprit(found: Culprit, names: str, precision: float, seed: int, surrogates:
                 "the function")
         return Finding("stopped", "note", text, "Nothing has to be done if this is meant.", input=names, **named, **_off(m))
     if operation.is_ruled:
-        different = custom_rules.difference(operation, seed, precision) if m.order == 1 else None
         if different is not None:
             return with_input(custom_rule(different, surrogates), names)
         text = f"by {names}: {_rule_of(operation)} is wrong: {_compared(m)}"
