@@ -385,6 +385,7 @@ def test_problems_give_no_alarm(problem: Any) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.promotes
 @pytest.mark.parametrize("seed", range(10))
 def test_random_programs_give_no_alarm(seed: int) -> None:
     pool = Pool(seed)

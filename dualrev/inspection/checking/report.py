@@ -91,8 +91,6 @@ class CheckReport:
 
         >>> import jax.numpy as jnp, dualrev as dr
         >>> dr.check(jnp.sin)(0.5).raise_if_wrong()
-
-        Source: none.
         """
         if not self.ok:
             raise DerivativeError(str(self))
