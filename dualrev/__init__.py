@@ -20,6 +20,7 @@ from dualrev.inspection.taps.api import Tap, taps
 from dualrev.inspection.taps.intercepting import intercept
 from dualrev.inspection.taps.marks import tap
 from dualrev.inspection.checking import CheckReport, check
+from dualrev.inspection.explanation import explain
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 
@@ -37,6 +38,7 @@ __all__ = [
     "draw",
     "eliminate",
     "errors",
+    "explain",
     "grad",
     "hessian",
     "hessian_diagonal",

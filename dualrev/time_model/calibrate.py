@@ -93,13 +93,18 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def measured(backend: str | None = None) -> Constants:
-    """The constants of the current backend: the shipped ones, each group of them slower or faster by a factor."""
+def measured(backend: str | None = None, told: Callable[[int], None] | None = None) -> Constants:
+    """The constants of the current backend: the shipped ones, each group of them slower or faster by a factor.
+
+    ``told`` hears how many of :data:`PROGRAMS` are done.
+    """
     name = backend or jax.default_backend()
     start = shipped(name if name in ("cpu", "tpu") else "gpu")
     expected = REFERENCE.get(start.name, {})
     slower: dict[str, float] = {}
-    for group, (fun, shape, dtype) in PROGRAMS.items():
+    for done, (group, (fun, shape, dtype)) in enumerate(PROGRAMS.items()):
+        if told is not None:
+            told(done)
         x = _numbers(shape, dtype)
         slower[group] = seconds(fun, x) / (expected.get(group) or time_of(jax.make_jaxpr(fun)(x), start))
     changes: dict[str, Any] = {key: _times(getattr(start, key), slower[group]) for group, keys in GROUPS.items() for key in keys}

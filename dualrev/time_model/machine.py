@@ -293,3 +293,8 @@ def _constants(backend: str) -> Constants:
         warnings.warn(f"dualrev: the file {path} with the constants of the time model is not used: {error}. The shipped constants "
                       "stand in for it; python -m dualrev calibrate writes a new one.", RuntimeWarning, stacklevel=3)
         return shipped(family)
+
+
+def forget() -> None:
+    """Read the file of constants again, which was written in this process."""
+    _constants.cache_clear()

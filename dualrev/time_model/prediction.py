@@ -98,7 +98,7 @@ def predict(fun: Callable[..., PyTree], *args: PyTree, constants: Constants | No
 def _lines(cost: Cost) -> tuple[Line, ...]:
     """The seconds of each operation on each line, the most first."""
     totals: dict[tuple[str, str], float] = {}
-    for eqn, seconds in cost.by_equation.values():
+    for eqn, seconds, _ in cost.by_equation.values():
         key = (str(eqn.primitive), line_of(eqn.source_info))
         totals[key] = totals.get(key, 0.0) + seconds
     return tuple([Line(seconds, *key) for key, seconds in sorted(totals.items(), key=lambda item: -item[1]) if seconds > 0])

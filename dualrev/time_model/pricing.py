@@ -15,7 +15,8 @@ from dualrev.time_model.reading import Operation, Value, is_one_window, shape_of
 
 @dataclass
 class Cost:
-    """Seconds and what they consist of; ``by_equation`` are the seconds of each equation, loops' bodies within them."""
+    """Seconds and what they consist of; ``by_equation`` are the seconds and the bytes of each equation, those in loops' bodies as often
+    as they run."""
 
     seconds: float = 0.0
     kernels: float = 0.0
@@ -25,16 +26,17 @@ class Cost:
     transcendentals: float = 0.0
     #: Calls of libraries.
     calls: float = 0.0
-    by_equation: dict[int, tuple[JaxprEqn, float]] = field(default_factory=dict)
+    by_equation: dict[int, tuple[JaxprEqn, float, float]] = field(default_factory=dict)
 
     def add(self, other: Cost, times: float = 1.0) -> None:
         for name in ("seconds", "kernels", "nbytes", "flops", "transcendentals", "calls"):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
-        for eqn, seconds in other.by_equation.values():
-            self.charge(eqn, times * seconds)
+        for eqn, seconds, nbytes in other.by_equation.values():
+            self.charge(eqn, times * seconds, times * nbytes)
 
-    def charge(self, eqn: JaxprEqn, seconds: float) -> None:
-        self.by_equation[id(eqn)] = (eqn, self.by_equation.get(id(eqn), (eqn, 0.0))[1] + seconds)
+    def charge(self, eqn: JaxprEqn, seconds: float, nbytes: float = 0.0) -> None:
+        _, before, bytes_before = self.by_equation.get(id(eqn), (eqn, 0.0, 0.0))
+        self.by_equation[id(eqn)] = (eqn, before + seconds, bytes_before + nbytes)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
     cost.seconds = place.kernel_s + work * share + (c.library_s if kernel.is_library else 0.0)
     cost.seconds += (1 + len(kernel.read)) * place.argument_s
     if kernel.root.maker is not None:
-        cost.charge(kernel.root.maker.eqn, cost.seconds - sum([seconds * share for _, seconds in priced]))
+        cost.charge(kernel.root.maker.eqn, cost.seconds - sum([seconds * share for _, seconds in priced]), kernel.nbytes)
     return cost
 
 
@@ -173,7 +175,7 @@ def cost_of_call(op: Operation, c: Constants, place: Place) -> Cost:
         return cost_of_whole(op, c, place)
     seconds, flops = priced_call(op, c, place.is_kernel)
     cost = Cost(place.kernel_s + seconds + place.seconds(nbytes, c), 1.0, nbytes, flops, 0.0, 1.0)
-    cost.charge(op.eqn, cost.seconds)
+    cost.charge(op.eqn, cost.seconds, nbytes)
     return cost
 
 
@@ -207,7 +209,7 @@ def cost_of_loop(op: Operation, c: Constants, place: Place) -> Cost:
     # What is written was filled before, and filling is a fill of one and a copy of it to the others.
     first = op.carries + stacks
     cost.add(Cost((2.0 * written + read) / c.rate(written + read) + place.kernel_s * first, first, written))
-    cost.charge(op.eqn, cost.seconds - sum([seconds for _, seconds in cost.by_equation.values()]))
+    cost.charge(op.eqn, cost.seconds - sum([seconds for _, seconds, _ in cost.by_equation.values()]), written)
     return cost
 
 
