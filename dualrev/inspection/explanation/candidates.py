@@ -173,7 +173,7 @@ def _jacobians(asked: Question, choice: Choice, lines: Lines, left_out: dict[str
     if "waist" in choice.seconds or choice.chosen == "waist":
         waist = narrowest(graph_of(asked.program))
         size = 0 if waist is None else waist.size
-        found.append(line("waist", 2 * size, f"{_number(size, 'pull')}, {_pushes(size)}", "function", engine="waist"))
+        found.append(line("waist", 2 * size, f"{_pulls(size)}, {_pushes(size)}", "function", engine="waist"))
     return found
 
 
