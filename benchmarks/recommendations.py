@@ -9,6 +9,7 @@ last line says for how many of them the recommendation is within 1.2 of the fast
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pathlib
 import re
@@ -77,7 +78,7 @@ def grid(x: jax.Array) -> jax.Array:
 
 def layers(*widths: int) -> Callable[[jax.Array], jax.Array]:
     def function(x: jax.Array) -> jax.Array:
-        for pair in zip(widths, widths[1:], strict=False):
+        for pair in itertools.pairwise(widths):
             x = jnp.tanh(x @ _weights(*pair))
         return x
 
@@ -155,7 +156,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="PATTERN", help="programs whose name has this in it, a regular expression")
     parser.add_argument("--kind", nargs="+", default=["grad", "jacobian", "hessian"], choices=["grad", "jacobian", "hessian"])
-    parser.add_argument("--tag", nargs="*", default=list(DEFAULT_TAGS), choices=list(TAGS), metavar="TAG", help="scenarios with any of these")
+    parser.add_argument("--tag", nargs="*", default=list(DEFAULT_TAGS), choices=list(TAGS), metavar="TAG",
+                        help="scenarios with any of these")
     parser.add_argument("--no-shapes", action="store_true", help="without the functions of many shapes")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add what was found to this file")
     options = parser.parse_args()

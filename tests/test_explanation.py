@@ -92,11 +92,13 @@ CASES: dict[str, Case] = {
     "both": (loss, (x_of(6, 6), x_of(3, 6)), {}, {"argnums": (0, 1)}, jax.grad(loss, (0, 1)), {"reverse"}),
     "tree, integers and strings": (
         tree, ({"a": x_of(4), "index": jnp.arange(4)},), {"scale": jnp.asarray(2.0), "kind": "cos"}, {},
-        lambda p, scale, kind: {"a": jax.grad(lambda a: tree({**p, "a": a}, scale=scale, kind=kind))(p["a"]), "index": None}, {"reverse"}),
+        lambda p, scale, kind: {"a": jax.grad(lambda a: tree({**p, "a": a}, scale=scale, kind=kind))(p["a"]), "index": None},
+        {"reverse"}),
     "numbers that Python counts with": (powers, (3, x_of(4), 2), {}, {}, lambda n, x, times: jax.grad(lambda x: powers(n, x, times))(x),
                                         {"reverse", "forward"}),
     "lambda": (lambda x: jnp.sum(jnp.sin(x)), (x_of(5),), {}, {}, lambda x: jnp.cos(x), {"reverse"}),
-    "auxiliary results": (lambda x: (jnp.sum(x**2), {"n": x}), (x_of(5),), {}, {"has_aux": True}, lambda x: (2 * x, {"n": x}), {"reverse"}),
+    "auxiliary results": (lambda x: (jnp.sum(x**2), {"n": x}), (x_of(5),), {}, {"has_aux": True}, lambda x: (2 * x, {"n": x}),
+                          {"reverse"}),
     "sparse Jacobian": (band, (x_of(120),), {}, {}, jax.jacfwd(band), {"sparse", "forward", "reverse", "tape"}),
     "small Jacobian": (few, (x_of(5),), {}, {}, jax.jacfwd(few), {"elimination", "forward", "reverse", "tape"}),
     "Jacobian through a waist": (narrow, (x_of(40),), {}, {}, jax.jacfwd(narrow), {"waist", "tape"}),
@@ -218,7 +220,7 @@ def test_operations_of_pulls_and_pushes_stand_on_the_users_lines(derived: Any) -
     start = steps.__code__.co_firstlineno
     lines = range(start, start + 8)
     jaxpr = jax.make_jaxpr(derived)(x_of(5, 5), x_of(2, 5))
-    found = [(str(eqn.primitive), line_of(eqn.source_info)) for eqn in eqns_within(jaxpr) if str(eqn.primitive) in ("dot_general", "cos")]
+    found = [(name, line_of(eqn.source_info)) for eqn in eqns_within(jaxpr) if (name := str(eqn.primitive)) in ("dot_general", "cos")]
     assert len(found) > 3
     for name, where in found:
         assert any(f"{__file__}:{line}" in where for line in lines), (name, where)
@@ -404,9 +406,9 @@ def test_the_command(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_what_the_command_can_not_explain(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, match in ((["explain", f"{model}:best", "--args", "jnp.ones(3)", "--shipped"], "has no derivative"),
-                         (["explain", f"{model}:loss", "--shipped"], "needs arguments"),
-                         (["explain", f"{model}:none", "--args", "1.0", "--shipped"], "has no function")):
+    for words, match in ((["explain", f"{model}:best", "--args", "jnp.ones(3)", "--no-calibration"], "has no derivative"),
+                         (["explain", f"{model}:loss", "--no-calibration"], "needs arguments"),
+                         (["explain", f"{model}:none", "--args", "1.0", "--no-calibration"], "has no function")):
         assert main(words) == 2
         assert match in capsys.readouterr().err
     assert not machine.cache_file().exists()

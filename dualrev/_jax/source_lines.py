@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 
 from jax._src import source_info_util as _source_info_util
-from jax._src.source_info_util import _source_info_context  # .context: where operations called by this thread are said to stand
 from jax._src.source_info_util import SourceInfo as SourceInfo  # where the program stood when an operation was called
+from jax._src.source_info_util import _source_info_context  # .context: where operations called by this thread are said to stand
 
 from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.jaxprs import Jaxpr

@@ -2,8 +2,8 @@
 
 A value has memory from the part that writes it until the last part that reads it; inputs, constants and results until the end.  Which
 values get memory at all is what :mod:`dualrev.time_model.fusion` says: what is computed inside the kernel that reads it has none.
-An entrywise kernel writes in place of what nothing reads later; a step of a loop does so with what it carries and stacks.  Compilers order parts anew, and pad arrays: the numbers are
-estimates.
+An entrywise kernel writes in place of what nothing reads later; a step of a loop writes in place of what it carries and stacks.
+Compilers order parts anew, and pad arrays: the numbers are estimates.
 
 Source: [Aho et al. 2007, ch. 9.2.5].
 """
@@ -61,7 +61,7 @@ def peak_bytes(jaxpr: ClosedJaxpr) -> int:
 
 
 def _moments(found: Program, is_step: bool) -> list[tuple[JaxprEqn, float]]:
-    """For each part, its equation and the bytes; of a step of a loop without those of what it reads from outside, and writes in place."""
+    """For each part, its equation and the bytes; of a step of a loop, without what it reads from outside and writes in place."""
     parts = _parts(found)
     outputs = {v for v in found.outputs if v is not None}
     last: dict[Value, float] = {}
@@ -93,7 +93,8 @@ def _parts(found: Program) -> list[_Part]:
         if v in kernels and op not in found.calls:
             kernel = kernels[v]
             window_of = [u for u in op.ins[:1] if u is not None] if kernel.window is not None else []
-            parts.append(_Part(op, [*kernel.read, *window_of], [v], 0.0, window_of or [u for u in kernel.read if _is_entrywise(kernel)]))
+            reused = window_of or (list(kernel.read) if _is_entrywise(kernel) else [])
+            parts.append(_Part(op, [*kernel.read, *window_of], [v], 0.0, reused))
         elif id(op) not in seen:
             seen.add(id(op))
             within = [max([nbytes for _, nbytes in _moments(held, is_step=True)], default=0.0) for held in op.held]

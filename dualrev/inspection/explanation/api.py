@@ -78,8 +78,8 @@ def explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict
     told("tracing", 0, 1)
     asked = Question(fun, args, kwargs, derivative, argnums, has_aux)
     if measure and not asked.is_concrete:
-        raise TypeError("explain: measure=True runs the function, and an argument has a shape and no values; give arrays, or leave measure "
-                        "out")
+        raise TypeError("explain: measure=True runs the function, and an argument has a shape and no values; give arrays, or leave out "
+                        "measure")
     constants = time_model.constants()
     choice = _automatic(asked)
     found, left_out = candidates(asked, choice)
@@ -91,8 +91,8 @@ def explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict
         told(f"pricing: {candidate.name}", i, len(found))
         try:
             program = asked.traced_with(candidate.derivative)
-            kept[candidate.name] = residuals = (Residuals() if candidate.tape == "none" else
-                                                asked.residuals(candidate.taped, candidate.options))
+            is_taped = candidate.tape != "none"
+            kept[candidate.name] = residuals = asked.residuals(candidate.taped, candidate.options) if is_taped else Residuals()
         except NOT_FOR_IT as error:
             if candidate.name == choice.chosen:  # the derivative itself fails, and says why
                 raise
@@ -149,7 +149,7 @@ def _notes(asked: Question) -> list[str]:
     """What must be known of the line of code, and of the prices."""
     found = []
     if nested := Lines(asked).nested:
-        found.append(f"the line has no jit: {', '.join(nested)} within an argument is no array; the prices are those of a compiled program")
+        found.append(f"the line has no jit, as {', '.join(nested)} is no array; the prices are those of a compiled program")
     if any(eqn.primitive is while_p for eqn in eqns_within(asked.program)):
         found.append(f"a loop of unknown length is taken to make {UNKNOWN_STEPS} steps")
     return found

@@ -88,7 +88,7 @@ class Lines:
         derived = f"dr.{call}({', '.join([text, *_spelled({**about, **options, **plain}, texts)])})"
         code = derived if self.nested else f"jax.jit({', '.join([derived, *_spelled(self.static)])})"
         taped = grad(function, asked.argnums, asked.has_aux, **plain) if tape == "gradient" else function
-        of_tape = Options(**{key: value for key, value in options.items() if key in Options.__annotations__})  # type: ignore[typeddict-item]
+        of_tape: Options = {key: value for key, value in options.items() if key in Options.__annotations__}  # type: ignore[assignment]
         return Candidate(name, code, CALLS[call](function, **about, **options, **plain), passes, how, tape, taped, of_tape)
 
 
@@ -97,7 +97,9 @@ def _spelled(options: Mapping[str, Any], texts: Mapping[str, str] | None = None)
 
 
 def _written(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else f"({', '.join(map(_written, value))},)" if isinstance(value, tuple) else repr(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def candidates(asked: Question, choice: Choice) -> tuple[list[Candidate], dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +97,9 @@ class Explanation:
         elif self.recommended == self.predicted:
             lines = [f"recommended: {self.recommended}, as predicted; measured {_time(best.measured_seconds)}"]
         else:
-            lines = [f"recommended: {self.recommended}, measured {_time(best.measured_seconds)}, {1 / (best.measured_ratio or 1):.2f} times "
-                     f"as fast as {self.predicted}, which was predicted to be the best"]
+            times = 1 / (best.measured_ratio or 1)
+            lines = [f"recommended: {self.recommended}, measured {_time(best.measured_seconds)}, {times:.2f} times as fast as "
+                     f"{self.predicted}, which was predicted to be the best"]
         if self.recommended != self.automatic:
             lines.append(f'engine="auto" takes {self.automatic}')
         small = min(self.variants, key=lambda v: (v.measured_peak_bytes or v.peak_bytes, v.seconds))
@@ -110,15 +111,19 @@ class Explanation:
         return [*lines, *self.notes]
 
     def _columns(self) -> tuple[list[str], list[list[str]]]:
-        headers = ["variant", "passes", "predicted", *(["measured", "ratio"] if self.is_measured else []), "kernels", "flops", "moved",
-                   "residuals", "peak", *(["reserved"] if self.is_measured else [])]
-        rows = []
-        for v in (self.function, *self.variants):
-            mark = "> " if v.name == self.recommended and v is not self.function else "  "
-            measured = [_time(v.measured_seconds), "" if v.measured_ratio is None else f"{v.measured_ratio:.2f}"] if self.is_measured else []
-            reserved = ["" if v.measured_peak_bytes is None else size(v.measured_peak_bytes)] if self.is_measured else []
-            rows.append([f"{mark}{v.name}", v.how, time_in_words(v.seconds), *measured, f"{v.kernels:,.0f}", _number(v.flops),
-                         size(round(v.bytes_moved)), size(v.residual_bytes), size(v.peak_bytes), *reserved])
+        columns: list[tuple[str, Callable[[Variant], str]]] = [
+            ("passes", lambda v: v.how), ("predicted", lambda v: time_in_words(v.seconds))]
+        if self.is_measured:
+            columns += [("measured", lambda v: _time(v.measured_seconds)),
+                        ("ratio", lambda v: "" if v.measured_ratio is None else f"{v.measured_ratio:.2f}")]
+        columns += [("kernels", lambda v: f"{v.kernels:,.0f}"), ("flops", lambda v: _number(v.flops)),
+                    ("moved", lambda v: size(round(v.bytes_moved))), ("residuals", lambda v: size(v.residual_bytes)),
+                    ("peak", lambda v: size(v.peak_bytes))]
+        if self.is_measured:
+            columns.append(("reserved", lambda v: "" if v.measured_peak_bytes is None else size(v.measured_peak_bytes)))
+        headers = ["variant", *(header for header, _ in columns)]
+        rows = [[f"{'> ' if v.name == self.recommended else '  '}{v.name}", *(cell(v) for _, cell in columns)]
+                for v in (self.function, *self.variants)]
         return headers, rows
 
     def _line_columns(self) -> tuple[list[str], list[list[str]]]:

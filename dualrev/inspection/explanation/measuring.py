@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,15 +80,16 @@ def _seconds(run: Callable[[], Any], calls: int) -> float:
 
 
 def _rounds(runs: Sequence[Callable[[], Any]]) -> list[list[float]]:
-    """Seconds of each run in each round; who goes first changes from round to round."""
+    """Seconds of each run in each round; the order is drawn anew for each."""
     calls = [max(1, round(ROUND / max(_seconds(run, 1), 1e-7))) for run in runs]
     found: list[list[float]] = []
+    draw = random.Random(0)
     end = time.perf_counter() + BUDGET * len(runs)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         while len(found) < FEWEST or (time.perf_counter() < end and len(found) < MOST):
-            order = range(len(runs)) if len(found) % 2 else reversed(range(len(runs)))
+            order = draw.sample(range(len(runs)), len(runs))
             seconds = {i: _seconds(runs[i], calls[i]) for i in order}
             found.append([seconds[i] for i in range(len(runs))])
     finally:

@@ -75,8 +75,8 @@ class Question:
         self.traced = [i for i, x in enumerate(self.leaves) if _is_array(x) and not isinstance(x, (bool, int))]
         self.moving = [i for i in self.traced if self.is_asked[i] and _is_float(self.leaves[i])]
         if not self.moving:
-            asked = ", ".join(f"{name}: {described(x)}" for name, x, is_asked in zip(self.names, self.leaves, self.is_asked, strict=True)
-                              if is_asked)
+            asked = ", ".join([f"{name}: {described(x)}" for name, x, is_own in zip(self.names, self.leaves, self.is_asked, strict=True)
+                               if is_own])
             raise TypeError(f"explain: {self.name} has no input to differentiate by: {asked or 'its arguments hold no arrays'}.  Give "
                             "floats: 2.0 for 2, jnp.arange(3.0) for jnp.arange(3); or say by argnums= which arguments to differentiate")
         #: Whether every leaf that is asked for is a float; if not, ``non_float="none"`` passes the others through.
@@ -137,7 +137,8 @@ class Question:
             found = self.fun(*args, **kwargs)
             if self.has_aux:
                 if not (isinstance(found, tuple) and len(found) == 2):
-                    raise TypeError(f"explain: with has_aux=True {self.name} must return (value, aux); it returns {type(found).__name__}")
+                    raise TypeError(f"explain: with has_aux=True {self.name} must return (value, aux); it returns "
+                                    f"{type(found).__name__}")
                 found = found[0]
             leaves = tree_flatten_with_path(found)[0]
             self._others = [(keystr(path), type(x).__name__) for path, x in leaves if not is_array_like(x)]
@@ -167,12 +168,12 @@ class Question:
             if not jnp.issubdtype(out.dtype, jnp.inexact):
                 raise TypeError(f"{where} {what}, which has no derivative; return floats, or return it beside them with has_aux=True")
             if jnp.issubdtype(out.dtype, jnp.complexfloating):
-                raise TypeError(f"{where} {what}, whose derivative is only one matrix if the function is holomorphic; return the real and "
-                                "the imaginary part as two outputs")
+                raise TypeError(f"{where} {what}, whose derivative is only one matrix if the function is holomorphic; return the "
+                                "real and the imaginary part as two outputs")
         if self.derivative != "jacobian" and [x.shape for x in self.outs] != [()]:
             shapes = ", ".join(map(described, self.outs))
-            raise TypeError(f"{where} {shapes}, and derivative={self.derivative!r} is that of one scalar; write derivative='jacobian', or "
-                            "sum the output")
+            raise TypeError(f"{where} {shapes}, and derivative={self.derivative!r} is that of one scalar; write "
+                            "derivative='jacobian', or sum the output")
 
     def residuals(self, fun: Callable[..., PyTree], options: Options) -> Residuals:
         """What reverse mode keeps of a function of the user's arguments, found without running it."""

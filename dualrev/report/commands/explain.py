@@ -1,4 +1,4 @@
-"""``python -m dualrev explain module:function --args "..."``: what the derivative of a function costs in each way, and which to take."""
+"""``python -m dualrev explain module:function --args "..."``: what a derivative costs in each way, and which way to take."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ def _numbers(text: str) -> int | tuple[int, ...]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m dualrev explain", description="What the derivative of a function costs in each way, and which way to take.",
-        epilog="Numbers have jax's precision: JAX_ENABLE_X64=1 for double.  The first call on a device measures the constants of the time "
-               "model, in about 2 s, and keeps them as python -m dualrev calibrate does.")
+        epilog="Numbers have jax's precision: JAX_ENABLE_X64=1 for double.  The first call on a device measures the constants of the "
+               "time model, in about 2 s, and keeps them as python -m dualrev calibrate does.")
     made.add_argument("function", metavar="module:function", help="module:function or path/to/file.py:function")
     made.add_argument("--args", metavar="EXPRESSIONS", help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"")
     made.add_argument("--derivative", choices=["grad", "jacobian", "hessian"], help="by default grad for a scalar, else jacobian")
-    made.add_argument("--argnums", type=_numbers, metavar="N[,N]", help="which arguments to differentiate (default: the first with floats)")
+    made.add_argument("--argnums", type=_numbers, metavar="N[,N]",
+                      help="which arguments to differentiate by (default: the first one with floats)")
     made.add_argument("--has-aux", action="store_true", help="the function returns (value, aux)")
     made.add_argument("--measure", action="store_true", help="compile the variants and time them")
-    made.add_argument("--shipped", action="store_true", help="predict with the constants in use, and measure none")
+    made.add_argument("--no-calibration", action="store_true", help="predict with the constants in use, and measure none")
     made.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
     return made
 
@@ -64,7 +65,7 @@ def run(words: Sequence[str]) -> int:
     options = parser().parse_args(words)
     # What the user's function prints must not stand between the lines of JSON.
     with _progress() as bar, contextlib.redirect_stdout(sys.stderr):
-        if not options.shipped:
+        if not options.no_calibration:
             calibrated(bar)
         target = targets.find(options.function, options.args)
         task = bar.add_task("tracing", total=1)
@@ -73,8 +74,8 @@ def run(words: Sequence[str]) -> int:
             bar.update(task, description=step, completed=done, total=steps)
 
         with target.failures_in_words():
-            found: Explanation = explanation.explained(
-                target.function, target.args, target.kwargs, options.derivative, options.argnums, options.has_aux, options.measure, told)
+            found: Explanation = explanation.explained(target.function, target.args, target.kwargs, options.derivative, options.argnums,
+                                                       options.has_aux, options.measure, told)
     if options.json:
         print(json.dumps(found.to_dict()))
     else:
