@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -68,8 +69,9 @@ class Question:
         self.leaves, self.tree = tree_flatten((args, kwargs))
         paths = tree_flatten_with_path((args, kwargs))[0]
         #: For each leaf, whether it belongs to an argument that is differentiated; what it is called.
-        self.is_asked = [path[0].idx == 0 and path[1].idx in self.positions for path, _ in paths]  # type: ignore[attr-defined]
-        self.names = [self._name(path) for path, _ in paths]
+        self.is_asked = [path[0].idx == 0 and path[1].idx in self.positions for path, _ in paths]
+        parameters = _parameters(fun)
+        self.names = [_name(path, parameters) for path, _ in paths]
         self.is_nested = [len(path) > 2 for path, _ in paths]
         #: Numbers of Python stay as they are, so that the function may count with them.
         self.traced = [i for i, x in enumerate(self.leaves) if _is_array(x) and not isinstance(x, (bool, int))]
@@ -80,8 +82,12 @@ class Question:
             raise TypeError(f"explain: {self.name} has no input to differentiate by: {asked or 'its arguments hold no arrays'}.  Give "
                             "floats: 2.0 for 2, jnp.arange(3.0) for jnp.arange(3); or say by argnums= which arguments to differentiate")
         #: Whether every leaf that is asked for is a float; if not, ``non_float="none"`` passes the others through.
-        self.is_plain = all(i in set(self.moving) for i, is_asked in enumerate(self.is_asked) if is_asked)
-        self.n = int(n_entries([self.leaves[i] for i in self.moving]))
+        self.is_plain = len(self.moving) == sum(self.is_asked)
+        n = n_entries([self.leaves[i] for i in self.moving])
+        if n == math.inf:
+            raise ValueError("explain: the length of an axis is a symbol, and costs are those of numbers; give a ShapeDtypeStruct "
+                             "of a typical shape")
+        self.n = int(n)
         self.program = self._program()
         self.m = int(n_entries(self.outs))
         self.derivative: Derivative = derivative or ("grad" if [x.shape for x in self.outs] == [()] else "jacobian")
@@ -99,19 +105,6 @@ class Question:
             raise TypeError(f"explain: {self.name} was given no positional argument, so there is nothing to differentiate by; call "
                             "explain(f, *args) with the arguments of the function")
         return next((i for i, x in enumerate(self.args) if any(map(_is_float, tree_leaves(x)))), 0)
-
-    def _name(self, path: Sequence[Any]) -> str:
-        """What the user calls a leaf: the name of the parameter, and the place in it."""
-        kind, top, *rest = path
-        if kind.idx == 1:
-            return f"{top.key}{keystr(tuple(rest))}"
-        try:
-            parameters = list(inspect.signature(self.fun).parameters.values())
-        except (TypeError, ValueError):
-            parameters = []
-        fits = top.idx < len(parameters) and parameters[top.idx].kind in (
-            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        return f"{parameters[top.idx].name if fits else f'argument {top.idx}'}{keystr(tuple(rest))}"
 
     # -------------------------------------------------------------------------------------------------------- programs
 
@@ -208,6 +201,23 @@ class Question:
         positions = tuple([i for i, x in enumerate(self.args) if not _is_tree(x) and not _is_traced(x)])
         names = tuple([name for name, x in self.kwargs.items() if not _is_tree(x) and not _is_traced(x)])
         return positions, names, tuple([name for i, name in enumerate(self.names) if i not in free and self.is_nested[i]])
+
+
+def _parameters(fun: Callable[..., PyTree]) -> list[str]:
+    """The names of positional parameters, as far as they are known."""
+    try:
+        found = inspect.signature(fun).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _name(path: Sequence[Any], parameters: Sequence[str]) -> str:
+    """What the user calls a leaf: the name of the parameter, and the place in it."""
+    kind, top, *rest = path
+    if kind.idx == 1:
+        return f"{top.key}{keystr(tuple(rest))}"
+    return f"{parameters[top.idx] if top.idx < len(parameters) else f'argument {top.idx}'}{keystr(tuple(rest))}"
 
 
 def _is_traced(x: object) -> bool:
