@@ -345,6 +345,7 @@ def test_html_is_well_formed() -> None:
     (lambda: dr.explain(band, jax.ShapeDtypeStruct((3,), "float64"), measure=True), TypeError, "measure=True runs the function"),
     (lambda: dr.explain(loss, x_of(3, 3), x_of(3, 3), argnums=2), ValueError, "argnums"),
     (lambda: dr.explain(lambda x: x, x_of(3), has_aux=True), TypeError, "must return"),
+    (lambda: dr.explain(jnp.sum, jax.ShapeDtypeStruct(jax.export.symbolic_shape("n"), "float32")), ValueError, "symbol"),
 ])
 def test_what_does_not_fit_is_said(call: Callable[[], Explanation], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
