@@ -184,6 +184,12 @@ def test_what_takes_too_many_passes_is_left_out_with_the_reason() -> None:
     assert "forward" not in {v.name for v in found.variants}
 
 
+def test_a_derivative_that_would_not_fit_is_priced_all_the_same() -> None:
+    found = dr.explain(jax.nn.softmax, jax.ShapeDtypeStruct((100_000,), "float32"))
+    assert found["reverse"].peak_bytes > 4 * 10**10 and found["forward"].passes == 100_000
+    assert found.left_out["sparse"] == "its pattern has many entries"
+
+
 # --------------------------------------------------------------------------------------------------------- what dominates
 
 

@@ -17,6 +17,7 @@ from dualrev._jax.trees import PyTree
 from dualrev.functional.automatic import MARGIN
 from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Choice
+from dualrev.functional.sparse_way import HANDICAP
 from dualrev.inspection.explanation.candidates import CALLS, Lines, candidates
 from dualrev.inspection.explanation.explanation import Explanation
 from dualrev.inspection.explanation.lines import dominating
@@ -133,11 +134,12 @@ def _row(name: str, code: str, passes: int, how: str, program: ClosedJaxpr, cost
 
 
 def _best(rows: dict[str, Variant], choice: Choice) -> str:
-    """What ``engine="auto"`` takes, unless another variant is predicted to be clearly faster."""
-    least = min(rows.values(), key=lambda v: v.seconds)
-    if choice.chosen in rows and least.seconds >= MARGIN * rows[choice.chosen].seconds:
-        return choice.chosen
-    return least.name
+    """What ``engine="auto"`` takes, unless a variant that it does not compare is predicted to be clearly faster."""
+    chosen = rows[choice.chosen]
+    price = chosen.seconds * (HANDICAP if chosen.name == "sparse" else 1.0)
+    others = [v for v in rows.values() if v.name not in choice.seconds]
+    least = min(others, key=lambda v: v.seconds, default=chosen)
+    return least.name if least.seconds < MARGIN * price else chosen.name
 
 
 def _arguments(asked: Question) -> list[Argument]:

@@ -21,9 +21,6 @@ from dualrev.inspection.explanation.question import Question
 from dualrev.options.settings import Options
 from dualrev.programs.partition import eqns_within, graph_of
 
-#: A Jacobian or Hessian of more entries than this is not priced densely: its program would hold a basis of that size.
-MOST_ENTRIES = 2**26
-
 CALLS: Mapping[str, Callable[..., Any]] = {"grad": grad, "jacobian": jacobian, "jacfwd": jacfwd, "hessian": hessian}
 
 #: What the tape of a variant holds: nothing, the residuals of the function, or those of its gradient.
@@ -163,9 +160,6 @@ def _compressed(choice: Choice, line: Callable[..., Candidate]) -> list[Candidat
 def _jacobians(asked: Question, choice: Choice, lines: Lines, left_out: dict[str, str]) -> list[Candidate]:
     line, n, m = lines.candidate, asked.n, asked.m
     found = _compressed(choice, line)
-    if n * m > MOST_ENTRIES:
-        left_out |= dict.fromkeys(("forward", "reverse", "tape"), f"a dense Jacobian has {n:,} x {m:,} entries")
-        return found
     pulls = _pulls(m)
     found += [line("reverse", m, pulls, "function", engine="reverse"), line("forward", n, _pushes(n), "none", engine="forward"),
               line("tape", n, f"{_pushes(n)} of a tape", "function", call="jacfwd", engine="reverse"),
@@ -182,9 +176,6 @@ def _jacobians(asked: Question, choice: Choice, lines: Lines, left_out: dict[str
 def _hessians(asked: Question, choice: Choice, lines: Lines, left_out: dict[str, str]) -> list[Candidate]:
     line, n = lines.candidate, asked.n
     found = _compressed(choice, line)
-    if n * n > MOST_ENTRIES:
-        left_out |= dict.fromkeys(("forward over reverse", "forward", "reverse"), f"a dense Hessian has {n:,} x {n:,} entries")
-        return found
     found += [line("forward over reverse", n, f"{_pushes(n)} of 1 pull", "function"),
               line("forward over reverse, fewest bytes stored", n, f"{_pushes(n)} of 1 pull", "function", stored={"policy": "auto"}),
               line("reverse", n, f"{_pulls(n)} of 1 pull", "gradient", engine="reverse")]
