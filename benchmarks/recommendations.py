@@ -161,7 +161,8 @@ def of_scenarios(tags: set[str]) -> Iterator[Case]:
 def seconds_of_variants(case: Case, found: Explanation, budget: float) -> dict[str, float]:
     """The processor's time of each variant that is not hopeless."""
     least = min(v.seconds for v in found.variants)
-    name = case.function.__name__ if case.function.__name__.isidentifier() else "f"
+    own = getattr(case.function, "__name__", "")  # a functools.partial has none
+    name = own if own.isidentifier() else "f"
     runs: dict[str, Callable[[], Any]] = {}
     for variant in found.variants:
         if variant.seconds <= HOPELESS * least or variant.name == found.recommended:

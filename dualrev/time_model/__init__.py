@@ -27,7 +27,8 @@ saturate (Cauchy, of scale .15), drawn towards the values of microbenchmarks (a 
 releases at once, their constants drawn towards each other (e^.1; launches, e^.2).  Two thirds of the corpus are predicted within 25 %,
 the median error is 13 %; of what is held out, half, and 22 %.  ``python -m dualrev calibrate`` scales groups of constants to this
 machine.  ``python -m benchmarks.prediction`` compares predictions with measured times, ``python -m benchmarks.decisions`` choices with
-the fastest way, ``python -m benchmarks.recommendations`` what ``dr.explain`` recommends with the fastest of what it compares.  Predictions are rough: a choice between two programs should ask for a clear difference.  Not seen are kernels that the
+the fastest way, ``python -m benchmarks.recommendations`` what ``dr.explain`` recommends with the fastest of what it compares.
+Predictions are rough: a choice between two programs should ask for a clear difference.  Not seen are kernels that the
 compiler does not fuse since it would write them out too often (nested pads, long programs without loops).
 
 Planners compare prices at the margin (:func:`margins`), which do not depend on a calibration.  Plans that exist do not see a change of
