@@ -13,14 +13,14 @@ from dualrev.functional.laplacians import biharmonic, hessian_diagonal, laplacia
 from dualrev.functional.regions import region
 from dualrev.functional.series import derivatives, jet, taylor
 from dualrev.functional.user_rules import rule
+from dualrev.inspection.checking import CheckReport, check
 from dualrev.inspection.drawing.api import draw
-from dualrev.inspection.timeline.api import timeline
+from dualrev.inspection.explanation import explain
 from dualrev.inspection.taps import cotangents
 from dualrev.inspection.taps.api import Tap, taps
 from dualrev.inspection.taps.intercepting import intercept
 from dualrev.inspection.taps.marks import tap
-from dualrev.inspection.checking import CheckReport, check
-from dualrev.inspection.explanation import explain
+from dualrev.inspection.timeline.api import timeline
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 

@@ -13,8 +13,7 @@ import jax
 from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import calibration, tables
-from dualrev.report.commands import draw, memory
-from dualrev.report.commands import explain
+from dualrev.report.commands import draw, explain, memory
 from dualrev.report.measure import Flat, flatten, measure, stored
 from dualrev.report.modes import modes
 from dualrev.report.targets import InputError, study
@@ -42,9 +41,8 @@ T = TypeVar("T")
 
 #: What a first word of the command line runs, with the words after it; the exit status comes back.
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
-    "run": running.run, "calibrate": calibration.run, "draw": draw.run, "memory": memory.run}
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"run": running.run, "calibrate": calibration.run,
-                                                             "explain": explain.run}
+    "run": running.run, "calibrate": calibration.run, "explain": explain.run, "draw": draw.run, "memory": memory.run,
+}
 
 
 class Parser(argparse.ArgumentParser):
