@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Callable
 
 from jax._src import source_info_util as _source_info_util
 from jax._src.source_info_util import SourceInfo as SourceInfo  # where the program stood when an operation was called
-from jax._src.source_info_util import _source_info_context  # .context: where operations called by this thread are said to stand
 
 from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.jaxprs import Jaxpr
@@ -22,28 +20,6 @@ for _path in pathlib.Path(__file__).parents[1].iterdir():
 def source() -> SourceInfo:
     """Where the program stands now, which :func:`line_of` puts into words: half a microsecond."""
     return _source_info_util.current()
-
-
-class standing_at:
-    """``with standing_at() as at:``, then ``at(source)``: operations called from there on are said to stand at that source.
-
-    A pull calls operations long after the user's line that they belong to.  One for each operation of a tape, at a quarter of a
-    microsecond; without a source, operations stand where Python is.
-    """
-
-    __slots__ = ("_before",)
-
-    def __enter__(self) -> Callable[[SourceInfo | None], None]:
-        self._before = before = _source_info_context.context
-        name_stack = before.name_stack
-
-        def at(source: SourceInfo | None) -> None:
-            _source_info_context.context = before if source is None else SourceInfo(source.traceback, name_stack)
-
-        return at
-
-    def __exit__(self, *_: object) -> None:
-        _source_info_context.context = self._before
 
 
 def line_of(source: SourceInfo) -> str:

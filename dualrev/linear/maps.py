@@ -10,7 +10,7 @@ A :class:`Tape` is a linear map made of linear maps: the derivative of a whole f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import jax
@@ -19,8 +19,7 @@ from dualrev import errors
 from dualrev._jax.avals import DType
 from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.sharding import in_mesh_context, on_own_mesh
-from dualrev._jax.source_lines import SourceInfo, line_of, standing_at
-from dualrev._jax.traces import in_eager_context
+from dualrev._jax.source_lines import SourceInfo, line_of
 from dualrev.linear import pieces, zeros
 from dualrev.linear.pieces import Pieces, as_array
 from dualrev.linear.zeros import Tangent as Tangent
@@ -119,13 +118,6 @@ class Tape(LinearMap):
         return Tape([(linear_map, ins, outs)], n_in + len(outs), ins, outs)
 
     def push(self, *tangents: Tangent) -> Tangents:
-        if in_eager_context():
-            return self._pushed(tangents, None)
-        with standing_at() as at:
-            return self._pushed(tangents, at)
-
-    def _pushed(self, tangents: Sequence[Tangent], at: Callable[[SourceInfo | None], None] | None) -> Tangents:
-        """The push; ``at`` as in :meth:`_pulled`."""
         env: list[Tangent] = [None] * self.n_slots
         on_mesh = in_mesh_context()
         for source, t in zip(self.in_slots, tangents, strict=True):
@@ -133,8 +125,6 @@ class Tape(LinearMap):
         for k, (linear_map, ins, outs) in enumerate(self.entries):
             moving = tuple([env[slot] for slot in ins])
             if any(t is not None for t in moving):
-                if at is not None:
-                    at(self.sources[k])
                 try:
                     pushed = on_own_mesh(linear_map.push, moving) if on_mesh else linear_map.push(*moving)
                 except INVALID_VALUE as error:
@@ -148,13 +138,6 @@ class Tape(LinearMap):
         return tuple(map(as_array, self.pull_parts(*cotangents)))
 
     def pull_parts(self, *cotangents: Tangent) -> Sequence[Tangent | Pieces]:
-        if in_eager_context():
-            return self._pulled(cotangents, None)
-        with standing_at() as at:
-            return self._pulled(cotangents, at)
-
-    def _pulled(self, cotangents: Sequence[Tangent], at: Callable[[SourceInfo | None], None] | None) -> Sequence[Tangent | Pieces]:
-        """The pull; ``at`` is told the user's line of each entry, whose operations are being traced."""
         env: list[Tangent | Pieces] = [None] * self.n_slots
         add, on_mesh = pieces.add, in_mesh_context()
         wide = dict(self.wide)
@@ -173,8 +156,6 @@ class Tape(LinearMap):
                 arrived.append(total.array() if isinstance(total, Pieces) else total)
             if moving:
                 pulled: Sequence[Tangent | Pieces]
-                if at is not None:
-                    at(self.sources[k])
                 try:
                     pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull_parts(*arrived)
                 except INVALID_VALUE as error:
