@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import pathlib
 import sys
-
 from jax._src import source_info_util as _source_info_util
+from jax._src.source_info_util import NameStack as NameStack  # the scopes that an equation was traced in
 from jax._src.source_info_util import SourceInfo as SourceInfo  # where the program stood when an operation was called
 
 from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.jaxprs import Jaxpr
+from dualrev._jax.traces import is_staged_at_last
 
 # Frames of the package are not the user's; what stands in dualrev.problems is, and so is a user's own rule.
 for _path in pathlib.Path(__file__).parents[1].iterdir():
     if _path.name != "problems":
         _source_info_util.register_exclusion(str(_path))
+
+
+#: Where jax keeps, for each thread, the line and the scopes that new equations get.
+_here = _source_info_util._source_info_context
 
 
 def source() -> SourceInfo:
@@ -45,3 +50,122 @@ def user_frame() -> str:
 def defined_at(fun: WrappedFun | Jaxpr) -> str:
     """``name at file:line`` of the user's function that a wrapped function calls, or that a jaxpr was traced from."""
     return str(fun.debug_info.func_src_info)
+
+
+# ------------------------------------------------------------------------------------------------- equations of derivatives
+
+
+class Mark:
+    """A scope of equations that belong to the derivative of an operation.
+
+    ``direction`` is ``"pull"`` or ``"push"``, or ``"linearize"`` for an operation that is evaluated with what its pull needs.
+    ``source`` is the line of the operation itself.  ``is_call``: the operation runs programs, whose operations have marks of their own.
+    """
+
+    __slots__ = ("direction", "is_call", "operation", "source")
+
+    def __init__(self, direction: str, operation: str, source: SourceInfo | None, is_call: bool):
+        self.direction = direction
+        self.operation = operation
+        self.source = source
+        self.is_call = is_call
+
+    def wrap(self, stack: list[str]) -> None:
+        """Append the name of the scope to the names of those within it, as jax's own scopes do."""
+        stack.append(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.direction}({self.operation})"
+
+
+class Marking:
+    """``with Marking(direction) as marking``: equations that are traced after ``marking.at(operation, source)`` get a :class:`Mark`.
+
+    They also get the line of ``source``, where it is given.  Nothing is done where nothing is traced: ``is_on`` is False.
+    """
+
+    __slots__ = ("_before", "direction", "is_on")
+
+    def __init__(self, direction: str, is_on: bool | None = None):
+        self.direction = direction
+        self.is_on = is_staged_at_last() if is_on is None else is_on
+
+    def __enter__(self) -> Marking:
+        self._before = _here.context
+        return self
+
+    def at(self, operation: str, source: SourceInfo | None, is_call: bool = False) -> None:
+        """From here on, equations belong to the derivative of this operation."""
+        before = self._before
+        scopes = outer = before.name_stack.stack
+        traceback = before.traceback
+        if source is not None:
+            own = source.name_stack.stack
+            scopes = outer + (own[len(outer):] if own[: len(outer)] == outer else own)
+            traceback = source.traceback if has_line(source) else traceback
+        stack = NameStack((*scopes, Mark(self.direction, operation, source, is_call)))  # type: ignore[arg-type]  # a scope of ours
+        _here.context = SourceInfo(traceback, stack)
+
+    def __exit__(self, *_: object) -> None:
+        _here.context = self._before
+
+
+class own_lines:
+    """``with own_lines():`` around a function of the user's: what it does gets the lines at which it stands."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = before = _here.context
+        if before.traceback is not None:
+            _here.context = SourceInfo(None, before.name_stack)
+
+    def __exit__(self, *_: object) -> None:
+        _here.context = self._before
+
+
+class replaying:
+    """``with replaying() as replay``: after ``replay.at(source)``, an operation gets the line and the scopes of an equation.
+
+    ``source`` is :func:`replayed`: what a library's compiled function was traced at is not the line of this call of it.
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> replaying:
+        self._before = _here.context
+        return self
+
+    def at(self, source: SourceInfo) -> None:
+        before = self._before
+        scopes = before.name_stack.stack + source.name_stack.stack
+        _here.context = SourceInfo(source.traceback or before.traceback, NameStack(scopes))
+
+    def __exit__(self, *_: object) -> None:
+        _here.context = self._before
+
+
+def replayed(source: SourceInfo) -> SourceInfo:
+    """The line and the scopes of an equation; without a line that is not the user's."""
+    return source if has_line(source) else SourceInfo(None, source.name_stack)
+
+
+def marks_of(source: SourceInfo) -> list[Mark]:
+    """The marks of an equation, outermost first."""
+    return [scope for scope in source.name_stack.stack if isinstance(scope, Mark)]
+
+
+def n_batches(source: SourceInfo) -> int:
+    """How many ``vmap`` an equation was traced under."""
+    return sum(getattr(scope, "name", "") == "vmap" for scope in source.name_stack.stack)
+
+
+def has_line(source: SourceInfo | None) -> bool:
+    """Whether a frame of the user's is known."""
+    return source is not None and _source_info_util.user_frame(source.traceback) is not None
+
+
+def file_and_line(source: SourceInfo) -> tuple[str, int, str]:
+    """The file, line and function of the user's code; ``("", 0, "")`` where it is not known."""
+    frame = _source_info_util.user_frame(source.traceback)
+    return ("", 0, "") if frame is None else (frame.file_name, frame.start_line, frame.function_name)

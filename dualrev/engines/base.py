@@ -16,7 +16,7 @@ import jax
 from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
-from dualrev._jax.traces import Trace, Tracer, process, set_current_trace
+from dualrev._jax.traces import Trace, Tracer, is_staged_at_last, process, set_current_trace
 from dualrev.engines import references
 from dualrev.engines.custom_derivatives import CustomJvp, CustomVjp, OutTrees, UserRule
 from dualrev.options.settings import current
@@ -46,6 +46,9 @@ class EngineTrace(Trace):
         self.parent = parent
         self.settings = current.get()
         self.has_references = False
+        #: Whether equations that derivatives make get a mark: where they become part of a program.
+        with set_current_trace(parent):
+            self.marks = is_staged_at_last()
 
     @abstractmethod
     def split(self, values: Sequence[jax.Array]) -> tuple[list[Any], list[Any], bool]:

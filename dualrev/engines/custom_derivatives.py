@@ -18,7 +18,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval, typeof
 from dualrev._jax.custom_rules import SymbolicZero, WrappedFun, call_bwd, forget, is_symbolic_zero
 from dualrev._jax.primitives import Params, Primitive
-from dualrev._jax.source_lines import defined_at
+from dualrev._jax.source_lines import defined_at, own_lines
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTreeDef
 from dualrev.linear import zeros
@@ -72,7 +72,8 @@ def _is_a(aval: ShapedArray, kind: type) -> bool:
 def call_rule(kind: str, fun: str, rule: WrappedFun, call: Callable[..., list[T]], *args: object) -> list[T]:
     """Call a user's rule.  Where jax refuses what the rule returns, the error names the line at which the rule is defined."""
     try:
-        return call(*args)
+        with own_lines():
+            return call(*args)
     except (TypeError, ValueError) as error:
         if str(error).startswith("Custom ") and not isinstance(error, errors.CustomRuleError):
             raise errors.rule_refused(kind, fun, defined_at(rule), error) from error
@@ -185,6 +186,7 @@ class UserRule(Row):
 
     form = "the user's"
     where = "a rule of the user's"
+    is_operation = False
 
     def __init__(self, primitive: Primitive, fun: WrappedFun, call: Params):
         self.primitive = primitive
@@ -204,7 +206,8 @@ class UserRule(Row):
         return function
 
     def bind(self, primals: Sequence[Operand], params: Params) -> list[jax.Array]:
-        outs = list(self._again(self.fun).call_wrapped(*primals))
+        with own_lines():
+            outs = list(self._again(self.fun).call_wrapped(*primals))
         if len(self._used) > 1:  # the rule has run before
             forget(self.fun)
         return outs

@@ -19,7 +19,7 @@ from dualrev import errors
 from dualrev._jax.avals import DType
 from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.sharding import in_mesh_context, on_own_mesh
-from dualrev._jax.source_lines import SourceInfo, line_of
+from dualrev._jax.source_lines import Marking, SourceInfo, line_of
 from dualrev.linear import pieces, zeros
 from dualrev.linear.pieces import Pieces, as_array
 from dualrev.linear.zeros import Tangent as Tangent
@@ -44,6 +44,8 @@ class LinearMap(ABC):
     __slots__ = ()
 
     name: str = "linear map"
+    #: Whether it is the derivative of what runs programs, or is stated by a program: not of one operation of the table.
+    is_call = True
 
     @abstractmethod
     def push(self, *tangents: Tangent) -> Tangents:
@@ -122,16 +124,19 @@ class Tape(LinearMap):
         on_mesh = in_mesh_context()
         for source, t in zip(self.in_slots, tangents, strict=True):
             env[source] = t
-        for k, (linear_map, ins, outs) in enumerate(self.entries):
-            moving = tuple([env[slot] for slot in ins])
-            if any(t is not None for t in moving):
-                try:
-                    pushed = on_own_mesh(linear_map.push, moving) if on_mesh else linear_map.push(*moving)
-                except INVALID_VALUE as error:
-                    raise self._located("push", k, moving, error) from error
-                for slot, t in zip(outs, pushed, strict=True):
-                    if slot is not None:
-                        env[slot] = t
+        with Marking("push") as marking:
+            for k, (linear_map, ins, outs) in enumerate(self.entries):
+                moving = tuple([env[slot] for slot in ins])
+                if any(t is not None for t in moving):
+                    if marking.is_on:
+                        marking.at(linear_map.name, self.sources[k], linear_map.is_call)
+                    try:
+                        pushed = on_own_mesh(linear_map.push, moving) if on_mesh else linear_map.push(*moving)
+                    except INVALID_VALUE as error:
+                        raise self._located("push", k, moving, error) from error
+                    for slot, t in zip(outs, pushed, strict=True):
+                        if slot is not None:
+                            env[slot] = t
         return tuple([None if slot is None else env[slot] for slot in self.out_slots])
 
     def pull(self, *cotangents: Tangent) -> Tangents:
@@ -144,27 +149,30 @@ class Tape(LinearMap):
         for slot, ct in zip(self.out_slots, cotangents, strict=True):
             if slot is not None and ct is not None:
                 env[slot] = add(env[slot], ct if slot not in wide else zeros.cast(ct, wide[slot]))
-        for k in range(len(self.entries) - 1, -1, -1):
-            linear_map, ins, outs = self.entries[k]
-            arrived: list[Tangent] = []
-            moving = False
-            for slot in outs:
-                total: Tangent | Pieces = None
-                if slot is not None:
-                    total, env[slot] = env[slot], None  # a cotangent that was used is freed
-                    moving = moving or total is not None
-                arrived.append(total.array() if isinstance(total, Pieces) else total)
-            if moving:
-                pulled: Sequence[Tangent | Pieces]
-                try:
-                    pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull_parts(*arrived)
-                except INVALID_VALUE as error:
-                    raise self._located("pull", k, arrived, error) from error
-                for slot, part in zip(ins, pulled, strict=True):
-                    if part is not None:
-                        if slot in wide:
-                            part = pieces.cast(part, wide[slot])
-                        env[slot] = part if env[slot] is None else add(env[slot], part)
+        with Marking("pull") as marking:
+            for k in range(len(self.entries) - 1, -1, -1):
+                linear_map, ins, outs = self.entries[k]
+                arrived: list[Tangent] = []
+                moving = False
+                for slot in outs:
+                    total: Tangent | Pieces = None
+                    if slot is not None:
+                        total, env[slot] = env[slot], None  # a cotangent that was used is freed
+                        moving = moving or total is not None
+                    arrived.append(total.array() if isinstance(total, Pieces) else total)
+                if moving:
+                    pulled: Sequence[Tangent | Pieces]
+                    if marking.is_on:
+                        marking.at(linear_map.name, self.sources[k], linear_map.is_call)
+                    try:
+                        pulled = on_own_mesh(linear_map.pull, arrived) if on_mesh else linear_map.pull_parts(*arrived)
+                    except INVALID_VALUE as error:
+                        raise self._located("pull", k, arrived, error) from error
+                    for slot, part in zip(ins, pulled, strict=True):
+                        if part is not None:
+                            if slot in wide:
+                                part = pieces.cast(part, wide[slot])
+                            env[slot] = part if env[slot] is None else add(env[slot], part)
         return [env[slot] for slot in self.in_slots]
 
     def reached(self, cotangents: Sequence[bool], n_in: int) -> Sequence[bool]:

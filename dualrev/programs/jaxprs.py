@@ -16,6 +16,7 @@ from dualrev._jax.invalid_values import is_invalid
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, JaxprEqnContext, Var, binds_functions, is_literal, jaxpr_as_fun
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.sharding import vary_over, varying
+from dualrev._jax.source_lines import SourceInfo, replayed, replaying
 
 #: The assumed length of an axis whose length is a symbol, in an exported program.
 SYMBOLIC_LENGTH = 1024
@@ -81,7 +82,7 @@ def replayer(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     """A function that binds a closed jaxpr's equations again.
 
     It does what :func:`jaxpr_as_fun` does at half the cost: equations are prepared once, and their settings are compared with the
-    current ones instead of being entered one by one.  Source lines are those of the replay: where the user called the function.
+    current ones instead of being entered one by one.  Operations have the lines and scopes of the equations.
     """
     body = jaxpr.jaxpr
     slow: Callable[..., list[jax.Array]] = jaxpr_as_fun(jaxpr)
@@ -95,25 +96,27 @@ def replayer(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     for var in (*body.constvars, *body.invars):
         place[var] = len(place)
     n = len(place)
-    steps: list[tuple[Primitive, tuple[Read, ...], Params, bool]] = []
+    steps: list[tuple[Primitive, tuple[Read, ...], Params, bool, SourceInfo]] = []
     for eqn in body.eqns:
         ins: tuple[Read, ...] = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in eqn.invars])
         for var in eqn.outvars:
             place[var] = n
             n += 1
-        steps.append((eqn.primitive, ins, eqn.params, eqn.primitive.multiple_results))
+        steps.append((eqn.primitive, ins, eqn.params, eqn.primitive.multiple_results, replayed(eqn.source_info)))
     results: tuple[Read, ...] = tuple([(None, atom.val) if is_literal(atom) else (place[atom], None) for atom in body.outvars])
 
     def replay(*args: jax.Array) -> list[jax.Array]:
         if JaxprEqnContext() is not context:
             return slow(*args)
         env = [*consts, *args]
-        for primitive, ins, params, is_many in steps:
-            out = primitive.bind(*[value if i is None else env[i] for i, value in ins], **params)
-            if is_many:
-                env.extend(out)
-            else:
-                env.append(out)
+        with replaying() as here:
+            for primitive, ins, params, is_many, source in steps:
+                here.at(source)
+                out = primitive.bind(*[value if i is None else env[i] for i, value in ins], **params)
+                if is_many:
+                    env.extend(out)
+                else:
+                    env.append(out)
         return [value if i is None else env[i] for i, value in results]
 
     return replay

@@ -98,6 +98,8 @@ class OpMap(LinearMap):
 
     __slots__ = ("residuals", "site")
 
+    is_call = False
+
     def __init__(self, site: Site, residuals: Residuals):
         self.site = site
         self.residuals = residuals

@@ -175,6 +175,8 @@ class Row(ABC):
     chooses = False
     #: Whether the row raises an error at some values: a push through a program with this operation then runs unstaged.
     may_refuse = False
+    #: Whether equations of its derivative are marked as those of one operation: not those of programs that it runs.
+    is_operation = True
     #: The form in which the row is stated, as COVERAGE.md shows it.
     form = "a program"
     #: Whether a user stated the row: all types that it returns are then checked.

@@ -1,0 +1,87 @@
+"""A user's call as a flat program: arrays and floats are its operands, everything else is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
+
+from dualrev._jax.avals import is_array_like
+from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.inspection.finiteness.entries import holds_floats
+
+
+class Call:
+    """The arguments of a call, split into operands (``arrays``, with ``names``) and what the program is made for."""
+
+    def __init__(self, fun: Callable[..., PyTree], args: Sequence[PyTree], kwargs: dict[str, PyTree]):
+        found, self.tree = tree_flatten_with_path((tuple(args), dict(kwargs)))
+        self.fun = fun
+        self.leaves = [x for _, x in found]
+        # A Python integer may be the length of a loop or an axis: it is held.
+        self.positions = [i for i, x in enumerate(self.leaves) if not isinstance(x, (bool, int)) and is_array_like(x)]
+        self.arrays = [self.leaves[i] for i in self.positions]
+        self.names = [_argument(found[i][0]) for i in self.positions]
+
+    @property
+    def key(self) -> Hashable:
+        """What the program depends on beside shapes; raises TypeError where something held can't be compared."""
+        held = tuple([(type(x), x) for i, x in enumerate(self.leaves) if i not in set(self.positions)])
+        key = (self.tree, tuple(self.positions), held)
+        hash(key)
+        return key
+
+    def __call__(self, *arrays: jax.Array) -> PyTree:
+        filled = list(self.leaves)
+        for i, x in zip(self.positions, arrays, strict=True):
+            filled[i] = x
+        args, kwargs = tree_unflatten(self.tree, filled)
+        return self.fun(*args, **kwargs)
+
+    def without_arrays(self) -> Call:
+        """The same, to be kept: it holds no argument that is an operand."""
+        kept: Call = object.__new__(Call)
+        kept.__dict__.update(self.__dict__)
+        kept.leaves = [None if i in set(self.positions) else x for i, x in enumerate(self.leaves)]
+        kept.arrays = []
+        return kept
+
+
+def _argument(path: Sequence[Any]) -> str:
+    """``argument 0['w']`` for a leaf of the arguments."""
+    which, *rest = path
+    if which.idx == 0:
+        return f"argument {rest[0].idx}{keystr(tuple(rest[1:]))}"
+    return f"argument {rest[0].key}{keystr(tuple(rest[1:]))}"
+
+
+def result_names(result: PyTree) -> list[str]:
+    """A name for each leaf of a result: ``the result``, or ``result[0]['w']``."""
+    paths = [path for path, _ in tree_flatten_with_path(result)[0]]
+    return [f"result{keystr(path)}" if path else "the result" for path in paths]
+
+
+def check_results(result: PyTree, name: str) -> list[jax.Array]:
+    """The leaves of a result, which must be arrays."""
+    leaves = tree_leaves(result)
+    for path, leaf in zip(result_names(result), leaves, strict=True):
+        if not is_array_like(leaf):
+            raise TypeError(f"where_nan looks at arrays; {name} returned {type(leaf).__name__} for {path}. Return arrays, numbers or "
+                            "trees of them.")
+    return leaves
+
+
+def are_good(leaves: Sequence[jax.Array], infinities: bool) -> jax.Array:
+    """Whether no result is NaN (or infinite): one boolean, computed with the results."""
+    good = jnp.bool_(True)
+    for x in leaves:
+        if holds_floats(x):
+            good = good & (jnp.all(jnp.isfinite(x)) if infinities else ~jnp.any(jnp.isnan(x)))
+    return good
+
+
+def flat(result: PyTree) -> tuple[list[jax.Array], PyTreeDef]:
+    return tree_flatten(result)

@@ -1,0 +1,60 @@
+"""What the search finds: the operation that made a bad entry, or the operand of a program that brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
+from dualrev.inspection.finiteness.entries import Entry, Kind
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a program, and in the programs around it: the operations that hold it, outermost first, and steps of loops."""
+
+    within: tuple[JaxprEqn, ...] = ()
+    steps: tuple[int, ...] = ()
+    #: The positions of the operations and steps: an order of everything that runs.
+    order: tuple[int, ...] = ()
+
+    def inside(self, eqn: JaxprEqn) -> Place:
+        return Place((*self.within, eqn), self.steps, self.order)
+
+    def at(self, position: int) -> Place:
+        return Place(self.within, self.steps, (*self.order, position))
+
+    def step(self, order: int, number: int) -> Place:
+        return Place(self.within, (*self.steps, number), (*self.order, order))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An operation that made a bad entry, or a constant of a program (``eqn`` is None)."""
+
+    eqn: JaxprEqn | None
+    place: Place
+    kind: Kind
+    result: int
+    entry: Entry
+    #: The program that the operation stands in; its operands and its result.
+    jaxpr: ClosedJaxpr
+    operands: Sequence[jax.Array] = ()
+    out: jax.Array | None = None
+    #: Whether infinities among the operands made a NaN.
+    is_from_infinity: bool = False
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A bad entry that an operand of a program brought with it."""
+
+    index: int
+    entry: Entry
+    kind: Kind
+
+
+Found: TypeAlias = Origin | Arrived

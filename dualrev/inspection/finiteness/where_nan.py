@@ -1,0 +1,128 @@
+"""``where_nan``: a function that says where the NaN in its results came from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dualrev import errors
+from dualrev._jax.jaxprs import ClosedJaxpr
+from dualrev._jax.traces import Tracer
+from dualrev._jax.trees import PyTree
+from dualrev.functional import checks
+from dualrev.inspection.finiteness.calls import Call, are_good, check_results, result_names
+from dualrev.inspection.finiteness.entries import Entry, Kind, bad_entries, first_bad
+from dualrev.inspection.finiteness.origins import Found, Origin
+from dualrev.inspection.finiteness.report import NanReport, Operation, describe, of_input
+from dualrev.inspection.finiteness.search import search
+
+#: How many compiled programs one function keeps, each for other values of what is no array among the arguments.
+KEPT = 64
+
+
+def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callable[..., NanReport]:
+    r"""A function that evaluates another one and reports where a NaN or an infinity in its results came from.
+
+    The results are looked at in the compiled program that computes them.  Where all are finite, that is all that happens.  Else the
+    program is taken apart, from the first bad entry back: an operation is passed over if its result is good once the bad entries
+    that went in are replaced by numbers, so that the operation that is found *made* the number, and the result is due to it.  A NaN that
+    is made and not used, as in a branch that ``where`` does not choose, is not reported; infinities in the middle of a program,
+    as in masks, are none of the report's business unless a NaN is made from them.
+
+    Args:
+      fun: a function of arrays and pytrees of them: a model, its gradient, a jitted one, one under ``vmap``.  Floats and arrays among
+        its arguments are operands of the compiled program; everything else, Python integers too, is held.
+      infinities: whether results that are infinite are reported, where none is NaN.
+
+    Returns:
+      A function with the arguments of ``fun`` that returns a :class:`~dualrev.inspection.finiteness.report.NanReport`: the operation,
+      in the function, its pull or its push; the user's line; the values that went in; the step of each loop; the example of each
+      ``vmap``; the usual cause and cure.  It is true where something was found, and ``.value`` is what ``fun`` returned.
+
+    Raises:
+      TypeError: ``fun`` is not callable, or returns what is no array; the call is inside ``jit``, where there are no values.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> report = dr.where_nan(dr.grad(lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))))(jnp.array([4.0, 0.0]))
+    >>> report.operation, report.where, report.kind, report.index
+    ('sqrt', 'pull', 'nan', (1,))
+    >>> report.made.equation, report.made.values
+    ('div', ('0.5', '0'))
+    >>> bool(dr.where_nan(dr.grad(jnp.sin))(1.0))
+    False
+
+    Source: the rule "a cause is what changes the outcome when it is changed" is that of [Lewis 1973].
+    """
+    with errors.calling("where_nan"):
+        checks.check_callable(fun)
+    name = checks.name_of(fun)
+    programs: dict[Hashable, Callable[..., Any]] = {}
+
+    @functools.wraps(fun, updated=())
+    def report(*args: PyTree, **kwargs: PyTree) -> NanReport:
+        call = Call(fun, args, kwargs)
+        if any(isinstance(x, Tracer) for x in call.leaves):
+            raise TypeError(f"where_nan({name}) was called on values that are being traced, as inside jit or vmap; call it outside, on "
+                            f"where_nan(jax.jit({name})) or where_nan(jax.vmap({name})), or use dr.finite()")
+        program = _program(call, name, infinities, programs)
+        value, good = program(*call.arrays)
+        if good:
+            return NanReport(name, infinities=infinities, value=value)
+        return locate(program.trace(*call.arrays).jaxpr, call.arrays, check_results(value, name), result_names(value), call.names, name,
+                      infinities, value)
+
+    return report
+
+
+def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, Callable[..., Any]]) -> Any:
+    """The compiled program of a call: its results, and whether they are good."""
+    try:
+        key: Hashable = call.key
+        found = programs.get(key)
+    except TypeError:
+        key = found = None
+    if found is None:
+        kept = call.without_arrays()
+
+        def program(*arrays: jax.Array) -> tuple[PyTree, jax.Array]:
+            result = kept(*arrays)
+            return result, are_good(check_results(result, name), infinities)
+
+        found = jax.jit(program)
+        if key is not None:
+            if len(programs) >= KEPT:
+                programs.clear()
+            programs[key] = found
+    return found
+
+
+def locate(jaxpr: ClosedJaxpr, args: Sequence[jax.Array], results: Sequence[jax.Array], names: Sequence[str], arguments: Sequence[str],
+           name: str, infinities: bool, value: PyTree = None) -> NanReport:
+    """The report on results of a program, of which one has a NaN or an infinity."""
+    kinds: tuple[Kind, ...] = ("nan", "inf") if infinities else ("nan",)
+    for kind in kinds:
+        bad = [i for i, x in enumerate(results) if bad_entries(x, kind).any()]
+        if bad:
+            break
+    else:
+        return NanReport(name, infinities=infinities, value=value)
+    entry = first_bad(results[bad[0]], kind)
+    assert entry is not None
+    found = search(jaxpr, args, bad[0], entry, kind)
+    # An infinity that was given is no fault by itself: masks are made of them.
+    causes = [x for x in found if x.kind == kind or (isinstance(x, Origin) and x.eqn is not None)]
+    told = [_described(x, args, arguments, entry, tuple(results[bad[0]].shape)) for x in causes]
+    made = told[0] if told else None
+    became = next((x for x in told if x.kind == kind), None) if made is not None and made.kind != kind else None
+    others = tuple(x for x in told if x is not made and x is not became)
+    return NanReport(name, kind, names[bad[0]], entry, made, became, others, infinities, value)
+
+
+def _described(found: Found, args: Sequence[jax.Array], arguments: Sequence[str], entry: Entry, shape: tuple[int, ...]) -> Operation:
+    if isinstance(found, Origin):
+        return describe(found, entry, shape)
+    return of_input(found.kind, arguments[found.index], found.entry, jnp.asarray(args[found.index]))
