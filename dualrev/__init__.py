@@ -21,6 +21,8 @@ from dualrev.inspection.taps.api import Tap, taps
 from dualrev.inspection.taps.intercepting import intercept
 from dualrev.inspection.taps.marks import tap
 from dualrev.inspection.timeline.api import timeline
+from dualrev.inspection.finiteness.finite import finite
+from dualrev.inspection.finiteness.where_nan import where_nan
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 
@@ -39,6 +41,7 @@ __all__ = [
     "eliminate",
     "errors",
     "explain",
+    "finite",
     "grad",
     "hessian",
     "hessian_diagonal",
@@ -69,5 +72,6 @@ __all__ = [
     "value_and_grad",
     "vjp",
     "weighted_laplacian",
+    "where_nan",
 ]
 __version__ = "0.1.0"

@@ -88,6 +88,14 @@ class InvalidValueError(DualrevError, FloatingPointError):
     found: tuple[str, str, str] = ("", "", "")
 
 
+class NonFiniteError(DualrevError, FloatingPointError):
+    """A result inside ``with dr.finite():`` has a NaN or an infinity; ``report`` tells where it came from."""
+
+    def __init__(self, report: object):
+        super().__init__(str(report))
+        self.report = report
+
+
 class OptionError(DualrevError, ValueError):
     """An option that was asked for can't be honoured in what is differentiated."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+
 from jax._src import source_info_util as _source_info_util
 from jax._src.source_info_util import NameStack as NameStack  # the scopes that an equation was traced in
 from jax._src.source_info_util import SourceInfo as SourceInfo  # where the program stood when an operation was called
@@ -145,6 +146,38 @@ class replaying:
         _here.context = self._before
 
 
+class Scope:
+    """A scope of the package's own: what axis the ``vmap`` in it adds, or what number the equations in it compute.
+
+    ``"directions"``: an axis of tangents or cotangents; ``"steps"``: of the steps of a loop.  ``"step"``: the number of a step of the
+    user's loop that a step of a loop of ours stands for; ``"first"``: that of the first step of a block.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def wrap(self, stack: list[str]) -> None:
+        stack.append(self.name)
+
+
+class within:
+    """``with within(scope):`` equations that are traced in the block get the scope."""
+
+    __slots__ = ("_before", "scope")
+
+    def __init__(self, name: str):
+        self.scope = Scope(name)
+
+    def __enter__(self) -> None:
+        self._before = before = _here.context
+        _here.context = SourceInfo(before.traceback, NameStack((*before.name_stack.stack, self.scope)))  # type: ignore[arg-type]
+
+    def __exit__(self, *_: object) -> None:
+        _here.context = self._before
+
+
 def replayed(source: SourceInfo) -> SourceInfo:
     """The line and the scopes of an equation; without a line that is not the user's."""
     return source if has_line(source) else SourceInfo(None, source.name_stack)
@@ -155,9 +188,16 @@ def marks_of(source: SourceInfo) -> list[Mark]:
     return [scope for scope in source.name_stack.stack if isinstance(scope, Mark)]
 
 
-def n_batches(source: SourceInfo) -> int:
-    """How many ``vmap`` an equation was traced under."""
-    return sum(getattr(scope, "name", "") == "vmap" for scope in source.name_stack.stack)
+def scope_of(source: SourceInfo) -> str:
+    """The name of the innermost scope of the package's own, or an empty string."""
+    return next((scope.name for scope in reversed(source.name_stack.stack) if isinstance(scope, Scope)), "")
+
+
+def batches_of(source: SourceInfo) -> list[str]:
+    """For each ``vmap`` that an equation was traced under, outermost first, the axis: ``"directions"``, ``"steps"``, ``""`` of a user's."""
+    stack = source.name_stack.stack
+    return [before.name if isinstance(before, Scope) else "" for before, scope in zip((None, *stack), stack, strict=False)
+            if getattr(scope, "name", "") == "vmap"]
 
 
 def has_line(source: SourceInfo | None) -> bool:

@@ -12,6 +12,7 @@ from jax.export import is_symbolic_dim
 
 from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval, typeof
 from dualrev._jax.jaxprs import FlatFunction
+from dualrev._jax.source_lines import within
 from dualrev._jax.traces import is_eager
 from dualrev.engines import forward
 from dualrev.linear.basis import Indices, Size, basis_vectors, positions, push_all, shifted
@@ -44,7 +45,8 @@ def sweep_vectors(apply: Callable[..., Sequence[Tangent]], vectors: Vectors, n: 
 
     def several(indices: Indices) -> list[jax.Array]:
         on_stack = apply_all or jax.vmap(lambda *t: list(apply(*t)))
-        return list(on_stack(*vectors(indices)))  # type: ignore[arg-type]  # no result is a symbolic zero
+        with within("directions"):
+            return list(on_stack(*vectors(indices)))  # type: ignore[arg-type]  # no result is a symbolic zero
 
     if chunk_size is None:
         return several(positions(n))

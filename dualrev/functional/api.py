@@ -26,6 +26,7 @@ from dualrev.functional.flat_calls import Engine, FlatCall, linearize_flat, prep
 from dualrev.functional.linearized import Linearized
 from dualrev.functional.passthrough import Through
 from dualrev.functional.results import LinearTranspose, Pullback, Structure, push_flat
+from dualrev.functional.watching import is_watched
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap
 from dualrev.linear.residuals import Origins
@@ -53,6 +54,7 @@ def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequenc
         engine: Engine = "forward", **options: Unpack[Options]) -> tuple[PyTree, ...]: ...
 
 
+@is_watched("jvp")
 def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], has_aux: bool = False, *,
         engine: Engine = "forward", **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""Push tangents through a function: the Jacobian-vector product.

@@ -21,6 +21,7 @@ from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Planned, as_asked, with_plan
 from dualrev.functional.flat_calls import AnyEngine, Engine
 from dualrev.functional.results import pull_flat
+from dualrev.functional.watching import is_watched, watched
 from dualrev.options.settings import Options, Request, using
 
 ENGINES: tuple[Engine, ...] = ("reverse", "forward")
@@ -70,7 +71,10 @@ def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Ca
     doc = (f"{what} of {name} with respect to positional argument(s) {argnums}. Takes the same arguments as {name} but returns "
            f"the {what.lower()}, which has the structure of the arguments at positions {argnums}.")
 
-    def decorate(derived: Callable[P, Result]) -> Callable[P, Result]:
+    def decorate(plain: Callable[P, Result]) -> Callable[P, Result]:
+        def derived(*args: P.args, **kwargs: P.kwargs) -> Result:
+            return watched(f"{what.lower()} of {name}", plain, *args, **kwargs)
+
         try:
             derived = functools.wraps(fun)(derived)
             derived.__dict__.pop("plan", None)  # that of ``fun``, if it is itself a derivative
@@ -243,6 +247,7 @@ def grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, 
     return with_plan(grad_f, value_and_grad_f.plan)
 
 
+@is_watched("hvp")
 def hvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequence[PyTree], *,
         engine: Engine | None = None, **options: Unpack[Options]) -> PyTree:
     r"""The Hessian of a scalar function times a vector: :math:`\nabla^2 f(x)\, v`, without forming the Hessian.

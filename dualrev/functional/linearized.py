@@ -18,6 +18,7 @@ from dualrev.functional import checks, coordinates, pickling
 from dualrev.functional.coordinates import Vector
 from dualrev.functional.operators import Concrete, Operator, check_scalar
 from dualrev.functional.results import Pullback, Structure, push_flat, single
+from dualrev.functional.watching import watched
 from dualrev.linear.algebra import ComposedMap, ScaledMap, SettledMap, SumMap, TransposedMap, is_number
 from dualrev.linear.maps import LinearMap
 from dualrev.linear.residuals import Origins, Residuals, residuals_of
@@ -40,6 +41,9 @@ class Linearized(Operator):
         self.is_checked = False
 
     def __call__(self, *tangents: PyTree) -> PyTree:
+        return watched(f"push of {self.structure.name}", self._push, *tangents)
+
+    def _push(self, *tangents: PyTree) -> PyTree:
         s = self.structure
         with errors.calling("linearize"), using(s.settings):
             flat = checks.check_moving(tangents, s.in_tree, s.in_avals, "tangent", "input")

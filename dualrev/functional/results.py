@@ -17,6 +17,7 @@ from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, typeo
 from dualrev._jax.sharding import vary_as
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.functional import checks, repeated
+from dualrev.functional.watching import watched
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangent
 from dualrev.linear.residuals import Origins, Residuals, residuals_of
@@ -112,6 +113,9 @@ class Pullback:
         return residuals_of(self.linear_map, self.origins)
 
     def __call__(self, *args: PyTree) -> tuple[PyTree, ...]:
+        return watched(f"pull of {self.structure.name}", self._pull, *args)
+
+    def _pull(self, *args: PyTree) -> tuple[PyTree, ...]:
         s = self.structure
         with errors.calling("vjp"), using(s.settings):
             if len(args) != 1:

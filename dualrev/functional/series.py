@@ -19,11 +19,13 @@ from dualrev.engines.parts import evaluate
 from dualrev.engines.taylor import Coefficients, Taylor
 from dualrev.functional import checks
 from dualrev.functional.flat_calls import FlatCall
+from dualrev.functional.watching import is_watched
 from dualrev.linear import zeros
 from dualrev.options.settings import Options, Request, using
 from dualrev.programs.functions import as_arrays
 
 
+@is_watched("jet")
 def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[Sequence[PyTree]], factorial_scaled: bool = True,
         **options: Unpack[Options]) -> tuple[PyTree, PyTree]:
     r"""Push the derivatives of a curve through a function: the derivatives of :math:`f(x(t))` at :math:`t = 0`.
@@ -84,6 +86,7 @@ def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[
         return tree_unflatten(call.out_tree, outs), tree_unflatten(call.out_tree, found)
 
 
+@is_watched("taylor")
 def taylor(fun: Callable[..., PyTree], x: PyTree, v: PyTree, order: int, **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""The Taylor coefficients of a function along a line: :math:`f(x + t v) = \sum_{k=0}^{K} c_k t^k + O(t^{K+1})`.
 
@@ -113,6 +116,7 @@ def taylor(fun: Callable[..., PyTree], x: PyTree, v: PyTree, order: int, **optio
         return _along(fun, x, v, _checked(order, "taylor"), "taylor")
 
 
+@is_watched("derivatives")
 def derivatives(fun: Callable[..., PyTree], x: jax.typing.ArrayLike, order: int, **options: Unpack[Options]) -> tuple[PyTree, ...]:
     r"""The derivatives of a function of one number: :math:`(f(x), f'(x), \dots, f^{(K)}(x))`.
 

@@ -16,6 +16,7 @@ from jax.export import is_symbolic_dim
 
 from dualrev._jax.avals import ShapedArray, convert_to, typeof
 from dualrev._jax.sharding import vary_as
+from dualrev._jax.source_lines import within
 from dualrev._jax.traces import first_member
 from dualrev._jax.trees import PyTree
 from dualrev.linear.dense import DenseMap
@@ -83,13 +84,15 @@ def push_all(push: Callable[[Sequence[Tangent]], tuple[Sequence[jax.Array], Sequ
         # An operation may batch its value along with its tangents: all members are equal then.
         return [first_member(x) for x in outs], list(moved)
 
-    return jax.vmap(both, out_axes=(None, 0))(*tangents)
+    with within("directions"):
+        return jax.vmap(both, out_axes=(None, 0))(*tangents)
 
 
 def along_each(function: Callable[..., Any], *stacked: PyTree) -> Any:
     """``function`` of each of several directions, stacked along first axes: all at once, or one by one where jax cannot batch it."""
     try:
-        return jax.vmap(function)(*stacked)
+        with within("directions"):
+            return jax.vmap(function)(*stacked)
     except NotImplementedError:
         return lax.map(lambda each: function(*each), stacked)
 

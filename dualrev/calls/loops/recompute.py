@@ -24,6 +24,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import stacked_aval
+from dualrev._jax.source_lines import within
 from dualrev._jax.trees import PyTree
 from dualrev.calls.loops.body import Body, Pull, size_of
 from dualrev.linear import zeros
@@ -104,7 +105,8 @@ def pull_record(pull: Pull, once: Sequence[jax.Array], buffers: Sequence[jax.Arr
 
     def step(state: PyTree) -> PyTree:
         i, carry_ct, xs_ct, totals, new, following = state
-        i = i - 1
+        with within("step"):
+            i = i - 1
         at = slices.order(first + i)
         kept = _read(buffers, i)
         carry_ct, x_ct, terms, factors = pull.step(carry_ct, _read(slices.ys_ct, at), body.residuals(once, kept, following))
@@ -192,6 +194,8 @@ def sweep(body: Body, consts: Sequence[jax.Array], carry: Sequence[jax.Array], g
     def run_block(state: PyTree) -> PyTree:
         carry, steps, blocks, checkpoints = state
         checkpoints = checkpoints.replace(carry, blocks, table)
+        with within("first"):
+            blocks * block  # read by nobody but those who ask which step a step in this block is
         carry, ran = lax.while_loop(lambda state: go(state[0]) & (state[1] < block),
                                     lambda state: (body.step(consts, state[0], ())[0], state[1] + 1), (carry, jnp.int32(0)))
         return carry, steps + ran, blocks + 1, checkpoints
@@ -220,7 +224,8 @@ def pull_sweep(pull: Pull, once: Sequence[jax.Array], consts: Sequence[jax.Array
         carry, at = checkpoints.last()
         carry, _, _, checkpoints = lax.while_loop(lambda state: state[2] - state[1] > 1, advance, (carry, at, end, checkpoints))
         n = jnp.where(end == blocks, steps - block * (blocks - 1), block)
-        first = (end - 1) * block
+        with within("first"):
+            first = (end - 1) * block
         end_carry, _, buffers = record(body, consts, carry, lambda _, i: i < n, block, slices, first)
         carry_ct, sums, xs_ct = pull_record(pull, once, buffers, body.last(end_carry), n, block, carry_ct, sums,
                                             slices._replace(xs_ct=xs_ct), first)

@@ -15,6 +15,7 @@ import jax
 from jax import lax
 
 from dualrev._jax.jaxprs import Atom, JaxprEqn, Var, is_literal
+from dualrev._jax.source_lines import within
 from dualrev.calls.loops.prices import Seconds
 from dualrev.programs.jaxprs import behind, runner
 from dualrev.programs.minimum_cut import minimum_cut
@@ -61,7 +62,8 @@ class Factors:
         """The stacks of the factors that the loop has not stacked."""
         if not self.computed:
             return {}
-        found = jax.vmap(self._run, in_axes=self._axes)(*[known[v] for v in self.reads])
+        with within("steps"):
+            found = jax.vmap(self._run, in_axes=self._axes)(*[known[v] for v in self.reads])
         return dict(zip(self.computed, found, strict=True))
 
 

@@ -20,15 +20,21 @@ class Place:
     steps: tuple[int, ...] = ()
     #: The positions of the operations and steps: an order of everything that runs.
     order: tuple[int, ...] = ()
+    #: The number of the first step of the block of steps that it stands in.
+    first: int = 0
 
     def inside(self, eqn: JaxprEqn) -> Place:
-        return Place((*self.within, eqn), self.steps, self.order)
+        return Place((*self.within, eqn), self.steps, self.order, self.first)
 
     def at(self, position: int) -> Place:
-        return Place(self.within, self.steps, (*self.order, position))
+        return Place(self.within, self.steps, (*self.order, position), self.first)
 
     def step(self, order: int, number: int) -> Place:
-        return Place(self.within, (*self.steps, number), (*self.order, order))
+        return Place(self.within, (*self.steps, self.first + number), (*self.order, order))
+
+    def block(self, order: int, first: int) -> Place:
+        """In a block of steps, a step of a loop of ours: the loop in it has the numbers."""
+        return Place(self.within, self.steps, (*self.order, order), first)
 
 
 @dataclass(frozen=True)

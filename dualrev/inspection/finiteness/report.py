@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
-from dualrev._jax.source_lines import Mark, SourceInfo, file_and_line, has_line, marks_of, n_batches
+from dualrev._jax.jaxprs import JaxprEqn
+from dualrev._jax.source_lines import Mark, SourceInfo, batches_of, file_and_line, has_line, marks_of
 from dualrev._jax.trees import PyTree
 from dualrev.inspection.finiteness.causes import Cause, cause_of
 from dualrev.inspection.finiteness.entries import Entry, Kind
@@ -174,12 +174,14 @@ def describe(origin: Origin, result_entry: Entry, result_shape: tuple[int, ...])
     because = _because(origin)
     cause: Cause = cause_of(operation, where != "function", functions, because)
     out = origin.out
-    example = _example(origin, sum(n_batches(e.source_info) for e in chain), result_entry, result_shape)
+    batches = [axis for e in chain for axis in batches_of(e.source_info)]
+    example = _example(origin, batches.count(""), result_entry, result_shape)
+    steps = (*origin.place.steps, *([origin.entry[0]] if batches[-1:] == ["steps"] and origin.entry else []))
     return Operation(
         kind=origin.kind, operation=operation, where=where, file=file, line=line, function=function, equation=equation,
         index=origin.entry, shape=() if out is None else tuple(out.shape), dtype="" if out is None else str(out.dtype),
         values=tuple(_shown(x, origin) for x in origin.operands), out=_number(out, origin.entry) if out is not None else origin.kind,
-        steps=origin.place.steps, example=example, functions=functions, why=cause.why, cure=cause.cure)
+        steps=steps, example=example, functions=functions, why=cause.why, cure=cause.cure)
 
 
 def of_input(kind: Kind, name: str, entry: Entry, x: jax.Array) -> Operation:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dualrev._jax.calls import cond_p, scan_p, while_p
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
+from dualrev._jax.source_lines import scope_of
 from dualrev.inspection.finiteness import shards
 from dualrev.inspection.finiteness.entries import Entry, Kind, blamed, first_bad, is_bad
 from dualrev.inspection.finiteness.evaluated import Evaluated, closed, program_of, runner
@@ -124,7 +125,7 @@ def _through_loop(loop: Loop, result: int, entry: Entry, kind: Kind, place: Plac
             entry = now
         due = [Arrived(i, at, kind) for i, at in blamed(loop.run, inputs, result, entry, kind)]
         if not due:
-            inside = _within(loop.body, inputs, range(len(inputs)), result, entry, kind, place.step(step, loop.number(step)))
+            inside = _within(loop.body, inputs, range(len(inputs)), result, entry, kind, _at_step(loop, step, inputs, place))
             if inside is None:
                 return None
             found += [x for x in inside if isinstance(x, Origin)]
@@ -141,3 +142,13 @@ def _through_loop(loop: Loop, result: int, entry: Entry, kind: Kind, place: Plac
                 return None
             found.append(Arrived(loop.first_state + x.index - first, at, x.kind))
     return found
+
+
+def _at_step(loop: Loop, step: int, inputs: Sequence[jax.Array], place: Place) -> Place:
+    """The place of a step: its number is that of the user's loop, also where the loop is one of ours over blocks of steps."""
+    scopes = {scope_of(eqn.source_info): eqn for eqn in loop.body.eqns}
+    if not {"first", "step"} & set(scopes):
+        return place.step(step, loop.number(step))
+    evaluated = Evaluated(loop.body, inputs)
+    numbers = {name: int(np.max(np.asarray(evaluated.value(eqn.outvars[0])))) for name, eqn in scopes.items() if name in ("first", "step")}
+    return place.block(step, numbers["first"]) if "first" in numbers else place.step(step, numbers["step"])
