@@ -20,6 +20,7 @@ from dualrev.calls.linearization import Linearization, linearization_of
 from dualrev.engines.forward import TANGENTS
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
+from dualrev.programs.jaxprs import at_lines_of_user
 from dualrev.table.mode import Carried, Mode, Parts
 from dualrev.table.rows import Cost, Expansion, Kind, Linearized, Operand, Program, Pushed, Row, Taped, Unknown, aval_of, register
 
@@ -125,14 +126,14 @@ class RunRow(Row):
         self.wrapper_of = wrapper_of
 
     def runs(self, params: Params) -> Program:
-        return jaxpr_as_fun(self.jaxpr_of(params))
+        return _in_place(self.jaxpr_of(params))
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         leaves, structure = mode.flatten(parts)
         jaxpr = self.jaxpr_of(params)
         push = pushforward_of(jaxpr, structure, self.wrapper_of(params), mode)
         if push.may_refuse and is_concrete((*primals, *leaves)):
-            return Expansion(None, jaxpr_as_fun(jaxpr))
+            return Expansion(None, _in_place(jaxpr))
         return push.on(primals, leaves)
 
     def jvp(self, primals: Sequence[jax.Array], tangents: Sequence[Tangent], params: Params) -> Pushed:
@@ -144,8 +145,13 @@ class RunRow(Row):
         outs, linear_map, active_outs = linearization(primals)
         if linearization.may_have_poles and (current.get().split_repeated or (
                 is_concrete(primals) and any(part.is_singular() for part in linear_map.singular_parts()))):
-            return Expansion((outs, linear_map, active_outs), jaxpr_as_fun(jaxpr))
+            return Expansion((outs, linear_map, active_outs), _in_place(jaxpr))
         return outs, linear_map, active_outs
+
+
+def _in_place(jaxpr: ClosedJaxpr) -> Program:
+    """The program of a call as a function that is evaluated in the place of the call."""
+    return jaxpr_as_fun(cached(jaxpr, "in place", lambda: at_lines_of_user(jaxpr)))
 
 
 def call(primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",

@@ -122,6 +122,13 @@ def replayer(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     return replay
 
 
+def at_lines_of_user(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
+    """A closed jaxpr for evaluation in the place of a call: equations without a line of the user's get that of the call."""
+    body = jaxpr.jaxpr
+    eqns = [eqn.replace(source_info=replayed(eqn.source_info)) for eqn in body.eqns]
+    return ClosedJaxpr(body.replace(eqns=eqns), jaxpr.consts)
+
+
 def on_shards(jaxpr: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
     """A function that binds a closed jaxpr's equations, where its operands may vary from device to device.
 
