@@ -14,6 +14,7 @@ from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import calibration, tables
 from dualrev.report.commands import draw, explain, memory
+from dualrev.report.commands import nan
 from dualrev.report.measure import Flat, flatten, measure, stored
 from dualrev.report.modes import modes
 from dualrev.report.targets import InputError, study
@@ -30,6 +31,7 @@ examples:
   python -m dualrev memory mymodel:loss --args "jnp.ones(3)"          live bytes over forward and pull, by checkpoint policy
   python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
   python -m dualrev explain mymodel:loss --args "jnp.ones(3)"         what its derivative costs in each way, and which way to take
+  python -m dualrev nan mymodel:loss --args "jnp.zeros(3)"            what made the first NaN in a function or its gradient
   python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
 
 Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
@@ -43,6 +45,7 @@ T = TypeVar("T")
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "run": running.run, "calibrate": calibration.run, "explain": explain.run, "draw": draw.run, "memory": memory.run,
 }
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"run": running.run, "calibrate": calibration.run, "nan": nan.run}
 
 
 class Parser(argparse.ArgumentParser):

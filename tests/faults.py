@@ -104,7 +104,7 @@ def indefinite(a):
     return jnp.sum(jnp.linalg.cholesky(a))  # fault: indefinite
 
 
-@fault("acos", np.array([0.5, 1.0000001]), where="function")
+@fault("acos", np.array([0.5, 1.0000001]), by=same, where="function")
 def angle(x):
     return jnp.sum(jnp.arccos(x))  # fault: angle
 
@@ -154,8 +154,7 @@ def in_branch(x):
 
 @fault("sqrt", x3)
 def sqrt_at_zero(x):
-    y = jnp.where(x > 0, x, 0.0)
-    return jnp.sum(jnp.where(x > 0, jnp.sqrt(y), 0.0))  # fault: sqrt_at_zero
+    return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))  # fault: sqrt_at_zero
 
 
 @fault("sqrt", np.zeros(3))
@@ -249,7 +248,7 @@ def vmap_inside(w):
     return jnp.mean(jax.vmap(loss)(jnp.array([1.0, 2.0, 3.0, 0.0, 5.0])))
 
 
-@fault("log", x3)
+@fault("log", x3, where="function")
 def in_checkpoint(x):
     @jax.checkpoint
     def part(u):
@@ -298,7 +297,7 @@ def nested(x):
     return jnp.sum(jnp.sqrt(y))  # fault: nested
 
 
-@fault("pow", x3, by=dr.hessian, where="pull")
+@fault("pow", x3, by=dr.hessian, where="push of pull")
 def in_hessian(x):
     y = x + 0.0
     return jnp.sum(jnp.power(y, 1.5))  # fault: in_hessian
@@ -310,12 +309,12 @@ def gradient_of_indefinite(a):
     return jnp.sum(jnp.log(jnp.diagonal(factor)))
 
 
-@fault("div", np.ones((2, 2)), where="function")
+@fault("custom_linear_solve", np.ones((2, 2)))
 def singular_solve(a):
     return jnp.sum(jnp.linalg.solve(a, jnp.ones(2)))  # fault: singular_solve
 
 
-@fault("div", np.zeros(3))
+@fault("div", np.zeros(3), where="function")
 def unit_vector(x):
     safe = jnp.sum(x * x)
     return jnp.sum(x / safe)  # fault: unit_vector
@@ -354,7 +353,7 @@ def forward_jacobian(x):
     return jnp.arccos(x)  # fault: forward_jacobian
 
 
-@fault("sqrt", x3, by=lambda f: lambda x: dr.laplacian(f)(x)[1], where="push")
+@fault("sqrt", x3, by=lambda f: lambda x: dr.laplacian(f)(x)[1], where="push of push")
 def in_laplacian(x):
     return jnp.sum(jnp.sqrt(x))  # fault: in_laplacian
 

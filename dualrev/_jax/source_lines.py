@@ -101,6 +101,8 @@ class Marking:
         scopes = outer = before.name_stack.stack
         traceback = before.traceback
         if source is not None:
+            if outer and isinstance(outer[-1], Mark) and not outer[-1].is_call:
+                return  # a tape that the rule of an operation runs: it is the derivative of that operation
             own = source.name_stack.stack
             scopes = outer + (own[len(outer):] if own[: len(outer)] == outer else own)
             traceback = source.traceback if has_line(source) else traceback
@@ -194,7 +196,7 @@ def scope_of(source: SourceInfo) -> str:
 
 
 def batches_of(source: SourceInfo) -> list[str]:
-    """For each ``vmap`` that an equation was traced under, outermost first, the axis: ``"directions"``, ``"steps"``, ``""`` of a user's."""
+    """For each ``vmap`` around an equation, outermost first, the axis: ``"directions"``, ``"steps"``, or ``""`` for a user's."""
     stack = source.name_stack.stack
     return [before.name if isinstance(before, Scope) else "" for before, scope in zip((None, *stack), stack, strict=False)
             if getattr(scope, "name", "") == "vmap"]

@@ -53,7 +53,8 @@ CAUSES: Sequence[Cause] = (
     Cause(("sqrt", "rsqrt", "cbrt"), "derivative", "the slope of a root is infinite at 0, and infinity times a cotangent of 0 is NaN",
           f"{_ZERO_WINS}; {_DOUBLE_WHERE}; or sqrt(x + eps)"),
     Cause(("sqrt", "rsqrt"), "function", "the root of a negative number is NaN, and 1 / sqrt(0) is infinite",
-          "clip the operand at 0 (rounding makes small negative numbers of sums of squares), or add eps"),
+          f"clip the operand at 0 (rounding makes small negative numbers), or add eps; in a branch that where does not take, "
+          f"{_DOUBLE_WHERE}"),
     Cause(("pow",), "derivative", "x ** y has an infinite slope at x = 0 for y < 1, and by y it has x ** y * log(x), which is 0 * -inf",
           f"{_ZERO_WINS}; {_DOUBLE_WHERE}; an exponent that is a Python number is not differentiated"),
     Cause(("pow",), "function", "a negative number to a power that is no integer is NaN, and 0 to a negative power is infinite",
@@ -66,7 +67,7 @@ CAUSES: Sequence[Cause] = (
           f"{_DOUBLE_WHERE}; {_ZERO_WINS}; or log(x + eps)"),
     # ----------------------------------------------------------------------------------------------------- quotients
     Cause(("div",), "both", "0 / 0 is NaN, and a number divided by 0 is infinite; so are the factors of its derivative, 1/y and x/y²",
-          f"{_DOUBLE_WHERE}, also where a vector is divided by its length: x / maximum(norm(x), eps) still has the derivative of the norm"),
+          f"{_DOUBLE_WHERE}; a vector that is divided by its length: x / sqrt(sum(x ** 2) + eps)"),
     Cause(("rem",), "both", "a remainder by 0 is NaN", _DOUBLE_WHERE),
     # ------------------------------------------------------------------------------------- exponentials and the like
     Cause(("exp", "exp2", "expm1", "sinh", "cosh"), "both", "the exponential overflows: above 88.7 in float32, 709.8 in float64",
@@ -108,7 +109,8 @@ CAUSES: Sequence[Cause] = (
           "the result is too large for its dtype", "scale the values, or use a wider dtype"),
     Cause(("convert_element_type",), "both", "the number is too large for the narrower dtype",
           "scale the values (loss scaling), or use bfloat16 in place of float16"),
-    Cause(("constant",), "both", "the number stands in the program, or was computed before it", "look at what the function closes over"),
+    Cause(("constant",), "both", "the number stands in the program, or was computed before it",
+          "look at what the function closes over"),
     Cause(("input",), "both", "the number was given: an argument holds it", "look at the data"),
 )
 

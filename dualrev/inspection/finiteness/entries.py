@@ -102,9 +102,9 @@ def blamed(run: Run, operands: Sequence[jax.Array], result: int, entry: Entry, k
 def _one_entry(still: Callable[[np.ndarray], bool], bad: np.ndarray, like: Entry) -> Entry:
     """One of the bad entries of an operand that is enough: the one at the place of the result's, or one found by halving."""
     places = np.argwhere(bad)
-    if len(places) > 1 and len(like) == bad.ndim and all(i < n for i, n in zip(like, bad.shape, strict=True)) and bad[like]:
-        if still(_only(bad, np.array([like]))):
-            return like
+    is_inside = len(like) == bad.ndim and all(i < n for i, n in zip(like, bad.shape, strict=True))
+    if len(places) > 1 and is_inside and bad[like] and still(_only(bad, np.array([like]))):
+        return like
     while len(places) > 1:
         half = places[: len(places) // 2]
         places = half if still(_only(bad, half)) else places[len(places) // 2:]

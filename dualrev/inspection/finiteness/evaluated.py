@@ -45,14 +45,14 @@ class Evaluated:
 
 
 def runner(eqn: JaxprEqn) -> Run:
-    """An operation as a compiled function of its operands."""
+    """An operation as a function of its operands; jax keeps it compiled for all uses of it with such operands."""
     def bind(*operands: jax.Array) -> Sequence[jax.Array]:
         out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
         found: Sequence[jax.Array] = out if eqn.primitive.multiple_results else [out]
         return found
 
-    compiled = jax.jit(bind)
-    return lambda operands: compiled(*operands)
+    run = jax.jit(bind) if eqn.primitive.name == "shard_map" else bind
+    return lambda operands: run(*operands)
 
 
 def program_of(eqn: JaxprEqn) -> ClosedJaxpr | None:

@@ -16,7 +16,6 @@ from dualrev import errors
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, jaxpr_as_fun, stage
 from dualrev._jax.traces import Tracer, in_eager_context
-from dualrev._jax.trees import PyTree
 from dualrev.functional.watching import watched_by
 from dualrev.inspection.finiteness.calls import Call, are_good, flat, result_names
 from dualrev.inspection.finiteness.entries import holds_floats

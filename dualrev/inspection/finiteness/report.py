@@ -90,8 +90,8 @@ class NanReport:
       found: whether a result has a NaN or an infinity; a report is true where one does.
       kind: ``"nan"``, ``"inf"`` or None.
       result: the name of the result, and ``index`` its first bad entry.
-      made: the first operation that made one (:class:`Operation`), None where nothing was found.  Where a NaN comes from an infinity, as
-        0 times infinity, it is the operation that made the infinity.
+      made: the first operation that made one (:class:`Operation`), None where nothing was found.  Where a NaN comes from an
+        infinity, as 0 times infinity, it is the operation that made the infinity.
       became: the operation that then made the NaN from it; None where ``made`` made the NaN itself.
       others: further operations that made numbers which the same entry is due to, in the order in which they run.
       infinities: whether infinities were looked for, too.

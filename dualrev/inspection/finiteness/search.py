@@ -96,7 +96,8 @@ def _within(program: ClosedJaxpr, operands: Sequence[jax.Array], places: Sequenc
     atom = evaluated.outvars[result]
     if not is_bad(evaluated.value(atom), entry, kind):
         return None
-    return [Arrived(places[x.index], x.entry, x.kind) if isinstance(x, Arrived) else x for x in follow(evaluated, atom, entry, kind, place)]
+    found = follow(evaluated, atom, entry, kind, place)
+    return [Arrived(places[x.index], x.entry, x.kind) if isinstance(x, Arrived) else x for x in found]
 
 
 def _through_loop(loop: Loop, result: int, entry: Entry, kind: Kind, place: Place) -> list[Found] | None:
@@ -150,5 +151,6 @@ def _at_step(loop: Loop, step: int, inputs: Sequence[jax.Array], place: Place) -
     if not {"first", "step"} & set(scopes):
         return place.step(step, loop.number(step))
     evaluated = Evaluated(loop.body, inputs)
-    numbers = {name: int(np.max(np.asarray(evaluated.value(eqn.outvars[0])))) for name, eqn in scopes.items() if name in ("first", "step")}
+    # Under vmap there is one number for each example: they are equal, but for those that are done.
+    numbers = {name: int(np.max(np.asarray(evaluated.value(eqn.outvars[0])))) for name, eqn in scopes.items() if name}
     return place.block(step, numbers["first"]) if "first" in numbers else place.step(step, numbers["step"])

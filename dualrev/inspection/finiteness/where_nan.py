@@ -29,9 +29,9 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
 
     The results are looked at in the compiled program that computes them.  Where all are finite, that is all that happens.  Else the
     program is taken apart, from the first bad entry back: an operation is passed over if its result is good once the bad entries
-    that went in are replaced by numbers, so that the operation that is found *made* the number, and the result is due to it.  A NaN that
-    is made and not used, as in a branch that ``where`` does not choose, is not reported; infinities in the middle of a program,
-    as in masks, are none of the report's business unless a NaN is made from them.
+    that went in are replaced by numbers, so that the operation that is found *made* the number, and the result is due to it.  A NaN
+    that is made and not used, as in a branch that ``where`` does not choose, is not reported, nor are infinities in the middle of
+    a program, as in masks, unless a NaN is made from them.
 
     Args:
       fun: a function of arrays and pytrees of them: a model, its gradient, a jitted one, one under ``vmap``.  Floats and arrays among
@@ -110,6 +110,8 @@ def locate(jaxpr: ClosedJaxpr, args: Sequence[jax.Array], results: Sequence[jax.
             break
     else:
         return NanReport(name, infinities=infinities, value=value)
+    args = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in args]
+    results = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in results]
     entry = first_bad(results[bad[0]], kind)
     assert entry is not None
     found = search(jaxpr, args, bad[0], entry, kind)
