@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
+import threading
 
 from jax._src import source_info_util as _source_info_util
 from jax._src.source_info_util import NameStack as NameStack  # the scopes that an equation was traced in
@@ -114,14 +116,46 @@ class Marking:
 
 
 class own_lines:
-    """``with own_lines():`` around a function of the user's: what it does gets the lines at which it stands."""
+    """``with own_lines(fun):`` around a call of a function: if it is the user's, what it does gets the lines at which it stands."""
+
+    __slots__ = ("_before", "fun")
+
+    def __init__(self, fun: WrappedFun):
+        self.fun = fun
+
+    def __enter__(self) -> None:
+        self._before = before = _here.context
+        if before.traceback is not None and _is_of_user(self.fun):
+            _here.context = SourceInfo(None, before.name_stack)
+
+    def __exit__(self, *_: object) -> None:
+        _here.context = self._before
+
+
+def _is_of_user(fun: WrappedFun) -> bool:
+    """Whether a function stands in a file of the user's."""
+    path = defined_at(fun).rpartition(" at ")[2].rpartition(":")[0]
+    return bool(path) and bool(_source_info_util.is_user_filename(path))
+
+
+@functools.cache
+def _nowhere() -> SourceInfo:
+    """A source without a line of the user's: where a thread begins."""
+    found: list[SourceInfo] = []
+    thread = threading.Thread(target=lambda: found.append(SourceInfo(source().traceback, NameStack())))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+class at_no_line:
+    """``with at_no_line():`` around what is made once for all who use it: the line of the first one must not stand for the others'."""
 
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
-        self._before = before = _here.context
-        if before.traceback is not None:
-            _here.context = SourceInfo(None, before.name_stack)
+        self._before = _here.context
+        _here.context = _nowhere()
 
     def __exit__(self, *_: object) -> None:
         _here.context = self._before

@@ -16,6 +16,7 @@ import jax
 from dualrev._jax.calls import bind_jit, has_explicit_layout, inlined, is_inlined
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr
 from dualrev._jax.primitives import Params
+from dualrev._jax.source_lines import at_no_line
 from dualrev._jax.traces import is_batching, is_eager
 from dualrev.options.settings import DEFAULT, Active, Settings, current
 from dualrev.programs.jaxprs import check_operands, replayer, runner
@@ -133,7 +134,8 @@ def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], 
         references, value = found
         if all(reference() is other for reference, other in zip(references, others, strict=True)):
             return value
-    value = make()
+    with at_no_line():
+        value = make()
     held[key] = (tuple(map(weakref.ref, others)), value)
     _order.append((weakref.ref(first), key))
     if len(_order) > PROGRAMS_KEPT:

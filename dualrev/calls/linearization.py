@@ -17,6 +17,7 @@ import jax
 from dualrev import errors
 from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.source_lines import at_no_line
 from dualrev._jax.traces import Tracer
 from dualrev.calls.derived_programs import Program, Wrapper, cached
 from dualrev.calls.entry_by_entry import entries_together
@@ -170,7 +171,8 @@ class Linearization:
             which[:] = [r is not None for r in results]
             return [r for r in results if r is not None]
 
-        jaxpr = stage(apply, [*residual_avals, *avals])
+        with at_no_line():
+            jaxpr = stage(apply, [*residual_avals, *avals])
         if direction == "pull":
             jaxpr = simplified(jaxpr)
         name = f"{direction}_{self.wrapper.name}"

@@ -72,7 +72,7 @@ def _is_a(aval: ShapedArray, kind: type) -> bool:
 def call_rule(kind: str, fun: str, rule: WrappedFun, call: Callable[..., list[T]], *args: object) -> list[T]:
     """Call a user's rule.  Where jax refuses what the rule returns, the error names the line at which the rule is defined."""
     try:
-        with own_lines():
+        with own_lines(rule):
             return call(*args)
     except (TypeError, ValueError) as error:
         if str(error).startswith("Custom ") and not isinstance(error, errors.CustomRuleError):
@@ -206,7 +206,7 @@ class UserRule(Row):
         return function
 
     def bind(self, primals: Sequence[Operand], params: Params) -> list[jax.Array]:
-        with own_lines():
+        with own_lines(self.fun):
             outs = list(self._again(self.fun).call_wrapped(*primals))
         if len(self._used) > 1:  # the rule has run before
             forget(self.fun)

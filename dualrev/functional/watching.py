@@ -43,7 +43,7 @@ _is_made = False
 
 
 def watched_by(watcher: Watcher | None) -> AbstractContextManager[None]:
-    """``with watched_by(watcher):`` it looks at the results of public functions that this thread calls; None for nobody."""
+    """``with watched_by(watcher):`` it looks at results of public functions in this thread; None for nobody."""
     global _is_made
     _is_made = True
     return _made()(watcher)
