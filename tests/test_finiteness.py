@@ -220,8 +220,8 @@ def raised(error: pytest.ExceptionInfo[dr.errors.NonFiniteError]) -> tuple[str, 
 
 def test_unjitted_results_raise_at_once() -> None:
     calls = [lambda: dr.grad(root)(BAD), lambda: dr.value_and_grad(root)(BAD), lambda: dr.jacobian(root)(BAD),
-             lambda: dr.jvp(root, (BAD,), (np.ones(2),)), lambda: dr.vjp(root, BAD)[1](1.0), lambda: dr.hvp(root, (BAD,), (np.ones(2),)),
-             lambda: dr.linearize(root, BAD)[1](np.ones(2)), lambda: dr.laplacian(root)(BAD)]
+             lambda: dr.jvp(root, (BAD,), (np.ones(2),)), lambda: dr.vjp(root, BAD)[1](1.0),
+             lambda: dr.hvp(root, (BAD,), (np.ones(2),)), lambda: dr.linearize(root, BAD)[1](np.ones(2)), lambda: dr.laplacian(root)(BAD)]
     for call in calls:
         reached = False
         with dr.finite(), pytest.raises(dr.errors.NonFiniteError) as error:

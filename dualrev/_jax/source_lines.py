@@ -6,6 +6,7 @@ import functools
 import pathlib
 import sys
 import threading
+from typing import Literal, TypeAlias
 
 from jax._src import source_info_util as _source_info_util
 from jax._src.source_info_util import NameStack as NameStack  # the scopes that an equation was traced in
@@ -13,7 +14,7 @@ from jax._src.source_info_util import SourceInfo as SourceInfo  # where the prog
 
 from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.jaxprs import Jaxpr
-from dualrev._jax.traces import is_staged_at_last
+from dualrev._jax.traces import current_trace, is_staged_at_last
 
 # Frames of the package are not the user's; what stands in dualrev.problems is, and so is a user's own rule.
 for _path in pathlib.Path(__file__).parents[1].iterdir():
@@ -57,17 +58,19 @@ def defined_at(fun: WrappedFun | Jaxpr) -> str:
 
 # ------------------------------------------------------------------------------------------------- equations of derivatives
 
+#: ``"pull"``, ``"push"``, or ``"linearize"`` for an operation that is evaluated with what its pull needs.
+Direction: TypeAlias = Literal["pull", "push", "linearize"]
+
 
 class Mark:
     """A scope of equations that belong to the derivative of an operation.
 
-    ``direction`` is ``"pull"`` or ``"push"``, or ``"linearize"`` for an operation that is evaluated with what its pull needs.
     ``source`` is the line of the operation itself.  ``is_call``: the operation runs programs, whose operations have marks of their own.
     """
 
     __slots__ = ("direction", "is_call", "operation", "source")
 
-    def __init__(self, direction: str, operation: str, source: SourceInfo | None, is_call: bool):
+    def __init__(self, direction: Direction, operation: str, source: SourceInfo | None, is_call: bool):
         self.direction = direction
         self.operation = operation
         self.source = source
@@ -89,9 +92,9 @@ class Marking:
 
     __slots__ = ("_before", "direction", "is_on")
 
-    def __init__(self, direction: str, is_on: bool | None = None):
+    def __init__(self, direction: Direction, is_on: bool | None = None):
         self.direction = direction
-        self.is_on = is_staged_at_last() if is_on is None else is_on
+        self.is_on = is_staged_at_last(current_trace()) if is_on is None else is_on
 
     def __enter__(self) -> Marking:
         self._before = _here.context
@@ -106,6 +109,8 @@ class Marking:
             if outer and isinstance(outer[-1], Mark) and not outer[-1].is_call:
                 return  # a tape that the rule of an operation runs: it is the derivative of that operation
             own = source.name_stack.stack
+            if own and isinstance(own[-1], Mark) and own[-1].direction == "linearize":
+                own = own[:-1]  # it was recorded while the operation was evaluated
             scopes = outer + (own[len(outer):] if own[: len(outer)] == outer else own)
             traceback = source.traceback if has_line(source) else traceback
         stack = NameStack((*scopes, Mark(self.direction, operation, source, is_call)))  # type: ignore[arg-type]  # a scope of ours
@@ -221,7 +226,8 @@ def replayed(source: SourceInfo) -> SourceInfo:
 
 def marks_of(source: SourceInfo) -> list[Mark]:
     """The marks of an equation, outermost first."""
-    return [scope for scope in source.name_stack.stack if isinstance(scope, Mark)]
+    scopes: tuple[object, ...] = source.name_stack.stack
+    return [scope for scope in scopes if isinstance(scope, Mark)]
 
 
 def scope_of(source: SourceInfo) -> str:

@@ -72,9 +72,8 @@ def is_staging() -> bool:
     return isinstance(trace, _partial_eval.DynamicJaxprTrace)
 
 
-def is_staged_at_last() -> bool:
-    """As :func:`is_staging`, also where traces of ours stand between: what they do becomes equations of a program."""
-    trace = _trace_ctx.trace
+def is_staged_at_last(trace: Trace | None) -> bool:
+    """As :func:`is_staging` under a trace, also where traces of ours stand between: what they do becomes equations of a program."""
     while trace is not None and not isinstance(trace, _partial_eval.DynamicJaxprTrace):
         trace = getattr(trace, "parent_trace" if isinstance(trace, _BatchTrace) else "parent", None)
     return trace is not None

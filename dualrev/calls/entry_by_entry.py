@@ -12,7 +12,7 @@ from jax import lax
 from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, JaxprEqn, jaxpr_as_fun, stage
 from dualrev._jax.primitives import has_batching_rule
-from dualrev._jax.traces import Tracer, is_staged_at_last, to_concrete_value
+from dualrev._jax.traces import Tracer, current_trace, is_staged_at_last, to_concrete_value
 from dualrev.linear.maps import Tape
 from dualrev.linear.places import Box
 from dualrev.programs.common_subexpressions import merged
@@ -62,8 +62,8 @@ def takes_entries(tape: Tape) -> bool:
 
 def may_be_traced(flat: Sequence[jax.Array]) -> bool:
     """Whether a function that ran on these values may run on abstract ones: none tells its value, on which Python may have branched."""
-    return is_staged_at_last() and all(isinstance(x, Tracer) and type(typeof(x)) is ShapedArray and to_concrete_value(x) is None
-                                       for x in flat)
+    return is_staged_at_last(current_trace()) and all(
+        isinstance(x, Tracer) and type(typeof(x)) is ShapedArray and to_concrete_value(x) is None for x in flat)
 
 
 def _takes_few(site: Site) -> bool:

@@ -16,6 +16,7 @@ import jax
 from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.primitives import Params, Primitive
 from dualrev._jax.shard_maps import rebind_shard_map, stage_shard_map
+from dualrev._jax.source_lines import Direction, Marking
 from dualrev._jax.traces import Trace, Tracer, is_staged_at_last, process, set_current_trace
 from dualrev.engines import references
 from dualrev.engines.custom_derivatives import CustomJvp, CustomVjp, OutTrees, UserRule
@@ -37,6 +38,8 @@ class EngineTrace(Trace):
 
     #: The name of the engine in error messages.
     mode_name: str
+    #: The word for what it does to an operation, in the marks of equations.
+    direction: Direction = "push"
     #: Operations that are not looked up in the table, and their handlers.
     handlers: dict[Primitive, Handler] = {}  # noqa: RUF012  (a constant of the class)
 
@@ -46,9 +49,8 @@ class EngineTrace(Trace):
         self.parent = parent
         self.settings = current.get()
         self.has_references = False
-        #: Whether equations that derivatives make get a mark: where they become part of a program.
-        with set_current_trace(parent):
-            self.marks = is_staged_at_last()
+        #: Whether operations become equations of a program: those that derivatives add get marks.
+        self.is_staged = is_staged_at_last(parent)
 
     @abstractmethod
     def split(self, values: Sequence[jax.Array]) -> tuple[list[Any], list[Any], bool]:
@@ -58,6 +60,14 @@ class EngineTrace(Trace):
     def operate(self, row: Row, tracers: Sequence[jax.Array], primals: Sequence[Any], marks: Sequence[Any],
                 params: Params) -> Sequence[jax.Array]:
         """The results of an operation that has an active operand."""
+
+    def operate_marked(self, row: Row, *args: Any) -> Sequence[jax.Array]:
+        """As :meth:`operate`, where equations are traced: those of an operation's derivative get a mark."""
+        if not row.is_operation or row.kind == "call":
+            return self.operate(row, *args)
+        with Marking(self.direction, True) as marking:
+            marking.at(str(row.primitive), None)
+            return self.operate(row, *args)
 
     @property
     def main(self) -> object:
@@ -81,7 +91,8 @@ class EngineTrace(Trace):
         if not is_active:
             return process(self.parent, primitive, primals, params)
         row = rows.get(primitive)
-        results = self.operate(self.row_of(primitive) if row is None else row, tracers, primals, marks, params)
+        operate = self.operate_marked if self.is_staged else self.operate
+        results = operate(self.row_of(primitive) if row is None else row, tracers, primals, marks, params)
         return results if primitive.multiple_results else results[0]
 
     def process_call(self, primitive: Primitive, fun: WrappedFun, tracers: Sequence[jax.Array], params: Params, /) -> list[jax.Array]:

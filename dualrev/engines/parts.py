@@ -15,7 +15,6 @@ import numpy as np
 from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.primitives import Params
-from dualrev._jax.source_lines import Marking
 from dualrev._jax.traces import Trace, Tracer, contents, ensure_no_leaks, set_current_trace, take_current_trace, to_concrete_value
 from dualrev.engines import references
 from dualrev.engines.base import EngineTrace, many
@@ -92,9 +91,7 @@ class PartsTrace(EngineTrace):
             if type(row).through is not Row.through:  # it passes parts on to programs
                 with set_current_trace(self.parent):
                     marks = [self.mode.ready(p) for p in marks]
-        with set_current_trace(self.parent), Marking("push", self.marks) as marking:
-            if marking.is_on and row.is_operation and row.kind != "call":
-                marking.at(str(row.primitive), None)
+        with set_current_trace(self.parent):
             is_current = current.get() is self.settings
             result = apply(primals, marks, params) if is_current else under(self.settings, apply, primals, marks, params)
         if isinstance(result, Expansion):  # a program in the operation's place, to be evaluated under this trace

@@ -22,7 +22,7 @@ from dualrev._jax.custom_rules import WrappedFun, forget
 from dualrev._jax.jaxprs import FlatFunction
 from dualrev._jax.new_primitives import region_bound
 from dualrev._jax.primitives import Params, Primitive
-from dualrev._jax.source_lines import Marking, SourceInfo, source
+from dualrev._jax.source_lines import SourceInfo, source
 from dualrev._jax.traces import (
     Trace,
     Tracer,
@@ -75,6 +75,7 @@ class TapeTrace(EngineTrace):
     """
 
     mode_name = "reverse"
+    direction = "linearize"
 
     def __init__(self, parent: Trace, is_linear: bool = False, is_whole: bool = False):
         super().__init__(parent)
@@ -149,9 +150,7 @@ class TapeTrace(EngineTrace):
         active: tuple[Active, ...] = tuple(map(is_not, marks, repeat(None)))
         if self.wide:
             active = tuple([slot is not None and self.wide.get(slot, True) for slot in marks])
-        with set_current_trace(self.parent), Marking("linearize", self.marks) as marking:
-            if marking.is_on and row.is_operation and row.kind != "call":
-                marking.at(str(row.primitive), None)
+        with set_current_trace(self.parent):
             try:
                 if row.chooses:
                     row = row.choose(primals, active, params)

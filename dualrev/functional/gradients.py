@@ -15,13 +15,13 @@ from dualrev._jax.avals import ArrayLike, DType, convert_to, typeof
 from dualrev._jax.sharding import AxisName
 from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree
-from dualrev.functional import api, automatic, checks, flat_calls
+from dualrev.functional import api, automatic, checks, flat_calls, watching
 from dualrev.functional.api import Aux
 from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Planned, as_asked, with_plan
 from dualrev.functional.flat_calls import AnyEngine, Engine
 from dualrev.functional.results import pull_flat
-from dualrev.functional.watching import is_watched, watched
+from dualrev.functional.watching import is_watched
 from dualrev.options.settings import Options, Request, using
 
 ENGINES: tuple[Engine, ...] = ("reverse", "forward")
@@ -73,7 +73,9 @@ def wraps(fun: Callable[P, PyTree], argnums: Argnums, what: str) -> Callable[[Ca
 
     def decorate(plain: Callable[P, Result]) -> Callable[P, Result]:
         def derived(*args: P.args, **kwargs: P.kwargs) -> Result:
-            return watched(f"{what.lower()} of {name}", plain, *args, **kwargs)
+            if not watching.is_made:
+                return plain(*args, **kwargs)
+            return watching.watched(f"{what.lower()} of {name}", plain, *args, **kwargs)
 
         try:
             derived = functools.wraps(fun)(derived)

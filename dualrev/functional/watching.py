@@ -39,19 +39,20 @@ def _made() -> _Context:
     return context
 
 
-_is_made = False
+#: Whether a block was ever opened in this process: nobody is asked before.
+is_made = False
 
 
 def watched_by(watcher: Watcher | None) -> AbstractContextManager[None]:
     """``with watched_by(watcher):`` it looks at results of public functions in this thread; None for nobody."""
-    global _is_made
-    _is_made = True
+    global is_made
+    is_made = True
     return _made()(watcher)
 
 
 def watcher() -> Watcher | None:
     """Who looks at results now."""
-    return _made().value if _is_made else None
+    return _made().value if is_made else None
 
 
 def watched(name: str, call: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
@@ -69,7 +70,7 @@ def is_watched(name: str) -> Callable[[Callable[P, Result]], Callable[P, Result]
     def decorate(function: Callable[P, Result]) -> Callable[P, Result]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Result:
-            return watched(name, function, *args, **kwargs)
+            return watched(name, function, *args, **kwargs) if is_made else function(*args, **kwargs)
 
         return call
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from dualrev._jax.avals import is_array_like
@@ -76,10 +77,11 @@ def check_results(result: PyTree, name: str) -> list[jax.Array]:
 
 def are_good(leaves: Sequence[jax.Array], infinities: bool) -> jax.Array:
     """Whether no result is NaN (or infinite): one boolean, computed with the results."""
-    good = jnp.bool_(True)
+    good: jax.Array = jnp.bool_(True)
     for x in leaves:
         if holds_floats(x):
-            good = good & (jnp.all(jnp.isfinite(x)) if infinities else ~jnp.any(jnp.isnan(x)))
+            is_good = jnp.all(jnp.isfinite(x) if infinities else ~jnp.isnan(x))
+            good = lax.bitwise_and(good, is_good)
     return good
 
 

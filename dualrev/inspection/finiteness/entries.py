@@ -55,7 +55,7 @@ def _diagonal(shape: tuple[int, ...]) -> np.ndarray:
     """Matrices that are positive definite, with eigenvalues that differ."""
     if len(shape) < 2:
         return np.full(shape, 2.5)
-    return np.broadcast_to(np.eye(*shape[-2:]) * np.arange(1.0, shape[-1] + 1), shape)
+    return np.broadcast_to(np.eye(shape[-2], shape[-1]) * np.arange(1.0, shape[-1] + 1), shape)
 
 
 #: What bad entries are replaced by: an operation that has no value at one of these has one at another.

@@ -14,7 +14,7 @@ from dualrev.inspection.finiteness.entries import Run
 
 def closed(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     """A program among the parameters of an operation, in the form that has constants."""
-    return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())  # type: ignore[return-value, arg-type]
+    return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())  # type: ignore[return-value]
 
 
 class Evaluated:

@@ -91,9 +91,12 @@ class Loop:
                 n, state = carried
                 return n + 1, list(jaxpr_as_fun(self.body)(*fixed[0], *state))
 
-            return lax.while_loop(lambda carried: jaxpr_as_fun(going)(*fixed[2], *carried[1])[0], step, (jnp.int32(0), start))[0]
+            goes_on = jaxpr_as_fun(going)
+            n, _ = lax.while_loop(lambda carried: goes_on(*fixed[2], *carried[1])[0], step, (jnp.int32(0), start))
+            return n
 
-        return count(self._fixed(), self.start)
+        counted: jax.Array = count(self._fixed(), self.start)
+        return counted
 
     @functools.cached_property
     def _state_before(self) -> Callable[..., State]:
