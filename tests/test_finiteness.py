@@ -165,6 +165,31 @@ def test_named_axes_of_a_scan_in_a_batch() -> None:
     assert report.line == line_with("in a batch")
 
 
+def test_the_same_operations_at_lines_of_two_functions() -> None:
+    """Programs that are traced once for all who use them have no line of the first."""
+    def one(x: jax.Array) -> jax.Array:
+        return jnp.sum(jax.nn.log_softmax(jnp.sqrt(x) * 0.0))  # the first user
+
+    def two(x: jax.Array) -> jax.Array:
+        return jnp.sum(jax.nn.log_softmax(jnp.sqrt(x) * 0.0))  # the second user
+
+    for fun, mark in ((one, "the first user"), (two, "the second user"), (one, "the first user")):
+        assert dr.where_nan(dr.grad(fun))(jnp.array([1.0, 0.0])).line == line_with(mark)
+
+
+def test_python_code_that_reads_values() -> None:
+    def f(x: jax.Array) -> jax.Array:
+        return jnp.sqrt(x) * 0.0 if x < 1 else x  # in a branch of Python
+
+    report = dr.where_nan(dr.grad(f))(0.0)
+    assert (report.kind, report.operation, report.where) == ("nan", "sqrt", "pull")
+    assert report.line == line_with("in a branch of Python")
+    assert not dr.where_nan(dr.grad(f))(2.0)
+    with dr.finite(), pytest.raises(dr.errors.NonFiniteError) as error:
+        dr.grad(f)(0.0)
+    assert raised(error) == ("sqrt", line_with("in a branch of Python"))
+
+
 def test_a_long_loop_keeps_one_state() -> None:
     def f(x: jax.Array) -> jax.Array:
         return lax.fori_loop(0, 50_000, lambda i, c: c + jnp.where(i == 40_001, jnp.log(-c * c), 1.0), x)  # in a long loop
@@ -221,7 +246,8 @@ def raised(error: pytest.ExceptionInfo[dr.errors.NonFiniteError]) -> tuple[str, 
 def test_unjitted_results_raise_at_once() -> None:
     calls = [lambda: dr.grad(root)(BAD), lambda: dr.value_and_grad(root)(BAD), lambda: dr.jacobian(root)(BAD),
              lambda: dr.jvp(root, (BAD,), (np.ones(2),)), lambda: dr.vjp(root, BAD)[1](1.0),
-             lambda: dr.hvp(root, (BAD,), (np.ones(2),)), lambda: dr.linearize(root, BAD)[1](np.ones(2)), lambda: dr.laplacian(root)(BAD)]
+             lambda: dr.hvp(root, (BAD,), (np.ones(2),)), lambda: dr.linearize(root, BAD)[1](np.ones(2)),
+             lambda: dr.laplacian(root)(BAD)]
     for call in calls:
         reached = False
         with dr.finite(), pytest.raises(dr.errors.NonFiniteError) as error:

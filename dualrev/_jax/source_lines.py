@@ -140,7 +140,12 @@ class own_lines:
 def _is_of_user(fun: WrappedFun) -> bool:
     """Whether a function stands in a file of the user's."""
     path = defined_at(fun).rpartition(" at ")[2].rpartition(":")[0]
-    return bool(path) and bool(_source_info_util.is_user_filename(path))
+    return bool(path) and is_file_of_user(path)
+
+
+def is_file_of_user(path: str) -> bool:
+    """Whether a file is neither of jax nor of the package."""
+    return bool(_source_info_util.is_user_filename(path))
 
 
 @functools.cache

@@ -19,18 +19,23 @@ class Call:
     """The arguments of a call, split into operands (``arrays``, with ``names``) and what the program is made for."""
 
     def __init__(self, fun: Callable[..., PyTree], args: Sequence[PyTree], kwargs: dict[str, PyTree]):
-        found, self.tree = tree_flatten_with_path((tuple(args), dict(kwargs)))
+        self.leaves, self.tree = tree_flatten((tuple(args), dict(kwargs)))
         self.fun = fun
-        self.leaves = [x for _, x in found]
         # A Python integer may be the length of a loop or an axis: it is held.
         self.positions = [i for i, x in enumerate(self.leaves) if not isinstance(x, (bool, int)) and is_array_like(x)]
         self.arrays = [self.leaves[i] for i in self.positions]
-        self.names = [_argument(found[i][0]) for i in self.positions]
+
+    @property
+    def names(self) -> list[str]:
+        """What the operands are called in the call, for reports."""
+        paths = [path for path, _ in tree_flatten_with_path(tree_unflatten(self.tree, self.leaves))[0]]
+        return [_argument(paths[i]) for i in self.positions]
 
     @property
     def key(self) -> Hashable:
         """What the program depends on beside shapes; raises TypeError where something held can't be compared."""
-        held = tuple([(type(x), x) for i, x in enumerate(self.leaves) if i not in set(self.positions)])
+        operands = set(self.positions)
+        held = tuple([(type(x), x) for i, x in enumerate(self.leaves) if i not in operands])
         key = (self.tree, tuple(self.positions), held)
         hash(key)
         return key

@@ -92,8 +92,9 @@ class Loop:
                 return n + 1, list(jaxpr_as_fun(self.body)(*fixed[0], *state))
 
             goes_on = jaxpr_as_fun(going)
-            n, _ = lax.while_loop(lambda carried: goes_on(*fixed[2], *carried[1])[0], step, (jnp.int32(0), start))
-            return n
+            found: tuple[jax.Array, State] = lax.while_loop(lambda carried: goes_on(*fixed[2], *carried[1])[0], step,
+                                                            (jnp.int32(0), start))
+            return found[0]
 
         counted: jax.Array = count(self._fixed(), self.start)
         return counted

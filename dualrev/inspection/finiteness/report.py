@@ -34,7 +34,8 @@ class Operation:
       values: the operands' entries that went in, or what an operand is like where it has many that count.
       out: the number that came out.
       steps: the steps of the loops around it, outermost first, counted from 0 (of a scan, the position in its arrays).
-      example: the position of the example under ``vmap``, one number for each ``vmap``.
+      example: the position of the example under ``vmap``, one number for each ``vmap``, read from the leading axes of the operation's
+        result, where ``vmap`` has its batch unless ``in_axes`` and ``out_axes`` put it elsewhere: ``index`` then has it.
       functions: the compiled functions around it, innermost first.
       why, cure: the usual cause, and what to do.
     """

@@ -19,6 +19,7 @@ from dualrev.inspection.finiteness.entries import Entry, Kind, bad_entries, firs
 from dualrev.inspection.finiteness.origins import Found, Origin
 from dualrev.inspection.finiteness.report import NanReport, Operation, describe, of_input
 from dualrev.inspection.finiteness.search import search
+from dualrev.inspection.finiteness.unjitted import READS_VALUES, first_made
 
 #: How many compiled programs one function keeps, each for other values of what is no array among the arguments.
 KEPT = 64
@@ -32,6 +33,9 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
     that went in are replaced by numbers, so that the operation that is found *made* the number, and the result is due to it.  A NaN
     that is made and not used, as in a branch that ``where`` does not choose, is not reported, nor are infinities in the middle of
     a program, as in masks, unless a NaN is made from them.
+
+    A function whose Python code reads values (``if x > 0``) can't be traced: it is evaluated as it stands, and where a result is not
+    finite once more under ``jax_debug_nans``, which names the first NaN, used or not.
 
     Args:
       fun: a function of arrays and pytrees of them: a model, its gradient, a jitted one, one under ``vmap``.  Floats and arrays among
@@ -69,7 +73,10 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
             raise TypeError(f"where_nan({name}) was called on values that are being traced, as inside jit or vmap; call it outside, on "
                             f"where_nan(jax.jit({name})) or where_nan(jax.vmap({name})), or use dr.finite()")
         program = _program(call, name, infinities, programs)
-        value, good = program(*call.arrays)
+        try:
+            value, good = program(*call.arrays)
+        except READS_VALUES:  # its Python code reads values: it runs as it is
+            return _unjitted(lambda: fun(*args, **kwargs), name, infinities)
         if good:
             return NanReport(name, infinities=infinities, value=value)
         return locate(program.trace(*call.arrays).jaxpr, call.arrays, check_results(value, name), result_names(value), call.names, name,
@@ -98,6 +105,18 @@ def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, C
                 programs.clear()
             programs[key] = found
     return found
+
+
+def _unjitted(run: Callable[[], PyTree], name: str, infinities: bool) -> NanReport:
+    """The report on a function that can't be traced."""
+    value = run()
+    results = check_results(value, name)
+    kinds: tuple[Kind, ...] = ("nan", "inf") if infinities else ("nan",)
+    for kind in kinds:
+        for path, x in zip(result_names(value), results, strict=True):
+            if (entry := first_bad(jnp.asarray(x), kind)) is not None:
+                return NanReport(name, kind, path, entry, first_made(run, kind), None, (), infinities, value)
+    return NanReport(name, infinities=infinities, value=value)
 
 
 def locate(jaxpr: ClosedJaxpr, args: Sequence[jax.Array], results: Sequence[jax.Array], names: Sequence[str], arguments: Sequence[str],
