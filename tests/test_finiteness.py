@@ -6,6 +6,7 @@ import functools
 import json
 import pathlib
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def test_faults_in_loops_and_long_rules_are_found_exactly() -> None:
 
 
 def test_report_tells_operation_line_values_cause_and_cure() -> None:
-    def loss(x: jax.Array) -> jax.Array:
+    def loss(x: Any) -> Any:
         return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))  # the root
 
     report = dr.where_nan(dr.grad(loss))(jnp.array([4.0, 0.0]))
@@ -76,7 +77,7 @@ def test_report_tells_operation_line_values_cause_and_cure() -> None:
 
 
 def test_cure_that_is_told_works() -> None:
-    def norm(x: jax.Array) -> jax.Array:
+    def norm(x: Any) -> Any:
         return jnp.linalg.norm(x)
 
     report = dr.where_nan(dr.grad(norm))(jnp.zeros(3))
@@ -85,7 +86,7 @@ def test_cure_that_is_told_works() -> None:
 
 
 def test_what_is_thrown_away_is_not_reported() -> None:
-    def safe(x: jax.Array) -> jax.Array:
+    def safe(x: Any) -> Any:
         y = jnp.where(x > 0, x, 1.0)
         masked = jnp.where(x > 0, jnp.log(x), 0.0)
         return jnp.sum(jnp.where(x > 0, jnp.sqrt(y), 0.0)) + jnp.sum(lax.stop_gradient(masked))
@@ -95,7 +96,7 @@ def test_what_is_thrown_away_is_not_reported() -> None:
 
 
 def test_a_nan_that_is_thrown_away_does_not_hide_the_one_that_is_not() -> None:
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         masked = jnp.where(x > 9, jnp.log(x - 5), 0.0)
         return jnp.sum(masked) + jnp.sum(jnp.sqrt(x - 1))  # the one that counts
 
@@ -105,7 +106,7 @@ def test_a_nan_that_is_thrown_away_does_not_hide_the_one_that_is_not() -> None:
 
 
 def test_infinite_masks_are_no_fault() -> None:
-    def attention(x: jax.Array) -> jax.Array:
+    def attention(x: Any) -> Any:
         scores = jnp.where(jnp.tri(4, dtype=bool), jnp.outer(x, x), -jnp.inf)
         return jnp.sum(jax.nn.softmax(scores) ** 2)
 
@@ -115,7 +116,7 @@ def test_infinite_masks_are_no_fault() -> None:
 
 
 def test_infinities_of_results_by_option() -> None:
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         return jnp.log(x)
 
     report = dr.where_nan(f)(jnp.array([1.0, 0.0]))
@@ -157,7 +158,7 @@ def test_empty_arrays_integers_and_held_arguments() -> None:
 
 def test_named_axes_of_a_scan_in_a_batch() -> None:
     """The step and the example at once."""
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         return lax.scan(lambda c, a: (c + jnp.sqrt(c * a), None), x, jnp.array([1.0, 1.0, -1.0]))[0]  # in a batch
 
     report = dr.where_nan(jax.vmap(f))(jnp.array([0.0, 2.0, 0.0]))
@@ -167,10 +168,10 @@ def test_named_axes_of_a_scan_in_a_batch() -> None:
 
 def test_the_same_operations_at_lines_of_two_functions() -> None:
     """Programs that are traced once for all who use them have no line of the first."""
-    def one(x: jax.Array) -> jax.Array:
+    def one(x: Any) -> Any:
         return jnp.sum(jax.nn.log_softmax(jnp.sqrt(x) * 0.0))  # the first user
 
-    def two(x: jax.Array) -> jax.Array:
+    def two(x: Any) -> Any:
         return jnp.sum(jax.nn.log_softmax(jnp.sqrt(x) * 0.0))  # the second user
 
     for fun, mark in ((one, "the first user"), (two, "the second user"), (one, "the first user")):
@@ -178,7 +179,7 @@ def test_the_same_operations_at_lines_of_two_functions() -> None:
 
 
 def test_python_code_that_reads_values() -> None:
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         return jnp.sqrt(x) * 0.0 if x < 1 else x  # in a branch of Python
 
     report = dr.where_nan(dr.grad(f))(0.0)
@@ -191,7 +192,7 @@ def test_python_code_that_reads_values() -> None:
 
 
 def test_a_long_loop_keeps_one_state() -> None:
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         return lax.fori_loop(0, 50_000, lambda i, c: c + jnp.where(i == 40_001, jnp.log(-c * c), 1.0), x)  # in a long loop
 
     report = dr.where_nan(f)(1.0)
@@ -201,7 +202,7 @@ def test_a_long_loop_keeps_one_state() -> None:
 def test_programs_are_compiled_once() -> None:
     count = 0
 
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         nonlocal count
         count += 1
         return jnp.sum(x)
@@ -230,7 +231,7 @@ def test_bad_input() -> None:
 # ------------------------------------------------------------------------------------------------------------------ finite
 
 
-def root(x: jax.Array) -> jax.Array:
+def root(x: Any) -> Any:
     return jnp.sum(jnp.sqrt(x) * 0.0)  # root of finite
 
 
@@ -260,7 +261,7 @@ def test_unjitted_results_raise_at_once() -> None:
 def test_a_function_that_was_compiled_before() -> None:
     traced = 0
 
-    def counted(x: jax.Array) -> jax.Array:
+    def counted(x: Any) -> Any:
         nonlocal traced
         traced += 1
         return root(x)
@@ -321,7 +322,7 @@ def test_check_within_a_block() -> None:
 
 def test_nested_derivatives_are_one() -> None:
     """What is not finite within a derivative and is not in its result is no fault."""
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         inner = dr.grad(lambda y: jnp.sum(jnp.sqrt(y)))(x)
         return jnp.sum(jnp.where(jnp.isinf(lax.stop_gradient(inner)), x, x * x))
 
@@ -339,7 +340,7 @@ def test_errors_of_others_pass() -> None:
 
 
 def test_infinities_are_looked_at_or_not() -> None:
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         return jnp.sum(jnp.sqrt(x))
 
     with pytest.raises(dr.errors.NonFiniteError), dr.finite():
@@ -376,7 +377,7 @@ def test_threads_do_not_see_each_others_blocks() -> None:
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["unjitted", "jitted"])
 def test_debug_nans_names_the_line_of_the_user(wrap) -> None:
-    def f(x: jax.Array) -> jax.Array:
+    def f(x: Any) -> Any:
         y = jnp.sqrt(x)  # root under debug_nans
         return jnp.sum(jnp.where(x > 0, y, 0.0))
 
