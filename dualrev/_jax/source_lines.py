@@ -171,6 +171,19 @@ class at_no_line:
         _here.context = self._before
 
 
+class here:
+    """``with here():`` around what is staged: its operations have the line at which the program stands now, which staging would hide."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = before = _here.context
+        _here.context = SourceInfo(source().traceback, before.name_stack)
+
+    def __exit__(self, *_: object) -> None:
+        _here.context = self._before
+
+
 class replaying:
     """``with replaying() as replay``: after ``replay.at(source)``, an operation gets the line and the scopes of an equation.
 

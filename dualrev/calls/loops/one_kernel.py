@@ -19,7 +19,7 @@ from dualrev._jax.avals import typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, hoisted, jaxpr_as_fun, stage
 from dualrev._jax.one_kernel import IS_TRIED, one_kernel_primitive
 from dualrev._jax.sharding import varying
-from dualrev._jax.source_lines import source, standing_at
+from dualrev._jax.source_lines import here
 from dualrev._jax.traces import is_staging
 from dualrev.calls.call_rows import RunRow, splice
 from dualrev.options.settings import current
@@ -78,8 +78,7 @@ def as_one_kernel(run: Callable[..., T], init: object, xs: object) -> T:
         outs, out_structure = tree_flatten(run(*tree_unflatten(structure, leaves)))
         return outs
 
-    with standing_at() as at:
-        at(source())  # what is staged knows lines from there on only
+    with here():
         jaxpr, consts = hoisted(stage(flat, [typeof(x) for x in leaves]))
     bind = functools.partial(one_kernel_p.bind, jaxpr=jaxpr) if is_wanted(jaxpr) else jaxpr_as_fun(jaxpr)
     outs = bind(*consts, *leaves)
