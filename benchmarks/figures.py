@@ -19,6 +19,7 @@ from rich.table import Table
 import dualrev as dr
 from benchmarks import beyond, higher_order
 from benchmarks.programs import COMPILED, EAGER, LOOPS, TRACED, WHILE
+from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.in_jax import chain
 from benchmarks.timing import Figure, Run, checked, compare, temporary
 
@@ -89,6 +90,12 @@ def gradient(grad: Any, function: Callable[[Any], Any], inputs: Any) -> Any:
     return grad(function)(inputs)
 
 
+def pulled(vjp: Any, function: Callable[[Any], Any], inputs: Any) -> Any:
+    """The value and one pull."""
+    out, pull = vjp(function, inputs)
+    return out, pull(jnp.ones_like(out))
+
+
 def eager(budget: float) -> list[Figure]:
     figures = []
     for program in EAGER:
@@ -100,10 +107,32 @@ def eager(budget: float) -> list[Figure]:
              0.25),
             ("un-jitted jvp", partial(dr.jvp, function, (inputs,), (tangents,)),
              partial(jax.jvp, function, (inputs,), (tangents,)), 0.8),
+            ("un-jitted vjp", partial(pulled, dr.vjp, function, inputs), partial(pulled, jax.vjp, function, inputs), 0.22),
         ]
         for group, ours, theirs, goal in pairs:
             figures.append(compare(group, program.name, ours, theirs, budget, goal, checked(ours(), theirs())))
     return figures
+
+
+def loops_eager(budget: float) -> list[Figure]:
+    """Transforms that are asked for anew, of functions with a loop: whatever is compiled again takes most of the time."""
+    figures = []
+    for name in ("Van der Pol, midpoint, size 1", "chemostat, fori_loop, size 1"):
+        program = SCENARIOS[name]
+        inputs = program.make_inputs()
+        pairs: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+            "pushes of a basis": (lambda f, x=inputs: dr.jacfwd(f)(x), lambda f, x=inputs: jax.jacfwd(f)(x)),
+            "hessian": (lambda f, x=inputs: dr.hessian(f)(x), lambda f, x=inputs: jax.hessian(f)(x)),
+            "gradient of a batch": (lambda f, x=inputs: _of_batch(dr.grad(f), x), lambda f, x=inputs: _of_batch(jax.grad(f), x)),
+        }
+        for label, (ours, theirs) in pairs.items():
+            runs = partial(ours, program.function), partial(theirs, program.function)
+            figures.append(compare(f"un-jitted {label}", name, *runs, budget, 0.2, checked(runs[0](), runs[1](), 2e-3)))
+    return figures
+
+
+def _of_batch(function: Callable[[Any], Any], x: Any) -> Any:
+    return jax.vmap(function)(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), x))
 
 
 @dataclass(frozen=True)
@@ -170,7 +199,7 @@ def held_table(memories: list[Memory]) -> Table:
 
 
 GROUPS: dict[str, Callable[[float], list[Figure]]] = {
-    "compiled": compiled, "traced": traced, "eager": eager, "loops": loops, "while": unbounded,
+    "compiled": compiled, "traced": traced, "eager": eager, "eager loops": loops_eager, "loops": loops, "while": unbounded,
     "hand": beyond.by_hand, "equinox": beyond.equinox, "hvp": beyond.hvp,
     "laplacian": higher_order.laplacian, "jet": higher_order.jet}
 #: Groups of other numbers: how they are measured, and how they are shown.

@@ -79,6 +79,16 @@ def is_staged_at_last(trace: Trace | None) -> bool:
     return trace is not None
 
 
+def is_unjitted() -> bool:
+    """Whether operations run on the device at once in the end, whatever traces of ours or of ``vmap`` they go through before."""
+    trace = _trace_ctx.trace
+    while type(trace) is not EvalTrace:
+        trace = getattr(trace, "parent_trace" if isinstance(trace, _BatchTrace) else "parent", None)
+        if trace is None:
+            return False
+    return True
+
+
 def first_member(x: jax.Array) -> jax.Array:
     """Inside a function under ``vmap``: the first member's ``x``, as a value that is the same for all members."""
     trace = _trace_ctx.trace

@@ -1,7 +1,8 @@
 """Operations that hold programs: the forms of their rows.  Branches, loops and checkpoints have files of their own.
 
 Each row states two evaluations: with *parts* (:mod:`dualrev.table.mode`), once for all forward modes, of which the forward engine is
-one; and with residuals, for the reverse engine.  On concrete values the whole operation is staged once and runs compiled.
+one; and with residuals, for the reverse engine.  Un-jitted, the whole operation is staged once and runs compiled: on concrete values,
+under ``vmap`` and under other engines, each of which finds the program of the last time and what it was compiled to.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax
 
 from dualrev._jax.jaxprs import ClosedJaxpr, copy_jaxpr, jaxpr_as_fun
 from dualrev._jax.primitives import Params, Primitive
-from dualrev._jax.traces import is_concrete, is_eager
+from dualrev._jax.traces import is_concrete, is_unjitted
 from dualrev.calls.derived_programs import Wrapper, cached
 from dualrev.calls.evaluation import Pushforward, pushforward_of
 from dualrev.calls.linearization import Linearization, linearization_of
@@ -22,7 +23,7 @@ from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import at_lines_of_user
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Cost, Expansion, Kind, Linearized, Operand, Program, Pushed, Row, Taped, Unknown, aval_of, register
+from dualrev.table.rows import Cost, Expansion, Kind, Linearized, Operand, Program, Pushed, Row, Taped, aval_of, register
 
 #: ``evaluate(mode, primals, parts, params) -> (outs, parts of outs)``.
 Evaluate: TypeAlias = Callable[[Mode, Sequence[jax.Array], Sequence[Parts], Params], Carried]
@@ -73,9 +74,9 @@ class CallRow(Row):
         return lambda *args: self.bind(args, params)
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
-        leaves, structure = mode.flatten(parts)
-        if not is_eager(primals) or not is_eager(leaves):
+        if not is_unjitted():
             return self.evaluate(mode, primals, parts, params)
+        structure = mode.flatten(parts)[1]
         push = cached(self.owners(params), self._key((mode, structure), primals, params), lambda: Pushforward(
             self._run(params), [aval_of(x) for x in primals], structure, splice(self.primitive), mode))
         return push(primals, parts)
@@ -86,7 +87,7 @@ class CallRow(Row):
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Linearized:
-        if not is_eager([x for x in primals if type(x) is not Unknown]):
+        if not is_unjitted():
             return self.reverse(primals, active, params, is_linear)
         key = self._key(("linear" if is_linear else "linearize", active), primals, params)
         linearization = cached(self.owners(params), key, lambda: Linearization(

@@ -18,7 +18,7 @@ from dualrev._jax.calls import scan_layout, scan_p, scan_with
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import sliced_aval, stacked_aval
-from dualrev._jax.traces import Tracer, is_eager
+from dualrev._jax.traces import Tracer, is_unjitted
 from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import CallRow, splice
 from dualrev.calls.derived_programs import cached
@@ -351,13 +351,11 @@ class ScanRow(CallRow):
         return Expansion(None, run)
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
-        is_staged = not is_eager(primals) or not is_eager(mode.flatten(parts)[0])
-        expansion = self._hoisted([p is not None for p in parts], params) if is_staged else None
+        expansion = None if is_unjitted() else self._hoisted([p is not None for p in parts], params)
         return expansion or super().through(mode, primals, parts, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
-        is_staged = not is_eager([x for x in primals if type(x) is not Unknown])
-        expansion = (self._by_counter(primals, active, params) or self._hoisted(active, params)) if is_staged else None
+        expansion = None if is_unjitted() else self._by_counter(primals, active, params) or self._hoisted(active, params)
         return expansion or super().linearize(primals, active, params, is_linear)
 
 

@@ -268,6 +268,8 @@ class WhileRow(CallRow):
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
+        if self._says_itself(primals, mode.flatten(parts)[0]):
+            return self.evaluate(mode, primals, parts, params)
         return super().through(mode, primals, parts, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
@@ -276,7 +278,8 @@ class WhileRow(CallRow):
             n, params = params["cond_nconsts"], _together(params)
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)
         if is_linear or not is_eager(primals):
-            return self.reverse(primals, active, params, is_linear)
+            linearize = self.reverse if self._says_itself(primals, ()) else super().linearize
+            return linearize(primals, active, params, is_linear)
         steps = None if current.get().loop_checkpoints is not None else self._room(primals, params)
         held = {name: own_copy(value) if name in self.jaxprs else value for name, value in params.items()}
 
@@ -289,6 +292,10 @@ class WhileRow(CallRow):
         linearization = cached(self.owners(params), key, lambda: Linearization(
             self._run(held), [aval_of(x) for x in primals], active, is_linear, splice("while"), linearizer))
         return linearization(primals)
+
+    def _says_itself(self, primals: Sequence[Operand], leaves: Sequence[jax.Array]) -> bool:
+        """Whether the check of ``max_steps`` stands outside a compiled program, whose error would be one of the compiler's."""
+        return current.get().max_steps is not None and not is_eager((*primals, *leaves))
 
     def _room(self, primals: Sequence[Operand], params: Params) -> int:
         """The length of the buffers for the residuals of all steps."""
