@@ -1,4 +1,4 @@
-"""Programs that take the entries of arrays one by one: linearized as programs of arrays (:mod:`dualrev.programs.entries`)."""
+"""Programs that take the entries of arrays one by one: linearized as programs of arrays, or loops (:mod:`dualrev.programs.entries`)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from dualrev.linear.maps import Tape
 from dualrev.linear.places import Box
 from dualrev.programs.common_subexpressions import merged
 from dualrev.programs.entries.alike import MANY, SMALL
+from dualrev.programs.entries.rolled import rolled
 from dualrev.programs.entries.together import LEAST, computed_together
 from dualrev.programs.partition import graph_of, held_eqns
 from dualrev.table.operations import OpMap, Site
 from dualrev.table.rows import rows
+from dualrev.time_model import constants
 
 #: The part of a tape's entries that must take entries of one array, before its function is traced as a program.
 SHARE = 0.05
@@ -43,11 +45,17 @@ def may_be_together(eqn: JaxprEqn) -> bool:
 
 
 def entries_together(jaxpr: ClosedJaxpr) -> ClosedJaxpr:
-    """A closed jaxpr in which operations that are alike are computed together; the same object where that is not worth it."""
+    """A closed jaxpr in which operations that are alike are computed together, and chains of equal blocks are loops.
+
+    It is the same object where neither is worth it.  On a GPU each operation of each step of a loop is started anew, and all of a chain
+    of small operations at once: there are loops for processors only.
+    """
     if len(jaxpr.eqns) < LEAST:
         return jaxpr
     graph = graph_of(jaxpr, checkpoints=False)
     found = computed_together(graph, may_be_together)
+    if constants().backend == "cpu" and (with_loops := rolled(found, may_be_together)) is not found:
+        found = computed_together(with_loops, may_be_together)  # what takes the entries of stacks
     return jaxpr if found is graph else found.computing(found.outvars)
 
 

@@ -50,8 +50,8 @@ class Classes:
 
     def __init__(self, graph: Graph, allowed: Allowed):
         self.consts: dict[Var, np.ndarray[Any, Any]] = {
-            v: np.asarray(x) for v, x in graph.consts.items() if not isinstance(x, Tracer) and _is_small(v)}
-        eqns = [eqn for eqn in graph.eqns if _may_be_alike(eqn) and allowed(eqn)]
+            v: np.asarray(x) for v, x in graph.consts.items() if not isinstance(x, Tracer) and is_small(v)}
+        eqns = [eqn for eqn in graph.eqns if may_be_alike(eqn) and allowed(eqn)]
         self._assign(eqns, set())
         # Where an array is itself a small part of another one, like few others, its entries are what is alike.
         few = {v for v, number in self._of.items() if len(self._classes[number].eqns) < MANY}
@@ -131,18 +131,20 @@ def _type(atom: Atom) -> tuple[Hashable, ...]:
     return atom.aval.shape, atom.aval.dtype, atom.aval.weak_type  # type: ignore[attr-defined]  # constants are arrays
 
 
-def _is_small(v: Var) -> bool:
+def is_small(v: Var) -> bool:
+    """Whether a value is an array of few entries, on one device."""
     aval = v.aval
     if not isinstance(aval, ShapedArray) or is_extended(aval.dtype) or not all(isinstance(n, int) for n in aval.shape):
         return False
     return 0 < aval.size <= SMALL and explicit_sharding(aval) is None and not varying(aval)
 
 
-def _may_be_alike(eqn: JaxprEqn) -> bool:
+def may_be_alike(eqn: JaxprEqn) -> bool:
+    """Whether an operation has one small result of a strong type, and does nothing else."""
     if eqn.effects or len(eqn.outvars) != 1 or not eqn.invars:
         return False
     (out,) = eqn.outvars
-    if isinstance(out, DropVar) or not _is_small(out) or out.aval.weak_type:  # type: ignore[attr-defined]
+    if isinstance(out, DropVar) or not is_small(out) or out.aval.weak_type:  # type: ignore[attr-defined]
         return False
     return eqn.primitive is not lax.slice_p or not eqn.params["strides"] or set(eqn.params["strides"]) == {1}
 

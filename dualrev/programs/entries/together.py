@@ -116,12 +116,7 @@ class _Rewriting:
             self.writer.emit(lambda x: lax.index_in_dim(x, 0, keepdims=False), [array], alike.eqns[0], None)
             self.taking[alike.number] = self.writer.eqns[start:]
             del self.writer.eqns[start:]
-        first, second = self.taking[alike.number]
-        shape = array.aval.shape  # type: ignore[attr-defined]
-        part = Var(first.outvars[0].aval)
-        place = {"start_indices": (row, *[0] * (len(shape) - 1)), "limit_indices": (row + 1, *shape[1:])}
-        self.writer.eqns.append(first.replace(outvars=[part], params={**first.params, **place}))
-        self.writer.eqns.append(second.replace(invars=[part], outvars=[out]))
+        self.writer.take(self.taking[alike.number], array, row, out)
 
     # ---------------------------------------------------------------------------------------------------------- the arrays
 
