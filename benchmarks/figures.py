@@ -121,9 +121,9 @@ def loops_eager(budget: float) -> list[Figure]:
         program = SCENARIOS[name]
         inputs = program.make_inputs()
         pairs: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-            "pushes of a basis": (lambda f, x=inputs: dr.jacfwd(f)(x), lambda f, x=inputs: jax.jacfwd(f)(x)),
-            "hessian": (lambda f, x=inputs: dr.hessian(f)(x), lambda f, x=inputs: jax.hessian(f)(x)),
-            "gradient of a batch": (lambda f, x=inputs: _of_batch(dr.grad(f), x), lambda f, x=inputs: _of_batch(jax.grad(f), x)),
+            "pushes of a basis": (partial(_at, dr.jacfwd, inputs), partial(_at, jax.jacfwd, inputs)),
+            "hessian": (partial(_at, dr.hessian, inputs), partial(_at, jax.hessian, inputs)),
+            "gradient of a batch": (partial(_of_batch, dr.grad, inputs), partial(_of_batch, jax.grad, inputs)),
         }
         for label, (ours, theirs) in pairs.items():
             runs = partial(ours, program.function), partial(theirs, program.function)
@@ -131,8 +131,12 @@ def loops_eager(budget: float) -> list[Figure]:
     return figures
 
 
-def _of_batch(function: Callable[[Any], Any], x: Any) -> Any:
-    return jax.vmap(function)(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), x))
+def _at(transform: Any, x: Any, function: Callable[[Any], Any]) -> Any:
+    return transform(function)(x)
+
+
+def _of_batch(transform: Any, x: Any, function: Callable[[Any], Any]) -> Any:
+    return jax.vmap(transform(function))(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), x))
 
 
 @dataclass(frozen=True)

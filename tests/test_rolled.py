@@ -20,7 +20,7 @@ X = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, N))
 
 
 def one_state(x: Any) -> Any:
-    s = 0.0
+    s: Any = 0.0
     for i in range(N):
         s = jnp.tanh(0.5 * s + x[i])
     return s

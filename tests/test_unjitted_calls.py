@@ -20,9 +20,9 @@ Fun = Callable[[Any], Any]
 _compiled: list[str] = []
 
 
-def _note(name: str, *_: Any, **__: Any) -> None:
-    if "backend_compile" in name:
-        _compiled.append(name)
+def _note(event: str, duration_secs: float, **_: str | int) -> None:
+    if "backend_compile" in event:
+        _compiled.append(event)
 
 
 jax.monitoring.register_event_duration_secs_listener(_note)

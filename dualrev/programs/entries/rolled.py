@@ -171,7 +171,7 @@ class _Chain:
                     if atom is not read:
                         return False
                 elif k >= read[1]:
-                    if is_literal(atom) or self.place.get(atom) != (k - read[1]) * self.period + read[0]:  # type: ignore[call-overload]
+                    if is_literal(atom) or self.place.get(atom) != (k - read[1]) * self.period + read[0]:
                         return False
                 else:
                     held = read[0], read[1] - k
@@ -239,7 +239,7 @@ class _Chain:
         for j, (eqn, reads) in enumerate(zip(self.block, self.reads, strict=True)):
             if j in self.windows:
                 starts = [tuple(block[j].params["start_indices"]) for block in blocks]
-                slices[j, 0] = of_windows(env[reads[0]], starts, eqn.outvars[0].aval.shape)  # type: ignore[attr-defined]
+                slices[j, 0] = of_windows(env[reads[0]], starts, eqn.outvars[0].aval.shape)  # type: ignore[attr-defined, index]
                 continue
             for slot, read in enumerate(reads):
                 if read is None:

@@ -65,7 +65,7 @@ class Writer:
             invars = [x if is_literal(x) else env[x] for x in eqn.invars]
             outvars: list[Var] = [env[v] for v in eqn.outvars]  # type: ignore[misc]  # no result is a number
             self.eqns.append(eqn.replace(invars=invars, outvars=outvars, ctx=like.ctx, source_info=like.source_info))
-        return [env[v] for v in body.outvars]  # type: ignore[index, misc]  # values, not numbers
+        return [env[v] for v in body.outvars]  # type: ignore[misc]  # values, not numbers
 
     def take(self, like: Sequence[JaxprEqn], array: Var, row: int, out: Var) -> None:
         """Write what takes a row of an array: as many equations as there are rows, so made from those of the first one."""
