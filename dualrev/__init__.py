@@ -16,13 +16,13 @@ from dualrev.functional.user_rules import rule
 from dualrev.inspection.checking import CheckReport, check
 from dualrev.inspection.drawing.api import draw
 from dualrev.inspection.explanation import explain
+from dualrev.inspection.finiteness.finite import finite
+from dualrev.inspection.finiteness.where_nan import where_nan
 from dualrev.inspection.taps import cotangents
 from dualrev.inspection.taps.api import Tap, taps
 from dualrev.inspection.taps.intercepting import intercept
 from dualrev.inspection.taps.marks import tap
 from dualrev.inspection.timeline.api import timeline
-from dualrev.inspection.finiteness.finite import finite
-from dualrev.inspection.finiteness.where_nan import where_nan
 from dualrev.installed.replacing import install, installed, uninstall
 from dualrev.options.schedules import Bytes, Revolve
 

@@ -13,8 +13,7 @@ import jax
 from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import calibration, tables
-from dualrev.report.commands import draw, explain, memory
-from dualrev.report.commands import nan
+from dualrev.report.commands import draw, explain, memory, nan
 from dualrev.report.measure import Flat, flatten, measure, stored
 from dualrev.report.modes import modes
 from dualrev.report.targets import InputError, study
@@ -29,9 +28,9 @@ examples:
   python -m dualrev --modes mymodel:loss --args "jnp.ones(3)"         how each operation goes through Laplacians, series, patterns
   python -m dualrev draw mymodel:loss --args "jnp.ones(3)" -o f.svg   its operations as a picture, with bytes and predicted time
   python -m dualrev memory mymodel:loss --args "jnp.ones(3)"          live bytes over forward and pull, by checkpoint policy
-  python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
   python -m dualrev explain mymodel:loss --args "jnp.ones(3)"         what its derivative costs in each way, and which way to take
   python -m dualrev nan mymodel:loss --args "jnp.zeros(3)"            what made the first NaN in a function or its gradient
+  python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
   python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
 
 Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
@@ -43,9 +42,8 @@ T = TypeVar("T")
 
 #: What a first word of the command line runs, with the words after it; the exit status comes back.
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
-    "run": running.run, "calibrate": calibration.run, "explain": explain.run, "draw": draw.run, "memory": memory.run,
+    "run": running.run, "calibrate": calibration.run, "explain": explain.run, "draw": draw.run, "memory": memory.run, "nan": nan.run,
 }
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"run": running.run, "calibrate": calibration.run, "nan": nan.run}
 
 
 class Parser(argparse.ArgumentParser):

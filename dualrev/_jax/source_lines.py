@@ -172,7 +172,7 @@ class at_no_line:
 
 
 class here:
-    """``with here():`` around what is staged: its operations have the line at which the program stands now, which staging would hide."""
+    """``with here():`` around what is staged: its operations have the line where the program stands, which staging would hide."""
 
     __slots__ = ("_before",)
 
