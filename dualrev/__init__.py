@@ -1,6 +1,6 @@
 """Forward- and reverse-mode automatic differentiation on one table of rules, for any JAX function."""
 
-from dualrev import errors, policies, sparse, testing, time_model
+from dualrev import errors, estimators, policies, sparse, testing, time_model
 from dualrev.calls import families as _families  # noqa: F401  (fills the table)
 from dualrev.engines.elimination.orders import Search
 from dualrev.functional.api import jvp, linear_transpose, linearize, vjp
@@ -42,6 +42,7 @@ __all__ = [
     "errors",
     "explain",
     "finite",
+    "estimators",
     "grad",
     "hessian",
     "hessian_diagonal",

@@ -1,0 +1,10 @@
+"""``dr.estimators``: unbiased estimates of derivatives that cost less than the derivatives, from random directions and random entries.
+
+Each takes a function, and returns a function of a random key and of the function's arguments.
+May import: ``functional`` and what is below.  Start reading at ``directions.py``.
+"""
+
+from dualrev.estimators.first_order import forward_gradient
+from dualrev.estimators.second_order import hutchinson, stde
+
+__all__ = ["forward_gradient", "hutchinson", "stde"]

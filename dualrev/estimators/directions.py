@@ -1,0 +1,60 @@
+"""Random directions in a pytree of real arrays, and the checks that estimators share."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import keystr, tree_leaves_with_path
+
+from dualrev import errors
+from dualrev._jax.trees import PyTree
+from dualrev.functional import checks
+
+#: Entries of a direction have mean 0 and variance 1: from the normal distribution, or ±1 with equal chances.
+Distribution: TypeAlias = Literal["normal", "rademacher"]
+
+#: Makes a pytree of a vector.
+Unravel: TypeAlias = Callable[[Any], Any]
+
+
+def samples_checked(samples: object, call: str) -> int:
+    """``samples`` as an int of at least 1."""
+    try:
+        found = operator.index(samples)  # type: ignore[arg-type]  # anything else raises
+    except TypeError:
+        raise TypeError(f"{call}: samples must be an int, known when the function is traced; got {samples!r}") from None
+    if found < 1:
+        raise ValueError(f"{call}: samples must be at least 1; got {found}")
+    return found
+
+
+def distribution_checked(distribution: object, call: str) -> Distribution:
+    if distribution not in get_args(Distribution):
+        raise ValueError(f"{call}: distribution must be one of {', '.join(map(repr, get_args(Distribution)))}; got {distribution!r}")
+    return distribution  # type: ignore[return-value]  # one of these
+
+
+def check_real(x: PyTree, call: str) -> None:
+    """Refuses an argument that is not made of real floating-point arrays."""
+    with errors.calling(call):
+        checks.check_leaves(x, "inputs")
+        leaves = tree_leaves_with_path(x)
+        for path, leaf in leaves:
+            dtype = checks.dtype_of(leaf)
+            if not jnp.issubdtype(dtype, jnp.floating):
+                raise TypeError(f"{call} takes random directions in arrays of real floating-point dtype; got {dtype.name} at "
+                                f"x{keystr(path)}.  Close over what does not change: {call}(lambda x: fun(x, n)).")
+        if not sum(jnp.size(leaf) for _, leaf in leaves):
+            raise ValueError(f"{call}: the argument has no elements, so that there is no direction to take")
+
+
+def draw(key: jax.Array, samples: int, x: PyTree, distribution: Distribution) -> tuple[jax.Array, Unravel]:
+    """A matrix with a direction in each row, in the widest dtype of ``x``, and what makes a tree like ``x`` of a row."""
+    flat, unravel = ravel_pytree(x)
+    sampler = jax.random.normal if distribution == "normal" else jax.random.rademacher
+    return sampler(key, (samples, flat.size), flat.dtype), unravel
