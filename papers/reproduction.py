@@ -160,7 +160,8 @@ def figure(paper: Paper, outcome: Outcome) -> None:
         drawn = pyplot.figure(figsize=(7.2, 3.2), layout="constrained")
         outcome.draw(drawn)
         for kind in ("png", "svg"):
-            drawn.savefig(FOLDER / paper.key / f"figure.{kind}", dpi=144, metadata={"Date": None} if kind == "svg" else {"Software": None})
+            without_dates = {"Date": None} if kind == "svg" else {"Software": None}
+            drawn.savefig(FOLDER / paper.key / f"figure.{kind}", dpi=144, metadata=without_dates)
         pyplot.close(drawn)
 
 

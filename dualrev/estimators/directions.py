@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jax.tree_util import keystr, tree_leaves_with_path
+from jax import lax
+from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path, tree_unflatten
 
 from dualrev import errors
+from dualrev._jax.avals import common_dtype, typeof
 from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
 
@@ -53,8 +54,24 @@ def check_real(x: PyTree, call: str) -> None:
             raise ValueError(f"{call}: the argument has no elements, so that there is no direction to take")
 
 
+def unraveling(x: PyTree) -> tuple[int, Any, Unravel]:
+    """The number of elements of a tree, its widest dtype, and what makes a tree like it of a vector."""
+    leaves, tree = tree_flatten(x)
+    avals = [typeof(leaf) for leaf in leaves]
+
+    def unravel(vector: jax.Array) -> PyTree:
+        found, start = [], 0
+        for a in avals:
+            part = lax.slice(vector, (start,), (start + a.size,))
+            found.append(lax.reshape(lax.convert_element_type(part, a.dtype), a.shape))
+            start += a.size
+        return tree_unflatten(tree, found)
+
+    return sum(a.size for a in avals), common_dtype(*(a.dtype for a in avals)), unravel
+
+
 def draw(key: jax.Array, samples: int, x: PyTree, distribution: Distribution) -> tuple[jax.Array, Unravel]:
     """A matrix with a direction in each row, in the widest dtype of ``x``, and what makes a tree like ``x`` of a row."""
-    flat, unravel = ravel_pytree(x)
+    n, dtype, unravel = unraveling(x)
     sampler = jax.random.normal if distribution == "normal" else jax.random.rademacher
-    return sampler(key, (samples, flat.size), flat.dtype), unravel
+    return sampler(key, (samples, n), dtype), unravel

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from dualrev._jax.trees import PyTree
-from dualrev.estimators.directions import Distribution, Unravel, check_real, distribution_checked, draw, samples_checked
+from dualrev.estimators.directions import Distribution, Unravel, check_real, distribution_checked, draw, samples_checked, unraveling
 from dualrev.functional.series import taylor
 
 
@@ -40,7 +39,7 @@ def hutchinson(fun: Callable[[PyTree], PyTree], *, samples: int = 1,
     >>> float(laplacian)  # the Hessian is diagonal: signs make no error
     6.0
 
-    Source: [Hutchinson 1990]; with normal directions [Girard 1989].
+    Source: [Hutchinson 1990].
     """
     call = "hutchinson"
     k = samples_checked(samples, call)
@@ -89,12 +88,11 @@ def stde(fun: Callable[[PyTree], PyTree], *, samples: int = 1, order: int = 2,
 
     def estimate(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         check_real(x, call)
-        flat, unravel = ravel_pytree(x)
-        n = flat.size
+        n, dtype, unravel = unraveling(x)
         if k > n and not replace:
             raise ValueError(f"{call}: there are {n} coordinates to draw from; got samples={k}.  Draw fewer, or with replace=True")
         chosen = jax.random.choice(key, n, (k,), replace=replace)
-        return _mean_along(fun, x, jax.nn.one_hot(chosen, n, dtype=flat.dtype), unravel, order, float(n))
+        return _mean_along(fun, x, jax.nn.one_hot(chosen, n, dtype=dtype), unravel, order, float(n))
 
     return estimate
 

@@ -52,7 +52,8 @@ def chain(x: jax.Array) -> jax.Array:
 def run(quick: bool, progress: Progress) -> Outcome:
     sizes = [8, 32] if quick else [8, 32, 128, 512]
     programs: dict[str, Callable[[jax.Array], jax.Array]] = {
-        "product of all inputs": speelpenning, "Helmholtz energy": helmholtz, "network of two layers": network, "loop of 50 steps": chain}
+        "product of all inputs": speelpenning, "Helmholtz energy": helmholtz, "network of two layers": network,
+        "loop of 50 steps": chain}
     found: dict[str, list[float]] = {name: [] for name in programs}
     for name, n in progress([(name, n) for name in programs for n in sizes], "programs"):
         n = 2 * round((n / 2) ** 0.5) ** 2 if name.startswith("network") else n

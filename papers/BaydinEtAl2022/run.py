@@ -78,8 +78,8 @@ def run(quick: bool, progress: Progress) -> Outcome:
         right.set(xscale="log", xlabel="width", ylabel="time over the loss's", ylim=(0, None))
         right.legend()
 
-    rows = [Row(f"distance of the mean from the gradient, in standard errors, k = {k}", "0", round(found[k][0], 2), found[k][0] < 4, 1.0)
-            for k in samples[:2]]
+    rows = [Row(f"distance of the mean from the gradient, in standard errors, k = {k}", "0", round(found[k][0], 2), found[k][0] < 4,
+                1.0) for k in samples[:2]]
     rows += [Row(f"E|g - ∇f|² / |∇f|², n = {n}, k = {k}", round((n + 1) / k, 3), found[k][1], abs(found[k][1] * k / (n + 1) - 1) < 0.1,
                  0.1) for k in samples]
     rows.append(Row(f"time of reverse mode over a forward gradient's, width {widths[-1]}", "up to 2", reverse / forward,

@@ -70,8 +70,9 @@ def run(quick: bool, progress: Progress) -> Outcome:
         axes.invert_xaxis()
         axes.legend()
 
-    rows = (Row(f"iterates at which the implicit error is within the bound, of {len(steps)}", len(steps), bounded, bounded == len(steps)),
-            Row(f"iterates at which implicit is closer than unrolled, of {len(steps)}", len(steps), ahead, ahead == len(steps)),
+    n = len(steps)
+    rows = (Row(f"iterates at which the implicit error is within the bound, of {n}", n, bounded, bounded == n),
+            Row(f"iterates at which implicit is closer than unrolled, of {n}", n, ahead, ahead == n),
             Row("error of one iterate over the one before, solver", None, rate(of_iterate), True, 1e-3),
             Row("the same, adjoint iteration", "the solver's", rate(adjoint), abs(rate(adjoint) / rate(of_iterate) - 1) < 0.02, 1e-3))
     return Outcome(rows, "The implicit derivative is within the bound at every iterate, and the unrolled one lags behind it; the "

@@ -45,7 +45,8 @@ def run(quick: bool, progress: Progress) -> Outcome:
     slopes = {name: float(np.polyfit(np.log(sizes), np.log(m), 1)[0]) for name, m in memory.items()}
     n = sizes[-1]
     shares = [0.5, 0.1] if quick else [0.8, 0.5, 0.2, 0.1, 0.05]
-    runs = [compiled(n), compiled(n, schedule="sqrt"), *(compiled(n, schedule=dr.Bytes(int(s * memory["all kept"][-1]))) for s in shares)]
+    most = memory["all kept"][-1]
+    runs = [compiled(n), compiled(n, schedule="sqrt"), *(compiled(n, schedule=dr.Bytes(int(s * most))) for s in shares)]
     rounds = timing.interleaved([r for r, _ in progress(runs, "budgets")], 1.0 if quick else 10.0)
     ratios = [statistics.median(row[i] / row[0] for row in rounds) for i in range(len(runs))]
 
@@ -63,5 +64,5 @@ def run(quick: bool, progress: Progress) -> Outcome:
             Row(f"time over all kept, root of n, {n:,} layers", 1.3, ratios[1], ratios[1] < 1.45, 0.3),
             Row(f"time over all kept, half the memory, {n:,} layers", None, ratios[2 + shares.index(0.5)], True, 0.3),
             Row(f"time over all kept, a tenth of the memory, {n:,} layers", None, ratios[2 + shares.index(0.1)], True, 0.3))
-    return Outcome(rows, f"Memory grows with exponent {slopes['root of n']:.2f} instead of {slopes['all kept']:.2f}, for {ratios[1]:.2f} "
-                         "times the time.", draw)
+    return Outcome(rows, f"Memory grows with exponent {slopes['root of n']:.2f} instead of {slopes['all kept']:.2f}, for "
+                         f"{ratios[1]:.2f} times the time.", draw)

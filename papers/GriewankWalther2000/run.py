@@ -43,7 +43,7 @@ def optimum(n: int, s: int) -> int:
 
 
 def unknown_length(longest: int, s: int) -> list[float]:
-    """Evaluations over those for a known length, the sweep that finds the value counted in both, for each length at which it may end."""
+    """Evaluations over those for a known length, for each length at which the chain may end; both with the sweep for the value."""
     table, starts, ratios = binomials(s), [0], []
     for step in range(1, longest):
         if len(starts) == s:
@@ -99,5 +99,5 @@ def run(quick: bool, progress: Progress) -> Outcome:
         right.set(xscale="log", yscale="log", xlabel="states kept", ylabel=f"kB of the compiled gradient, {n:,} steps")
         right.legend()
 
-    return Outcome(tuple(rows), "The schedule takes the formula's evaluations, which dynamic programming finds too; a loop whose length "
-                   f"is not known beforehand takes at most {max(map(max, ratios.values())):.2f} times as many steps.", draw)
+    return Outcome(tuple(rows), "The schedule takes the formula's evaluations, which dynamic programming finds too; a loop whose "
+                   f"length is not known beforehand takes at most {max(map(max, ratios.values())):.2f} times as many steps.", draw)

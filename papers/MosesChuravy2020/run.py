@@ -15,7 +15,7 @@ from papers.reproduction import Outcome, Paper, Progress, Row
 
 PAPER = Paper(
     key="MosesChuravy2020", title="Instead of rewriting foreign code for machine learning, automatically synthesize fast gradients",
-    claim="differentiation after optimization takes O(n) where differentiation before it takes O(n²): the norm of a vector inside a loop",
+    claim="differentiation after optimization takes O(n) where differentiation before it takes O(n²): a norm inside a loop",
     where="Moses & Churavy 2020, figure 1",
     differs="jax's compiler optimizes after differentiation; what decides here is whether the rules for loops leave the invariant out")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from papers.SiskindPearlmutter2008.run import PAPER, run
 from papers.reproduction import main
+from papers.SiskindPearlmutter2008.run import PAPER, run
 
 if __name__ == "__main__":
     sys.exit(main(PAPER, run))

@@ -17,7 +17,7 @@ PAPER = Paper(
     key="SiskindPearlmutter2008", title="Nesting forward-mode AD in a functional framework",
     claim="d/dx (x · d/dy (x + y) at y = 1) at x = 1 is 1; forward mode that does not tell perturbations apart says 2",
     where="Siskind & Pearlmutter 2008, section 2; the derivative of a function-valued function: Manzyuk et al. 2019, section 3",
-    differs="the higher-order case is written with the shifted function as a closure, as arrays are what Python's systems differentiate")
+    differs="the higher-order case has the shifted function as a closure, as arrays are what Python's systems differentiate")
 
 Derivative = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
@@ -98,5 +98,5 @@ def run(quick: bool, progress: Progress) -> Outcome:
     rows = (Row("the example, dual numbers without tags", 2, confused, confused == 2.0),
             Row(f"pairs of modes that give 1, of {len(pairs)}", len(pairs), right, right == len(pairs)),
             Row(f"pairs of modes right on the shifted function, of {len(pairs)}", len(pairs), close, close == len(pairs)))
-    return Outcome(rows, f"{right} of {len(pairs)} nestings of forward and reverse mode, jitted or not, ours and jax's mixed, are right; "
-                         "dual numbers without tags are wrong as the paper says.", draw)
+    return Outcome(rows, f"{right} of {len(pairs)} nestings of forward and reverse mode, jitted or not, ours and jax's mixed, are "
+                         "right; dual numbers without tags are wrong as the paper says.", draw)
