@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 import pathlib
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,7 @@ jax.config.update("jax_traceback_in_locations_limit", 0)  # the compiler is told
 
 def pytest_addoption(parser: Any) -> None:
     parser.addoption("--thorough", action="store_true", help="run everything: also what compares at length (the mark 'thorough')")
+    parser.addoption("--half", choices=("0", "1"), help="with --thorough: one half of the long lists of cases, or the other")
     parser.addoption("--check-leaks", action="store_true", help="fail where a tracer outlives its trace (jax_check_tracer_leaks)")
 
 
@@ -51,14 +53,19 @@ LONG = frozenset((pathlib.Path(__file__).parent / "long.txt").read_text().splitl
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--thorough``, what has that mark is deselected, and counted as such."""
+    """Without ``--thorough``, what has that mark is deselected, and counted as such; with ``--half``, half of its lines are."""
     for item in items:
         if item.nodeid in LONG:
             item.add_marker(pytest.mark.thorough)
-    if not config.getoption("--thorough"):
-        left = [item for item in items if item.get_closest_marker("thorough")]
-        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
-        config.hook.pytest_deselected(items=left)
+    half = config.getoption("--half")
+
+    def is_other_half(item: pytest.Item) -> bool:
+        return half is not None and "[" in item.name and str(zlib.crc32(item.nodeid.encode()) % 2) != half
+
+    is_left = {item for item in items if item.get_closest_marker("thorough")
+               and (not config.getoption("--thorough") or is_other_half(item))}
+    config.hook.pytest_deselected(items=[item for item in items if item in is_left])
+    items[:] = [item for item in items if item not in is_left]
 
 
 #: Compiled programs are dropped when a process holds more than this: two workers and what tests start stay below 4 GB, and 8 GB with
