@@ -223,6 +223,12 @@ def test_arrays_that_must_go_round_do(f: Callable[[Any], Any]) -> None:
     assert carried(f, N) == N
 
 
+def test_a_write_that_depends_on_what_stands_there_is_left() -> None:
+    """jax has no derivative of ``apply``; entry by entry it is the function's."""
+    found = jax.jit(dr.grad(loss(lambda x: lax.fori_loop(0, N, lambda i, out: out.at[i].apply(jnp.sin), x))))(X)
+    assert_close(found, jax.grad(loss(jnp.sin))(X))
+
+
 def test_invariants_of_a_loop_of_no_steps_have_no_derivative() -> None:
     """The norm of zero has an infinite slope, which no step reads."""
     def f(x: Array) -> Array:

@@ -98,6 +98,8 @@ class Windows:
             return None
         numbers = eqn.params["dimension_numbers"]
         is_gather = eqn.primitive is lax.gather_p
+        if not is_gather and eqn.params["update_jaxpr"] is not None:  # `.at[i].apply`: what is written depends on what stands there
+            return None
         batching = numbers.operand_batching_dims
         where = numbers.start_index_map if is_gather else numbers.scatter_dims_to_operand_dims
         if is_gather:
