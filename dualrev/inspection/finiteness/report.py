@@ -79,7 +79,7 @@ class Operation:
         if self.steps:
             found.append(f"  in step {', '.join(map(str, self.steps))} of the loop{'s' * (len(self.steps) > 1)} around it")
         if self.example:
-            found.append(f"  of example {', '.join(map(str, self.example))} under vmap")
+            found.append(f"  of example {', '.join(map(str, self.example))} under vmap, if its axis is the first")
         return found
 
 
