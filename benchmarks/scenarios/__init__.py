@@ -2,8 +2,9 @@
 
 ``dualrev/problems/scenario.py`` says what a scenario is, and how to add one.  A file here is a family: its functions, what makes a
 scenario of them at any size, and a list of those that are run.  ``networks`` and ``science`` are written in an array namespace
-(``namespaces``), so that other libraries can run them; the others use what only jax has.  ``loops_ode``, ``loops_series``, ``fields``,
-``straight`` and ``held_out`` are written as users write them, and ``python -m benchmarks.corpus`` measures them.
+(``namespaces``), so that other libraries can run them; the others use what only jax has.  ``loops_ode``, ``loops_series``,
+``loops_by_counter``, ``fields``, ``straight`` and ``held_out`` are written as users write them, and ``python -m benchmarks.corpus``
+measures them.
 
 >>> from benchmarks.scenarios import SCENARIOS
 >>> SCENARIOS["LSTM scan"].tags
@@ -14,9 +15,21 @@ scenario of them at any size, and a list of those that are run.  ``networks`` an
 
 from __future__ import annotations
 
-from benchmarks.scenarios import fields, gradbench, held_out, in_jax, loops_ode, loops_series, networks, science, straight
+from benchmarks.scenarios import (
+    fields,
+    gradbench,
+    held_out,
+    in_jax,
+    loops_by_counter,
+    loops_ode,
+    loops_series,
+    networks,
+    science,
+    straight,
+)
 from dualrev import problems
 from dualrev.problems.scenario import Scenarios
 
 SCENARIOS = Scenarios(problems.SCENARIOS, networks.SCENARIOS, science.SCENARIOS, in_jax.SCENARIOS, gradbench.SCENARIOS,
-                      loops_ode.SCENARIOS, loops_series.SCENARIOS, fields.SCENARIOS, straight.SCENARIOS, held_out.SCENARIOS)
+                      loops_ode.SCENARIOS, loops_series.SCENARIOS, loops_by_counter.SCENARIOS, fields.SCENARIOS,
+                      straight.SCENARIOS, held_out.SCENARIOS)
