@@ -49,7 +49,7 @@ def spread_out(x: Any) -> Any:
 
 
 def split_in_scan(x: Any) -> Any:
-    return lax.scan(lambda c, _: (c + spread_out(x), None), 0.0, None, length=2)[0]
+    return lax.scan(lambda c, _: (c + spread_out(x + c), None), 0.0, None, length=2)[0]
 
 
 def split_in_branch(x: Any) -> Any:

@@ -80,6 +80,11 @@ class Mark:
         """Append the name of the scope to the names of those within it, as jax's own scopes do."""
         stack.append(str(self))
 
+    @property
+    def name(self) -> str:
+        """What lowering calls the scope."""
+        return str(self)
+
     def __str__(self) -> str:
         return f"{self.direction}({self.operation})"
 

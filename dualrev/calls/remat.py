@@ -84,7 +84,6 @@ class Plan:
     def __init__(self, jaxpr: ClosedJaxpr, active: tuple[Active, ...], policy: Policy | None,
                  prevent_cse: bool | tuple[bool, ...]):
         self.linearization: Linearization = linearization_of(jaxpr, active, False, splice("checkpoint"))
-        refuse_splitting(self.linearization, "checkpointed function")
         program = self.linearization.program.jaxpr
         graph = graph_of(program)
         self.n_out = n_out = len(self.linearization.out_avals)
@@ -205,6 +204,7 @@ def _remat_reverse(primals: Sequence[Operand], active: tuple[Active, ...], param
     # The staged program is cached as long as the original jaxpr lives, so it runs the copy.
     jaxpr = cached(jaxpr, ("within", policy), lambda: within(jaxpr, policy)) or jaxpr
     plan = cached(jaxpr, ("plan", active, policy, prevent_cse), lambda: Plan(jaxpr, active, policy, prevent_cse))
+    refuse_splitting(plan.linearization, "checkpointed function")
     outs, held = plan.evaluate(primals)  # type: ignore[arg-type]
     return outs, RematMap(held, plan), plan.linearization.active_outs
 

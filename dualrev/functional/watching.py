@@ -55,7 +55,7 @@ def watcher() -> Watcher | None:
     return _made().value if is_made else None
 
 
-def watched(name: str, call: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+def watched(name: str, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
     """``call(*args, **kwargs)``, looked at if somebody does."""
     found = watcher()
     if found is None:
