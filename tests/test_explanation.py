@@ -419,3 +419,9 @@ def test_what_the_command_can_not_explain(model: str, capsys: pytest.CaptureFixt
         assert main(words) == 2
         assert match in capsys.readouterr().err
     assert not machine.cache_file().exists()
+
+
+def test_a_notebook_shows_the_picture_of_the_function() -> None:
+    found = dr.explain(lambda x, n: jnp.sum(jnp.tanh(x) ** n), x_of(4), 3)
+    assert "tanh" in found.picture().svg and found.picture().svg in found._repr_html_()
+    assert "_draw" not in found.to_dict()

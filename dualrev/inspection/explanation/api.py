@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.tree_util import tree_leaves
 
@@ -18,6 +19,8 @@ from dualrev.functional.automatic import MARGIN
 from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Choice
 from dualrev.functional.sparse_way import HANDICAP
+from dualrev.inspection.drawing.api import draw
+from dualrev.inspection.drawing.drawings import Drawing
 from dualrev.inspection.explanation.candidates import CALLS, Lines, candidates
 from dualrev.inspection.explanation.explanation import Explanation
 from dualrev.inspection.explanation.lines import dominating
@@ -118,7 +121,15 @@ def explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict
         asked.name, asked.derivative, tuple(_arguments(asked)), tuple(map(described, asked.outs)), value, norm,
         _row("the function", "", 0, "", asked.program, once, 0),
         tuple(sorted(variants, key=lambda v: v.measured_seconds or v.seconds)), left_out, predicted, recommended, choice.chosen,
-        rows[recommended].code, tuple(_notes(asked)), dominating(*programs[recommended], kept[recommended]), constants.name, measure)
+        rows[recommended].code, tuple(_notes(asked)), dominating(*programs[recommended], kept[recommended]), constants.name, measure,
+        _drawing(asked))
+
+
+def _drawing(asked: Question) -> Callable[[], Drawing]:
+    """What draws the function, by the types of its arguments: their values are not held."""
+    args, kwargs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, (jax.Array, np.ndarray)) else x,
+                                (asked.args, asked.kwargs))
+    return lambda: draw(asked.fun, *args, **kwargs)
 
 
 def _automatic(asked: Question) -> Choice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dualrev.inspection.drawing.drawings import Drawing
 from dualrev.inspection.explanation.lines import short
 from dualrev.inspection.explanation.variants import Argument, Line, Variant
 from dualrev.linear.residuals import size
@@ -60,6 +61,11 @@ class Explanation:
     lines: tuple[Line, ...]
     constants: str
     is_measured: bool
+    _draw: Callable[[], Drawing] = field(compare=False, repr=False)
+
+    def picture(self) -> Drawing:
+        """The function and its predicted times, as :func:`dualrev.draw` draws them; notebooks show it below the tables."""
+        return self._draw()
 
     def __getitem__(self, name: str) -> Variant:
         """The variant of a name."""
@@ -71,6 +77,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Everything as dictionaries, lists, strings and numbers, as JSON has them."""
         found = dataclasses.asdict(self)
+        del found["_draw"]
         return {key: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
                 for key, value in found.items()}
 
@@ -170,7 +177,7 @@ class Explanation:
         return "\n".join([paragraph(self.heading), _html_table(*self._columns()), *([paragraph(left_out)] if left_out else []),
                           paragraph(self.reasons[:1]), f"<pre>{html.escape(self.code)}</pre>", paragraph(self.reasons[1:]),
                           paragraph([f"what dominates {self.recommended}, by line:"]), _html_table(*self._line_columns()),
-                          paragraph([self.foot])])
+                          paragraph([self.foot]), self.picture().svg])
 
 
 def _listed(items: Sequence[str], most: int = 6) -> str:
