@@ -33,7 +33,8 @@ examples:
   python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
   python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
 
-Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  Everything runs in float64.
+Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  All but
+explain and nan, which take the dtypes of the arguments, runs in float64.
 exit status: 0; 1 if the engines or jax disagree; 2 if the function or its arguments do not fit.
 """
 
