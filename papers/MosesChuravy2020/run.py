@@ -55,7 +55,7 @@ def run(quick: bool, progress: Progress) -> Outcome:
     over = times["dualrev"][-1] / times["function"][-1]
     rows = (Row("exponent of the gradient's time, dualrev", 1, found["dualrev"], found["dualrev"] < 1.3, 0.4),
             Row("exponent of the gradient's time, jax", 2, found["jax"], found["jax"] > 1.6, 0.4),
-            Row(f"jax's gradient over ours, n = {sizes[-1]:,}", None, times["jax"][-1] / times["dualrev"][-1],
+            Row(f"time of jax's gradient over ours, n = {sizes[-1]:,}", None, times["jax"][-1] / times["dualrev"][-1],
                 times["jax"][-1] > times["dualrev"][-1], 0.9),
-            Row(f"our gradient over the function, n = {sizes[-1]:,}", None, over, True, 0.9))
+            Row(f"time of our gradient over the function, n = {sizes[-1]:,}", None, over, True, 0.9))
     return Outcome(rows, f"The gradient's time grows with exponent {found['dualrev']:.2f}, jax's with {found['jax']:.2f}.", draw)
