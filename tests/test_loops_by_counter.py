@@ -180,16 +180,13 @@ def test_gradients_and_hessians_are_those_of_jax(f: Callable[[Any], Any]) -> Non
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("f", LOOPS, ids=lambda f: f.__name__)
-def test_batches_and_all_ways_to_call(f: Callable[[Any], Any]) -> None:
+def test_batches_calls_and_checkpoints(f: Callable[[Any], Any]) -> None:
     scalar, xs = loss(f), jnp.stack([X, X[::-1], jnp.sin(X)])
     assert_close(jax.jit(jax.vmap(dr.grad(scalar)))(xs), jax.vmap(jax.grad(scalar))(xs))
-    assert_close(jax.jit(dr.grad(lambda xs: jnp.sum(jax.vmap(scalar)(xs))))(xs), jax.vmap(jax.grad(scalar))(xs))
-    assert_close(dr.grad(jax.jit(scalar))(X), jax.grad(scalar)(X))
-    assert_close(dr.grad(scalar)(X), jax.grad(scalar)(X))
-    assert_close(jax.jit(dr.grad(jax.checkpoint(scalar)))(X), jax.grad(scalar)(X))
-    assert_close(jax.jit(dr.laplacian(scalar))(X)[1], jnp.trace(jax.hessian(scalar)(X)), 1e-8)
-    for schedule in ("sqrt", dr.Revolve(2)):
-        assert_close(jax.jit(dr.grad(scalar, schedule=schedule))(X), jax.grad(scalar)(X))
+    expected = jax.grad(scalar)(X)
+    assert_close(dr.grad(jax.jit(scalar))(X), expected)
+    assert_close(jax.jit(dr.grad(jax.checkpoint(scalar)))(X), expected)
+    assert_close(jax.jit(dr.grad(scalar, schedule=dr.Revolve(2)))(X), expected)
 
 
 def carried(f: Callable[[Any], Any], n: int) -> int:
