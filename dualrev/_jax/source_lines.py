@@ -148,6 +148,18 @@ def _is_of_user(fun: WrappedFun) -> bool:
     return bool(path) and is_file_of_user(path)
 
 
+_PACKAGE = str(pathlib.Path(__file__).parents[1])
+
+
+def is_of_library(fun: WrappedFun | Jaxpr) -> bool:
+    """Whether a function, or what a jaxpr was traced from, stands in a file of jax: its program is traced once for all who call it.
+
+    The lines of the equations are those of the first call, and say nothing about others.
+    """
+    path = defined_at(fun).rpartition(" at ")[2].rpartition(":")[0]
+    return bool(path) and not is_file_of_user(path) and not path.startswith(_PACKAGE)
+
+
 def is_file_of_user(path: str) -> bool:
     """Whether a file is neither of jax nor of the package."""
     return bool(_source_info_util.is_user_filename(path))

@@ -6,9 +6,11 @@ inlined.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
@@ -117,6 +119,24 @@ _cache: weakref.WeakKeyDictionary[Identity, dict[Hashable, tuple[tuple[weakref.r
 _order: deque[tuple[weakref.ref[Identity], Hashable]] = deque()
 
 
+#: What sets programs apart that are derived within a :func:`apart`; None elsewhere.
+_apart: ContextVar[object | None] = ContextVar("apart", default=None)
+
+
+def is_apart() -> bool:
+    return _apart.get() is not None
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Derived programs in the block are not shared with those of equal content elsewhere, whose lines of the user's are others."""
+    token = _apart.set(object())
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
 def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], T]) -> T:
     """``make()``, kept for as long as the owners live and it is among the newest ``PROGRAMS_KEPT``.
 
@@ -129,6 +149,8 @@ def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], 
         key = (key, *map(id, others))
     if (settings := current.get()) is not DEFAULT:
         key = (key, settings)
+    if (nonce := _apart.get()) is not None:
+        key = (key, nonce)
     found = held.get(key)
     if found is not None:
         references, value = found

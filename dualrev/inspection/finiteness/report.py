@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dualrev._jax.jaxprs import JaxprEqn
-from dualrev._jax.source_lines import Mark, SourceInfo, batches_of, file_and_line, has_line, marks_of
+from dualrev._jax.source_lines import Mark, SourceInfo, batches_of, file_and_line, has_line, is_of_library, marks_of
 from dualrev._jax.trees import PyTree
 from dualrev.inspection.finiteness.causes import Cause, cause_of
 from dualrev.inspection.finiteness.entries import Entry, Kind
@@ -209,9 +209,20 @@ def _directions(own: Sequence[Mark]) -> str:
 def _line(chain: Sequence[JaxprEqn], own: Sequence[Mark]) -> tuple[str, int, str]:
     """The user's line: that of the operation whose derivative it is, else the innermost that is known."""
     candidates: list[SourceInfo] = [own[0].source] if own and own[0].source is not None else []
-    for eqn in reversed(chain):
+    for eqn in reversed(_of_this_call(chain)):
         candidates += [eqn.source_info, *[mark.source for mark in reversed(marks_of(eqn.source_info)) if mark.source is not None]]
     return next((file_and_line(source) for source in candidates if has_line(source)), ("", 0, ""))
+
+
+def _of_this_call(chain: Sequence[JaxprEqn]) -> list[JaxprEqn]:
+    """The equations whose lines are those of this call: down to the first call of a compiled function of a library."""
+    found: list[JaxprEqn] = []
+    for eqn in chain:
+        found.append(eqn)
+        inner = eqn.params.get("jaxpr")
+        if inner is not None and is_of_library(getattr(inner, "jaxpr", inner)):
+            break
+    return found
 
 
 def _functions(path: Sequence[JaxprEqn], marks: Sequence[Mark]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dualrev import errors
 from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree
+from dualrev.calls.derived_programs import apart
 from dualrev.functional import checks
 from dualrev.inspection.finiteness.calls import Call, are_good, check_results, result_names
 from dualrev.inspection.finiteness.entries import Entry, Kind, bad_entries, first_bad
@@ -79,7 +80,9 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
             return _unjitted(lambda: fun(*args, **kwargs), name, infinities)
         if good:
             return NanReport(name, infinities=infinities, value=value)
-        return locate(program.trace(*call.arrays).jaxpr, call.arrays, check_results(value, name), result_names(value), call.names, name,
+        with apart():  # traced anew: the program that ran may share derivatives with others, at whose lines they stand
+            jaxpr = jax.jit(lambda *arrays: call.without_arrays()(*arrays)).trace(*call.arrays).jaxpr
+        return locate(jaxpr, call.arrays, check_results(value, name), result_names(value), call.names, name,
                       infinities, value)
 
     return report
