@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import tree_leaves
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import time_model
 from dualrev._jax.avals import is_array_like
@@ -126,10 +126,21 @@ def explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict
 
 
 def _drawing(asked: Question) -> Callable[[], Drawing]:
-    """What draws the function, by the types of its arguments: their values are not held."""
-    args, kwargs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, (jax.Array, np.ndarray)) else x,
-                                (asked.args, asked.kwargs))
-    return lambda: draw(asked.fun, *args, **kwargs)
+    """What draws the function, by the types of its arrays: their values are not held.  Python numbers stay as they are."""
+    leaves, tree = tree_flatten((asked.args, asked.kwargs))
+    arrays = [i for i, x in enumerate(leaves) if isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct))]
+    shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in arrays]
+    others = [None if i in set(arrays) else x for i, x in enumerate(leaves)]
+
+    def of_arrays(*given: jax.Array) -> PyTree:
+        filled = list(others)
+        for i, x in zip(arrays, given, strict=True):
+            filled[i] = x
+        args, kwargs = tree_unflatten(tree, filled)
+        return asked.fun(*args, **kwargs)
+
+    of_arrays.__name__ = asked.name
+    return lambda: draw(of_arrays, *shapes)
 
 
 def _automatic(asked: Question) -> Choice:
