@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -21,17 +20,6 @@ Distribution: TypeAlias = Literal["normal", "rademacher"]
 
 #: Makes a pytree of a vector.
 Unravel: TypeAlias = Callable[[Any], Any]
-
-
-def samples_checked(samples: object, call: str) -> int:
-    """``samples`` as an int of at least 1."""
-    try:
-        found = operator.index(samples)  # type: ignore[arg-type]  # anything else raises
-    except TypeError:
-        raise TypeError(f"{call}: samples must be an int, known when the function is traced; got {samples!r}") from None
-    if found < 1:
-        raise ValueError(f"{call}: samples must be at least 1; got {found}")
-    return found
 
 
 def distribution_checked(distribution: object, call: str) -> Distribution:

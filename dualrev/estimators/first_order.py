@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax.trees import PyTree
-from dualrev.estimators.directions import Distribution, check_real, distribution_checked, draw, samples_checked
+from dualrev.estimators.directions import Distribution, check_real, distribution_checked, draw
+from dualrev.functional import checks
 from dualrev.functional.api import jvp
 
 
@@ -48,7 +49,7 @@ def forward_gradient(fun: Callable[[PyTree], jax.Array], *, samples: int = 1, di
     Source: [Baydin et al. 2022, def. 1]; the projection [Flugel et al. 2024].
     """
     call = "forward_gradient"
-    k = samples_checked(samples, call)
+    k = checks.check_count(call, "samples", samples)
     distribution_checked(distribution, call)
     if combine not in ("mean", "projection"):
         raise ValueError(f"{call}: combine must be 'mean' or 'projection'; got {combine!r}")

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dualrev._jax.trees import PyTree
-from dualrev.estimators.directions import Distribution, Unravel, check_real, distribution_checked, draw, samples_checked, unraveling
+from dualrev.estimators.directions import Distribution, Unravel, check_real, distribution_checked, draw, unraveling
+from dualrev.functional import checks
 from dualrev.functional.series import taylor
 
 
@@ -42,7 +43,7 @@ def hutchinson(fun: Callable[[PyTree], PyTree], *, samples: int = 1,
     Source: [Hutchinson 1990].
     """
     call = "hutchinson"
-    k = samples_checked(samples, call)
+    k = checks.check_count(call, "samples", samples)
     distribution_checked(distribution, call)
 
     def estimate(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
@@ -84,7 +85,7 @@ def stde(fun: Callable[[PyTree], PyTree], *, samples: int = 1, order: int = 2,
     Source: [Shi et al. 2024, eq. 13].
     """
     call = "stde"
-    k = samples_checked(samples, call)
+    k = checks.check_count(call, "samples", samples)
 
     def estimate(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         check_real(x, call)

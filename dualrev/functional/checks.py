@@ -129,6 +129,17 @@ def check_real_input(call: str, x: object) -> None:
                         "argnums; others may have any dtype. Give a complex number as its real and imaginary parts.")
 
 
+def check_count(call: str, what: str, count: object) -> int:
+    """A number of at least 1 that a trace depends on, as an int."""
+    try:
+        found = operator.index(count)  # type: ignore[arg-type]  # anything else raises
+    except TypeError:
+        raise TypeError(f"{call}: {what} must be an int, known when the function is traced; got {count!r}") from None
+    if found < 1:
+        raise ValueError(f"{call}: {what} must be at least 1; got {found}")
+    return found
+
+
 def check_chunk_size(call: str, chunk_size: object) -> None:
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"{call}: chunk_size must be a positive int or None; got {chunk_size!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Unpack
 
@@ -113,7 +112,7 @@ def taylor(fun: Callable[..., PyTree], x: PyTree, v: PyTree, order: int, **optio
     request = Request.of("taylor", options)
     with errors.calling("taylor"), using(request.settings):
         checks.check_callable(fun)
-        return _along(fun, x, v, _checked(order, "taylor"), "taylor")
+        return _along(fun, x, v, checks.check_count("taylor", "order", order), "taylor")
 
 
 @is_watched("derivatives")
@@ -142,7 +141,7 @@ def derivatives(fun: Callable[..., PyTree], x: jax.typing.ArrayLike, order: int,
     request = Request.of("derivatives", options)
     with errors.calling("derivatives"), using(request.settings):
         checks.check_callable(fun)
-        order = _checked(order, "derivatives")
+        order = checks.check_count("derivatives", "order", order)
         if not is_array_like(x) or jnp.shape(x) != ():
             raise ValueError("derivatives: x must be a scalar, as derivatives of any order are by one number; got "
                              f"{f'shape {jnp.shape(x)}' if is_array_like(x) else repr(x)}.  Use jax.vmap for several numbers, or "
@@ -159,16 +158,6 @@ def _along(fun: Callable[..., PyTree], x: PyTree, v: PyTree, order: int, name: s
     outs, found = _series(call, flat, [(c, *nothing) for c in direction], order)
     by_order = [outs, *[[terms[k] for terms in found] for k in range(order)]]
     return tuple([tree_unflatten(call.out_tree, coefficients) for coefficients in by_order])
-
-
-def _checked(order: object, name: str) -> int:
-    try:
-        found = operator.index(order)  # type: ignore[arg-type]  # anything else raises
-    except TypeError:
-        raise TypeError(f"{name}: order must be an int, known when the function is traced; got {order!r}") from None
-    if found < 1:
-        raise ValueError(f"{name}: order must be at least 1; got {found}")
-    return found
 
 
 def _call(fun: Callable[..., PyTree], args: tuple[PyTree, ...], name: str,
