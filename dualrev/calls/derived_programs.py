@@ -120,21 +120,17 @@ _order: deque[tuple[weakref.ref[Identity], Hashable]] = deque()
 
 
 #: What sets programs apart that are derived within a :func:`apart`; None elsewhere.
-_apart: ContextVar[object | None] = ContextVar("apart", default=None)
-
-
-def is_apart() -> bool:
-    return _apart.get() is not None
+setting_apart: ContextVar[object | None] = ContextVar("setting_apart", default=None)
 
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
     """Derived programs in the block are not shared with those of equal content elsewhere, whose lines of the user's are others."""
-    token = _apart.set(object())
+    token = setting_apart.set(object())
     try:
         yield
     finally:
-        _apart.reset(token)
+        setting_apart.reset(token)
 
 
 def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], T]) -> T:
@@ -149,7 +145,7 @@ def cached(owners: Owner | tuple[Owner, ...], key: Hashable, make: Callable[[], 
         key = (key, *map(id, others))
     if (settings := current.get()) is not DEFAULT:
         key = (key, settings)
-    if (nonce := _apart.get()) is not None:
+    if (nonce := setting_apart.get()) is not None:
         key = (key, nonce)
     found = held.get(key)
     if found is not None:

@@ -13,7 +13,7 @@ from dualrev._jax.invalid_values import INVALID_VALUE
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, Jaxpr, jaxpr_as_fun, stage
 from dualrev._jax.source_lines import line_of, user_frame
 from dualrev._jax.traces import is_eager
-from dualrev.calls.derived_programs import Program, Wrapper, cached, is_apart
+from dualrev.calls.derived_programs import Program, Wrapper, cached, setting_apart
 from dualrev.engines.forward import TANGENTS
 from dualrev.engines.parts import evaluate
 from dualrev.options.settings import current
@@ -76,7 +76,7 @@ class Pushforward:
 def pushforward_of(jaxpr: ClosedJaxpr, structure: Hashable, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:
     """A closed jaxpr under a forward mode, traced once; ``structure`` is that of the parts of its inputs."""
     settings = current.get()
-    if (recent := wrapper.recent_push) is not None and not is_apart():
+    if (recent := wrapper.recent_push) is not None and setting_apart.get() is None:
         of, asked, under_mode, under, held = recent
         if (under_mode is mode and of() is jaxpr and asked == structure and under is settings and (found := held()) is not None):
             return found

@@ -19,7 +19,7 @@ from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.source_lines import at_no_line
 from dualrev._jax.traces import Tracer
-from dualrev.calls.derived_programs import Program, Wrapper, cached, is_apart
+from dualrev.calls.derived_programs import Program, Wrapper, cached, setting_apart
 from dualrev.calls.entry_by_entry import entries_together
 from dualrev.engines import reverse
 from dualrev.linear.maps import LinearMap, Tangents, Tape
@@ -268,7 +268,7 @@ def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: 
     """
     settings = current.get()
     # Most requests repeat the latest one, and comparing is cheaper than hashing.
-    if (recent := wrapper.recent) is not None and not is_apart():
+    if (recent := wrapper.recent) is not None and setting_apart.get() is None:
         of, flags, linear, under, held = recent
         if of() is jaxpr and flags == active and linear is is_linear and under is settings and (found := held()) is not None:
             return found

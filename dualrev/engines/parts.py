@@ -81,12 +81,12 @@ class PartsTrace(EngineTrace):
                 params: Params) -> Sequence[jax.Array]:
         if row.chooses:
             row = row.choose(primals, [p is not None for p in marks], params)
-        if self.mode.keeps_structure(marks) and (run := row.runs(params)) is not None:
-            with set_current_trace(self):
-                return many(run(*tracers))
-        if self.mode.pushes:
+        if self.mode.pushes:  # the most frequent mode, un-jitted too: no call here that it does not need
             apply = row.jvp
         else:
+            if self.mode.keeps_structure(marks) and (run := row.runs(params)) is not None:
+                with set_current_trace(self):
+                    return many(run(*tracers))
             apply = functools.partial(row.through, self.mode)
             if type(row).through is not Row.through:  # it passes parts on to programs
                 with set_current_trace(self.parent):
