@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax._src.ad_util import SymbolicZero as SymbolicZero  # zeros that reach custom rules with symbolic_zeros=True
@@ -61,6 +61,11 @@ def bind_identity(name: str, bwd: Callable[..., Sequence[jax.Array]], residuals:
     info = DebugInfo("custom_vjp", name, None, None)
     functions = tuple([_wrap_init(f, debug_info=info) for f in (same, forward, backward)])
     return list(custom_vjp_call_p.bind(*residuals, *args, subfuns=functions, out_trees=lambda: trees, symbolic_zeros=False))
+
+
+def wrapped(fun: Callable[..., list[Any]], name: str) -> WrappedFun:
+    """A flat function in the form in which rules reach a trace; ``name`` stands in messages."""
+    return _wrap_init(fun, debug_info=DebugInfo("custom_vjp", name, None, None))
 
 
 def call_bwd(bwd: WrappedFun, residuals: Sequence[jax.Array],
