@@ -242,7 +242,7 @@ def _pad(x: Any, value: Any, *, padding_config: Any, **_: Any) -> Any:
 
 def _dot(x: Any, y: Any, *, dimension_numbers: Any, preferred_element_type: Any = None, **_: Any) -> Any:
     (x_in, y_in), (x_batch, y_batch) = dimension_numbers
-    if preferred_element_type is not None and preferred_element_type != x.dtype:
+    if x.dtype != y.dtype or preferred_element_type not in (None, x.dtype):
         return None
     left, right = list(range(x.ndim)), list(range(x.ndim, x.ndim + y.ndim))
     for i, j in (*zip(x_in, y_in, strict=True), *zip(x_batch, y_batch, strict=True)):

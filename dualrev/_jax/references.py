@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 
-from dualrev._jax.avals import ShapedArray, abstract_outputs
+from dualrev._jax.avals import ShapedArray, abstract_outputs, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, open_and_closed
 from dualrev._jax.primitives import Params, Primitive
 
@@ -40,3 +40,35 @@ def discharge_operation(primitive: Primitive, avals: Sequence[ShapedArray], is_r
     if hasattr(rules, "DischargeContext"):
         return rule(rules.DischargeContext(avals, out_avals, is_reference, False), *values, **params)
     return rule(avals, out_avals, *values, **params)
+
+
+# ------------------------------------------------------------------------------------------- what is wanted of a cotangent
+
+#: The objects that stand for what becomes of a cotangent, since jax 0.10.2: ``GradValue``, ``DontWant``, ``GradRef``, ``DidntWant``.
+_wishes: Any = getattr(jax, "ad", None)
+
+
+def was_added() -> object:
+    """Stands in place of a cotangent that was added to a reference."""
+    return _wishes.GradRef()
+
+
+def was_left_out() -> object:
+    """Stands in place of a cotangent that nobody wanted."""
+    return _wishes.DidntWant()
+
+
+def is_wanted(entry: object) -> bool:
+    """Whether it asks for a cotangent as a value."""
+    return isinstance(entry, _wishes.GradValue)
+
+
+def is_unwanted(entry: object) -> bool:
+    """Whether it asks for no cotangent."""
+    return isinstance(entry, _wishes.DontWant)
+
+
+def held_aval(reference: object) -> ShapedArray:
+    """The type of the array that a mutable reference holds."""
+    found: ShapedArray = typeof(reference).inner_aval  # type: ignore[attr-defined]  # that of a reference
+    return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dualrev._jax.avals import ShapedArray, cotangent_aval, float0, typeof
 
@@ -53,6 +53,21 @@ def explicit_sharding(aval: ShapedArray) -> NamedSharding | None:
     return sharding
 
 
+def partitions(spec: PartitionSpec) -> tuple[Any, ...]:
+    """The entries of a spec, one for each axis of the value: not those over whose sums it says something."""
+    return tuple(spec.partitions if hasattr(spec, "partitions") else spec)
+
+
+def is_sum(sharding: NamedSharding | None) -> bool:
+    """Whether a sharding says over which axes of the mesh values are still to be summed, or were: cotangents have another."""
+    return sharding is not None and bool(sharding.spec.unreduced or sharding.spec.reduced)
+
+
+def as_cotangent(aval: ShapedArray) -> ShapedArray:
+    """An abstract value in the sharding of its cotangents."""
+    return cotangent_aval(aval) if is_sum(explicit_sharding(aval)) else aval
+
+
 def cotangent_sharding(aval: ShapedArray) -> NamedSharding | None:
     """As :func:`explicit_sharding`, of cotangents."""
     return None if explicit_sharding(aval) is None else explicit_sharding(cotangent_aval(aval))
@@ -87,7 +102,7 @@ def stacked_aval(aval: ShapedArray, n: int) -> ShapedArray:
     sharding = explicit_sharding(aval)
     if sharding is None:
         return aval.update(shape=(n, *aval.shape))
-    spec = sharding.spec.update(partitions=(None, *sharding.spec))
+    spec = sharding.spec.update(partitions=(None, *partitions(sharding.spec)))
     return aval.update(shape=(n, *aval.shape), sharding=sharding.update(spec=spec))
 
 
@@ -96,5 +111,5 @@ def sliced_aval(aval: ShapedArray) -> ShapedArray:
     sharding = explicit_sharding(aval)
     if sharding is None:
         return aval.update(shape=aval.shape[1:], weak_type=False)
-    spec = sharding.spec.update(partitions=tuple(sharding.spec)[1:])
+    spec = sharding.spec.update(partitions=partitions(sharding.spec)[1:])
     return aval.update(shape=aval.shape[1:], weak_type=False, sharding=sharding.update(spec=spec))

@@ -16,7 +16,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.calls import cond_p
 from dualrev._jax.primitives import Params
-from dualrev._jax.sharding import is_placed_alike, varying
+from dualrev._jax.sharding import as_cotangent, is_placed_alike, varying
 from dualrev.calls.call_rows import ArraysRow, call, splice
 from dualrev.calls.evaluation import Pushforward, common_parts, pushforward_of
 from dualrev.calls.linearization import Linearization, StagedMap, linearization_of, refuse_splitting
@@ -107,7 +107,8 @@ class CondMap(LinearMap):
 
         def branch_of(linearization: Linearization, places: tuple[int, ...]) -> Callable[[Pools, Sequence[jax.Array]], list[jax.Array]]:
             if direction == "pull":
-                targets = [widened(a, flag) for a, flag in zip(linearization.in_avals, linearization.active, strict=True) if flag]
+                inputs = zip(linearization.in_avals, linearization.active, strict=True)
+                targets = [widened(as_cotangent(a), flag) for a, flag in inputs if flag]
             else:
                 targets = list(linearization.out_avals)
 

@@ -24,7 +24,7 @@ from dualrev._jax.avals import ShapedArray, cotangent_aval, tangent_aval, typeof
 from dualrev._jax.jaxprs import jaxpr_out_avals, stage
 from dualrev._jax.primitives import Params, primitive
 from dualrev._jax.shard_maps import OnShards, bind_shard_map, rebind_shard_map
-from dualrev._jax.sharding import AxisName, spmd_axis_names, vary_as
+from dualrev._jax.sharding import AxisName, partitions, spmd_axis_names, vary_as
 from dualrev._jax.traces import Tracer
 from dualrev.calls.call_rows import own_copy, splice
 from dualrev.calls.evaluation import pushforward_of
@@ -56,7 +56,7 @@ def _only(values: Sequence[T], flags: Sequence[Active]) -> list[T]:
 def _axes_of(spec: PartitionSpec) -> set[AxisName]:
     """The mesh axes that a spec names."""
     names: set[AxisName] = set(spec.unreduced)
-    for entry in spec:
+    for entry in partitions(spec):
         names.update(() if entry is None else entry if isinstance(entry, tuple) else (entry,))
     return names
 

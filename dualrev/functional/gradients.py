@@ -12,7 +12,7 @@ from jax.tree_util import tree_leaves, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import ArrayLike, DType, convert_to, typeof
-from dualrev._jax.sharding import AxisName
+from dualrev._jax.sharding import AxisName, cotangent_sharding, explicit_sharding, is_sum
 from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree
 from dualrev.functional import api, automatic, checks, flat_calls, watching
@@ -190,6 +190,8 @@ def _one_like(out: ArrayLike) -> jax.Array:
     if not isinstance(out, jax.Array):  # a number of Python or NumPy, or a literal of a program of jax's
         aval = typeof(out)
         return convert_to(lax.full((), 1, aval.dtype), aval)
+    if is_sum(explicit_sharding(typeof(out))):
+        return lax.full((), 1, out.dtype, sharding=cotangent_sharding(typeof(out)))
     if not is_eager((out,)):
         return lax.full_like(out, 1)
     key = (out.dtype, out.weak_type, out.sharding)

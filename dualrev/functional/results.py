@@ -6,7 +6,7 @@ so may leave ``jit``.  What ``linearize`` returns stands in :mod:`dualrev.functi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import jax
 from jax import lax
@@ -14,9 +14,10 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, typeof
-from dualrev._jax.sharding import vary_as
+from dualrev._jax.sharding import as_cotangent, explicit_sharding, in_mesh_context, resharded, vary_as
 from dualrev._jax.trees import PyTree, PyTreeDef
 from dualrev.functional import checks, repeated
+from dualrev.functional.gradient_references import pull_into
 from dualrev.functional.watching import watched
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangent
@@ -38,8 +39,9 @@ class Structure:
         self.active = tuple(active)
         self.out_tree = out_tree
         self.out_avals = tuple(out_avals)
-        #: The inputs in the dtypes of their cotangents.
-        self.ct_avals: tuple[ShapedArray, ...] = tuple([widened(a, flag) for a, flag in zip(in_avals, active, strict=True)])
+        #: The inputs in the dtypes and shardings of their cotangents.
+        self.ct_avals: tuple[ShapedArray, ...] = tuple([
+            widened(as_cotangent(a), flag) for a, flag in zip(in_avals, active, strict=True)])
         self.settings = current.get() if settings is None else settings
 
     def _key(self) -> tuple[Hashable, ...]:
@@ -95,7 +97,10 @@ def pull_flat(linear_map: LinearMap, s: Structure, cotangents: Sequence[Tangent]
              for ct, aval in zip(cotangents, s.out_avals, strict=True)]
     results = iter(repeated.apply("pull", linear_map, tuple(given)))
     cts = [next(results) if moves else None for moves in s.active]
-    return [zeros.fit(ct, aval) for ct, aval in zip(cts, s.ct_avals, strict=True)]
+    fitted = [zeros.fit(ct, aval) for ct, aval in zip(cts, s.ct_avals, strict=True)]
+    if not in_mesh_context():
+        return fitted
+    return [resharded(ct, explicit_sharding(aval)) for ct, aval in zip(fitted, s.ct_avals, strict=True)]  # that of the input
 
 
 class Pullback:
@@ -111,6 +116,31 @@ class Pullback:
     def residuals(self) -> Residuals:
         """What is stored, array by array (see :meth:`Linearized.residuals`)."""
         return residuals_of(self.linear_map, self.origins)
+
+    def with_refs(self, *wanted: PyTree) -> Callable[[PyTree], tuple[PyTree, ...]]:
+        """The pull that adds cotangents to mutable references in place of returning them.
+
+        Args:
+          wanted: one for each primal, of its structure, with an entry for each of its arrays: a mutable reference (``jax.new_ref``),
+            which the cotangent is added to; ``jax.ad.GradValue()``, which returns the cotangent; or ``jax.ad.DontWant()``.
+
+        Returns:
+          A function of the cotangents of the outputs; where a cotangent is not returned stands ``jax.ad.GradRef()`` or
+          ``jax.ad.DidntWant()``.
+
+        Raises:
+          ValueError: for another structure, or a reference of another shape or dtype.
+          TypeError: for an entry that is none of these.
+
+        >>> import jax, jax.numpy as jnp, dualrev as dr
+        >>> total = jax.new_ref(jnp.zeros(2))
+        >>> for scale in (1., 2.):
+        ...     y, pull = dr.vjp(lambda w: jnp.sum(scale * w**2), jnp.array([1., 3.]))
+        ...     _ = pull.with_refs(total)(1.)
+        >>> total[...].tolist()
+        [6.0, 18.0]
+        """
+        return pull_into(self, wanted)
 
     def __call__(self, *args: PyTree) -> tuple[PyTree, ...]:
         return watched(f"pull of {self.structure.name}", self._pull, *args)

@@ -15,7 +15,7 @@ from jax import lax
 from jax.export import is_symbolic_dim
 
 from dualrev._jax.avals import ShapedArray, convert_to, typeof
-from dualrev._jax.sharding import vary_as
+from dualrev._jax.sharding import explicit_sharding, resharded, stacked_aval, vary_as
 from dualrev._jax.source_lines import within
 from dualrev._jax.traces import first_member
 from dualrev._jax.trees import PyTree
@@ -36,7 +36,10 @@ def basis_vectors(avals: Sequence[ShapedArray], indices: Indices) -> list[jax.Ar
     for aval in avals:
         hot = lax.eq(lax.broadcast_in_dim(shifted(indices, -offset), (*indices.shape, aval.size), (0,)),
                      lax.broadcasted_iota(indices.dtype, (*indices.shape, aval.size), 1))
-        blocks.append(vary_as(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)), aval))
+        block = vary_as(lax.reshape(convert_to(hot, aval), (*indices.shape, *aval.shape)), aval)
+        if explicit_sharding(aval) is not None:
+            block = resharded(block, explicit_sharding(stacked_aval(aval, *indices.shape)))
+        blocks.append(block)
         offset += aval.size
     return blocks
 

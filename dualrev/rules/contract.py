@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dualrev._jax.avals import DType, ShapedArray
 from dualrev._jax.primitives import Params, primitive
+from dualrev._jax.sharding import partitions
 from dualrev.table.axes import contracted
 from dualrev.table.forms import bilinear
 
@@ -17,12 +18,17 @@ DimensionNumbers = tuple[tuple[Axes, Axes], tuple[Axes, Axes]]
 
 
 def permuted_sharding(aval: ShapedArray, axes: Axes) -> NamedSharding | None:
-    """The sharding of a value laid out as ``aval.transpose(axes)``, where the user's mesh makes shardings explicit."""
+    """The sharding of a cotangent laid out as ``aval.transpose(axes)``, where the user's mesh makes shardings explicit.
+
+    Where the value counts as reduced over an axis of the mesh, its cotangent is not reduced yet, and conversely.
+    """
     mesh = aval.sharding.mesh
     if mesh.empty or AxisType.Explicit not in mesh.axis_types:
         return None
     spec = aval.sharding.spec
-    return NamedSharding(mesh, PartitionSpec(*[spec[axis] for axis in axes]))
+    sums = {"unreduced": spec.reduced, "reduced": spec.unreduced} if spec.reduced or spec.unreduced else {}
+    names = partitions(spec)
+    return NamedSharding(mesh, PartitionSpec(*[names[axis] for axis in axes], **sums))
 
 
 def cast_like(ct: Array, aval: ShapedArray) -> Array:

@@ -16,7 +16,7 @@ from jax import Array, lax
 from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, tangent_dtype
 from dualrev._jax.new_primitives import perturbed_p, tap_p
 from dualrev._jax.primitives import Params, Primitive, primitive
-from dualrev._jax.sharding import cotangent_sharding, resharded
+from dualrev._jax.sharding import cotangent_sharding, partitions, resharded
 from dualrev.linear.maps import Tangent
 from dualrev.linear.places import Box, blocks, box
 from dualrev.options.settings import Active
@@ -65,7 +65,8 @@ def unbroadcast(ct: Array, x: ShapedArray, *, shape: tuple[int, ...], broadcast_
 def untile(ct: Array, x: ShapedArray, *, reps: Sequence[int]) -> Array:
     sharding = cotangent_sharding(x)
     if sharding is not None:
-        sharding = sharding.update(spec=sharding.spec.update(partitions=[name for part in sharding.spec for name in (None, part)]))
+        names = [name for part in partitions(sharding.spec) for name in (None, part)]
+        sharding = sharding.update(spec=sharding.spec.update(partitions=names))
     blocks = lax.reshape(ct, tuple(n for pair in zip(reps, x.shape, strict=True) for n in pair), out_sharding=sharding)
     return lax.reduce_sum(blocks, tuple(range(0, 2 * len(reps), 2)))
 

@@ -14,6 +14,7 @@ import numpy as np
 from dualrev import errors
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params, Primitive
+from dualrev._jax.sharding import as_cotangent
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent, Tangents
 from dualrev.linear.pieces import Pieces, can_be_collected
@@ -112,7 +113,7 @@ class LinearRow(OpRow):
     def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         operands = self.operands(site, residuals)
         if self.primitive.multiple_results:
-            cotangents = tuple([zeros.instantiate(c, aval) for c, aval in zip(cotangents, site.out_avals, strict=True)])
+            cotangents = tuple([zeros.instantiate(c, as_cotangent(aval)) for c, aval in zip(cotangents, site.out_avals, strict=True)])
         ct: Tangent | list[Tangent] = list(cotangents) if self.primitive.multiple_results else cotangents[0]
         if self.together:
             (adjoint,) = self.adjoints

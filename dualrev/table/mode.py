@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from dualrev._jax.avals import ShapedArray, is_differentiable, typeof
 from dualrev._jax.primitives import Params
+from dualrev._jax.sharding import partitions
 from dualrev._jax.trees import PyTree
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Mode(ABC):
     def specs(self, spec: PartitionSpec, parts: Parts) -> list[PartitionSpec]:
         """The sharding spec of each array of parts, for a value with this spec."""
         found: list[PartitionSpec] = []
-        self._moved(parts, lambda x, n: found.append(type(spec)(*[None] * n, *spec)))
+        self._moved(parts, lambda x, n: found.append(spec.update(partitions=(*[None] * n, *partitions(spec)))))
         return found
 
     def _moved(self, parts: Parts, move: Callable[[jax.Array, int], object]) -> Parts:
