@@ -34,8 +34,10 @@ def same(got: Any, expected: Any) -> None:
 
 
 def to_reduced(w: Any) -> Any:
-    specs = {"in_specs": P(None, None), "out_specs": P(None, None, reduced={"x"})}
-    return jax.shard_map(lambda w: lax.pcast(w, ("x",), to="reduced"), **specs)(w)
+    def cast(w: Any) -> Any:
+        return lax.pcast(w, ("x",), to="reduced")
+
+    return jax.shard_map(cast, in_specs=P(None, None), out_specs=P(None, None, reduced={"x"}))(w)
 
 
 W = np.arange(8.0).reshape(2, 4) / 7

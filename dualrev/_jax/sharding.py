@@ -64,8 +64,10 @@ def is_sum(sharding: NamedSharding | None) -> bool:
 
 
 def as_cotangent(aval: ShapedArray) -> ShapedArray:
-    """An abstract value in the sharding of its cotangents."""
-    return cotangent_aval(aval) if is_sum(explicit_sharding(aval)) else aval
+    """An abstract value in the sharding of its cotangents, inside ``shard_map`` too."""
+    mat = getattr(aval, "mat", None)
+    is_manual_sum = mat is not None and bool(mat.reduced or mat.unreduced)
+    return cotangent_aval(aval) if is_manual_sum or is_sum(explicit_sharding(aval)) else aval
 
 
 def cotangent_sharding(aval: ShapedArray) -> NamedSharding | None:

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 import jax
 
 from dualrev import errors
-from dualrev._jax.avals import ShapedArray, cotangent_aval, is_differentiable, tangent_aval
+from dualrev._jax.avals import ShapedArray, is_differentiable, tangent_aval
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction, jaxpr_as_fun, jaxpr_out_avals, stage
+from dualrev._jax.sharding import as_cotangent
 from dualrev._jax.source_lines import at_no_line
 from dualrev._jax.traces import Tracer
 from dualrev.calls.derived_programs import Program, Wrapper, cached, setting_apart
@@ -157,7 +158,7 @@ class Linearization:
         if mask in cache:
             return cache[mask]
         if direction == "pull":
-            avals = [cotangent_aval(self._vector_aval(a)) for a, m in zip(self.out_avals, mask, strict=True) if m]
+            avals = [as_cotangent(self._vector_aval(a)) for a, m in zip(self.out_avals, mask, strict=True) if m]
         else:
             active_avals = [a for a, flag in zip(self.in_avals, self.active, strict=True) if flag]
             avals = [self._vector_aval(a) for a, m in zip(active_avals, mask, strict=True) if m]
