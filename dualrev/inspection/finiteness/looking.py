@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dualrev._jax.avals import typeof
+from dualrev._jax.avals import is_extended, typeof
 from dualrev._jax.batches import recording_batches
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
+from dualrev._jax.sharding import vary_over
 from dualrev.inspection.finiteness.entries import are_good, holds_floats
 from dualrev.inspection.finiteness.report import NanReport
+from dualrev.inspection.finiteness.shards import stacked_program
 from dualrev.inspection.finiteness.where_nan import locate
 
 
@@ -75,7 +78,15 @@ class Failure:
         results = list(lax.optimization_barrier(results))
         good = are_good(results, self.watch.infinities)
         if not is_silent:
-            lax.cond(good, lambda *_: None, lambda *xs: jax.debug.callback(self.keep, *xs), *operands)
+            mesh = jax.sharding.get_abstract_mesh()
+            axes = tuple(name for name in mesh.axis_names if name in mesh.manual_axes)
+            if axes:  # in shard_map: where one shard has a bad result, all keep the operands of all
+                bad = vary_over(jnp.where(good, jnp.int32(0), jnp.int32(1)), frozenset(axes))
+                good = lax.psum(bad, axes) == 0
+                lax.cond(good, lambda *_: None, lambda *xs: jax.debug.callback(
+                    functools.partial(self.keep, mesh), *[lax.all_gather(vary_over(x, frozenset(axes)), axes) for x in xs]), *operands)
+                return results
+            lax.cond(good, lambda *_: None, lambda *xs: jax.debug.callback(functools.partial(self.keep, None), *xs), *operands)
             return results
         # A program with effects is called by Python; one in which a result passes through a function of the host is not.
         self.watch.is_silent = True
@@ -89,21 +100,25 @@ class Failure:
         results[least] = lax.cond(good, lambda x, *_: x, told, x, *operands)
         return results
 
-    def keep(self, *operands: jax.Array) -> None:
+    def keep(self, mesh: jax.sharding.AbstractMesh | None, *operands: jax.Array) -> None:
         """Called by the compiled program, in any thread: nothing may be computed here."""
         with self.watch.lock:
-            self.watch.failed.append(lambda: self.report(operands))
+            self.watch.failed.append(lambda: self.report(mesh, operands))
 
     def keep_and_return(self, x: jax.Array, *operands: jax.Array) -> np.ndarray:
         """The same, and ``x``."""
-        self.keep(*[np.array(operand) for operand in operands])  # type: ignore[arg-type]  # the program may use their memory again
+        self.keep(None, *[np.array(operand) for operand in operands])  # type: ignore[arg-type]  # its memory may be used again
         return np.asarray(x)
 
-    def report(self, operands: Sequence[jax.Array]) -> NanReport:
-        args = [jnp.asarray(x) for x in operands]
-        results = jax.jit(jaxpr_as_fun(self.program))(*args)
-        report = locate(self.program, args, results, self.results, self.arguments, self.name, self.watch.infinities)
-        return report if report.found else NanReport(self.name, "nan", "a result")
+    def report(self, mesh: jax.sharding.AbstractMesh | None, operands: Sequence[jax.Array]) -> NanReport:
+        # Those that come from a callback are bound to its device.
+        args = [jnp.asarray(x if is_extended(x.dtype) else np.asarray(x)) for x in operands]
+        program = self.program if mesh is None else stacked_program(self.program, mesh, args)
+        results = jax.jit(jaxpr_as_fun(program))(*args)
+        report = locate(program, args, results, self.results, self.arguments, self.name, self.watch.infinities)
+        if not report.found:
+            return NanReport(self.name, "nan", "a result")
+        return report if mesh is None else dataclasses.replace(report, index=report.index[1:])  # without the number of the shard
 
 
 def _is_alone() -> bool:

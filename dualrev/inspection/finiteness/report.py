@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -38,6 +38,8 @@ class Operation:
       example: the position of the example, one for each ``vmap`` around it, outermost first, whatever ``in_axes`` and ``out_axes`` are;
         None for a ``vmap`` whose examples all have this value (left out if it is the last), and ``()`` where that is so for every one,
         or where a rule of ``vmap`` computes something of which it can't be told.
+      shard: of a value in ``shard_map``, the position of its shard along each axis of the mesh; ``index``, ``shape`` and ``values`` are
+        those of the shard.
       functions: the compiled functions around it, innermost first.
       why, cure: the usual cause, and what to do.
     """
@@ -59,6 +61,7 @@ class Operation:
     functions: tuple[str, ...]
     why: str
     cure: str
+    shard: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -82,6 +85,8 @@ class Operation:
             found.append(f"  in step {', '.join(map(str, self.steps))} of the loop{'s' * (len(self.steps) > 1)} around it")
         if self.example:
             found.append(f"  of example {', '.join('any' if n is None else str(n) for n in self.example)} under vmap")
+        if self.shard:
+            found.append(f"  on shard {', '.join(f'{axis}={i}' for axis, i in self.shard.items())}")
         return found
 
 
@@ -182,7 +187,8 @@ def describe(origin: Origin) -> Operation:
         kind=origin.kind, operation=operation, where=where, file=file, line=line, function=function, equation=equation,
         index=origin.entry, shape=() if out is None else tuple(out.shape), dtype="" if out is None else str(out.dtype),
         values=tuple(_shown(x, origin) for x in origin.operands), out=_number(out, origin.entry) if out is not None else origin.kind,
-        steps=(*origin.place.steps, *members.steps), example=members.example, functions=functions, why=cause.why, cure=cause.cure)
+        steps=(*origin.place.steps, *members.steps), example=members.example, functions=functions, why=cause.why, cure=cause.cure,
+        shard=origin.place.shard)
 
 
 def of_input(kind: Kind, name: str, entry: Entry, x: jax.Array) -> Operation:
@@ -239,7 +245,7 @@ def _because(origin: Origin) -> str:
     name = str(origin.eqn.primitive)
     if name in ("mul", "dot_general", "conv_general_dilated"):
         return "0 * inf"
-    return "inf - inf" if name in ("add", "sub", "reduce_sum", "cumsum", "add_any") else ""
+    return "inf - inf" if name in ("add", "sub", "reduce_sum", "cumsum", "add_any", "psum") else ""
 
 
 def _shown(x: jax.Array, origin: Origin) -> str:
