@@ -41,7 +41,8 @@ class Call:
     def arrays_like(self, args: Sequence[PyTree], kwargs: dict[str, PyTree]) -> list[Any] | None:
         """The operands of another call, if its program is that of this one as far as it can be told at once."""
         leaves, tree = tree_flatten((tuple(args), kwargs))
-        if tree != self.tree or list(map(type, leaves)) != self.types or len(leaves) != len(self.positions):
+        is_like = tree == self.tree and list(map(type, leaves)) == self.types and len(leaves) == len(self.positions)
+        if not is_like:
             return None
         return leaves
 
