@@ -112,7 +112,7 @@ def without_axes(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
         name, more = _UNTYPED.get(eqn.primitive.name, ("", {}))
         params = {**{key: _without_axes(held) for key, held in eqn.params.items()}, **more}
         eqns.append(eqn.replace(primitive=primitive(name) if name else eqn.primitive, params=params,
-                                invars=[plain(v) for v in eqn.invars], outvars=[plain(v) for v in eqn.outvars]))
+                                invars=[plain(v) for v in eqn.invars], outvars=[plain(v) for v in eqn.outvars]))  # type: ignore[misc]  # results are no literals
     made = body.replace(constvars=constvars, invars=invars, outvars=[plain(v) for v in body.outvars], eqns=eqns)
     return made if made is jaxpr or not hasattr(jaxpr, "consts") else ClosedJaxpr(made, jaxpr.consts)
 

@@ -18,6 +18,13 @@ class _Nobody:
         return call(*args, **kwargs)
 
 
+def as_written(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The function inside of ``jax.jit``, which keeps what it traced: derivatives in it may stand at the lines of others."""
+    while type(fun).__name__ == "PjitFunction":
+        fun = fun.__wrapped__  # type: ignore[attr-defined]
+    return fun
+
+
 @contextlib.contextmanager
 def anew() -> Iterator[None]:
     """Functions that are traced in the block are traced in full, compiled ones too, and tell the axes of ``vmap``.

@@ -22,7 +22,8 @@ P = ParamSpec("P")
 
 
 def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, near: float = 1e-5,
-          surrogates: Severity = "note", most_steps: int = 64, most_operations: int = 600, most_calls: int = 4) -> Callable[P, CheckReport]:
+          surrogates: Severity = "note", most_steps: int = 64, most_operations: int = 600,
+          most_calls: int = 4) -> Callable[P, CheckReport]:
     r"""Check the derivatives of a function at a point, and say in words what is wrong, and where.
 
     In random directions :math:`t, c`:  :math:`J t` by pushes against extrapolated central differences, input by input;
@@ -48,8 +49,8 @@ def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, 
 
     Returns:
       A function with the parameters of ``fun`` that returns a :class:`~dualrev.inspection.checking.report.CheckReport`: ``.ok``,
-      ``.findings``, ``.raise_if_wrong()``; printed, it is the findings in words.  Where a limit was reached, ``.left_out`` says what was
-      not looked at and how to check it.
+      ``.findings``, ``.raise_if_wrong()``; printed, it is the findings in words.  Where a limit was reached, ``.left_out`` says what
+      was not looked at and how to check it.
 
     Raises:
       TypeError: the arguments are traced: a check needs their values.  What ``fun`` itself raises is passed on.

@@ -21,8 +21,8 @@ class Limits:
             f"only the derivatives that are compared include them. check(f, most_steps={steps}) looks at all")
 
     def leave_out_batched_loop(self, loop: str) -> None:
-        self.reached[loop] = (f"the steps of the {loop}, whose examples under vmap take different numbers of them. Check the function of "
-                              "one example: check(f)(x[i])")
+        self.reached[loop] = (f"the steps of the {loop}, whose examples under vmap take different numbers of them. Check the "
+                              "function of one example: check(f)(x[i])")
 
     def leave_out_operations(self, operations: int) -> None:
         self.reached["operations"] = (
@@ -31,9 +31,9 @@ class Limits:
 
     def leave_out_calls(self, name: str, line: str, calls: int) -> None:
         at = f" at {line}" if line else ""
-        self.reached[f"{name}{at}"] = (f"the rule of {name!r} in {calls - self.calls} of its {calls} calls{at}: it was compared in the first "
-                                       f"{self.calls}. check(f, most_calls={calls}) compares all")
+        self.reached[f"{name}{at}"] = (f"the rule of {name!r} in {calls - self.calls} of its {calls} calls{at}: it was compared in the "
+                                       f"first {self.calls}. check(f, most_calls={calls}) compares all")
 
 
 #: Those of the check that runs.
-limits: ContextVar[Limits] = ContextVar("limits", default=Limits())
+limits: ContextVar[Limits] = ContextVar("limits")

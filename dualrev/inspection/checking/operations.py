@@ -226,10 +226,8 @@ class Walk:
                 if step > most:
                     limits.get().leave_out_steps(f"while_loop{_at(eqn)}", step)
                 return list(carry)
-            if looks:
-                carry = self.run(eqn.params["body_jaxpr"], [*body_consts, *carry], here)
-            else:
-                carry = list(rest(*body_consts, *carry))
+            inputs = [*body_consts, *carry]
+            carry = self.run(eqn.params["body_jaxpr"], inputs, here) if looks else list(rest(*inputs))
             step += 1
 
 

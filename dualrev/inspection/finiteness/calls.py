@@ -16,7 +16,8 @@ class Call:
     """The arguments of a call, split into operands (``arrays``, with ``names``) and what the program is made for."""
 
     def __init__(self, fun: Callable[..., PyTree], args: Sequence[PyTree], kwargs: dict[str, PyTree]):
-        self.leaves, self.tree = tree_flatten((tuple(args), dict(kwargs)))
+        self.leaves, tree = tree_flatten((tuple(args), dict(kwargs)))
+        self.tree: Any = tree  # its stubs know of no comparison
         self.fun = fun
         self.types = list(map(type, self.leaves))
         # A Python integer may be the length of a loop or an axis: it is held.

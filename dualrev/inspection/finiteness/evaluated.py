@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -58,7 +58,8 @@ class Evaluated:
         self.jaxpr = jaxpr
         self.invars: dict[Var, int] = {v: i for i, v in enumerate(jaxpr.jaxpr.invars)}
         self.outvars = jaxpr.jaxpr.outvars
-        self.makers: dict[Var, tuple[int, int]] = {v: (k, j) for k, eqn in enumerate(jaxpr.jaxpr.eqns) for j, v in enumerate(eqn.outvars)}
+        eqns = jaxpr.jaxpr.eqns
+        self.makers: dict[Var, tuple[int, int]] = {v: (k, j) for k, eqn in enumerate(eqns) for j, v in enumerate(eqn.outvars)}
 
     def view(self, eqn: JaxprEqn, operands: Sequence[jax.Array], entry: Entry, out: jax.Array) -> View:
         """An operation as it is looked at where an entry of a result, ``out``, is bad."""
@@ -81,7 +82,7 @@ def bind(eqn: JaxprEqn, *operands: jax.Array) -> Sequence[jax.Array]:
 
 def runner(eqn: JaxprEqn) -> Run:
     """An operation as a function of its operands; jax keeps it compiled for all uses of it with such operands."""
-    run = functools.partial(bind, eqn)
+    run: Callable[..., Sequence[jax.Array]] = functools.partial(bind, eqn)
     if eqn.primitive.name == "shard_map":
         run = jax.jit(run)
     return lambda operands: run(*operands)

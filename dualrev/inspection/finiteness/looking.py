@@ -51,12 +51,13 @@ class Failure:
 
         @jax.custom_jvp
         def looked(results: list[jax.Array], operands: list[jax.Array]) -> list[jax.Array]:
-            return look(results, operands)
+            found: list[jax.Array] = look(results, operands)
+            return found
 
         @looked.defjvp
         def _(primals: Any, tangents: Any) -> Any:
             # Within a derivative of jax's, the results may be used by nothing, and matter all the same.
-            return self.look(*primals, is_silent=False), tangents[0]
+            return self.look(primals[0], primals[1], is_silent=False), tangents[0]
 
         @jax.custom_batching.custom_vmap
         def look(results: list[jax.Array], operands: list[jax.Array]) -> list[jax.Array]:

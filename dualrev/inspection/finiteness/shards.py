@@ -88,15 +88,16 @@ class OnShards(Evaluated):
     def view(self, eqn: JaxprEqn, operands: Sequence[jax.Array], entry: Entry, out: jax.Array) -> View:
         depth = len(self.maps)
         shard, at = entry[:depth], entry[depth:]
-        alone = [self._one(x, shard) for x in operands]
+        alone, one = [self._one(x, shard) for x in operands], self._one(out, shard)
+        where = self.coordinates(shard)
         names = {name for params in self.maps for name in axes_of(params)}
         if not is_collective(eqn, names):
             here = off_mesh(eqn)
             compiled = jax.jit(lambda *given: list(bind(here, *given)))
-            return View(here, alone, lambda given: compiled(*given), at, shard, (), alone, self._one(out, shard), self.coordinates(shard))
+            return View(here, alone, lambda given: compiled(*given), at, shard, (), alone, one, where)
 
         together = jax.jit(lambda *xs: on_shards(self.maps, lambda *shards: bind(eqn, *shards), xs))
-        return View(eqn, operands, lambda given: together(*given), entry, (), self.maps, alone, self._one(out, shard), self.coordinates(shard))
+        return View(eqn, operands, lambda given: together(*given), entry, (), self.maps, alone, one, where)
 
     @staticmethod
     def _one(x: jax.Array, shard: Entry) -> jax.Array:
@@ -134,11 +135,12 @@ def shard_of_result(maps: Maps, params: Params, spec: PartitionSpec, out: jax.Ar
     depth = len(maps)
     local = out.shape[depth + 1:]
     axes, sizes = axes_of(params), _sizes(params)
-    fixed: dict[str, int] = {}
+    fixed: dict[str, Any] = {}
     at: list[int] = []
     for i, (index, names) in enumerate(zip(entry[depth:], _names(spec, len(local)), strict=True)):
         block, inside = divmod(index, local[i])
-        fixed.update(zip(names, map(int, np.unravel_index(block, [params["mesh"].shape[n] for n in names])) if names else (), strict=True))
+        if names:
+            fixed.update(zip(names, np.unravel_index(block, [params["mesh"].shape[n] for n in names]), strict=True))
         at.append(inside)
     for number in range(math.prod(sizes)):
         where = dict(zip(axes, np.unravel_index(number, sizes), strict=True))
