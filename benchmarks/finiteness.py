@@ -1,7 +1,8 @@
 """What it costs to look for NaN: ``where_nan`` and ``finite`` over the plain gradient, compiled: ``python -m benchmarks.finiteness``.
 
-Ratios of medians of interleaved rounds in one process.  *off* is the plain compiled gradient after a block was open, over the same
-gradient before; *where_nan* waits for its result, so the plain gradient beside it is waited for, too.
+Medians of ratios of interleaved rounds in one process; each call is waited for.  *finite* is a block around many calls, *a block
+each* one around every call, which is left when what it started is done.  *off* is the compiled gradient after a block was open, over
+one that never met any.
 """
 
 from __future__ import annotations
@@ -58,57 +59,60 @@ def orbit(x: jax.Array) -> jax.Array:
     return jnp.sum(lax.while_loop(lambda state: state[0] < 500, step, (jnp.int32(0), x))[1])
 
 
+def wave(x: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.sin(x) * x)
+
+
 PROGRAMS: Sequence[tuple[str, Callable[[jax.Array], jax.Array], Callable[[], jax.Array]]] = (
     ("network 128-128-128, 256 examples", network, lambda: jnp.full((2, 128, 128), 0.05)),
     ("recurrent network, 200 steps", recurrent, lambda: jnp.full((64, 64), 0.02)),
     ("masked attention, 256 tokens", attention, lambda: jnp.ones((256, 64)) * jnp.linspace(0.1, 1.0, 64)),
     ("log-determinant, 200 x 200", gaussian, lambda: jnp.eye(200) * 0.5),
     ("while loop, 500 steps", orbit, lambda: jnp.linspace(0.0, 1.0, 1000)),
+    ("x sin x, 3 entries", wave, lambda: jnp.ones(3)),
+    ("x sin x, 100,000 entries", wave, lambda: jnp.ones(100_000)),
 )
 
 
-def ratio(run: Callable[[], Any], plain: Callable[[], Any], budget: float) -> float:
-    """The median over rounds of the time of ``run`` over that of ``plain``, each call waited for."""
-    def waited(of: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: jax.block_until_ready(of())
-
-    both = waited(run), waited(plain)
-    for of in both:
-        of()
-        of()
-    calls = calls_in(2e-3, both[1])
-    times = rounds([lambda: seconds(both[0], calls), lambda: seconds(both[1], calls)], budget)
+def ratio(run: Callable[[int], float], plain: Callable[[int], float], calls: int, budget: float) -> float:
+    """The median over rounds of the time of ``calls`` calls of the one over that of the other."""
+    times = rounds([lambda: run(calls), lambda: plain(calls)], budget)
     return statistics.median(a / b for a, b in times)
 
 
-def measured(fun: Callable[[jax.Array], jax.Array], x: jax.Array, budget: float) -> tuple[float, float, float, float]:
-    """Microseconds of the plain gradient, and what looking at it takes over that: ``where_nan``, ``finite`` open, and closed again."""
+def waited(run: Callable[[], Any]) -> Callable[[int], float]:
+    """Seconds for each of a number of calls."""
+    jax.block_until_ready(run())
+    return lambda calls: seconds(lambda: jax.block_until_ready(run()), calls)
+
+
+def measured(fun: Callable[[jax.Array], jax.Array], x: jax.Array, budget: float) -> tuple[float, ...]:
+    """Microseconds of the plain gradient, and over that: ``where_nan``, ``finite``, a block for each call, and no block any more."""
     plain = jax.jit(dr.grad(fun))
-    jax.block_until_ready(plain(x))
-    calls = calls_in(2e-3, lambda: plain(x))
-    alone = seconds(lambda: jax.block_until_ready(plain(x)), calls)
+    alone = waited(lambda: plain(x))
+    calls = calls_in(5e-3, lambda: plain(x))
     ask = dr.where_nan(dr.grad(fun))
     report = ask(x)
     assert not report
     checked(report.value, plain(x))
-    asked = ratio(lambda: ask(x).value, lambda: plain(x), budget / 3)
     other = jax.jit(dr.grad(fun))
     with dr.finite():
-        jax.block_until_ready(other(x))
+        checked(other(x), plain(x))
+
+    def in_a_block(calls: int) -> float:
+        with dr.finite():
+            return seconds(lambda: jax.block_until_ready(other(x)), calls)
 
     def watched() -> Any:
         with dr.finite():
             return other(x)
 
-    opened = ratio(watched, lambda: plain(x), budget / 3)
-    closed = ratio(lambda: other(x), lambda: plain(x), budget / 3)
-    return 1e6 * alone, asked, opened, closed
-
-
+    ways = waited(lambda: ask(x).value), in_a_block, waited(watched), waited(lambda: other(x))
+    return 1e6 * alone(calls), *[ratio(way, alone, calls, budget / 4) for way in ways]
 
 
 def main(budget: float = BUDGET) -> None:
-    table = Table("gradient of", "plain, µs", "where_nan", "finite, on", "off")
+    table = Table("gradient of", "plain, µs", "where_nan", "finite", "a block each", "off")
     for name, fun, inputs in PROGRAMS:
         alone, *ratios = measured(fun, inputs(), budget)
         table.add_row(name, f"{alone:.0f}", *[f"{r:.2f}" for r in ratios])

@@ -436,3 +436,54 @@ def test_nothing_stays_behind() -> None:
     check(lambda x: x * jnp.asarray(2.0, jnp.float64), order=1)(jnp.array(1.0, jnp.float32))
     assert settings() == before
     assert float(jax.grad(jnp.sin)(0.0)) == 1.0 and Derivatives(lambda x: [x], False).value(X)[0] is X
+
+
+# -------------------------------------------------------------------------------------------------------------------- limits
+
+
+def test_what_limits_leave_out_is_said_with_how_to_check_it() -> None:
+    @jax.custom_jvp
+    def cube(x: Any) -> Any:
+        return x**3
+
+    cube.defjvp(lambda primals, tangents: (cube(*primals), 3 * primals[0] ** 2 * tangents[0]))
+
+    def f(x: Any) -> Any:
+        return lax.fori_loop(0, 12, lambda i, c: c + 0.01 * cube(x), x)
+
+    report = dr.check(f, most_steps=8)(0.5)
+    assert report.ok and len(report.left_out) == 2
+    steps, calls = report.left_out
+    assert steps.startswith("steps 8 to 11 of the scan at ") and "check(f, most_steps=12)" in steps
+    assert calls.startswith("the rule of 'cube' in 4 of its 8 calls at ") and "check(f, most_calls=8)" in calls
+    assert f"not checked: {steps}" in str(report)
+    assert dr.check(f, most_steps=12, most_calls=12)(0.5).left_out == ()
+
+
+def test_operations_behind_the_limit_are_said_not_to_be_searched() -> None:
+    @dr.rule(partials=[lambda x: 2 * x])  # should be 3 * x ** 2
+    def cube(x: Any) -> Any:
+        return x**3
+
+    def f(x: Any) -> Any:
+        for _ in range(12):
+            x = jnp.sin(x)
+        return cube(x)
+
+    report = dr.check(f, most_operations=10)(0.5)
+    assert not report.ok and any("most_operations=13" in text for text in report.left_out)
+    assert [found.operation for found in dr.check(f)(0.5).findings] == ["cube"]
+
+
+def test_loops_of_examples_that_take_different_numbers_of_steps() -> None:
+    def f(x: Any) -> Any:
+        return lax.while_loop(lambda c: c < x, lambda c: c + jnp.abs(x), x * 0.1)
+
+    report = dr.check(jax.vmap(f))(jnp.array([0.5, 0.7]))
+    assert any("under vmap" in text and "check(f)(x[i])" in text for text in report.left_out)
+    assert dr.check(f)(0.5).left_out == ()
+
+
+def test_limits_are_positive() -> None:
+    with pytest.raises(ValueError, match="most_steps must be at least 1; got 0"):
+        dr.check(jnp.sin, most_steps=0)

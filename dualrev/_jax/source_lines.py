@@ -89,6 +89,12 @@ class Mark:
         return f"{self.direction}({self.operation})"
 
 
+class Batching:
+    """What is common to scopes that tell the axes of a ``vmap`` (:class:`dualrev._jax.batches.Batch`)."""
+
+    __slots__ = ()
+
+
 class Marking:
     """``with Marking(direction) as marking``: equations that are traced after ``marking.at(operation, source)`` get a :class:`Mark`.
 
@@ -111,7 +117,8 @@ class Marking:
         scopes = outer = before.name_stack.stack
         traceback = before.traceback
         if source is not None:
-            if outer and isinstance(outer[-1], Mark) and not outer[-1].is_call:
+            innermost = next((scope for scope in reversed(outer) if not isinstance(scope, Batching)), None)
+            if isinstance(innermost, Mark) and not innermost.is_call:
                 return  # a tape that the rule of an operation runs: it is the derivative of that operation
             own = source.name_stack.stack
             if own and isinstance(own[-1], Mark) and own[-1].direction == "linearize":
@@ -238,13 +245,13 @@ class Scope:
         stack.append(self.name)
 
 
-class within:
-    """``with within(scope):`` equations that are traced in the block get the scope."""
+class entering:
+    """``with entering(scope):`` as :class:`within`, for any scope."""
 
     __slots__ = ("_before", "scope")
 
-    def __init__(self, name: str):
-        self.scope = Scope(name)
+    def __init__(self, scope: object):
+        self.scope = scope
 
     def __enter__(self) -> None:
         self._before = before = _here.context
@@ -252,6 +259,20 @@ class within:
 
     def __exit__(self, *_: object) -> None:
         _here.context = self._before
+
+
+class within(entering):
+    """``with within(name):`` equations that are traced in the block get a :class:`Scope`."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str):
+        self.scope = Scope(name)
+
+
+def enclosing() -> tuple[object, ...]:
+    """The scopes that equations get now, outermost first."""
+    return _here.context.name_stack.stack
 
 
 def replayed(source: SourceInfo) -> SourceInfo:
@@ -268,13 +289,6 @@ def marks_of(source: SourceInfo) -> list[Mark]:
 def scope_of(source: SourceInfo) -> str:
     """The name of the innermost scope of the package's own, or an empty string."""
     return next((scope.name for scope in reversed(source.name_stack.stack) if isinstance(scope, Scope)), "")
-
-
-def batches_of(source: SourceInfo) -> list[str]:
-    """For each ``vmap`` around an equation, outermost first, the axis: ``"directions"``, ``"steps"``, or ``""`` for a user's."""
-    stack = source.name_stack.stack
-    return [before.name if isinstance(before, Scope) else "" for before, scope in zip((None, *stack), stack, strict=False)
-            if getattr(scope, "name", "") == "vmap"]
 
 
 def has_line(source: SourceInfo | None) -> bool:

@@ -13,6 +13,7 @@ from dualrev._jax.avals import ShapedArray, is_array_like, typeof
 from dualrev._jax.jaxprs import ClosedJaxpr, stage
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree
+from dualrev.inspection.anew import as_written
 from dualrev.programs.functions import as_arrays
 
 
@@ -32,12 +33,14 @@ class Call:
         if not places:
             raise TypeError(f"{call}: expected arguments that hold arrays; got {'none' if not values else 'no array among them'}")
 
+        written = as_written(fun)
+
         def on_arrays(*arrays: Any) -> PyTree:
             filled = list(values)
             for k, x in zip(places, arrays, strict=True):
                 filled[k] = x
             given, named = tree_unflatten(tree, filled)
-            return fun(*given, **named)
+            return written(*given, **named)
 
         on_arrays.__name__ = str(getattr(fun, "__name__", type(fun).__name__))
         self.function: Callable[..., PyTree] = on_arrays

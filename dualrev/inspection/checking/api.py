@@ -12,6 +12,7 @@ from dualrev import errors
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree
 from dualrev.functional import checks
+from dualrev.inspection.checking.limits import Limits, limits
 from dualrev.inspection.checking.phases import Phases
 from dualrev.inspection.checking.report import CheckReport, Severity
 from dualrev.inspection.checking.subject import Subject
@@ -21,7 +22,8 @@ P = ParamSpec("P")
 
 
 def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, near: float = 1e-5,
-          surrogates: Severity = "note") -> Callable[P, CheckReport]:
+          surrogates: Severity = "note", most_steps: int = 64, most_operations: int = 600,
+          most_calls: int = 4) -> Callable[P, CheckReport]:
     r"""Check the derivatives of a function at a point, and say in words what is wrong, and where.
 
     In random directions :math:`t, c`:  :math:`J t` by pushes against extrapolated central differences, input by input;
@@ -41,10 +43,14 @@ def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, 
       surrogates: how severe it is that a rule differs from the derivative of its function on purpose: the function is constant around
         the point (a straight-through estimator of ``round``) or passes its argument on (a clipped or reversed gradient).  All other
         rules that differ are ``"wrong"``.
+      most_steps: of each loop, so many steps are looked at operation by operation.
+      most_operations: so many operations are looked at when the one to blame is searched.
+      most_calls: a function with a rule is compared with its rule in so many calls from one line.
 
     Returns:
       A function with the parameters of ``fun`` that returns a :class:`~dualrev.inspection.checking.report.CheckReport`: ``.ok``,
-      ``.findings``, ``.raise_if_wrong()``; printed, it is the findings in words.
+      ``.findings``, ``.raise_if_wrong()``; printed, it is the findings in words.  Where a limit was reached, ``.left_out`` says what
+      was not looked at and how to check it.
 
     Raises:
       TypeError: the arguments are traced: a check needs their values.  What ``fun`` itself raises is passed on.
@@ -69,6 +75,10 @@ def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, 
     if surrogates not in ("wrong", "warning", "note"):
         raise ValueError(f"surrogates must be 'wrong', 'warning' or 'note'; got {surrogates!r}")
 
+    for name, limit in (("most_steps", most_steps), ("most_operations", most_operations), ("most_calls", most_calls)):
+        if limit < 1:
+            raise ValueError(f"{name} must be at least 1; got {limit!r}")
+
     @functools.wraps(fun)
     def checked(*args: P.args, **kwargs: P.kwargs) -> CheckReport:
         with errors.calling("check"), jax.debug_nans(False), jax.debug_infs(False):
@@ -77,7 +87,12 @@ def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, 
                 raise TypeError(f"check of {subject.name} needs the values of its arguments; got traced ones. Call it outside of jit, "
                                 "vmap and grad.")
             phases = Phases(subject, order, seed, near, surrogates)
-            phases.run()
-        return CheckReport(subject.name, phases.findings, phases.done)
+            bounds = Limits(most_steps, most_operations, most_calls)
+            token = limits.set(bounds)
+            try:
+                phases.run()
+            finally:
+                limits.reset(token)
+        return CheckReport(subject.name, phases.findings, phases.done, tuple(bounds.reached.values()))
 
     return checked

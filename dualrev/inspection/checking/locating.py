@@ -15,10 +15,8 @@ from dualrev._jax.avals import is_extended
 from dualrev._jax.jaxprs import ClosedJaxpr, FlatFunction
 from dualrev.inspection.checking.derivatives import Derivatives, Mismatch, mismatches, second_mismatches
 from dualrev.inspection.checking.directions import normal, relative, wide
+from dualrev.inspection.checking.limits import limits
 from dualrev.inspection.checking.operations import Key, Operation, Walk
-
-#: Operations that are checked at most, so that the search ends.
-MOST_CHECKED = 600
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,14 @@ def culprits(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], along: Mapping[Key, 
 
     def visit(operation: Operation) -> bool:
         nonlocal checked
-        if id(operation.eqn) in found or checked >= MOST_CHECKED:
+        if id(operation.eqn) in found:
             return False
         fun, points = operation.moving()
         if not points:
             return False
         checked += 1
+        if checked > limits.get().operations:  # so that the search ends
+            return False
         try:
             here = _wrong(fun, points, along.get(operation.key), order, seed, precision_of(points, precision))
             wrong = Culprit(operation, here[0]) if here else None
@@ -72,6 +72,8 @@ def culprits(jaxpr: ClosedJaxpr, flat: Sequence[jax.Array], along: Mapping[Key, 
             found[id(operation.eqn)] = call[0]
 
     Walk(visit, after).run(jaxpr, flat)
+    if checked > limits.get().operations:
+        limits.get().leave_out_operations(checked)
     return list(found.values())
 
 

@@ -16,10 +16,8 @@ from dualrev._jax.custom_rules import custom_jvp_call_p, custom_vjp_call_p
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, is_literal, jaxpr_as_fun, open_and_closed
 from dualrev._jax.libraries import is_of_jax, owner_of
 from dualrev._jax.source_lines import defined_at, line_of
+from dualrev.inspection.checking.limits import limits
 from dualrev.table.rows import rows
-
-#: Steps of a loop that are looked at one by one; later ones run compiled.
-MOST_STEPS = 64
 
 #: The primitives of functions that have a rule of the user's.
 RULED = (custom_jvp_call_p, custom_vjp_call_p)
@@ -156,8 +154,6 @@ class Walk:
     def __init__(self, visit: Visit | None = None, after: After | None = None):
         self.visit = visit or (lambda operation: True)
         self.after = after or (lambda operation, results: None)
-        #: Whether steps of a loop were not looked at.
-        self.skipped_steps = False
 
     def run(self, jaxpr: ClosedJaxpr | Jaxpr, args: Sequence[jax.Array], place: tuple[str, ...] = ()) -> list[jax.Array]:
         body, closed = open_and_closed(jaxpr)
@@ -197,13 +193,15 @@ class Walk:
             return operation.run(*operands)
         order = range(length)[::-1] if eqn.params["reverse"] else range(length)
         rest = jax.jit(jaxpr_as_fun(open_and_closed(body)[1]))
+        most = limits.get().steps
+        if length > most:
+            limits.get().leave_out_steps(f"scan{_at(eqn)}", length)
         stacks: list[list[jax.Array]] = [[] for _ in eqn.outvars[n_carry:]]
         for n, i in enumerate(order):
             step = [x[i] for x in xs]
-            if n < MOST_STEPS:
+            if n < most:
                 outs = self.run(body, [*consts, *carry, *step], (*place, f"step {i} of the scan{_at(eqn)}"))
             else:
-                self.skipped_steps = True
                 outs = list(rest(*consts, *carry, *step))
             carry = outs[:n_carry]
             for stack, y in zip(stacks, outs[n_carry:], strict=True):
@@ -216,20 +214,20 @@ class Walk:
         n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
         cond_consts, body_consts, carry = operands[:n], operands[n: n + m], operands[n + m:]
         if eqn.params["cond_jaxpr"].out_avals[0].shape:
-            return None  # under vmap: each element has a condition of its own
+            limits.get().leave_out_batched_loop(f"while_loop{_at(eqn)}")
+            return None
         rest = jax.jit(jaxpr_as_fun(open_and_closed(eqn.params["body_jaxpr"])[1]))
-        step = 0
+        step, most = 0, limits.get().steps
         while True:
             here = (*place, f"step {step} of the while_loop{_at(eqn)}")
-            looks = step < MOST_STEPS
+            looks = step < most
             (goes,) = (self.run if looks else Walk().run)(eqn.params["cond_jaxpr"], [*cond_consts, *carry], here)
             if not bool(goes):
+                if step > most:
+                    limits.get().leave_out_steps(f"while_loop{_at(eqn)}", step)
                 return list(carry)
-            if looks:
-                carry = self.run(eqn.params["body_jaxpr"], [*body_consts, *carry], here)
-            else:
-                self.skipped_steps = True
-                carry = list(rest(*body_consts, *carry))
+            inputs = [*body_consts, *carry]
+            carry = self.run(eqn.params["body_jaxpr"], inputs, here) if looks else list(rest(*inputs))
             step += 1
 
 

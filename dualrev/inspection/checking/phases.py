@@ -13,12 +13,10 @@ from dualrev.inspection.checking.decisions import Decision
 from dualrev.inspection.checking.derivatives import Derivatives, Mismatch, mismatches, pull, push, second_mismatches
 from dualrev.inspection.checking.differences import moved, one_sided
 from dualrev.inspection.checking.directions import normal, relative, wide
+from dualrev.inspection.checking.limits import limits
 from dualrev.inspection.checking.operations import RULED, Key, Operation, Walk, directions, equations
 from dualrev.inspection.checking.report import Finding, Severity
 from dualrev.inspection.checking.subject import Program, Subject
-
-#: A function with a rule is compared with its rule at so many calls from one line.
-CALLS_COMPARED = 4
 
 
 class Phases:
@@ -153,13 +151,15 @@ class Phases:
         along, eps = self.along(program), program.precision
         counts: dict[int, int] = {}
         worst: dict[int, custom_rules.Difference] = {}
+        ruled: dict[int, Operation] = {}
 
         def visit(operation: Operation) -> bool:
             if not operation.is_ruled:
                 return True
             key = id(operation.eqn)
             counts[key] = counts.get(key, 0) + 1
-            if counts[key] <= CALLS_COMPARED:
+            ruled[key] = operation
+            if counts[key] <= limits.get().calls:
                 ts = along.get(operation.key)
                 found = None if ts is None else custom_rules.difference(
                     operation, ts, self.seed, locating.precision_of(operation.operands, eps))
@@ -168,6 +168,9 @@ class Phases:
             return False
 
         Walk(visit).run(jaxpr, program.flat)
+        for key, count in counts.items():
+            if count > limits.get().calls:
+                limits.get().leave_out_calls(ruled[key].name, ruled[key].line, count)
         for key, found in worst.items():
             self.named.add(key)
             self.findings.append(words.custom_rule(found, self.surrogates))

@@ -60,6 +60,7 @@ class CheckReport:
       name: the function's.
       findings: the wrong ones first, then warnings, then notes.
       done: what was compared, in words.
+      left_out: what was not looked at, because a limit was reached, and how to check it.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> report = dr.check(jnp.floor)(0.4)
@@ -67,10 +68,11 @@ class CheckReport:
     (True, [('blocked', 'floor', 'x')])
     """
 
-    def __init__(self, name: str, findings: Sequence[Finding], done: Sequence[str]):
+    def __init__(self, name: str, findings: Sequence[Finding], done: Sequence[str], left_out: Sequence[str] = ()):
         self.name = name
         self.findings = tuple(sorted(findings, key=lambda f: _ORDER[f.severity]))
         self.done = tuple(done)
+        self.left_out = tuple(left_out)
 
     @property
     def ok(self) -> bool:
@@ -100,7 +102,7 @@ class CheckReport:
                   if (n := sum(f.severity == word for f in self.findings))]
         head = f"check of {self.name}: {'ok' if self.ok else 'WRONG'}" + (f" ({', '.join(counts)})" if counts else "")
         return "\n".join([head, *[f"  {line}" for f in self.findings for line in str(f).splitlines()],
-                          *[f"  done: {line}" for line in self.done]])
+                          *[f"  done: {line}" for line in self.done], *[f"  not checked: {line}" for line in self.left_out]])
 
     def __repr__(self) -> str:
         return f"<{str(self).splitlines()[0]}>"

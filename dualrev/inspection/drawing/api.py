@@ -12,6 +12,7 @@ from dualrev._jax.calls import jit_p
 from dualrev._jax.jaxprs import ClosedJaxpr, Var, is_literal
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.trees import PyTree
+from dualrev.calls.derived_programs import apart
 from dualrev.functional.api import linearize
 from dualrev.functional.checks import check_callable, name_of
 from dualrev.functional.operators import PICTURES, Operator
@@ -72,7 +73,7 @@ def draw(f: Callable[..., PyTree] | Operator, *args: PyTree, by: By | None = Non
         if by in ("time", "flops"):
             raise ValueError(f"draw: of a linear map the bytes are known that it keeps; got by={by!r}. Draw the function")
         return Drawing(content_of_map(f), "bytes", max_boxes)
-    with errors.calling("draw"):
+    with errors.calling("draw"), apart():
         check_callable(f)
         return Drawing(content_of_call(Call("draw", f, args, kwargs), constants()), by or "time", max_boxes)
 

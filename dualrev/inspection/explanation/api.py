@@ -15,10 +15,12 @@ from dualrev._jax.avals import is_array_like
 from dualrev._jax.calls import while_p
 from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.trees import PyTree
+from dualrev.calls.derived_programs import apart
 from dualrev.functional.automatic import MARGIN
 from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Choice
 from dualrev.functional.sparse_way import HANDICAP
+from dualrev.inspection.anew import as_written
 from dualrev.inspection.drawing.api import draw
 from dualrev.inspection.drawing.drawings import Drawing
 from dualrev.inspection.explanation.candidates import CALLS, Lines, candidates
@@ -79,8 +81,14 @@ def _silent(step: str, done: int, steps: int) -> None:
 def explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict[str, PyTree], derivative: Derivative | None = None,
               argnums: Argnums | None = None, has_aux: bool = False, measure: bool = False, told: Progress = _silent) -> Explanation:
     """As :func:`explain`; ``told`` hears of each step."""
+    with apart():
+        return _explained(fun, args, kwargs, derivative, argnums, has_aux, measure, told)
+
+
+def _explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict[str, PyTree], derivative: Derivative | None,
+               argnums: Argnums | None, has_aux: bool, measure: bool, told: Progress) -> Explanation:
     told("tracing", 0, 1)
-    asked = Question(fun, args, kwargs, derivative, argnums, has_aux)
+    asked = Question(as_written(fun), args, kwargs, derivative, argnums, has_aux)
     if measure and not asked.is_concrete:
         raise TypeError("explain: measure=True runs the function, and an argument has a shape and no values; give arrays, or leave out "
                         "measure")
@@ -116,7 +124,7 @@ def explained(fun: Callable[..., PyTree], args: tuple[PyTree, ...], kwargs: dict
     if measure:
         variants = measured(asked, variants, {c.name: c.derivative for c in found}, predicted, told)
         recommended = fastest(variants, predicted)
-    value, norm = _value(asked)
+    value, norm = _value(asked, fun)
     return Explanation(
         asked.name, asked.derivative, tuple(_arguments(asked)), tuple(map(described, asked.outs)), value, norm,
         _row("the function", "", 0, "", asked.program, once, 0),
@@ -179,11 +187,11 @@ def _notes(asked: Question) -> list[str]:
     return found
 
 
-def _value(asked: Question) -> tuple[float | None, float | None]:
+def _value(asked: Question, fun: Callable[..., PyTree]) -> tuple[float | None, float | None]:
     """The value of a scalar function, and the norm of what any returns; None where it can't be run."""
     if not asked.is_concrete:
         return None, None
-    found = asked.fun(*asked.args, **asked.kwargs)
+    found = fun(*asked.args, **asked.kwargs)
     outs = [np.asarray(x) for x in tree_leaves(found[0] if asked.has_aux else found) if is_array_like(x)]
     norm = math.sqrt(sum(float(np.sum(np.square(x.astype(np.float64)))) for x in outs))
     return (float(outs[0]) if asked.derivative != "jacobian" else None), norm

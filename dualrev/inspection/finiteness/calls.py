@@ -6,21 +6,20 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from dualrev._jax.avals import is_array_like
 from dualrev._jax.trees import PyTree, PyTreeDef
-from dualrev.inspection.finiteness.entries import holds_floats
 
 
 class Call:
     """The arguments of a call, split into operands (``arrays``, with ``names``) and what the program is made for."""
 
     def __init__(self, fun: Callable[..., PyTree], args: Sequence[PyTree], kwargs: dict[str, PyTree]):
-        self.leaves, self.tree = tree_flatten((tuple(args), dict(kwargs)))
+        self.leaves, tree = tree_flatten((tuple(args), dict(kwargs)))
+        self.tree: Any = tree  # its stubs know of no comparison
         self.fun = fun
+        self.types = list(map(type, self.leaves))
         # A Python integer may be the length of a loop or an axis: it is held.
         self.positions = [i for i, x in enumerate(self.leaves) if not isinstance(x, (bool, int)) and is_array_like(x)]
         self.arrays = [self.leaves[i] for i in self.positions]
@@ -39,6 +38,14 @@ class Call:
         key = (self.tree, tuple(self.positions), held)
         hash(key)
         return key
+
+    def arrays_like(self, args: Sequence[PyTree], kwargs: dict[str, PyTree]) -> list[Any] | None:
+        """The operands of another call, if its program is that of this one as far as it can be told at once."""
+        leaves, tree = tree_flatten((tuple(args), kwargs))
+        is_like = tree == self.tree and list(map(type, leaves)) == self.types and len(leaves) == len(self.positions)
+        if not is_like:
+            return None
+        return leaves
 
     def __call__(self, *arrays: jax.Array) -> PyTree:
         filled = list(self.leaves)
@@ -78,16 +85,6 @@ def check_results(result: PyTree, name: str) -> list[jax.Array]:
             raise TypeError(f"where_nan looks at arrays; {name} returned {type(leaf).__name__} for {path}. Return arrays, numbers or "
                             "trees of them.")
     return leaves
-
-
-def are_good(leaves: Sequence[jax.Array], infinities: bool) -> jax.Array:
-    """Whether no result is NaN (or infinite): one boolean, computed with the results."""
-    good: jax.Array = jnp.bool_(True)
-    for x in leaves:
-        if holds_floats(x):
-            is_good = jnp.all(jnp.isfinite(x) if infinities else ~jnp.isnan(x))
-            good = lax.bitwise_and(good, is_good)
-    return good
 
 
 def flat(result: PyTree) -> tuple[list[jax.Array], PyTreeDef]:

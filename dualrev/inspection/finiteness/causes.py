@@ -103,7 +103,7 @@ CAUSES: Sequence[Cause] = (
           "pass initial="),
     Cause(("mul", "dot_general", "conv_general_dilated"), "both", "0 times infinity is NaN",
           f"find what made the infinity; {_ZERO_WINS} where it is a derivative; {_DOUBLE_WHERE}", because="0 * inf"),
-    Cause(("add", "sub", "reduce_sum", "cumsum", "add_any"), "both", "infinity minus infinity is NaN",
+    Cause(("add", "sub", "reduce_sum", "cumsum", "add_any", "psum"), "both", "infinity minus infinity is NaN",
           "find what made the infinities; subtract maxima before exponentials", because="inf - inf"),
     Cause(("mul", "integer_pow", "square", "dot_general", "add", "sub", "reduce_sum", "cumsum", "cumprod", "reduce_prod"), "both",
           "the result is too large for its dtype", "scale the values, or use a wider dtype"),

@@ -6,12 +6,14 @@ operation without a word about it: a NaN that ``select_n`` does not choose is no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from dualrev._jax.avals import typeof
 
@@ -34,6 +36,41 @@ def bad_entries(x: jax.Array, kind: Kind) -> np.ndarray:
     if not holds_floats(x):
         return np.zeros(getattr(x, "shape", ()), bool)
     return np.asarray(jnp.isnan(x) if kind == "nan" else jnp.isinf(x))
+
+
+#: Results of up to this many bytes in memory of the host are looked at there: a compiled program takes longer to call.
+_BYTES_ON_HOST = 1_000_000
+
+
+def all_good(arrays: Sequence[jax.Array], infinities: bool) -> bool:
+    """Whether no value is NaN (or infinite)."""
+    if all(x.is_fully_addressable and x.sharding.memory_kind != "device" and x.nbytes < _BYTES_ON_HOST for x in arrays):
+        return all(is_good_on_host(x, infinities) for x in arrays)
+    return bool(_are_good(tuple(arrays), infinities))
+
+
+def is_good_on_host(x: jax.Array, infinities: bool) -> bool:
+    """The same of one value, by numpy."""
+    kind = getattr(x.dtype, "kind", "V")
+    if kind not in "fc" and (kind in "biu" or not holds_floats(x)):
+        return True
+    values = np.asarray(x)
+    return bool(np.isfinite(values).all()) if infinities else not np.isnan(values).any()
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _are_good(arrays: tuple[jax.Array, ...], infinities: bool) -> jax.Array:
+    return are_good(arrays, infinities)
+
+
+def are_good(leaves: Sequence[jax.Array], infinities: bool) -> jax.Array:
+    """Whether no result is NaN (or infinite): one boolean, computed with the results."""
+    good: jax.Array = jnp.bool_(True)
+    for x in leaves:
+        if holds_floats(x):
+            is_good = jnp.all(jnp.isfinite(x) if infinities else ~jnp.isnan(x))
+            good = lax.bitwise_and(good, is_good)
+    return good
 
 
 def first_bad(x: jax.Array, kind: Kind) -> Entry | None:

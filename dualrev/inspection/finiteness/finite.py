@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.tree_util import tree_leaves, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import typeof
-from dualrev._jax.jaxprs import ClosedJaxpr, hoisted, jaxpr_as_fun, stage
+from dualrev._jax.jaxprs import hoisted, jaxpr_as_fun, stage
 from dualrev._jax.traces import Tracer, in_eager_context
 from dualrev.functional.watching import watched_by
-from dualrev.inspection.finiteness.calls import Call, are_good, flat, result_names
-from dualrev.inspection.finiteness.entries import holds_floats
+from dualrev.inspection.anew import anew
+from dualrev.inspection.finiteness.calls import Call, flat, result_names
+from dualrev.inspection.finiteness.entries import all_good, holds_floats
+from dualrev.inspection.finiteness.looking import Failure, wait_for_all
 from dualrev.inspection.finiteness.report import NanReport
-from dualrev.inspection.finiteness.where_nan import locate, where_nan
+from dualrev.inspection.finiteness.where_nan import where_nan
 
 _of_thread = threading.local()
 
@@ -36,17 +37,19 @@ class Watch:
         self.lock = threading.Lock()
         #: Reports of compiled programs that were not raised yet: functions that make them.
         self.failed: list[Callable[[], NanReport]] = []
-        self.good = jax.jit(lambda leaves: are_good(leaves, infinities))
+        #: Whether a compiled program was made that tells of a failure without an effect that jax would wait for.
+        self.is_silent = False
 
     def watch(self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The results of a call: looked at now if they are values, and in the compiled program if they are traced."""
         with watched_by(None):  # a derivative within this one is part of it
-            self.raise_failed()
+            if self.failed:
+                self.raise_failed()
             if not in_eager_context() or any(isinstance(x, Tracer) for x in tree_leaves((args, kwargs))):
                 return self._traced(name, Call(call, args, kwargs))
             result = call(*args, **kwargs)
             floats = [x for x in tree_leaves(result) if isinstance(x, jax.Array) and holds_floats(x)]
-            if any(isinstance(x, Tracer) for x in floats) or not floats or self.good(floats):
+            if any(isinstance(x, Tracer) for x in floats) or not floats or all_good(floats, self.infinities):
                 return result
             raise errors.NonFiniteError(self._report(name, call, args, kwargs, result))
 
@@ -67,15 +70,14 @@ class Watch:
             return leaves
 
         arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in call.arrays]
-        program, consts = hoisted(stage(run, [typeof(x) for x in arrays]))
+        with anew():
+            program, consts = hoisted(stage(run, [typeof(x) for x in arrays]))
         operands = [*consts, *arrays]
         leaves = list(jaxpr_as_fun(program)(*operands))
         assert tree is not None
-        result = tree_unflatten(tree, leaves)
         names = [f"what the program around it computes ({i})" for i in range(len(consts))] + call.names
-        failure = _Failure(self, program, name, result_names(result), names)
-        failure.look(are_good(leaves, self.infinities), operands)
-        return result
+        failure = Failure(self, program, name, result_names(tree_unflatten(tree, leaves)), names)
+        return tree_unflatten(tree, failure.look(leaves, operands))
 
     def raise_failed(self) -> None:
         """Raise the first report that a compiled program left."""
@@ -96,45 +98,6 @@ class _Named:
         return self.call(*args, **kwargs)
 
 
-class _Failure:
-    """What has to be known of a derivative in a compiled program to tell what made a bad result: its program, and its operands."""
-
-    def __init__(self, watch: Watch, program: ClosedJaxpr, name: str, results: Sequence[str], arguments: Sequence[str]):
-        self.watch = watch
-        self.program = program
-        self.name, self.results, self.arguments = name, results, arguments
-
-    def look(self, good: jax.Array, operands: Sequence[jax.Array]) -> None:
-        """Look at a flag in the program that is being traced: where it is False, the operands are kept."""
-        operands = [lax.stop_gradient(x) for x in operands]
-
-        @jax.custom_batching.custom_vmap
-        def look(good: jax.Array, *operands: jax.Array) -> tuple[()]:
-            lax.cond(good, lambda *_: None, lambda *xs: jax.debug.callback(self.keep, *xs), *operands)
-            return ()
-
-        @look.def_vmap
-        def look_at_all(size: int, in_batched: Sequence[bool], good: jax.Array, *operands: jax.Array) -> tuple[tuple[()], tuple[()]]:
-            axes = [0 if batched else None for batched in in_batched[1:]]
-            one = self.program
-            whole = stage(jax.vmap(jaxpr_as_fun(one), in_axes=axes, axis_size=size), [typeof(x) for x in operands])
-            _Failure(self.watch, whole, self.name, self.results, self.arguments).look(jnp.all(good), operands)
-            return (), ()
-
-        look(good, *operands)
-
-    def keep(self, *operands: jax.Array) -> None:
-        """Called by the compiled program, in any thread: nothing may be computed here."""
-        with self.watch.lock:
-            self.watch.failed.append(lambda: self.report(operands))
-
-    def report(self, operands: Sequence[jax.Array]) -> NanReport:
-        args = [jnp.asarray(x) for x in operands]
-        results = jax.jit(jaxpr_as_fun(self.program))(*args)
-        report = locate(self.program, args, results, self.results, self.arguments, self.name, self.watch.infinities)
-        return report if report.found else NanReport(self.name, "nan", "a result")
-
-
 class finite:
     """A block in which a derivative whose results are not finite raises an error that says where the number came from.
 
@@ -148,8 +111,10 @@ class finite:
     A function that was compiled outside is compiled anew in the block, once for each thread, and runs as it did outside of it.
     Blocks of other threads are not affected.  The first block of a process makes jax trace everything anew.
 
-    The look in a compiled program is a flag and, where it fails, a callback.  A program that may call back is called by Python, which
-    takes some 0.2 ms: little for a training step, much for a function of a few microseconds.  Of ``vjp`` and ``linearize``, what the
+    The look in a compiled program is a flag that is computed with the results and, where it is False, a callback that a result passes
+    through, so that results that nothing uses are not looked at.  Leaving a block waits for what it started, which takes some 10 µs.
+    Where jax sees several devices, or in ``shard_map``, the callback is an effect: jax then calls the program by Python, which takes
+    some 0.2 ms, little for a training step, much for a function of a few microseconds.  Of ``vjp`` and ``linearize``, what the
     map returns is looked at, not the value of the function; a derivative within another one is part of it.
 
     Args:
@@ -184,10 +149,11 @@ class finite:
 
     def check(self) -> None:
         """Wait for compiled programs, and raise if a derivative in them was not finite."""
-        jax.effects_barrier()
         for watch, _ in self._open[-1:]:
-            with watched_by(None):
-                watch.raise_failed()
+            wait_for_all(watch.is_silent)
+            if watch.failed:
+                with watched_by(None):
+                    watch.raise_failed()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         watch, context = self._open[-1]
@@ -195,7 +161,7 @@ class finite:
             if kind is None:
                 self.check()
             else:
-                jax.effects_barrier()
+                wait_for_all(watch.is_silent)
                 with watch.lock:
                     watch.failed.clear()
         finally:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dualrev._jax.calls import scan_layout, scan_p, while_p
-from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, stage
 from dualrev.inspection.finiteness.entries import Entry, Kind
 
 State = list[jax.Array]
@@ -42,6 +42,9 @@ class Loop:
             self.first_const, self.first_state = n_test, n_test + n_consts
             n_state = len(operands) - self.first_state
             self.is_reverse = False
+            if self.going.out_avals[0].shape:
+                self.first_const, self.test_consts = 0, list(operands[:n_test])
+                self.body, self.going = _of_batch(self.body, self.going, n_test, n_consts)
         self.n_state = n_state
         self.consts = list(operands[self.first_const: self.first_state])
         self.start: State = list(operands[self.first_state: self.first_state + n_state])
@@ -125,3 +128,23 @@ class Loop:
             return look(until, state, last)
 
         return int(run(self._fixed(), self.start, jnp.int32(until)))
+
+
+def _of_batch(body: ClosedJaxpr, going: ClosedJaxpr, n_test: int, n_consts: int) -> tuple[ClosedJaxpr, ClosedJaxpr]:
+    """The body and the test of a ``while`` under ``vmap`` whose examples take different numbers of steps.
+
+    jax says only when it lowers the loop that it goes on for as long as one example does, and that the others keep their state.  The
+    constants of the new body are those of the test and those of the body.
+    """
+    test_avals, const_avals = going.in_avals[:n_test], body.in_avals[:n_consts]
+    state_avals = body.in_avals[n_consts:]
+
+    def step(*inputs: jax.Array) -> list[jax.Array]:
+        consts, state = inputs[:n_test + n_consts], inputs[n_test + n_consts:]
+        (goes_on,) = jaxpr_as_fun(going)(*consts[:n_test], *state)
+        after = jaxpr_as_fun(body)(*consts[n_test:], *state)
+        return [lax.select(lax.broadcast_in_dim(goes_on, x.shape, range(goes_on.ndim)), x, before)
+                for x, before in zip(after, state, strict=True)]
+
+    return (stage(step, [*test_avals, *const_avals, *state_avals]),
+            stage(lambda *inputs: [jnp.any(jaxpr_as_fun(going)(*inputs)[0])], [*test_avals, *state_avals]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import jax
@@ -22,19 +22,24 @@ class Place:
     order: tuple[int, ...] = ()
     #: The number of the first step of the block of steps that it stands in.
     first: int = 0
+    #: The shard: its coordinate along each axis of the mesh.
+    shard: Mapping[str, int] = field(default_factory=dict)
 
     def inside(self, eqn: JaxprEqn) -> Place:
-        return Place((*self.within, eqn), self.steps, self.order, self.first)
+        return replace(self, within=(*self.within, eqn))
 
     def at(self, position: int) -> Place:
-        return Place(self.within, self.steps, (*self.order, position), self.first)
+        return replace(self, order=(*self.order, position))
+
+    def on(self, shard: Mapping[str, int]) -> Place:
+        return replace(self, shard={**self.shard, **shard}) if shard else self
 
     def step(self, order: int, number: int) -> Place:
-        return Place(self.within, (*self.steps, self.first + number), (*self.order, order))
+        return replace(self, steps=(*self.steps, self.first + number), order=(*self.order, order), first=0)
 
     def block(self, order: int, first: int) -> Place:
         """In a block of steps, a step of a loop of ours: the loop in it has the numbers."""
-        return Place(self.within, self.steps, (*self.order, order), first)
+        return replace(self, order=(*self.order, order), first=first)
 
 
 @dataclass(frozen=True)

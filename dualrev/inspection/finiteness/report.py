@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
 import numpy as np
 
 from dualrev._jax.jaxprs import JaxprEqn
-from dualrev._jax.source_lines import Mark, SourceInfo, batches_of, file_and_line, has_line, is_of_library, marks_of
+from dualrev._jax.source_lines import Mark, SourceInfo, file_and_line, has_line, is_of_library, marks_of
 from dualrev._jax.trees import PyTree
 from dualrev.inspection.finiteness.causes import Cause, cause_of
 from dualrev.inspection.finiteness.entries import Entry, Kind
+from dualrev.inspection.finiteness.examples import Members, members_of
 from dualrev.inspection.finiteness.origins import Origin
 
 _WORDS = {"nan": "NaN", "inf": "infinity"}
@@ -34,8 +35,11 @@ class Operation:
       values: the operands' entries that went in, or what an operand is like where it has many that count.
       out: the number that came out.
       steps: the steps of the loops around it, outermost first, counted from 0 (of a scan, the position in its arrays).
-      example: the position of the example under ``vmap``, one number for each ``vmap``, read from the leading axes of the operation's
-        result, where ``vmap`` has its batch unless ``in_axes`` and ``out_axes`` put it elsewhere: ``index`` then has it.
+      example: the position of the example, one for each ``vmap`` around it, outermost first, whatever ``in_axes`` and ``out_axes`` are;
+        None for a ``vmap`` whose examples all have this value (left out if it is the last), and ``()`` where that is so for every one,
+        or where a rule of ``vmap`` computes something of which it can't be told.
+      shard: of a value in ``shard_map``, the position of its shard along each axis of the mesh; ``index``, ``shape`` and ``values`` are
+        those of the shard.
       functions: the compiled functions around it, innermost first.
       why, cure: the usual cause, and what to do.
     """
@@ -53,10 +57,11 @@ class Operation:
     values: tuple[str, ...]
     out: str
     steps: tuple[int, ...]
-    example: tuple[int, ...]
+    example: tuple[int | None, ...]
     functions: tuple[str, ...]
     why: str
     cure: str
+    shard: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -79,7 +84,9 @@ class Operation:
         if self.steps:
             found.append(f"  in step {', '.join(map(str, self.steps))} of the loop{'s' * (len(self.steps) > 1)} around it")
         if self.example:
-            found.append(f"  of example {', '.join(map(str, self.example))} under vmap, if its axis is the first")
+            found.append(f"  of example {', '.join('any' if n is None else str(n) for n in self.example)} under vmap")
+        if self.shard:
+            found.append(f"  on shard {', '.join(f'{axis}={i}' for axis, i in self.shard.items())}")
         return found
 
 
@@ -155,7 +162,7 @@ class NanReport:
         return "\n".join(words)
 
 
-def describe(origin: Origin, result_entry: Entry, result_shape: tuple[int, ...]) -> Operation:
+def describe(origin: Origin) -> Operation:
     """The words for an operation that was found."""
     eqn, path = origin.eqn, origin.place.within
     chain = [*path, *([eqn] if eqn is not None else [])]
@@ -175,14 +182,13 @@ def describe(origin: Origin, result_entry: Entry, result_shape: tuple[int, ...])
     because = _because(origin)
     cause: Cause = cause_of(operation, where != "function", functions, because)
     out = origin.out
-    batches = [axis for e in chain for axis in batches_of(e.source_info)]
-    example = _example(origin, batches.count(""), result_entry, result_shape)
-    steps = (*origin.place.steps, *([origin.entry[0]] if batches[-1:] == ["steps"] and origin.entry else []))
+    members = Members() if eqn is None or out is None else members_of(eqn, origin.entry, tuple(out.shape))
     return Operation(
         kind=origin.kind, operation=operation, where=where, file=file, line=line, function=function, equation=equation,
         index=origin.entry, shape=() if out is None else tuple(out.shape), dtype="" if out is None else str(out.dtype),
         values=tuple(_shown(x, origin) for x in origin.operands), out=_number(out, origin.entry) if out is not None else origin.kind,
-        steps=steps, example=example, functions=functions, why=cause.why, cure=cause.cure)
+        steps=(*origin.place.steps, *members.steps), example=members.example, functions=functions, why=cause.why, cure=cause.cure,
+        shard=origin.place.shard)
 
 
 def of_input(kind: Kind, name: str, entry: Entry, x: jax.Array) -> Operation:
@@ -239,20 +245,7 @@ def _because(origin: Origin) -> str:
     name = str(origin.eqn.primitive)
     if name in ("mul", "dot_general", "conv_general_dilated"):
         return "0 * inf"
-    return "inf - inf" if name in ("add", "sub", "reduce_sum", "cumsum", "add_any") else ""
-
-
-def _example(origin: Origin, n: int, result_entry: Entry, result_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The position under ``n`` vmaps: batches lead, unless the entry of the result says that they do not."""
-    entry, shape = origin.entry, () if origin.out is None else tuple(origin.out.shape)
-    if n == 0:
-        return ()
-    if len(result_entry) >= n:
-        expected, sizes = result_entry[:n], result_shape[:n]
-        left = list(zip(entry, shape, strict=False))
-        if all(pair in left for pair in zip(expected, sizes, strict=True)):
-            return expected
-    return entry[:n] if len(entry) >= n else result_entry[:n]
+    return "inf - inf" if name in ("add", "sub", "reduce_sum", "cumsum", "add_any", "psum") else ""
 
 
 def _shown(x: jax.Array, origin: Origin) -> str:

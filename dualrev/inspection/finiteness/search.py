@@ -12,12 +12,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from dualrev._jax.calls import cond_p, scan_p, while_p
-from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal
+from dualrev._jax.avals import typeof
+from dualrev._jax.calls import cond_p, scan_layout, scan_p, while_p
+from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal, stage
+from dualrev._jax.shard_maps import without_axes
 from dualrev._jax.source_lines import scope_of
 from dualrev.inspection.finiteness import shards
 from dualrev.inspection.finiteness.entries import Entry, Kind, blamed, first_bad, is_bad
-from dualrev.inspection.finiteness.evaluated import Evaluated, closed, program_of, runner
+from dualrev.inspection.finiteness.evaluated import Evaluated, closed, program_of
 from dualrev.inspection.finiteness.loops import Loop
 from dualrev.inspection.finiteness.origins import Arrived, Found, Origin, Place
 
@@ -55,44 +57,75 @@ def follow(evaluated: Evaluated, atom: Atom, entry: Entry, kind: Kind, place: Pl
         if any(not is_literal(v) and v not in evaluated.values for v in eqn.invars):  # a mutable reference: it has no value to look at
             found.append(Origin(eqn, here, kind, result, entry, evaluated.jaxpr, (), evaluated.value(atom)))
             continue
-        operands, run = evaluated.operands(eqn), runner(eqn)
-        due = [Arrived(i, at, kind) for i, at in blamed(run, operands, result, entry, kind)]
+        view = evaluated.view(eqn, evaluated.operands(eqn), entry, evaluated.value(atom))
+        here = here.on(view.shard)
+        due = [Arrived(i, at, kind) for i, at in blamed(view.run, view.operands, result, view.entry, kind)]
         if not due:
-            inside = enter(eqn, operands, result, entry, kind, here)
+            inside = enter(view.eqn, view.operands, result, view.entry, kind, here, view.maps)
             if inside is None:
-                due = [Arrived(i, at, "inf") for i, at in blamed(run, operands, result, entry, kind, "inf")] if kind == "nan" else []
-                found.append(Origin(eqn, here, kind, result, entry, evaluated.jaxpr, operands, evaluated.value(atom), bool(due)))
+                due = [Arrived(i, at, "inf") for i, at in blamed(view.run, view.operands, result, view.entry, kind, "inf")
+                       ] if kind == "nan" else []
+                local = entry[len(entry) - view.out.ndim:]
+                found.append(Origin(eqn, here, kind, result, local, evaluated.jaxpr, view.shown, view.out, bool(due)))
             else:
                 found += [x for x in inside if isinstance(x, Origin)]
                 due = [x for x in inside if isinstance(x, Arrived)]
-        todo += [(eqn.invars[x.index], x.entry, x.kind) for x in due]
+        todo += [(eqn.invars[x.index], (*view.lead, *x.entry), x.kind) for x in due]
     return found
 
 
-def enter(eqn: JaxprEqn, operands: Sequence[jax.Array], result: int, entry: Entry, kind: Kind, place: Place) -> list[Found] | None:
-    """The same within the program that an operation holds; None where it holds none, or what it holds does not tell."""
+def enter(eqn: JaxprEqn, operands: Sequence[jax.Array], result: int, entry: Entry, kind: Kind, place: Place,
+          maps: shards.Maps = ()) -> list[Found] | None:
+    """The same within the program that an operation holds; None where it holds none, or what it holds does not tell.
+
+    ``maps``: the ``shard_map`` operations around it, where shards meet in it: operands are stacked then.
+    """
     inner = place.inside(eqn)
+    if eqn.primitive.name == "shard_map":
+        return _on_shards(eqn, operands, result, entry, kind, inner, maps)
+    if maps and eqn.primitive in (scan_p, while_p):
+        one = shards.as_one_while(eqn, maps) if eqn.primitive is while_p else shards.as_one_loop(eqn, *scan_layout(eqn.params), maps)
+        return _within(stage(one, [typeof(x) for x in operands]), operands, range(len(operands)), result, entry, kind, inner)
     if eqn.primitive in (scan_p, while_p):
         return _through_loop(Loop(eqn, operands), result, entry, kind, inner)
-    if eqn.primitive.name == "shard_map":
-        return shards.first_on_shards(eqn, operands, kind, inner)
     if eqn.primitive is cond_p:
         branches = eqn.params["branches"]
-        taken = int(np.clip(int(operands[0]), 0, len(branches) - 1))
-        return _within(closed(branches[taken]), operands, range(1, len(operands)), result, entry, kind, inner)
+        index = np.asarray(operands[0])[entry[:len(maps)]]
+        taken = int(np.clip(int(index), 0, len(branches) - 1))
+        return _within(closed(branches[taken]), operands, range(1, len(operands)), result, entry, kind, inner, maps)
     if eqn.primitive.name == "custom_linear_solve":
         lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
         first = lengths.matvec + lengths.vecmat
         places = [*range(first, first + lengths.solve), *range(sum(lengths), len(operands))]
-        return _within(closed(jaxprs.solve), operands, places, result, entry, kind, inner)
+        return _within(closed(jaxprs.solve), operands, places, result, entry, kind, inner, maps)
     program = program_of(eqn)
-    return None if program is None else _within(program, operands, range(len(operands)), result, entry, kind, inner)
+    return None if program is None else _within(program, operands, range(len(operands)), result, entry, kind, inner, maps)
+
+
+def _on_shards(eqn: JaxprEqn, operands: Sequence[jax.Array], result: int, entry: Entry, kind: Kind, place: Place,
+               maps: shards.Maps) -> list[Found] | None:
+    """The same in a program that runs on shards."""
+    params = eqn.params
+    parts = shards.split(maps, params, operands)
+    evaluated = shards.OnShards(closed(without_axes(params["jaxpr"])), parts, (*maps, params))
+    atom = evaluated.outvars[result]
+    at = shards.shard_of_result(maps, params, params["out_specs"][result], evaluated.value(atom), entry, kind)
+    if at is None:
+        return None
+    found: list[Found] = []
+    for x in follow(evaluated, atom, at, kind, place):
+        if isinstance(x, Arrived):
+            local = parts[x.index].shape[len(maps) + 1:]
+            x = Arrived(x.index, shards.entry_of_operand(maps, params, params["in_specs"][x.index], local, x.entry), x.kind)
+        found.append(x)
+    return found
 
 
 def _within(program: ClosedJaxpr, operands: Sequence[jax.Array], places: Sequence[int], result: int, entry: Entry, kind: Kind,
-            place: Place) -> list[Found] | None:
+            place: Place, maps: shards.Maps = ()) -> list[Found] | None:
     """The same in a program whose operands are those at ``places``; None where it gives another number when it runs by itself."""
-    evaluated = Evaluated(program, [operands[i] for i in places])
+    given = [operands[i] for i in places]
+    evaluated = shards.OnShards(program, given, maps) if maps else Evaluated(program, given)
     atom = evaluated.outvars[result]
     if not is_bad(evaluated.value(atom), entry, kind):
         return None

@@ -8,15 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree
-from dualrev.calls.derived_programs import apart
 from dualrev.functional import checks
-from dualrev.inspection.finiteness.calls import Call, are_good, check_results, result_names
-from dualrev.inspection.finiteness.entries import Entry, Kind, bad_entries, first_bad
+from dualrev.inspection.anew import anew
+from dualrev.inspection.finiteness.calls import Call, check_results, result_names
+from dualrev.inspection.finiteness.entries import Kind, are_good, bad_entries, first_bad, is_good_on_host
 from dualrev.inspection.finiteness.origins import Found, Origin
 from dualrev.inspection.finiteness.report import NanReport, Operation, describe, of_input
 from dualrev.inspection.finiteness.search import search
@@ -24,6 +27,9 @@ from dualrev.inspection.finiteness.unjitted import READS_VALUES, first_made
 
 #: How many compiled programs one function keeps, each for other values of what is no array among the arguments.
 KEPT = 64
+
+#: On a CPU, results of up to this many arrays and entries are looked at by the host, which takes less than one more result does.
+LEAVES_ON_HOST, ENTRIES_ON_HOST = 4, 8192
 
 
 def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callable[..., NanReport]:
@@ -66,9 +72,17 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
         checks.check_callable(fun)
     name = checks.name_of(fun)
     programs: dict[Hashable, Callable[..., Any]] = {}
+    #: The latest call whose results were good, and its program: for a short program, most of the time is what Python does around it.
+    recent: list[tuple[Call, Callable[..., Any]]] = []
 
     @functools.wraps(fun, updated=())
     def report(*args: PyTree, **kwargs: PyTree) -> NanReport:
+        for call, program in recent:
+            arrays = call.arrays_like(args, kwargs)
+            if arrays is not None:
+                value, good = program(*arrays)
+                if _is_good(value, good, infinities):
+                    return NanReport(name, infinities=infinities, value=value)
         call = Call(fun, args, kwargs)
         if any(isinstance(x, Tracer) for x in call.leaves):
             raise TypeError(f"where_nan({name}) was called on values that are being traced, as inside jit or vmap; call it outside, on "
@@ -78,9 +92,10 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
             value, good = program(*call.arrays)
         except READS_VALUES:  # its Python code reads values: it runs as it is
             return _unjitted(lambda: fun(*args, **kwargs), name, infinities)
-        if good:
+        if _is_good(value, good, infinities):
+            recent[:] = [(call.without_arrays(), program)]
             return NanReport(name, infinities=infinities, value=value)
-        with apart():  # traced anew: the program that ran may share derivatives with others, at whose lines they stand
+        with anew():
             jaxpr = jax.jit(lambda *arrays: call.without_arrays()(*arrays)).trace(*call.arrays).jaxpr
         return locate(jaxpr, call.arrays, check_results(value, name), result_names(value), call.names, name,
                       infinities, value)
@@ -98,9 +113,15 @@ def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, C
     if found is None:
         kept = call.without_arrays()
 
-        def program(*arrays: jax.Array) -> tuple[PyTree, jax.Array]:
+        def program(*arrays: jax.Array) -> tuple[PyTree, jax.Array | None]:
             result = kept(*arrays)
-            return result, are_good(check_results(result, name), infinities)
+            leaves = check_results(result, name)
+            if jax.default_backend() == "cpu" and len(leaves) <= LEAVES_ON_HOST and sum(map(np.size, leaves)) <= ENTRIES_ON_HOST:
+                return result, None
+            # Without the barrier, the compiler computes the results once to be looked at, and once to be returned.
+            leaves, tree = tree_flatten(result)
+            leaves = list(lax.optimization_barrier(leaves))
+            return tree_unflatten(tree, leaves), are_good(leaves, infinities)
 
         found = jax.jit(program)
         if key is not None:
@@ -108,6 +129,13 @@ def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, C
                 programs.clear()
             programs[key] = found
     return found
+
+
+def _is_good(value: PyTree, good: jax.Array | None, infinities: bool) -> bool:
+    """Whether the results of a program are good: ``good``, or what the host sees where that is None."""
+    if good is not None:
+        return bool(np.asarray(good))
+    return all(is_good_on_host(x, infinities) for x in tree_leaves(value))
 
 
 def _unjitted(run: Callable[[], PyTree], name: str, infinities: bool) -> NanReport:
@@ -139,14 +167,14 @@ def locate(jaxpr: ClosedJaxpr, args: Sequence[jax.Array], results: Sequence[jax.
     found = search(jaxpr, args, bad[0], entry, kind)
     # An infinity that was given is no fault by itself: masks are made of them.
     causes = [x for x in found if x.kind == kind or (isinstance(x, Origin) and x.eqn is not None)]
-    told = [_described(x, args, arguments, entry, tuple(results[bad[0]].shape)) for x in causes]
+    told = [_described(x, args, arguments) for x in causes]
     made = told[0] if told else None
     became = next((x for x in told if x.kind == kind), None) if made is not None and made.kind != kind else None
     others = tuple(x for x in told if x is not made and x is not became)
     return NanReport(name, kind, names[bad[0]], entry, made, became, others, infinities, value)
 
 
-def _described(found: Found, args: Sequence[jax.Array], arguments: Sequence[str], entry: Entry, shape: tuple[int, ...]) -> Operation:
+def _described(found: Found, args: Sequence[jax.Array], arguments: Sequence[str]) -> Operation:
     if isinstance(found, Origin):
-        return describe(found, entry, shape)
+        return describe(found)
     return of_input(found.kind, arguments[found.index], found.entry, jnp.asarray(args[found.index]))

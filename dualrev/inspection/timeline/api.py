@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from dualrev import errors
 from dualrev._jax.trees import PyTree
+from dualrev.calls.derived_programs import apart
 from dualrev.functional.checks import check_callable, name_of
 from dualrev.inspection.timeline.courses import Course, Timeline
 from dualrev.inspection.timeline.tracing import POLICIES, Policy, life_under
@@ -61,7 +62,7 @@ def timeline(f: Callable[..., PyTree], *args: PyTree, policies: Mapping[str, Pol
         if not (policy is None or policy in ("default", "auto") or callable(policy)):
             raise TypeError(f"timeline: the policy {name!r} must be 'default', 'auto', None or a function such as those in "
                             f"dualrev.policies; got {policy!r}")
-    with errors.calling("timeline"):
+    with errors.calling("timeline"), apart():
         check_callable(f)
         call = Call("timeline", f, args, kwargs)
         courses, inputs = {}, 0
