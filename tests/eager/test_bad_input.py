@@ -68,6 +68,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "rg int": lambda t: t.tensor([1, 2], requires_grad=True),
     "leaf inplace": lambda t: t.ones(2, requires_grad=True).add_(1),
     "leaf view": lambda t: t.ones(2, requires_grad=True)[0].add_(1),
+    "post accumulate hook": lambda t: _with_hook(t, lambda p: p.grad).sum().backward(),
     "setitem leaf": lambda t: t.ones(2, requires_grad=True).__setitem__(0, 1.0),
     "opt empty": lambda t: t.optim.SGD([], lr=0.1),
     "opt lr": lambda t: t.optim.Adam([t.ones(1, requires_grad=True)], lr=-1),

@@ -30,9 +30,9 @@ GUARDS: dict[str, Guards] = {
     # From the operands and the result.
     **_each((0, FIRST), "Amax", "Amin", "Copysign", "Cumprod", "LinalgDet", "LinalgSlogdet", "LinalgVectorNorm", "Logsumexp", "Max:1",
             "Median", "Min:1", "Pdist", "Prod", "SpecialErfcx", "SpecialI1", "SpecialLogNdtr", "Std", "LinalgSolveEx",
-            "LinalgSolveTriangular"),
+            "LinalgSolveTriangular", "LinalgPinv"),
     **_each((0, 1, FIRST), "Cdist", "Dist", "LinalgHouseholderProduct", "LinalgLstsq"),
-    **_each((0, 1, 2, FIRST), "IndexReduce", "ScatterReduce"),
+    **_each((0, 1, 2, FIRST), "IndexReduce", "Ormqr", "ScatterReduce"),
     "Hypot": {0: (0, FIRST), 1: (1, FIRST)},
     # From where an entry came from.
     **_each((SECOND,), "Frexp", "Kthvalue", "Max", "Median:1", "Min", "Mode", "Sort"),
@@ -41,7 +41,7 @@ GUARDS: dict[str, Guards] = {
     **_each((0,), "Erfinv", "FftR2C", "AvgPool1D", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D",
             "AdaptiveAvgPool3D", "ReflectionPadNd", "ReplicationPadNd"),
     **_each((0, 1), "Complex", "Convolution", "Gather", "GridSampler2D", "GridSampler3D", "MaskedSelect", "Take"),
-    **_each((0, 1, 2), "NativeLayerNorm", "NativeBatchNorm"),
+    **_each((0, 1, 2), "NativeLayerNorm"),
     "IndexAdd": {2: (1, 2)},
     "IndexCopy": {0: (1,), 2: (1, 2)},
     "MaskedScatter": (1,),

@@ -303,12 +303,16 @@ class Graded:
         return found
 
 
-def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: Guards | None = None
-           ) -> Callable[..., Op]:
-    """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
+def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False,
+           guards: Guards | Callable[..., Guards | None] | None = None) -> Callable[..., Op]:
+    """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``.
+
+    ``guards`` may be a function of the static arguments.
+    """
 
     @caches.memoized
     def make(*statics: Hashable) -> Op:
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=guards)
+        known = guards(*statics) if callable(guards) else guards
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=known)
 
     return make

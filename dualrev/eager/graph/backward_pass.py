@@ -308,4 +308,7 @@ def _add_to(t: Tensor, ct: Cotangent, create: bool) -> None:
             write(grad, _add(array_of(grad), ct))
     if t._after_hooks:
         for hook in list(t._after_hooks.values()):
-            hook(t)
+            result: Any = hook(t)  # type: ignore[func-returns-value]
+            if result is not None:
+                raise RuntimeError("Tensor post accumulate grad hooks should return None.\nthe hook may change the gradient in place: "
+                                   f"{getattr(hook, '__name__', hook)} returned a {type(result).__name__}")

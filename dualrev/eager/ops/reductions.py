@@ -145,7 +145,8 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:  
     return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
-def norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
+def norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool, dtype: Any = None) -> jax.Array:
+    x = x if dtype is None else x.astype(dtype)
     if x.dtype.kind in "biu":
         raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
                            f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")
@@ -175,7 +176,7 @@ _norm = family("LinalgVectorNorm", norm_of)
 @both
 def norm(input: Tensor, p: float | str | None = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The p-norm of all entries together, or along dimensions."""
-    return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim), (input if dtype is None else input.to(dtype),))
+    return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
 
 
 @both

@@ -92,8 +92,15 @@ _scatter = family("Scatter", lambda x, index, src, dim: x.at[_scatter_at(index, 
 _scatter_add = family("ScatterAdd", lambda x, index, src, dim: x.at[_scatter_at(index, dim)].add(_sources(index, src, x)))
 _scatter_reduce = family("ScatterReduce", lambda x, index, src, dim, reduce, own: _reduced(
     x, _scatter_at(index, dim), jnp.broadcast_to(_sources(index, src, x), index.shape), reduce, own))
-_index_add = family("IndexAdd", lambda x, index, src, dim: _with_dims(
-    lambda y: y.at[_slices_at(index, dim)].add(src.reshape(-1) if x.ndim == 0 else src), x))
+
+
+def _index_add_of(x: jax.Array, index: jax.Array, src: jax.Array, *rest: Any) -> jax.Array:
+    *alpha, dim = rest
+    src = src * alpha[0] if alpha else src
+    return _with_dims(lambda y: y.at[_slices_at(index, dim)].add(src.reshape(-1) if x.ndim == 0 else src), x)
+
+
+_index_add = family("IndexAdd", _index_add_of)
 _index_copy = family("IndexCopy", lambda x, index, src, dim: _with_dims(
     lambda y: y.at[_slices_at(index, dim)].set(src.reshape(-1) if x.ndim == 0 else src), x))
 _index_fill = family("IndexFill", lambda x, index, value, dim: _with_dims(
@@ -237,14 +244,14 @@ def _without(x: Tensor, d: int) -> str:
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """A copy with slices, times ``alpha``, added at indices along a dimension."""
     op = _index_add(_slices("index_add", input, dim, index, source))
-    return apply(op, (input, index, source if alpha == 1 else source * alpha))
+    return apply(op, (input, index, source, *(() if alpha == 1 else (alpha,))))
 
 
 @method
 def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """Add slices, times ``alpha``, at indices along a dimension, in place."""
     op = _index_add(_slices("index_add", self, dim, index, source))
-    return change(self, op, (index, source if alpha == 1 else source * alpha))
+    return change(self, op, (index, source, *(() if alpha == 1 else (alpha,))))
 
 
 @both
