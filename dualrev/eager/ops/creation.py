@@ -121,7 +121,7 @@ def array_from(data: Any, dtype: DType | None) -> Values:
         if (values.dtype.kind == "f" and not any(isinstance(x, (np.ndarray, np.generic, jax.Array)) for x in leaves)) or not leaves:
             values = values.astype(dtypes.get_default_dtype().numpy)
         elif values.dtype.kind == "c" and not any(isinstance(x, (np.ndarray, np.generic)) for x in leaves):
-            values = values.astype(np.complex64)
+            values = values.astype(np.complex128 if dtypes.get_default_dtype() is dtypes.float64 else np.complex64)
         return values if dtype is None else values.astype(numpy_of(dtype))
     return array if dtype is None else array.astype(numpy_of(dtype))
 
