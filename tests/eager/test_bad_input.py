@@ -10,6 +10,14 @@ from against_torch import in_both
 
 from dualrev import eager as torch
 
+
+def _with_hook(t: Any, hook: Callable[[Any], Any]) -> Any:
+    """A leaf with a hook that runs after its gradient was added to."""
+    x = t.ones(2, requires_grad=True)
+    x.register_post_accumulate_grad_hook(hook)
+    return x
+
+
 REFUSED: dict[str, Callable[[Any], Any]] = {
     "mm dtype": lambda t: t.ones(2, 2) @ t.ones(2, 2, dtype=t.float64),
     "linear dtype": lambda t: t.nn.Linear(2, 2)(t.ones(1, 2, dtype=t.float64)),

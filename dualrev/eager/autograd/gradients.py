@@ -14,7 +14,8 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.evaluation import cast, wide
 from dualrev.eager.core.size import Size
-from dualrev.eager.graph.backward_pass import BackwardPass, Place, accumulate
+from dualrev.eager.graph.accumulation import accumulate
+from dualrev.eager.graph.backward_pass import BackwardPass, Place
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described, wrap
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.registry import method, renamed
@@ -140,11 +141,11 @@ def _batches(outputs: Sequence[Tensor], given: Sequence[Tensor | None]) -> list[
                              "dimensionality 0 so expected in_dim to satisfy 0 <= in_dim < 0.\nis_grads_batched=True takes a batch of "
                              f"weights for each output, and grad_outputs[{i}] is None")
         if tuple(weight.shape[1:]) != tuple(out.shape):
-            raise RuntimeError("If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch dimension. "
-                               "The sizes of the remaining dimensions are expected to match the shape of corresponding output, but a "
-                               f"mismatch was detected: grad_output[{i}] has a shape of {Size(weight.shape[1:])} and output[{i}] has a shape "
-                               f"of {out.shape}. If you only want some tensors in `grad_output` to be considered batched, consider "
-                               "using vmap.")
+            raise RuntimeError("If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch "
+                               "dimension. The sizes of the remaining dimensions are expected to match the shape of corresponding "
+                               f"output, but a mismatch was detected: grad_output[{i}] has a shape of {Size(weight.shape[1:])} and "
+                               f"output[{i}] has a shape of {out.shape}. If you only want some tensors in "
+                               "`grad_output` to be considered batched, consider using vmap.")
         _check_complex(i, weight, out)
         value = array_of(weight)
         found.append(value if value.dtype == array_of(out).dtype else cast(value, array_of(out).dtype))
@@ -158,7 +159,8 @@ def _batches(outputs: Sequence[Tensor], given: Sequence[Tensor | None]) -> list[
 def _check_complex(i: int, weight: Tensor, out: Tensor) -> None:
     if weight.is_complex() != out.is_complex():
         raise RuntimeError("For complex Tensors, both grad_output and output are required to have the same dtype. Mismatch in dtype: "
-                           f"grad_output[{i}] has a dtype of {weight.dtype} and output[{i}] has a dtype of {out.dtype}.\n" + described(out))
+                           f"grad_output[{i}] has a dtype of {weight.dtype} and output[{i}] has a dtype of {out.dtype}.\n"
+                           + described(out))
 
 
 def edge_of(t: Tensor) -> Place:

@@ -7,8 +7,12 @@ guards what its pull reads, which is the same for most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
+
+from dualrev.calls.linearization import Linearization
+from dualrev.programs.jaxprs import reads
+from dualrev.programs.partition import graph_of
 
 #: Input ``i``, or output ``j`` as ``~j``; by the active input, where it depends on that.
 Guards: TypeAlias = tuple[int, ...] | Mapping[int, tuple[int, ...]]
@@ -56,3 +60,24 @@ GUARDS: dict[str, Guards] = {
     **_each((), "CumulativeTrapezoid", "Cov", "Diag", "Diagonal", "GaussianNllLoss", "HingeEmbeddingLoss", "Kron", "L1Loss",
             "MarginRankingLoss", "Quantile", "RepeatInterleave", "SpecialNdtr", "Tanhshrink", "Trapezoid"),
 }
+
+
+def guarded(known: Guards | None, positions: Sequence[int], sources: Sequence[tuple[int, int]], linearization: Linearization
+            ) -> tuple[int, ...]:
+    """The inputs, by number, and the outputs, by ``~number``, that PyTorch saves.
+
+    For an operation of which nothing is ``known``, what the residuals are or are computed from; ``sources`` says which input (0),
+    output (1) or further value (2) each is.
+    """
+    n_in, n_out = len(linearization.in_avals), len(linearization.out_avals)
+    if known is not None:
+        places = known if isinstance(known, tuple) else [place for i in positions for place in known.get(i, ())]
+        return tuple(dict.fromkeys([place for place in places if -n_out <= place < n_in]))
+    found = {where if kind == 0 else ~where: None for kind, where in sources if kind != 2}
+    new = [n_out + where for kind, where in sources if kind == 2]
+    if new:
+        # With calls inlined: an output of a call need not depend on all of its operands.
+        graph = graph_of(linearization.program.jaxpr)
+        needed = reads(graph.computing([graph.outvars[k] for k in new]))
+        found.update({i: None for i, needs in enumerate(needed) if needs})
+    return tuple(found)

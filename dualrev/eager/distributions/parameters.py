@@ -13,8 +13,8 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.evaluation import kept
 from dualrev.eager.core.modes import enable_grad
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
-from dualrev.eager.ops.creation import tensor
 from dualrev.eager.ops.checks import broadcast
+from dualrev.eager.ops.creation import tensor
 from dualrev.eager.ops.sampling import draw
 
 Value: TypeAlias = Tensor | float

@@ -91,8 +91,8 @@ def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequen
     given = arrays(tuple(primals))
     pushed = aligned(arrays(tuple(tangents)), given)
     if tree_structure(given) != tree_structure(pushed):
-        raise RuntimeError("jvp(f, primals, tangents): Expected primals and tangents to have the same python structure. For example, if "
-                           "primals is a tuple of 3 tensors, tangents also must be. Got primals with structure "
+        raise RuntimeError("jvp(f, primals, tangents): Expected primals and tangents to have the same python structure. For example, "
+                           "if primals is a tuple of 3 tensors, tangents also must be. Got primals with structure "
                            f"{tree_structure(given)} and tangents with structure {tree_structure(pushed)}")
     with wide():
         return tuple([tensors(x) for x in api.jvp(lowered(func, cuts=False), given, pushed, has_aux)])

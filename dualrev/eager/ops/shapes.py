@@ -225,7 +225,8 @@ def split(input: Tensor, split_size: Sizes, dim: int = 0) -> tuple[Tensor, ...]:
         bounds = tuple(range(split_size, n, split_size or 1))
     else:
         if any(size < 0 for size in split_size):
-            raise RuntimeError(f"split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes={list(split_size)}")
+            raise RuntimeError("split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes="
+                               f"{list(split_size)}")
         if sum(split_size) != n:
             raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), "
                                f"but got split_sizes={list(split_size)}")
