@@ -114,8 +114,8 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
     captured = capture(inputs)
     weights = _batches(outputs, given)
 
-    def pull(cts: list[jax.Array | None]) -> list[jax.Array | None]:
-        roots = [(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True) if ct is not None]
+    def pull(cts: list[jax.Array]) -> list[jax.Array | None]:
+        roots = [(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True)]
         found = BackwardPass(True, False, captured).run(roots)
         return [found.get(edge_of(t)) for t in inputs]
 
@@ -153,7 +153,15 @@ def _batches(outputs: Sequence[Tensor], given: Sequence[Tensor | None]) -> list[
     if len(sizes) > 1:
         raise ValueError(f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the mapped "
                          "dimension")
+    for i, out in enumerate(outputs):
+        _check_recorded(i, out)
     return found
+
+
+def _check_recorded(i: int, out: Tensor) -> None:
+    if not out.requires_grad:
+        raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
+                           + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
 
 
 def _check_complex(i: int, weight: Tensor, out: Tensor) -> None:
@@ -178,9 +186,12 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
     """The roots of a backward pass: ``((target, slot), gradient)`` of each output."""
     roots = []
     for i, (out, weight) in enumerate(zip(outputs, given, strict=True)):
-        if not out.requires_grad:
-            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
-                               + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
+        if isinstance(weight, Tensor):
+            if weight.shape != out.shape:
+                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(weight.shape)}) and "
+                                   f"output[{i}] has a shape of torch.Size({list(out.shape)}).\n" + described(out))
+            _check_complex(i, weight, out)
+        _check_recorded(i, out)
         array = array_of(out)
         ct: Cotangent
         if weight is None:
@@ -195,10 +206,6 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
                             f"wrap it: gradient=torch.tensor({weight!r})")
         else:
             value = array_of(weight)
-            if value.shape != array.shape:
-                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(value.shape)}) and "
-                                   f"output[{i}] has a shape of torch.Size({list(array.shape)}).\n" + described(out))
-            _check_complex(i, weight, out)
             ct = weight if create else value
             if value.dtype != array.dtype:
                 ct = weight.to(dtypes.of(array.dtype)) if create else cast(value, array.dtype)

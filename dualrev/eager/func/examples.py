@@ -13,7 +13,7 @@ from jax.tree_util import tree_map
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import mode
 from dualrev.eager.func.arrays import arrays, in_graph, lowered, tensors
-from dualrev.eager.func.ordered import Ordered, aligned, ordered
+from dualrev.eager.func.ordered import Ordered, aligned, ordered, plain
 from dualrev.eager.func.whole_programs import evaluated
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.joining import cat
@@ -50,6 +50,8 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
     inner = lowered(func)
     outs = ordered(out_dims)
+    #: What the function returns, for the order of its dictionaries: jax wants that of ``out_dims``.
+    seen: list[Any] = []
 
     def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
@@ -60,6 +62,7 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
                     name = getattr(func, "__name__", type(func).__name__)
                     raise ValueError(f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(leaf)}. Did you mean to "
                                      "set out_dims= to None for output?")
+            seen[:] = [tree_map(lambda _: 0, out)]
             return aligned(out, outs)
         finally:
             mode.examples = before
@@ -75,21 +78,22 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
 
         def at_once(numbers: Any, given: Any, named: Any) -> Any:
             each = (None if numbers is None else 0, dims, 0)
-            return evaluated(jax.vmap(of_one, each, outs), (numbers, given, named), each)
+            found = evaluated(jax.vmap(of_one, each, outs), (numbers, given, named), each)
+            return aligned(found, seen[0])
 
         recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in jax.tree.leaves((args, kwargs)))
         if recorded:  # as one operation, whatever ``chunk_size`` says
-            return in_graph(lambda *a, **k: jax.vmap(of_one, (None if numbers is None else 0, dims, 0), outs)(numbers, a, k),
-                            args, kwargs)
+            return in_graph(lambda *a, **k: aligned(jax.vmap(of_one, (None if numbers is None else 0, dims, 0), outs)(numbers, a, k),
+                                                    seen[0]), args, kwargs)
         with wide():
             if chunk_size is not None and sizes and sizes[0] > chunk_size:
                 parts = [in_parts(dims, given, named, k, chunk_size) for k in range(0, sizes[0], chunk_size)]
-                found = [tensors(at_once(np.arange(k, k + n), *part)) for k, n, part in parts]
+                found = [ordered(tensors(at_once(np.arange(k, k + n), *part))) for k, n, part in parts]
                 ends = out_dims if isinstance(out_dims, (tuple, list)) else None
                 if ends is not None and isinstance(found[0], (tuple, list)):
-                    return type(found[0])([tree_map(lambda *xs, d=d: cat(xs, d), *column)
+                    return type(found[0])([plain(tree_map(lambda *xs, d=d: cat(xs, d), *column))
                                           for d, column in zip(ends, zip(*found, strict=True), strict=True)])
-                return tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *found)
+                return plain(tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *found))
             return tensors(at_once(numbers, given, named))
 
     return call

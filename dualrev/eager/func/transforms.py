@@ -90,10 +90,11 @@ def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequen
         raise RuntimeError("jvp(f, primals, tangents): Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
     given = arrays(tuple(primals))
     pushed = aligned(arrays(tuple(tangents)), given)
-    if tree_structure(given) != tree_structure(pushed):
+    structures: list[Any] = [tree_structure(given), tree_structure(pushed)]
+    if structures[0] != structures[1]:
         raise RuntimeError("jvp(f, primals, tangents): Expected primals and tangents to have the same python structure. For example, "
                            "if primals is a tuple of 3 tensors, tangents also must be. Got primals with structure "
-                           f"{tree_structure(given)} and tangents with structure {tree_structure(pushed)}")
+                           f"{structures[0]} and tangents with structure {structures[1]}")
     with wide():
         return tuple([tensors(x) for x in api.jvp(lowered(func, cuts=False), given, pushed, has_aux)])
 

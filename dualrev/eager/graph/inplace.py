@@ -91,8 +91,8 @@ def _become(t: Tensor, result: Tensor, name: str, records: bool) -> Tensor:
         detaches = records and t._requires_grad
         write(t, new)
         if detaches and view is None:
-            node = node_class(name, Cut)(None, name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
-            rebase(t, node, 0)
+            cut = node_class(name, Cut)(None, name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
+            rebase(t, cut, 0)
         elif detaches and view is not None:
             rebase_view(view, result)
         return t

@@ -45,6 +45,9 @@ from dualrev.eager.linalg.functions_of_matrices import norm as norm
 from dualrev.eager.linalg.functions_of_matrices import ormqr as _ormqr
 from dualrev.eager.linalg.functions_of_matrices import vander as vander
 from dualrev.eager.linalg.functions_of_matrices import vecdot as vecdot
+from dualrev.eager.linalg.symmetric_factors import ldl_factor as ldl_factor
+from dualrev.eager.linalg.symmetric_factors import ldl_factor_ex as ldl_factor_ex
+from dualrev.eager.linalg.symmetric_factors import ldl_solve as ldl_solve
 from dualrev.eager.ops.outputs import with_out
 from dualrev.eager.ops.precision import with_precision
 from dualrev.eager.ops.registry import both, renamed
@@ -52,7 +55,7 @@ from dualrev.eager.ops.registry import both, renamed
 #: The functions that take ``out=``.
 _WITH_OUT = ("cholesky cholesky_ex cond cross det eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu lu_factor "
              "lu_factor_ex lu_solve matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv qr slogdet solve solve_ex "
-             "solve_triangular svd svdvals tensorinv tensorsolve vecdot vector_norm")
+             "solve_triangular svd svdvals tensorinv tensorsolve vecdot vector_norm ldl_factor ldl_factor_ex ldl_solve")
 #: The functions of tensors.
 _NAMES = [*_WITH_OUT.split(), "diagonal", "matrix_exp", "vander"]
 globals().update({name: with_out(globals()[name], f"linalg_{name}") for name in _WITH_OUT.split()})

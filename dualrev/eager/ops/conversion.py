@@ -65,8 +65,9 @@ def known(self: Tensor, what: str) -> np.ndarray:
     array = array_of(self)
     if isinstance(array, Tracer):
         under_vmap = _UNDER_VMAP[what] + "\n" if mode.examples and what in _UNDER_VMAP else ""
-        raise RuntimeError(f"{under_vmap}{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is known "
-                           "when the compiled program runs, not while it is compiled; use torch.where for a choice, or do this outside")
+        raise RuntimeError(f"{under_vmap}{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is "
+                           "known when the compiled program runs, not while it is compiled; use torch.where for a choice, or do this "
+                           "outside")
     return np.asarray(array)
 
 
