@@ -20,6 +20,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
 from dualrev.eager.core.caches import BOUND, caches
+from dualrev.eager.core.dtype_refusals import refusing
 from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, known_values, promoting, traced, wide
 from dualrev.eager.core.guards import GUARDS, Guards, guarded
 from dualrev.eager.core.modes import mode
@@ -205,7 +206,7 @@ class Op:
     def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
                  guards: Guards | None = None):
         self.guards = GUARDS.get(name) if promotes and guards is None else guards
-        fun = promoting(fun) if promotes else fun
+        fun = promoting(refusing(name, fun)) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
         self.node_type: type[Any] | None = None

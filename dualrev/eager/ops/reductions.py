@@ -44,6 +44,11 @@ def _in(reduce: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return reduced
 
 
+def _default(x: jax.Array) -> jax.Array:
+    """Whole numbers as floats of the default dtype."""
+    return x.astype(dtypes.get_default_dtype().numpy) if x.dtype.kind in "biu" else x
+
+
 _sum = family("Sum", _in(jnp.sum))
 _mean = family("Mean", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _prod = family("Prod", _in(jnp.prod))
@@ -51,7 +56,7 @@ _sum_dim = family("Sum:1", _in(jnp.sum))
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
 _std = family("Std", lambda x, dim, keep, correction: root(jnp.var(x, dim, ddof=correction, keepdims=keep)))
-_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
+_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(_default(x), dim, keepdims=keep))
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
 _cumsum = family("Cumsum", of_vectors(lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim)))
