@@ -132,6 +132,16 @@ def test_a_parametrization_may_not_know_its_inverse() -> None:
     in_both(program)
 
 
+def test_the_class_before_parametrizations() -> None:
+    def program(t: Any) -> list[Any]:
+        layer, before = t.nn.Linear(2, 2), t.nn.utils.parametrize.type_before_parametrizations
+        found = [before(layer) is t.nn.Linear]
+        t.nn.utils.parametrizations.weight_norm(layer)
+        return [*found, before(layer) is t.nn.Linear, type(layer) is t.nn.Linear, type(layer).__name__]
+
+    in_both(program)
+
+
 def test_parametrizations_of_a_user() -> None:
     def program(t: Any) -> list[Any]:
         class Symmetric(t.nn.Module):  # type: ignore[name-defined]

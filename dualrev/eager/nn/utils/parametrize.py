@@ -156,6 +156,11 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     return module
 
 
+def type_before_parametrizations(module: Module) -> type[Module]:
+    """The class that a module was of before it was parametrized."""
+    return type(module).__bases__[0] if is_parametrized(module) else type(module)
+
+
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     """Whether a module has parametrized tensors, or one of this name."""
     found = module._modules.get("parametrizations")
