@@ -42,6 +42,15 @@ _ONE_OF_REAL: dict[str, Any] = {name: _family(name, getattr(jnp.fft, name), True
 _MANY: dict[str, Any] = {name: _family(name, getattr(jnp.fft, name), name == "rfftn") for name in ("fftn", "ifftn", "rfftn", "irfftn")}
 
 
+_padded = family("ConstantPadNd", lambda x, grown: jnp.pad(x, grown))
+
+
+def _grown(x: Tensor, sizes: dict[int, int]) -> Tensor:
+    """Padded with zeros to sizes along dimensions, where these are longer: an operation of its own in PyTorch."""
+    grown = tuple([(0, max(sizes.get(d, n) - n, 0)) for d, n in enumerate(x.shape)])
+    return apply(_padded(grown), (x,)) if any(n for _, n in grown) else x
+
+
 def _checked(name: str, norm: str | None) -> str | None:
     if norm not in _NORMS:
         raise RuntimeError(f'Invalid normalization mode: "{norm}"')
@@ -59,6 +68,8 @@ def _along(name: str, x: Tensor, n: int | None, dim: int, norm: str | None, out:
         raise RuntimeError(f"Invalid number of data points ({size}) specified")
     # One of real numbers is another node in PyTorch.
     op = _ONE_OF_REAL[name] if name in _ONE_OF_REAL and not x.is_complex() else _ONE[name]
+    if n is not None:
+        x = _grown(x, {d: n // 2 + 1 if name in ("irfft", "hfft") else int(n)})
     found = apply(op(None if n is None else int(n), d, _checked(name, norm)), (x,))
     return found if out is None else all_into(out, found, f"fft_{name}")
 
@@ -113,6 +124,8 @@ def _over(name: str, x: Tensor, s: Sizes | None, dim: Dims, norm: str | None, ou
         if len(dims) != len(sizes):
             raise RuntimeError("When given, dim and shape arguments must have the same length")
         sizes = tuple([x.shape[d] if n == -1 else int(n) for n, d in zip(sizes, dims, strict=True)])
+    if sizes is not None and dims is not None:
+        x = _grown(x, dict(zip(dims, [*sizes[:-1], sizes[-1] // 2 + 1 if name == "irfftn" else sizes[-1]], strict=True)))
     found = apply(_MANY[name](sizes, tuple(range(x.ndim)) if dims is None else dims, _checked(name, norm)), (x,))
     return found if out is None else all_into(out, found, f"fft_{name}")
 

@@ -4,7 +4,7 @@ Nothing here runs: the modules of ``ops`` define these functions and register th
 """
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from dualrev.eager.core.annotations import Dims, DType, Scalar, Sizes
 from dualrev.eager.graph.methods import values_indices
@@ -136,7 +136,7 @@ def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor: 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def ger(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
-def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor: ...
+def einsum(*args: Any) -> Tensor: ...
 def cross(input: Tensor, other: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor: ...  # noqa: A002
 def numel(input: Tensor) -> int: ...  # noqa: A002

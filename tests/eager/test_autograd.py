@@ -201,3 +201,27 @@ def test_checkpoint_computes_again() -> None:
     y.sum().backward()
     assert len(calls) == 3
     assert torch.allclose(x.grad, expected[0]) and torch.allclose(layer.weight.grad, expected[1])  # type: ignore[arg-type]
+
+
+def test_hooks_of_saved_tensors_can_be_refused() -> None:
+    def program(t: Any) -> list[Any]:
+        graph = t.autograd.graph
+
+        def hooked() -> Any:
+            with graph.saved_tensors_hooks(lambda x: x, lambda x: x):
+                return t.ones(2, requires_grad=True).exp().requires_grad
+
+        def outside(words: str) -> Any:
+            with graph.disable_saved_tensors_hooks(words):
+                return message(hooked)
+
+        def inside() -> Any:
+            with graph.saved_tensors_hooks(lambda x: x, lambda x: x), graph.disable_saved_tensors_hooks("inner"):
+                return True
+
+        with graph.disable_saved_tensors_hooks("outer"):
+            nested = outside("within"), message(hooked), t.ones(2, requires_grad=True).exp().requires_grad
+        decorated = graph.disable_saved_tensors_hooks("as decorator")(hooked)
+        return [outside("no hooks"), message(inside), *nested, message(decorated), hooked()]
+
+    in_both(program)

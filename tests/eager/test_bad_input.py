@@ -10,6 +10,14 @@ from against_torch import in_both
 
 from dualrev import eager as torch
 
+
+def _with_hook(t: Any, hook: Callable[[Any], Any]) -> Any:
+    """A leaf with a hook that runs after its gradient was added to."""
+    x = t.ones(2, requires_grad=True)
+    x.register_post_accumulate_grad_hook(hook)
+    return x
+
+
 REFUSED: dict[str, Callable[[Any], Any]] = {
     "mm dtype": lambda t: t.ones(2, 2) @ t.ones(2, 2, dtype=t.float64),
     "linear dtype": lambda t: t.nn.Linear(2, 2)(t.ones(1, 2, dtype=t.float64)),
@@ -68,6 +76,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "rg int": lambda t: t.tensor([1, 2], requires_grad=True),
     "leaf inplace": lambda t: t.ones(2, requires_grad=True).add_(1),
     "leaf view": lambda t: t.ones(2, requires_grad=True)[0].add_(1),
+    "post accumulate hook": lambda t: _with_hook(t, lambda p: p.grad).sum().backward(),
     "setitem leaf": lambda t: t.ones(2, requires_grad=True).__setitem__(0, 1.0),
     "opt empty": lambda t: t.optim.SGD([], lr=0.1),
     "opt lr": lambda t: t.optim.Adam([t.ones(1, requires_grad=True)], lr=-1),

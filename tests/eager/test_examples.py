@@ -87,3 +87,37 @@ def test_random_numbers_are_drawn_once_or_for_each() -> None:
     assert (same[0] == same[1]).all()
     assert (same[0] != again[0]).all()
     assert isinstance(torch.rand(1).item(), float)  # the generator's state has a value
+
+
+def test_dictionaries_keep_the_order_of_their_keys() -> None:
+    """Programs zip the values of parameters and gradients; jax would sort the keys."""
+    def program(t: Any) -> list[Any]:
+        f = t.func
+        params = {"w": t.tensor([1.0, 2.0]), "b": t.tensor([3.0]), "a": t.tensor([0.5])}
+
+        def loss(p: Any, x: Any) -> Any:
+            assert list(p) == ["w", "b", "a"]
+            return (p["w"] * x).sum() * p["b"].sum() + p["a"].sum() ** 2
+
+        def parts(p: Any) -> dict[str, Any]:
+            return {"z": (p["w"] ** 2, {"y": p["b"], "x": p["a"]}), "c": p["w"].sum()}
+
+        x = t.tensor([[0.5, 1.0], [2.0, -1.0], [1.0, 1.0]])
+        out, pull = f.vjp(parts, params)
+        pulled, = pull(out)
+        value, pushed = f.jvp(parts, (params,), (params,))
+        line, push = f.linearize(parts, params)
+        tracked = {k: v.clone().requires_grad_() for k, v in params.items()}
+        found = [f.grad(loss)(params, x[0]), f.vmap(f.grad(loss), in_dims=(None, 0))(params, x),
+                 f.vmap(f.grad(loss), in_dims=({"b": None, "a": None, "w": None}, 0), chunk_size=2)(params, x),
+                 f.jacrev(parts)(params), f.jacfwd(parts)(params), out, pulled, value, pushed, line, push(params),
+                 f.vmap(parts, out_dims={"z": (1, {"y": 0, "x": 0}), "c": 0})({k: v.expand(2, *v.shape) for k, v in params.items()}),
+                 f.hessian(lambda p: (p["w"].sum() * p["b"].sum()))(params), f.grad(loss)(tracked, x[0])]
+        return [flat(y) for y in found]
+
+    def flat(x: Any) -> list[Any]:
+        if isinstance(x, dict):
+            return [[k, *flat(y)] for k, y in x.items()]
+        return [z for y in x for z in flat(y)] if isinstance(x, (tuple, list)) else [x]
+
+    in_both(program)

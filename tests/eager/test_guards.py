@@ -144,6 +144,33 @@ def _frozen_norm(t: Any, x: Any) -> Any:
     return layer(x.expand(2, 3)).sum(), layer.running_var
 
 
+def _norm_of(changed: str, training: bool, affine: bool) -> Callable[[Any, Any], Any]:
+    """Batch norm: its input, its parameters and its running statistics, which training reads for nothing but guards too."""
+    def made(t: Any, x: Any) -> Any:
+        given = {"input": x.expand(2, 3) * t.tensor([[1.0], [2.0]]), "running_mean": t.zeros(3), "running_var": t.ones(3),
+                 "weight": x * 1.0 if affine else None, "bias": x * 2.0 if affine else None}
+        out = t.nn.functional.batch_norm(*given.values(), training)
+        return out.square().sum(), {**given, "out": out}[changed]
+
+    made.__name__ = f"norm-{'training' if training else 'eval'}-{'affine' if affine else 'bare'}-{changed}"
+    return made
+
+
+def _norm_twice(t: Any, x: Any) -> Any:
+    """The running statistics are written to without a count: the first call may be differentiated after the second."""
+    mean, var = t.zeros(3), t.ones(3)
+    rows = x.expand(2, 3) * t.tensor([[1.0], [2.0]])
+    norm = t.nn.functional.batch_norm
+    return (norm(rows, mean, var, training=True) + norm(rows, mean, var, training=True)).square().sum(), None
+
+
+def _instance_norm(t: Any, x: Any) -> Any:
+    """Its running statistics are copies."""
+    mean = t.zeros(3)
+    rows = x.expand(2, 3)[..., None] * t.tensor([1.0, 2.0, 4.0])
+    return t.nn.functional.instance_norm(rows, mean, t.ones(3)).square().sum(), mean
+
+
 def _dropped(t: Any, x: Any) -> Any:
     out = t.nn.functional.dropout(x, 0.0)
     return out.sum(), out
@@ -203,7 +230,10 @@ def _step_of_first(t: Any, x: Any) -> Any:
 PROGRAMS: list[Callable[[Any, Any], Any]] = [
     _twice, _normalized, _running, _product_in_place, _hidden, _row, _view_of_read, _clone_of_read, _detached, _through_data,
     _attention, _mask, _filled, _chosen, _target, _regression, _absolute, _batch_norm, _frozen_norm, _dropped, _pooled, _gathered,
-    _scattered, _stacked, _joined, _largest, _solved, _factor, _step, _step_of_first]
+    _scattered, _stacked, _joined, _largest, _solved, _factor, _step, _step_of_first, _norm_twice, _instance_norm,
+    *[_norm_of(changed, training, affine) for training in (True, False) for affine, names in (
+        (True, ("input", "running_mean", "running_var", "weight", "bias", "out")), (False, ("running_mean", "running_var")))
+      for changed in names]]
 
 
 @pytest.mark.parametrize("make", PROGRAMS, ids=[make.__name__.strip("_") for make in PROGRAMS])

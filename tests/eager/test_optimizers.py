@@ -299,3 +299,39 @@ def test_averages_of_models_and_their_rates() -> None:
         return [*found, message(lambda: s.get_ema_avg_fn(2.0), ValueError)]
 
     in_both(program)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "SGD damped", "RMSprop", "Adam", "AdamW", "Adagrad", "NAdam", "RAdam", "ASGD", "Rprop",
+                                  "Adamax", "Adadelta", "Adafactor"])
+def test_states_go_from_pytorch_and_back(kind: str) -> None:
+    """A state that either library saved is continued by the other one."""
+    pytorch = pytest.importorskip("torch", reason="states are exchanged with PyTorch")
+    options: dict[str, Any] = {"SGD": dict(lr=0.01, momentum=0.9), "SGD damped": dict(lr=0.01, momentum=0.9, dampening=0.3),
+                               "RMSprop": dict(momentum=0.5, centered=True)}.get(kind, {})
+
+    def made(t: Any, values: Any) -> tuple[Any, Any]:
+        p = t.nn.Parameter(t.tensor(values))
+        return p, getattr(t.optim, kind.split()[0])([p], **options)
+
+    def step(p: Any, optimizer: Any) -> list[float]:
+        optimizer.zero_grad()
+        (p ** 4).sum().backward()
+        optimizer.step()
+        return p.tolist()
+
+    def moved(state: dict[str, Any], to: Any) -> dict[str, Any]:
+        parts = {k: {n: to.tensor(x.numpy()) if hasattr(x, "numpy") else x for n, x in s.items()} for k, s in state["state"].items()}
+        return {"state": parts, "param_groups": state["param_groups"]}
+
+    one, of_one = made(pytorch, [1.0, -0.5])
+    for _ in range(3):
+        step(one, of_one)
+    other, of_other = made(torch, one.tolist())
+    of_other.load_state_dict(moved(of_one.state_dict(), torch))
+    assert step(other, of_other) == pytest.approx(step(one, of_one), 1e-5)
+    back, of_back = made(pytorch, other.tolist())
+    of_back.load_state_dict(moved(of_other.state_dict(), pytorch))
+    assert step(back, of_back) == pytest.approx(step(one, of_one), 1e-5)
+    if "damped" not in kind:  # the first step of a dampened momentum is another
+        mine, theirs = ({n: str(x.dtype) for n, x in o.state_dict()["state"][0].items()} for o in (of_other, of_one))
+        assert mine == theirs

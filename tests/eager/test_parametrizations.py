@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -78,6 +79,67 @@ def test_spectral_norm(older: bool) -> None:
                 [p.grad for p in layer.parameters()], layer.eval()(x)]
 
     in_both(program, 1e-4)
+
+
+@pytest.mark.parametrize("has_base", [True, False])
+@pytest.mark.parametrize("kind", ["matrix_exp", "cayley", "householder"])
+@pytest.mark.parametrize("shape", [(3, 3), (4, 2), (2, 4)])
+def test_orthogonal_weights(shape: tuple[int, int], kind: str, has_base: bool) -> None:
+    def program(t: Any) -> list[Any]:
+        layer = fill(t, t.nn.Linear(shape[1], shape[0], bias=False))
+        t.nn.utils.parametrizations.orthogonal(layer, "weight", kind, use_trivialization=has_base)
+        found = layer.parametrizations.weight
+        start = found.original.detach().clone()
+        with t.no_grad():
+            if has_base:  # further columns of the base are drawn at random
+                found[0].base.copy_(t.eye(max(shape)))
+            change = 0.3 * wave(t, *shape)
+            below = change.tril(-1) if shape[0] >= shape[1] else change.triu(1)
+            found.original.add_(below if kind == "householder" else change)
+        w = layer.weight
+        few = w.T @ w if shape[0] >= shape[1] else w @ w.T
+        outs = [start, with_grad(t, layer, wave(t, 2, shape[1])), found.original.grad, few.round(decimals=3).abs(), repr(found[0])]
+        if has_base or kind == "householder":
+            target = t.linalg.qr(wave(t, max(shape), min(shape)) + t.eye(max(shape), min(shape)))[0]
+            layer.weight = target if shape[0] >= shape[1] else target.T
+            outs.append((layer.weight.abs() - (target if shape[0] >= shape[1] else target.T).abs()).abs().max() < 1e-5)
+        return outs
+
+    in_both(program)
+
+
+def test_a_parametrization_may_not_know_its_inverse() -> None:
+    def program(t: Any) -> list[Any]:
+        class Doubled(t.nn.Module):  # type: ignore[misc, name-defined]
+            def forward(self, x: Any) -> Any:
+                return 2 * x
+
+            def right_inverse(self, x: Any) -> Any:
+                raise NotImplementedError("none")
+
+        layer = fill(t, t.nn.Linear(2, 2))
+        register = t.nn.utils.parametrize.register_parametrization
+        register(register(layer, "weight", Doubled()), "weight", Doubled())
+        orthogonal = t.nn.utils.parametrizations.orthogonal
+        return [layer.weight, layer.parametrizations.weight.original,
+                message(lambda: setattr(layer, "weight", t.eye(2)), NotImplementedError),
+                *[message(functools.partial(orthogonal, t.nn.Linear(3, 3), *given), ValueError)
+                  for given in (("none", None), ("bias", None), ("weight", "no"))],
+                message(lambda: setattr(orthogonal(t.nn.Linear(3, 3)), "weight", t.ones(2, 3)), ValueError),
+                message(lambda: setattr(orthogonal(t.nn.Linear(3, 3), use_trivialization=False), "weight", t.eye(3)),
+                        NotImplementedError)]
+
+    in_both(program)
+
+
+def test_the_class_before_parametrizations() -> None:
+    def program(t: Any) -> list[Any]:
+        layer, before = t.nn.Linear(2, 2), t.nn.utils.parametrize.type_before_parametrizations
+        found = [before(layer) is t.nn.Linear]
+        t.nn.utils.parametrizations.weight_norm(layer)
+        return [*found, before(layer) is t.nn.Linear, type(layer) is t.nn.Linear, type(layer).__name__]
+
+    in_both(program)
 
 
 def test_parametrizations_of_a_user() -> None:

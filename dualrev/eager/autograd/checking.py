@@ -41,7 +41,7 @@ def gradcheck(func: TensorFunction, inputs: Tensors, *, eps: float = 1e-6, atol:
     given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     places = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
     if not places:
-        raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have "
+        raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of them have "
                          "requires_grad=True.")
 
     def at(*active: Tensor) -> tuple[Tensor, ...]:

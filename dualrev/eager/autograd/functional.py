@@ -44,16 +44,22 @@ def _run(func: TensorFunction, inputs: list[Tensor], name: str) -> tuple[bool, l
     return is_tuple, list(out) if is_tuple else [out]
 
 
-def _weights(v: Tensors | None, like: list[Tensor]) -> list[Tensor]:
+#: What has to be a single entry where no vector is given.
+_OUTPUT, _INPUT = "user-provided function returns", "input to the user-provided function is"
+
+
+def _weights(v: Tensors | None, like: list[Tensor], is_tuple: bool, whose: str) -> list[Tensor]:
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:
-            raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single "
-                               "element.")
+            raise RuntimeError(f"The vector v can only be None if the {whose} a single Tensor with a single element.")
         return [ones_like(like[0])]
     vs = list(v) if isinstance(v, (tuple, list)) else [v]
+    if len(vs) != len(like):
+        raise RuntimeError(f"v is a tuple of invalid length: should be {len(like)} but got {len(vs)}." if is_tuple else
+                           "The given v should contain a single Tensor.")
     for i, (a, b) in enumerate(zip(vs, like, strict=True)):
         if a.shape != b.shape:
-            raise RuntimeError(f"Entry {i} in v has invalid size: should be {b.shape} but got {a.shape}.")
+            raise RuntimeError(f"{f'Entry {i} in ' if is_tuple else ''}v has invalid size: should be {b.shape} but got {a.shape}.")
     return vs
 
 
@@ -91,7 +97,7 @@ def vjp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
     is_tuple, xs = _start(inputs, create_graph)
     many, outs = _run(func, xs, "vjp")
     _check_strict(strict, [o.requires_grad for o in outs])
-    pulled = _pull(outs, xs, _weights(v, outs), create_graph, strict)
+    pulled = _pull(outs, xs, _weights(v, outs, many, _OUTPUT), create_graph, strict)
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, pulled)
 
 
@@ -103,8 +109,8 @@ def jvp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
     >>> torch.autograd.functional.jvp(lambda x: x * x, torch.tensor(3.0), torch.tensor(1.0))
     (tensor(9.), tensor(6.))
     """
-    _, xs = _start(inputs, create_graph)
-    vs = _weights(v, xs)
+    is_tuple, xs = _start(inputs, create_graph)
+    vs = _weights(v, xs, is_tuple, _INPUT)
     with forward_ad.dual_level():
         many, outs = _run(func, [forward_ad.make_dual(x if create_graph else x.detach(), t) for x, t in zip(xs, vs, strict=True)],
                           "jvp")
@@ -166,7 +172,7 @@ def hessian(func: TensorFunction, inputs: Tensors, create_graph: bool = False, s
     _, outs = _run(func, xs, "hessian")
     _check_scalar(outs, "hessian")
     _check_strict(strict, [o.requires_grad for o in outs])
-    first = _pull(outs, xs, _weights(None, outs), True, strict)
+    first = _pull(outs, xs, _weights(None, outs, False, _OUTPUT), True, strict)
     _check_strict(strict, [g.requires_grad for g in first], _FLAT)
     return _packed(is_tuple, [_packed(is_tuple, [r.reshape(*g.shape, *x.shape) for r, x in zip(_rows(g, xs, create_graph), xs,
                                                                                                strict=True)])
@@ -180,9 +186,9 @@ def vhp(func: TensorFunction, inputs: Tensors, v: Tensors | None = None, create_
     many, outs = _run(func, xs, "vhp")
     _check_scalar(outs, "vhp")
     _check_strict(strict, [o.requires_grad for o in outs])
-    first = _pull(outs, xs, _weights(None, outs), True, strict)
+    first = _pull(outs, xs, _weights(None, outs, False, _OUTPUT), True, strict)
     _check_strict(strict, [g.requires_grad for g in first], _FLAT)
-    second = _pull(first, xs, _weights(v, xs), create_graph)
+    second = _pull(first, xs, _weights(v, xs, is_tuple, _INPUT), create_graph)
     return _packed(many, outs if create_graph else [o.detach() for o in outs]), _packed(is_tuple, second)
 
 

@@ -13,7 +13,9 @@ from dualrev.eager.compiled.backward_programs import replayed
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.caches import caches
 from dualrev.eager.core.evaluation import cast, wide
-from dualrev.eager.graph.backward_pass import BackwardPass, Place, accumulate
+from dualrev.eager.core.size import Size
+from dualrev.eager.graph.accumulation import accumulate
+from dualrev.eager.graph.backward_pass import BackwardPass, Place
 from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described, wrap
 from dualrev.eager.ops.joining import stack
 from dualrev.eager.ops.registry import method, renamed
@@ -27,7 +29,6 @@ def backward(tensors: Tensors, grad_tensors: Tensor | Sequence[Tensor | None] | 
     """Add to ``.grad`` of each leaf the sum of the derivatives of several tensors: see :meth:`Tensor.backward`."""
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     given = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, (Tensor, float, int)) else list(grad_tensors)
-    given += [None] * (len(outputs) - len(given))
     captured = None
     if inputs is not None:
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -72,10 +73,12 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Tensor | Sequence[Tens
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    given = [None] * len(outputs) if grad_outputs is None else (
+        [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)[:None if is_grads_batched else len(outputs)])
+    if len(given) < len(outputs) or (is_grads_batched and len(given) > len(outputs)):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
     if is_grads_batched:
         return batched_grad(outputs, inputs, given, bool(retain_graph), create_graph, allow_unused, materialize_grads)
-    given += [None] * (len(outputs) - len(given))
     if not all(isinstance(out, Tensor) for out in outputs):
         raise AssertionError("Expected output to be a torch.Tensor\nthe outputs are "
                              + ", ".join(type(out).__name__ for out in outputs))
@@ -109,21 +112,63 @@ def batched_grad(outputs: Sequence[Tensor], inputs: Sequence[Tensor], given: Seq
                 for i in range(n)]
         return tuple([None if column[0] is None else stack(column) for column in zip(*rows, strict=True)])
     captured = capture(inputs)
+    weights = _batches(outputs, given)
 
-    def pull(cts: list[jax.Array | None]) -> list[jax.Array | None]:
-        roots = [(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True) if ct is not None]
+    def pull(cts: list[jax.Array]) -> list[jax.Array | None]:
+        roots = [(edge_of(out), ct) for out, ct in zip(outputs, cts, strict=True)]
         found = BackwardPass(True, False, captured).run(roots)
         return [found.get(edge_of(t)) for t in inputs]
 
     with wide():
-        results = jax.vmap(pull)([None if g is None else array_of(g) for g in given])
+        results = jax.vmap(pull)(weights)
     for i, (t, r) in enumerate(zip(inputs, results, strict=True)):
         if r is None and not (allow_unused or materialize):
             raise RuntimeError(f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
                                f"allow_unused=True if this is the desired behavior.\nit has the shape {list(t.shape)}")
-    n = next(g for g in given if g is not None).shape[0]
+    n = weights[0].shape[0]
     return tuple([wrap(np.zeros((n, *t.shape), array_of(t).dtype)) if r is None and materialize else None if r is None else wrap(r)
                   for t, r in zip(inputs, results, strict=True)])
+
+
+def _batches(outputs: Sequence[Tensor], given: Sequence[Tensor | None]) -> list[jax.Array]:
+    """The values of batches of weights, one for each output, in its dtype."""
+    found = []
+    for i, (out, weight) in enumerate(zip(outputs, given, strict=True)):
+        if weight is None and out.numel() != 1:
+            raise RuntimeError("grad can be implicitly created only for scalar outputs\n" + described(out))
+        if weight is None:
+            raise ValueError("vmap(vjp, in_dims=0, ...)(<inputs>): Got in_dim=0 for some input, but that input is a Tensor of "
+                             "dimensionality 0 so expected in_dim to satisfy 0 <= in_dim < 0.\nis_grads_batched=True takes a batch of "
+                             f"weights for each output, and grad_outputs[{i}] is None")
+        if tuple(weight.shape[1:]) != tuple(out.shape):
+            raise RuntimeError("If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch "
+                               "dimension. The sizes of the remaining dimensions are expected to match the shape of corresponding "
+                               f"output, but a mismatch was detected: grad_output[{i}] has a shape of {Size(weight.shape[1:])} and "
+                               f"output[{i}] has a shape of {out.shape}. If you only want some tensors in "
+                               "`grad_output` to be considered batched, consider using vmap.")
+        _check_complex(i, weight, out)
+        value = array_of(weight)
+        found.append(value if value.dtype == array_of(out).dtype else cast(value, array_of(out).dtype))
+    sizes = list(dict.fromkeys([x.shape[0] for x in found]))
+    if len(sizes) > 1:
+        raise ValueError(f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the mapped "
+                         "dimension")
+    for i, out in enumerate(outputs):
+        _check_recorded(i, out)
+    return found
+
+
+def _check_recorded(i: int, out: Tensor) -> None:
+    if not out.requires_grad:
+        raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
+                           + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
+
+
+def _check_complex(i: int, weight: Tensor, out: Tensor) -> None:
+    if weight.is_complex() != out.is_complex():
+        raise RuntimeError("For complex Tensors, both grad_output and output are required to have the same dtype. Mismatch in dtype: "
+                           f"grad_output[{i}] has a dtype of {weight.dtype} and output[{i}] has a dtype of {out.dtype}.\n"
+                           + described(out))
 
 
 def edge_of(t: Tensor) -> Place:
@@ -141,9 +186,12 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
     """The roots of a backward pass: ``((target, slot), gradient)`` of each output."""
     roots = []
     for i, (out, weight) in enumerate(zip(outputs, given, strict=True)):
-        if not out.requires_grad:
-            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn\n" + described(out)
-                               + "; none of what it was computed from requires grad, or it was computed under no_grad or detached")
+        if isinstance(weight, Tensor):
+            if weight.shape != out.shape:
+                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(weight.shape)}) and "
+                                   f"output[{i}] has a shape of torch.Size({list(out.shape)}).\n" + described(out))
+            _check_complex(i, weight, out)
+        _check_recorded(i, out)
         array = array_of(out)
         ct: Cotangent
         if weight is None:
@@ -158,9 +206,6 @@ def roots_of(outputs: Sequence[Tensor], given: Sequence[Tensor | None], create: 
                             f"wrap it: gradient=torch.tensor({weight!r})")
         else:
             value = array_of(weight)
-            if value.shape != array.shape:
-                raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of torch.Size({list(value.shape)}) and "
-                                   f"output[{i}] has a shape of torch.Size({list(array.shape)}).\n" + described(out))
             ct = weight if create else value
             if value.dtype != array.dtype:
                 ct = weight.to(dtypes.of(array.dtype)) if create else cast(value, array.dtype)

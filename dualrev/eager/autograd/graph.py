@@ -34,7 +34,21 @@ class saved_tensors_hooks(ModeBlock):
         Mode.packs = True
 
     def settings(self) -> dict[str, object]:
+        if mode.packers_refusal is not None:
+            raise RuntimeError(mode.packers_refusal)
         return {"packers": (*mode.packers, self._pair), "handler": apply_intercepted}
+
+
+class disable_saved_tensors_hooks(ModeBlock):
+    """A block in which ``saved_tensors_hooks`` are refused, with this message, and which is refused inside such hooks."""
+
+    def __init__(self, error_message: str):
+        self._message = error_message
+
+    def settings(self) -> dict[str, object]:
+        if mode.packers:
+            raise RuntimeError(self._message)
+        return {"packers_refusal": self._message}
 
 
 class save_on_cpu(saved_tensors_hooks):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef, tree_flatten, tree_unflatten
 
@@ -18,15 +17,15 @@ from dualrev._jax.jaxprs import jaxpr_as_fun, with_stand_ins
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import Tracer
 from dualrev.eager.compiled.guards import Guards
-from dualrev.eager.compiled.watching import Given, Leaf, Settings, Watcher, setting
+from dualrev.eager.compiled.operands import itself, like_given, own, spare_for, storage_in, twins, value_in
+from dualrev.eager.compiled.watching import Given, Leaf, Watcher
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Number
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.evaluation import compiled, wide
 from dualrev.eager.core.modes import mode
-from dualrev.eager.graph.backward_pass import accumulate
+from dualrev.eager.graph.accumulation import accumulate
 from dualrev.eager.graph.inplace import write
-from dualrev.eager.graph.storage import Storage
 from dualrev.eager.graph.tensor import Tensor, array_of, described, wrap
 
 #: How many programs a step keeps for arguments of the same shapes and dtypes.
@@ -45,26 +44,27 @@ class Program:
         self.once = False
         watchers: list[Watcher] = []
         guards = self.guards = Guards(step)
-        shared = _twins(leaves)
+        shared = twins(leaves)
 
         def traced(*values: jax.Array) -> Arrays:
             watcher = Watcher(guards)
             watchers.append(watcher)
             given = iter(values)
-            args = [_like(next(given), x) if d else x for x, d in zip(leaves, dynamic, strict=True)]
+            args = [like_given(next(given), x) if d else x for x, d in zip(leaves, dynamic, strict=True)]
             args = [args[k] for k in shared]
             values_in = [x for x, d in zip(args, dynamic, strict=True) if d]
+            before = [x._storage.array if isinstance(x, Tensor) else None for x in values_in]
             with watcher:
                 in_args, kwargs = tree_unflatten(tree, args)
                 result = step(*in_args, **kwargs)
             del in_args, kwargs
             outs, self.out_tree = tree_flatten(result)
             #: For each result, the function from its array to it: a tensor, the array itself; None where it is fixed.
-            self.kinds = [wrap if isinstance(x, Tensor) else _itself if isinstance(x, Tracer) else None for x in outs]
+            self.kinds = [wrap if isinstance(x, Tensor) else itself if isinstance(x, Tracer) else None for x in outs]
             self.fixed = [x if kind is None else None for x, kind in zip(outs, self.kinds, strict=True)]
             found = [array_of(x) if isinstance(x, Tensor) else x for x, kind in zip(outs, self.kinds, strict=True) if kind is not None]
             del result, outs, args
-            return [*found, *self._effects(watcher, values_in)]
+            return [*found, *self._effects(watcher, values_in, before)]
 
         try:
             with wide():
@@ -93,13 +93,14 @@ class Program:
         assert len(jaxpr.jaxpr.invars) == n_args + len(order)
         self.run = compiled(run, donate_argnums=(0, 1), keep_unused=True)
 
-    def _effects(self, watcher: Watcher, arguments: list[Any]) -> Arrays:
+    def _effects(self, watcher: Watcher, arguments: list[Any], before: list[Any]) -> Arrays:
         """The values that a traced step has changed, after noting where each goes."""
         inputs = watcher.inputs
         #: Inputs whose value the step replaces.
         self.written = [k for k, x in enumerate(inputs) if isinstance(x, Given) and x.storage.array is not x.tracer]
         #: Arguments that the step changes in place.
-        self.changed_arguments = [k for k, t in enumerate(arguments) if isinstance(t, Tensor) and t._storage.version]
+        self.changed_arguments = [k for k, (t, x) in enumerate(zip(arguments, before, strict=True))
+                                  if isinstance(t, Tensor) and t._storage.array is not x]
         #: Leaves that get a new gradient, and those whose gradient becomes None or another tensor.
         self.grads: list[Leaf] = []
         self.assigned: list[tuple[Leaf, Tensor | None]] = []
@@ -182,14 +183,14 @@ class Program:
     def __call__(self, arrays: Arrays, arguments: list[Any]) -> Any:
         inputs = self.inputs
         self._refuse(arguments)
-        storages = [_storage(inputs[k]) for k in self.changing]
-        staying = [_value(inputs[k]) for k in self.staying]
-        spare = [_spare(leaf.tensor, *aval) for leaf, aval in zip(self.grads, self.grad_avals, strict=True)]
-        outs = self.run([_own(s) for s in storages], spare, staying, arrays)
+        storages = [storage_in(inputs[k]) for k in self.changing]
+        staying = [value_in(inputs[k]) for k in self.staying]
+        spare = [spare_for(leaf.tensor, *aval) for leaf, aval in zip(self.grads, self.grad_avals, strict=True)]
+        outs = self.run([own(s) for s in storages], spare, staying, arrays)
         found = iter(outs)
         results = [x if kind is None else kind(next(found)) for kind, x in zip(self.kinds, self.fixed, strict=True)]
         for k in self.written:
-            storage = _storage(inputs[k])
+            storage = storage_in(inputs[k])
             storage.array = next(found)
             storage.version += 1
         for k in self.changed_arguments:
@@ -206,15 +207,6 @@ class Program:
         for leaf, g in self.assigned:
             leaf.tensor._grad = g
         return tree_unflatten(self.out_tree, results)
-
-
-def _storage(x: Any) -> Storage:
-    """The storage that holds the value of an input now."""
-    return x.storage if x.owner is None else x.owner._grad._storage
-
-
-def _value(x: Given | tuple[Settings, str]) -> Number:
-    return _storage(x).array if isinstance(x, Given) else setting(*x)
 
 
 def jit(step: Callable[P, R]) -> Callable[P, R]:
@@ -266,7 +258,7 @@ def jit(step: Callable[P, R]) -> Callable[P, R]:
         kinds = tuple([(x._requires_grad if isinstance(x, Tensor) else None) if d else (type(x), repr(x) if type(x) is float else x)
                        for x, d in zip(leaves, dynamic, strict=True)])
         avals = tuple([(a.shape, a.dtype, getattr(a, "weak_type", False)) for a in arrays])
-        key = tree, kinds, avals, _twins(leaves), mode.grad, mode.inference, mode.autocast, dtypes.get_default_dtype()
+        key = tree, kinds, avals, twins(leaves), mode.grad, mode.inference, mode.autocast, dtypes.get_default_dtype()
         known = programs.get(key, ())
         for program in known:
             if program.fits():
@@ -281,41 +273,3 @@ def jit(step: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-#: The references to an array that one storage alone holds, as counted in the functions below.
-_ALONE = 3
-
-
-def _own(storage: Storage) -> Any:
-    """The value of a storage, to be donated: a copy where something else refers to it."""
-    x = storage.array
-    return x if sys.getrefcount(x) <= _ALONE else np.array(x)
-
-
-def _spare(t: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """Memory for a new gradient: that of the old one, unless something else refers to it; fresh pages take time."""
-    g = t._grad
-    if g is not None and g._view is None and sys.getrefcount(g) <= _ALONE and sys.getrefcount(g._storage) <= _ALONE:
-        x = g._storage.array
-        if sys.getrefcount(x) <= _ALONE and x.shape == shape and x.dtype == dtype:
-            return x
-    with wide():
-        return jnp.empty(shape, dtype)
-
-
-def _itself(x: R) -> R:
-    return x
-
-
-def _twins(leaves: Sequence[object]) -> tuple[int, ...]:
-    """For each argument, the first place where the same tensor is given."""
-    first: dict[int, int] = {}
-    return tuple([first.setdefault(id(x), k) if isinstance(x, Tensor) else k for k, x in enumerate(leaves)])
-
-
-def _like(x: jax.Array, given: object) -> jax.Array | Tensor:
-    """A tracer as what was given: an array, or a tensor that requires grad as that did."""
-    if not isinstance(given, Tensor):
-        return x
-    t = wrap(x)
-    t._requires_grad = given._requires_grad
-    return t

@@ -7,8 +7,9 @@ evaluation.  Which one runs depends on the shapes and dtypes alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from dualrev.eager.core.caches import BOUND, caches
 from dualrev.eager.core.modes import mode
 from dualrev.eager.host.programs import TracedError, host_program
 
+R = TypeVar("R")
 #: Arrays of at most so many bytes are kept as numpy's when they are made.
 SMALL = 2 ** 20
 _SCALARS: dict[type, np.dtype] = {bool: np.dtype(np.bool_), int: np.dtype(np.int64), float: np.dtype(np.float64),
@@ -237,3 +239,17 @@ class TreeEvaluation:
             self._found.pop(next(iter(self._found)), None)
         found = self._found[(tree, key)] = run, out_trees[0] if run is not None else None
         return found
+
+
+def promoting(fun: Callable[..., R]) -> Callable[..., R]:
+    """The function under jax's own promotion of shapes and dtypes; where PyTorch's differs, operations convert.
+
+    Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
+    tensors.
+    """
+    @functools.wraps(fun)
+    def promotes(*args: object) -> R:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return fun(*args)
+
+    return promotes

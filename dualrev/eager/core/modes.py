@@ -38,6 +38,8 @@ class Mode(threading.local):
     autocast: Any = None
     #: The backward pass that is running, or None.
     backward_pass: Any = None
+    #: What hooks of saved tensors are refused with, or None where they are allowed.
+    packers_refusal: str | None = None
     #: Whether saved tensors may be changed in place.
     mutable = False
     #: How many backward passes are running inside each other.

@@ -8,7 +8,6 @@ inputs nor outputs.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -21,12 +20,11 @@ from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
 from dualrev.calls.derived_programs import Wrapper
 from dualrev.calls.linearization import Linearization
 from dualrev.eager.core.caches import BOUND, caches
-from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, known_values, traced, wide
-from dualrev.eager.core.guards import GUARDS, Guards
+from dualrev.eager.core.dtype_refusals import refusing
+from dualrev.eager.core.evaluation import Evaluation, aval_of, compiled, fixed, key_of, known_values, promoting, traced, wide
+from dualrev.eager.core.guards import GUARDS, Guards, guarded
 from dualrev.eager.core.modes import mode
 from dualrev.options.settings import DEFAULT, under
-from dualrev.programs.jaxprs import reads
-from dualrev.programs.partition import graph_of
 
 R = TypeVar("R")
 #: A function of arrays, and of static arguments, that returns an array, or several where the operation has ``many``.
@@ -97,7 +95,7 @@ class Record:
         self.positions = tuple([i for i, a in enumerate(active) if a])
         #: The inputs, by number, and the outputs, by ``~number``, that PyTorch saves: it refuses a backward after they were changed
         #: in place.  The arrays that are saved here never change.
-        self.guarded = self._guarded()
+        self.guarded = guarded(op.guards, self.positions, self.sources, linearization)
         #: ``pull_of((True,))``, once it was compiled.
         self.single: tuple[Pull, tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
@@ -106,21 +104,6 @@ class Record:
     def _dtypes(self) -> Any:
         """A block in which jax has the dtypes that it had when this was made."""
         return contextlib.nullcontext() if self.narrow else jax.enable_x64(True)
-
-    def _guarded(self) -> tuple[int, ...]:
-        """What PyTorch saves; for an operation of which nothing is known, what the residuals are or are computed from."""
-        known = self.op.guards
-        if known is not None:
-            places = known if isinstance(known, tuple) else [place for i in self.positions for place in known.get(i, ())]
-            return tuple(dict.fromkeys([place for place in places if -self.n_out <= place < self.n_in]))
-        found = {where if kind == 0 else ~where: None for kind, where in self.sources if kind != 2}
-        new = [self.n_out + where for kind, where in self.sources if kind == 2]
-        if new:
-            # With calls inlined: an output of a call need not depend on all of its operands.
-            graph = graph_of(self.linearization.program.jaxpr)
-            needed = reads(graph.computing([graph.outvars[k] for k in new]))
-            found.update({i: None for i, needs in enumerate(needed) if needs})
-        return tuple(found)
 
     def evaluate(self, args: Sequence[jax.Array]) -> Evaluated:
         outs, new = self.linearization.evaluate(args)
@@ -208,20 +191,6 @@ class Record:
         return found
 
 
-def promoting(fun: Callable[..., R]) -> Callable[..., R]:
-    """The function under jax's own promotion of shapes and dtypes; where PyTorch's differs, operations convert.
-
-    Tensors broadcast by definition, and optimizers mix dtypes.  A user who makes jax strict asks that of functions of arrays, not of
-    tensors.
-    """
-    @functools.wraps(fun)
-    def promotes(*args: object) -> R:
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            return fun(*args)
-
-    return promotes
-
-
 class Op:
     """An operation: its name in PyTorch, and a jax function of arrays.
 
@@ -237,7 +206,7 @@ class Op:
     def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
                  guards: Guards | None = None):
         self.guards = GUARDS.get(name) if promotes and guards is None else guards
-        fun = promoting(fun) if promotes else fun
+        fun = promoting(refusing(name, fun)) if promotes else fun
         self.light = light
         #: The class of its nodes, once there is one.
         self.node_type: type[Any] | None = None
@@ -303,12 +272,16 @@ class Graded:
         return found
 
 
-def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False, guards: Guards | None = None
-           ) -> Callable[..., Op]:
-    """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``."""
+def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = False,
+           guards: Guards | Callable[..., Guards | None] | None = None) -> Callable[..., Op]:
+    """Operations that differ in static arguments: ``family(...)(*statics)`` is that of ``fun(*arrays, *statics)``.
+
+    ``guards`` may be a function of the static arguments.
+    """
 
     @caches.memoized
     def make(*statics: Hashable) -> Op:
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=guards)
+        known = guards(*statics) if callable(guards) else guards
+        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=known)
 
     return make

@@ -2,100 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dualrev.eager import linalg
+from dualrev.eager.distributions.constraint_bases import Constraint as Constraint
+from dualrev.eager.distributions.constraint_bases import Dependent, DependentProperty, IndependentConstraint
+from dualrev.eager.distributions.constraint_bases import is_dependent as is_dependent
 from dualrev.eager.distributions.parameters import limits
 from dualrev.eager.graph.tensor import Tensor, wrap
 from dualrev.eager.ops.joining import cat as joined
 from dualrev.eager.ops.joining import stack as stacked
-
-#: An attribute that only an instance knows.
-UNKNOWN: Any = NotImplemented
-
-
-class Constraint:
-    """A set: ``check(value)`` says of each event whether it belongs to it."""
-
-    is_discrete: Any = False
-    event_dim: Any = 0
-
-    def check(self, value: Any) -> Any:
-        """Whether each event of a batch of values belongs to the set."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__.removeprefix('_')}()"
-
-
-class _Dependent(Constraint):
-    """A set that depends on other parameters."""
-
-    def __init__(self, *, is_discrete: Any = UNKNOWN, event_dim: Any = UNKNOWN):
-        self._is_discrete, self._event_dim = is_discrete, event_dim
-
-    @property
-    def is_discrete(self) -> bool:
-        if self._is_discrete is UNKNOWN:
-            raise NotImplementedError(".is_discrete cannot be determined statically")
-        return self._is_discrete
-
-    @property
-    def event_dim(self) -> int:
-        if self._event_dim is UNKNOWN:
-            raise NotImplementedError(".event_dim cannot be determined statically")
-        return self._event_dim
-
-    def __call__(self, *, is_discrete: Any = UNKNOWN, event_dim: Any = UNKNOWN) -> _Dependent:
-        return _Dependent(is_discrete=self._is_discrete if is_discrete is UNKNOWN else is_discrete,
-                          event_dim=self._event_dim if event_dim is UNKNOWN else event_dim)
-
-    def check(self, value: Any) -> Any:
-        raise ValueError("Cannot determine validity of dependent constraint")
-
-
-def is_dependent(constraint: object) -> bool:
-    """Whether a constraint depends on other parameters."""
-    return isinstance(constraint, _Dependent)
-
-
-class _DependentProperty(property, _Dependent):
-    """A property that gives the set of an instance; of the class, it is a dependent constraint."""
-
-    def __init__(self, fn: Callable[..., Any] | None = None, *, is_discrete: Any = UNKNOWN, event_dim: Any = UNKNOWN):
-        super().__init__(fn)
-        self._is_discrete, self._event_dim = is_discrete, event_dim
-
-    def __call__(self, fn: Callable[..., Any]) -> _DependentProperty:  # type: ignore[override]
-        return _DependentProperty(fn, is_discrete=self._is_discrete, event_dim=self._event_dim)
-
-
-class _IndependentConstraint(Constraint):
-    """A set for each entry of the last dimensions, which together are one event."""
-
-    def __init__(self, base_constraint: Constraint, reinterpreted_batch_ndims: int):
-        self.base_constraint, self.reinterpreted_batch_ndims = base_constraint, reinterpreted_batch_ndims
-
-    @property
-    def is_discrete(self) -> bool:
-        return self.base_constraint.is_discrete
-
-    @property
-    def event_dim(self) -> int:
-        return self.base_constraint.event_dim + self.reinterpreted_batch_ndims
-
-    def check(self, value: Tensor) -> Tensor:
-        result = self.base_constraint.check(value)
-        n = self.reinterpreted_batch_ndims
-        if result.dim() < n:
-            raise ValueError(f"Expected value.dim() >= {self.event_dim} but got {value.dim()}")
-        return result.reshape((*result.shape[: result.dim() - n], -1)).all(-1)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__[1:]}({self.base_constraint!r}, {self.reinterpreted_batch_ndims})"
 
 
 class MixtureSameFamilyConstraint(Constraint):
@@ -294,9 +213,9 @@ class _Stack(Constraint):
         return stacked([c.check(part) for c, part in zip(self.cseq, value.unbind(self.dim), strict=True)], self.dim)
 
 
-dependent = _Dependent()
-dependent_property = _DependentProperty
-independent = _IndependentConstraint
+dependent = Dependent()
+dependent_property = DependentProperty
+independent = IndependentConstraint
 boolean = _Boolean()
 one_hot = _OneHot()
 nonnegative_integer = _IntegerGreaterThan(0)

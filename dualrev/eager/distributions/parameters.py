@@ -13,6 +13,7 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.evaluation import kept
 from dualrev.eager.core.modes import enable_grad
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
+from dualrev.eager.ops.checks import broadcast
 from dualrev.eager.ops.creation import tensor
 from dualrev.eager.ops.sampling import draw
 
@@ -35,6 +36,7 @@ def broadcast_all(*values: Value) -> tuple[Tensor, ...]:
     first = next((v for v in values if isinstance(v, Tensor)), None)
     dtype = dtypes.get_default_dtype() if first is None else first.dtype
     tensors = [v if isinstance(v, Tensor) else tensor(v, dtype=dtype) for v in values]
+    broadcast(*[array_of(t) for t in tensors])
     shape = shape_of(*[t.shape for t in tensors])
     return tuple([t if t.shape == shape else t.expand(shape) for t in tensors])
 

@@ -15,6 +15,7 @@ from dualrev._jax.avals import is_array_like
 from dualrev._jax.traces import Tracer
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import ModeBlock, mode
+from dualrev.eager.func.ordered import ordered, plain
 from dualrev.eager.graph.interception import apply_intercepted
 from dualrev.eager.graph.tensor import Tensor, array_of, wrap
 from dualrev.eager.ops.lifting import lift
@@ -40,7 +41,7 @@ def in_graph(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """``fun``, of trees of arrays, applied to trees of tensors; where one requires grad, as an operation of the graph of backward."""
     recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves((args, kwargs)))
     if recorded:
-        return lift(fun, getattr(fun, "__name__", "Transformed").title())(*args, **kwargs)
+        return plain(lift(fun, getattr(fun, "__name__", "Transformed").title())(*ordered(args), **ordered(kwargs)))
     with wide():
         return tensors(fun(*arrays(args), **arrays(kwargs)))
 
@@ -64,18 +65,30 @@ def lower(fun: Callable[..., object], *, cuts: bool = True) -> Callable[..., Any
     >>> dr.grad(torch.func.lower(f))(jnp.array([1.0, 2.0]))
     Array([2., 4.], dtype=float32)
     """
+    found = lowered(fun, cuts)
+
     @functools.wraps(fun)
-    def lowered(*args: object, **kwargs: object) -> Any:
+    def of_arrays(*args: object, **kwargs: object) -> Any:
+        return plain(found(*args, **kwargs))
+
+    return of_arrays
+
+
+def lowered(fun: Callable[..., object], cuts: bool = True) -> Callable[..., Any]:
+    """As :func:`lower`; dictionaries in what it returns keep their order."""
+    @functools.wraps(fun)
+    def of_arrays(*args: object, **kwargs: object) -> Any:
         with Inside(cuts) as inside:
             args, kwargs = operands((args, kwargs))
-            return results(fun(*args, **kwargs), inside.narrow)
+            return results(ordered(fun(*args, **kwargs)), inside.narrow)
 
-    return lowered
+    return of_arrays
 
 
 def operands(tree: Any) -> Any:
     """The arguments of a function of tensors, for those of a function of arrays: tensors in place of arrays."""
-    return tree_map(lambda x: wrap(held(x)) if is_array_like(x) and hasattr(x, "shape") and not isinstance(x, Tensor) else x, tree)
+    return plain(tree_map(lambda x: wrap(held(x)) if is_array_like(x) and hasattr(x, "shape") and not isinstance(x, Tensor) else x,
+                          tree))
 
 
 def held(array: Any) -> Any:
@@ -88,12 +101,12 @@ def held(array: Any) -> Any:
 
 def tensors(tree: Any) -> Any:
     """A tree with tensors in place of arrays."""
-    return tree_map(lambda x: wrap(x) if isinstance(x, (jax.Array, np.ndarray)) else x, tree)
+    return plain(tree_map(lambda x: wrap(x) if isinstance(x, (jax.Array, np.ndarray)) else x, tree))
 
 
 def arrays(tree: Any) -> Any:
-    """A tree with arrays in place of tensors."""
-    return tree_map(lambda x: array_of(x) if isinstance(x, Tensor) else x, tree)
+    """A tree with arrays in place of tensors, and dictionaries that keep their order."""
+    return tree_map(lambda x: array_of(x) if isinstance(x, Tensor) else x, ordered(tree))
 
 
 def results(tree: Any, narrow: bool) -> Any:

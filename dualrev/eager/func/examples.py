@@ -12,7 +12,8 @@ from jax.tree_util import tree_map
 
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.core.modes import mode
-from dualrev.eager.func.arrays import arrays, in_graph, lower, tensors
+from dualrev.eager.func.arrays import arrays, in_graph, lowered, tensors
+from dualrev.eager.func.ordered import Ordered, aligned, ordered, plain
 from dualrev.eager.func.whole_programs import evaluated
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.joining import cat
@@ -47,7 +48,10 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
         raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
     if chunk_size is not None and chunk_size <= 0:
         raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
-    inner = lower(func)
+    inner = lowered(func)
+    outs = ordered(out_dims)
+    #: What the function returns, for the order of its dictionaries: jax wants that of ``out_dims``.
+    seen: list[Any] = []
 
     def of_one(example: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before, mode.examples = mode.examples, (*mode.examples, (randomness, example))
@@ -58,7 +62,8 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
                     name = getattr(func, "__name__", type(func).__name__)
                     raise ValueError(f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(leaf)}. Did you mean to "
                                      "set out_dims= to None for output?")
-            return out
+            seen[:] = [tree_map(lambda _: 0, out)]
+            return aligned(out, outs)
         finally:
             mode.examples = before
 
@@ -66,27 +71,29 @@ def vmap(func: Callable[..., object], in_dims: InDims = 0, out_dims: OutDims = 0
     def call(*args: object, **kwargs: object) -> Any:
         given, named = arrays(args), arrays(kwargs)
         dims = tuple(in_dims) if isinstance(in_dims, list) else in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+        dims = aligned(ordered(dims), given)
         _check(func, dims, args, given)
         sizes = [leaf.shape[d] for d, arg in zip(dims, given, strict=True) if isinstance(d, int) for leaf in jax.tree.leaves(arg)]
         numbers = np.arange(sizes[0]) if randomness == "different" and sizes else None
 
         def at_once(numbers: Any, given: Any, named: Any) -> Any:
             each = (None if numbers is None else 0, dims, 0)
-            return evaluated(jax.vmap(of_one, each, out_dims), (numbers, given, named), each)
+            found = evaluated(jax.vmap(of_one, each, outs), (numbers, given, named), each)
+            return aligned(found, seen[0])
 
         recorded = mode.grad and any(isinstance(x, Tensor) and x.requires_grad for x in jax.tree.leaves((args, kwargs)))
         if recorded:  # as one operation, whatever ``chunk_size`` says
-            return in_graph(lambda *a, **k: jax.vmap(of_one, (None if numbers is None else 0, dims, 0), out_dims)(numbers, a, k),
-                            args, kwargs)
+            return in_graph(lambda *a, **k: aligned(jax.vmap(of_one, (None if numbers is None else 0, dims, 0), outs)(numbers, a, k),
+                                                    seen[0]), args, kwargs)
         with wide():
             if chunk_size is not None and sizes and sizes[0] > chunk_size:
                 parts = [in_parts(dims, given, named, k, chunk_size) for k in range(0, sizes[0], chunk_size)]
-                outs = [tensors(at_once(np.arange(k, k + n), *part)) for k, n, part in parts]
+                found = [ordered(tensors(at_once(np.arange(k, k + n), *part))) for k, n, part in parts]
                 ends = out_dims if isinstance(out_dims, (tuple, list)) else None
-                if ends is not None and isinstance(outs[0], (tuple, list)):
-                    return type(outs[0])([tree_map(lambda *xs, d=d: cat(xs, d), *column)
-                                          for d, column in zip(ends, zip(*outs, strict=True), strict=True)])
-                return tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *outs)
+                if ends is not None and isinstance(found[0], (tuple, list)):
+                    return type(found[0])([plain(tree_map(lambda *xs, d=d: cat(xs, d), *column))
+                                          for d, column in zip(ends, zip(*found, strict=True), strict=True)])
+                return plain(tree_map(lambda *xs: cat(xs, out_dims if isinstance(out_dims, int) else 0), *found))
             return tensors(at_once(numbers, given, named))
 
     return call
@@ -127,6 +134,8 @@ def in_parts(dims: Any, given: Any, named: Any, start: int, n: int) -> tuple[int
             return x
         if isinstance(d, int):
             return tree_map(lambda y: cut(y, d), x)
+        if isinstance(d, dict):
+            return Ordered({k: each(d[k], y) for k, y in x.items()})
         return type(x)([each(a, b) for a, b in zip(d, x, strict=True)])
 
     parts = tuple([each(d, x) for d, x in zip(dims, given, strict=True)])

@@ -113,6 +113,7 @@ class Run:
         with Inside(random=wrap(state)) as inside:
             own = {name: _standing_in(t, params[name], name in fun.frozen) for name, t in module.named_parameters()}
             given = {name: _standing_in(t, buffers[name]) for name, t in module.named_buffers()}
+            before = {name: t._storage.array for name, t in given.items()}
             memo = {id(t): own[name] for name, t in module.named_parameters()}
             memo.update({id(t): given[name] for name, t in module.named_buffers()})
             #: The copy of the module that ran.
@@ -123,7 +124,7 @@ class Run:
                     raise RuntimeError(f"{fun.name} changes its parameter '{name}' in place when it is called\na pure function cannot; "
                                        "register what a call changes with register_buffer")
             after = {name: t for name, t in self.module.named_buffers() if name in given}
-            self.changes = tuple([name for name, t in after.items() if t is not given[name] or t._counter.version])
+            self.changes = tuple([name for name, t in after.items() if t is not given[name] or t._storage.array is not before[name]])
             self.draws = bool(mode.random._counter.version)
             self.out, self.buffers = results(out, inside.narrow), results(after, inside.narrow)
 

@@ -6,8 +6,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from jax.tree_util import tree_structure
+
 from dualrev.eager.core.evaluation import wide
-from dualrev.eager.func.arrays import arrays, in_graph, lower, tensors
+from dualrev.eager.func.arrays import arrays, in_graph, lowered, tensors
+from dualrev.eager.func.ordered import aligned
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.functional import api, gradients, jacobians
 
@@ -19,7 +22,7 @@ def _of(transform: Callable[..., Any], words: str, cuts: bool = True) -> Callabl
     def transformed(func: Callable[..., object], argnums: int | Sequence[int] = 0, has_aux: bool = False, *,
                     chunk_size: int | None = None, randomness: str = "error") -> Callable[..., Any]:
         checked = _scalar(func, has_aux) if transform in (gradients.grad, gradients.value_and_grad) else func
-        inner = transform(lower(checked, cuts=cuts), argnums, has_aux)
+        inner = transform(lowered(checked, cuts=cuts), argnums, has_aux)
 
         @functools.wraps(func)
         def call(*args: object, **kwargs: object) -> Any:
@@ -85,17 +88,24 @@ def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequen
                                   "zeros")
     if not isinstance(primals, tuple):
         raise RuntimeError("jvp(f, primals, tangents): Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
+    given = arrays(tuple(primals))
+    pushed = aligned(arrays(tuple(tangents)), given)
+    structures: list[Any] = [tree_structure(given), tree_structure(pushed)]
+    if structures[0] != structures[1]:
+        raise RuntimeError("jvp(f, primals, tangents): Expected primals and tangents to have the same python structure. For example, "
+                           "if primals is a tuple of 3 tensors, tangents also must be. Got primals with structure "
+                           f"{structures[0]} and tangents with structure {structures[1]}")
     with wide():
-        return tuple([tensors(x) for x in api.jvp(lower(func, cuts=False), arrays(tuple(primals)), arrays(tuple(tangents)), has_aux)])
+        return tuple([tensors(x) for x in api.jvp(lowered(func, cuts=False), given, pushed, has_aux)])
 
 
 def vjp(func: Callable[..., object], *primals: object, has_aux: bool = False) -> tuple[Any, ...]:
     """The value, and the pull: a function from cotangents of the value to cotangents of each primal."""
     with wide():
-        out, pull, *aux = api.vjp(lower(func), *arrays(primals), has_aux=has_aux)
+        out, pull, *aux = api.vjp(lowered(func), *arrays(primals), has_aux=has_aux)
 
     def pulled(*cotangents: object) -> Any:
-        given = arrays(cotangents if len(cotangents) > 1 else cotangents[0])
+        given = aligned(arrays(cotangents if len(cotangents) > 1 else cotangents[0]), out)
         with wide():
             return tensors(pull(given))
 
@@ -105,11 +115,12 @@ def vjp(func: Callable[..., object], *primals: object, has_aux: bool = False) ->
 def linearize(func: Callable[..., object], *primals: object) -> tuple[Any, Callable[..., Any]]:
     """The value, and the push: a function from tangents of the primals to the tangent of the value."""
     with wide():
-        out, push = api.linearize(lower(func, cuts=False), *arrays(primals))
+        given = arrays(primals)
+        out, push = api.linearize(lowered(func, cuts=False), *given)
 
     def pushed(*tangents: object) -> Any:
         with wide():
-            return tensors(push(*arrays(tangents)))
+            return tensors(push(*aligned(arrays(tangents), given)))
 
     return tensors(out), pushed
 

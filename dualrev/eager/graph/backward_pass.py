@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import heapq
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
 import jax
-import jax.numpy as jnp
 
 from dualrev._jax.source_lines import source
-from dualrev.eager.core.evaluation import Evaluation
 from dualrev.eager.core.modes import mode
-from dualrev.eager.core.operation import Op
+from dualrev.eager.graph.accumulation import ADD, accumulate, add
 from dualrev.eager.graph.anomaly import check_nan
 from dualrev.eager.graph.backward_errors import check_hook, freed_at, modified
-from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.node import Edge, Node, Pulled
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.saved import FREED, unpack
 from dualrev.eager.graph.tensor import Cotangent, Hook, Tensor, array_of, wrap
 
-_add: Callable[..., jax.Array] = Evaluation(jnp.add)
-ADD = Op("Add", jnp.add)
 _SINGLE = (True,)
 #: What gradients go to: a node, or a leaf; and which of its outputs.
 Target: TypeAlias = Node | Tensor
@@ -37,8 +31,6 @@ Captured: TypeAlias = dict[Place, int] | None
 C = TypeVar("C", Tensor, jax.Array, Cotangent, Cotangent | None)
 #: How many backward passes may run inside each other in one thread.
 _DEEPEST = 30
-#: Held while a gradient is added: several threads may accumulate into one leaf.
-_lock = threading.Lock()
 
 
 class BackwardPass:
@@ -51,7 +43,7 @@ class BackwardPass:
         self.captured = captured
         self.found: Gradients = {}
         self.where = source()
-        self.add: Callable[[Cotangent, Cotangent], Cotangent] = (lambda a, b: apply(ADD, (a, b))) if create else _add
+        self.add: Callable[[Cotangent, Cotangent], Cotangent] = (lambda a, b: apply(ADD, (a, b))) if create else add
         self.needed: set[Node] | None = None
         self.goals = {target for target, _ in captured or ()}
 
@@ -282,30 +274,3 @@ class Identity(Node):
         return [(0, cts[0])]
 
 
-def accumulate(t: Tensor, ct: Cotangent, create: bool) -> None:
-    """Add a gradient to ``.grad`` of a tensor, and run its hooks for that."""
-    before, after = t._accumulate_hooks or ({}, {})
-    for hook in list(before.values()):
-        given = hook((ct if isinstance(ct, Tensor) else wrap(ct),))
-        if given is not None:
-            given = given[0] if isinstance(given, tuple) else given
-            ct = given if create else array_of(given)
-    _add_to(t, ct, create)
-    for hook in list(after.values()):
-        hook((), (ct if isinstance(ct, Tensor) else wrap(ct),))
-
-
-def _add_to(t: Tensor, ct: Cotangent, create: bool) -> None:
-    if mode.watcher is not None:
-        mode.watcher.leaf(t)
-    with _lock:
-        grad = t._grad
-        if grad is None:
-            t._grad = ct if isinstance(ct, Tensor) else wrap(ct)
-        elif create:
-            t._grad = apply(ADD, (grad, ct))
-        else:
-            write(grad, _add(array_of(grad), ct))
-    if t._after_hooks:
-        for hook in list(t._after_hooks.values()):
-            hook(t)

@@ -19,8 +19,11 @@ from dualrev.eager.graph.tensor import Cotangent, Tensor, array_of, described
 from dualrev.eager.graph.views import numbers_of, ops_of, overlaps, put, put_op
 
 
-def write(t: Tensor, array: Values) -> None:
-    """Replace the value of a tensor, for all tensors that share its storage, and count the change."""
+def write(t: Tensor, array: Values, counted: bool = True) -> None:
+    """Replace the value of a tensor, for all tensors that share its storage, and count the change.
+
+    PyTorch's kernel for batch norm does not count that it writes to running statistics: a layer may be called twice before backward.
+    """
     view = t._view
     storage = t._storage
     if mode.watcher is not None:
@@ -31,17 +34,35 @@ def write(t: Tensor, array: Values) -> None:
                                "location. Please clone() the tensor before performing the operation.\n" + described(t))
         array = put(storage.array, view.path, array)
     storage.array = array  # type: ignore[assignment]  # as Storage declares it
-    counter = t._counter
-    counter.version += 1
-    counter.changed = source()
+    if counted:
+        counter = t._counter
+        counter.version += 1
+        counter.changed = source()
 
 
-def change(t: Tensor, op: Op, others: tuple[object, ...], swap: bool = False) -> Tensor:
+def change(t: Tensor, op: Op, others: tuple[object, ...]) -> Tensor:
     """``t = op(t, *others)`` in place, recorded as PyTorch records it.
 
     Raises:
       RuntimeError: ``t`` is a leaf that requires grad, or the result does not fit into it.
     """
+    records = _check_change(t, others)
+    return _become(t, apply(op, (t, *others)), op.name, records)
+
+
+def replace(t: Tensor, result: Tensor) -> Tensor:
+    """Write a result into a tensor in place, recorded as the operation that it is a result of.
+
+    The result must not have been computed from ``t`` itself, but from a tensor that holds its value from before the change.
+
+    Raises:
+      RuntimeError: as :func:`change`.
+    """
+    return _become(t, result, "Copy" if result._node is None else result._node.op_name, _check_change(t, (result,)))
+
+
+def _check_change(t: Tensor, others: tuple[object, ...]) -> bool:
+    """Refuse changes that PyTorch refuses; whether the change is recorded."""
     view = t._view
     records = mode.grad and (t.requires_grad or any(isinstance(x, Tensor) and x.requires_grad for x in others))
     if records or (view is not None and view.made == "no_grad" and mode.grad and view.base.requires_grad):
@@ -49,7 +70,12 @@ def change(t: Tensor, op: Op, others: tuple[object, ...], swap: bool = False) ->
     if t._inference and not mode.inference and records:
         raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
                            "normal tensor before doing inplace update.\n" + described(t))
-    result = apply(op, (t, *others))
+    return records
+
+
+def _become(t: Tensor, result: Tensor, name: str, records: bool) -> Tensor:
+    """Make a tensor the result of an operation that has this name."""
+    view = t._view
     old, new = array_of(t), array_of(result)
     if new.shape != old.shape:
         raise RuntimeError(f"output with shape {list(old.shape)} doesn't match the broadcast shape {list(new.shape)}\n" + described(t))
@@ -65,8 +91,8 @@ def change(t: Tensor, op: Op, others: tuple[object, ...], swap: bool = False) ->
         detaches = records and t._requires_grad
         write(t, new)
         if detaches and view is None:
-            node = node_class(op.name, Cut)(None, op.name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
-            rebase(t, node, 0)
+            cut = node_class(name, Cut)(None, name, [(t, 0) if t._node is None else (t._node, t._slot)], (), (), source(), 1)
+            rebase(t, cut, 0)
         elif detaches and view is not None:
             rebase_view(view, result)
         return t
@@ -137,11 +163,11 @@ def check_may_change(t: Tensor) -> None:
             if made == "no_grad" or node is not None:
                 raise RuntimeError(_UNCLEAR[made].format(t._slot, "" if node is None else node.op_name) + "\n" + described(t))
         base = t._view.base
-        if base._requires_grad and base._node is None:
+        if t.requires_grad and base._node is None:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place "
-                               "operation.\n" + described(base)
+                               "operation.\n" + described(base if base._requires_grad else t)
                                + "; change it under torch.no_grad(), or change a .clone()")
-    elif t._requires_grad and t._node is None:
+    if t._requires_grad and t._node is None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.\n" + described(t)
                            + "; change it under torch.no_grad() or through .data, or use the operation that is not in place")
 

@@ -42,10 +42,12 @@ from dualrev.eager.linalg.functions_of_matrices import matrix_power as matrix_po
 from dualrev.eager.linalg.functions_of_matrices import matrix_rank as matrix_rank
 from dualrev.eager.linalg.functions_of_matrices import multi_dot as multi_dot
 from dualrev.eager.linalg.functions_of_matrices import norm as norm
+from dualrev.eager.linalg.functions_of_matrices import ormqr as _ormqr
 from dualrev.eager.linalg.functions_of_matrices import vander as vander
 from dualrev.eager.linalg.functions_of_matrices import vecdot as vecdot
-from dualrev.eager.ops.creation import zeros
-from dualrev.eager.ops.joining import cat
+from dualrev.eager.linalg.symmetric_factors import ldl_factor as ldl_factor
+from dualrev.eager.linalg.symmetric_factors import ldl_factor_ex as ldl_factor_ex
+from dualrev.eager.linalg.symmetric_factors import ldl_solve as ldl_solve
 from dualrev.eager.ops.outputs import with_out
 from dualrev.eager.ops.precision import with_precision
 from dualrev.eager.ops.registry import both, renamed
@@ -53,7 +55,7 @@ from dualrev.eager.ops.registry import both, renamed
 #: The functions that take ``out=``.
 _WITH_OUT = ("cholesky cholesky_ex cond cross det eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu lu_factor "
              "lu_factor_ex lu_solve matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv qr slogdet solve solve_ex "
-             "solve_triangular svd svdvals tensorinv tensorsolve vecdot vector_norm")
+             "solve_triangular svd svdvals tensorinv tensorsolve vecdot vector_norm ldl_factor ldl_factor_ex ldl_solve")
 #: The functions of tensors.
 _NAMES = [*_WITH_OUT.split(), "diagonal", "matrix_exp", "vander"]
 globals().update({name: with_out(globals()[name], f"linalg_{name}") for name in _WITH_OUT.split()})
@@ -69,16 +71,6 @@ def _pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:  # noqa: A002
 def _orgqr(input: Tensor, input2: Tensor) -> Tensor:  # noqa: A002
     """``linalg.householder_product``."""
     return householder_product(input, input2)
-
-
-def _ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:  # noqa: A002
-    """A product of Householder matrices times a matrix, from the ``left`` or the right."""
-    m, k = input.shape[-2:]
-    wide = cat([input, zeros(*input.shape[:-2], m, m - k, dtype=input.dtype)], -1) if m > k else input
-    taus = cat([tau, zeros(*tau.shape[:-1], m - tau.shape[-1], dtype=tau.dtype)], -1) if m > tau.shape[-1] else tau
-    q = householder_product(wide, taus)
-    q = q.mH if transpose else q
-    return q @ other if left else other @ q
 
 
 for _name, _fun in (("pinverse", _pinverse), ("orgqr", _orgqr), ("ormqr", _ormqr)):

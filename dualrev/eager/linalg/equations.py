@@ -15,7 +15,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.linalg.basics import inv, solve
 from dualrev.eager.linalg.functions_of_matrices import matrix_rank
-from dualrev.eager.ops.decompositions import TRIANGULAR, matrices, squares
+from dualrev.eager.ops.decompositions import LU_SOLVE, TRIANGULAR, matrices, squares
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.linear_algebra import SOLVE, first_zero_pivot, infos
 from dualrev.eager.ops.registry import FUNCTIONS
@@ -43,14 +43,7 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
 
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
     """The solution of ``A X = B``, from the packed factors and pivots of ``lu_factor``."""
-    p, lower, upper = FUNCTIONS["lu_unpack"](LU, pivots)
-    if not left:
-        return lu_solve(LU, pivots, B.mH, adjoint=not adjoint).mH
-    if adjoint:
-        half = solve_triangular(upper.mH, B, upper=False)
-        return p @ solve_triangular(lower.mH, half, upper=True, unitriangular=True)
-    half = solve_triangular(lower, p.mT @ B, upper=False, unitriangular=True)
-    return solve_triangular(upper, half, upper=True)
+    return apply(LU_SOLVE(bool(left), bool(adjoint)), (B, LU, pivots))
 
 
 def _pinv_of(x: jax.Array, atol: jax.Array, rtol: jax.Array, hermitian: bool) -> jax.Array:

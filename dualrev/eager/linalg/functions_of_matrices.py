@@ -149,6 +149,23 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
 _householder = family("LinalgHouseholderProduct", lambda a, taus: jax.lax.linalg.householder_product(a, taus))
 
 
+def _ormqr_of(a: jax.Array, taus: jax.Array, other: jax.Array, left: bool, transpose: bool) -> jax.Array:
+    m, k = a.shape[-2:]
+    batch = [(0, 0)] * (a.ndim - 2)
+    q = jax.lax.linalg.householder_product(jnp.pad(a, [*batch, (0, 0), (0, max(m - k, 0))]),
+                                           jnp.pad(taus, [*batch, (0, max(m - taus.shape[-1], 0))]))
+    q = jnp.conj(jnp.swapaxes(q, -1, -2)) if transpose else q
+    return q @ other if left else other @ q
+
+
+_ormqr = family("Ormqr", _ormqr_of)
+
+
+def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:  # noqa: A002
+    """A product of Householder matrices times a matrix, from the ``left`` or the right."""
+    return apply(_ormqr(bool(left), bool(transpose)), (input, tau, other))
+
+
 def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first columns of a product of Householder matrices."""
     return apply(_householder(), (matrices(A, "torch.linalg.householder_product"), tau))

@@ -25,8 +25,10 @@ from dualrev.eager.nn.modules.module import Module as Module
 from dualrev.eager.nn.modules.normalization import *  # noqa: F403
 from dualrev.eager.nn.modules.padding import *  # noqa: F403
 from dualrev.eager.nn.modules.parallel import *  # noqa: F403
+from dualrev.eager.nn.modules.parameter_containers import *  # noqa: F403
 from dualrev.eager.nn.modules.pooling import *  # noqa: F403
 from dualrev.eager.nn.modules.recurrent import *  # noqa: F403
+from dualrev.eager.nn.modules.recurrent_cells import *  # noqa: F403
 from dualrev.eager.nn.modules.resizing import *  # noqa: F403
 from dualrev.eager.nn.modules.stateless import *  # noqa: F403
 from dualrev.eager.nn.modules.transformer import *  # noqa: F403

@@ -50,6 +50,7 @@ from dualrev.eager.nn.functions.attention import scaled_dot_product_attention as
 from dualrev.eager.nn.functions.convolution import conv1d as conv1d
 from dualrev.eager.nn.functions.convolution import conv2d as conv2d
 from dualrev.eager.nn.functions.convolution import conv3d as conv3d
+from dualrev.eager.nn.functions.convolution import conv_tbc as conv_tbc
 from dualrev.eager.nn.functions.convolution import conv_transpose1d as conv_transpose1d
 from dualrev.eager.nn.functions.convolution import conv_transpose2d as conv_transpose2d
 from dualrev.eager.nn.functions.convolution import conv_transpose3d as conv_transpose3d

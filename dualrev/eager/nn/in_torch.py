@@ -11,9 +11,9 @@ from dualrev.eager.nn.spectrograms import istft, stft
 
 #: Those with the same arguments.
 _SAME = """
-    adaptive_avg_pool1d avg_pool1d bilinear celu celu_ channel_shuffle conv1d conv2d conv3d cosine_similarity group_norm hardshrink
-    layer_norm max_pool1d max_pool2d max_pool3d pairwise_distance pdist pixel_shuffle pixel_unshuffle prelu relu relu_ rms_norm selu
-    selu_ softmax log_softmax threshold threshold_ rrelu rrelu_
+    adaptive_avg_pool1d avg_pool1d bilinear celu celu_ channel_shuffle conv1d conv2d conv3d conv_tbc cosine_similarity group_norm
+    hardshrink layer_norm max_pool1d max_pool2d max_pool3d pairwise_distance pdist pixel_shuffle pixel_unshuffle prelu relu relu_
+    rms_norm selu selu_ softmax log_softmax threshold threshold_ rrelu rrelu_
 """.split()  # noqa: SIM905  (names are read as words)
 #: Those whose reduction is a number: none, mean, sum.
 _REDUCING = ["binary_cross_entropy_with_logits", "cosine_embedding_loss", "hinge_embedding_loss", "kl_div", "margin_ranking_loss",

@@ -16,6 +16,8 @@ from dualrev.eager.ops import (
     differences,
     distributions,
     dtype_names,
+    einsum,
+    equality,
     extremes,
     flat_indices,
     indexing,
@@ -50,7 +52,7 @@ from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of c
 
 #: The modules that register operations.
 MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, differences,
-           distributions, dtype_names, extremes, flat_indices, indexing, joining, lifting, linear_algebra, matrix_products,
-           number_functions, operators, order_statistics, placement, printing, rearranged_parts, rearranging, reductions,
-           replaced_parts, sampling, scaled_products, scattering, selecting, sequences, shapes, special_functions, statistics,
-           strides, ternary, unary, view_copies, windows)
+           distributions, dtype_names, einsum, equality, extremes, flat_indices, indexing, joining, lifting,
+           linear_algebra, matrix_products, number_functions, operators, order_statistics, placement, printing,
+           rearranged_parts, rearranging, reductions, replaced_parts, sampling, scaled_products, scattering,
+           selecting, sequences, shapes, special_functions, statistics, strides, ternary, unary, view_copies, windows)

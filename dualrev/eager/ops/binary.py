@@ -98,8 +98,6 @@ def scaled(op: Op, alpha: float, sign: int = 1) -> tuple[Op, tuple[float, ...]]:
     return (op, ()) if alpha == 1 else (_ADD_SCALED, (sign * alpha,))
 
 
-
-
 def _check(name: str, x: object, y: object) -> None:
     """Refuse what is no operand."""
     for i, a in enumerate((x, y)):
@@ -284,25 +282,3 @@ _pairs("logaddexp2", jnp.logaddexp2, "Logaddexp2")
 _pairs("heaviside", jnp.heaviside, "Heaviside")
 
 
-_close = family("Isclose", lambda a, b, *how: jnp.isclose(a, b, *how))
-
-
-@both
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:  # noqa: A002
-    """Where entries are equal within tolerances."""
-    return apply(_close(rtol, atol, equal_nan), (input, other))
-
-
-_EQUAL = Op("Equal", lambda x, y: jnp.array_equal(x, y))
-
-
-@both
-def equal(input: Tensor, other: Tensor) -> bool:  # noqa: A002
-    """Whether two tensors have the same shape and entries."""
-    return bool(array_of(apply(_EQUAL, (input, other))))
-
-
-@both
-def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:  # noqa: A002
-    """Whether all entries are equal within tolerances."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).all())

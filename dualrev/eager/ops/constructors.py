@@ -14,7 +14,8 @@ from dualrev.eager.core.annotations import DType, Values
 from dualrev.eager.core.size import Size
 from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from
-from dualrev.eager.ops.creation import array_from, finished
+from dualrev.eager.ops.creation import finished
+from dualrev.eager.ops.data import array_from
 from dualrev.eager.ops.registry import FUNCTIONS, method
 
 _SIZE = [Signature("tuple of ints size, *, torch.device device = None")]

@@ -14,6 +14,7 @@ from dualrev.eager.core import dtypes
 from dualrev.eager.core.annotations import Device, DType, Scalar
 from dualrev.eager.core.dtypes import device_of, jax_device, numpy_of
 from dualrev.eager.core.evaluation import as_jax
+from dualrev.eager.core.modes import mode
 from dualrev.eager.core.operation import family
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.recording import apply
@@ -49,12 +50,24 @@ def _set_data(self: Tensor, value: object) -> None:
 Tensor.data = property(data_of, _set_data, doc="The value outside the graph, sharing the storage; changes do not count.")  # type: ignore[assignment, misc]
 
 
+#: What PyTorch's vmap says of values that Python asks for.
+_UNDER_VMAP = {
+    "item()": "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, please "
+              "try to rewrite what you're doing with other operations. If error is occurring somewhere inside PyTorch internals, "
+              "please file a bug report.",
+    "a condition": "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We don't support that "
+                   "yet, please file an issue at https://github.com/pytorch/pytorch/issues .",
+}
+
+
 def known(self: Tensor, what: str) -> np.ndarray:
     """The entries of a tensor that is not being traced."""
     array = array_of(self)
     if isinstance(array, Tracer):
-        raise RuntimeError(f"{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is known when the "
-                           "compiled program runs, not while it is compiled; use torch.where for a choice, or do this outside")
+        under_vmap = _UNDER_VMAP[what] + "\n" if mode.examples and what in _UNDER_VMAP else ""
+        raise RuntimeError(f"{under_vmap}{what} needs the value of a tensor that is being traced, at {user_frame()}\nits value is "
+                           "known when the compiled program runs, not while it is compiled; use torch.where for a choice, or do this "
+                           "outside")
     return np.asarray(array)
 
 

@@ -187,8 +187,26 @@ def triangular_solve(input: Tensor, A: Tensor, upper: bool = True, transpose: bo
     return triangular_solution(apply(TRIANGULAR(upper, True, unitriangular), (A, input)), A.clone())
 
 
-_lu_solve = Op("LinalgLuSolve", lambda b, packed, pivots: jax.scipy.linalg.lu_solve((packed, pivots - 1), b) if packed.ndim == 2 else
-               jax.vmap(lambda p, i, c: jax.scipy.linalg.lu_solve((p, i - 1), c))(packed, pivots, b))
+def _lu_solved(b: jax.Array, packed: jax.Array, pivots: jax.Array, left: bool, adjoint: bool) -> jax.Array:
+    if not left:  # X A = B is A^T X^T = B^T, and X A^H = B is A conj(X^T) = conj(B^T)
+        turned = jnp.swapaxes(b, -1, -2)
+        turned = jnp.conj(turned) if adjoint else turned
+    trans = (2 if adjoint else 0) if left else (0 if adjoint else 1)
+    batch = jnp.broadcast_shapes(b.shape[:-2], packed.shape[:-2])
+
+    def solved(p: jax.Array, i: jax.Array, c: jax.Array) -> jax.Array:
+        return jax.scipy.linalg.lu_solve((p, i - 1), c, trans)
+
+    for _ in batch:
+        solved = jax.vmap(solved)
+    operands = [jnp.broadcast_to(x, (*batch, *x.shape[x.ndim - n:])) for x, n in ((packed, 2), (pivots, 1), (b if left else turned, 2))]
+    found = solved(*operands)
+    if left:
+        return found
+    return jnp.swapaxes(jnp.conj(found) if adjoint else found, -1, -2)
+
+
+LU_SOLVE = family("LinalgLuSolve", _lu_solved)
 
 
 @both
@@ -207,7 +225,7 @@ def lu(input: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple[Tens
 @both
 def lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:  # noqa: A002
     """The solution of ``A x = input``, from the packed factors and pivots of ``lu_factor``."""
-    return apply(_lu_solve, (input, LU_data, LU_pivots))
+    return apply(LU_SOLVE(True, False), (input, LU_data, LU_pivots))
 
 
 def _unpacked(packed: jax.Array, pivots: jax.Array) -> tuple[jax.Array, ...]:

@@ -126,7 +126,8 @@ class ReadIndex:
         else:
             size = self.shape[self._at]
             if (wrong := first_outside(array, size, -size)) is not None:
-                raise IndexError(f"index {wrong} is out of bounds for dimension {self._at} with size {size}")
+                # PyTorch numbers the dimensions with those of tensors first.
+                raise IndexError(f"index {wrong} is out of bounds for dimension {len(self.arrays)} with size {size}")
             self.arrays[self._out] = part if isinstance(part, Tensor) else array  # a tensor's changes in place are watched
             self._keep()
 

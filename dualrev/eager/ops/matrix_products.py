@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +11,7 @@ from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.ops.checks import same_dtype
 from dualrev.eager.ops.precision import low_precision
-from dualrev.eager.ops.registry import alias, both, function
+from dualrev.eager.ops.registry import alias, both
 
 
 def _fits(name: str, a: jax.Array, b: jax.Array) -> None:
@@ -130,6 +127,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:  # noqa: A002
 
 alias("ger", outer)
 _INNER = Op("Inner", jnp.inner)
+_low = low_precision(apply)
 
 
 @both
@@ -138,37 +136,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     return (apply if input.ndim == other.ndim == 1 else _low)(_INNER, (input, other))
 
 
-def _einsum_of(*args: Any) -> jax.Array:
-    *arrays, equation = args
-    seen: dict[str, int] = {}
-    for i, (letters, x) in enumerate(zip(equation.partition("->")[0].replace(" ", "").split(","), arrays, strict=False)):
-        if "." in letters or len(letters) != x.ndim:
-            continue
-        for letter, size in zip(letters, x.shape, strict=True):
-            if seen.setdefault(letter, size) != size and 1 not in (seen[letter], size):
-                raise RuntimeError(f"einsum(): subscript {letter} has size {size} for operand {i} which does not broadcast with "
-                                   f"previously seen size {seen[letter]}\nthe shapes are {[list(a.shape) for a in arrays]}")
-    return jnp.einsum(equation, *arrays)
-
-
-_einsum = family("Einsum", _einsum_of)
-_low = low_precision(apply)
 _cross = family("LinalgCross", lambda a, b, dim: jnp.cross(a, b, axis=dim))
 _kron = Op("Kron", jnp.kron)
-
-
-@function
-def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
-    """A sum of products in Einstein's notation."""
-    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
-    before, _, after = equation.replace(" ", "").partition("->")
-    terms = before.split(",")
-    if len(terms) != len(tensors):
-        raise RuntimeError(f"einsum(): {'more' if len(terms) < len(tensors) else 'fewer'} operands were provided than specified in the "
-                           f"equation\nthe equation has {len(terms)}, and {len(tensors)} are given")
-    # Only what becomes a product of matrices has fewer bits.
-    contracts = "->" not in equation or any(c.isalpha() and c not in after and sum(c in t for t in terms) > 1 for c in before)
-    return (_low if contracts and len(terms) > 1 else apply)(_einsum(equation), tensors)
 
 
 @both

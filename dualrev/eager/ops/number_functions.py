@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dualrev.eager.core import dtypes
 from dualrev.eager.core.operation import Op
-from dualrev.eager.graph.inplace import change
+from dualrev.eager.graph.inplace import change, replace
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
 from dualrev.eager.ops import binary, ternary, unary  # noqa: F401  (their methods get second names here)
@@ -214,12 +214,11 @@ def _copies(name: str) -> None:
         # What the function saves of the tensor is its value from before the change.
         before = wrap(array_of(self))
         before._node, before._slot, before._requires_grad = self.grad_fn, self._slot, self.requires_grad
-        return change(self, _replace, (getattr(before, name)(*args, **kwargs),))
+        return replace(self, getattr(before, name)(*args, **kwargs))
 
     method(renamed(in_place, f"{name}_", f"As ``{name}``, in place."))
 
 
-_replace = Op("Copy", lambda x, new: new)
 for _name in ("copysign", "cumprod", "cumsum", "heaviside", "lerp", "nan_to_num", "renorm", "tril", "triu"):
     _copies(_name)
 

@@ -72,7 +72,8 @@ _FULL = {
     "torch": """cdist cholesky cholesky_inverse cholesky_solve geqrf inverse lu lu_solve nanquantile orgqr ormqr pinverse polar prod qr
                 quantile stft svd trace triangular_solve view_as_complex""",
     "linalg": """cholesky cholesky_ex cond eig eigh eigvals eigvalsh householder_product inv inv_ex lstsq lu_factor lu_factor_ex
-                 lu_solve matrix_rank qr solve solve_ex svd svdvals tensorinv tensorsolve""",
+                 lu_solve matrix_rank qr solve solve_ex svd svdvals tensorinv tensorsolve
+                 ldl_factor ldl_factor_ex ldl_solve""",
     "fft": "fft fft2 fftn hfft hfft2 hfftn ifft ifft2 ifftn ihfft ihfft2 ihfftn irfft irfft2 irfftn rfft rfft2 rfftn",
     "functional": """avg_pool3d cosine_embedding_loss grid_sample hinge_embedding_loss local_response_norm max_unpool1d max_unpool2d
                      max_unpool3d multi_margin_loss multilabel_margin_loss poisson_nll_loss soft_margin_loss triplet_margin_loss""",

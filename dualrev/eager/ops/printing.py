@@ -128,7 +128,20 @@ def text_of(t: Tensor) -> str:
         extra.append(f"grad_fn=<{node.name()}>")
     elif t.requires_grad:
         extra.append("requires_grad=True")
-    return f"tensor({', '.join([shown, *extra])})"
+    return _with_words(f"tensor({shown}", extra) + ")"
+
+
+def _with_words(text: str, extra: list[str]) -> str:
+    """The entries with what is said after them, on lines of their own where a line would get too long."""
+    length = len(text) - text.rfind("\n") + 1
+    for words in extra:
+        if length + len(words) + 2 > options.linewidth:
+            text += ",\n" + " " * 7 + words
+            length = 7 + len(words)
+        else:
+            text += ", " + words
+            length += len(words) + 2
+    return text
 
 
 def _formatted(t: Tensor, spec: str) -> str:

@@ -44,6 +44,11 @@ def _in(reduce: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return reduced
 
 
+def _default(x: jax.Array) -> jax.Array:
+    """Whole numbers as floats of the default dtype."""
+    return x.astype(dtypes.get_default_dtype().numpy) if x.dtype.kind in "biu" else x
+
+
 _sum = family("Sum", _in(jnp.sum))
 _mean = family("Mean", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _prod = family("Prod", _in(jnp.prod))
@@ -51,7 +56,7 @@ _sum_dim = family("Sum:1", _in(jnp.sum))
 _mean_dim = family("Mean:1", lambda x, dim, keep, dtype: jnp.mean(_float(x, dtype), dim, keepdims=keep))
 _var = family("Var", lambda x, dim, keep, correction: jnp.var(x, dim, ddof=correction, keepdims=keep))
 _std = family("Std", lambda x, dim, keep, correction: root(jnp.var(x, dim, ddof=correction, keepdims=keep)))
-_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(x, dim, keepdims=keep))
+_logsumexp = family("Logsumexp", lambda x, dim, keep: jax.scipy.special.logsumexp(_default(x), dim, keepdims=keep))
 _all = family("All", lambda x, dim, keep: jnp.all(x, dim, keepdims=keep))
 _any = family("Any", lambda x, dim, keep: jnp.any(x, dim, keepdims=keep))
 _cumsum = family("Cumsum", of_vectors(lambda x, dim, dtype: jnp.cumsum(_float(_integers(x), dtype), dim)))
@@ -145,7 +150,8 @@ def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:  
     return apply(_cumprod(dim_of(dim, input.ndim), _dtype(dtype)), (input,))
 
 
-def norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool) -> jax.Array:
+def norm_of(x: jax.Array, p: Any, dim: tuple[int, ...] | None, keep: bool, dtype: Any = None) -> jax.Array:
+    x = x if dtype is None else x.astype(dtype)
     if x.dtype.kind in "biu":
         raise RuntimeError("linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
                            f"{dtypes.type_name(x.dtype)}\nconvert it first: x.float().norm()")
@@ -175,7 +181,7 @@ _norm = family("LinalgVectorNorm", norm_of)
 @both
 def norm(input: Tensor, p: float | str | None = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:  # noqa: A002
     """The p-norm of all entries together, or along dimensions."""
-    return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim), (input if dtype is None else input.to(dtype),))
+    return apply(_norm(2 if p is None else p, dims_of(dim, input.ndim), keepdim, _dtype(dtype)), (input,))
 
 
 @both

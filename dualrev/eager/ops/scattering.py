@@ -17,9 +17,8 @@ from dualrev.eager.graph.tensor import Operand, Tensor, array_of
 from dualrev.eager.ops.checks import first_outside, same_dtype
 from dualrev.eager.ops.dimensions import dim_of
 from dualrev.eager.ops.registry import both, method
+from dualrev.eager.ops.scatter_reductions import Places, reduced
 from dualrev.eager.ops.selecting import along
-
-Places = tuple[Any, ...]
 
 
 def _scatter_at(index: jax.Array, dim: int) -> Places:
@@ -41,65 +40,26 @@ def _sources(index: jax.Array, src: Any, x: jax.Array) -> jax.Array:
 
 # ----------------------------------------------------------------------------------------------------------- reductions
 
-def _reduced(x: jax.Array, places: Places, src: jax.Array, reduce: str, include_self: bool) -> jax.Array:
-    """The entries at places combined with sources, and with what stands there unless ``include_self`` is false."""
-    neutral: Any = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
-    if neutral is None:
-        is_float = jnp.issubdtype(x.dtype, jnp.floating)
-        least, most = (-jnp.inf, jnp.inf) if is_float else (jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max)
-        neutral = least if reduce == "amax" else most
-    hits = jnp.zeros(x.shape, dtypes.long_dtype()).at[places].add(1)
-    start = x if include_self else jnp.where(hits > 0, jnp.asarray(neutral, x.dtype), x)
-    if reduce == "sum":
-        return start.at[places].add(src)
-    if reduce == "mean":
-        total, count = start.at[places].add(src), jnp.maximum(hits + include_self * (hits > 0), 1)
-        return total // count.astype(x.dtype) if x.dtype.kind in "iu" else total / count.astype(x.dtype)
-    if reduce == "prod":
-        return _products(start, places, src)
-    still, given = jax.lax.stop_gradient(start), jax.lax.stop_gradient(src)
-    best = still.at[places].max(given) if reduce == "amax" else still.at[places].min(given)
-    if x.dtype.kind in "iub":
-        return best
-    # All that are equal to the result share the gradient.
-    equal = jax.lax.stop_gradient(x) == best
-    mine = equal & (include_self | (hits == 0))
-    theirs = given == best[places]
-    n = equal.astype(x.dtype).at[places].add(theirs.astype(x.dtype))
-    share = (jnp.where(mine, start, 0).at[places].add(jnp.where(theirs, src, 0))) / jnp.maximum(n, 1)
-    return jnp.where(jnp.isfinite(best), best + (share - jax.lax.stop_gradient(share)), best)
-
-
-def _products(start: jax.Array, places: Places, src: jax.Array) -> jax.Array:
-    """Products at places.  Zeros are counted apart, so that the derivative at a single zero is the product of the others."""
-    if not jnp.issubdtype(start.dtype, jnp.inexact):
-        return start.at[places].multiply(src)
-    still, given = jax.lax.stop_gradient(start), jax.lax.stop_gradient(src)
-    value = still.at[places].multiply(given)
-    mine, theirs = still == 0, given == 0
-    zeros = mine.astype(dtypes.long_dtype()).at[places].add(theirs.astype(dtypes.long_dtype()))
-    others = jnp.where(mine, 1, still).at[places].multiply(jnp.where(theirs, 1, given))
-    # The product without one factor: of those that are not zero where no other is, of all others where this one is the only zero.
-    rest = jnp.where(mine, jnp.where(zeros == 1, others, 0), jnp.where(zeros == 0, others / jnp.where(mine, 1, still), 0))
-    at = others[places]
-    n = zeros[places]
-    rest_src = jnp.where(theirs, jnp.where(n == 1, at, 0), jnp.where(n == 0, at / jnp.where(theirs, 1, given), 0))
-    change = (rest * (start - still)).at[places].add(rest_src * (src - given))
-    return value + change
-
 
 _scatter = family("Scatter", lambda x, index, src, dim: x.at[_scatter_at(index, dim)].set(_sources(index, src, x)))
 _scatter_add = family("ScatterAdd", lambda x, index, src, dim: x.at[_scatter_at(index, dim)].add(_sources(index, src, x)))
-_scatter_reduce = family("ScatterReduce", lambda x, index, src, dim, reduce, own: _reduced(
+_scatter_reduce = family("ScatterReduce", lambda x, index, src, dim, reduce, own: reduced(
     x, _scatter_at(index, dim), jnp.broadcast_to(_sources(index, src, x), index.shape), reduce, own))
-_index_add = family("IndexAdd", lambda x, index, src, dim: _with_dims(
-    lambda y: y.at[_slices_at(index, dim)].add(src.reshape(-1) if x.ndim == 0 else src), x))
+
+
+def _index_add_of(x: jax.Array, index: jax.Array, src: jax.Array, *rest: Any) -> jax.Array:
+    *alpha, dim = rest
+    src = src * alpha[0] if alpha else src
+    return _with_dims(lambda y: y.at[_slices_at(index, dim)].add(src.reshape(-1) if x.ndim == 0 else src), x)
+
+
+_index_add = family("IndexAdd", _index_add_of)
 _index_copy = family("IndexCopy", lambda x, index, src, dim: _with_dims(
     lambda y: y.at[_slices_at(index, dim)].set(src.reshape(-1) if x.ndim == 0 else src), x))
 _index_fill = family("IndexFill", lambda x, index, value, dim: _with_dims(
     lambda y: y.at[_slices_at(index, dim)].set(jnp.asarray(value).astype(x.dtype)), x))
 _index_reduce = family("IndexReduce", lambda x, index, src, dim, reduce, own: _with_dims(
-    lambda y: _reduced(y, _slices_at(index, dim), src.reshape(-1) if x.ndim == 0 else src, reduce, own), x))
+    lambda y: reduced(y, _slices_at(index, dim), src.reshape(-1) if x.ndim == 0 else src, reduce, own), x))
 
 
 def _with_dims(fun: Any, x: jax.Array) -> jax.Array:
@@ -237,14 +197,14 @@ def _without(x: Tensor, d: int) -> str:
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:  # noqa: A002
     """A copy with slices, times ``alpha``, added at indices along a dimension."""
     op = _index_add(_slices("index_add", input, dim, index, source))
-    return apply(op, (input, index, source if alpha == 1 else source * alpha))
+    return apply(op, (input, index, source, *(() if alpha == 1 else (alpha,))))
 
 
 @method
 def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """Add slices, times ``alpha``, at indices along a dimension, in place."""
     op = _index_add(_slices("index_add", self, dim, index, source))
-    return change(self, op, (index, source if alpha == 1 else source * alpha))
+    return change(self, op, (index, source, *(() if alpha == 1 else (alpha,))))
 
 
 @both

@@ -183,9 +183,11 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         raise RuntimeError(f"Expect a 1D vector, but got shape {list(input.shape)}")
     if r < 0:
         raise RuntimeError(f"Expect a non-negative number, but got {r}")
+    if not r:
+        return finished(np.zeros(0, array_of(input).dtype))
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    places = np.asarray(list(choose(np.arange(input.shape[0]), r)), np.int32).reshape(-1, r)
-    return input[finished(places)]
+    places = np.asarray(list(choose(np.arange(input.shape[0]), r)), np.int64).reshape(-1, r)
+    return stack([input.take(finished(column)) for column in places.T], 1)
 
 
 @function

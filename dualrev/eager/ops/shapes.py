@@ -218,8 +218,15 @@ def split(input: Tensor, split_size: Sizes, dim: int = 0) -> tuple[Tensor, ...]:
     d = dim_of(dim, input.ndim)
     n = input.shape[d]
     if isinstance(split_size, int):
-        bounds = tuple(range(split_size, n, split_size))
+        if split_size < 0:
+            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={split_size}")
+        if split_size == 0 and n:
+            raise RuntimeError(f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}")
+        bounds = tuple(range(split_size, n, split_size or 1))
     else:
+        if any(size < 0 for size in split_size):
+            raise RuntimeError("split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes="
+                               f"{list(split_size)}")
         if sum(split_size) != n:
             raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), "
                                f"but got split_sizes={list(split_size)}")

@@ -53,17 +53,23 @@ class SGD(Optimizer):
                                       maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        return {"momentum_buffer": zeros(p), "step": np.zeros((), np.float32)} if group["momentum"] else {}
+        # The first gradient is not dampened; without dampening, nothing sets the first step apart from others.
+        return {"momentum_buffer": zeros(p), **({"step": np.zeros((), np.float32)} if group["dampening"] else {})} if group[
+            "momentum"] else {}
 
     @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
         g = turned(p, g, settings)
         if not state:
             return p - settings["lr"] * g, {}
-        m, step = settings["momentum"], state["step"]
-        buffer = jnp.where(step == 0, g, m * state["momentum_buffer"] + ((1 - settings["dampening"]) * g if settings["damps"] else g))
+        m = settings["momentum"]
+        buffer = m * state["momentum_buffer"] + ((1 - settings["dampening"]) * g if settings["damps"] else g)
+        after = {}
+        if "step" in state:
+            buffer = jnp.where(state["step"] == 0, g, buffer)
+            after = {"step": state["step"] + 1}
         g = g + m * buffer if settings["nesterov"] else buffer
-        return p - settings["lr"] * g, {"momentum_buffer": buffer.astype(p.dtype), "step": step + 1}
+        return p - settings["lr"] * g, {"momentum_buffer": buffer.astype(p.dtype), **after}
 
 
 class Adam(Optimizer):
@@ -83,7 +89,7 @@ class Adam(Optimizer):
                                       decoupled_weight_decay=decoupled_weight_decay))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        state = {"step": np.zeros((), np.int32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
+        state = {"step": np.zeros((), np.float32), "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
         return state | ({"max_exp_avg_sq": zeros(p)} if group["amsgrad"] else {})
 
     @entrywise
@@ -94,9 +100,9 @@ class Adam(Optimizer):
             p = p * (1 - s["lr"] * s["weight_decay"])
         if not s["amsgrad"]:
             rule = optax.scale_by_adam(*s["betas"], eps=s["eps"])
-            before = optax.ScaleByAdamState(state["step"], state["exp_avg"], state["exp_avg_sq"])
+            before = optax.ScaleByAdamState(state["step"].astype(np.int32), state["exp_avg"], state["exp_avg_sq"])
             step, after = rule.update(g, before)
-            new = {"step": after.count, "exp_avg": after.mu, "exp_avg_sq": after.nu}
+            new = {"step": state["step"] + 1, "exp_avg": after.mu, "exp_avg_sq": after.nu}
             return p - s["lr"] * step, new
         (b1, b2), count = s["betas"], state["step"] + 1
         mean = b1 * state["exp_avg"] + (1 - b1) * g
@@ -129,7 +135,7 @@ class RMSprop(Optimizer):
 
     def begin(self, p: jax.Array, group: Settings) -> State:
         names = ["square_avg", *(["momentum_buffer"] if group["momentum"] else []), *(["grad_avg"] if group["centered"] else [])]
-        return {name: zeros(p) for name in names}
+        return {"step": np.zeros((), np.float32), **{name: zeros(p) for name in names}}
 
     @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:
@@ -146,6 +152,8 @@ class RMSprop(Optimizer):
             new = {"square_avg": after.nu}
         if "momentum_buffer" in state:
             step = new["momentum_buffer"] = s["momentum"] * state["momentum_buffer"] + step
+        if "step" in state:
+            new["step"] = state["step"] + 1
         return p - s["lr"] * step, new
 
 

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from dualrev.eager.core.caches import PROGRAM, caches
-from dualrev.eager.core.evaluation import TreeEvaluation
-from dualrev.eager.core.operation import promoting
+from dualrev.eager.core.evaluation import TreeEvaluation, promoting
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Tensor, array_of
 

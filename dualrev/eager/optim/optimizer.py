@@ -12,10 +12,9 @@ import numpy as np
 
 from dualrev.eager.core.caches import PROGRAM, caches
 from dualrev.eager.core.dtypes import type_name
-from dualrev.eager.core.evaluation import TreeEvaluation
+from dualrev.eager.core.evaluation import TreeEvaluation, promoting
 from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import enable_grad, mode, no_grad
-from dualrev.eager.core.operation import promoting
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
 from dualrev.eager.optim.joined import Joined

@@ -4,10 +4,10 @@ May import: ``distributions.constraints`` and what ``distributions`` may import.
 :mod:`dualrev.eager.distributions.transforms.base`.
 """
 
-from dualrev.eager.distributions.transforms.base import ComposeTransform as ComposeTransform
-from dualrev.eager.distributions.transforms.base import IndependentTransform as IndependentTransform
-from dualrev.eager.distributions.transforms.base import ReshapeTransform as ReshapeTransform
 from dualrev.eager.distributions.transforms.base import Transform as Transform
+from dualrev.eager.distributions.transforms.combined import ComposeTransform as ComposeTransform
+from dualrev.eager.distributions.transforms.combined import IndependentTransform as IndependentTransform
+from dualrev.eager.distributions.transforms.combined import ReshapeTransform as ReshapeTransform
 from dualrev.eager.distributions.transforms.entrywise import AbsTransform as AbsTransform
 from dualrev.eager.distributions.transforms.entrywise import AffineTransform as AffineTransform
 from dualrev.eager.distributions.transforms.entrywise import CumulativeDistributionTransform as CumulativeDistributionTransform

@@ -12,6 +12,7 @@ from jax import lax
 
 from dualrev._jax.library_functions import softmax as softmax_of
 from dualrev.eager.core.annotations import DType
+from dualrev.eager.core.dtype_refusals import no_kernel
 from dualrev.eager.core.dtypes import type_name
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.graph.inplace import change
@@ -74,13 +75,24 @@ def _gelu_of(x: jax.Array, approximate: str) -> jax.Array:
 _gelu = family("Gelu", _gelu_of, light=True)
 
 
+def _soft(x: jax.Array, dim: int, kernel: str) -> None:
+    if x.dtype.kind in "biu":
+        raise no_kernel(f"{kernel}_lastdim_kernel_impl" if dim % x.ndim == x.ndim - 1 else f"{kernel}_kernel_impl", x.dtype)
+
+
+def _softmax_of(x: jax.Array, dim: int) -> jax.Array:
+    _soft(x, dim, "softmax")
+    return softmax_of(x, dim)
+
+
 def _log_softmax_of(x: jax.Array, dim: int) -> jax.Array:
+    _soft(x, dim, "log_softmax")
     x = x - lax.stop_gradient(jnp.max(x, dim, keepdims=True))
     return x - jnp.log(jnp.sum(jnp.exp(x), dim, keepdims=True))
 
 
 # The custom rule of softmax states its derivative in terms of the result, so that only the result is saved.
-_softmax, _log_softmax = (family("Softmax", of_vectors(softmax_of)),
+_softmax, _log_softmax = (family("Softmax", of_vectors(_softmax_of)),
                           family("LogSoftmax", of_vectors(_log_softmax_of), light=True))
 
 

@@ -40,6 +40,38 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     return dropout(softmax(scores, -1), dropout_p) @ value
 
 
+def check_dims(query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None,
+               num_heads: int) -> None:
+    """Refuse numbers of dimensions that do not fit together, in PyTorch's words."""
+    if query.ndim not in (2, 3):
+        raise AssertionError(f"query should be unbatched 2D or batched 3D tensor but received {query.ndim}-D query tensor")
+    kind = "batched (3-D)" if query.ndim == 3 else "unbatched (2-D)"
+    if key.ndim != query.ndim or value.ndim != query.ndim:
+        raise AssertionError(f"For {kind} `query`, expected `key` and `value` to be {query.ndim}-D but found {key.ndim}-D and "
+                             f"{value.ndim}-D tensors respectively")
+    if key_padding_mask is not None and key_padding_mask.ndim != query.ndim - 1:
+        raise AssertionError(f"For {kind} `query`, expected `key_padding_mask` to be `None` or {query.ndim - 1}-D but found "
+                             f"{key_padding_mask.ndim}-D tensor instead")
+    if attn_mask is not None and attn_mask.ndim not in (2, 3):
+        raise AssertionError(f"For {kind} `query`, expected `attn_mask` to be `None`, 2-D or 3-D but found {attn_mask.ndim}-D tensor "
+                             "instead")
+    if attn_mask is not None and query.ndim == 2 and attn_mask.ndim == 3:
+        expected = (num_heads, query.shape[0], key.shape[0])
+        if tuple(attn_mask.shape) != expected:
+            raise AssertionError(f"Expected `attn_mask` shape to be {expected} but got {attn_mask.shape}")
+    for name, mask in (("key_padding_mask", key_padding_mask), ("attn_mask", attn_mask)):
+        if mask is not None and array_of(mask).dtype.kind in "iu":
+            raise AssertionError(f"only bool and floating types of {name} are supported")
+
+
+def check_keys_and_values(key: Tensor, value: Tensor, separate: bool) -> None:
+    """Refuse values that do not fit the keys, of (length, batch, features); with ``separate`` weights, features may differ."""
+    if separate and key.shape[:2] != value.shape[:2]:
+        raise AssertionError(f"key's sequence and batch dims {Size(key.shape[:2])} do not match value's {Size(value.shape[:2])}")
+    if not separate and key.shape != value.shape:
+        raise AssertionError(f"key shape {key.shape} does not match value shape {value.shape}")
+
+
 def attention_of_heads(given: Sequence[Tensor], num_heads: int, weights: Sequence[Tensor], biases: Sequence[Tensor | None],
                        extra: Sequence[tuple[Tensor, Tensor]], output: Callable[[Tensor], Tensor], dropout_p: float = 0.0,
                        training: bool = True, key_padding_mask: Tensor | None = None, attn_mask: Tensor | None = None
@@ -61,9 +93,8 @@ def attention_of_heads(given: Sequence[Tensor], num_heads: int, weights: Sequenc
         scores = _masked(scores, pad(mask, (0, len(extra))) if extra else mask)
     if key_padding_mask is not None:
         if tuple(key_padding_mask.shape) != (batch, m):
-            raise AssertionError(f"Expected key_padded_mask.shape[0] to be {batch}, but got {key_padding_mask.shape[0]}"
-                                 if key_padding_mask.shape[0] != batch else
-                                 f"Expected key_padding_mask.shape[1] to be {m}, but got {key_padding_mask.shape[1]}")
+            d = 0 if key_padding_mask.shape[0] != batch else 1
+            raise AssertionError(f"Expected key_padded_mask.shape[{d}] to be {(batch, m)[d]}, but got {key_padding_mask.shape[d]}")
         mask = key_padding_mask.reshape(batch, 1, 1, m)
         scores = _masked(scores, pad(mask, (0, len(extra))) if extra else mask)
     found = dropout(softmax(scores, -1), dropout_p, training)

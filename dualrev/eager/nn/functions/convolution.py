@@ -117,3 +117,25 @@ def _transpose(n: int) -> TransposedConvolution:
 
 
 conv_transpose1d, conv_transpose2d, conv_transpose3d = _transpose(1), _transpose(2), _transpose(3)
+
+
+# PyTorch saves the bias too.
+_conv_tbc = family("ConvTbc", lambda x, w, b, pad: b + lax.conv_general_dilated(
+    x, w, (1,), [(pad, pad)], dimension_numbers=("WNC", "WIO", "WNC")), guards=(0, 1, 2))
+
+
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:  # noqa: A002
+    """Convolution of sequences of (length, batch, channels); the weight is (kernel, channels, channels of the result)."""
+    if input.ndim != 3:
+        raise RuntimeError("Input must have 3 dims: time, batch, in_channel")
+    if weight.ndim != 3:
+        raise RuntimeError("Weight tensor must have 3 dims: kernel_width, in_channels, out_channels.")
+    if bias.ndim != 1:
+        raise RuntimeError("Bias must be 1-D")
+    if input.shape[2] != weight.shape[1]:
+        raise RuntimeError("Input dim 2 (input channels) is not == dim 1 in the weight tensor\n"
+                           f"they are {input.shape[2]} and {weight.shape[1]}")
+    if weight.shape[2] != bias.shape[0]:
+        raise RuntimeError("Bias size must equal dim 2 in the weight tensor (output channels).\n"
+                           f"they are {bias.shape[0]} and {weight.shape[2]}")
+    return apply(_conv_tbc(int(pad)), (input, weight, bias))

@@ -218,6 +218,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
 def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",  # noqa: A002
            log_target: bool = False) -> Tensor:
     """The divergence of ``input``, logarithms of probabilities, from ``target``."""
+    if array_of(input).dtype.kind in "biu" and array_of(target).dtype.kind in "biu":
+        raise RuntimeError("kl_div: Integral inputs not supported.")
     reduction = reduction_of(reduction, size_average, reduce)
     if reduction == "mean":
         warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size.'batchmean' divides only "

@@ -18,15 +18,17 @@ from dualrev.eager.nn.modules import (
     normalization,
     padding,
     parallel,
+    parameter_containers,
     pooling,
     recurrent,
+    recurrent_cells,
     resizing,
     stateless,
     transformer,
 )
 
 _PARTS = (adaptive, attention, containers, convolution, dropout, embeddings, lazy, linear, losses, normalization, padding, parallel,
-          pooling, recurrent, resizing, stateless, transformer)
+          parameter_containers, pooling, recurrent, recurrent_cells, resizing, stateless, transformer)
 _CLASSES = {name: x for part in _PARTS for name, x in vars(part).items()
             if isinstance(x, type) and x.__module__ == part.__name__ and name[0] != "_"}
 #: The names of the layers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import init
-from dualrev.eager.nn.functions.attention import attention_of_heads
+from dualrev.eager.nn.functions.attention import attention_of_heads, check_dims, check_keys_and_values
 from dualrev.eager.nn.modules.linear import Linear
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
@@ -66,17 +66,18 @@ class MultiheadAttention(Module):
         if is_causal and attn_mask is None:
             raise RuntimeError("Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
                                "`generate_square_subsequent_mask` to create this mask.")
+        check_dims(query, key, value, key_padding_mask, attn_mask, self.num_heads)
         if query.ndim == 2:
             mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
             dim = 0 if self.batch_first else 1
             out, weights = self.forward(query.unsqueeze(dim), key.unsqueeze(dim), value.unsqueeze(dim), mask, need_weights, attn_mask,
                                         average_attn_weights, is_causal)
             return out.squeeze(dim), None if weights is None else weights.squeeze(0)
-        if query.ndim != 3:
-            raise AssertionError(f"query should be unbatched 2D or batched 3D tensor but received {query.ndim}-D query tensor")
         given = (query, key, value) if self.batch_first else tuple([x.transpose(0, 1) for x in (query, key, value)])
         if given[0].shape[-1] != self.embed_dim:
             raise AssertionError(f"was expecting embedding dimension of {self.embed_dim}, but got {given[0].shape[-1]}")
+        key, value = [x.transpose(0, 1) if self.batch_first else x for x in (key, value)]
+        check_keys_and_values(key, value, not self._qkv_same_embed_dim)
         extra = [] if self.bias_k is None else [(self.bias_k, self.bias_v)]
         if self.add_zero_attn:
             extra.append((query.new_zeros((1, 1, self.embed_dim)),) * 2)

@@ -50,7 +50,7 @@ def _gru(state: _State, x: jax.Array, h: jax.Array) -> _State:
 
 
 #: For each kind: the cell, the number of gates, the number of tensors of the state.
-_KINDS: dict[str, tuple[_Step, int, int]] = dict(
+KINDS: dict[str, tuple[_Step, int, int]] = dict(
     lstm=(_lstm, 4, 2), gru=(_gru, 3, 1), tanh=(lambda s, x, h: (jnp.tanh(x + h),), 1, 1),
     relu=(lambda s, x, h: (jnp.where(x + h > 0, x + h, 0),), 1, 1))
 
@@ -65,7 +65,7 @@ def _products(weights: Sequence[jax.Array]) -> tuple[_Map, _Map]:
 def _layer_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
     """The scan; with ``lengths``, each sequence of the batch keeps its state outside its length."""
     *arrays, kind, backwards, projects, has_lengths = rest
-    cell, _, n = _KINDS[kind]
+    cell, _, n = KINDS[kind]
     lengths = arrays.pop() if has_lengths else None
     projection = arrays.pop() if projects else None
     of_x, of_h = _products(arrays[n:])
@@ -85,15 +85,15 @@ def _layer_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
 
 def _cell_of(x: jax.Array, *rest: Any) -> list[jax.Array]:
     *arrays, kind = rest
-    cell, _, n = _KINDS[kind]
+    cell, _, n = KINDS[kind]
     of_x, of_h = _products(arrays[n:])
     return list(cell(tuple(arrays[:n]), of_x(x), of_h(arrays[0])))
 
 
-_layer, _cell = family("Rnn", _layer_of, many=True), family("RnnCell", _cell_of, many=True)
+_layer, CELL = family("Rnn", _layer_of, many=True), family("RnnCell", _cell_of, many=True)
 
 
-def _check_input(name: str, x: Tensor, size: int) -> None:
+def check_input(name: str, x: Tensor, size: int) -> None:
     if x.shape[-1] != size:
         raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {size}, got {x.shape[-1]}\n"
                            f"the input of the {name} has shape {list(x.shape)}")
@@ -101,7 +101,7 @@ def _check_input(name: str, x: Tensor, size: int) -> None:
 
 #: The kinds of layers that ``autocast`` computes in the narrower dtype.
 _NARROW = ("tanh", "relu", "lstm")
-_low = low_precision(apply)
+low = low_precision(apply)
 
 
 class _Recurrent(Module):
@@ -110,7 +110,7 @@ class _Recurrent(Module):
     kind = "tanh"
 
     def _add(self, suffix: str, input_size: int, bias: bool, dtype: DType | None, proj_size: int = 0) -> None:
-        gates = _KINDS[self.kind][1] * self.hidden_size
+        gates = KINDS[self.kind][1] * self.hidden_size
         shapes: list[tuple[str, tuple[int, ...]]] = [
             ("weight_ih", (gates, input_size)), ("weight_hh", (gates, proj_size or self.hidden_size)),
             *([("bias_ih", (gates,)), ("bias_hh", (gates,))] if bias else []),
@@ -168,7 +168,7 @@ class RNNBase(_Recurrent):
 
     def _start(self, x: Tensor, hx: Tensor | Sequence[Tensor] | None, batched: bool) -> list[Tensor]:
         """The initial state, each tensor of (layers * directions, batch, hidden)."""
-        n, count = _KINDS[self.kind][2], sum(map(len, self._suffixes))
+        n, count = KINDS[self.kind][2], sum(map(len, self._suffixes))
         shapes = [(count, x.shape[1], size) for size in (self.proj_size or self.hidden_size, self.hidden_size)[:n]]
         if hx is None:
             return [make.zeros(*shape, dtype=x.dtype) for shape in shapes]
@@ -186,7 +186,7 @@ class RNNBase(_Recurrent):
             return self._packed(input, hx)
         if input.ndim not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
-        _check_input(type(self).__name__, input, self.input_size)
+        check_input(type(self).__name__, input, self.input_size)
         batched = input.ndim == 3
         x = input.unsqueeze(1) if not batched else input.transpose(0, 1) if self.batch_first else input
         x, state = self._run(x, self._start(x, hx, batched), ())
@@ -197,7 +197,7 @@ class RNNBase(_Recurrent):
     def _packed(self, given: PackedSequence, hx: Tensor | Sequence[Tensor] | None) -> tuple[PackedSequence, Any]:
         """Packed sequences are padded for the scan, which goes along each up to its length."""
         data, sizes, order, back = given
-        _check_input(type(self).__name__, data, self.input_size)
+        check_input(type(self).__name__, data, self.input_size)
         lengths = lengths_of(sizes)
         x = padded(data, lengths)
         start = self._start(x, hx, True)
@@ -215,7 +215,7 @@ class RNNBase(_Recurrent):
             outs = []
             for d, suffix in enumerate(suffixes):
                 op = _layer(self.kind, d == 1, bool(self.proj_size), bool(lengths))
-                run = _low if self.kind in _NARROW else apply
+                run = low if self.kind in _NARROW else apply
                 out, *end = run(op, (x, *[h[len(ends)] for h in start], *self._weights(suffix), *lengths))
                 outs.append(out)
                 ends.append(end)
@@ -254,57 +254,17 @@ class RNN(RNNBase):
     """The plain recurrence ``h = tanh(W x + b + U h + c)``; ``nonlinearity`` may be "relu"."""
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", *args: Any, **kwargs: Any):
-        _check_nonlinearity(nonlinearity)
+        check_nonlinearity(nonlinearity)
         object.__setattr__(self, "kind", nonlinearity)
         super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
         self.nonlinearity = nonlinearity
 
 
-def _check_nonlinearity(nonlinearity: str) -> None:
+def check_nonlinearity(nonlinearity: str) -> None:
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
 
 
 # ------------------------------------------------------------------------------------------------------------------- cells
 
-class _Cell(_Recurrent):
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Device | None = None, dtype: DType | None = None):
-        super().__init__()
-        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self._add("", input_size, bias, dtype)
-        self.reset_parameters()
 
-    def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> Any:  # noqa: A002
-        _check_input(type(self).__name__, input, self.input_size)
-        n = _KINDS[self.kind][2]
-        given = [make.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype) for _ in range(n)] if hx is None else (
-            list(hx) if n > 1 else [hx])
-        run = _low if self.kind in ("tanh", "relu") else apply
-        state = run(_cell(self.kind), (input, *given, *self._weights("")))
-        return tuple(state) if n > 1 else state[0]
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
-
-
-class LSTMCell(_Cell):
-    """One step of an LSTM: ``h, c = cell(input, (h, c))``."""
-
-    kind = "lstm"
-
-
-class GRUCell(_Cell):
-    """One step of a GRU: ``h = cell(input, h)``."""
-
-    kind = "gru"
-
-
-class RNNCell(_Cell):
-    """One step of a plain recurrence: ``h = cell(input, h)``."""
-
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Device | None = None,
-                 dtype: DType | None = None):
-        _check_nonlinearity(nonlinearity)
-        object.__setattr__(self, "kind", nonlinearity)
-        super().__init__(input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity = nonlinearity

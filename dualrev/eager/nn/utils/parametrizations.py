@@ -8,6 +8,7 @@ from dualrev.eager.core.modes import no_grad
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn import functional as F  # noqa: N812
 from dualrev.eager.nn.modules.module import Module
+from dualrev.eager.nn.utils.orthogonal_maps import orthogonal as orthogonal
 from dualrev.eager.nn.utils.parametrize import register_parametrization
 from dualrev.eager.ops.sampling import randn
 

@@ -36,6 +36,14 @@ def cached() -> Iterator[None]:
             _cache.values = {}
 
 
+def inverse(parametrization: Module, value: Any) -> Any:
+    """What a value is computed from; the value itself, where the parametrization does not say."""
+    try:
+        return parametrization.right_inverse(value) if hasattr(parametrization, "right_inverse") else value
+    except NotImplementedError:
+        return value
+
+
 class ParametrizationList(ModuleList):
     """The functions that a tensor goes through, and the tensors, ``original`` or ``original0``, ..., that it is computed from."""
 
@@ -47,8 +55,7 @@ class ParametrizationList(ModuleList):
         new: Any = original
         with no_grad():
             for module in reversed(modules):
-                if hasattr(module, "right_inverse"):
-                    new = module.right_inverse(new)
+                new = inverse(module, new)
         if not isinstance(new, (Tensor, list, tuple)):
             raise ValueError("'right_inverse' must return a Tensor or a Sequence of tensors (list, tuple...). Got "
                              f"{type(new).__name__}")
@@ -119,7 +126,8 @@ def _add_property(module: Module, name: str) -> None:
 def register_parametrization(module: Module, tensor_name: str, parametrization: Module, *, unsafe: bool = False) -> Module:
     """Compute a parameter or buffer of a module by another module from now on.
 
-    A method ``right_inverse`` of the parametrization says what the present value is computed from.
+    A method ``right_inverse`` of the first parametrization says what the present value is computed from; a further one is applied to
+    what the others give.
 
     >>> from dualrev import eager as torch
     >>> class Symmetric(torch.nn.Module):
@@ -131,17 +139,9 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     """
     parametrization.train(module.training)
     if is_parametrized(module, tensor_name):
+        # As in PyTorch, the original stays: the value becomes that of the new parametrization.
         found: Any = module.parametrizations[tensor_name]
-        if hasattr(parametrization, "right_inverse"):
-            with no_grad():
-                value = parametrization.right_inverse(getattr(module, tensor_name))
-            found.append(parametrization)
-            for other in reversed(list(found)[:-1]):
-                value = other.right_inverse(value) if hasattr(other, "right_inverse") else value
-            for name, x in zip(found._names(), [value] if found.is_tensor else value, strict=True):
-                getattr(found, name).data = x.detach()
-        else:
-            found.append(parametrization)
+        found.append(parametrization)
         return module
     if tensor_name not in module._parameters and tensor_name not in module._buffers:
         raise ValueError(f"Module '{module}' does not have a parameter, a buffer, or a parametrized element with name '{tensor_name}'")
@@ -154,6 +154,11 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     _add_property(module, tensor_name)
     module.parametrizations[tensor_name] = made
     return module
+
+
+def type_before_parametrizations(module: Module) -> type[Module]:
+    """The class that a module was of before it was parametrized."""
+    return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:

@@ -88,12 +88,20 @@ class DataLoader:
                  generator: Generator | None = None, **_: object):
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size <= 0):
             raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+        streams = isinstance(dataset, IterableDataset)
+        for option, given in (("shuffle", shuffle or None), ("sampler", sampler), ("batch_sampler", batch_sampler)):
+            if streams and given is not None:
+                raise ValueError(f"DataLoader with IterableDataset: expected unspecified {option} option, but got {option}={given}")
+        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+            raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+        if batch_size is None and drop_last:
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         self.dataset: Any = dataset
         self.batch_size, self.drop_last, self.generator = batch_size, drop_last, generator
         self.collate_fn = collate_fn or default_collate
-        self.streams = isinstance(dataset, IterableDataset)
+        self.streams = streams
         self.sampler: Any = sampler
         if sampler is None and not self.streams:
             self.sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)  # type: ignore[arg-type]
