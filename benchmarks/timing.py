@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+#: Options of the compiler for a program whose memory is to be read: a library that computes several operations at once takes some that
+#: the compiled program does not tell.
+ALL_TOLD = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
 Run = Callable[[], Any]
 Measure = TypeVar("Measure")
 

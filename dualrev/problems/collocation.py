@@ -13,14 +13,14 @@ from dualrev.problems.scenario import Scenario, alone
 
 Values = dict[str, jax.Array]
 
-#: The masses of cart and pole in kg, the pole's length in m, gravity, and the distance of the swing-up [Kelly2017, app. E].
+#: The masses of cart and pole in kg, the pole's length in m, gravity, and the distance of the swing-up [Kelly2017].
 CART, POLE, LENGTH, GRAVITY, DISTANCE = 1.0, 0.3, 0.5, 9.81, 1.0
 #: What the squared force of the swing-up may integrate to, in N² s.
 EFFORT = 60.0
 
 
 def _cart_pole(x: jax.Array, force: jax.Array) -> jax.Array:
-    """Time derivatives of position, angle, and their velocities, one row for each point in time [Kelly2017, eq. 6.1 and 6.2]."""
+    """Time derivatives of position, angle, and their velocities, one row for each point in time [Kelly2017, sec. 6]."""
     _, angle, velocity, spin = x.T
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     mass = CART + POLE * sin**2
@@ -33,8 +33,8 @@ def swing_up(unknowns: Values) -> Values:
     """The swing-up of a pole on a cart by the trapezoidal rule, in a time that is unknown, with a given effort.
 
     ``states (n + 1, 4)``, ``forces (n + 1,)`` and ``duration ()`` give what each of the n intervals lacks of the equation of motion,
-    what the ends lack, and what the integral of the squared force lacks.  The duration enters every interval, and the effort reads every
-    force.  [Kelly2017, sec. 3 and 6].
+    what the ends lack, and what the integral of the squared force lacks.  The duration enters every interval, and the effort reads
+    every force.  [Kelly2017].
     """
     x, force = unknowns["states"], unknowns["forces"]
     h = unknowns["duration"] / (len(x) - 1)
@@ -124,7 +124,7 @@ SCENARIOS = [
              citation="M. Kelly, An introduction to trajectory optimization, SIAM Review 59 (2017) 849-904"),
     Scenario("periodic orbit", periodic_orbit, alone(orbit_guess), inputs=49, outputs=49, tags=("correctness", "sparse"),
              description="a periodic solution of van der Pol's equation with an unknown period, and a phase condition",
-             citation="E. Doedel, AUTO: a program for the automatic bifurcation analysis of autonomous systems, Congr. Numer. 30 (1981)"),
+             citation="E. Doedel, AUTO: a program for the automatic bifurcation analysis of autonomous systems (1981)"),
     Scenario("travelling pulse", travelling_pulse, alone(pulse_guess), inputs=49, outputs=49, tags=("correctness", "sparse"),
              description="a pulse of the FitzHugh-Nagumo equations that travels with an unknown speed, and a phase condition",
              citation="R. FitzHugh, Impulses and physiological states in theoretical models of nerve membrane, Biophys. J. 1 (1961)"),

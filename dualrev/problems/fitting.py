@@ -36,7 +36,9 @@ def reprojection(unknowns: Values, camera: jax.Array, point: jax.Array, seen: ja
 
 
 def free_network(unknowns: Values, camera: jax.Array, point: jax.Array, seen: jax.Array) -> Values:
-    """The same, with conditions on all points in place of known ones: their mean is 0, and their mean square 1.  [TriggsEtAl2000, sec. 9].
+    """The same, with conditions on all points in place of known ones: their mean is 0, and their mean square 1.
+
+    [TriggsEtAl2000] on freedom of gauge.
     """
     points = unknowns["points"]
     return {"pictures": reprojection(unknowns, camera, point, seen), "centre": jnp.mean(points, 0),
@@ -58,8 +60,8 @@ def pictures(cameras: int = 4, points: int = 12, observations: int = 24) -> tupl
 def global_decays(unknowns: Values, time: jax.Array, measured: jax.Array) -> Values:
     """Decays at many wavelengths with the same rates: sums of exponentials, less what was measured ``(wavelengths, times)``.
 
-    ``amplitudes (wavelengths, k)`` are those of each wavelength, ``rates (k,)`` are shared; the spectrum of each rate has mean square 1.
-    [GolubLeVeque1979].
+    ``amplitudes (wavelengths, k)`` are those of each wavelength, ``rates (k,)`` are shared; the spectrum of each rate has mean
+    square 1.  [GolubLeVeque1979].
     """
     amplitudes, rates = unknowns["amplitudes"], unknowns["rates"]
     return {"curves": amplitudes @ jnp.exp(-jnp.outer(rates, time)) - measured, "spectra": jnp.mean(amplitudes**2, 0) - 1}
@@ -77,7 +79,7 @@ SCENARIOS = [
              citation="B. Triggs, P. McLauchlan, R. Hartley, A. Fitzgibbon, Bundle adjustment: a modern synthesis (2000)"),
     Scenario("bundle adjustment, free network", free_network, pictures, inputs=63, outputs=52, tags=("correctness", "sparse"),
              description="the same, with conditions on the mean and the mean square of all points",
-             citation="B. Triggs, P. McLauchlan, R. Hartley, A. Fitzgibbon, the same, section 9"),
+             citation="B. Triggs, P. McLauchlan, R. Hartley, A. Fitzgibbon, the same"),
     Scenario("decays with shared rates", global_decays, decays, inputs=26, outputs=50, tags=("correctness", "sparse"),
              description="decays at many wavelengths with shared rates, each spectrum normalised",
              citation="G. Golub, R. LeVeque, Extensions and uses of the variable projection algorithm (1979)"),

@@ -29,7 +29,7 @@ def conditions(energy: Integral, constraint: Integral) -> Callable[[Values], Val
 def area(z: jax.Array) -> jax.Array:
     """The area of a surface over the unit square with heights ``z (n, n)`` inside, which is flat at the rim.
 
-    Each cell of the grid is two triangles [AverickEtAl1992, sec. 4.3].
+    Each cell of the grid is two triangles [AverickEtAl1992].
     """
     n = len(z) + 1
     z = jnp.pad(z, 1)
@@ -51,7 +51,7 @@ def drop_guess(points: int = 5) -> Values:
 
 
 def hanging_chain(unknowns: Values, length: float = 4.0) -> Values:
-    """A chain of given length between heights 1 and 3: its potential energy is least.  [DolanEtAl2004, sec. 9].
+    """A chain of given length between heights 1 and 3: its potential energy is least.  [DolanEtAl2004].
 
     ``x (n,)`` are its heights between the ends; energy and length are integrals by the trapezoidal rule.
     """
@@ -83,5 +83,5 @@ SCENARIOS = [
              citation="R. Finn, Equilibrium capillary surfaces (1986)"),
     Scenario("hanging chain", hanging_chain, alone(chain_guess), inputs=25, outputs=25, tags=("correctness", "sparse"), order=1,
              description="the first-order conditions of a chain of given length whose potential energy is least",
-             citation="E. Dolan, J. Moré, T. Munson, Benchmarking optimization software with COPS 3.0 (2004), section 9"),
+             citation="E. Dolan, J. Moré, T. Munson, Benchmarking optimization software with COPS 3.0 (2004)"),
 ]

@@ -37,7 +37,10 @@ MOST_APART = 4
 
 @dataclass(frozen=True)
 class Task:
-    """What is looked for: costs of a push and a pull, orders, whether entries may follow by substitution, a time budget."""
+    """What is looked for: costs of a push and a pull, orders, whether entries may follow by substitution, a time budget.
+
+    ``is_priced``: whether the user gave the costs.
+    """
 
     forward: float = 1.0
     reverse: float = 1.0
@@ -45,6 +48,7 @@ class Task:
     substitution: bool = False
     time_budget: float = 0.0
     seed: int = 0
+    is_priced: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
