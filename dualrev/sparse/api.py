@@ -57,7 +57,7 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
     >>> J.nse, J.todense().tolist()
     (4, [[2.0, 1.0, 0.0], [0.0, 3.0, 2.0]])
 
-    Source: [Curtis, Powell & Reid 1974; Coleman & Verma 1998; Gebremedhin, Manne & Pothen 2005].
+    Source: [CurtisEtAl1974; ColemanVerma1998; GebremedhinEtAl2005].
     """
     request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -84,7 +84,7 @@ def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux
     >>> value.tolist(), J.data.tolist()
     ([1.0, 4.0], [2.0, 4.0])
 
-    Source: [Gebremedhin, Manne & Pothen 2005].
+    Source: [GebremedhinEtAl2005].
     """
     request = requests.asked("value_and_jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -117,7 +117,7 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
     >>> H.nse, H.todense().tolist()
     (6, [[4.0, 2.0, 0.0], [2.0, 6.0, 4.0], [0.0, 4.0, 0.0]])
 
-    Source: [Coleman & Moré 1984; Gebremedhin et al. 2009].
+    Source: [ColemanMore1984; GebremedhinEtAl2009].
     """
     request = requests.asked("hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -143,7 +143,7 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
     >>> float(value), H.data.tolist()
     (9.0, [6.0, 12.0])
 
-    Source: [Gebremedhin et al. 2009].
+    Source: [GebremedhinEtAl2009].
     """
     request = requests.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -186,7 +186,7 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
     >>> dr.sparse.plan(arrow, jnp.ones(100))
     <plan for the jacobian of arrow, 100 x 100: 2 forward and 1 reverse colours for 298 entries>
 
-    Source: [Gebremedhin, Manne & Pothen 2005; Montoison, Dalle & Gebremedhin 2025].
+    Source: [GebremedhinEtAl2005; MontoisonEtAl2025].
     """
     if derivative not in ("jacobian", "hessian"):
         raise ValueError(f"plan: derivative must be 'jacobian' or 'hessian'; got {derivative!r}")

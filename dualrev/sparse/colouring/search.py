@@ -5,7 +5,7 @@ by columns has at least as many colours as the fullest row has entries.  A few d
 many pulls.  A two-sided colouring pulls the dense rows and pushes all columns, which must then differ in the other rows only; or the
 reverse.  Where "dense" begins is tried for several numbers of entries, in the order of what they promise.
 
-Source: [Coleman & Verma 1998] for two-sided colourings, [Culberson 1992] for colouring again by classes.
+Source: [ColemanVerma1998] for two-sided colourings, [Culberson1992] for colouring again by classes.
 """
 
 from __future__ import annotations
