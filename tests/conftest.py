@@ -2,7 +2,7 @@
 that run once.
 
 What is compared with jax at length has the mark ``thorough`` and runs with ``--thorough``, and so has what is listed in ``long.txt``:
-tests that took two seconds or more each, so that those that run by default take a few minutes together.
+tests that took three quarters of a second or more each, so that those that run by default take a few minutes together.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in is_left]
 
 
-#: Compiled programs are dropped when a process holds more than this: two workers and what tests start stay below 4 GB, and 8 GB with
+#: Compiled programs are dropped when a process holds more than this: two workers and what tests start stay below 6 GB, and 8 GB with
 #: ``--thorough``, which would compile too much anew.
-MOST_BYTES = 1_200_000_000
+MOST_BYTES = 2_000_000_000
 MOST_BYTES_THOROUGH = 3_000_000_000
 
 

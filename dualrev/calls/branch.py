@@ -17,8 +17,8 @@ from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.calls import cond_p
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import is_placed_alike, varying
-from dualrev.calls.call_rows import call, splice
-from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.call_rows import ArraysRow, call, splice
+from dualrev.calls.evaluation import Pushforward, common_parts, pushforward_of
 from dualrev.calls.linearization import Linearization, StagedMap, linearization_of, refuse_splitting
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents
@@ -51,12 +51,14 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
     index, operands, operand_parts = primals[0], list(primals[1:]), list(parts[1:])
     structure = mode.flatten(operand_parts)[1]
     pushes = [pushforward_of(branch, structure, splice("cond"), mode) for branch in params["branches"]]
-    has_parts = [any(flags) for flags in zip(*[push.active_outs for push in pushes], strict=True)]
+    several = zip(*[push.parts_out() for push in pushes], strict=True)
+    likes = [common_parts(mode, found, aval) for found, aval in zip(several, params["branches"][0].out_avals, strict=True)]
 
     def branch_of(push: Pushforward) -> Callable[..., Carried]:
         def branch(operands: Sequence[jax.Array], parts: Sequence[Parts]) -> Carried:
             outs, found = push(operands, parts)
-            return outs, [mode.fill(p, aval_of(x)) if has else None for p, x, has in zip(found, outs, has_parts, strict=True)]
+            return outs, [None if like is None else mode.fill(p, aval_of(x), like)
+                          for p, x, like in zip(found, outs, likes, strict=True)]
 
         return branch
 
@@ -208,5 +210,5 @@ def _reverse(primals: Sequence[Operand], active: tuple[Active, ...], params: Par
     return outs, CondMap(kept, pools, linearizations, places, platforms), active_outs
 
 
-call(cond_p, ("branches",), _evaluate, _reverse, selects=frozenset((0,)))
+call(cond_p, ("branches",), _evaluate, _reverse, selects=frozenset((0,)), row=ArraysRow)
 

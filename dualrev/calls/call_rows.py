@@ -23,7 +23,7 @@ from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.jaxprs import at_lines_of_user
 from dualrev.table.mode import Carried, Mode, Parts
-from dualrev.table.rows import Cost, Expansion, Kind, Linearized, Operand, Program, Pushed, Row, Taped, aval_of, register
+from dualrev.table.rows import Cost, Expansion, Kind, Linearized, Operand, Program, Pushed, Row, TakenParts, Taped, aval_of, register
 
 #: ``evaluate(mode, primals, parts, params) -> (outs, parts of outs)``.
 Evaluate: TypeAlias = Callable[[Mode, Sequence[jax.Array], Sequence[Parts], Params], Carried]
@@ -49,6 +49,7 @@ class CallRow(Row):
     """
 
     kind: Kind = "call"
+    takes_parts: TakenParts = "uniform"
 
     def __init__(self, primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
                  selects: frozenset[int] = frozenset()):
@@ -120,6 +121,7 @@ class RunRow(Row):
 
     kind = "call"
     cost = "its program"
+    takes_parts = "arrays"
 
     def __init__(self, primitive: Primitive, jaxpr_of: Callable[[Params], ClosedJaxpr], wrapper_of: Callable[[Params], Wrapper]):
         super().__init__(primitive)
@@ -155,7 +157,13 @@ def _in_place(jaxpr: ClosedJaxpr) -> Program:
     return jaxpr_as_fun(cached(jaxpr, "in place", lambda: at_lines_of_user(jaxpr)))
 
 
+class ArraysRow(CallRow):
+    """An operation that passes parts of any structure on to its programs."""
+
+    takes_parts = "arrays"
+
+
 def call(primitive: Primitive, jaxprs: Sequence[str], evaluate: Evaluate, reverse: Reverse, cost: Cost = "work",
-         selects: frozenset[int] = frozenset()) -> None:
+         selects: frozenset[int] = frozenset(), row: type[CallRow] = CallRow) -> None:
     """State the row of an operation that holds programs (see :class:`CallRow`)."""
-    register(CallRow(primitive, jaxprs, evaluate, reverse, cost, selects))
+    register(row(primitive, jaxprs, evaluate, reverse, cost, selects))

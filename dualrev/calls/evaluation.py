@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import jax
 
@@ -53,11 +53,16 @@ class Pushforward:
         jaxpr = stage(push, [*in_avals, *mode.avals(structure, in_avals)])
         self.may_refuse = may_refuse(jaxpr)
         self.n_out = len(self.active_outs)
+        self.out_avals = list(jaxpr.out_avals[: self.n_out])
         in_like, out_like = [*range(n_in), *mode.are_like(structure)], [*range(self.n_out), *mode.are_like(self.structure)]
         self.program = Program(jaxpr, wrapper, f"push_{wrapper.name}", in_like, out_like)
 
     def __call__(self, primals: Sequence[jax.Array], parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
         return self.on(primals, self.mode.flatten(parts)[0])
+
+    def parts_out(self) -> list[Parts]:
+        """The parts of the results, abstract."""
+        return self.mode.unflatten(self.structure, self.mode.avals(self.structure, self.out_avals))  # type: ignore[arg-type]  # abstract
 
     def on(self, primals: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> tuple[list[jax.Array], list[Parts]]:
         """Values and parts, from values and the arrays of their parts."""
@@ -71,6 +76,28 @@ class Pushforward:
             line = line_of(eqn.source_info) or user_frame()
             raise errors.invalid_value("pushed tangents through", eqn.primitive, line, error) from error
         return results[: self.n_out], self.mode.unflatten(self.structure, results[self.n_out:])
+
+
+def common_parts(mode: Mode, several: Sequence[Parts], aval: ShapedArray) -> Parts:
+    """Abstract parts of a structure that can hold each of these; None if there are none."""
+    found = [p for p in several if p is not None]
+    return mode.common(found, aval) if found else None
+
+
+def carried_parts(mode: Mode, derive: Callable[[list[Parts]], Pushforward], init: Sequence[Parts],
+                  avals: Sequence[ShapedArray]) -> tuple[Pushforward, list[Parts]]:
+    """The push of the body of a loop, and the abstract parts of its carries: a structure that each step returns if it is given it.
+
+    ``derive`` makes the push from the abstract parts of the carries.
+    """
+    carried = [common_parts(mode, [p], aval) for p, aval in zip(init, avals, strict=True)]
+    while True:
+        push = derive(carried)
+        pairs = zip(carried, push.parts_out(), avals, strict=False)
+        found = [common_parts(mode, [before, after], aval) for before, after, aval in pairs]
+        if mode.flatten(found)[1] == mode.flatten(carried)[1]:
+            return push, carried
+        carried = found
 
 
 def pushforward_of(jaxpr: ClosedJaxpr, structure: Hashable, wrapper: Wrapper, mode: Mode = TANGENTS) -> Pushforward:

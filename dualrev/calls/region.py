@@ -197,6 +197,7 @@ class RegionRow(Row):
     """The derivative of a region: under its own mode that of its program, under the other a matrix."""
 
     kind = "call"
+    takes_parts = "uniform"
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         if mode.pushes:

@@ -21,7 +21,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, jaxpr_out_a
 from dualrev._jax.primitives import Params
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
-from dualrev.calls.call_rows import call, own_copy, splice
+from dualrev.calls.call_rows import ArraysRow, call, own_copy, splice
 from dualrev.calls.checkpoint_policies import MinCut, Scheduled
 from dualrev.calls.derived_programs import Program, cached
 from dualrev.calls.evaluation import pushforward_of
@@ -209,4 +209,4 @@ def _remat_reverse(primals: Sequence[Operand], active: tuple[Active, ...], param
     return outs, RematMap(held, plan), plan.linearization.active_outs
 
 
-call(remat_p, ("jaxpr",), _remat_evaluate, _remat_reverse, cost="its program")
+call(remat_p, ("jaxpr",), _remat_evaluate, _remat_reverse, cost="its program", row=ArraysRow)

@@ -192,6 +192,7 @@ class ShardMapRow(Row):
     """``shard_map``; without ``jit`` it runs one operation at a time, as jax's does."""
 
     kind = "call"
+    takes_parts = "uniform"
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried:
         leaves, structure = mode.flatten(parts)

@@ -195,6 +195,10 @@ class UserRule(Row):
         self.call = call
         self._used: list[WrappedFun] = []
 
+    def functions(self) -> list[WrappedFun]:
+        """The function and those that state its rule."""
+        return [value for value in vars(self).values() if isinstance(value, WrappedFun)]
+
     def _again(self, function: WrappedFun) -> WrappedFun:
         """A wrapped function of the call, ready to run: a second run must not find what the first one stored of results."""
         if any(f is function for f in self._used):

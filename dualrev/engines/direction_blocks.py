@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,31 @@ class Blocks:
         found = cls([], aux[1])
         found.keys, found.arrays = aux[0], list(arrays)
         return found
+
+
+#: Derivatives along all directions, stacked along a first axis or in blocks; None for zero.
+Along: TypeAlias = "jax.Array | Blocks | None"
+
+T = TypeVar("T", "jax.Array", Blocks, "jax.Array | Blocks")
+
+
+def scaled(factor: jax.Array, t: T) -> T:
+    """``factor · t``, where ``t`` may have leading axes."""
+    if isinstance(t, Blocks):
+        return t.map(lambda array, _: scaled(factor, array))  # type: ignore[return-value]  # blocks for blocks
+    n = t.ndim - factor.ndim
+    return lax.mul(lax.broadcast_in_dim(factor, t.shape, range(n, t.ndim)) if n else factor, t)
+
+
+def added(terms: Sequence[jax.Array | Blocks]) -> Along:
+    """The sum of derivatives, all of which are stacked, or all of which are in blocks."""
+    blocks = [t for t in terms if isinstance(t, Blocks)]
+    if blocks:
+        return settled([block for t in blocks for block in t.items()], blocks[0].sizes)
+    total: Tangent = None
+    for t in terms:
+        total = zeros.add(total, t)  # type: ignore[arg-type]  # none is in blocks
+    return total
 
 
 def identity(avals: Sequence[ShapedArray]) -> list[Blocks]:

@@ -42,7 +42,7 @@ class Tangents(Mode):
     def full(self, aval: ShapedArray) -> ShapedArray:
         return tangent_aval(aval)
 
-    def fill(self, parts: Tangent, aval: ShapedArray) -> jax.Array:
+    def fill(self, parts: Tangent, aval: ShapedArray, like: object = None) -> jax.Array:
         return zeros.instantiate(parts, aval)
 
     def flatten(self, parts: Sequence[Tangent]) -> tuple[list[jax.Array], tuple[bool, ...]]:

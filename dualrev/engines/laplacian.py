@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,19 +35,17 @@ from jax import lax
 
 from dualrev._jax.avals import ShapedArray
 from dualrev._jax.primitives import Params
-from dualrev.engines import block_rules
-from dualrev.engines.direction_blocks import Blocks, inner, settled, stacked
+from dualrev.engines import block_rules, block_structures
+from dualrev.engines.custom_derivatives import UserRule
+from dualrev.engines.direction_blocks import Along, Blocks, added, inner, scaled, stacked
+from dualrev.engines.rules_by_entry import by_entry
 from dualrev.linear import zeros
 from dualrev.linear.basis import along_each
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import current
-from dualrev.table import engine
 from dualrev.table.mode import Carried, Mode
-from dualrev.table.partials import broadcast_entries
+from dualrev.table.partials import broadcast_entries, second_partials
 from dualrev.table.rows import Row
-
-#: Derivatives along all directions, stacked along a first axis or in blocks; None for zero.
-Along: TypeAlias = "jax.Array | Blocks | None"
 
 #: The parts of a value: derivatives along all directions, and their second derivatives.
 Pair: TypeAlias = tuple[Along, Tangent]
@@ -92,6 +90,8 @@ class SecondDerivatives(Mode):
         return first, zeros.zeros_of(aval) if self.is_summed else first
 
     def row(self, row: Row, primals: Sequence[jax.Array], parts: Sequence[Pair | Composite | None], params: Params) -> Carried:
+        if isinstance(row, UserRule) and not current.get().zero_wins:
+            row = by_entry(row, primals, [p is not None for p in parts]) or row
         if row.is_diagonal and not current.get().zero_wins and (found := self._composed(row, primals, parts, params)) is not None:
             return found
         pairs = [self.pair(p) for p in parts]
@@ -106,8 +106,37 @@ class SecondDerivatives(Mode):
         return any(isinstance((p.base if isinstance(p, Composite) else p)[0], Blocks) for p in parts if p is not None)
 
     def ready(self, parts: Pair | Composite | None) -> Pair | None:
+        return self.pair(parts)
+
+    def uniform(self, parts: Pair | Composite | None) -> Pair | None:
         found = self.pair(parts)
         return (stacked(found[0]), found[1]) if found is not None and isinstance(found[0], Blocks) else found
+
+    def common(self, several: Sequence[Pair], aval: ShapedArray) -> Pair:
+        first, second = self.full(aval)
+        blocks = [j for j, _ in several if j is not None]
+        if not blocks or not all(isinstance(j, Blocks) for j in blocks):
+            return first, second
+        found = block_structures.common(blocks, aval)  # type: ignore[arg-type]  # all of them are in blocks
+        return first if found is None else found, second
+
+    def fill(self, parts: Pair | None, aval: ShapedArray, like: Pair | None = None) -> Pair:
+        J, S = (None, None) if parts is None else parts
+        if like is None or not isinstance(like[0], Blocks):
+            zero = self.zero(aval)
+            return stacked(J) if isinstance(J, Blocks) else zero[0] if J is None else J, zero[1] if S is None else S
+        assert J is None or isinstance(J, Blocks)  # as the structure is one that holds them
+        return block_structures.held(J, like[0]), zeros.zeros_of(aval) if S is None else S
+
+    def slices(self, parts: Pair | None) -> Pair | None:
+        if parts is None or not isinstance(parts[0], Blocks):
+            return super().slices(parts)  # type: ignore[no-any-return]
+        return block_structures.slices(parts[0]), super().slices((None, parts[1]))[1]
+
+    def stacked(self, parts: Pair | None) -> Pair | None:
+        if parts is None or not isinstance(parts[0], Blocks):
+            return super().stacked(parts)  # type: ignore[no-any-return]
+        return block_structures.stacked(parts[0]), super().stacked((None, parts[1]))[1]
 
     def pair(self, parts: Pair | Composite | None) -> Pair | None:
         """The parts of a value, with what was left for later."""
@@ -118,10 +147,10 @@ class SecondDerivatives(Mode):
             J_out: Along = None
             S_out: Tangent = None
             if parts.first is not None:
-                J_out = None if J is None else _scaled(parts.first, J)
-                S_out = None if S is None else _scaled(parts.first, S)
+                J_out = None if J is None else scaled(parts.first, J)
+                S_out = None if S is None else scaled(parts.first, S)
             if parts.second is not None and J is not None:
-                S_out = zeros.add(S_out, _scaled(parts.second, self._summed(J, J)))
+                S_out = zeros.add(S_out, scaled(parts.second, self._summed(J, J)))
             parts.pair = J_out, S_out
         return parts.pair
 
@@ -229,17 +258,17 @@ class SecondDerivatives(Mode):
         for f, j, s in zip(row.partials(primals, params, active), J, S, strict=True):
             if f is not None:
                 if j is not None:
-                    terms.append(_scaled(f, j))
-                S_out = zeros.add(S_out, None if s is None else _scaled(f, s))
+                    terms.append(scaled(f, j))
+                S_out = zeros.add(S_out, None if s is None else scaled(f, s))
         for q, j_q in enumerate(J):
             if j_q is None or row.kind == "linear":
                 continue
-            for p, f_pq in enumerate(_second_partials(row, primals, params, active, q, out)):
+            for p, f_pq in enumerate(second_partials(row, primals, params, active, q, out)):
                 j = J[p]
                 if p <= q and f_pq is not None and j is not None:
                     bent = self._summed(j, j_q)
-                    S_out = zeros.add(S_out, _scaled(f_pq, bent if p == q else lax.add(bent, bent)))
-        return [out], [_sum(terms)], [S_out]
+                    S_out = zeros.add(S_out, scaled(f_pq, bent if p == q else lax.add(bent, bent)))
+        return [out], [added(terms)], [S_out]
 
     def _spread(self, t: jax.Array, out: jax.Array, n: int) -> jax.Array:
         """Derivatives of an operand, broadcast to the shape of the output, behind ``n`` leading axes."""
@@ -262,45 +291,3 @@ class SecondDerivatives(Mode):
             _, moved = self.push(row, primals, [None] * len(J), S, params)
             S_out = [zeros.add(s, m) for s, m in zip(S_out, moved, strict=True)]
         return outs, J_out, S_out
-
-
-T = TypeVar("T", "jax.Array", Blocks, "jax.Array | Blocks")
-
-
-def _scaled(factor: jax.Array, t: T) -> T:
-    """``factor · t``, where ``t`` may have leading axes."""
-    if isinstance(t, Blocks):
-        return t.map(lambda array, _: _scaled(factor, array))  # type: ignore[return-value]  # blocks for blocks
-    n = t.ndim - factor.ndim
-    return lax.mul(lax.broadcast_in_dim(factor, t.shape, range(n, t.ndim)) if n else factor, t)
-
-
-def _sum(terms: Sequence[jax.Array | Blocks]) -> Along:
-    """The sum of derivatives, all of which are stacked, or all of which are in blocks."""
-    blocks = [t for t in terms if isinstance(t, Blocks)]
-    if blocks:
-        return settled([block for t in blocks for block in t.items()], blocks[0].sizes)
-    total: Tangent = None
-    for t in terms:
-        total = zeros.add(total, t)  # type: ignore[arg-type]  # none is in blocks
-    return total
-
-
-def _second_partials(row: Row, primals: Sequence[jax.Array], params: Params, active: Sequence[bool], q: int,
-                     out: jax.Array) -> list[Tangent]:
-    """``∂²f/∂x_p∂x_q`` for each operand ``p``, in the shape of the output; None where it is zero everywhere."""
-    which: list[bool] = []
-    spread = [broadcast_entries(x, out.shape) for x in primals]
-
-    def partials(*operands: jax.Array) -> list[jax.Array]:
-        found = row.partials(operands, params, active)
-        which[:] = [f is not None for f in found]
-        return [f for f in found if f is not None]
-
-    unit: list[Tangent] = [None] * len(primals)
-    unit[q] = lax.full_like(spread[q], 1)
-    _, found = engine.push_through(partials, spread, unit)
-    seconds = iter(found)
-    return [next(seconds) if is_stated else None for is_stated in which]
-
-

@@ -7,7 +7,7 @@ What parts are is stated by the mode (:class:`dualrev.table.mode.Mode`).  In the
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -88,9 +88,10 @@ class PartsTrace(EngineTrace):
                 with set_current_trace(self):
                     return many(run(*tracers))
             apply = functools.partial(row.through, self.mode)
-            if type(row).through is not Row.through:  # it passes parts on to programs
+            if row.takes_parts != "any":  # it passes them on to programs
+                prepared = self.mode.ready if row.takes_parts == "arrays" else self.mode.uniform
                 with set_current_trace(self.parent):
-                    marks = [self.mode.ready(p) for p in marks]
+                    marks = [prepared(p) for p in marks]
         with set_current_trace(self.parent):
             is_current = current.get() is self.settings
             result = apply(primals, marks, params) if is_current else under(self.settings, apply, primals, marks, params)
@@ -101,11 +102,11 @@ class PartsTrace(EngineTrace):
         return [self.dual(x, parts) for x, parts in zip(outs, parts_out, strict=True)]
 
 
-def evaluate(mode: Mode, fun: FlatFunction, primals: Sequence[jax.Array],
-             parts: Sequence[Parts]) -> tuple[list[jax.Array], list[Parts]]:
+def evaluate(mode: Mode, fun: FlatFunction, primals: Sequence[jax.Array], parts: Sequence[Parts],
+             trace_of: Callable[[Trace, Mode], PartsTrace] = PartsTrace) -> tuple[list[jax.Array], list[Parts]]:
     """``(outs, parts of outs)`` of a flat function, from primals and their parts."""
     with take_current_trace() as parent:
-        trace = PartsTrace(parent, mode)
+        trace = trace_of(parent, mode)
         with ensure_no_leaks(trace):
             try:
                 with set_current_trace(trace):

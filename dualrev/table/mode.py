@@ -59,8 +59,15 @@ class Mode(ABC):
         """The abstract values of :meth:`zero`."""
         return jax.tree.map(lambda x: ShapedArray(x.shape, x.dtype), jax.eval_shape(lambda: self.zero(aval)))
 
-    def fill(self, parts: Parts, aval: ShapedArray) -> Parts:
-        """``parts`` with zeros in place of each None: carries of loops and results of branches need one structure."""
+    def common(self, several: Sequence[Parts], aval: ShapedArray) -> Parts:
+        """Abstract parts of a structure that can hold each of these parts of a value, which may be abstract themselves."""
+        return self.full(aval)
+
+    def fill(self, parts: Parts, aval: ShapedArray, like: Parts = None) -> Parts:
+        """``parts`` with zeros in place of each None: carries of loops and results of branches need one structure.
+
+        ``like``: the structure, as :meth:`common` gives it; by default, that of :meth:`zero`.
+        """
         zero = self.zero(aval)
         if parts is None:
             return zero
@@ -69,6 +76,10 @@ class Mode(ABC):
     def ready(self, parts: Parts) -> Parts:
         """The parts as a pytree of arrays: what a mode has left for later is computed."""
         return parts
+
+    def uniform(self, parts: Parts) -> Parts:
+        """The parts in the structure that :meth:`zero` has, for operations that can take no other."""
+        return self.ready(parts)
 
     def keeps_structure(self, parts: Sequence[Parts]) -> bool:
         """Whether :meth:`ready` would lose the structure of some of these parts: a program that is run once then runs in place."""

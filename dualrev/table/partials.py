@@ -17,9 +17,10 @@ from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent, Tangents
 from dualrev.linear.products import combiner
 from dualrev.options.settings import Active, Wide
+from dualrev.table import engine
 from dualrev.table.axes import Axes
 from dualrev.table.operations import OpRow, Reader, Residuals, Site
-from dualrev.table.rows import Cost, Kind, Operand, aval_of
+from dualrev.table.rows import Cost, Kind, Operand, Row, aval_of
 
 #: A partial derivative ``(x, y, ..., *, out, params)`` of an operation that works entry by entry.
 Partial: TypeAlias = Callable[..., jax.Array]
@@ -207,3 +208,21 @@ class ElementwiseRow(OpRow):
                 if term is not None:
                     cts[k] = sum_broadcast(zeros.cast(term, flag.dtype) if type(flag) is Wide else term, site.in_avals[i].shape)
         return tuple(cts)
+
+
+def second_partials(row: Row, primals: Sequence[jax.Array], params: Params, active: Sequence[bool], q: int,
+                    out: jax.Array) -> list[Tangent]:
+    """``∂²f/∂x_p∂x_q`` for each operand ``p``, in the shape of the output; None where it is zero everywhere."""
+    which: list[bool] = []
+    spread = [broadcast_entries(x, out.shape) if is_active else x for x, is_active in zip(primals, active, strict=True)]
+
+    def partials(*operands: jax.Array) -> list[jax.Array]:
+        found = row.partials(operands, params, active)
+        which[:] = [f is not None for f in found]
+        return [f for f in found if f is not None]
+
+    unit: list[Tangent] = [None] * len(primals)
+    unit[q] = lax.full_like(spread[q], 1)
+    _, found = engine.push_through(partials, spread, unit)
+    seconds = iter(found)
+    return [next(seconds) if is_stated else None for is_stated in which]

@@ -129,6 +129,7 @@ class AllBut:
 Operands = frozenset[int] | AllBut
 
 Kind = Literal["zero", "diagonal", "linear", "product", "program", "call"]
+TakenParts = Literal["any", "arrays", "uniform"]
 Cost = Literal["entrywise", "moves", "work", "its program"]
 
 
@@ -177,6 +178,9 @@ class Row(ABC):
     may_refuse = False
     #: Whether equations of its derivative are marked as those of one operation: not those of programs that it runs.
     is_operation = True
+    #: The parts that :meth:`through` takes: ``any``, which :meth:`Mode.row` reads; ``arrays``, trees of arrays of any structure, which
+    #: programs take; ``uniform``, those of the structure that zeros have.
+    takes_parts: TakenParts = "any"
     #: The form in which the row is stated, as COVERAGE.md shows it.
     form = "a program"
     #: Whether a user stated the row: all types that it returns are then checked.

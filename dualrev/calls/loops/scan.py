@@ -15,14 +15,14 @@ from jax import lax
 
 from dualrev._jax.avals import ShapedArray, typeof
 from dualrev._jax.calls import scan_layout, scan_p, scan_with
-from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun
+from dualrev._jax.jaxprs import jaxpr_as_fun
 from dualrev._jax.primitives import Params
 from dualrev._jax.sharding import sliced_aval, stacked_aval
 from dualrev._jax.traces import Tracer, is_unjitted
 from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import CallRow, splice
 from dualrev.calls.derived_programs import cached
-from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.evaluation import Pushforward, carried_parts, pushforward_of
 from dualrev.calls.linearization import StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
 from dualrev.calls.loops.by_counter import by_counter
@@ -74,21 +74,22 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
     xs_p = [mode.slices(p) for p in xs_p]
     avals = layout.jaxpr.in_avals[layout.n_consts: layout.n_consts + layout.n_carry]
 
-    def derive(jaxpr: ClosedJaxpr, on_carry: Sequence[bool]) -> Pushforward:
-        carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
-        return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
+    def derive(carried: Sequence[Parts]) -> Pushforward:
+        return pushforward_of(layout.jaxpr, mode.flatten([*consts_p, *carried, *map(slice_of, xs_p)])[1], splice("scan"), mode)
 
-    push, on_carry = active_carry(derive, layout.jaxpr, [p is not None for p in init_p])
+    def filled(parts: Sequence[Parts]) -> list[Parts]:
+        return [mode.fill(p, a, like) for p, a, like in zip(parts, avals, likes, strict=True) if like is not None]
+
+    push, likes = carried_parts(mode, derive, init_p, avals)
+    on_carry = [like is not None for like in likes]
     on_ys = push.active_outs[layout.n_carry:]
 
     def body(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         (c, c_p), (x, x_p) = carry, x
         outs, found = push([*consts, *c, *x], [*consts_p, *spread(c_p, on_carry), *x_p])
-        c_p = [mode.fill(p, a) for p, a, on in zip(found[: layout.n_carry], avals, on_carry, strict=True) if on]
-        return (outs[: layout.n_carry], c_p), (outs[layout.n_carry:], only(found[layout.n_carry:], on_ys))
+        return (outs[: layout.n_carry], filled(found[: layout.n_carry])), (outs[layout.n_carry:], only(found[layout.n_carry:], on_ys))
 
-    carried = [mode.fill(p, a) for p, a, on in zip(init_p, avals, on_carry, strict=True) if on]
-    (carry, carry_p), (ys, ys_p) = _scan(body, (init, carried), (xs, xs_p), layout.settings)
+    (carry, carry_p), (ys, ys_p) = _scan(body, (init, filled(init_p)), (xs, xs_p), layout.settings)
     return [*carry, *ys], [*spread(carry_p, on_carry), *spread([mode.stacked(p) for p in ys_p], on_ys)]
 
 
@@ -299,6 +300,8 @@ class ScanRow(CallRow):
     """A scan.  What it computes from active constants alone is differentiated once, before it; what it reads and writes entry by entry
     at known places becomes slices where it is linearized.
     """
+
+    takes_parts = "arrays"
 
     def _hoisted(self, active: Sequence[Active], params: Params) -> Expansion | None:
         """The scan as a program that computes invariants first, or None if it has none that are worth it.

@@ -23,7 +23,7 @@ from dualrev._jax.traces import is_eager
 from dualrev._jax.trees import PyTree
 from dualrev.calls.call_rows import CallRow, own_copy, splice
 from dualrev.calls.derived_programs import cached
-from dualrev.calls.evaluation import Pushforward, pushforward_of
+from dualrev.calls.evaluation import Pushforward, carried_parts, pushforward_of
 from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
@@ -73,26 +73,26 @@ def _evaluate(mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts],
     _, consts_p, init_p = _groups(parts, params)
     avals = params["body_jaxpr"].in_avals[len(body_consts):]
 
-    def filled(parts: Sequence[Parts], on_carry: Sequence[bool]) -> list[Parts]:
-        return [mode.fill(p, a) for p, a, on in zip(parts, avals, on_carry, strict=True) if on]
+    def filled(parts: Sequence[Parts]) -> list[Parts]:
+        return [mode.fill(p, a, like) for p, a, like in zip(parts, avals, likes, strict=True) if like is not None]
 
-    def derive(jaxpr: ClosedJaxpr, on_carry: Sequence[bool]) -> Pushforward:
-        carried = [mode.full(a) if on else None for a, on in zip(avals, on_carry, strict=True)]
-        return pushforward_of(jaxpr, mode.flatten([*consts_p, *carried])[1], splice("while"), mode)
+    def derive(carried: Sequence[Parts]) -> Pushforward:
+        return pushforward_of(params["body_jaxpr"], mode.flatten([*consts_p, *carried])[1], splice("while"), mode)
 
-    push, on_carry = active_carry(derive, params["body_jaxpr"], [p is not None for p in init_p])
+    push, likes = carried_parts(mode, derive, init_p, avals)
+    on_carry = [like is not None for like in likes]
     go = _condition(params["cond_jaxpr"], cond_consts)
     max_steps = current.get().max_steps
 
     def step(state: PyTree) -> PyTree:
         carry, carry_p, n = state
         outs, found = push([*body_consts, *carry], [*consts_p, *spread(carry_p, on_carry)])
-        return outs, filled(found, on_carry), n + 1
+        return outs, filled(found), n + 1
 
     def goes_on(state: PyTree) -> jax.Array:
         return go(state[0]) if max_steps is None else go(state[0]) & (state[2] < max_steps)
 
-    carry, carry_p, _ = lax.while_loop(goes_on, step, (init, filled(init_p, on_carry), jnp.int32(0)))
+    carry, carry_p, _ = lax.while_loop(goes_on, step, (init, filled(init_p), jnp.int32(0)))
     return _finished(carry, go, max_steps), spread(carry_p, on_carry)
 
 
@@ -263,6 +263,8 @@ class WhileRow(CallRow):
     On concrete values the steps are counted first, unless the user asks for stored states; the length of the buffers is the next
     power of two.
     """
+
+    takes_parts = "arrays"
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
         if params["cond_jaxpr"].out_avals[0].shape:
