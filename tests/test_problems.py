@@ -156,6 +156,12 @@ def test_areas():
     x = np.linspace(0, 1, 101)[1:-1]
     small = 1e-3 * np.outer(np.sin(np.pi * x), np.sin(np.pi * x))
     np.testing.assert_allclose(stationarity.area(jnp.asarray(small)) - 1, 1e-6 * np.pi**2 / 4, rtol=1e-3)
+    z = np.random.default_rng(0).normal(size=(3, 3))
+    corner = np.array([[[i / 4, j / 4, h] for j, h in enumerate(row)] for i, row in enumerate(np.pad(z, 1))])
+    triangles = [(corner[i + 1, j] - corner[i, j], corner[i, j + 1] - corner[i, j], corner[i + 1, j] - corner[i + 1, j + 1],
+                  corner[i, j + 1] - corner[i + 1, j + 1]) for i in range(4) for j in range(4)]
+    by_hand = sum(np.linalg.norm(np.cross(a, b)) / 2 + np.linalg.norm(np.cross(c, d)) / 2 for a, b, c, d in triangles)
+    np.testing.assert_allclose(stationarity.area(jnp.asarray(z)), by_hand, rtol=1e-12)
     drop = stationarity.drop({"x": jnp.asarray(small), "multiplier": jnp.asarray(0.0)})
     np.testing.assert_allclose(drop["stationary"] * 1e4, 2 * np.pi**2 * small, rtol=1e-2, atol=1e-5)
 
