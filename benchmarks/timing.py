@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+#: Options of the compiler for a program whose memory is to be read: a library that computes several operations at once takes some that
+#: the compiled program does not tell.
+ALL_TOLD = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
 Run = Callable[[], Any]
 Measure = TypeVar("Measure")
 
@@ -85,13 +89,14 @@ def rounds(measures: Sequence[Callable[[], Measure]], budget: float, is_collecte
     return found
 
 
-def seconds(run: Run, calls: int, wait: Callable[[Any], Any] = jax.block_until_ready) -> float:
+def seconds(run: Run, calls: int, wait: Callable[[Any], Any] = jax.block_until_ready,
+            clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of each of so many calls, the last of which is waited for."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(calls):
         result = run()
     wait(result)
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
 def calls_in(a_round: float, run: Run, wait: Callable[[Any], Any] = jax.block_until_ready) -> int:
@@ -115,15 +120,18 @@ def compare(group: str, name: str, ours: Run, theirs: Run, budget: float, goal: 
     return Figure(group, name, ours_us, peer_us, ratio, (low, high), fastest, len(times), difference, goal)
 
 
-def interleaved(runs: Sequence[Run], budget: float) -> list[list[float]]:
-    """Seconds of each run in each round, when each of its results is waited for."""
+def interleaved(runs: Sequence[Run], budget: float, clock: Callable[[], float] = time.perf_counter) -> list[list[float]]:
+    """Seconds of each run in each round, when each of its results is waited for.
+
+    ``clock=time.process_time`` counts the seconds of all processors, and none in which the machine does something else.
+    """
 
     def measure(run: Run) -> Callable[[], float]:
         def waited() -> Any:
             return jax.block_until_ready(run())
 
         calls = calls_in(1e-3, waited)
-        return lambda: seconds(waited, calls)
+        return lambda: seconds(waited, calls, clock=clock)
 
     return rounds([measure(run) for run in runs], budget)
 

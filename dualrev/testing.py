@@ -52,7 +52,7 @@ def check_grads(fun: Callable[..., PyTree], args: Sequence[PyTree], order: int =
     >>> from dualrev.testing import check_grads
     >>> check_grads(jnp.sin, (0.5,), order=1)
 
-    Source: [Griewank & Walther 2008, ch. 3]: the transpose identity.
+    Source: [GriewankWalther2008, ch. 3]: the transpose identity.
     """
     unknown = [m for m in modes if m not in ("fwd", "rev")]
     if unknown or not modes:
@@ -96,7 +96,7 @@ def check_rule(rule: Primitive | Callable[..., PyTree], *args: PyTree, order: in
     >>> from dualrev.testing import check_rule
     >>> check_rule(lax.integer_pow_p, 0.5, order=1, y=3)
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     name = str(rule) if isinstance(rule, Primitive) else getattr(rule, "__name__", repr(rule))
 

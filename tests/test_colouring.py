@@ -198,7 +198,7 @@ def counts(found: Colouring) -> tuple[int, int]:
 
 
 def test_known_matrices() -> None:
-    """Colours that are known to be the fewest [Gebremedhin, Manne & Pothen 2005]."""
+    """Colours that are known to be the fewest [GebremedhinEtAl2005]."""
     i = np.arange(40)
     band = (np.abs(np.subtract.outer(i, i)) <= 1).astype(np.int64)
     assert counts(jacobian_colouring(positions(band))) == (3, 0)

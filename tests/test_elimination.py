@@ -204,7 +204,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_neither_mode_is_best() -> None:
-    """A bottleneck: three inputs, a sum of two steps, a sine, three outputs [Griewank & Walther 2008, sec. 10.2].
+    """A bottleneck: three inputs, a sum of two steps, a sine, three outputs [GriewankWalther2008, sec. 10.2].
 
     Forward: x0 + x1 costs 2, + x2 costs 3, sin 3·3, in all 14; reverse: sin 3, the sums 2·3 and 2·3, in all 15.  From the middle: the
     second sum, of two operands, into the sine 2, the first 2, the sine 3·3.
@@ -325,7 +325,7 @@ def test_a_plan_can_be_followed() -> None:
     assert plan.count(plan.order) == plan.multiplications
 
 
-#: The problem, where, and the fewest multiplications of [Lohoff & Neftci 2024, table 1] for their text of it.
+#: The problem, where, and the fewest multiplications of [LohoffNeftci2024, table 1] for their text of it.
 PUBLISHED: list[tuple[Callable[..., Any], Any, int]] = [
     (straight_line.roe_flux_1d, (1.0, 0.3, 2.5, 0.8, -0.2, 2.0), 320),
     (straight_line.robot_arm, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 231),

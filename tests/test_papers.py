@@ -51,7 +51,7 @@ def test_the_table_is_that_of_the_results() -> None:
 
 def test_keys_are_in_the_references() -> None:
     entries = set(re.findall(r"^@\w+\{(\w+),", (FOLDER / "references.bib").read_text(), re.M))
-    assert set(KEYS) <= entries
+    assert {key for key in KEYS if key[-4:].isdigit()} <= entries  # a result of our own has no year
 
 
 def test_unknown_keys_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,6 +320,25 @@ def test_a_pattern_that_misses_entries() -> None:
         jax.jit(dr.jacobian(arrow, sparse=True, pattern=np.ones((9, 9)), check=True))(X)
 
 
+def test_costs_that_are_given_decide() -> None:
+    """Six pushes or four pulls give a dense matrix of 4 x 6."""
+    weights = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (4, 6)))
+
+    def f(x: Array) -> Array:
+        return jnp.sin(weights @ x)
+
+    x = jnp.ones(6)
+    for costs, expected in (((1.0, 1.0), (0, 4)), ((1e-6, 2e-6), (6, 0)), ((1, 1.4), (0, 4))):
+        plan = dr.sparse.plan(f, x, costs=costs)
+        assert (plan.forward_colours, plan.reverse_colours, plan.costs) == (*expected, costs)
+        np.testing.assert_allclose(dr.jacobian(f, sparse=plan)(x).todense(), jax.jacobian(f)(x), rtol=1e-12)
+    for wrong in ((1.0, 0.0), (1.0, float("nan")), (1.0,), 2.0):
+        with pytest.raises(ValueError, match="costs must be a pair of positive numbers"):
+            dr.sparse.plan(f, x, costs=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a Hessian takes pushes only"):
+        dr.sparse.plan(lambda x: jnp.sum(f(x)), x, derivative="hessian", costs=(1.0, 1.0))
+
+
 def test_plans(tmp_path: pathlib.Path) -> None:
     plan = dr.sparse.plan(arrow, X)
     assert (plan.shape, plan.nnz, plan.forward_colours, plan.reverse_colours, plan.bounds) == ((9, 9), 25, 2, 1, (9, 9))

@@ -1,5 +1,4 @@
-"""Bundle adjustment: reprojection errors of points seen by cameras, and their sparse Jacobian [Srajer, Kukelova, Fitzgibbon 2018,
-section 4.2].
+"""Bundle adjustment: reprojection errors of points seen by cameras, and their sparse Jacobian [SrajerEtAl2018, section 4.2].
 
 An array holds one number of all cameras, points or observations, so that each operation runs along memory, and they are kept apart:
 the cotangent of a row of an array would be an array of its size.

@@ -1,4 +1,4 @@
-"""Nested optimization through loops of a length that only running them tells: particle and saddle [Siskind, Pearlmutter 2008].
+"""Nested optimization through loops of a length that only running them tells: particle and saddle [SiskindPearlmutter2008].
 
 ``rr``, ``rf``, ``fr`` and ``ff`` name the modes of the outer and of the inner derivative.
 """

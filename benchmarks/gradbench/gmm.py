@@ -1,4 +1,4 @@
-"""The log-likelihood of a Gaussian mixture with a Wishart prior [Srajer, Kukelova, Fitzgibbon 2018, section 4.1].
+"""The log-likelihood of a Gaussian mixture with a Wishart prior [SrajerEtAl2018, section 4.1].
 
     Σᵢ log Σₖ exp(αₖ + Σ qₖ - ½ |Qₖ (xᵢ - μₖ)|²) - n log Σₖ exp αₖ - ½ n d log 2π
       + K (N d log(γ/√2) - log Γ_d(N/2)) - Σₖ (½ γ² (|exp qₖ|² + |lₖ|²) - m Σ qₖ),       N = d + m + 1,

@@ -1,4 +1,4 @@
-"""Hand tracking: how far measured points are from a hand that its bones move [Srajer, Kukelova, Fitzgibbon 2018, section 4.3]."""
+"""Hand tracking: how far measured points are from a hand that its bones move [SrajerEtAl2018, section 4.3]."""
 
 from __future__ import annotations
 

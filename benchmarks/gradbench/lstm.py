@@ -1,4 +1,4 @@
-"""The loss of a diagonal LSTM of several layers [Srajer, Kukelova, Fitzgibbon 2018, section 4.4].
+"""The loss of a diagonal LSTM of several layers [SrajerEtAl2018, section 4.4].
 
 Each gate of a unit sees that unit alone: with h from the layer below and (h', c) the layer's state,
 

@@ -14,7 +14,7 @@ from dualrev.problems.scenario import Scenario
 
 
 def normalized(n: int, tags: Iterable[str] = ()) -> Scenario:
-    """Each entry over the norm of all, which every step computes again [Moses & Churavy 2020, figure 1]."""
+    """Each entry over the norm of all, which every step computes again [MosesChuravy2020, figure 1]."""
 
     def loss(x: Any) -> Any:
         def step(i: Any, out: Any) -> Any:

@@ -47,7 +47,7 @@ class MinCut:
     >>> policies.min_cut(objective="time")
     dualrev.policies.min_cut(objective='time')
 
-    Source: [Chen et al. 2016] for recomputation; [Ford & Fulkerson 1956] for the cut.
+    Source: [ChenEtAl2016] for recomputation; [FordFulkerson1956] for the cut.
     """
 
     objective: Objective = "bytes"

@@ -6,7 +6,7 @@ wrong.  A ``jit`` call that runs one of them, as jax's own file defines it
 ``jax.disable_jit`` there is no such call, and the derivative is that of the program as it is written.
 
 ``jax.scipy.linalg.sqrtm``
-    ``X² = A`` gives ``X dX + dX X = dA``, a Sylvester equation [Higham 2008, eq. 6.1].  It has one solution wherever no two eigenvalues
+    ``X² = A`` gives ``X dX + dX X = dA``, a Sylvester equation [Higham2008, eq. 6.1].  It has one solution wherever no two eigenvalues
     of ``X`` add up to zero: ``A`` may be a multiple of the identity, or defective.
 ``jax.scipy.linalg.eigh_tridiagonal``
     The derivatives of eigenvalues and eigenvectors are those of the dense matrix:

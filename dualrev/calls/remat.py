@@ -3,7 +3,7 @@
 The program that evaluates a function with its residuals is split in two (:mod:`dualrev.programs.partition`): the first part runs at
 once and stores what the policy decides; the second part recomputes the other residuals before each push or pull.
 
-Source: [Griewank & Walther 2008, ch. 12]; [Chen et al. 2016].
+Source: [GriewankWalther2008, ch. 12]; [ChenEtAl2016].
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network: a stem, four layers of blocks, and a linear classifier.
 
-    Source: [He et al. 2016, "Deep Residual Learning for Image Recognition", table 1].
+    Source: [HeEtAl2016, table 1].
     """
 
     def __init__(self, blocks: tuple[int, ...], num_classes: int = 1000):

@@ -5,8 +5,8 @@ chain rule of order 2 maps them through an operation ``f``:
 
     ``J_y[i] = Df[J[i]]``        ``S_y = Df[S] + Σ_i D²f[J[i], J[i]]``
 
-So a Laplacian takes ``k + 2`` values in place of each, where nested pushes take ``2 k + 1`` [Dangel et al. 2025, eq. 6; Li et al.
-2024].  Both terms are read from the row of the operation:
+So a Laplacian takes ``k + 2`` values in place of each, where nested pushes take ``2 k + 1`` [DangelEtAl2025, eq. 6; LiEtAl2024].  Both
+terms are read from the row of the operation:
 
 ========================  ==============================================================================================
 kind of the row           ``Σ_i D²f[J[i], J[i]]``

@@ -14,7 +14,7 @@ any other             ``y_k = s_{k-1} / k`` where ``s(t) = y'(t) = Df(x(t))[x'(t
 The push is a program of operations with rows, and each of its results is a series of the same kind.  A series is computed lazily,
 order by order, and two equal operations on the same series are one.  So a push that reads its own result, such as that of ``tanh``,
 closes the recurrence; so do ``sin`` and ``cos``, each of which reads the other.  These take ``O(K²)`` products for ``K`` orders, which
-is the cost of the recurrences stated by hand [Griewank & Walther 2008, table 13.2].  An operation whose push leads to ever new
+is the cost of the recurrences stated by hand [GriewankWalther2008, table 13.2].  An operation whose push leads to ever new
 operations, such as ``digamma``, goes on to the next one for each order.
 """
 

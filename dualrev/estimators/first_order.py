@@ -46,7 +46,7 @@ def forward_gradient(fun: Callable[[PyTree], jax.Array], *, samples: int = 1, di
     >>> [round(float(g), 4) for g in gradient]  # as many directions as inputs: no error is left
     [2.0, 2.0, 2.0]
 
-    Source: [Baydin et al. 2022, def. 1]; the projection [Flugel et al. 2024].
+    Source: [BaydinEtAl2022, def. 1]; the projection [FlugelEtAl2024].
     """
     call = "forward_gradient"
     k = checks.check_count(call, "samples", samples)

@@ -40,7 +40,7 @@ def hutchinson(fun: Callable[[PyTree], PyTree], *, samples: int = 1,
     >>> float(laplacian)  # the Hessian is diagonal: signs make no error
     6.0
 
-    Source: [Hutchinson 1990].
+    Source: [Hutchinson1990].
     """
     call = "hutchinson"
     k = checks.check_count(call, "samples", samples)
@@ -82,7 +82,7 @@ def stde(fun: Callable[[PyTree], PyTree], *, samples: int = 1, order: int = 2,
     >>> float(total)
     24.0
 
-    Source: [Shi et al. 2024, eq. 13].
+    Source: [ShiEtAl2024, eq. 13].
     """
     call = "stde"
     k = checks.check_count(call, "samples", samples)

@@ -80,7 +80,7 @@ def jvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequenc
     >>> float(out), float(tangent)
     (9.0, 6.0)
 
-    Source: [Wengert 1964]; [Griewank & Walther 2008, ch. 3].
+    Source: [Wengert1964]; [GriewankWalther2008, ch. 3].
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "jvp")
@@ -150,7 +150,7 @@ def vjp(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool = False, red
     >>> [float(ct) for ct in pull(1.0)]
     [5.0, 2.0]
 
-    Source: [Linnainmaa 1970]; [Griewank & Walther 2008, ch. 3].
+    Source: [Linnainmaa1970]; [GriewankWalther2008, ch. 3].
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "vjp")
@@ -210,7 +210,7 @@ def linearize(fun: Callable[..., PyTree], *primals: PyTree, has_aux: bool = Fals
     >>> J.shape, (J.T @ jnp.ones(2)).tolist()
     ((2, 3), [3.0, 8.0, 0.0])
 
-    Source: [Radul et al. 2023, "You Only Linearize Once"].
+    Source: [RadulEtAl2023].
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "linearize")
@@ -244,7 +244,7 @@ def linear_transpose(fun: Callable[..., PyTree], *primals: PyTree, reduce_axes: 
     >>> [ct.tolist() for ct in dr.linear_transpose(lambda x: 3.0 * x[::-1], jnp.zeros(2))(jnp.array([1.0, 2.0]))]
     [[6.0, 3.0]]
 
-    Source: [Radul et al. 2023].
+    Source: [RadulEtAl2023].
     """
     checks.check_callable(fun)
     checks.check_engine(engine, ("forward", "reverse"), "linear_transpose")

@@ -80,7 +80,7 @@ def checkpoint(fun: Callable[P, Out] | None = None, *, policy: Policy = None, pr
     >>> dr.linearize(waves, x)[1].residual_bytes, dr.linearize(dr.checkpoint(waves, policy="auto"), x)[1].residual_bytes
     (40000, 4000)
 
-    Source: [Griewank & Walther 2008, ch. 12]; [Chen et al. 2016].
+    Source: [GriewankWalther2008, ch. 12]; [ChenEtAl2016].
     """
     chosen = min_cut if isinstance(policy, str) and policy == "auto" else policy
     if chosen is not None and not callable(chosen):

@@ -156,7 +156,7 @@ def eliminate(fun: Callable[..., PyTree], *args: PyTree, argnums: Argnums = 0, o
     >>> plan.multiplications, plan.order
     (3, (1, 0))
 
-    Source: [Griewank & Walther 2008, ch. 10]; [Lohoff & Neftci 2024].
+    Source: [GriewankWalther2008, ch. 10]; [LohoffNeftci2024].
     """
     with errors.calling("eliminate"):
         checks.check_callable(fun)

@@ -136,7 +136,7 @@ def value_and_grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool
     >>> float(value), [float(g) for g in gradient]
     (18.0, [9.0, 12.0])
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     found = _value_and_grad("value_and_grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
 
@@ -239,7 +239,7 @@ def grad(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False, 
     >>> dr.grad(lambda x: jnp.sum(x ** 3))(jnp.array([1.0, 2.0])).tolist()
     [3.0, 12.0]
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     value_and_grad_f = _value_and_grad("grad", fun, argnums, has_aux, holomorphic, allow_int, reduce_axes, engine, options)
 
@@ -273,7 +273,7 @@ def hvp(fun: Callable[..., PyTree], primals: Sequence[PyTree], tangents: Sequenc
     >>> dr.hvp(lambda x: x[0] ** 2 * x[1], (jnp.array([1.0, 2.0]),), (jnp.array([1.0, 0.0]),)).tolist()
     [4.0, 2.0]
 
-    Source: [Pearlmutter 1994].
+    Source: [Pearlmutter1994].
     """
     checks.check_engine(engine, (None, "forward", "reverse"), "hvp")
     with errors.calling("hvp"):

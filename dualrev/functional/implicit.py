@@ -82,7 +82,7 @@ def implicit(solver: Callable[P, Out], residual: Callable[..., PyTree], *, solve
     >>> round(float(dr.grad(root)(4.0)), 4), round(float(dr.grad(dr.grad(root))(4.0)), 4)
     (0.25, -0.0312)
 
-    Source: [Griewank & Walther 2008, ch. 15]; [Christianson 1994].
+    Source: [GriewankWalther2008, ch. 15]; [Christianson1994].
     """
     for what, function in (("a solver", solver), ("a residual", residual)):
         if not callable(function):

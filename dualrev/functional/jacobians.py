@@ -187,7 +187,7 @@ def jacfwd(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False
     >>> dr.jacfwd(lambda x: x[:2] * x[2])(jnp.array([1.0, 2.0, 3.0])).tolist()
     [[3.0, 0.0, 1.0], [0.0, 3.0, 2.0]]
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     checks.check_engine(engine, ("forward", "reverse"), "jacfwd")
     return _jacobian("jacfwd", fun, argnums, has_aux, holomorphic, False, engine, "push", chunk_size, options)
@@ -233,7 +233,7 @@ def jacrev(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = False
     >>> dr.jacrev(lambda x: x[:2] * x[2], chunk_size=1)(jnp.array([1.0, 2.0, 3.0])).tolist()
     [[3.0, 0.0, 1.0], [0.0, 3.0, 2.0]]
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     checks.check_engine(engine, ("forward", "reverse"), "jacrev")
     return _jacobian("jacrev", fun, argnums, has_aux, holomorphic, allow_int, engine, "pull", chunk_size, options)
@@ -300,7 +300,7 @@ def jacobian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fal
     >>> dr.jacobian(lambda x: jnp.stack([x, x ** 2, x ** 3]))(2.0).tolist()
     [1.0, 4.0, 12.0]
 
-    Source: [Griewank & Walther 2008, ch. 3 and 10].
+    Source: [GriewankWalther2008, ch. 3 and 10].
     """
     if order is not None and engine != "elimination":
         raise ValueError(f"jacobian: order={order!r} is that of engine='elimination'; got engine={engine!r}")
@@ -385,7 +385,7 @@ def hessian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fals
     >>> dr.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
 
-    Source: [Griewank & Walther 2008, ch. 5].
+    Source: [GriewankWalther2008, ch. 5].
     """
     if engine == "sparse" and sparse is False:
         sparse, engine, format = True, None, format or "dense"  # noqa: A001

@@ -31,7 +31,7 @@ def gmres(matvec: Callable[[jax.Array], jax.Array], b: jax.Array) -> jax.Array:
     >>> gmres(lambda x: jnp.array([2.0, 4.0]) * x, jnp.array([2.0, 8.0])).round(3).tolist()
     [1.0, 2.0]
 
-    Source: [Saad & Schultz 1986, alg. 4].
+    Source: [SaadSchultz1986, alg. 4].
     """
     n, m = b.size, RESTART if is_symbolic_dim(b.size) else min(b.size, RESTART)
     eps = jnp.finfo(b.dtype).eps

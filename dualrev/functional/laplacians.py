@@ -175,8 +175,7 @@ def laplacian(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bool = Fa
     >>> float(value), float(laplacian)
     (9.0, 18.0)
 
-    Source: [Dangel et al. 2025, Collapsing Taylor mode automatic differentiation]; [Li et al. 2024, A computational framework for
-    neural network-based variational Monte Carlo with forward Laplacian].
+    Source: [DangelEtAl2025]; [LiEtAl2024].
     """
     return wraps(fun, argnums, "Value and Laplacian")(_second("laplacian", fun, argnums, has_aux, chunk_size, options, _Call.basis))
 
@@ -207,7 +206,7 @@ def weighted_laplacian(fun: Callable[P, PyTree], weights: Weights, argnums: Argn
     >>> round(float(dr.weighted_laplacian(f, jnp.array([[0.0, 1.0], [1.0, 0.0]]))(jnp.array([1.0, 2.0]))[1]), 4)
     4.0
 
-    Source: [Dangel et al. 2025, sec. 3.2].
+    Source: [DangelEtAl2025, sec. 3.2].
     """
     def directions(call: _Call) -> Directions:
         args = call.partial.args
@@ -263,7 +262,7 @@ def hessian_diagonal(fun: Callable[P, PyTree], argnums: Argnums = 0, has_aux: bo
     >>> dr.hessian_diagonal(lambda x: jnp.sum(x ** 3))(jnp.array([1.0, 2.0]))[1].tolist()
     [6.0, 12.0]
 
-    Source: [Griewank & Walther 2008, sec. 13.3].
+    Source: [GriewankWalther2008, sec. 13.3].
     """
     name = "hessian_diagonal"
     with errors.calling(name):
@@ -303,7 +302,7 @@ def biharmonic(fun: Callable[P, PyTree], argnums: Argnums = 0, *, chunk_size: in
     >>> float(dr.biharmonic(lambda x: jnp.sum(x ** 2) ** 2)(jnp.array([1.0, 2.0]))[1])
     64.0
 
-    Source: [Dangel et al. 2025, sec. 3.3].
+    Source: [DangelEtAl2025, sec. 3.3].
     """
     name = "biharmonic"
     inner = _second(name, fun, argnums, False, chunk_size, options, _Call.basis)

@@ -47,7 +47,7 @@ class region:
     >>> [round(float(g), 3) for g in dr.grad(lambda w: newton(jnp.sum(w**2) + 1))(jnp.ones(5))]
     [0.408, 0.408, 0.408, 0.408, 0.408]
 
-    Source: [Griewank & Walther 2008, ch. 10], preaccumulation.
+    Source: [GriewankWalther2008, ch. 10], preaccumulation.
     """
 
     def __init__(self, mode: Literal["forward", "reverse"]):

@@ -53,8 +53,7 @@ def jet(fun: Callable[..., PyTree], primals: Sequence[PyTree], series: Sequence[
     >>> float(out), float(first), float(second)
     (0.0, 1.0, 0.0)
 
-    Source: [Griewank & Walther 2008, ch. 13]; [Bettencourt et al. 2019, Taylor-mode automatic differentiation for higher-order
-    derivatives in JAX].
+    Source: [GriewankWalther2008, ch. 13]; [BettencourtEtAl2019].
     """
     request = Request.of("jet", options)
     with errors.calling("jet"), using(request.settings):
@@ -107,7 +106,7 @@ def taylor(fun: Callable[..., PyTree], x: PyTree, v: PyTree, order: int, **optio
     >>> [float(c) for c in dr.taylor(lambda x: 1 / (1 - x), 0.0, 1.0, 3)]
     [1.0, 1.0, 1.0, 1.0]
 
-    Source: [Griewank & Walther 2008, ch. 13].
+    Source: [GriewankWalther2008, ch. 13].
     """
     request = Request.of("taylor", options)
     with errors.calling("taylor"), using(request.settings):
@@ -136,7 +135,7 @@ def derivatives(fun: Callable[..., PyTree], x: jax.typing.ArrayLike, order: int,
     >>> [float(d) for d in dr.derivatives(lambda x: x ** 4, 1.0, 4)]
     [1.0, 4.0, 12.0, 24.0, 24.0]
 
-    Source: [Griewank & Walther 2008, ch. 13].
+    Source: [GriewankWalther2008, ch. 13].
     """
     request = Request.of("derivatives", options)
     with errors.calling("derivatives"), using(request.settings):

@@ -98,7 +98,7 @@ def rule(target: Primitive | Callable[P, Out] | None = None, *, partials: Partia
 
     A primitive of one's own, step by step: ``papers/ops/README.md``.
 
-    Source: [Radul et al. 2023, "You Only Linearize Once"].
+    Source: [RadulEtAl2023].
     """
     given = {"partials": partials, "pushforward": pushforward, "adjoint": adjoint, "bilinear": bilinear, "definition": definition}
     stated = {kind: statement for kind, statement in given.items() if statement is not None}

@@ -4,7 +4,7 @@ Where all that depends on the inputs goes through few numbers :math:`w` once, as
 :math:`\partial f = \partial_w f \cdot \partial_x w`.  The right factor takes a pull for each number of the waist, the left one a push
 for each, and one product of matrices gives the rest, where a sweep takes a pass for each input or output.
 
-Source: [Griewank & Walther 2008, ch. 10.2], preaccumulation across a narrow cut.
+Source: [GriewankWalther2008, ch. 10.2], preaccumulation across a narrow cut.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ values get memory at all is what :mod:`dualrev.time_model.fusion` says: what is 
 An entrywise kernel writes in place of what nothing reads later; a step of a loop writes in place of what it carries and stacks.
 Compilers order parts anew, and pad arrays: the numbers are estimates.
 
-Source: [Aho et al. 2007, ch. 9.2.5].
+Source: [AhoEtAl2007, ch. 9.2.5].
 """
 
 from __future__ import annotations

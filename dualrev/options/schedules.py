@@ -9,11 +9,11 @@ steps can be reversed with no step evaluated more than ``r`` times, and the fewe
 
     t(l, s) = r·l - β(s + 1, r - 1),    r the least with β(s, r) ≥ l
 
-[Griewank, Walther 2000: "Algorithm 799: revolve", eqs. 1-3].  The schedule that reaches this number advances to :func:`split`, keeps
+[GriewankWalther2000, eqs. 1-3].  The schedule that reaches this number advances to :func:`split`, keeps
 that state, reverses the steps behind it with one slot less, and then the steps before it.
 
 If the length is not known beforehand, :func:`discard` finds after each step the kept state to replace by the new one: the state
-without which the chain, if it ended here, would cost least.  [Stumm, Walther 2010] and [Wang, Moin, Iaccarino 2009] choose it by
+without which the chain, if it ended here, would cost least.  [StummWalther2010] and [WangEtAl2009] choose it by
 levels instead of costs.
 """
 
@@ -33,7 +33,7 @@ import numpy as np
 class Revolve:
     """A schedule that keeps ``slots`` states of a scan, the first among them, and evaluates the fewest steps.
 
-    A scan of ``l`` steps takes ``t(l, slots)`` evaluations beyond those of its pull [Griewank, Walther 2000].
+    A scan of ``l`` steps takes ``t(l, slots)`` evaluations beyond those of its pull [GriewankWalther2000].
     Raises ValueError if there is no slot.
 
     >>> import jax, dualrev as dr

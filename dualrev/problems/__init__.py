@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dualrev.problems import brusselator, linear, lstm, mixture, network
+from dualrev.problems import brusselator, collocation, fitting, linear, lstm, mixture, network, stationarity
 from dualrev.problems.scenario import Scenario as Scenario
 from dualrev.problems.scenario import Scenarios
 
 #: What ships.
-SCENARIOS = Scenarios(linear.SCENARIOS, mixture.SCENARIOS, brusselator.SCENARIOS, network.SCENARIOS, lstm.SCENARIOS)
+SCENARIOS = Scenarios(linear.SCENARIOS, mixture.SCENARIOS, brusselator.SCENARIOS, network.SCENARIOS, lstm.SCENARIOS,
+                      collocation.SCENARIOS, stationarity.SCENARIOS, fitting.SCENARIOS)
 #: What ``python -m dualrev`` shows.
 PROBLEMS = SCENARIOS.select("tour")

@@ -1,4 +1,6 @@
-"""The Brusselator, a reaction-diffusion equation, on a periodic grid in the plane: its right-hand side, and its solution."""
+"""The Brusselator [PrigogineLefever1968], a reaction-diffusion equation, on a periodic grid in the plane: its right-hand side,
+and its solution.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def _laplacian(u: jax.Array) -> jax.Array:
 def rate(state: State, a: float | jax.Array = A, b: float | jax.Array = B, diffusion: float | jax.Array = DIFFUSION) -> State:
     """du/dt and dv/dt without a source.
 
-    [Hairer, Wanner 1996, section IV.10]: u' = b + u²v - (a + 1)u + α Δu and v' = a u - u²v + α Δv on the unit torus.
+    [HairerWanner1996, section IV.10]: u' = b + u²v - (a + 1)u + α Δu and v' = a u - u²v + α Δv on the unit torus.
     """
     u, v = state["u"], state["v"]
     reaction = u**2 * v

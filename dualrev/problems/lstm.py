@@ -19,7 +19,7 @@ Pair = tuple[jax.Array, jax.Array]
 def loss(parameters: Parameters) -> jax.Array:
     """The mean cross-entropy, in nats for each character.
 
-    [Hochreiter, Schmidhuber 1997], with the forget gate of [Gers, Schmidhuber, Cummins 2000]:
+    [HochreiterSchmidhuber1997], with the forget gate of [GersEtAl2000]:
 
         i, f, o = σ(gates), g = tanh(gate);   c ← f c + i g;   h ← o tanh(c)
     """

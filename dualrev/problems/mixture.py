@@ -18,7 +18,7 @@ def log_likelihood(parameters: Parameters) -> jax.Array:
     """log p(data) of a mixture with a full covariance for each component.
 
     A component's precision is QᵀQ with Q lower triangular, its diagonal given by logarithms, so that every parameter is free
-    and no matrix is factored [Srajer, Kukelova, Fitzgibbon 2018, section 4.1]:
+    and no matrix is factored [SrajerEtAl2018, section 4.1]:
 
         log p(x) = logsumexp_k( log w_k + Σ log diag Q_k - ½ |Q_k (x - μ_k)|² ) - ½ d log 2π
     """
@@ -55,6 +55,7 @@ SCENARIOS = [
     Scenario(
         "Gaussian mixture", log_likelihood, alone(parameters), inputs=45, outputs=1, tags=("tour", "correctness", "compiled"),
         description="log-likelihood of three Gaussians with full covariances on Fisher's iris measurements, 150 flowers",
-        citation="R. A. Fisher, The use of multiple measurements in taxonomic problems, Annals of Eugenics 7 (1936) 179-188",
+        citation="R. A. Fisher, The use of multiple measurements in taxonomic problems, Annals of Eugenics 7 (1936) "
+                 "179-188 [Fisher1936]",
     ),
 ]

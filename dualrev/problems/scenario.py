@@ -41,6 +41,7 @@ TAGS: Mapping[str, str] = {
     "libraries": "every call is timed in every library, and the guard counts its gradient",
     "hessian": "its Hessian is timed in every library",
     "jacobian": "its Jacobian is timed in every library",
+    "sparse": "a system of equations whose Jacobian is sparse but for some rows and columns",
     "gradbench": "a workload of GradBench",
     "compiled": "figures: compiled gradients over jax's",
     "loops": "figures: gradients of scans over jax's",

@@ -23,7 +23,7 @@ def human_heart_dipole(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array, t
     """The eight equations of the human heart dipole, whose right-hand sides are data (here 1).
 
     Two dipoles with moments ``(a, c)`` and ``(b, d)`` at ``(t, v)`` and ``(u, w)`` have given sums of moments to order three.
-    [Averick, Carter, Moré, Xue 1992, The MINPACK-2 test problem collection, sec. 2.5].
+    [AverickEtAl1992, sec. 2.5].
     """
     tv, uw = t**2 - v**2, u**2 - w**2
     t3, v3 = t * (t**2 - 3 * v**2), v * (v**2 - 3 * t**2)
@@ -42,7 +42,7 @@ def propane_combustion(x1: jax.Array, x2: jax.Array, x3: jax.Array, x4: jax.Arra
     """The equilibrium of the combustion of propane in air: eleven amounts of products, at a pressure of 40 and with 10 parts of air.
 
     Equilibrium constants are 1, as where the literature counts.
-    [Averick, Carter, Moré, Xue 1992, The MINPACK-2 test problem collection, sec. 2.6].
+    [AverickEtAl1992, sec. 2.6].
     """
     p, air = 40.0, 10.0
     q = p / x11
@@ -86,7 +86,7 @@ def robot_arm(t1: jax.Array, t2: jax.Array, t3: jax.Array, t4: jax.Array, t5: ja
 
 
 def black_scholes(spot: jax.Array, strike: jax.Array, rate: jax.Array, volatility: jax.Array, time: jax.Array) -> jax.Array:
-    """The price of a European call [Black & Scholes 1973, eq. 13]."""
+    """The price of a European call [BlackScholes1973, eq. 13]."""
     spread = volatility * jnp.sqrt(time)
     d1 = (jnp.log(spot / strike) + (rate + 0.5 * volatility**2) * time) / spread
     d2 = d1 - spread
@@ -106,7 +106,7 @@ def black_scholes_greeks(spot: jax.Array, strike: jax.Array, rate: jax.Array, vo
 def roe_flux_1d(rho_l: jax.Array, m_l: jax.Array, e_l: jax.Array, rho_r: jax.Array, m_r: jax.Array, e_r: jax.Array) -> Scalars:
     """The flux of mass, momentum and energy between two states of a gas, by Roe's approximate Riemann solver.
 
-    [Roe 1981; Toro, Riemann Solvers, sec. 11.2.2].
+    [Roe1981; Toro2009, sec. 11.2.2].
     """
     flux, momenta = _roe([rho_l, m_l, e_l], [rho_r, m_r, e_r])
     return flux[0], momenta[0], flux[1]
@@ -165,7 +165,7 @@ def _roe(left: list[jax.Array], right: list[jax.Array]) -> tuple[Scalars, list[j
 
 def perceptron(x: jax.Array, label: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array, scale: jax.Array,
                shift: jax.Array) -> jax.Array:
-    """The cross entropy of a network with a hidden layer that is normalized [Ba, Kiros, Hinton 2016]."""
+    """The cross entropy of a network with a hidden layer that is normalized [BaEtAl2016]."""
     hidden = jnp.tanh(w1 @ x + b1)
     centred = hidden - jnp.mean(hidden)
     normalized = centred / jnp.sqrt(jnp.mean(centred**2) + 1e-6) * scale + shift

@@ -11,7 +11,7 @@ A cut edge is a price paid: ``R(e)`` behind the cut runs again, ``A(v)`` behind 
 the infinite edges say that what runs again has its operands.  An input is a value whose equation can't run again.  No equation is
 taken to run more than once.
 
-Source: [Ford & Fulkerson 1956] for the cut; [Picard 1976] for the choice of a set closed under what it requires.
+Source: [FordFulkerson1956] for the cut; [Picard1976] for the choice of a set closed under what it requires.
 """
 
 from __future__ import annotations

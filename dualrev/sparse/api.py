@@ -57,7 +57,7 @@ def jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = F
     >>> J.nse, J.todense().tolist()
     (4, [[2.0, 1.0, 0.0], [0.0, 3.0, 2.0]])
 
-    Source: [Curtis, Powell & Reid 1974; Coleman & Verma 1998; Gebremedhin, Manne & Pothen 2005].
+    Source: [CurtisEtAl1974; ColemanVerma1998; GebremedhinEtAl2005].
     """
     request = requests.asked("jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -84,7 +84,7 @@ def value_and_jacobian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux
     >>> value.tolist(), J.data.tolist()
     ([1.0, 4.0], [2.0, 4.0])
 
-    Source: [Gebremedhin, Manne & Pothen 2005].
+    Source: [GebremedhinEtAl2005].
     """
     request = requests.asked("value_and_jacobian", "jacobian", argnums, has_aux, engine, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -117,7 +117,7 @@ def hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux: bool = Fa
     >>> H.nse, H.todense().tolist()
     (6, [[4.0, 2.0, 0.0], [2.0, 6.0, 4.0], [0.0, 4.0, 0.0]])
 
-    Source: [Coleman & Moré 1984; Gebremedhin et al. 2009].
+    Source: [ColemanMore1984; GebremedhinEtAl2009].
     """
     request = requests.asked("hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -143,7 +143,7 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
     >>> float(value), H.data.tolist()
     (9.0, [6.0, 12.0])
 
-    Source: [Gebremedhin et al. 2009].
+    Source: [GebremedhinEtAl2009].
     """
     request = requests.asked("value_and_hessian", "hessian", argnums, has_aux, None, chunk_size, format, pattern, check, plan,
                              options, holomorphic=holomorphic)
@@ -152,12 +152,12 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
 
 def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian", argnums: Argnums = 0, has_aux: bool = False,
          engine: AnyEngine = "auto", pattern: Any = None, order: str | Sequence[str] = "auto", substitution: bool = False,
-         time_budget: float = 0.0, seed: int = 0, chunk_size: int | None = None, holomorphic: bool = False,
-         **kwargs: PyTree) -> Plan:
+         time_budget: float = 0.0, seed: int = 0, costs: tuple[float, float] | None = None, chunk_size: int | None = None,
+         holomorphic: bool = False, **kwargs: PyTree) -> Plan:
     r"""How the sparse Jacobian or Hessian of a function will be found: pattern, colours, directions, predicted time.
 
     Of all colourings that are tried, the one of the least :math:`c_f\, n_f + c_r\, n_r`: numbers of pushes and pulls, and what each
-    costs by :mod:`dualrev.time_model`.
+    costs by :mod:`dualrev.time_model`, or as ``costs`` says.
 
     Args:
       fun: the function.
@@ -170,12 +170,15 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
         more rounding, and levels that run in sequence.
       time_budget: seconds for further orders: classes of the best colouring so far, rearranged, and random ones.
       seed: of the random orders.
+      costs: :math:`c_f` and :math:`c_r` of a Jacobian, seconds of one push and of one pull, where they were measured; ``(1, 1)`` for
+        the fewest passes.  Predicted by default.
 
     Returns:
       A :class:`Plan`, for ``jacobian(fun, sparse=plan)``; it can be printed, drawn by a notebook, and saved.
 
     Raises:
-      TypeError, ValueError: as :func:`jacobian` and :func:`hessian`; an unknown order or derivative.
+      TypeError, ValueError: as :func:`jacobian` and :func:`hessian`; an unknown order or derivative; costs that are not two positive
+        numbers, or those of a Hessian, which takes pushes only.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> def arrow(x):
@@ -183,11 +186,13 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
     >>> dr.sparse.plan(arrow, jnp.ones(100))
     <plan for the jacobian of arrow, 100 x 100: 2 forward and 1 reverse colours for 298 entries>
 
-    Source: [Gebremedhin, Manne & Pothen 2005; Montoison, Dalle & Gebremedhin 2025].
+    Source: [GebremedhinEtAl2005; MontoisonEtAl2025].
     """
     if derivative not in ("jacobian", "hessian"):
         raise ValueError(f"plan: derivative must be 'jacobian' or 'hessian'; got {derivative!r}")
-    task = requests.check_task("plan", order, substitution, time_budget, seed)
+    task = requests.check_task("plan", order, substitution, time_budget, seed, costs)
+    if costs is not None and derivative == "hessian":
+        raise ValueError(f"plan: costs are those of a push and a pull of a Jacobian; a Hessian takes pushes only.  Got {costs!r}")
     chosen = engine if derivative == "jacobian" else None if engine == "auto" else engine
     request = requests.asked("plan", derivative, argnums, has_aux, chosen, chunk_size, "bcoo", pattern, False, None, {}, task,
                              holomorphic)

@@ -58,7 +58,7 @@ def jacobian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callab
     >>> dr.sparse.jacobian_pattern(f)(at=jnp.array([1.0, 0.0, 2.0])).todense().tolist()
     [[False, True, False], [False, True, False]]
 
-    Source: [Griewank & Walther 2008, ch. 7.1].
+    Source: [GriewankWalther2008, ch. 7.1].
     """
     return _pattern_of("jacobian_pattern", fun, argnums)
 
@@ -87,7 +87,7 @@ def hessian_pattern(fun: Callable[..., PyTree], argnums: Argnums = 0) -> Callabl
     >>> dr.sparse.hessian_pattern(lambda x: x[0] * x[1] + jnp.exp(x[2]))(jnp.zeros(3)).todense().tolist()
     [[False, True, False], [True, False, False], [False, False, True]]
 
-    Source: [Walther 2008].
+    Source: [Walther2008].
     """
     return _pattern_of("hessian_pattern", fun, argnums)
 
@@ -132,7 +132,7 @@ def pattern_report(fun: Callable[..., PyTree], argnums: Argnums = 0, order: int 
     Jacobian: 40 x 40, 1600 entries (100.00%)
       conservative at dynamic_slice: the place is not known (1 times)
 
-    Source: [Griewank & Walther 2008, ch. 7.1].
+    Source: [GriewankWalther2008, ch. 7.1].
     """
     if order not in (1, 2):
         raise ValueError(f"pattern_report: order must be 1 (Jacobian) or 2 (Hessian); got {order!r}")

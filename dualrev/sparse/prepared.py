@@ -171,6 +171,8 @@ class Prepared:
             return Plan("hessian", what, colouring, out_types, in_types)
         engine, task = self.engine, self.asked.task
         colouring = jacobian_colouring(positions, engine, task)
+        if task.is_priced:
+            return Plan("jacobian", what, colouring, out_types, in_types, (task.forward, task.reverse))
         if engine != "auto" or is_decided(colouring, task):
             return Plan("jacobian", what, colouring, out_types, in_types)
         costs = self.pass_costs(positions)
@@ -218,7 +220,7 @@ class Prepared:
         """The plan with predictions of time."""
         constants = time_model.constants()
         costs = self.plan.costs
-        if self.asked.kind == "jacobian" and costs == (1.0, 1.0):
+        if self.asked.kind == "jacobian" and costs == (1.0, 1.0) and not self.asked.task.is_priced:
             costs = self.pass_costs(self.colouring.positions)
         elif self.asked.kind == "hessian":
             push = self._seconds(self.colouring, constants) / max(self.colouring.n_forward, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -102,7 +103,8 @@ def _is_complex(aval: ShapedArray) -> bool:
     return bool(jnp.issubdtype(aval.dtype, jnp.complexfloating))
 
 
-def check_task(name: str, order: str | Sequence[str], substitution: bool, time_budget: float, seed: int) -> Task:
+def check_task(name: str, order: str | Sequence[str], substitution: bool, time_budget: float, seed: int,
+               costs: tuple[float, float] | None) -> Task:
     """What the search for colours is asked for."""
     for each in (order,) if isinstance(order, str) else tuple(order):
         if each not in orders.NAMES and not (each == "auto" and isinstance(order, str)):
@@ -112,4 +114,8 @@ def check_task(name: str, order: str | Sequence[str], substitution: bool, time_b
         raise ValueError(f"{name}: order must name at least one of {', '.join(map(repr, orders.NAMES))}")
     if not time_budget >= 0:
         raise ValueError(f"{name}: time_budget must be a number of seconds, at least 0; got {time_budget!r}")
-    return Task(order=order if isinstance(order, str) else tuple(order), substitution=substitution, time_budget=time_budget, seed=seed)
+    if costs is not None and not (isinstance(costs, tuple) and len(costs) == 2 and all(0 < c < math.inf for c in costs)):
+        raise ValueError(f"{name}: costs must be a pair of positive numbers, seconds of one push and of one pull; got {costs!r}")
+    push, pull = costs or (1.0, 1.0)
+    order = order if isinstance(order, str) else tuple(order)
+    return Task(push, pull, order, substitution, time_budget, seed, is_priced=costs is not None)

@@ -34,7 +34,7 @@ compiler does not fuse since it would write them out too often (nested pads, lon
 Planners compare prices at the margin (:func:`margins`), which do not depend on a calibration.  Plans that exist do not see a change of
 constants within a process.
 
-Source: the shape of the formula is the roofline's [Williams et al. 2009], with launches; the rules of fusion are XLA's.
+Source: the shape of the formula is the roofline's [WilliamsEtAl2009], with launches; the rules of fusion are XLA's.
 
 May import: ``_jax``, ``errors``, ``options``, ``linear``, ``programs``, ``table``.  Start reading at
 :mod:`~dualrev.time_model.pricing`.

@@ -29,7 +29,7 @@ def speelpenning(x: jax.Array) -> jax.Array:
 
 
 def helmholtz(x: jax.Array) -> jax.Array:
-    """The free energy of a mixed fluid, with a dense quadratic form [Griewank & Walther 2008, example 3]."""
+    """The free energy of a mixed fluid, with a dense quadratic form [GriewankWalther2008, example 3]."""
     n = x.shape[0]
     matrix = jnp.asarray(np.cos(np.arange(n * n)).reshape(n, n))
     volume = jnp.sum(x) / (2 * n)

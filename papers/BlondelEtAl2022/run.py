@@ -14,7 +14,7 @@ from papers.reproduction import Outcome, Paper, Progress, Row
 PAPER = Paper(
     key="BlondelEtAl2022", title="Efficient and modular implicit differentiation",
     claim="the error of the implicit derivative at an approximate solution is at most a constant times the solution's error, and below "
-          "that of unrolled iterations; the adjoint iteration converges at the primal's rate [Christianson 1994]",
+          "that of unrolled iterations; the adjoint iteration converges at the primal's rate [Christianson1994]",
     where="Blondel et al. 2022, theorem 1 and figure 3; Christianson 1994, theorem 1",
     differs="ridge regression with random data in place of the diabetes data set")
 

@@ -67,7 +67,7 @@ def nested(outer: Derivative, inner: Derivative) -> float:
 
 
 def shifted(outer: Derivative, inner: Derivative) -> float:
-    """The derivative by ``u`` at 0 of the derivative of ``h`` shifted by ``u``, for h = sin at 1: sin''(1) [Manzyuk et al. 2019]."""
+    """The derivative by ``u`` at 0 of the derivative of ``h`` shifted by ``u``, for h = sin at 1: sin''(1) [ManzyukEtAl2019]."""
     return float(outer(lambda u: inner(lambda x: jnp.sin(x + u))(1.0))(0.0))
 
 

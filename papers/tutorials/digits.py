@@ -4,8 +4,7 @@
     python papers/tutorials/digits.py                         # a minute on two cores
     python papers/tutorials/digits.py --epochs 20 --resume    # on from the checkpoint, as if it had not stopped
 
-Beside the checkpoint it leaves a picture of the loss.  Data: [Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits",
-UCI repository], as scikit-learn ships it.
+Beside the checkpoint it leaves a picture of the loss.  Data: [AlpaydinKaynak1998, UCI repository], as scikit-learn ships it.
 """
 
 from __future__ import annotations

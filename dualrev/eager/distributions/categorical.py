@@ -179,7 +179,7 @@ class OneHotCategorical(_OfCategorical):
 
 
 class OneHotCategoricalStraightThrough(OneHotCategorical):
-    """As :class:`OneHotCategorical`; the gradient of a draw is that of the probabilities [Bengio 2013]."""
+    """As :class:`OneHotCategorical`; the gradient of a draw is that of the probabilities [BengioEtAl2013]."""
 
     has_rsample = True
 

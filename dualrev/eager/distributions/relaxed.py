@@ -67,7 +67,7 @@ class _Relaxed(Derived):
 
 
 class RelaxedBernoulli(_Relaxed):
-    """Numbers between zero and one that are near them at a low temperature, as functions of the probability [Maddison 2017]."""
+    """Numbers between zero and one that are near them at a low temperature, as functions of the probability [MaddisonEtAl2017]."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
@@ -115,7 +115,7 @@ class ExpRelaxedCategorical(Distribution):
 
 
 class RelaxedOneHotCategorical(_Relaxed):
-    """Probabilities near one-hot vectors at a low temperature, as functions of the parameters: Gumbel-softmax [Jang 2017]."""
+    """Probabilities near one-hot vectors at a low temperature, as functions of the parameters: Gumbel-softmax [JangEtAl2017]."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.simplex

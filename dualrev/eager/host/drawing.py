@@ -1,4 +1,4 @@
-"""Primitives of random bits: the counter-based generator of [Salmon2011], Threefry-2x32 with 20 rounds, as jax counts."""
+"""Primitives of random bits: the counter-based generator of [SalmonEtAl2011], Threefry-2x32 with 20 rounds, as jax counts."""
 
 from __future__ import annotations
 

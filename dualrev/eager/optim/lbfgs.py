@@ -178,7 +178,7 @@ class _Memory:
         self.d, self.gradients, self.steps, self.ro, self.scale = -g, [], [], [], 1
 
     def turn(self, g: Vector) -> None:
-        """The next direction, by the two loops of [Nocedal 1980]."""
+        """The next direction, by the two loops of [Nocedal1980]."""
         y, s = g - self.gradient, self.d * self.d.dtype.type(self.t)
         ys = y.dot(s)
         if ys > 1e-10:
@@ -210,7 +210,7 @@ def strong_wolfe(objective: Objective, t: Scalar, d: Vector, f: float, g: Vector
                  change: float = 1e-9, most: int = 25) -> tuple[float, Vector, Scalar, int]:
     """The loss, the gradient, the distance and the number of evaluations, where both Wolfe conditions hold.
 
-    [Nocedal and Wright 2006, algorithms 3.5 and 3.6], as PyTorch has them.
+    [NocedalWright2006, algorithms 3.5 and 3.6], as PyTorch has them.
     """
     longest = abs(d).max()
     f_new, g_new = objective(t)

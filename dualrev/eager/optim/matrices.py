@@ -21,7 +21,7 @@ def _rms(x: jax.Array) -> jax.Array:
 class Adafactor(Optimizer):
     """Steps divided by a root mean square that is kept as one number for each row and column.
 
-    Source: [Shazeer & Stern 2018, "Adafactor"], with the rate of PyTorch's.
+    Source: [ShazeerStern2018], with the rate of PyTorch's.
     """
 
     implementations = ("foreach",)
@@ -71,7 +71,7 @@ class Adafactor(Optimizer):
 class Muon(Optimizer):
     """Momentum whose matrix is made orthogonal, by a few steps of Newton and Schulz in bfloat16.
 
-    Source: [Jordan et al. 2024, "Muon"].
+    Source: [JordanEtAl2024].
     """
 
     implementations = ()

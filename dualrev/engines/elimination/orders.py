@@ -1,7 +1,7 @@
 """Elimination orders, and how many multiplications each takes.
 
 Eliminating a vertex multiplies each edge into it by each edge out of it, and adds the products to the edges past it.  The order decides
-the number of multiplications; to find the best is NP-complete [Naumann 2008], so that ``"search"`` anneals.
+the number of multiplications; to find the best is NP-complete [Naumann2008], so that ``"search"`` anneals.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def product(a: Structure, b: Structure) -> Product:
     """``A B``: the block of a by its input times the block of that input by another.
 
     One multiplication is counted for each combination of indices over which either factor varies, none if one of them is a copy
-    [Griewank & Walther 2008, ch. 10; Lohoff & Neftci 2024, sec. 3].
+    [GriewankWalther2008, ch. 10; LohoffNeftci2024, sec. 3].
     """
     n = len(a.sizes)
     parent = list(range(n + len(b.sizes)))

@@ -67,7 +67,7 @@ def check(fun: Callable[P, PyTree], *, order: Literal[1, 2] = 2, seed: int = 0, 
     >>> [(f.kind, f.operation, f.input, f.mode) for f in report.findings]
     [('custom rule', 'cube', 'x', 'forward and reverse')]
 
-    Source: [Griewank & Walther 2008, ch. 3]; [Ridders 1982] for the differences.
+    Source: [GriewankWalther2008, ch. 3]; [Ridders1982] for the differences.
     """
     checks.check_callable(fun)
     if order not in (1, 2):

@@ -1,6 +1,6 @@
 r"""Finite differences with an estimate of their error.
 
-Central differences at steps :math:`h, h/4, h/16, \ldots` are extrapolated to :math:`h = 0` [Ridders 1982, eq. 6]; for each entry that
+Central differences at steps :math:`h, h/4, h/16, \ldots` are extrapolated to :math:`h = 0` [Ridders1982, eq. 6]; for each entry that
 extrapolation is taken whose neighbours in the tableau differ from it least, and that difference is the estimate of its error.
 """
 
@@ -46,7 +46,7 @@ def noise(fun: FlatFunction, points: Sequence[jax.Array], ts: Sequence[jax.Array
 
     Rounding may be a sawtooth, so that several steps are tried.
 
-    Source: [Moré & Wild 2011, sect. 3].
+    Source: [MoreWild2011, sect. 3].
     """
     found: list[float] = []
     for h in (precision**0.4, precision**0.325, precision**0.25):

@@ -61,7 +61,7 @@ def draw(f: Callable[..., PyTree] | Operator, *args: PyTree, by: By | None = Non
     >>> dr.draw(f, jnp.ones((3, 2)), jnp.ones(2), max_boxes=2).boxes
     2
 
-    Source: the layout is [Sugiyama et al. 1981].
+    Source: the layout is [SugiyamaEtAl1981].
     """
     if isinstance(max_boxes, bool) or not isinstance(max_boxes, int) or max_boxes < 1:
         raise ValueError(f"draw: max_boxes must be a whole number of at least 1; got {max_boxes!r}")

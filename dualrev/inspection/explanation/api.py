@@ -69,7 +69,7 @@ def explain(fun: Callable[..., PyTree], *args: PyTree, derivative: Derivative | 
     >>> found.recommended, found.code, found["sparse"].passes, found["forward"].passes
     ('sparse', 'jax.jit(dr.jacobian(swing, engine="sparse"))', 2, 1000)
 
-    Source: [Williams et al. 2009] for the prices; [Griewank & Walther 2008] for the ways.
+    Source: [WilliamsEtAl2009] for the prices; [GriewankWalther2008] for the ways.
     """
     return explained(fun, args, kwargs, derivative, argnums, has_aux, measure)
 

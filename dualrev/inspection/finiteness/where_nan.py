@@ -66,7 +66,7 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
     >>> bool(dr.where_nan(dr.grad(jnp.sin))(1.0))
     False
 
-    Source: the rule "a cause is what changes the outcome when it is changed" is that of [Lewis 1973].
+    Source: the rule "a cause is what changes the outcome when it is changed" is that of [Lewis1973].
     """
     with errors.calling("where_nan"):
         checks.check_callable(fun)

@@ -1,6 +1,6 @@
 """The layout of a drawn graph: rows from inputs to outputs, few crossings, edges around boxes.
 
-Method: [Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System Structures", sections 3 and 4].
+Method: [SugiyamaEtAl1981, sections 3 and 4].
 """
 
 from __future__ import annotations

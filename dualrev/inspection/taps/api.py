@@ -104,7 +104,7 @@ def taps(fun: Callable[..., PyTree], names: str | Iterable[str] | None = None, *
     >>> bool(jnp.allclose(found["hidden"].cotangent * (1 - found["hidden"].value ** 2) * 2.0, gradient))
     True
 
-    Source: [Griewank & Walther 2008, ch. 3]: the cotangent of an intermediate value is its adjoint.
+    Source: [GriewankWalther2008, ch. 3]: the cotangent of an intermediate value is its adjoint.
     """
     checks.check_callable(fun)
     wanted = None if names is None else (names,) if isinstance(names, str) else tuple(names)

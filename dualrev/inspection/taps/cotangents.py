@@ -105,7 +105,7 @@ def clip(*, norm: ArrayLike | None = None, value: ArrayLike | None = None) -> _C
     >>> [round(float(g), 3) for g in dr.grad(f)(jnp.ones(2))]
     [0.6, 0.8]
 
-    Source: [Pascanu et al. 2013].
+    Source: [PascanuEtAl2013].
     """
     if (norm is None) == (value is None):
         raise TypeError("clip takes one of norm= (the largest 2-norm) and value= (the largest entry); got "
@@ -130,7 +130,7 @@ def scale(factor: ArrayLike) -> _Scale:
     >>> float(dr.grad(lambda x: dr.intercept(x, dr.cotangents.scale(-1.0)) ** 2)(3.0))
     -6.0
 
-    Source: [Ganin & Lempitsky 2015].
+    Source: [GaninLempitsky2015].
     """
     _check_number("scale", "factor", factor)
     return _Scale(factor)
@@ -146,7 +146,7 @@ def stop() -> _Stop:
     >>> float(dr.grad(lambda x: x * dr.intercept(x, dr.cotangents.stop()))(3.0))
     3.0
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     return _Stop()
 

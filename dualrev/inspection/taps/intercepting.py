@@ -51,7 +51,7 @@ def intercept(x: Value, fn: Callable[[Value], Value]) -> Value:
     >>> dr.grad(f)(jnp.array([3.0, -4.0])).tolist()
     [1.0, -1.0]
 
-    Source: [Griewank & Walther 2008, ch. 3].
+    Source: [GriewankWalther2008, ch. 3].
     """
     if not callable(fn):
         raise TypeError(f"intercept: expected a function of a cotangent, such as dr.cotangents.clip(norm=1.0); got {fn!r}")

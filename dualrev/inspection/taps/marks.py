@@ -48,7 +48,7 @@ def tap(x: Value, name: str) -> Value:
     >>> float(loss(jnp.zeros(3)))
     0.0
 
-    Source: [Griewank & Walther 2008, ch. 3]: the cotangent of an intermediate value is its adjoint.
+    Source: [GriewankWalther2008, ch. 3]: the cotangent of an intermediate value is its adjoint.
     """
     if not isinstance(name, str):
         raise TypeError(f"tap: the name must be a string; got {name!r}. Write tap(value, \"name\").")

@@ -53,7 +53,7 @@ def timeline(f: Callable[..., PyTree], *args: PyTree, policies: Mapping[str, Pol
     >>> found.courses["nothing saved"].kept_bytes, found.courses["nothing saved"].peak_part
     (0, 'pull')
 
-    Source: [Griewank & Walther 2008, ch. 12].
+    Source: [GriewankWalther2008, ch. 12].
     """
     chosen = POLICIES if policies is None else dict(policies)
     if not chosen:

@@ -11,7 +11,7 @@ import numpy as np
 from dualrev.inspection.pictures.sheet import Box, Label, Point, Sheet, Stroke, shortened, width_of
 from dualrev.linear.residuals import size
 
-#: Colours that all kinds of colour vision tell apart [Okabe and Ito 2008], after the ink of texts for the first curve.
+#: Colours that all kinds of colour vision tell apart [OkabeIto2008], after the ink of texts for the first curve.
 COLOURS = ("text", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 #: Later curves are thinner, so that equal ones are seen on top of each other.
 WIDTHS = (5.6, 4.0, 3.0, 2.2, 1.5)

@@ -1,7 +1,7 @@
 """Eigenvalues of general matrices, and the Schur form.
 
 ``A = V diag(w) V⁻¹``: with ``P = V⁻¹ dA V`` the tangents of eigenvalues are the diagonal of ``P``, and those of eigenvectors ``V Ω``,
-``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)`` [Giles 2008, sec. 3.1], plus multiples of the eigenvectors that preserve the scaling of LAPACK: length 1,
+``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)`` [Giles2008, sec. 3.1], plus multiples of the eigenvectors that preserve the scaling of LAPACK: length 1,
 and a real largest entry. Where eigenvalues coincide and the eigenvectors still span the space, tapes are as in
 :mod:`dualrev.rules.linalg.spectral`, and pushes give NaN.  If they do not span it, the matrix is defective, and its eigenvalues have
 no derivative: an error if values are known, and NaN otherwise.

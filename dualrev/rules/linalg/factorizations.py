@@ -44,7 +44,7 @@ def cholesky_tangent(t: Array, L: Array) -> Array:
     """``dL`` from ``dA``, where ``A = L Lᴴ``.
 
     ``dA = dL Lᴴ + L dLᴴ``, so with ``G = L⁻¹ dL``, lower triangular with a real diagonal, ``G + Gᴴ = L⁻¹ dA L⁻ᴴ``: ``G`` is its lower
-    triangle with half of its diagonal [Murray 2016].
+    triangle with half of its diagonal [Murray2016].
     """
     inner = triangular(L, triangular(L, t, lower=True), left=False, lower=True, adjoint=True)
     return mm(L, half(inner))
@@ -75,7 +75,7 @@ def lu_tangent(t: Array, lu: Array) -> Array:
     With ``A`` split into its leading square block ``A₁ = L₁ U₁`` and the rows or columns after it: ``G = L₁⁻¹ dA₁ U₁⁻¹`` is the sum of
     ``L₁⁻¹ dL₁``, strictly lower, and ``dU₁ U₁⁻¹``, upper triangular.  Below, ``A₂ = L₂ U₁`` gives
     ``dL₂ = (dA₂ - L₂ dU₁) U₁⁻¹ = dA₂ U₁⁻¹ - L₂ triu(G)``; to the right, ``dU₂ = L₁⁻¹ dA₂ - tril(G, -1) U₂``
-    [de Hoog, Anderssen & Lukas 2011].
+    [deHoogEtAl2011].
     """
     m, n = t.shape[-2:]
     k = min(m, n)
@@ -123,7 +123,7 @@ def thin_qr(t: Array, Q: Array, R: Array) -> tuple[Array, Array]:
     """``(dQ, dR)`` for ``A = Q R`` with ``R`` square.
 
     ``dA R⁻¹ = dQ + Q dR R⁻¹``, so ``Qᴴ dA R⁻¹`` is the sum of ``Ω = Qᴴ dQ``, skew-Hermitian, and ``dR R⁻¹``, upper triangular with a
-    real diagonal, as that of ``R`` is.  Then ``dQ = dA R⁻¹ - Q (dR R⁻¹)`` [Walter & Lehmann 2012; Seeger et al. 2017].
+    real diagonal, as that of ``R`` is.  Then ``dQ = dA R⁻¹ - Q (dR R⁻¹)`` [WalterLehmann2012; SeegerEtAl2017].
     """
     right = triangular(R, t, left=False, lower=False)
     _, upper = qr_rotation(mm(H(Q), right))
@@ -132,7 +132,7 @@ def thin_qr(t: Array, Q: Array, R: Array) -> tuple[Array, Array]:
 
 def wide_qr(t: Array, Q: Array, R: Array) -> tuple[Array, Array]:
     """As :func:`thin_qr` with more columns than rows: the first ones determine ``Q``, which is square, so that for the others
-    ``dR₂ = Qᴴ dA₂ + dQᴴ A₂ = Qᴴ dA₂ - Ω R₂`` [Roberts & Roberts 2020]."""
+    ``dR₂ = Qᴴ dA₂ + dQᴴ A₂ = Qᴴ dA₂ - Ω R₂`` [RobertsRoberts2020]."""
     m, n = R.shape[-2:]
     first = columns(R, 0, m)
     turned = mm(H(Q), t)
@@ -145,7 +145,7 @@ def completed(t: Array, Q: Array, n: int) -> Array:
     """The tangent of the columns after the first ``n`` of a product ``Q`` of ``n`` Householder reflections, from that, ``t``, of the
     first.
 
-    ``Q = I - V W Vᴴ`` with ``V`` unit lower trapezoidal [Schreiber & Van Loan 1989].  Hence ``[I; 0] - Q₁ = V W V₁ᴴ`` for the first
+    ``Q = I - V W Vᴴ`` with ``V`` unit lower trapezoidal [SchreiberVanLoan1989].  Hence ``[I; 0] - Q₁ = V W V₁ᴴ`` for the first
     columns, the blocks of which give ``V₂ V₁⁻¹ = Z`` with ``Z = Q₂₁ (Q₁₁ - I)⁻¹``; and for the others
     ``Q₂ = [0; I] - V W V₂ᴴ = [0; I] - ([I; 0] - Q₁) Zᴴ``.  The differential of this, with
     ``dZ = (dQ₂₁ - Z dQ₁₁)(Q₁₁ - I)⁻¹`` and, as ``Q Qᴴ = I``, ``([I; 0] - Q₁)(Q₁₁ - I)⁻ᴴ = Q₁ + Q₂ Z``, is

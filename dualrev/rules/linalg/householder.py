@@ -2,7 +2,7 @@
 
 The factorizations are differentiated through their definition.  Step ``i`` turns a vector ``x`` into a multiple ``β`` of the unit
 vector ``eᵢ`` by ``Hᴴ x``, where ``H = I - τ v vᴴ`` with ``vᵢ = 1`` and ``v`` zero before ``i``: with LAPACK's choice of signs,
-``β = -sign(Re xᵢ) ‖x‖``, ``τ = (β - xᵢ)/β`` and ``v = x / (xᵢ - β)`` after ``i`` [Golub & Van Loan 2013, sec. 5.1].  A vector that is a
+``β = -sign(Re xᵢ) ‖x‖``, ``τ = (β - xᵢ)/β`` and ``v = x / (xᵢ - β)`` after ``i`` [GolubVanLoan2013, sec. 5.1].  A vector that is a
 real multiple of ``eᵢ`` stays as it is: ``τ = 0``.
 """
 
@@ -39,7 +39,7 @@ from dualrev.table.pushforward import definition
 def reflections(a: Array, taus: Array) -> tuple[Array, Array]:
     """``(V, W)`` with ``H₁ H₂ ⋯ H_k = I - V W Vᴴ``.
 
-    ``V`` has the vectors for columns, and ``W⁻¹ = diag(1/τ) + triu(Vᴴ V, 1)`` [Puglisi 1992; Schreiber & Van Loan 1989], that is
+    ``V`` has the vectors for columns, and ``W⁻¹ = diag(1/τ) + triu(Vᴴ V, 1)`` [Puglisi1992; SchreiberVanLoan1989], that is
     ``W = (I + D triu(Vᴴ V, 1))⁻¹ D`` with ``D = diag(τ)``, which holds for ``τ = 0`` too.
     """
     m, k = a.shape[-2], taus.shape[-1]

@@ -6,7 +6,7 @@ With ``P = U₁ᴴ dA V₁``, where ``U₁`` and ``V₁`` belong to the singular
 
     ``Ω_U + Ω_V = (P + Pᴴ)ᵢⱼ / (sⱼ - sᵢ)``    and    ``Ω_U - Ω_V = (P - Pᴴ)ᵢⱼ / (sⱼ + sᵢ)``
 
-[Townsend 2016; Wan & Zhang 2019, for complex numbers], which loses fewer digits than a quotient of squares.  The imaginary part of
+[Townsend2016; WanZhang2019, for complex numbers], which loses fewer digits than a quotient of squares.  The imaginary part of
 the diagonal of ``P`` is ``s (Ω_U - Ω_V)``; its division between the two, a choice of phases, is free: ``U`` gets all, as in jax.
 
 The part of ``dU₁`` outside the span of ``U₁`` is ``(I - U₁ U₁ᴴ) dA V₁ S⁻¹``, and likewise for ``V₁`` with ``dAᴴ``.  With full

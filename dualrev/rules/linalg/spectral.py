@@ -1,11 +1,11 @@
 """Eigenvalues and singular values.
 
 Perturbation theory gives the tangents of eigenvectors as ``V Ω`` with ``Ωᵢⱼ = Pᵢⱼ / (wⱼ - wᵢ)``, where ``P = Vᴴ dA V``, and those of
-eigenvalues as the diagonal of ``P`` [Giles 2008, sec. 3.1].  Where eigenvalues coincide:
+eigenvalues as the diagonal of ``P`` [Giles2008, sec. 3.1].  Where eigenvalues coincide:
 
 - a **push** chooses, among the eigenvectors of the repeated eigenvalue, those of ``P`` within their space.  Then ``P`` has no entries
   where ``Ω`` has a pole, and the result is the derivative along this direction of eigenvectors and eigenvalues that are smooth in it
-  [Kato 1995, ch. II, sec. 6; Lancaster 1964].  Such eigenvectors depend on the direction;
+  [Kato1995, ch. II, sec. 6; Lancaster1964].  Such eigenvectors depend on the direction;
 - a **tape** of concrete values splits the eigenvalues by infinitesimals (:mod:`dualrev.engines.infinitesimal`), which gives the
   derivative of a function that does not depend on the choice of eigenvectors, and an error for any other;
 - a tape of unknown values (under ``jit`` or ``vmap``) has NaN where ``Ω`` has a pole, so that a derivative that reads it is NaN; one

@@ -7,13 +7,13 @@ up to date as colours are given, so that neighbours of neighbours are not visite
 A vertex that is *neutral* gets no colour.  All entries at it are read from its neighbours' colours, which must differ from each other.
 Columns in one colour are pushed together, rows in one colour are pulled together.
 
-- Distance 2: no two columns with an entry in one row have one colour [Curtis, Powell & Reid 1974].  All rows are neutral.
+- Distance 2: no two columns with an entry in one row have one colour [CurtisEtAl1974].  All rows are neutral.
 - Star: no path of four vertices has two colours only, so that each entry can be read directly, at one of its ends.  On the graph of a
-  symmetric matrix [Coleman & Moré 1984]; on the bipartite graph of rows and columns, each with colours of their own, it is
-  two-sided [Coleman & Verma 1998; Montoison, Dalle & Gebremedhin 2025].
-- Acyclic: no cycle has two colours only, so that entries follow one from the other by substitution [Coleman & Cai 1986].
+  symmetric matrix [ColemanMore1984]; on the bipartite graph of rows and columns, each with colours of their own, it is
+  two-sided [ColemanVerma1998; MontoisonEtAl2025].
+- Acyclic: no cycle has two colours only, so that entries follow one from the other by substitution [ColemanCai1986].
 
-Source: [Gebremedhin, Manne & Pothen 2005] for the families of colourings and what each recovers; [Gebremedhin et al. 2007] for greedy
+Source: [GebremedhinEtAl2005] for the families of colourings and what each recovers; [GebremedhinEtAl2007] for greedy
 star and acyclic colouring.
 """
 

@@ -1,8 +1,8 @@
 """In which order vertices get their colours: greedy colouring takes the smallest colour that those before leave.
 
-``natural`` is the order of the matrix.  ``largest_first`` takes vertices with many neighbours first [Welsh & Powell 1967];
-``smallest_last`` puts the vertex with the fewest neighbours among those left at the end, again and again [Matula & Beck 1983];
-``incidence_degree`` takes the vertex with the most coloured neighbours next [Coleman & Moré 1983].
+``natural`` is the order of the matrix.  ``largest_first`` takes vertices with many neighbours first [WelshPowell1967];
+``smallest_last`` puts the vertex with the fewest neighbours among those left at the end, again and again [MatulaBeck1983];
+``incidence_degree`` takes the vertex with the most coloured neighbours next [ColemanMore1983].
 """
 
 from __future__ import annotations

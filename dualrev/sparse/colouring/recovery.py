@@ -7,7 +7,7 @@ no other row in that colour has an entry in column ``j``.  Both lie one after th
 An entry may be read at either end; those that must be read at one end decide which colours are needed at all.  A colour that nothing
 is read from is dropped: its vertices are neutral.
 
-Source: [Montoison, Dalle & Gebremedhin 2025] for what is dropped of a two-sided colouring.
+Source: [MontoisonEtAl2025] for what is dropped of a two-sided colouring.
 """
 
 from __future__ import annotations

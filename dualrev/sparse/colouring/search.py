@@ -5,7 +5,7 @@ by columns has at least as many colours as the fullest row has entries.  A few d
 many pulls.  A two-sided colouring pulls the dense rows and pushes all columns, which must then differ in the other rows only; or the
 reverse.  Where "dense" begins is tried for several numbers of entries, in the order of what they promise.
 
-Source: [Coleman & Verma 1998] for two-sided colourings, [Culberson 1992] for colouring again by classes.
+Source: [ColemanVerma1998] for two-sided colourings, [Culberson1992] for colouring again by classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ MOST_APART = 4
 
 @dataclass(frozen=True)
 class Task:
-    """What is looked for: costs of a push and a pull, orders, whether entries may follow by substitution, a time budget."""
+    """What is looked for: costs of a push and a pull, orders, whether entries may follow by substitution, a time budget.
+
+    ``is_priced``: whether the user gave the costs.
+    """
 
     forward: float = 1.0
     reverse: float = 1.0
@@ -45,6 +48,7 @@ class Task:
     substitution: bool = False
     time_budget: float = 0.0
     seed: int = 0
+    is_priced: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ _ASMoutput = namedtuple("_ASMoutput", ["output", "loss"])
 class AdaptiveLogSoftmaxWithLoss(Module):
     """The logarithm of a softmax by a head, of frequent classes and clusters, and a tail for each cluster.
 
-    Source: [Grave et al. 2017, "Efficient softmax approximation for GPUs"].
+    Source: [GraveEtAl2017].
     """
 
     def __init__(self, in_features: int, n_classes: int, cutoffs: Sequence[int], div_value: float = 4.0, head_bias: bool = False,
