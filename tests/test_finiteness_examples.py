@@ -32,7 +32,7 @@ def over_scan(v: Any) -> Any:
 
 def for_as_long(v: Any) -> Any:
     """Examples take different numbers of steps."""
-    return lax.while_loop(lambda s: s[0] < v[2] * 3, lambda s: (s[0] + 1, s[1] + jnp.sqrt(v[0])), (0.0, 0.0))[1]
+    return lax.while_loop(lambda s: s[0] < v[2] * 3, lambda s: (s[0] + 1, s[1] + jnp.sqrt(v[0])), (jnp.float64(0), jnp.float64(0)))[1]
 
 
 def scan_of_vmap(m: Any) -> Any:
@@ -47,7 +47,7 @@ def ruled(v: Any) -> Any:
 ruled.defvjp(lambda v: (ruled(v), v), lambda v, ct: (ct / v,))
 
 
-CASES = {
+CASES: dict[str, tuple[Any, Any, tuple[int, ...], tuple[int, ...]]] = {
     "in 1": (jax.vmap(total, in_axes=1), BAD, (1,), ()),
     "in 1, out 1": (jax.vmap(jnp.sqrt, in_axes=1, out_axes=1), BAD, (1,), ()),
     "in 0, out 1": (jax.vmap(jnp.sqrt, in_axes=0, out_axes=1), BAD, (0,), ()),
@@ -94,7 +94,7 @@ def test_values_are_those_of_the_example() -> None:
 
 
 def test_all_of_a_batch_within_a_block() -> None:
-    calls = [(jax.vmap(dr.grad(total), in_axes=1, out_axes=1), (1,), ()),
+    calls: list[Any] = [(jax.vmap(dr.grad(total), in_axes=1, out_axes=1), (1,), ()),
              (dr.grad(lambda z: jnp.sum(jax.vmap(over_scan, in_axes=1)(z) * 0.0)), (1,), (2,))]
     for call, example, steps in calls:
         with pytest.raises(dr.errors.NonFiniteError) as error, dr.finite():
@@ -145,7 +145,8 @@ def test_looks_without_an_effect_in_loops_batches_and_derivatives_of_jax() -> No
     def second(x: Any) -> Any:
         return jax.grad(lambda y: jnp.sum(dr.grad(total)(y)))(x)
 
-    for call in (step, second, jax.vmap(dr.grad(total))):
+    calls: list[Any] = [step, second, jax.vmap(dr.grad(total))]
+    for call in calls:
         wrapped = jax.jit(call)
         with dr.finite():
             np.testing.assert_allclose(wrapped(CUBE[0]), call(CUBE[0]))

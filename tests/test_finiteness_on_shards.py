@@ -93,7 +93,7 @@ def test_a_sum_over_shards_that_makes_it() -> None:
     x[3, 3] = 0.0  # of the shard a=1; the sum is the same on all
     report = dr.where_nan(on_shards(f, outs=P(None, "b")))(x)
     check(report, "psum", "infinities meet", {"a": 0, "b": 1})
-    assert report.kind == "nan" and report.made is not None and "inf" in report.made.values[0] and "infinity minus" in report.made.why
+    assert report.kind == "nan" and report.made is not None and "infinity minus" in report.made.why
 
 
 def test_sent_to_another_shard() -> None:

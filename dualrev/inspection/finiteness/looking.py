@@ -15,6 +15,7 @@ from jax import lax
 
 from dualrev._jax.avals import is_extended, typeof
 from dualrev._jax.batches import recording_batches
+from dualrev._jax.custom_rules import bind_custom_jvp
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
 from dualrev._jax.sharding import vary_over
 from dualrev.inspection.finiteness.entries import are_good, holds_floats
@@ -49,15 +50,15 @@ class Failure:
         if not any(holds_floats(x) and x.size for x in results):
             return list(results)
 
-        @jax.custom_jvp
-        def looked(results: list[jax.Array], operands: list[jax.Array]) -> list[jax.Array]:
-            found: list[jax.Array] = look(results, operands)
+        n, m = len(results), len(operands)
+
+        def looked(*given: jax.Array) -> list[jax.Array]:
+            found: list[jax.Array] = look(list(given[:n]), list(given[n:]))
             return found
 
-        @looked.defjvp
-        def _(primals: Any, tangents: Any) -> Any:
+        def jvp(*given: Any) -> list[Any]:
             # Within a derivative of jax's, the results may be used by nothing, and matter all the same.
-            return self.look(primals[0], primals[1], is_silent=False), tangents[0]
+            return [*self.look(given[:n], given[n: n + m], is_silent=False), *given[n + m: n + m + n]]
 
         @jax.custom_batching.custom_vmap
         def look(results: list[jax.Array], operands: list[jax.Array]) -> list[jax.Array]:
@@ -71,8 +72,7 @@ class Failure:
             failure = Failure(self.watch, whole, self.name, self.results, self.arguments)
             return failure.look(results, operands, silent), is_batched[0]
 
-        found: list[jax.Array] = looked(list(results), list(operands))
-        return found
+        return bind_custom_jvp(looked, jvp, [*results, *operands])
 
     def _looked(self, results: list[jax.Array], operands: list[jax.Array], is_silent: bool) -> list[jax.Array]:
         # Without the barrier, the compiler computes the results once to be looked at, and once to be returned.
