@@ -11,7 +11,18 @@ from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
 
 import dualrev as dr
-from dualrev.problems import PROBLEMS, SCENARIOS, brusselator, collocation, fitting, linear, mixture, network, stationarity
+from dualrev.problems import (
+    PROBLEMS,
+    SCENARIOS,
+    brusselator,
+    collocation,
+    fitting,
+    linear,
+    loops_to_convergence,
+    mixture,
+    network,
+    stationarity,
+)
 from dualrev.problems.sources import iris, text
 
 
@@ -195,3 +206,24 @@ def test_systems_have_few_dense_rows_and_columns(problem):
         assert passes == plan.bounds[0]
     else:
         assert passes <= min(plan.bounds) / 2
+
+
+#: How many entries the Hessian of each has at 24 unknowns: what its couplings say, but for the last, whose steps reach ever further.
+ENTRIES = {"orbits": 114, "pipes": 120, "cells": 48, "springs": 114, "rings": 96, "walls": 96, "pendulums": 68, "branches": 70,
+           "marching": 70, "spreading": 576}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_patterns_through_loops_to_convergence(name):
+    scenario = SCENARIOS[f"loop to convergence: {name}"]
+    x = scenario.make_inputs()
+    assert dr.sparse.hessian_pattern(scenario.function)(x).nse == ENTRIES[name]
+    with jax.enable_x64(False):
+        assert jnp.isfinite(scenario.function(loops_to_convergence.draw(24))).item()
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_hessians_through_loops_to_convergence(name):
+    program, x = SCENARIOS[f"loop to convergence: {name}"].function, loops_to_convergence.draw(12, 1)
+    expected = jax.jacfwd(jax.jacfwd(program))(x)
+    np.testing.assert_allclose(dr.sparse.hessian(program)(x).todense(), expected, atol=1e-12 * np.abs(expected).max())

@@ -47,6 +47,22 @@ def _front_batched(name: str, function: Callable[..., jax.Array], abstract: Call
     return new
 
 
+def vmapped_primitive(name: str, function: Callable[..., jax.Array]) -> Primitive:
+    """A primitive of our own that runs ``function(*args, **params)``; under ``vmap`` it is what ``vmap`` makes of the function."""
+    from jax.interpreters import batching, mlir
+
+    new = Primitive(name)
+    new.def_impl(functools.partial(_run_compiled, function))
+    new.def_abstract_eval(lambda *avals, **params: stage(lambda *args: [function(*args, **params)], avals).out_avals[0])
+    mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=False))
+
+    def batch(args: Sequence[jax.Array], dims: Sequence[int | None], **params: Any) -> tuple[jax.Array, int]:
+        return jax.vmap(functools.partial(function, **params), in_axes=tuple(dims))(*args), 0
+
+    batching.primitive_batchers[new] = batch
+    return new
+
+
 def program_primitive(name: str, run: Callable[..., list[jax.Array]], batch: Callable[..., Params],
                       rule: Callable[..., list[jax.Array | SymbolicZero]]) -> Primitive:
     """A primitive of our own that runs a program, among its parameters: ``run(*args, **params)``.

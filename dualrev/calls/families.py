@@ -22,6 +22,7 @@ from dualrev.rules import elementwise as elementwise
 from dualrev.rules import fft as fft
 from dualrev.rules import index as index
 from dualrev.rules import reduce as reduce
+from dualrev.rules import sampled as sampled
 from dualrev.rules import shape as shape
 from dualrev.rules import sort as sort
 from dualrev.rules import state as state

@@ -5,6 +5,7 @@ May import: ``functional`` and what is below.  Start reading at ``directions.py`
 """
 
 from dualrev.estimators.first_order import forward_gradient
+from dualrev.estimators.randomized import randomized_vjp
 from dualrev.estimators.second_order import hutchinson, stde
 
-__all__ = ["forward_gradient", "hutchinson", "stde"]
+__all__ = ["forward_gradient", "hutchinson", "randomized_vjp", "stde"]

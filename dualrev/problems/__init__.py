@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from dualrev.problems import brusselator, collocation, fitting, linear, lstm, mixture, network, stationarity
+from dualrev.problems import brusselator, collocation, fitting, linear, loops_to_convergence, lstm, mixture, network, stationarity
 from dualrev.problems.scenario import Scenario as Scenario
 from dualrev.problems.scenario import Scenarios
 
 #: What ships.
 SCENARIOS = Scenarios(linear.SCENARIOS, mixture.SCENARIOS, brusselator.SCENARIOS, network.SCENARIOS, lstm.SCENARIOS,
-                      collocation.SCENARIOS, stationarity.SCENARIOS, fitting.SCENARIOS)
+                      collocation.SCENARIOS, stationarity.SCENARIOS, fitting.SCENARIOS,
+                      loops_to_convergence.SCENARIOS)
 #: What ``python -m dualrev`` shows.
 PROBLEMS = SCENARIOS.select("tour")

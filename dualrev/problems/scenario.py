@@ -46,6 +46,7 @@ TAGS: Mapping[str, str] = {
     "compiled": "figures: compiled gradients over jax's",
     "loops": "figures: gradients of scans over jax's",
     "while": "figures: loops of a length that only running them tells, and the scans that they are compared with",
+    "sparse through loops": "papers: its Hessian is sparse, through loops of a length that only running them tells",
     "second order": "figures: products with its Hessian over its gradient",
     "residuals": "figures: what its derivative keeps",
     "tuning": "corpus: what the speed of compiled gradients is tuned on",
