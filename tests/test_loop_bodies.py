@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import assert_same
 from jax import lax
 
 import dualrev as dr
@@ -181,3 +182,29 @@ def test_loops_of_any_length(steps: int) -> None:
     for grad in (dr.grad(fun, (0, 1)), jax.jit(dr.grad(fun, (0, 1)))):
         for got, want in zip(grad(W, X), jax.grad(plain, (0, 1))(W, X), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=0)
+
+
+WINDOWS: dict[str, Callable[[Any, Any], Any]] = {
+    "interior": lambda x, y: x.at[1:-1, 1:-1].set(y[1:-1, 1:-1] * x[2:, 1:-1]),
+    "row": lambda x, y: x.at[2].set(jnp.sin(y[0] * x[-1])),
+    "column": lambda x, y: x.at[:, -1].set(y[:, 1] * jnp.cos(x[:, 0])),
+    "entry": lambda x, y: x.at[3, 1].set(x[0, 0] * y[1, 1]),
+    "negative": lambda x, y: x.at[-2:, 1].set(y[:2, 0] * x[:2, 0]),
+    "two, one over the other": lambda x, y: x.at[1:3].set(y[1:3] * x[:2]).at[2].set(x[0] ** 2),
+    "outside, dropped": lambda x, y: x.at[7].set(y[0]) * y,
+    "read": lambda x, y: x * x.at[1].get(mode="clip")[None] * y,
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_at_known_places_are_slices(name: str) -> None:
+    def f(x: Any, y: Any) -> Any:
+        return jnp.sum(lax.scan(lambda x, _: (0.9 * WINDOWS[name](x, y), None), x, None, length=4)[0] ** 3)
+
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(4, 3)))
+    assert_same(dr.grad(f, argnums=(0, 1))(x, y), jax.grad(f, argnums=(0, 1))(x, y))
+    assert_same(dr.hvp(f, (x, y), (y, x)), jax.jvp(jax.grad(f, argnums=(0, 1)), (x, y), (y, x))[1])
+    if name != "outside, dropped":
+        program = str(jax.make_jaxpr(dr.grad(f, argnums=(0, 1)))(x, y))
+        assert "scatter" not in program and "gather" not in program

@@ -146,6 +146,26 @@ def test_products_of_matrices_are_not_run_again() -> None:
     assert len(stacks(f, p, recompute_residuals=True)) < len(stacks(f, p, recompute_residuals=False))
 
 
+def test_a_maximum_is_stored_or_computed_again_with_its_entries() -> None:
+    """The pull finds the entries that equal it: of numbers that were rounded differently, none may do so."""
+    def step(t: Any, p: Any) -> Any:
+        return t + 0.1 * jnp.max(jnp.abs(p * t - 0.3) - 0.1)
+
+    def f(p: Any) -> Any:
+        return lax.scan(lambda t, _: (step(t, p), None), 1.0, None, length=STEPS)[0]
+
+    def one_by_one(p: Any) -> Any:  # jax's own loop compares numbers of two programs, too
+        t: Any = 1.0
+        for _ in range(STEPS):
+            t = step(t, p)
+        return t
+
+    p = jnp.linspace(0.1, 0.9, 64)
+    jaxpr = str(jax.make_jaxpr(dr.grad(f))(p))
+    assert (STEPS, 64) in stacks(f, p) or jaxpr.count("reduce_max") == 2
+    assert_same(dr.grad(f)(p), jax.grad(one_by_one)(p))
+
+
 def test_nobody_notices_that_a_step_is_computed_again(capfd: pytest.CaptureFixture[str]) -> None:
     calls: list[float] = []
 

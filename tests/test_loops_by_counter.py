@@ -232,3 +232,39 @@ def test_invariants_of_a_loop_of_no_steps_have_no_derivative() -> None:
         return jnp.sum(lax.scan(lambda c, v: (c / jnp.sqrt(jnp.sum(x * x)), None), jnp.ones(2), jnp.zeros(0))[0]) + jnp.sum(x)
 
     assert_close(jax.jit(dr.grad(f))(jnp.zeros(3)), jnp.ones(3))
+
+
+def counted(x: Any, test: Any, start: Any = 0, by: int = 1) -> Any:
+    return jnp.sum(lax.while_loop(test, lambda s: (s[0] + by, jnp.sin(s[1]) * x + 0.1), (start, x))[1] ** 2)
+
+
+@pytest.mark.parametrize(("test", "start", "by", "steps"), [
+    (lambda s: s[0] < 5, 0, 1, 5), (lambda s: s[0] != 9, 3, 2, 3), (lambda s: s[0] > 1, 7, -3, 2), (lambda s: s[0] <= 200, 0, 1, 201),
+    (lambda s: (s[0] < 9) & (s[0] < 4), 0, 1, 4)], ids=["below", "unequal", "downwards", "long", "both"])
+def test_a_while_loop_that_a_counter_ends_is_a_scan(test: Any, start: int, by: int, steps: int) -> None:
+    x = jnp.linspace(0.1, 0.9, 4)
+
+    def of_known_length(x: Any) -> Any:
+        return jnp.sum(lax.fori_loop(0, steps, lambda _, y: jnp.sin(y) * x + 0.1, x) ** 2)
+
+    gradient = jax.jit(dr.grad(lambda x: counted(x, test, start, by)))
+    assert_close(gradient(x), jax.grad(of_known_length)(x))
+    assert "while" not in str(jax.make_jaxpr(gradient)(x))
+
+
+@pytest.mark.parametrize(("test", "start", "options"), [
+    (lambda s: (s[0] < 5) & (s[1][0] < 9.0), 0, {}), (lambda s: s[0] < 0, 0, {}), (lambda s: s[0] < 5, 0, {"loop_checkpoints": 2}),
+    (lambda s: s[0] < 5, 0, {"max_steps": 8})], ids=["state", "no step", "stored states", "bounded"])
+def test_other_while_loops_stay(test: Any, start: int, options: Any) -> None:
+    x = jnp.linspace(0.1, 0.9, 4)
+    jaxpr = jax.make_jaxpr(dr.grad(lambda x: counted(x, test, start), **options))(x)
+    assert "while" in str(jaxpr)
+
+
+def test_a_counter_that_is_traced_is_not_known() -> None:
+    def f(x: Any, n: Any) -> Any:
+        return counted(x, lambda s: s[0] < n)
+
+    x = jnp.linspace(0.1, 0.9, 4)
+    assert_close(jax.jit(dr.grad(f))(x, 5), jax.grad(lambda x: jnp.sum(lax.fori_loop(
+        0, 5, lambda _, y: jnp.sin(y) * x + 0.1, x) ** 2))(x))

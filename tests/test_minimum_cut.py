@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dualrev._jax.jaxprs import JaxprEqn, Var, is_literal
+from dualrev._jax.jaxprs import JaxprEqn, Literal, Var, is_literal
 from dualrev.programs.minimum_cut import minimum_cut
 from dualrev.programs.partition import Graph, graph_of
 
@@ -112,3 +112,28 @@ def test_a_value_that_can_neither_be_stored_nor_computed() -> None:
     graph = chain()
     with pytest.raises(ValueError, match="neither be stored nor be computed"):
         minimum_cut(graph, {graph.eqns[1].outvars[0]}, lambda v: math.inf, lambda eqn: 1.0)
+
+def test_a_maximum_is_stored_with_what_it_is_the_maximum_of() -> None:
+    """Else the entries that equal it are looked for among numbers that were computed again, and rounded differently."""
+    graph = graph_of(jax.make_jaxpr(lambda x: jnp.max(x * x - 0.1))(X))
+    _, entries, largest = (eqn.outvars[0] for eqn in graph.eqns)
+
+    def cut(recompute: Callable[[JaxprEqn], float]) -> set[Var]:
+        return minimum_cut(graph, {entries, largest}, lambda v: 1.0 if v is largest else 3.0, recompute)
+
+    assert cut(lambda eqn: 0.0) in ({entries}, {*graph.invars})
+    assert cut(lambda eqn: math.inf if eqn.primitive is jax.lax.reduce_max_p else 0.0) == {entries, largest}
+
+
+def test_a_comparison_does_not_run_again_on_new_numbers_and_old_ones() -> None:
+    def program(x: jax.Array) -> jax.Array:
+        entries = x * x - 0.1
+        return entries == jnp.broadcast_to(jnp.cumsum(entries)[0], (3,))
+
+    graph = graph_of(jax.make_jaxpr(program)(X))
+    is_equal = graph.outvars[0]
+    assert not isinstance(is_equal, Literal)
+    (cumulative,) = (eqn.outvars[0] for eqn in graph.eqns if eqn.primitive is jax.lax.cumsum_p)
+    costs = {is_equal: 9.0, cumulative: 1.0}
+    assert minimum_cut(graph, {is_equal}, lambda v: costs.get(v, 1.0 if v in graph.invars else 100.0),
+                       lambda eqn: 100.0 if eqn.primitive is jax.lax.cumsum_p else 0.0) == {is_equal}

@@ -379,3 +379,14 @@ def test_a_staged_program_has_one_residual_for_equal_operations() -> None:
 
     assert names(dualrev.grad(lambda x: jnp.sum(f(x))), vectors(3)).count("sin") < 4
     assert_close(dualrev.grad(lambda x: jnp.sum(f(x)))(vectors(3)), jax.grad(lambda x: jnp.sum(f(x)))(vectors(3)))
+
+
+def test_indices_of_a_gather_that_numpy_made() -> None:
+    numbers = lax.GatherDimensionNumbers((0,), (0,), (0, 1))
+
+    def f(x: Any) -> Any:
+        return jnp.sum(lax.gather(x, np.array([1, 0]), numbers, (1, 3)) ** 2 + lax.gather(x, np.array([0, 0]), numbers, (1, 3)))
+
+    x = jnp.arange(12.0).reshape(4, 3)
+    assert_close(dualrev.grad(f)(x), jax.grad(f)(x))
+    assert_close(jax.jit(dualrev.grad(f))(x), jax.grad(f)(x))

@@ -92,11 +92,35 @@ def molecular_dynamics(side: int, steps: int = 100, tags: Iterable[str] = ()) ->
     return Scenario(f"molecular dynamics, {side**3} particles", loss, draw, inputs=2 + 6 * side**3, outputs=1, steps=steps, tags=tags)
 
 
+def waves(size: int, steps: int = 100, tags: Iterable[str] = ()) -> Scenario:
+    """The wave equation between fixed walls, whose steps set the interior of an array: the speed of each place from a seismogram."""
+
+    def loss(speed: Any, source: Any) -> Any:
+        def step(state: Any, a: Any) -> Any:
+            u, before = state
+            inside = u[1:-1, 1:-1]
+            laplacian = u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2] - 4.0 * inside
+            after = jnp.zeros_like(u).at[1:-1, 1:-1].set(2.0 * inside - before[1:-1, 1:-1] + 0.2 * speed[1:-1, 1:-1] ** 2 * laplacian)
+            after = after.at[size // 2, size // 2].add(a)
+            return (after, u), after[1, 1:-1]
+
+        rest = jnp.zeros_like(speed)
+        return jnp.sum(lax.scan(step, (rest, rest), source)[1] ** 2)
+
+    def draw() -> tuple[Any, ...]:
+        speed = 1.0 + 0.1 * np.random.default_rng(0).normal(size=(size, size))
+        return speed, np.exp(-0.01 * (np.arange(steps) - 20.0) ** 2)
+
+    return Scenario(f"waves, {size} x {size}", loss, draw, inputs=size**2, outputs=1, steps=steps, tags=tags)
+
+
 SCENARIOS = [
     kernel_regression(80, tags=("tuning", "guarded")),
     reaction_diffusion(256, tags=("tuning", "guarded")),
     molecular_dynamics(4, tags=("tuning", "guarded")),
+    waves(32, tags=("tuning", "guarded")),
     kernel_regression(5, tags=("correctness",)),
     reaction_diffusion(4, 3, tags=("correctness",)),
     molecular_dynamics(2, 3, tags=("correctness",)),
+    waves(6, 4, tags=("correctness",)),
 ]

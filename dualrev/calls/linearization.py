@@ -27,6 +27,7 @@ from dualrev.linear.maps import LinearMap, Tangents, Tape
 from dualrev.linear.zeros import Tangent
 from dualrev.options.settings import Active, current
 from dualrev.programs.common_subexpressions import merged, merged_graph
+from dualrev.programs.entries.single_windows import with_slices
 from dualrev.programs.partition import graph_with_calls
 from dualrev.table.linear_sums import factored
 from dualrev.table.rows import Operand, Unknown, aval_of
@@ -274,8 +275,9 @@ def linearization_of(jaxpr: ClosedJaxpr, active: tuple[Active, ...], is_linear: 
         if of() is jaxpr and flags == active and linear is is_linear and under is settings and (found := held()) is not None:
             return found
     key = ("linearize", active, is_linear, is_step, wrapper)
+    prepared = with_slices if is_step else entries_together
     made = cached(jaxpr, key, lambda: Linearization(
-        jaxpr_as_fun(merged(jaxpr) if is_step else entries_together(merged(jaxpr))), list(jaxpr.in_avals), active, is_linear, wrapper))
+        jaxpr_as_fun(prepared(merged(jaxpr))), list(jaxpr.in_avals), active, is_linear, wrapper))
     wrapper.recent = weakref.ref(jaxpr), active, is_linear, settings, weakref.ref(made)
     return made
 

@@ -60,7 +60,8 @@ class Pieces:
             place, at = Box(tuple(starts), place.shape, (1,) * len(starts)), ()
         if not isinstance(place, Gathered) and piece.shape != place.shape:
             piece = lax.reshape(piece, place.shape)
-        key = (place, tuple([id(x) if isinstance(x, jax.Array) else int(x) for x in at]))
+        # Indices of a gather may be an array of NumPy: the entry keeps it alive.
+        key = (place, tuple([id(x) if isinstance(x, (jax.Array, np.ndarray)) else int(x) for x in at]))
         found = self.parts.get(key)
         self.parts[key] = (place, tuple(at), piece if found is None else zeros.add(found[2], piece))
         return self

@@ -26,6 +26,7 @@ from dualrev.calls.derived_programs import cached
 from dualrev.calls.evaluation import Pushforward, carried_parts, pushforward_of
 from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
+from dualrev.calls.loops.counted_while import as_scan
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
@@ -279,6 +280,8 @@ class WhileRow(CallRow):
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)
+        if not is_linear and not is_eager(primals) and (counted := as_scan(primals, params)) is not None:
+            return counted
         if is_linear or not is_eager(primals):
             linearize = self.reverse if self._says_itself(primals, ()) else super().linearize
             return linearize(primals, active, params, is_linear)
