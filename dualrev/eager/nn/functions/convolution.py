@@ -124,6 +124,7 @@ _conv_tbc = family("ConvTbc", lambda x, w, b, pad: b + lax.conv_general_dilated(
     x, w, (1,), [(pad, pad)], dimension_numbers=("WNC", "WIO", "WNC")), guards=(0, 1, 2))
 
 
+@low_precision
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:  # noqa: A002
     """Convolution of sequences of (length, batch, channels); the weight is (kernel, channels, channels of the result)."""
     if input.ndim != 3:
