@@ -89,4 +89,4 @@ class IndependentConstraint(Constraint):
         return result.reshape((*result.shape[: result.dim() - n], -1)).all(-1)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__[1:]}({self.base_constraint!r}, {self.reinterpreted_batch_ndims})"
+        return f"{type(self).__name__.removeprefix('_')}({self.base_constraint!r}, {self.reinterpreted_batch_ndims})"

@@ -60,7 +60,7 @@ class _Bounded(Constraint):
         vars(self).update(dict(zip(self._bounds, bounds, strict=False)) | named)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__[1:]}({', '.join(f'{name}={getattr(self, name)}' for name in self._bounds)})"
+        return f"{type(self).__name__.removeprefix('_')}({', '.join(f'{name}={getattr(self, name)}' for name in self._bounds)})"
 
 
 class _IntegerInterval(_Bounded):
