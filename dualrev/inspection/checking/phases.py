@@ -113,7 +113,8 @@ class Phases:
         self._explain(program, found_first, near, 1)
         is_smooth = self._kinks(own, points, ts, eps, near, found_first)
         if self.order > 1:
-            compares = is_smooth and not any(f.kind in ("derivative", "custom rule", "foreign rule", "stopped") for f in self.findings)
+            doubtful = ("derivative", "custom rule", "foreign rule", "stopped", "undecided")
+            compares = is_smooth and not any(f.kind in doubtful for f in self.findings)
             try:
                 found_second = second_mismatches(own, points, outs, self.seed, eps, compares)
             except Exception as error:

@@ -14,12 +14,14 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_leaves_with_path
 
 from dualrev._jax.avals import ShapedArray, is_array_like, is_differentiable, is_extended, typeof
+from dualrev._jax.calls import jit_p
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, open_and_closed, stage
 from dualrev._jax.trees import PyTree
 from dualrev.functional.checks import name_of
 from dualrev.inspection.checking.operations import equations, of_some
 from dualrev.programs.functions import Function, as_arrays, split_arguments
 from dualrev.programs.jaxprs import with_outputs
+from dualrev.programs.partition import eqns_within
 
 #: What jax raises where Python asks a traced value for its number.
 NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError,
@@ -103,7 +105,8 @@ class Subject:
             promotion = jax.numpy_dtype_promotion("standard") if promotes else contextlib.nullcontext()
             with contextlib.suppress(TypeError, ValueError, NotImplementedError), jax.enable_x64(True), promotion:
                 flat = [_widened(x) if is_narrow else x for x, is_narrow in zip(self.flat, narrow, strict=True)]
-                return self._program(flat, True, promotes)
+                program = self._program(flat, True, promotes)
+                return program if program.jaxpr is None or _calls_fit(program.jaxpr) else None
         return None
 
     def _program(self, flat: list[jax.Array], is_double: bool, promotes: bool) -> Program:
@@ -116,6 +119,13 @@ class Subject:
             return Program(self.run, None, flat, active, is_double, promotes)
         jaxpr = silent(jaxpr)
         return Program(jaxpr_as_fun(jaxpr), jaxpr, flat, active, is_double, promotes)
+
+
+def _calls_fit(jaxpr: ClosedJaxpr) -> bool:
+    """Whether calls get operands of the dtypes that their programs were traced for: not where a function evaluates a stored program."""
+    calls = [eqn for eqn in eqns_within(jaxpr) if eqn.primitive is jit_p]
+    return all(getattr(x.aval, "dtype", None) == aval.dtype
+               for eqn in calls for x, aval in zip(eqn.invars, eqn.params["jaxpr"].in_avals, strict=True))
 
 
 def _widened(x: jax.Array) -> jax.Array:

@@ -159,6 +159,10 @@ def culprit(found: Culprit, names: str, different: custom_rules.Difference | Non
         text = (f"by {names}: {operation.where} holds constant what depends on the input, so that the derivative differs from that of "
                 "the function")
         return Finding("stopped", "note", text, "Nothing has to be done if this is meant.", input=names, **named, **_off(m))
+    if operation.eqn.primitive is primitive("random_gamma"):
+        text = (f"by {names}: {operation.where} draws samples that jump where a proposal is accepted or not, so that finite "
+                "differences tell nothing of its derivative, which is that at a fixed probability")
+        return Finding("undecided", "note", text, input=names, **named, **_off(m))
     if operation.is_ruled:
         if different is not None:
             return with_input(custom_rule(different, surrogates), names)
