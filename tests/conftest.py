@@ -38,9 +38,14 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_traceback_in_locations_limit", 0)  # the compiler is told of no Python frames: our errors find theirs elsewhere
 
 
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    return int(index), int(count)
+
+
 def pytest_addoption(parser: Any) -> None:
     parser.addoption("--thorough", action="store_true", help="run everything: also what compares at length (the mark 'thorough')")
-    parser.addoption("--half", choices=("0", "1"), help="with --thorough: one half of the lists of cases, or the other; of what runs "
+    parser.addoption("--part", type=_part, metavar="I/N", help="with --thorough: one of N parts of the lists of cases; of what runs "
                      "without --thorough, of lists that are long")
     parser.addoption("--check-leaks", action="store_true", help="fail where a tracer outlives its trace (jax_check_tracer_leaks)")
 
@@ -50,26 +55,26 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_check_tracer_leaks", True)
 
 
-#: The number of cases from which on a list of tests that take little time each is halved too.
+#: The number of cases from which on a list of tests that take little time each is divided into parts too.
 LONG_LIST = 20
 LONG = frozenset((pathlib.Path(__file__).parent / "long.txt").read_text().splitlines())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--thorough``, what has that mark is deselected, and counted as such; with ``--half``, half of the cases are."""
+    """Without ``--thorough``, what has that mark is deselected, and counted as such; with ``--part``, all cases of other parts are."""
     for item in items:
         if item.nodeid in LONG:
             item.add_marker(pytest.mark.thorough)
-    half = config.getoption("--half")
+    part = config.getoption("--part")
 
     cases = Counter(item.nodeid.split("[")[0] for item in items)
 
-    def is_other_half(item: pytest.Item) -> bool:
+    def is_of_another_part(item: pytest.Item) -> bool:
         is_listed = "[" in item.name and (item.get_closest_marker("thorough") or cases[item.nodeid.split("[")[0]] >= LONG_LIST)
-        return half is not None and bool(is_listed) and str(zlib.crc32(item.nodeid.encode()) % 2) != half
+        return part is not None and bool(is_listed) and zlib.crc32(item.nodeid.encode()) % part[1] != part[0]
 
-    is_left = {item for item in items if is_other_half(item)
+    is_left = {item for item in items if is_of_another_part(item)
                or (item.get_closest_marker("thorough") and not config.getoption("--thorough"))}
     config.hook.pytest_deselected(items=[item for item in items if item in is_left])
     items[:] = [item for item in items if item not in is_left]

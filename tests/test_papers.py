@@ -23,6 +23,7 @@ def committed(key: str, kind: str = "") -> Any:
 
 
 @pytest.mark.thorough
+@pytest.mark.promotes  # optax does
 @pytest.mark.parametrize("key", KEYS)
 def test_claims_hold_on_small_sizes(key: str) -> None:
     """What held when the quick result was committed holds; times are left out, as they depend on the machine."""

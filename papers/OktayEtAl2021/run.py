@@ -109,7 +109,7 @@ POINTS, TIMES = 32, 200
 
 def flux(control: jax.Array) -> jax.Array:
     """The mean over time of u, with u' = Δu / 40 + control u on the unit square, u = 0 around it."""
-    x = (jnp.arange(POINTS) + 0.5) / POINTS
+    x = (jnp.arange(POINTS, dtype="float32") + 0.5) / POINTS
     start = jnp.outer(jnp.sin(np.pi * x), jnp.sin(np.pi * x)).astype("float32")
 
     def step(state: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], None]:
