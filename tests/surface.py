@@ -55,7 +55,7 @@ def signature(of: Any) -> str:
     for i, p in enumerate(found.parameters.values()):
         if p.kind is p.KEYWORD_ONLY and p.VAR_POSITIONAL not in kinds and kinds.index(p.KEYWORD_ONLY) == i:
             parts.append("*")
-        star = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        star = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
         form = "" if p.annotation is p.empty else f": {annotation(p.annotation)}"
         parts.append(f"{star}{p.name}{form}" + ("" if p.default is p.empty else f" = {default(p.default)}"))
         if p.kind is p.POSITIONAL_ONLY and kinds[i + 1: i + 2] != [p.POSITIONAL_ONLY]:

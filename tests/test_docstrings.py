@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import surface
+from jax.typing import ArrayLike
 
 #: Sections, in the order in which they stand.
 SECTIONS = ("Args", "Attributes", "Returns", "Raises")
@@ -143,7 +144,7 @@ def test_docstring_follows_the_recipe(name: str) -> None:
     assert faults(name, PUBLIC[name]) == []
 
 
-def _complete(x: Any, order: int) -> Any:
+def _complete(x: ArrayLike, order: int) -> Any:
     r"""Push a tangent: :math:`J v`.
 
     Args:
