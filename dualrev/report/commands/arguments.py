@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         self.options: list[str] = []
         super().__init__(**options)
 
-    def add_argument(self, *names: str, **options: Any) -> argparse.Action:  # type: ignore[override]
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         self.options += [name for name in names if name.startswith("-")]
         return super().add_argument(*names, **options)
 

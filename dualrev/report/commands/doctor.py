@@ -119,9 +119,13 @@ def versions() -> dict[str, str]:
     return {"dualrev": dualrev.__version__, "Python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
+def _flag(name: str) -> object:
+    return getattr(jax.config, name, None)  # attributes that a type checker does not see, some of them not in every release
+
+
 def flags() -> dict[str, str]:
     """Settings of jax that have a value, and variables of the environment that are set."""
-    found = {name: getattr(jax.config, name, None) for name in FLAGS}
+    found = {name: _flag(name) for name in FLAGS}
     return {**{name: str(value) for name, value in found.items() if value is not None},
             **{name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
 
@@ -143,11 +147,11 @@ def advice() -> list[str]:
         said.append(f"jax {jax.__version__} is too old: dualrev needs {OLDEST[0]}.{OLDEST[1]} or newer")
     elif release not in TESTED:
         said.append(f"jax {jax.__version__} is not a release that the suite runs on ({', '.join(f'{a}.{b}' for a, b in TESTED)})")
-    if jax.config.jax_disable_jit:
+    if _flag("jax_disable_jit"):
         said.append("jax_disable_jit is set: everything runs operation by operation, loops step by step")
-    if jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+    if _flag("jax_debug_nans") or _flag("jax_debug_infs"):
         said.append("jax_debug_nans or jax_debug_infs is set: every result is waited for and looked at; dr.finite() says more")
-    if not jax.config.read("jax_enable_x64"):
+    if not _flag("jax_enable_x64"):
         said.append("numbers are in single precision; JAX_ENABLE_X64=1 gives double")
     return said
 
