@@ -1,4 +1,4 @@
-"""The installed package, from outside its checkout: ``python smoke.py`` uses it, ``python smoke.py README.md`` runs the examples there."""
+"""The installed package, outside its checkout: ``python smoke.py`` uses it, ``python smoke.py README.md`` runs the examples there."""
 
 from __future__ import annotations
 
