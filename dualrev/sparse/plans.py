@@ -36,6 +36,14 @@ class Plan:
 
     ``print`` shows it, a notebook draws it.  ``forward_colours`` passes are pushes, ``reverse_colours`` are pulls.
 
+    Attributes:
+      kind: ``"jacobian"`` or ``"hessian"``.
+      name: the function's.
+      colouring: positions of the entries, and the colours of rows and columns.
+      out_types, in_types: shapes and dtypes of outputs and inputs.
+      costs: predicted seconds of one push and of one pull; without a prediction, 1.0 of each.
+      seconds: predicted seconds of one evaluation of the whole matrix.
+
     >>> import jax.numpy as jnp, dualrev as dr
     >>> plan = dr.sparse.plan(lambda x: x[1:] * x[:-1], jnp.ones(5))
     >>> plan.shape, plan.nnz, plan.forward_colours, plan.reverse_colours
@@ -133,6 +141,12 @@ class Plan:
 
 def load(path: str | os.PathLike[str]) -> Plan:
     """The plan that :meth:`Plan.save` wrote.
+
+    Args:
+      path: of the file, whose name ends in ``.npz``.
+
+    Returns:
+      The :class:`Plan`, for ``sparse=`` of a function with the same shapes and dtypes.
 
     Raises:
       ValueError: the file holds no plan, or one of a later version.
