@@ -17,7 +17,7 @@ def _text(lines: str | Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    return f"```text\n{ANSI.sub('', text).rstrip()}\n```\n"
+    return f"``` {{ .text .cell-result }}\n{ANSI.sub('', text).rstrip()}\n```\n"
 
 
 def _output(output: Mapping[str, Any], picture: str, pictures: dict[str, bytes]) -> str:

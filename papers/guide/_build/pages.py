@@ -15,7 +15,7 @@ PROMPT = re.compile(r"^```python\n(?=>>> )", re.MULTILINE)
 
 def of_repository(text: str) -> str:
     """Links to files of the repository, which the site does not have, become their text; examples are sessions."""
-    text = LINK.sub(lambda found: found[1] if found[1].startswith("`") else f"{found[1]}", text)
+    text = LINK.sub(lambda found: found[1], text)
     return PROMPT.sub("```pycon\n", DETAILS.sub(r'<details markdown="block"><summary>\1</summary>', text))
 
 
@@ -36,6 +36,7 @@ def results() -> tuple[str, dict[str, bytes]]:
     """``benchmarks/RESULTS.md`` one heading down, and its pictures."""
     text = of_repository((ROOT / "benchmarks" / "RESULTS.md").read_text())
     pictures = {f"benchmarks/{name}": (ROOT / "benchmarks" / name).read_bytes() for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)}
+    text = text.replace("# Results", "# Programs of all kinds, beside jax, PyTorch and others", 1)
     text = re.sub(r"(!\[[^\]]*\]\()([^)]+)\)", r"\1benchmarks/\2)", text)
     return re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE), pictures
 
