@@ -1,7 +1,7 @@
 """The code on the pages of the site, read from their fenced blocks.
 
-A block of ``pycon`` is a session that runs and whose output is compared; all blocks of a page are one session.  ``sh`` has commands for a
-shell, of which those of the README run in CI; ``text`` is no code.  There is nothing else, so that no code is shown that is not run.
+A block of ``pycon`` is a session that runs and whose output is compared; all blocks of a page are one session.  ``sh`` has commands for
+a shell, of which those of the README run in CI; ``text`` is no code.  There is nothing else, so that no code is shown that is not run.
 """
 
 from __future__ import annotations

@@ -50,9 +50,14 @@ QUICK = {"coverage", "faq", "from_pytorch", "how_it_is_built", "index"}
 ELSEWHERE = {"other_libraries"}
 
 
-@pytest.mark.parametrize("page", [
-    pytest.param(page, id="-".join(page.relative_to(pages.GUIDE).with_suffix("").parts), marks=() if page.stem in QUICK or page.parent.name == "reference" else pytest.mark.thorough)
-    for page in pages.pages() if page.stem not in ELSEWHERE])
+def cases() -> Iterator[Any]:
+    for page in pages.pages():
+        name = "-".join(page.relative_to(pages.GUIDE).with_suffix("").parts)
+        if name not in ELSEWHERE:
+            yield pytest.param(page, id=name, marks=() if name in QUICK or name.startswith("reference") else pytest.mark.thorough)
+
+
+@pytest.mark.parametrize("page", cases())
 def test_guides(page: pathlib.Path) -> None:
     assert run(pages.examples(page)).failed == 0
 

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))
 
-import pages  # noqa: E402  (beside the tests of the package)
+import pages
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -14,6 +14,9 @@ MATH = re.compile(r":math:`([^`]+)`", re.DOTALL)
 DISPLAY = re.compile(r"^([ \t]*)\.\. math::[ \t]*(.*)\n((?:[ \t]*\n|\1[ \t]+\S.*\n?)*)", re.MULTILINE)
 LITERAL = re.compile(r"^([ \t]*)(\S.*?) ?::[ \t]*\n\n((?:\1[ \t]+\S.*\n?|[ \t]*\n(?=\1[ \t]+\S))+)", re.MULTILINE)
 EXAMPLE = re.compile(r"^([ \t]*)>>> .*(?:\n\1[ \t]*\S.*)*", re.MULTILINE)
+#: What is returned, up to the next section: a sentence, of which a parser must not take the part before a colon for a type.
+RETURNED = re.compile(r"^([ \t]*)(?:Returns|Yields):[ \t]*\n((?:\1[ \t]+\S.*\n?)+)", re.MULTILINE)
+COLON = re.compile(r"(`+[^`]*`+)|:(?=\s)")
 
 
 def as_markdown(text: str) -> str:
@@ -30,7 +33,12 @@ def as_markdown(text: str) -> str:
         shown = found[1] or name.removeprefix("dualrev.")
         return f'<autoref identifier="{name}" optional><code>{shown}</code></autoref>'
 
-    text = DISPLAY.sub(display, f"{text}\n")
+    def sentence(found: re.Match[str]) -> str:
+        head = found[0][: found.start(2) - found.start()]
+        return head + COLON.sub(lambda part: part[1] or "&#58;", found[2])
+
+    text = RETURNED.sub(sentence, f"{text}\n")
+    text = DISPLAY.sub(display, text)
     text = LITERAL.sub(literal, text)
     text = EXAMPLE.sub(lambda found: f"{found[1]}```pycon\n{found[0]}\n{found[1]}```", text)
     text = MATH.sub(lambda found: f"${' '.join(found[1].split())}$", text)
