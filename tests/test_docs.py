@@ -57,7 +57,7 @@ def cases() -> Iterator[Any]:
             yield pytest.param(page, id=name, marks=() if name in QUICK or name.startswith("reference") else pytest.mark.thorough)
 
 
-@pytest.mark.parametrize("page", cases())
+@pytest.mark.parametrize("page", list(cases()))
 def test_guides(page: pathlib.Path) -> None:
     assert run(pages.examples(page)).failed == 0
 
