@@ -14,11 +14,19 @@ GUIDE = pathlib.Path(__file__).parent.parent / "papers" / "guide"
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 #: Commands that a page may show: what sets up an environment, and what the page on development names.
-COMMANDS = ("pip install", "python -m pytest", "python -m tests.fuzz", "ruff check", "mkdocs build", "export XLA_FLAGS=")
+COMMANDS = (
+    "pip install", "python -m pytest", "python -m tests.fuzz", "python -m dualrev", "ruff check", "mkdocs build", "export XLA_FLAGS=",
+)
 
 
 def pages() -> list[pathlib.Path]:
     return sorted([*GUIDE.glob("*.md"), *GUIDE.glob("reference/*.md")])
+
+
+def commands(page: pathlib.Path, beginning: str) -> list[str]:
+    """The commands for a shell on a page that begin so."""
+    lines = [line for kind, body in BLOCK.findall(page.read_text()) if kind == "sh" for line in body.splitlines()]
+    return [line for line in lines if line.startswith(beginning)]
 
 
 def examples(page: pathlib.Path) -> doctest.DocTest:

@@ -6,6 +6,9 @@ import doctest
 import importlib
 import pathlib
 import pkgutil
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +49,7 @@ def test_readme() -> None:
 
 
 #: Pages that are cheap enough for every run; the others run with --thorough.  Those of other libraries run in tests/ecosystem.
-QUICK = {"coverage", "faq", "from_pytorch", "how_it_is_built", "index"}
+QUICK = {"benchmarks", "coverage", "from_pytorch", "how_it_is_built", "index"}
 ELSEWHERE = {"other_libraries"}
 
 
@@ -67,6 +70,13 @@ def test_guides_show_code() -> None:
     counts = {page.stem: len(pages.examples(page).examples) for page in pages.pages() if page.parent.name != "reference"}
     assert {name for name, count in counts.items() if count < 5} <= {"benchmarks", "coverage", "how_it_is_built"}
     assert sum(counts.values()) > 250
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("command", [command for page in pages.pages() for command in pages.commands(page, "python -m dualrev")])
+def test_commands_of_guides(command: str) -> None:
+    found = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0 and "sinc" in found.stdout, found.stderr
 
 
 @pytest.mark.parametrize("block", ["```python\nprint(1)\n```", "```sh\nrm -r x\n```", "```pycon\nprint(1)\n```"])

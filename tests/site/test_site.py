@@ -18,7 +18,7 @@ import dualrev
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 #: Modules whose public names are in the reference one by one; the imperative face has PyTorch's names, which stand in NAMES.md.
-MODULES = ("estimators", "sparse", "testing")
+MODULES = ("estimators", "modes", "sparse", "testing")
 NOT_A_NAME = {"errors", "estimators", "policies", "sparse", "testing", "time_model", "cotangents"}
 
 
@@ -92,7 +92,7 @@ def public_names() -> list[str]:
         if names is None:
             names = [key for key, value in vars(module).items() if not key.startswith("_")
                      and (getattr(value, "__module__", "") or "").startswith(f"dualrev.{name}")]
-        found += [f"dualrev.{name}.{key}" for key in names]
+        found += [f"dualrev.{name}.{key}" for key in names if not key.endswith("Error")]  # those are all in dualrev.errors
     errors = [key for key, value in vars(dualrev.errors).items()
               if isinstance(value, type) and issubclass(value, dualrev.errors.DualrevError) and not key.startswith("_")]
     return found + [f"dualrev.errors.{key}" for key in errors]
