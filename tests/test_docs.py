@@ -6,10 +6,14 @@ import doctest
 import importlib
 import pathlib
 import pkgutil
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import pages
 import pytest
 from agreement import promoting
 
@@ -44,17 +48,43 @@ def test_readme() -> None:
     assert run(examples).failed == 0
 
 
-#: Pages whose programs take long to compile.
-LONG = {"taylor_integrator"}
+#: Pages that are cheap enough for every run; the others run with --thorough.  Those of other libraries run in tests/ecosystem.
+QUICK = {"benchmarks", "coverage", "from_pytorch", "how_it_is_built", "index"}
+ELSEWHERE = {"other_libraries"}
 
 
-@pytest.mark.parametrize("page", [
-    pytest.param(page, id=page.stem, marks=pytest.mark.thorough if page.stem in LONG else ())
-    for page in sorted((ROOT / "papers" / "guide").glob("*.md"))])
+def cases() -> Iterator[Any]:
+    for page in pages.pages():
+        name = "-".join(page.relative_to(pages.GUIDE).with_suffix("").parts)
+        if name not in ELSEWHERE:
+            yield pytest.param(page, id=name, marks=() if name in QUICK or name.startswith("reference") else pytest.mark.thorough)
+
+
+@pytest.mark.parametrize("page", list(cases()))
 def test_guides(page: pathlib.Path) -> None:
-    examples = doctest.DocTestParser().get_doctest(page.read_text(), {}, page.name, str(page), 0)
-    assert len(examples.examples) > 10
-    assert run(examples).failed == 0
+    assert run(pages.examples(page)).failed == 0
+
+
+def test_guides_show_code() -> None:
+    """All pages are read on every run, also those whose code takes long, and most have code."""
+    counts = {page.stem: len(pages.examples(page).examples) for page in pages.pages() if page.parent.name != "reference"}
+    assert {name for name, count in counts.items() if count < 5} <= {"benchmarks", "coverage", "how_it_is_built"}
+    assert sum(counts.values()) > 250
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("command", [command for page in pages.pages() for command in pages.commands(page, "python -m dualrev")])
+def test_commands_of_guides(command: str) -> None:
+    found = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0 and "sinc" in found.stdout, found.stderr
+
+
+@pytest.mark.parametrize("block", ["```python\nprint(1)\n```", "```sh\nrm -r x\n```", "```pycon\nprint(1)\n```"])
+def test_blocks_that_nothing_would_run_are_refused(block: str, tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n{block}\n")
+    with pytest.raises(ValueError, match=r"page\.md:"):
+        pages.examples(page)
 
 
 @pytest.mark.parametrize("name", public_modules())
