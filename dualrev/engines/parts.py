@@ -99,12 +99,14 @@ class PartsTrace(EngineTrace):
             with set_current_trace(self):
                 return many(result.run(*tracers))
         outs, parts_out = result
-        results: list[jax.Array] = []
+        duals: list[jax.Array] = []
         for x, parts in zip(outs, parts_out, strict=True):
-            result = x if parts is None else Dual(self, x, parts)
-            # An array without entries depends on nothing: parts of its sum, which are zeros, would be NaN at a pole.
-            results.append(x if 0 in result.aval.shape else result)
-        return results
+            if parts is not None:
+                dual = Dual(self, x, parts)
+                # An array without entries depends on nothing: parts of its sum, which are zeros, would be NaN at a pole.
+                x = x if 0 in dual.aval.shape else dual  # type: ignore[attr-defined]  # an array
+            duals.append(x)
+        return duals
 
 
 def evaluate(mode: Mode, fun: FlatFunction, primals: Sequence[jax.Array], parts: Sequence[Parts],

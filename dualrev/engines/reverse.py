@@ -132,8 +132,9 @@ class TapeTrace(EngineTrace):
                 out_slots.append(None)
                 continue
             results[i] = taped = self.watch(outs[i])
-            if 0 in taped.aval.shape:  # it depends on nothing: a zero cotangent on its way would be NaN at a pole
-                results[i] = zeros_of(taped.aval) if type(outs[i]) is Unknown else outs[i]  # type: ignore[assignment]
+            aval: ShapedArray = taped.aval  # type: ignore[assignment]  # all active values are arrays
+            if 0 in aval.shape:  # it depends on nothing: a zero cotangent on its way would be NaN at a pole
+                results[i] = zeros_of(aval) if type(outs[i]) is Unknown else outs[i]  # type: ignore[assignment]
                 out_slots.append(None)
             else:
                 out_slots.append(taped.slot)
