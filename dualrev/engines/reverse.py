@@ -38,6 +38,7 @@ from dualrev.engines.base import EngineTrace, many
 from dualrev.engines.custom_derivatives import CustomVjp, OutTrees
 from dualrev.engines.not_linear import MissingRow, not_linear
 from dualrev.linear.maps import Entry, LinearMap, Tape
+from dualrev.linear.zeros import zeros_of
 from dualrev.options.settings import Active, Wide, current, under
 from dualrev.table import engine
 from dualrev.table.rows import Expansion, Operand, Row, Split, Unknown
@@ -127,11 +128,18 @@ class TapeTrace(EngineTrace):
             return results
         out_slots: list[int | None] = []
         for i, is_active in enumerate(active_outs):
-            if is_active:
-                results[i] = taped = self.watch(outs[i])
-                out_slots.append(taped.slot)
-            else:
+            if not is_active:
                 out_slots.append(None)
+                continue
+            results[i] = taped = self.watch(outs[i])
+            aval: ShapedArray = taped.aval  # type: ignore[assignment]  # all active values are arrays
+            if 0 in aval.shape:  # it depends on nothing: a zero cotangent on its way would be NaN at a pole
+                results[i] = zeros_of(aval) if type(outs[i]) is Unknown else outs[i]  # type: ignore[assignment]
+                out_slots.append(None)
+            else:
+                out_slots.append(taped.slot)
+        if out_slots.count(None) == len(out_slots):
+            return results
         self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
         return results
 

@@ -25,6 +25,7 @@ from dualrev.linear import zeros
 from dualrev.linear.basis import Indices
 from dualrev.options.settings import Request
 from dualrev.sparse.colouring.recovery import Colouring
+from dualrev.sparse.reading import taken
 
 #: So many levels of a substitution are written out; more are a loop.
 MOST_LEVELS = 8
@@ -118,16 +119,6 @@ def _joined(pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequ
     if len(sides) == 2:
         return lax.concatenate([lax.reshape(side, (side.size,)) for side in sides], 0)
     return sides[0] if sides else jnp.zeros(0, dtype)
-
-
-def taken(compressed: jax.Array, places: np.ndarray, is_unique: bool = False) -> jax.Array:
-    """The entries of an array at places that exist, numbered as if it were flat."""
-    dtype = np.int32 if compressed.size < 2**31 else np.int64
-    # A kernel that computes what it reads would divide a flat place into row and column again.
-    index = np.unravel_index(places, compressed.shape) if compressed.ndim == 2 and len(places) else (places,)
-    if compressed.ndim == 2 and not len(places):
-        return lax.full((0,), 0, compressed.dtype)
-    return compressed.at[tuple(i.astype(dtype) for i in index)].get(mode="promise_in_bounds", unique_indices=is_unique)
 
 
 def entries(colouring: Colouring, flat: jax.Array, chosen: np.ndarray | None = None) -> jax.Array:
