@@ -4,6 +4,9 @@ A body that computes the norm of a constant in each step would also pull a cotan
 replaced by a program that computes the norm first and hands it to a loop with one constant more: the cotangents of the norm add up over
 the steps, and are pulled back once.  What depends on no active constant is left to :mod:`dualrev.calls.loops.invariant`, and so are
 values that cheap operations compute, which compilers fuse with their readers.
+
+A copy of a constant to devices (``pvary`` in ``shard_map``) is moved as well: its pull is a sum over devices, which is then taken once, of
+the sum over the steps, and not in each step.
 """
 
 from __future__ import annotations
@@ -11,10 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
+from dualrev._jax.primitives import primitive
 from dualrev.options.settings import Active
 from dualrev.programs.jaxprs import behind, nbytes_of
-from dualrev.programs.partition import graph_of
+from dualrev.programs.partition import eqns_within, graph_of
 from dualrev.table.recomputation import is_cheap
+
+_COPY_TO_DEVICES = primitive("pvary")
+
+
+def _stays(eqn: JaxprEqn) -> bool:
+    """Whether an equation and its pull are cheap, so that both may run in each step."""
+    return eqn.primitive is not _COPY_TO_DEVICES and is_cheap(eqn)
 
 
 def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr, ClosedJaxpr] | None:
@@ -23,7 +34,10 @@ def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr
     None if nothing is worth it: no operation that is more than moving or mapping entries reads active constants and no others.
     """
     n_consts = len(on_consts)
-    if not any(on_consts) or all(map(is_cheap, body.eqns)):
+    if not any(on_consts):
+        return None
+    copies = any(eqn.primitive is _COPY_TO_DEVICES for eqn in eqns_within(body))
+    if not copies and all(map(is_cheap, body.eqns)):
         return None
     graph = graph_of(body, checkpoints=False)
     consts = graph.invars[:n_consts]
@@ -42,9 +56,9 @@ def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr
         if not any(v in active for v in read):
             continue
         active.update(eqn.outvars)
-        if not is_cheap(eqn) or any(v in found for v in read):
+        if not _stays(eqn) or any(v in found for v in read):
             found.update(eqn.outvars)
-            if is_cheap(eqn):
+            if _stays(eqn):
                 of_operands = [sources.get(v, {v: nbytes_of(v.aval)}) for v in read]
                 sources.update((v, {k: n for part in of_operands for k, n in part.items()}) for v in eqn.outvars)
             if _is_moved(eqn, sources):

@@ -1,0 +1,5 @@
+"""All sharded programs."""
+
+from benchmarks.sharded import batches, models
+
+CASES = [*batches.CASES, *models.CASES]
