@@ -1,4 +1,4 @@
-"""Training steps on 8 virtual devices: gradients are those of one device and of jax, lie as the parameters, and send no more than jax's."""
+"""Training steps on 8 virtual devices: gradients are those of one device, lie as the parameters, and send no more than jax's."""
 
 from __future__ import annotations
 

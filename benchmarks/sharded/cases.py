@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,8 @@ class Sharded:
     params: Any
     batch: Any
     #: Trees of specs, or one for all.
-    param_specs: Any = P()
-    batch_specs: Any = P()
+    param_specs: Any
+    batch_specs: Any
     is_explicit: bool = False
 
     def mesh(self) -> Mesh:
@@ -74,7 +75,7 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
 
 def layers(seed: int, *sizes: int) -> dict[str, np.ndarray]:
     """Weights of a network, scaled by the number of inputs."""
-    return {f"w{i}": normal(seed + i, m, n, scale=m**-0.5) for i, (m, n) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))}
+    return {f"w{i}": normal(seed + i, m, n, scale=m**-0.5) for i, (m, n) in enumerate(itertools.pairwise(sizes))}
 
 
 def network(params: dict[str, Array], x: Array) -> Array:

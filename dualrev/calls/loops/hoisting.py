@@ -5,8 +5,8 @@ replaced by a program that computes the norm first and hands it to a loop with o
 the steps, and are pulled back once.  What depends on no active constant is left to :mod:`dualrev.calls.loops.invariant`, and so are
 values that cheap operations compute, which compilers fuse with their readers.
 
-A copy of a constant to devices (``pvary`` in ``shard_map``) is moved as well: its pull is a sum over devices, which is then taken once, of
-the sum over the steps, and not in each step.
+A copy of a constant to devices (``pvary`` in ``shard_map``) is moved as well: its pull is a sum over devices, which is then taken once,
+of the sum over the steps, and not in each step.
 """
 
 from __future__ import annotations
