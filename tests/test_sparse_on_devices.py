@@ -121,7 +121,7 @@ def test_a_mesh_that_changed_between_plan_and_call() -> None:
 
 
 def test_what_is_no_mesh_of_automatic_axes() -> None:
-    with pytest.raises(TypeError, match="mesh must be a jax.sharding.Mesh"):
+    with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh"):
         dr.sparse.plan(chain, X, mesh=8)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="axis 'a' of the mesh, of size 8, is of the kind Explicit"):
         dr.sparse.plan(chain, X, mesh=mesh_of(8, kind=AxisType.Explicit))

@@ -119,8 +119,8 @@ def compressed_hessian(call: FlatCall, flat: Sequence[jax.Array], colouring: Col
     return results[n:], _joined(pushed, [], flat)
 
 
-def _pushed(call: Callable[..., Sequence[jax.Array]], flat: Sequence[jax.Array], n_out: Callable[[], int], vectors: sweeps.Vectors, n: int,
-            chunk_size: int | None, mesh: Mesh | None) -> tuple[list[jax.Array], list[jax.Array]]:
+def _pushed(call: Callable[..., Sequence[jax.Array]], flat: Sequence[jax.Array], n_out: Callable[[], int], vectors: sweeps.Vectors,
+            n: int, chunk_size: int | None, mesh: Mesh | None) -> tuple[list[jax.Array], list[jax.Array]]:
     """Everything a function returned, and pushes of vectors of its inputs, stacked; with a mesh, there may be zeros behind them."""
     if mesh is None:
         return sweeps.push_vectors(call, flat, range(len(flat)), n_out, vectors, n, chunk_size)
