@@ -45,7 +45,7 @@ def test_readme() -> None:
 
 
 #: Pages whose programs take long to compile.
-LONG = {"taylor_integrator"}
+LONG = {"cost_of_many_devices", "many_devices", "taylor_integrator"}
 
 
 @pytest.mark.parametrize("page", [

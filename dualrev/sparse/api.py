@@ -176,8 +176,8 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
       costs: :math:`c_f` and :math:`c_r` of a Jacobian, seconds of one push and of one pull, where they were measured; ``(1, 1)`` for
         the fewest passes.  Predicted by default.
       mesh: devices that take the passes together: each takes as many colours as the others, evaluates the function on the whole
-        input, and all get the whole matrix, by one gathering of the compressed one.  Its axes are of the kind ``Auto``.  What is
-        predicted is for one device.
+        input, and all get the whole matrix, by one gathering of the compressed one.  Its axes are of the kind ``Auto``; more devices
+        than colours are of no use.  What is predicted is for one device.
 
     Returns:
       A :class:`Plan`, for ``jacobian(fun, sparse=plan)``; it can be printed, drawn by a notebook, and saved.
