@@ -60,12 +60,35 @@ def test_a_sharded_block_takes_no_more_memory(name: str) -> None:
     assert ours <= theirs
 
 
-@pytest.mark.parametrize("name", ["micro-batches, by hand", "pipeline"])
+@pytest.mark.parametrize("name", ["micro-batches, by hand", "pipeline", "checkpointed micro-batches", "micro-batches of micro-batches",
+                                  "micro-batches by a counter"])
 def test_sums_over_devices_are_taken_once_after_all_micro_batches(name: str) -> None:
     """The value is one sum, the gradient of all parameters another, which the compiler may join."""
     (case,) = [case for case in CASES if case.name == name]
     mesh = case.mesh()
     assert traffic(case.compiled(dr, mesh), mesh.size).counts["all-reduce"] <= 2
+
+
+def test_what_a_loop_gathers_is_summed_and_scattered_once() -> None:
+    (case,) = [case for case in CASES if case.name == "recurrent, gathered"]
+    mesh = case.mesh()
+    assert dict(traffic(case.compiled(dr, mesh), mesh.size).counts) == {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 1}
+
+
+def test_checkpoints_read_what_is_the_same_on_all_devices() -> None:
+    """Values of a checkpoint that vary over devices, and values that don't, wait for the cotangents together."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    loss = jax.shard_map(lambda w, x: lax.psum(dr.checkpoint(lambda w, x: jnp.sum(jnp.sin(x @ w) ** 2))(w, x), "data"), mesh=mesh,
+                         in_specs=(P(), P("data")), out_specs=P())
+    w, x = jnp.asarray(np.arange(16.0).reshape(4, 4) / 9), jnp.asarray(np.arange(32.0).reshape(8, 4) / 11)
+
+    def whole(w: Any, x: Any) -> Any:
+        return jnp.sum(jnp.sin(x @ w) ** 2)
+
+    for library in (dr, jax):
+        assert_equal(jax.jit(library.grad(loss, (0, 1)))(w, x), jax.grad(whole, (0, 1))(w, x))
+    assert_equal(dr.grad(loss, (0, 1))(w, x), jax.grad(whole, (0, 1))(w, x))
+    assert_equal(jax.jit(dr.hvp, static_argnums=0)(loss, (w, x), (w, x)), jax.jvp(jax.grad(whole, (0, 1)), (w, x), (w, x))[1], 1e-11)
 
 
 @pytest.mark.parametrize("param_spec", [P(), P("data")], ids=["data parallel", "fully sharded"])

@@ -70,7 +70,7 @@ def put(tree: Any, specs: Any, mesh: Mesh) -> Any:
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape) * scale
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape) * scale)
 
 
 def layers(seed: int, *sizes: int) -> dict[str, np.ndarray]:

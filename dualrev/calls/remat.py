@@ -12,13 +12,13 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-from jax import lax
 
 from dualrev import errors
 from dualrev._jax.calls import cond_p, scan_p
 from dualrev._jax.checkpoints import Policy, lasting_effects, offloaded_to, policy_saves, remat_p
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.primitives import Params
+from dualrev._jax.sharding import tied
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import ArraysRow, call, own_copy, splice
@@ -123,12 +123,12 @@ class Plan:
     def _apply(self, direction: str, held: Sequence[jax.Array], vectors: Tangents) -> Tangents:
         if any(to is not None for to in self.away):
             # What comes back waits for the tangents or cotangents: earlier it would take up the memory that it was sent away from.
-            distant, vectors = lax.optimization_barrier(([x for x, to in zip(held, self.away, strict=True) if to is not None], vectors))
+            distant, vectors = tied([x for x, to in zip(held, self.away, strict=True) if to is not None], vectors)
             values = iter(distant)
             held = self._fetched([x if to is None else next(values) for x, to in zip(held, self.away, strict=True)])
         read = [held[i] for i in self.parts.reads]
         if any(self.tied) and self.again.jaxpr.jaxpr.eqns:
-            apart, vectors = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], vectors))
+            apart, vectors = tied([x for x, t in zip(read, self.tied, strict=True) if t], vectors)
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
         return self.linearization.apply(direction, self._residuals(held, read), tuple(vectors))

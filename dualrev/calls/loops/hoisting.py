@@ -6,13 +6,16 @@ the steps, and are pulled back once.  What depends on no active constant is left
 values that cheap operations compute, which compilers fuse with their readers.
 
 A copy of a constant to devices (``pvary`` in ``shard_map``) is moved as well: its pull is a sum over devices, which is then taken once,
-of the sum over the steps, and not in each step.
+of the sum over the steps, and not in each step.  So are constants that are gathered or exchanged between devices.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from dualrev._jax.calls import scan_layout, scan_p, scan_with
+from dualrev._jax.checkpoints import remat_p
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import primitive
 from dualrev.options.settings import Active
@@ -21,11 +24,44 @@ from dualrev.programs.partition import eqns_within, graph_of
 from dualrev.table.recomputation import is_cheap
 
 _COPY_TO_DEVICES = primitive("pvary")
+#: What moves entries between devices, or does so in its pull.
+_SENT = frozenset(map(primitive, ("pvary", "all_gather", "all_gather_invariant", "all_to_all", "ppermute")))
 
 
 def _stays(eqn: JaxprEqn) -> bool:
     """Whether an equation and its pull are cheap, so that both may run in each step."""
-    return eqn.primitive is not _COPY_TO_DEVICES and is_cheap(eqn)
+    return eqn.primitive not in _SENT and is_cheap(eqn)
+
+
+def _with_copies_outside(eqns: Sequence[JaxprEqn]) -> list[JaxprEqn]:
+    """Equations, where checkpoints and loops get copies to devices of what they read as further operands, in place of making them."""
+    found: list[JaxprEqn] = []
+    for eqn in eqns:
+        if eqn.primitive is not remat_p and eqn.primitive is not scan_p:
+            found.append(eqn)
+            continue
+        program = eqn.params["jaxpr"]
+        graph = graph_of(program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ()), checkpoints=False)
+        graph = dataclasses.replace(graph, eqns=_with_copies_outside(graph.eqns))
+        n_fixed, n_carry = scan_layout(eqn.params) if eqn.primitive is scan_p else (len(graph.invars), 0)
+        outer = dict(zip(graph.invars[:n_fixed], eqn.invars, strict=False))
+        copies = [e for e in graph.eqns if e.primitive is _COPY_TO_DEVICES and e.invars[0] in outer]
+        if not copies or graph.consts:
+            found.append(eqn)
+            continue
+        made = [Var(e.outvars[0].aval) for e in copies]
+        found += [e.replace(invars=[outer[e.invars[0]]], outvars=[v]) for e, v in zip(copies, made, strict=True)]  # type: ignore[index]
+        moved = set(map(id, copies))
+        operands = [*graph.invars[:n_fixed], *[e.outvars[0] for e in copies], *graph.invars[n_fixed:]]
+        inner = graph.program([e for e in graph.eqns if id(e) not in moved], operands, graph.outvars)
+        if eqn.primitive is scan_p:
+            params = scan_with(eqn.params, inner, n_fixed + len(made), n_carry)
+        else:
+            ties = eqn.params["prevent_cse"]
+            ties = (*ties, *[True] * len(made)) if isinstance(ties, tuple) else ties
+            params = {**eqn.params, "jaxpr": inner.jaxpr, "prevent_cse": ties}
+        found.append(eqn.replace(invars=[*eqn.invars[:n_fixed], *made, *eqn.invars[n_fixed:]], params=params))
+    return found
 
 
 def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr, ClosedJaxpr] | None:
@@ -36,10 +72,12 @@ def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr
     n_consts = len(on_consts)
     if not any(on_consts):
         return None
-    copies = any(eqn.primitive is _COPY_TO_DEVICES for eqn in eqns_within(body))
-    if not copies and all(map(is_cheap, body.eqns)):
+    is_sending = any(eqn.primitive in _SENT for eqn in eqns_within(body))
+    if not is_sending and all(map(is_cheap, body.eqns)):
         return None
     graph = graph_of(body, checkpoints=False)
+    if is_sending:
+        graph = dataclasses.replace(graph, eqns=_with_copies_outside(graph.eqns))
     consts = graph.invars[:n_consts]
     fixed = {*graph.consts, *consts}
     active = {v for v, on in zip(consts, on_consts, strict=True) if on}
