@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from jax._src.ad_checkpoint import name_p as name_p  # jax.ad_checkpoint.checkpoint_name
 from jax._src.ad_checkpoint import remat_p as remat_p  # jax.checkpoint
+from jax._src.core import NamedAxisEffect as _NamedAxisEffect  # that an operation is over an axis of a mesh counts as an effect
 from jax._src.core import mem_kind_to_space as _space_of  # the memory space of the name of a memory
 from jax._src.effects import remat_allowed_effects as _replayable  # the effects that may happen once more in a checkpoint
 from jax._src.interpreters import partial_eval as _partial_eval  # what a checkpoint policy may answer beside True and False
@@ -38,6 +39,11 @@ def offloaded_to(policy: Policy | None, eqn: JaxprEqn) -> MemorySpace | None:
     """The memory in which a checkpoint policy stores the results of an equation, if it is another one than the device's own."""
     answer = None if policy is None else policy(eqn.primitive, *[atom.aval for atom in eqn.invars], **eqn.params)
     return _space_of(answer.dst) if isinstance(answer, _partial_eval.Offloadable) else None
+
+
+def has_effects(eqn: JaxprEqn) -> bool:
+    """Whether an equation does anything but compute its results; a collective does not."""
+    return any(not isinstance(effect, _NamedAxisEffect) for effect in eqn.effects)
 
 
 def lasting_effects(jaxpr: ClosedJaxpr | Jaxpr | JaxprEqn) -> list[str]:

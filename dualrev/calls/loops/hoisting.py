@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from dualrev._jax.calls import scan_layout, scan_p, scan_with
-from dualrev._jax.checkpoints import remat_p
+from dualrev._jax.checkpoints import has_effects, remat_p
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.primitives import primitive
 from dualrev.options.settings import Active
@@ -45,7 +45,7 @@ def _with_copies_outside(eqns: Sequence[JaxprEqn]) -> list[JaxprEqn]:
         graph = dataclasses.replace(graph, eqns=_with_copies_outside(graph.eqns))
         n_fixed, n_carry = scan_layout(eqn.params) if eqn.primitive is scan_p else (len(graph.invars), 0)
         outer = dict(zip(graph.invars[:n_fixed], eqn.invars, strict=False))
-        copies = [e for e in graph.eqns if e.primitive is _COPY_TO_DEVICES and e.invars[0] in outer]
+        copies = [e for e in graph.eqns if e.primitive is _COPY_TO_DEVICES and not is_literal(e.invars[0]) and e.invars[0] in outer]
         if not copies or graph.consts:
             found.append(eqn)
             continue
@@ -87,7 +87,7 @@ def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr
     sources: dict[Var, dict[Var, int]] = {}
     moved: set[int] = set()
     for eqn in graph.eqns:
-        if eqn.effects or not all(is_literal(atom) or atom in fixed for atom in eqn.invars):
+        if has_effects(eqn) or not all(is_literal(atom) or atom in fixed for atom in eqn.invars):
             continue
         fixed.update(eqn.outvars)
         read = [v for v in eqn.invars if not is_literal(v)]
@@ -110,7 +110,7 @@ def hoisted(body: ClosedJaxpr, on_consts: Sequence[Active]) -> tuple[ClosedJaxpr
         read = [v for v in eqn.outvars if v in needed]
         if id(eqn) in moved:
             wanted.extend(read)
-        elif read or eqn.effects:
+        elif read or has_effects(eqn):
             within.append(eqn)
             needed.update(atom for atom in eqn.invars if not is_literal(atom))
     if not wanted:
