@@ -31,7 +31,7 @@ def mesh_of_all() -> Mesh:
 def put(mesh: Mesh, tree: Any, spec: P) -> Any:
     """Global arrays, of which each process gives its part."""
     sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index, x=x: x[index]), tree)
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), tree)
 
 
 def everywhere(mesh: Mesh, tree: Any) -> Any:

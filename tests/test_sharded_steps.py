@@ -116,7 +116,8 @@ def test_steps_of_an_optimizer(param_spec: P) -> None:
     for x in jax.tree.leaves((params, state)):
         assert x.sharding.is_equivalent_to(NamedSharding(mesh, param_spec if x.ndim else P()), x.ndim)
         assert not x.ndim or param_spec == P() or x.addressable_shards[0].data.size == x.size // 8
-    expected = run(*jax.tree.map(jnp.asarray, (case.params, case.batch)), None)
+    whole = [jax.tree.map(jnp.asarray, tree) for tree in (case.params, case.batch)]
+    expected = run(whole[0], whole[1], None)
     for x, y in zip(jax.tree.leaves((params, state)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)  # a step divides by the root of the sum of squares, which may be small
 
@@ -137,7 +138,7 @@ def test_residuals_keep_the_sharding_of_what_they_hold(is_checkpointed: bool) ->
     params, batch = put(batches.STACKED, P(), mesh), put(batches.BATCH, P("data"), mesh)
     loss = dr.checkpoint(hidden_states, policy="auto") if is_checkpointed else hidden_states
     compiled = jax.jit(dr.grad(loss)).lower(params, batch).compile()
-    text = compiled.as_text()
+    text = str(compiled.as_text())
     assert "f64[6,4,8]" in text  # of 32 rows a device stacks 4
     assert "f64[6,32,8]" not in text and "f64[32,8]" not in text
     assert "all-gather" not in traffic(compiled).counts
@@ -191,3 +192,11 @@ def test_errors_name_axis_and_size() -> None:
     varying = jax.shard_map(lambda x: jnp.sum(x**2), mesh=mesh, in_specs=P("data"), out_specs=P())
     with pytest.raises(ValueError, match=r"(?s)out_specs.*replicated"):
         dr.grad(varying)(jnp.ones(8))
+
+
+def test_a_product_whose_sharding_is_ambiguous() -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        a, b = put(np.ones((4, 8)), P(None, "data"), mesh), put(np.ones((8, 4)), P("data", None), mesh)
+        with pytest.raises(Exception, match=r"ambiguous how the output should be sharded.*out_sharding.*data"):
+            dr.grad(lambda a: jnp.sum(a @ b))(a)

@@ -81,8 +81,8 @@ def test_each_device_takes_its_share_and_entries_are_gathered_once() -> None:
     assert plan.forward_colours >= 11
     compiled = jax.jit(lambda x: dr.sparse.jacobian(chain, plan=plan)(x).data).lower(on(mesh, X)).compile()
     assert dict(traffic(compiled).counts) == {"all-gather": 1}
-    each = -(-plan.forward_colours // 8)
-    assert f"f64[{each},30]" in compiled.as_text() and f"f64[{plan.forward_colours},30]" not in compiled.as_text()
+    each, text = -(-plan.forward_colours // 8), str(compiled.as_text())
+    assert f"f64[{each},30]" in text and f"f64[{plan.forward_colours},30]" not in text
     assert f"on 8 devices ('a': 8), each of which takes at most {each} forward and 0 reverse passes" in str(plan)
 
 
