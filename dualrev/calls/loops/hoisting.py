@@ -44,7 +44,7 @@ def _with_copies_outside(eqns: Sequence[JaxprEqn]) -> list[JaxprEqn]:
         graph = graph_of(program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ()), checkpoints=False)
         graph = dataclasses.replace(graph, eqns=_with_copies_outside(graph.eqns))
         n_fixed, n_carry = scan_layout(eqn.params) if eqn.primitive is scan_p else (len(graph.invars), 0)
-        outer = dict(zip(graph.invars[:n_fixed], eqn.invars, strict=False))
+        outer = dict(zip(graph.invars[:n_fixed], eqn.invars[:n_fixed], strict=True))
         copies = [e for e in graph.eqns if e.primitive is _COPY_TO_DEVICES and not is_literal(e.invars[0]) and e.invars[0] in outer]
         if not copies or graph.consts:
             found.append(eqn)
