@@ -29,7 +29,7 @@ def nbytes_of(aval: AbstractValue) -> int:
     """Bytes of an array, or of an abstract value: of its part on one device, where its type says how it is divided."""
     lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
     sharding = explicit_sharding(aval) if isinstance(aval, ShapedArray) else None
-    if sharding is not None:
+    if sharding is not None and all(isinstance(n, int) for n in getattr(aval, "shape", ())):
         lengths = list(sharding.shard_shape(tuple(lengths)))
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
 
