@@ -1,7 +1,7 @@
 """Checks of derivatives that share nothing with the code they check: finite differences, and the transpose identity.
 
 ``check_grads`` checks a function, ``check_rule`` a rule; both go through both modes to order 2 and say which mode, which input and
-which element is wrong.
+which element is wrong.  ``check_processes`` compares what the processes of one run are about to use.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dualrev.errors import DerivativeError as DerivativeError
 from dualrev.functional.flat_calls import FlatCall
 from dualrev.inspection.checking.derivatives import pull, push
 from dualrev.inspection.checking.directions import normal, pair, wide
+from dualrev.inspection.checking.processes import check_processes as check_processes
 from dualrev.programs.functions import as_arrays
 
 __all__ = ["DerivativeError", "check_grads", "check_rule"]
