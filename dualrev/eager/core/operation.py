@@ -49,6 +49,7 @@ class Record:
     __slots__ = (
         "_pull_ops",
         "_pulls",
+        "_read_by_residuals",
         "active",
         "differentiable",
         "guarded",
@@ -99,6 +100,7 @@ class Record:
         #: ``pull_of((True,))``, once it was compiled.
         self.single: tuple[Pull, tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
+        self._read_by_residuals: list[int] | None = None
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
 
     def _dtypes(self) -> Any:
@@ -130,11 +132,21 @@ class Record:
                 needed.update(id(x) for x in eqn.invars)
         return [i for i, x in enumerate(jaxpr.invars) if id(x) in needed]
 
+    @property
+    def read(self) -> list[int]:
+        """The inputs that the residuals depend on: derivatives of the pull lead to these only."""
+        if self.light:
+            return [i for _, i in self.sources]
+        if self._read_by_residuals is None:
+            with self._dtypes():
+                self._read_by_residuals = self._read(self.linearization.in_avals)
+        return self._read_by_residuals
+
     def _again(self, jaxpr: ClosedJaxpr) -> Pull:
         """The pull as a function of inputs and cotangents, which recomputes the residuals."""
         pull = jaxpr_as_fun(jaxpr)
         avals = self.linearization.in_avals
-        given = [i for _, i in self.sources] if self.light else range(self.n_in)
+        given = self.read
 
         def again(*args: jax.Array) -> list[jax.Array]:
             known = dict(zip(given, args, strict=False))

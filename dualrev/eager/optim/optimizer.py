@@ -17,7 +17,7 @@ from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import enable_grad, mode, no_grad
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
-from dualrev.eager.optim.joined import Joined
+from dualrev.eager.optim.joined import Joined, updated
 
 #: Parameters, or groups of them: ``{"params": ..., "lr": ...}``.
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -203,7 +203,7 @@ class Optimizer:
         if program is None:
             def run(values: Arrays, grads: Arrays, states: list[State], numbers: State) -> tuple[Arrays, list[State]]:
                 settings = {**dict(key), **numbers}
-                results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
+                results = [updated(self, p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
 
             program = self._programs.keep(key, TreeEvaluation(promoting(run)))
