@@ -213,7 +213,7 @@ class Op:
     :mod:`dualrev.eager.core.guards`; None where what is read here is guarded.
     """
 
-    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain")
+    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain", "statics")
 
     def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
                  guards: Guards | None = None):
@@ -223,6 +223,8 @@ class Op:
         #: The class of its nodes, once there is one.
         self.node_type: type[Any] | None = None
         self.name = name
+        #: The static arguments of a member of a family.
+        self.statics: tuple[Hashable, ...] | None = None
         self.fun = fun
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
@@ -250,7 +252,6 @@ class Op:
             evaluate.__name__ = self.name.partition(":")[0]
             found = self._graded[mask] = Graded(self, mask, compiled(evaluate))
         return found
-
 
 
 class Graded:
@@ -294,6 +295,8 @@ def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = Fals
     @caches.memoized
     def make(*statics: Hashable) -> Op:
         known = guards(*statics) if callable(guards) else guards
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=known)
+        op = Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=known)
+        op.statics = statics
+        return op
 
     return make

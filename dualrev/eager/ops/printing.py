@@ -80,7 +80,7 @@ def _formatter(values: np.ndarray) -> tuple[Callable[[Any], str], int]:
             return f"{v:.{options.precision}e}"
         return f"{v:.0f}." if is_whole else f"{v:.{options.precision}f}"
 
-    width = max([len(write(v)) for v in values.ravel()], default=0)
+    width = max([len(write(v)) for v in finite[finite != 0].ravel()], default=1)
     return lambda v: write(v).rjust(width), width
 
 

@@ -36,8 +36,8 @@ def entrywise(update: F) -> F:
 
 
 def updated(optimizer: Any, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The new value and state of a parameter; rules that work entry by entry take complex numbers as pairs of real ones."""
-    if not jnp.iscomplexobj(p) or not getattr(type(optimizer).update, "is_entrywise", False):
+    """The new value and state of a parameter; rules that are not about matrices take complex numbers as pairs of real ones."""
+    if not jnp.iscomplexobj(p) or optimizer.of_matrices:
         return optimizer.update(p, g, state, settings)
     pairs = {name for name, x in state.items() if jnp.iscomplexobj(x)}
     value, after = optimizer.update(_pairs(p), _pairs(g), {k: _pairs(x) if k in pairs else x for k, x in state.items()}, settings)

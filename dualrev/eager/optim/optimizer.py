@@ -85,6 +85,8 @@ class Optimizer:
     implementations: tuple[str, ...] = ("foreach", "capturable", "differentiable")
     #: Settings that are pairs of numbers: inputs of the program too, but static inside a compiled step.
     pairs: tuple[str, ...] = ()
+    #: Whether the update reads more of a matrix than its entries one by one.
+    of_matrices = False
     #: Whether a step was made: schedules warn where none was.
     _stepped = False
 
@@ -251,7 +253,7 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
+            lines += [*([""] if i else []), f"Parameter Group {i}"]
             lines.extend(f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params")
         return "\n".join([*lines, ")"])
 
