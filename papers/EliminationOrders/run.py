@@ -132,6 +132,6 @@ def run(quick: bool, progress: Progress) -> Outcome:
         return f"{min(values.values()):.2f} to {max(values.values()):.2f}"
 
     return Outcome(tuple(rows), f"Annealing finds at most learning's count for {wins} of {len(compared)} tasks in at most "
-                   f"{slowest:.0f} s, but our programs take fewer by the classical orders too: measured by the gain over these, it is as "
-                   f"good for {as_good}. Counts and times of {many} orders have rank correlations of {spread(by_count)}, predictions of "
-                   f"the time model {spread(by_model)}.", draw)
+                   f"{slowest:.0f} s, but our programs take fewer by the classical orders too: measured by the gain over these, it is "
+                   f"as good for {as_good}. Counts and times of {many} orders have rank correlations of {spread(by_count)}, "
+                   f"predictions of the time model {spread(by_model)}.", draw)
