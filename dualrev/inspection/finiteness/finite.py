@@ -24,7 +24,6 @@ from dualrev.inspection.finiteness.report import NanReport
 from dualrev.inspection.finiteness.where_nan import where_nan
 
 
-
 class Watch:
     """Looks at the results of the derivatives that one thread asks for, and keeps what compiled programs tell.
 
