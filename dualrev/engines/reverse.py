@@ -37,6 +37,7 @@ from dualrev.engines import forward_stretch, infinitesimal, references
 from dualrev.engines.base import EngineTrace, many
 from dualrev.engines.custom_derivatives import CustomVjp, OutTrees
 from dualrev.engines.not_linear import MissingRow, not_linear
+from dualrev.engines.retracing import source_of_call
 from dualrev.linear.maps import Entry, LinearMap, Tape
 from dualrev.linear.zeros import zeros_of
 from dualrev.options.settings import Active, Wide, current, under
@@ -180,7 +181,10 @@ class TapeTrace(EngineTrace):
         else:
             assert result.plain is not None  # an expansion without it was run
             outs, linear_map, active_outs = result.plain
-        return self.record(outs, linear_map, active_outs, marks)
+        results = self.record(outs, linear_map, active_outs, marks)
+        if linear_map is not None and row.kind in ("call", "program") and self.entries and self.entries[-1][0] is linear_map:
+            self.sources[-1] = source_of_call(self.sources[-1], row, primals, active, params, self.settings)
+        return results
 
     def split_poles(self, found: Split) -> tuple[Sequence[Operand], LinearMap | None, Sequence[bool]]:
         """The linearization with repeated eigenvalues split by an infinitesimal: from here on primals are computed under its trace."""
