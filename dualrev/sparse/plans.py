@@ -44,6 +44,7 @@ class Plan:
       out_types, in_types: shapes and dtypes of outputs and inputs.
       costs: predicted seconds of one push and of one pull; without a prediction, 1.0 of each.
       seconds: predicted seconds of one evaluation of the whole matrix.
+      mesh: the devices that share the passes, or None for those that the arguments lie on.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> plan = dr.sparse.plan(lambda x: x[1:] * x[:-1], jnp.ones(5))
