@@ -9,7 +9,7 @@ from cases import ALL, RC, Case, bind, bools, case, constant, fixed, ints, norma
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-ELSEWHERE = dict.fromkeys(("to_edtype", "from_edtype"), "test_values.py") | dict.fromkeys(("tap", "perturbed"), "test_taps.py")
+ELSEWHERE = dict.fromkeys(("to_edtype", "from_edtype"), "test_values.py") | dict.fromkeys(("tap", "perturbed"), "test_taps_composed.py")
 
 CASES: list[Case] = [
     # same entries

@@ -18,12 +18,15 @@ from dualrev.options.settings import Active, Settings, under
 from dualrev.table.rows import Operand, Row, Unknown
 
 
-def source_of_call(source: SourceInfo, row: Row, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
-                   settings: Settings) -> SourceInfo:
+def source_of_call(source: SourceInfo | None, row: Row, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
+                   settings: Settings) -> SourceInfo | None:
     """Where a call of a program stands; of one on arrays, what traces it again."""
-    if any(isinstance(x, (Tracer, Unknown)) for x in primals):
+    if source is None:
         return source
-    avals = [x.aval if isinstance(x, jax.Array) else typeof(x) for x in primals]
+    for x in primals:
+        if isinstance(x, (Tracer, Unknown)):
+            return source
+    avals = [getattr(x, "aval", None) or typeof(x) for x in primals]
 
     def again() -> LinearMap | None:
         found: list[LinearMap | None] = []

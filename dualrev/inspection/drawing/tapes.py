@@ -32,8 +32,8 @@ def _read(linear_map: LinearMap, line: str, arrays: dict[int, object]) -> Iterat
             called = as_called(entry, source)
             parts = list(_read(entry if called is None else called, own, arrays))
             if called is None:
-                for inner in [inner for part in parts for inner in part.walk()]:
-                    inner.line = own
+                for item in [item for part in parts for item in part.walk()]:
+                    item.line = own
             elif called.name != entry.name:  # what runs it compiled, un-jitted, has a name of its own
                 parts[0].calls += (entry.name,)
             item = _simplified(parts[0]) if len(parts) == 1 else Item(entry.name, children=parts, line=own)
