@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import jax
+from jax._src.mesh import empty_abstract_mesh as _no_mesh  # the mesh of types without one: known by identity, at once
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dualrev._jax.avals import ShapedArray, cotangent_aval, float0, typeof
@@ -63,7 +64,7 @@ def is_placed_alike(x: ShapedArray, y: ShapedArray) -> bool:
 def explicit_sharding(aval: ShapedArray) -> NamedSharding | None:
     """The sharding of an abstract value where it is part of its type (the mesh has explicit axes), else None."""
     sharding = getattr(aval, "sharding", None)
-    if sharding is None or sharding.mesh.empty or not sharding.mesh.explicit_axes:
+    if sharding is None or sharding.mesh is _no_mesh or sharding.mesh.empty or not sharding.mesh.explicit_axes:
         return None
     return sharding
 
