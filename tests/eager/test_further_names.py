@@ -12,10 +12,10 @@ from against_torch import in_both
 from dualrev import eager as torch
 
 
-def _said(call: Callable[[], Any]) -> str:
+def _said(call: Callable[..., Any], *args: Any) -> str:
     """The class and the first line of the error of a call, or what it gave."""
     try:
-        return repr(call())
+        return repr(call(*args))
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
@@ -41,10 +41,10 @@ def test_settings_of_the_process() -> None:
     def program(t: Any) -> Any:
         found = []
         for kind in ("torch.DoubleTensor", t.FloatTensor, 3, t.LongTensor):
-            found.append(_said(lambda kind=kind: t.set_default_tensor_type(kind)))
+            found.append(_said(t.set_default_tensor_type, kind))
             found.append(str(t.tensor(1.0).dtype))
         for mode in ("warn", 2, 0, "no", 7):
-            found.append(_said(lambda mode=mode: t.set_deterministic_debug_mode(mode)))
+            found.append(_said(t.set_deterministic_debug_mode, mode))
             found.append(str(t.get_deterministic_debug_mode()))
         with t.autograd.set_multithreading_enabled(False):
             found.append(_said(lambda: t.autograd.set_multithreading_enabled(1)))
@@ -82,9 +82,9 @@ def test_a_shape_that_no_strides_give_is_a_copy_or_refused() -> None:
         for make in makers:
             x = t.arange(12.0).reshape(3, 4)
             part, shape = make(x)
-            found += [_said(lambda part=part, shape=shape: tuple(part.view(shape).shape)), part.is_contiguous()]
+            found += [_said(lambda x, shape: tuple(x.view(shape).shape), part, shape), part.is_contiguous()]
             out = part.reshape(shape)
-            _said(lambda out=out: out.zero_())  # an expanded one is refused
+            _said(out.zero_)  # an expanded one is refused
             found.append(x)
         for out in (x.t().flatten(), x.T.ravel(), x.t().flatten(0, 1)):
             out.zero_()
@@ -116,7 +116,7 @@ def test_dimensions_by_a_pattern() -> None:
         (out * t.arange(3.0)).sum().backward()
         return [out, x.grad, t.func.rearrange(x, "b ... -> ... b"), t.func.rearrange(x, "b h w -> h (b w)"),
                 t.func.rearrange(t.ones(2, 3, 4, 5), "b ... c -> b (...) c"), t.func.rearrange([x, x], "n a b c -> a (b n c)"),
-                *[_said(lambda pattern=pattern: t.func.rearrange(x, pattern)) for pattern in (
+                *[_said(t.func.rearrange, x, pattern) for pattern in (
                     "a b c -> b c", "a b c -> a b 2 c", "a b -> b a")]]
 
     in_both(program)

@@ -23,7 +23,7 @@ from dualrev.eager.ops.registry import both, function, method
 from dualrev.eager.ops.selecting import nonzero
 
 hist_edges = namedtuple("hist_edges", ["hist", "bin_edges"])
-histogramdd_result = namedtuple("histogramdd", ["hist", "bin_edges"])
+histogramdd_result = namedtuple("histogramdd_result", ["hist", "bin_edges"])
 #: The most comparisons that take the place of a search.
 _COMPARED = 2 ** 16
 
@@ -151,7 +151,7 @@ def histogramdd(input: Tensor, bins: int | Sequence[int] | Sequence[Tensor], *, 
         raise NotImplementedError(f'"histogramdd" not implemented for \'{dtypes.type_name(array.dtype)}\'')
     points = array.reshape(-1, array.shape[-1])
     n = points.shape[1]
-    given = [bins] * n if isinstance(bins, int) else list(bins)
+    given: list[Any] = [bins] * n if isinstance(bins, int) else list(bins)
     if len(given) != n:
         raise RuntimeError(f"histogramdd: The size of bins must be equal to the innermost dimension of the input.\nthere are "
                            f"{len(given)} bins for {n} coordinates")

@@ -43,10 +43,11 @@ def viewed(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> 
         else:
             runs.append([n, s])
     found: list[int] = []
-    left, step, k = (*(runs[0] if runs else (1, 1)), 1)
+    waiting = iter(runs)
+    left, step = next(waiting, [1, 1])
     for n in reversed(new):
-        if n != 1 and left == 1 and k < len(runs):
-            (left, step), k = runs[k], k + 1
+        if n != 1 and left == 1:
+            left, step = next(waiting, [left, step])
         if left % n:
             return None
         found.append(step)

@@ -118,7 +118,4 @@ def data_ptr(self: Tensor) -> int:
     return id(self._storage) * _APART + self.storage_offset() * array_of(self).dtype.itemsize
 
 
-@method
-def const_data_ptr(self: Tensor) -> int:
-    """As ``data_ptr``."""
-    return self.data_ptr()
+Tensor.const_data_ptr = Tensor.data_ptr  # type: ignore[method-assign]

@@ -113,7 +113,7 @@ def optimizers_of_ones_own(t: Any) -> list[Any]:
         def __init__(self, params: Any, rho: float = 0.05, **settings: Any):
             super().__init__(params, dict(rho=rho, **settings))
             self.base = t.optim.SGD(self.param_groups, **settings)
-            self.param_groups = self.base.param_groups
+            self.param_groups: Any = self.base.param_groups
 
         def step(self, closure: Any) -> Any:
             loss = t.enable_grad()(closure)()
