@@ -85,17 +85,17 @@ class JaxLike(Library):
         """The call, of the program's arguments; a push and a product take their direction after them."""
         if call == "gradient" and program.derivative is not None:
             if self.engine:
-                raise NotImplementedError(f"{program.name} chooses its modes itself")
+                raise NotImplementedError("the program chooses its modes itself")
             if program.otherwise and self.module is jax:
                 raise NotImplementedError("jax has no reverse mode of while loops")
             return program.derivative(self.module)
         f, ad, options = on(JAX, program), self.module, self.options
         if self.engine == "auto" and call != "jacobian":
-            raise NotImplementedError("the choice between modes is that of Jacobians")
+            raise NotImplementedError("only Jacobians choose between modes so")
         if self.engine == "forward" and call == "gradient":
             size = sum(np.size(x) for x in jax.tree.leaves(program.draw()[0]))
             if size > MOST_PUSHES:
-                raise NotImplementedError(f"{size:,} pushes")
+                raise NotImplementedError(f"one push for each input would be more than {MOST_PUSHES}")
 
         def grad(p: Any, *data: Any) -> Any:
             return ad.grad(f, **options)(p, *data)
@@ -145,9 +145,9 @@ class TorchLike(Library):
 
     def prepare(self, program: Scenario, call: str) -> Run:
         if program.derivative is not None:
-            raise NotImplementedError(f"{program.name} is written in jax")
+            raise NotImplementedError("the program is written in jax")
         if self.compiled and program.steps > MOST_UNROLLED:
-            raise NotImplementedError(f"{program.steps} steps in one program")
+            raise NotImplementedError(f"its loop has more than {MOST_UNROLLED} steps, which would become one program")
         torch, f = self.module, on(self.namespace, program)
         p, *data = self.arguments(program)
         leaves, structure = jax.tree.flatten(p)
@@ -200,7 +200,7 @@ class Autograd(Library):
 
     def prepare(self, program: Scenario, call: str) -> Run:
         if program.derivative is not None:
-            raise NotImplementedError(f"{program.name} is written in jax")
+            raise NotImplementedError("the program is written in jax")
         if call == "jacfwd":
             raise NotImplementedError("autograd pushes one direction at a time")
         ad, f = self.module, on(self.namespace, program)

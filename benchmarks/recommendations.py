@@ -1,9 +1,10 @@
 """What ``dr.explain`` recommends, against all that it compares: ``python -m benchmarks.recommendations``.
 
 For each program, the variants that ``dr.explain`` prices are made by their lines of code, compiled and timed: the least processor time
-of some rounds, on one processor (with ``OPENBLAS_NUM_THREADS=1``, or LAPACK's threads wait for each other there).  The time of what is
-recommended, with nothing measured, is set against the fastest one.  Programs are scenarios by their tags, with gradients of what is
-scalar, Jacobians of what is not, and Hessians of those with that tag; and functions of many shapes, below, with Jacobians and Hessians.
+of some rounds, on one processor (with ``OPENBLAS_NUM_THREADS=1``, or LAPACK's threads wait for each other there); those that are
+compiled to the same program have one time.  That of what is recommended, with nothing measured, is set against the least.  Programs are
+scenarios by their tags, with gradients of what is scalar, Jacobians of what is not, and Hessians of those with that tag; and functions
+of many shapes, below, with Jacobians and Hessians.
 The last line says for how many of them the recommendation is within 1.2 of the fastest; ``GOAL`` of them should be.
 """
 
@@ -163,13 +164,21 @@ def seconds_of_variants(case: Case, found: Explanation, budget: float) -> dict[s
     least = min(v.seconds for v in found.variants)
     own = getattr(case.function, "__name__", "")  # a functools.partial has none
     name = own if own.isidentifier() else "f"
+    programs: dict[str, str] = {}
     runs: dict[str, Callable[[], Any]] = {}
     for variant in found.variants:
         if variant.seconds <= HOPELESS * least or variant.name == found.recommended:
             derivative = eval(variant.code, {"dr": dualrev, "jax": jax, name: case.function})
-            runs[variant.name] = functools.partial(derivative.lower(*case.arguments).compile(), *case.arguments)
-    times = [{name: processor_seconds(run, budget) for name, run in runs.items()} for _ in range(ROUNDS)]
-    return {name: min(seconds[name] for seconds in times) for name in runs}
+            compiled = derivative.lower(*case.arguments).compile()
+            programs[variant.name] = text = operations(compiled.as_text())
+            runs.setdefault(text, functools.partial(compiled, *case.arguments))
+    times = [{text: processor_seconds(run, budget) for text, run in runs.items()} for _ in range(ROUNDS)]
+    return {name: min(seconds[text] for seconds in times) for name, text in programs.items()}
+
+
+def operations(text: str) -> str:
+    """A compiled program without where it is from: variants that are compiled to the same are timed as one."""
+    return re.sub(r",? ?metadata=\{[^}]*\}", "", text[text.index("\n\n%" if "\n\n%" in text else "\nENTRY"):])
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ import jax
 
 from benchmarks.counts import equations
 from benchmarks.libraries import COMPILING
+from benchmarks.records import Stages
 from benchmarks.timing import rounds, temporary
 from dualrev.problems.scenario import Scenario
 
@@ -43,10 +44,6 @@ def seconds(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Seconds
     return Seconds(is_traced - start, is_lowered - is_traced, time.perf_counter() - is_lowered)
 
 
-HEADINGS = ("dualrev over jax", "tracing", "tracing the function alone, over jax's gradient", "lowering", "compiling", "first call",
-            "compiling of dualrev's first call", "equations", "temporary bytes")
-
-
 @dataclass(frozen=True)
 class FirstCall:
     """Of a program's gradient, round by round, by dualrev and by jax."""
@@ -59,22 +56,21 @@ class FirstCall:
     equations: tuple[int, int]
     temporary_bytes: tuple[int, int]
 
-    def cells(self) -> list[str]:
-        """A line under ``HEADINGS``."""
+    def record(self) -> Stages:
+        """Medians of ratios and of times over the rounds."""
         tracing, lowering, compiling = zip(zip(*self.ours, strict=True), zip(*self.theirs, strict=True), strict=True)
         whole = [sum(x) for x in self.ours], [sum(x) for x in self.theirs]
-        share = statistics.median(x.compiling / sum(x) for x in self.ours)
-        counts = [f"{ours:,} / {theirs:,}" for ours, theirs in (self.equations, self.temporary_bytes)]
-        return [self.program, _ratio(*tracing), _ratio(self.function, tracing[1]), _ratio(*lowering), _with_times(*compiling),
-                _with_times(*whole), f"{share:.0%}", *counts]
+
+        def milliseconds(pair: Sequence[Sequence[float]]) -> tuple[float, float]:
+            return 1e3 * statistics.median(pair[0]), 1e3 * statistics.median(pair[1])
+
+        return Stages(self.program, _ratio(*tracing), _ratio(self.function, tracing[1]), _ratio(*lowering), _ratio(*compiling),
+                      _ratio(*whole), milliseconds(compiling), milliseconds(whole),
+                      statistics.median(x.compiling / sum(x) for x in self.ours), self.equations, self.temporary_bytes)
 
 
-def _ratio(a: Sequence[float], b: Sequence[float]) -> str:
-    return f"{statistics.median(x / y for x, y in zip(a, b, strict=True)):.2f}"
-
-
-def _with_times(a: Sequence[float], b: Sequence[float]) -> str:
-    return f"{_ratio(a, b)} ({1e3 * statistics.median(a):.0f} ms / {1e3 * statistics.median(b):.0f} ms)"
+def _ratio(a: Sequence[float], b: Sequence[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
 def first_call(program: Scenario, budget: float) -> FirstCall:

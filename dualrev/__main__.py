@@ -6,67 +6,61 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import jax
 
+import dualrev
 from dualrev.installed import running
 from dualrev.problems import PROBLEMS
 from dualrev.report import calibration, tables
-from dualrev.report.commands import draw, explain, memory, nan
+from dualrev.report.commands import doctor, draw, explain, memory, nan
+from dualrev.report.commands.arguments import Parser, like
 from dualrev.report.measure import Flat, flatten, measure, stored
 from dualrev.report.modes import modes
 from dualrev.report.targets import InputError, study
 
-EPILOG = """\
-examples:
-  python -m dualrev                                                   the problems that come with the package
-  python -m dualrev mymodel:loss --args "jnp.ones(3), 2.0"            a function of an importable module
-  python -m dualrev path/to/model.py:loss --args "init(), jnp.eye(4)" of a file; its own names may stand in --args
-  python -m dualrev mymodel:loss --args "jnp.ones(3)" --json          the same numbers for machines
-  python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"        what reverse mode stores: bytes, operation, line
-  python -m dualrev --modes mymodel:loss --args "jnp.ones(3)"         how each operation goes through Laplacians, series, patterns
-  python -m dualrev draw mymodel:loss --args "jnp.ones(3)" -o f.svg   its operations as a picture, with bytes and predicted time
-  python -m dualrev memory mymodel:loss --args "jnp.ones(3)"          live bytes over forward and pull, by checkpoint policy
-  python -m dualrev explain mymodel:loss --args "jnp.ones(3)"         what its derivative costs in each way, and which way to take
-  python -m dualrev nan mymodel:loss --args "jnp.zeros(3)"            what made the first NaN in a function or its gradient
-  python -m dualrev run script.py                                     a program with dualrev's transforms in place of jax's
-  python -m dualrev calibrate [--dry-run]                             measure the constants of dualrev.time_model on this machine
-
-Inputs are all floats in the arguments, however nested; integers and other values are held fixed.  All but
-explain and nan, which take the dtypes of the arguments, runs in float64.
-exit status: 0; 1 if the engines or jax disagree; 2 if the function or its arguments do not fit.
-"""
-
-
 T = TypeVar("T")
 
-#: What a first word of the command line runs, with the words after it; the exit status comes back.
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
-    "run": running.run, "calibrate": calibration.run, "explain": explain.run, "draw": draw.run, "memory": memory.run, "nan": nan.run,
+#: What a first word of the command line runs, with the words after it, and what it does; the exit status comes back.
+COMMANDS: Mapping[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "explain": (explain.run, "what a derivative costs in each way, and which way to take"),
+    "draw": (draw.run, "the operations of a function as a picture"),
+    "memory": (memory.run, "live bytes over forward and pull, by checkpoint policy"),
+    "nan": (nan.run, "what made the first NaN in a function or its gradient"),
+    "run": (running.run, "a script with dualrev's transforms in place of jax's"),
+    "calibrate": (calibration.run, "measure the constants of dualrev.time_model on this machine"),
+    "doctor": (doctor.run, "versions, devices, flags that matter, and a self test"),
 }
 
+EPILOG = f"""\
+commands, each with --help:
+{chr(10).join(f"  {word:10} {what}" for word, (_, what) in COMMANDS.items())}
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see python -m dualrev --help")
+examples:
+  python -m dualrev                                              the problems that come with the package
+  python -m dualrev file.py:loss --args "init(), jnp.eye(4)"     jnp, np, jax and the file's names may stand in --args
+  python -m dualrev --memory mymodel:loss --args "jnp.ones(3)"   what reverse mode stores: bytes, operation, line
+  python -m dualrev explain mymodel:loss --args "jnp.ones(3)"    a command
+
+Inputs are all floats in the arguments, however nested; other values are held fixed.
+All but explain and nan runs in float64.
+exit status: 0; 1 if the engines or jax disagree; 2 if what was typed does not fit.
+"""
 
 
 def parser() -> Parser:
     made = Parser(prog="python -m dualrev", description=__doc__.split(":", 1)[1].strip().capitalize(), epilog=EPILOG,
                   formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("function", nargs="?", metavar="module:function",
-                      help="a JAX function to differentiate: module:function or path/to/file.py:function (default: the "
-                           "problems that come with the package)")
+                      help="a JAX function: module:function or path/to/file.py:function (default: the problems that come with "
+                           "the package)")
     made.add_argument("--args", metavar="EXPRESSIONS",
-                      help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"; jnp, np, jax and the names "
-                           "of the function's module may be used")
-    made.add_argument("--memory", action="store_true",
-                      help="list every array that the reverse engine stores: its bytes, the operation that keeps it, the line")
-    made.add_argument("--modes", action="store_true",
-                      help="list the operations, and what the modes beside forward and reverse read of each: Laplacians, Taylor "
-                           "series, sparsity patterns, elimination")
+                      help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"")
+    made.add_argument("--memory", action="store_true", help="list every array that the reverse engine stores, and the line it is from")
+    made.add_argument("--modes", action="store_true", help="list what Laplacians, Taylor series and patterns read of each operation")
     made.add_argument("--json", action="store_true", help="print JSON, and nothing else, on standard output")
+    made.add_argument("--version", action="version", version=f"dualrev {dualrev.__version__}")
     return made
 
 
@@ -77,13 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in COMMANDS:
         try:
-            return COMMANDS[words[0]](words[1:])
+            return COMMANDS[words[0]][0](words[1:])
         except (running.UsageError, InputError) as error:
             print(f"dualrev: error: {error}", file=sys.stderr)
             return 2
     err = tables.console(stderr=True)
     try:
         options = parser().parse_args(words)
+        if options.function is not None and ":" not in options.function:
+            meant = like(options.function, COMMANDS)
+            raise InputError(f"'{options.function}' names no function; type module:function or path/to/file.py:function, or a command: "
+                             f"{', '.join(COMMANDS)}{meant}")
         if options.function is None and options.args is not None:
             raise InputError("--args belongs to a function; type module:function before it")
         if options.memory and options.modes:

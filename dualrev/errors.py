@@ -21,6 +21,12 @@ from dualrev._jax.sharding import AxisName
 from dualrev._jax.source_lines import user_frame
 from dualrev._jax.trees import PyTreeDef
 
+__all__ = [
+    "CustomRuleError", "DerivativeError", "DualrevError", "InvalidValueError", "LoopTooLongError", "MissingRuleError",
+    "MutableReferenceError", "NoDerivativeError", "NonFiniteError", "NonLinearError", "NonReplayableError", "OptionError",
+    "PatternError", "RuleError", "TapError",
+]
+
 #: The name of the public function that is running, for messages raised far below it.
 user_call: ContextVar[str] = ContextVar("user_call", default="a derivative")
 
@@ -33,6 +39,13 @@ class DualrevError(Exception):
     """Base class of errors that only dualrev raises.
 
     A linearization that is kept meets an error once and raises it in later calls: it keeps the ``template``.
+
+    >>> import dualrev as dr
+    >>> try:
+    ...     dr.taps(lambda x: x, "hidden")(1.0)
+    ... except dr.errors.DualrevError as error:
+    ...     print(type(error).__name__)
+    TapError
     """
 
     def __init__(self, template: str):
@@ -41,23 +54,60 @@ class DualrevError(Exception):
 
 
 class MissingRuleError(DualrevError, NotImplementedError):
-    """A differentiated function uses a primitive that has no row in the table."""
+    """A differentiated function uses a primitive that has no row in the table.
+
+    >>> import jax, dualrev.modes
+    >>> dualrev.modes.row_of(jax.extend.core.Primitive("new"))
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.MissingRuleError: ...
+    """
 
 
 class NonLinearError(DualrevError, TypeError, NotImplementedError):
-    """A function that must be linear reads the value of something it should be linear in."""
+    """A function that must be linear reads the value of something it should be linear in.
+
+    >>> import dualrev as dr
+    >>> dr.linear_transpose(lambda x: x * x, 1.0)(1.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.NonLinearError: ...
+    """
 
 
 class LoopTooLongError(DualrevError, RuntimeError):
-    """A loop took more steps than it was allowed."""
+    """A loop took more steps than it was allowed.
+
+    >>> import jax, dualrev as dr
+    >>> dr.grad(lambda x: jax.lax.while_loop(lambda s: s < 10.0, lambda s: 2.0 * s, x), max_steps=2)(1.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.LoopTooLongError: ...
+    """
 
 
 class RuleError(DualrevError, TypeError):
-    """A rule returned something that does not fit the operation it belongs to."""
+    """A rule returned something that does not fit the operation it belongs to.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> dr.implicit(jnp.sqrt, lambda x, a: (x * x - a,))(4.0)  # the residual is a tuple, the solution is not
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.RuleError: ...
+    """
 
 
 class CustomRuleError(RuleError, ValueError):
-    """A rule that a user attached to a function, with jax's decorators, returned something that does not fit the function."""
+    """A rule that a user attached to a function, with jax's decorators, returned something that does not fit the function.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
+    >>> f = jax.custom_vjp(jnp.sin)
+    >>> f.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct[:1],))
+    >>> dr.grad(lambda x: jnp.sum(f(x)))(jnp.ones(2))
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.CustomRuleError: ...
+    """
 
 
 class DoesNotFit(Exception):  # noqa: N818  (a signal)
@@ -70,26 +120,67 @@ class DoesNotFit(Exception):  # noqa: N818  (a signal)
 
 
 class NoDerivativeError(DualrevError, ValueError, NotImplementedError):
-    """An operation has no derivative that could be found, or none at this point."""
+    """An operation has no derivative that could be found, or none at this point.
+
+    >>> import jax, dualrev as dr
+    >>> dr.grad(lambda x: jax.pure_callback(lambda x: x, x, x))(1.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.NoDerivativeError: ...
+    """
 
 
 class MutableReferenceError(DualrevError, TypeError):
-    """A mutable reference is used in a way that has no derivative."""
+    """A mutable reference is used in a way that has no derivative.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
+    >>> ref = jax.new_ref(jnp.zeros(()))
+    >>> def f(x):
+    ...     ref[...] = x
+    ...     return x
+    >>> dr.grad(f)(1.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.MutableReferenceError: ...
+    """
 
 
 class TapError(DualrevError, ValueError):
-    """A tap is asked for that does not exist, or whose cotangent cannot be found where it stands."""
+    """A tap is asked for that does not exist, or whose cotangent cannot be found where it stands.
+
+    >>> import dualrev as dr
+    >>> dr.taps(lambda x: x, "hidden")(1.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.TapError: ...
+    """
 
 
 class InvalidValueError(DualrevError, FloatingPointError):
-    """``jax_debug_nans`` or ``jax_debug_infs`` found an invalid value in a tangent or cotangent."""
+    """``jax_debug_nans`` or ``jax_debug_infs`` found an invalid value in a tangent or cotangent.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
+    >>> with jax.debug_nans(True):
+    ...     dr.grad(lambda x: 0.0 * jnp.sqrt(x))(0.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.InvalidValueError: ...
+    """
 
     #: The operation, the user's line, and what jax says.
     found: tuple[str, str, str] = ("", "", "")
 
 
 class NonFiniteError(DualrevError, FloatingPointError):
-    """A result inside ``with dr.finite():`` has a NaN or an infinity; ``report`` tells where it came from."""
+    """A result inside ``with dr.finite():`` has a NaN or an infinity; ``report`` tells where it came from.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> with dr.finite():
+    ...     dr.grad(jnp.sqrt)(0.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.NonFiniteError: ...
+    """
 
     def __init__(self, report: object):
         super().__init__(str(report))
@@ -97,19 +188,51 @@ class NonFiniteError(DualrevError, FloatingPointError):
 
 
 class OptionError(DualrevError, ValueError):
-    """An option that was asked for can't be honoured in what is differentiated."""
+    """An option that was asked for can't be honoured in what is differentiated.
+
+    >>> import jax.numpy as jnp, dualrev as dr
+    >>> dr.jacobian(jnp.sin, engine="elimination", zero_wins=True)(1.0)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.OptionError: ...
+    """
 
 
 class PatternError(DualrevError, ValueError):
-    """A sparsity pattern that was given lacks an entry that is not zero."""
+    """A sparsity pattern that was given lacks an entry that is not zero.
+
+    >>> import numpy as np, jax.numpy as jnp, dualrev as dr
+    >>> dr.jacobian(lambda x: x[::-1], sparse=True, pattern=np.eye(2), check=True)(jnp.ones(2))
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.PatternError: ...
+    """
 
 
 class DerivativeError(AssertionError):
-    """A derivative does not agree with finite differences, or its two modes do not agree with each other."""
+    """A derivative does not agree with finite differences, or its two modes do not agree with each other.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
+    >>> f = jax.custom_jvp(jnp.sin)
+    >>> _ = f.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), tangents[0]))  # without the factor cos(x)
+    >>> dr.testing.check_grads(f, (1.0,), order=1)
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.DerivativeError: ...
+    """
 
 
 class NonReplayableError(DualrevError, NotImplementedError):
-    """A checkpointed function has an effect that must not happen twice."""
+    """A checkpointed function has an effect that must not happen twice.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
+    >>> from jax.experimental import io_callback
+    >>> f = dr.checkpoint(lambda x: x * io_callback(lambda x: x, x, jax.lax.stop_gradient(x), ordered=True))
+    >>> dr.grad(f)(jnp.float32(1.0))
+    Traceback (most recent call last):
+        ...
+    dualrev.errors.NonReplayableError: ...
+    """
 
 
 def at_user_frame() -> str:

@@ -22,9 +22,17 @@ from dualrev.table.recomputation import cost_of as cost_of
 from dualrev.table.rows import Row as Row
 from dualrev.table.rows import row_of as _row_of
 
+__all__ = ["Mode", "Parts", "Row", "cost_of", "evaluate", "row_of"]
+
 
 def row_of(primitive: Any) -> Row:
     """The row of a primitive: its derivative, and the facts that :class:`Row` lists.
+
+    Args:
+      primitive: of jax, such as ``jax.lax.sin_p``, or of your own.
+
+    Returns:
+      The :class:`Row`.
 
     Raises:
       MissingRuleError: the table has no row for it.

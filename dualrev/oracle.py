@@ -15,6 +15,8 @@ from jax.flatten_util import ravel_pytree
 from dualrev._jax.trees import PyTree
 from dualrev.installed.transforms import ORIGINALS
 
+__all__ = ["lines", "pull", "push"]
+
 #: A function of pytrees.
 Function: TypeAlias = Callable[..., PyTree]
 
@@ -23,19 +25,63 @@ _jvp, _vjp = ORIGINALS["jvp"], ORIGINALS["vjp"]
 
 
 def push(function: Function, tangents: tuple[PyTree, ...]) -> Function:
-    """J·v, by ``jax.jvp``."""
+    r"""The push :math:`J\,v` by ``jax.jvp``.
+
+    Args:
+      function: of arrays or pytrees of them.
+      tangents: the direction :math:`v`, with the structure, shapes and dtypes of the primals.
+
+    Returns:
+      A function of the primals, whose result has the structure of the function's.
+
+    Raises:
+      TypeError: what jax raises, when the function that is returned is called: tangents that do not fit.
+
+    >>> from dualrev import oracle
+    >>> float(oracle.push(lambda x: x ** 2, (1.0,))(3.0))
+    6.0
+    """
     return lambda *primals: _jvp(function, primals, tangents)[1]
 
 
 def pull(function: Function, cotangents: PyTree) -> Function:
-    """Jᵀ·u, by ``jax.vjp``: one cotangent for each primal."""
+    r"""The pull :math:`J^{\mathsf T} u` by ``jax.vjp``.
+
+    Args:
+      function: of arrays or pytrees of them.
+      cotangents: :math:`u`, with the structure, shapes and dtypes of the function's result.
+
+    Returns:
+      A function of the primals, whose result is a tuple with one cotangent for each of them.
+
+    Raises:
+      TypeError, ValueError: what jax raises, when the function that is returned is called: cotangents that do not fit.
+
+    >>> from dualrev import oracle
+    >>> [float(ct) for ct in oracle.pull(lambda x, y: x * y, 1.0)(2.0, 5.0)]
+    [5.0, 2.0]
+    """
     return lambda *primals: _vjp(function, *primals)[1](cotangents)
 
 
 def lines(function: Function, mode: Literal["forward", "reverse"]) -> Function:
     """Columns ("forward") or rows ("reverse") of the Jacobian by all primals, as a function of their numbers and the primals.
 
-    The result holds one line after the other, each flat; a number past the last gives zeros.
+    Args:
+      function: of arrays or pytrees of them.
+      mode: ``"forward"`` for columns, ``"reverse"`` for rows.
+
+    Returns:
+      A function of an array of line numbers, of shape ``(k,)``, and the primals; its result holds one line after the other, each flat.
+      A number past the last line gives zeros.
+
+    Raises:
+      TypeError: what jax raises, when the function that is returned is called.
+
+    >>> import jax.numpy as jnp
+    >>> from dualrev import oracle
+    >>> oracle.lines(lambda x: x ** 2, "reverse")(jnp.array([1]), jnp.array([2.0, 3.0])).tolist()
+    [[0.0, 6.0]]
     """
 
     def run(numbers: jax.Array, *primals: PyTree) -> jax.Array:

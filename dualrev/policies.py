@@ -15,6 +15,8 @@ from dualrev.calls.checkpoint_policies import MinCut as MinCut
 from dualrev.calls.checkpoint_policies import Scheduled as Scheduled
 from dualrev.calls.checkpoint_policies import min_cut as min_cut
 
+__all__ = ["MinCut", "Scheduled", "min_cut"]
+
 
 def __getattr__(name: str) -> Callable[..., Any]:  # a policy, or what makes one
     found: Callable[..., Any] = getattr(jax.checkpoint_policies, name)

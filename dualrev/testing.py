@@ -1,7 +1,7 @@
 """Checks of derivatives that share nothing with the code they check: finite differences, and the transpose identity.
 
 ``check_grads`` checks a function, ``check_rule`` a rule; both go through both modes to order 2 and say which mode, which input and
-which element is wrong.
+which element is wrong.  ``check_processes`` compares what the processes of one run are about to use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from dualrev.errors import DerivativeError as DerivativeError
 from dualrev.functional.flat_calls import FlatCall
 from dualrev.inspection.checking.derivatives import pull, push
 from dualrev.inspection.checking.directions import normal, pair, wide
+from dualrev.inspection.checking.processes import check_processes as check_processes
 from dualrev.programs.functions import as_arrays
+
+__all__ = ["DerivativeError", "check_grads", "check_rule"]
 
 #: Most input elements that are tried one by one to find which is wrong.
 ELEMENTS_SEARCHED = 1024
@@ -50,7 +53,8 @@ def check_grads(fun: Callable[..., PyTree], args: Sequence[PyTree], order: int =
 
     >>> import jax.numpy as jnp
     >>> from dualrev.testing import check_grads
-    >>> check_grads(jnp.sin, (0.5,), order=1)
+    >>> check_grads(jnp.sin, (0.5,), order=1) is None
+    True
 
     Source: [GriewankWalther2008, ch. 3]: the transpose identity.
     """
@@ -82,9 +86,12 @@ def check_rule(rule: Primitive | Callable[..., PyTree], *args: PyTree, order: in
                atol: float | None = None, rtol: float | None = None, eps: float | None = None, seed: int = 0, **params: object) -> None:
     r"""Check the rule of a primitive, or of a function decorated with :func:`dualrev.rule`, at a point.
 
+    The push :math:`J t` is compared with differences, and the pull with it:
+    :math:`\langle c, J t\rangle = \langle J^{\mathsf T} c, t\rangle`.
+
     Args:
       rule: a jax primitive that has a row in the table, or a function.
-      args: its operands.
+      args: its operands: arrays of floats or complex numbers; integers stay as they are.
       order, modes, atol, rtol, eps, seed: as in :func:`check_grads`.
       params: parameters of the primitive, or keyword arguments of the function.
 
@@ -94,7 +101,8 @@ def check_rule(rule: Primitive | Callable[..., PyTree], *args: PyTree, order: in
 
     >>> from jax import lax
     >>> from dualrev.testing import check_rule
-    >>> check_rule(lax.integer_pow_p, 0.5, order=1, y=3)
+    >>> check_rule(lax.integer_pow_p, 0.5, order=1, y=3) is None
+    True
 
     Source: [GriewankWalther2008, ch. 3].
     """

@@ -150,12 +150,17 @@ def save(paper: Paper, outcome: Outcome, seconds: float, is_quick: bool) -> None
     figure(paper, outcome)
 
 
-def figure(paper: Paper, outcome: Outcome) -> None:
-    """Writes ``figure.png`` and ``figure.svg``."""
+def plotting() -> Any:
+    """What figures are drawn with; a run that needs it asks before it starts."""
     try:
-        pyplot = importlib.import_module("matplotlib.pyplot")
+        return importlib.import_module("matplotlib.pyplot")
     except ModuleNotFoundError:
         raise SystemExit("papers: figures need matplotlib; install the extra: pip install 'dualrev[papers]'") from None
+
+
+def figure(paper: Paper, outcome: Outcome) -> None:
+    """Writes ``figure.png`` and ``figure.svg``."""
+    pyplot = plotting()
     with pyplot.rc_context({"svg.hashsalt": paper.key, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         drawn = pyplot.figure(figsize=(7.2, 3.2), layout="constrained")
         outcome.draw(drawn)
@@ -180,6 +185,8 @@ def main(paper: Paper, run: Run, words: Sequence[str] | None = None) -> int:
     made.add_argument("--accept", action="store_true", help="write the results even where they differ from the committed ones")
     made.add_argument("--no-save", action="store_true", help="write nothing")
     options = made.parse_args(words)
+    if not (options.quick or options.no_save):
+        plotting()
     jax.config.update("jax_enable_x64", True)
     began = time.perf_counter()
     outcome = run(options.quick, Progress(sys.stderr.isatty()))

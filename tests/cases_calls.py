@@ -9,8 +9,9 @@ CASES: list[Case] = [
 ]
 
 ELSEWHERE = {
-    **dict.fromkeys(("eval_jaxpr", "composite", "custom_vmap_call", "remat_opt", "xla_metadata_call", "linear_call", "pure_callback",
-                     "io_callback", "ffi_call", "check", "dce_sink", "stage"), "test_calls.py"),
+    **dict.fromkeys(("eval_jaxpr", "composite", "custom_vmap_call", "remat_opt", "xla_metadata_call", "compute_on", "fused_call",
+                     "program_order", "shard_alike", "linear_call", "pure_callback", "io_callback", "buffer_callback", "ffi_call",
+                     "check", "dce_sink", "stage"), "test_calls.py"),
     **dict.fromkeys(("host_local_array_to_global_array", "global_array_to_host_local_array"), "test_calls.py"),
     "sampled_product": "test_estimators.py",
     **dict.fromkeys(("pallas_call", "masked_load", "masked_swap"), "test_kernels.py"),

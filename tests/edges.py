@@ -116,4 +116,7 @@ EDGES = [
     Edge("sin", "sin(πx)/(πx) = jnp.sinc at 0", jnp.sinc, (0.0,), (0.0,)),
     Edge("mul", "0·log y at 0, by y (xlogy)", lambda y: jax.scipy.special.xlogy(0.0, y), (0.0,), (nan,)),
     Edge("erf_inv", "erf⁻¹ at 1", lax.erf_inv, (1.0,), (inf,)),
+    Edge("erf_inv", "no entry of erf⁻¹ at 1", lambda x: (lax.erf_inv(x) * jnp.zeros(0)).sum(), (1.0,), (0.0,), nan),
+    Edge("sqrt", "√(sum of no entry of sin x) + 3x", lambda x: jnp.sqrt(jnp.sin(x[:0]).sum()) + 3 * x.sum(), ([0.0, 2.0],),
+         ([3.0, 3.0],)),
 ]

@@ -275,7 +275,8 @@ def _laplacian_in_blocks(q: Question) -> Iterator[Compared]:
     shapes = (n, *q.out.shape), q.out.shape
     for what, part, expected, shape in zip(("derivatives in blocks", "sum of second ones in blocks"), found or (None, None),
                                            dense or (None, None), shapes, strict=True):
-        got, wanted = [jnp.zeros(shape, q.out.dtype) if x is None else x for x in (part, expected)]
+        got, wanted = [jnp.zeros(shape, q.out.dtype) if x is None else stacked(x) if isinstance(x, Blocks) else x
+                       for x in (part, expected)]
         yield Compared(what, [got], arrays([wanted]))
 
 

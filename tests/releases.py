@@ -11,10 +11,11 @@ from dualrev._jax.avals import JAX_VERSION
 SINCE = {
     **dict.fromkeys(("log2", "one_minus_square", "polynomial"), (0, 12)),
     **dict.fromkeys(("reduced_vary_cast", "vary_unreduced_cast", "relayout", "with_memory_space_constraint"), (0, 11)),
-    **dict.fromkeys(("pbroadcast_dynamic", "xla_metadata_call"), (0, 12)),
+    **dict.fromkeys(("pbroadcast_dynamic", "program_order"), (0, 12)),
 }
 #: The release that no longer has it, at times as it has another name there.
-UNTIL = {**dict.fromkeys(("reduced_vary_cast_p", "vary_unreduced_cast_p"), (0, 11)), **dict.fromkeys(("call", "closed_call"), (0, 12))}
+UNTIL = {**dict.fromkeys(("reduced_vary_cast_p", "vary_unreduced_cast_p"), (0, 11)),
+         **dict.fromkeys(("call", "closed_call", "shard_alike"), (0, 12))}
 
 
 def here(name: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.experimental.xla_metadata
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -194,12 +195,106 @@ def test_foreign_calls_have_no_derivative(face: Face) -> None:
         jax.make_jaxpr(face.grad(lambda x: jnp.sum(called(x))))(X)
 
 
-@pytest.mark.skipif(not here("xla_metadata_call"), reason="since 0.12")
-def test_metadata_call() -> None:
+def on_the_host(f: Any) -> Any:
+    from jax.experimental import compute_on
+
+    wrap: Any = getattr(compute_on, "compute_on2", compute_on.compute_on)  # the first name until 0.11
+    return wrap(f, compute_type="device_host", out_memory_spaces=jax.memory.Space.Device)
+
+
+def tagged(f: Any) -> Any:
+    from jax.experimental import scheduling_groups, xla_metadata
+
+    wrap = getattr(xla_metadata, "xla_metadata_call", None) or scheduling_groups.xla_metadata_call
+    return wrap(f, tag="x")
+
+
+def in_order(f: Any) -> Any:
+    from jax._src.program_order import program_order
+
+    return program_order(f, enforce=False, exclude_argnames="x")
+
+
+ANNOTATED = {"compute_on": on_the_host, "xla_metadata_call": tagged, **({"program_order": in_order} if here("program_order") else {})}
+
+
+@pytest.mark.parametrize("transform", ["jacobian", "jacfwd", "jacrev", "hessian"])
+@pytest.mark.parametrize("name", ANNOTATED)
+def test_annotated_calls(name: str, transform: str) -> None:
+    f, expected = ANNOTATED[name](plain), getattr(jax, transform)(plain)(X)
+    assert_same(getattr(dualrev, transform)(f)(X), expected)
+    assert_same(jax.jit(getattr(dualrev, transform)(jax.jit(f)))(X), expected)
+    assert_same(jax.vmap(getattr(dualrev, transform)(f))(jnp.stack([X, X]))[1], expected)
+
+
+@pytest.mark.parametrize("name", ANNOTATED)
+def test_derivatives_of_annotated_calls_are_annotated(name: str) -> None:
+    f = ANNOTATED[name](plain)
+    program = jax.make_jaxpr(dualrev.grad(lambda x: jnp.sum(f(x))))(X)
+    calls = [eqn for eqn in program.eqns if str(eqn.primitive) == name]
+    assert [eqn.primitive.name for eqn in program.eqns].count("cos") == 0
+    assert len(calls) == 2  # the function and its pull
+    assert [any(eqn.params.get("exclude_mask", (i == 0,))) for i, eqn in enumerate(calls)] == [True, False]
+    for eqn in calls:
+        assert eqn.params.get("compute_type", "device_host") == "device_host"
+        assert "tag" not in eqn.params or eqn.params["tag"] == "x"
+        assert eqn.params.get("xla_metadata", (("tag", "x"),)) == (("tag", "x"),)
+
+
+def test_fused_calls() -> None:
+    """They are lowered for CUDA alone: here the traced programs."""
+    from jax.experimental.fused import fused
+
+    f = fused(out_spaces=(jax.memory.Space.Device,))(lambda x: jnp.sin(x) * x[0])
+    program = jax.make_jaxpr(dualrev.grad(lambda x: jnp.sum(f(x))))(X)
+    calls = [eqn for eqn in program.eqns if str(eqn.primitive) == "fused_call"]
+    assert len(calls) == 2
+    assert {space.name for eqn in calls for space in eqn.params["out_spaces"]} == {"Device"}
+
+    def evaluate(program: Any, *args: Any) -> Any:
+        env = dict(zip(program.jaxpr.invars, args, strict=True))
+
+        def read(v: Any) -> Any:
+            return v.val if hasattr(v, "val") else env[v]
+
+        for eqn in program.eqns:
+            operands = [read(v) for v in eqn.invars]
+            if str(eqn.primitive) == "fused_call":
+                outs = evaluate(eqn.params["jaxpr"], *operands)
+            else:
+                outs = eqn.primitive.bind(*operands, **eqn.params)
+            env.update(zip(eqn.outvars, outs if eqn.primitive.multiple_results else [outs], strict=True))
+        return [read(v) for v in program.jaxpr.outvars]
+
+    assert_same(evaluate(program, X)[0], jax.grad(lambda x: jnp.sum(plain(x)))(X))
+
+
+@pytest.mark.parametrize("face", FACES, ids=str)
+@pytest.mark.skipif(not here("shard_alike"), reason="until 0.11")
+def test_shard_alike(face: Face) -> None:
+    alike = primitive("shard_alike").bind
+    one = face.jacobian(jax.jit(lambda x: jnp.sin(alike(x, X)[0]) * alike(x, X)[1]))(X)
+    assert_same(one, jax.jacobian(lambda x: jnp.sin(x) * X)(X))
+    both = face.jacobian(jax.jit(lambda x: (lambda y, z: y * z)(*alike(jnp.sin(x), x))))(X)
+    assert_same(both, jax.jacobian(lambda x: jnp.sin(x) * x)(X))
+
+
+def test_buffer_callbacks_have_no_derivative() -> None:
+    from jax.experimental.buffer_callback import buffer_callback
+
+    called = buffer_callback(lambda *_: None, jax.ShapeDtypeStruct(X.shape, X.dtype))
+    with pytest.raises(NoDerivativeError, match="Buffer callbacks do not support JVP"):
+        jax.make_jaxpr(dualrev.grad(lambda x: jnp.sum(called(x))))(X)
+
+
+@pytest.mark.skipif("xla_metadata_call2" not in dir(jax.experimental.xla_metadata), reason="since 0.12")
+def test_the_tag_of_derivatives() -> None:
     from jax.experimental import xla_metadata
 
-    f = xla_metadata.xla_metadata_call(plain, tag="x")  # type: ignore[attr-defined] # since 0.12
-    assert_same(dualrev.jacobian(f)(X), jax.jacobian(plain)(X))
+    f = xla_metadata.xla_metadata_call2(plain, {"tag": "x"}, ad_metadata={"of": "pull"})  # type: ignore[attr-defined] # since 0.12
+    program = jax.make_jaxpr(dualrev.grad(lambda x: jnp.sum(f(x))))(X)
+    tags = [eqn.params["xla_metadata"] for eqn in program.eqns if str(eqn.primitive) == "xla_metadata_call"]
+    assert tags == [(("tag", "x"),), (("of", "pull"),)]
 
 
 @pytest.mark.parametrize("face", FACES, ids=str)

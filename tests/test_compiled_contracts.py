@@ -79,7 +79,8 @@ def joined(n: int, dtype: str = "float64", axis: int = 1) -> Any:
     ("LIBRARY_SUM", jnp.max, (LONG,)), ("LIBRARY_SUM", jnp.prod, (LONG,)), ("is_real", jnp.sum, (jnp.arange(5000),)),
     *[("WITHIN_LIBRARY", lambda x, f=f: jnp.sum(f(x)), (LONG,)) for f in (
         jnp.exp, jnp.log, jnp.sin, jnp.cos, jnp.tan, jnp.tanh, lax.erf, jnp.cbrt, lax.round, lambda x: x**3, lambda x: x[1:] * x[:-1],
-        lambda x: jnp.where(x > 0.5, x, 0.0), lambda x: x / (x + 2.0), lambda x: x[:80, None] * x[None, :80])],
+        lambda x: jnp.where(x > 0.5, x, 0.0), lambda x: (x > 0.5).astype(x.dtype) * x,
+        lambda x: x / (x + 2.0), lambda x: x[:80, None] * x[None, :80])],
     *[("LONG_JOIN", f, args) for f, *args in (
         joined(16), joined(18), joined(20), joined(63), joined(64), joined(36, "float32"), joined(38, "float32"), joined(200, axis=0))],
 ], ids=itertools.count())

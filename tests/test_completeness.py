@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import pytest
 from covered import FILE, registry, rows, text, uncovered
@@ -16,6 +21,29 @@ def test_every_primitive_that_jax_differentiates_is_covered() -> None:
     assert len(registry()) > 200
     assert not uncovered(), ("jax has a differentiation rule for these, and the table has no row and no reason not to "
                              f"(dualrev/rules/exclusions.py): {uncovered()}")
+
+
+@pytest.mark.thorough
+def test_so_is_every_primitive_of_modules_that_jax_imports_on_demand() -> None:
+    program = """
+import importlib, pathlib, pkgutil, sys
+import jax, jax.experimental
+for module in pkgutil.walk_packages(jax.__path__, "jax."):
+    # Not: compilers' own languages, tools that start servers, and modules for other devices.
+    if not {"mosaic", "triton", "tools", "tpu", "gpu", "jax2tf", "colocated_python", "array_serialization"} & {*module.name.split(".")}:
+        try:
+            importlib.import_module(module.name)
+        except ImportError:
+            continue
+sys.path.insert(0, "tests")
+import covered
+print(covered.uncovered())
+"""
+    root = pathlib.Path(__file__).parent.parent
+    found = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=root, check=False,
+                           env={**os.environ, "PYTHONPATH": str(root)})
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split("\n")[-2] == "[]"
 
 
 @pytest.mark.parametrize("name", sorted({**SINCE, **UNTIL}))

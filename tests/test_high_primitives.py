@@ -155,3 +155,39 @@ def test_rules_that_jax_derives_are_derived_here() -> None:
         vjp_fwd, vjp_bwd_retval = getattr(hijax, "vjp_from_jvp", (None, None))
 
     np.testing.assert_allclose(dualrev.grad(f(Derived))(X), by_columns(f(Pushes)), rtol=1e-12)
+
+
+def test_an_operand_that_is_not_differentiated_has_an_accumulator_that_says_so() -> None:
+    seen: list[list[str]] = []
+
+    class Watched(Adds):
+        def vjp_bwd(self, res: Any, cts: Any, *accumulators: Any) -> None:
+            seen.append([type(accumulator).__name__ for accumulator in accumulators])
+            super().vjp_bwd(res, cts, *accumulators)
+
+    operation = Watched(jax.typeof(X))
+
+    def g(x: Any, y: Any) -> Any:
+        return jnp.sum(operation(x, y)[0])
+
+    np.testing.assert_allclose(dualrev.grad(g)(X, X**2), jax.grad(g)(X, X**2), rtol=1e-12)
+    ours, theirs = seen
+    assert ours == theirs == ["ValAccum", "NullAccum"]
+
+
+def test_a_value_of_another_type_than_an_array() -> None:
+    class Pair(hijax.HiType):
+        def str_short(self, short_dtypes: Any = False, mesh_axis_types: Any = False) -> Any:
+            return "Pair"
+
+        def to_tangent_aval(self) -> Any:
+            return self
+
+    class Held:
+        pass
+
+    hijax.register_hitype(Held, lambda _: Pair())
+    with pytest.raises(TypeError, match=r"grad needs arrays as .*; .* has the type .*hijax defines. Differentiate a function of the"):
+        dualrev.grad(lambda pair: 1.0)(Held())
+    with pytest.raises(TypeError, match=r"jvp needs arrays as primals; primals.0. has the type"):
+        dualrev.jvp(lambda pair: 1.0, (Held(),), (Held(),))

@@ -45,6 +45,30 @@ ASKED: dict[str, Callable[[Any, Any], str]] = {
 }
 
 
+LINEARIZED: dict[str, Callable[[Callable[[Any], Any]], Callable[[Any], Any]]] = {
+    "jit": WRAPPED["jit"],
+    "jit in jit": lambda op: lambda x: jax.jit(lambda u: jnp.sum(jax.jit(lambda v: op(v))(u)))(x),
+    "scan": WRAPPED["scan"],
+    "while": lambda op: lambda x: lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, op(s[1])), (0, x))[1],
+    "cond": lambda op: lambda x: lax.cond(x[0] > 0, lambda u: op(u), lambda u: u, x),
+    "in a checkpoint": lambda op: lambda x: jax.checkpoint(
+        lambda u: jax.jit(lambda v: op(v))(u), policy=jax.checkpoint_policies.everything_saveable)(x),
+}
+
+
+@pytest.mark.parametrize("wrapped", LINEARIZED)
+def test_unjitted_linear_maps_have_the_lines_of_their_own_function(wrapped: str) -> None:
+    """What they keep is that of the first; lines are found by tracing the calls once more."""
+    x = jnp.array([1.0, 2.0, 0.5])
+    for name in ("one", "two"):
+        _, J = dr.linearize(LINEARIZED[wrapped](one if name == "one" else two), x)
+        kept, before = J.residuals(), J.residual_bytes
+        assert kept.nbytes == before
+        for text in ("".join(r.line for r in kept), dr.draw(J).svg):
+            assert {int(n) for n in re.findall(rf"{HERE.name}:(\d+)", text)} & set(LINES.values()) <= {LINES[name]}, text
+        assert any(str(LINES[name]) in r.line for r in kept) or wrapped in ("while", "cond")  # which know the call alone
+
+
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_each_function_has_its_own_lines(wrapped: str, asked: str) -> None:

@@ -16,6 +16,7 @@ from test_modes import CONSTRUCTS, SHORT, X
 import dualrev
 from dualrev import errors
 from dualrev.programs.partition import eqns_within
+from dualrev.table.rows import Row, rows
 
 RNG = np.random.default_rng(0)
 W1, W2 = (jnp.asarray(RNG.normal(size=(4, 4))) / 2 for _ in range(2))
@@ -254,3 +255,25 @@ def test_errors() -> None:
         dualrev.weighted_laplacian(network, 1j * np.eye(4))(X)
     with pytest.raises(errors.NoDerivativeError, match="pure_callback"):
         dualrev.laplacian(lambda x: jax.pure_callback(np.sin, x, x))(X)
+
+
+def mixed(a: Any, b: Any) -> Any:
+    return a + b + a * b / 2
+
+
+@pytest.mark.parametrize(("name", "f"), [
+    ("reduce", lambda x: lax.reduce(jnp.sin(x**2), np.float64(0), mixed, (1,)).sum()),
+    ("reduce pairs", lambda x: sum(y.sum() for y in lax.reduce(
+        (jnp.sin(x), x**2), (np.float64(0), np.float64(1)), lambda a, b: (a[0] * b[1] + b[0], a[1] * b[1]), (1,)))),
+    ("windows", lambda x: lax.reduce_window(jnp.tanh(x) ** 2, np.float64(0), mixed, (1, 2), (1, 1), "SAME").sum()),
+    ("applied in place", lambda x: jnp.sin(x).at[np.array([0, 1, 1])].apply(lambda y: jnp.sin(y) * y).sum()),
+])
+def test_operations_of_the_user(name: str, f: Callable[[Any], Any]) -> None:
+    """Chains of operations entry by entry lead to them, whose parts the engine multiplies late."""
+    for g in (f, jax.jit(f)):
+        same(dualrev.laplacian(g)(PARTICLES)[1], jnp.sum(jnp.diag(dualrev.hessian(f)(PARTICLES).reshape(6, 6))))
+
+
+def test_rows_that_run_programs_say_which_parts_they_take() -> None:
+    given = [row for row in rows.values() if type(row).through is not Row.through and row.takes_parts == "any"]
+    assert {type(row).__name__ for row in given} <= {"DefinedRow", "PushforwardRow", "HighRow"}, given

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import dualrev
-from dualrev.__main__ import main
+from dualrev.__main__ import COMMANDS, main
 from dualrev.linear.residuals import size
 from dualrev.problems import PROBLEMS, Scenario
 from dualrev.problems.scenario import alone
 from dualrev.report import measure, tables
+from dualrev.report.commands import doctor
 
 MODEL = '''
 import jax
@@ -302,6 +303,64 @@ def test_help(capsys):
     out = capsys.readouterr().out
     for word in ("module:function", "path/to/file.py:function", "--args", "--memory", "--json", "exit status"):
         assert word in out
+
+# ------------------------------------------------------------------------------------------------------------ the command line
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_one_screen(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), "--help"])
+    assert stopped.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 5 < len(lines) <= 40 and max(map(len, lines)) <= 125
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["explian"], "did you mean 'explain'?"), (["versions"], "names no function; type module:function"),
+    (["doctor", "--jsn"], "did you mean '--json'?"), (["doctor", "now"], "unrecognized arguments: now"),
+    (["explain", "m:f", "--mesure"], "did you mean '--measure'?"), (["explain"], "required: module:function"),
+    (["explain", "m:f", "--derivative", "jac"], "invalid choice: 'jac'"),
+    (["calibrate", "--wet-run"], "did you mean '--dry-run'?"), (["draw", "m:f", "--max-boxes", "many"], "invalid int value: 'many'"),
+    (["memory", "m:f", "--josn"], "did you mean '--json'?"), (["nan", "m:f", "--nanonly"], "did you mean '--nan-only'?"),
+    (["run", "--modulse", "x"], "unrecognized arguments"), (["--vresion"], "did you mean '--version'?"),
+    (["mymodel:f", "mymodel:g"], "unrecognized arguments: mymodel:g")])
+def test_what_is_mistyped(words, said, capsys):
+    assert said in error_of(capsys, *words)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"dualrev {dualrev.__version__}\n"
+
+
+def test_doctor(capsys):
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["dualrev"] == dualrev.__version__ and found["versions"]["jax"] == jax.__version__
+    assert found["ok"] and len(found["tests"]) == len(doctor.TESTS) and found["flags"]["jax_enable_x64"] == "True"
+    assert len(found["devices"]) == jax.device_count()
+
+
+def test_doctor_sees_a_wrong_derivative(monkeypatch, capsys):
+    right = dualrev.grad
+    monkeypatch.setattr(dualrev, "grad", lambda f: lambda *x: jax.tree.map(lambda y: 1.01 * y, right(f)(*x)))
+    monkeypatch.setattr(doctor, "TESTS", {name: doctor.TESTS[name] for name in ("the gradient of a loop of unknown length",)})
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "failed" in out and "1 of 1 tests failed" in out and "AssertionError" in out
+
+
+def test_doctor_tells_of_settings(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "__version__", "0.9.1")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_nothing")
+    with jax.disable_jit():
+        assert main(["doctor", "--no-test"]) == 0
+    out = capsys.readouterr().out
+    assert "jax 0.9.1 is too old" in out and "jax_disable_jit is set" in out and "XLA_FLAGS = --xla_nothing" in out
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring

@@ -6,6 +6,7 @@ import importlib
 import json
 import pathlib
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -58,6 +59,17 @@ def test_keys_are_in_the_references() -> None:
 def test_unknown_keys_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.command(["Newton1687"]) == 2
     assert "no reproduction Newton1687" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+
+    def never(quick: bool, progress: Progress) -> Outcome:
+        raise AssertionError("ran without what it needs")
+
+    with pytest.raises(SystemExit, match=r"figures need matplotlib; install the extra: pip install 'dualrev\[papers\]'"):
+        reproduction.main(Paper("Euler1744", "Title", "claim", "where", "how"), never, [])
 
 
 def test_results_that_differ_are_told_and_not_overwritten(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,

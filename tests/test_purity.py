@@ -30,7 +30,7 @@ PRIVATE = PACKAGE / "_jax"
 #: them to put them back, and for calls of the user's outside a block.  It names none, and differentiates with none.
 ALLOWED = {PACKAGE / name: {"jax.*"} for name in ("installed/replacing.py", "installed/transforms.py")}
 #: What the rules of an operation's class take, an object that adds cotangents; and the objects that say what is wanted of a cotangent.
-ALLOWED[PRIVATE / "high_primitives.py"] = {"jax._src.interpreters.ad.ValAccum"}
+ALLOWED[PRIVATE / "high_primitives.py"] = {"jax._src.interpreters.ad.NullAccum", "jax._src.interpreters.ad.ValAccum"}
 ALLOWED[PRIVATE / "references.py"] = {"jax.ad"}
 
 DIFFERENTIATION = {"jvp", "vjp", "grad", "value_and_grad", "linearize", "linear_transpose", "jacfwd", "jacrev", "jacobian",

@@ -172,3 +172,79 @@ def test_reference_cannot_enter_a_custom_rule(face: Face) -> None:
 
     with pytest.raises(MutableReferenceError, match="cannot enter"):
         face.grad(f)(X)
+
+
+# ---------------------------------------------------------------- from outside, where a program may be evaluated a second time
+
+def counted(ref: Any, x: Any) -> Any:
+    """``sin(n x)`` in the ``n``-th evaluation: what a second evaluation of the same step finds is another value."""
+    out = x * ref[...]
+    ref[...] += 1.0
+    return jnp.sin(out)
+
+
+def added_first(ref: Any) -> Any:
+    def f(x: Any) -> Any:
+        ref.addupdate(1.0)
+        return jnp.sin(x * (ref[...] - 1))
+
+    return jax.checkpoint(f)
+
+
+def in_while_loop(ref: Any) -> Any:
+    return lambda x: jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, counted(ref, s[1])), (0, x))[1]
+
+
+#: Functions that read and write a reference, and the number of their steps.
+FROM_OUTSIDE: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "checkpoint": (lambda ref: jax.checkpoint(lambda x: counted(ref, x)), 1),
+    "checkpoints": (
+        lambda ref: jax.checkpoint(jax.checkpoint(lambda x: counted(ref, x), policy=jax.checkpoint_policies.dots_saveable)), 1),
+    "checkpoint of jit": (lambda ref: jax.checkpoint(jax.jit(lambda x: counted(ref, x))), 1),
+    "argument of a checkpoint": (lambda ref: lambda x: jax.checkpoint(counted)(ref, x), 1),
+    "addition": (added_first, 1),
+    "steps in Python": (lambda ref: lambda x: counted(ref, counted(ref, counted(ref, x))), 3),
+    "scan": (lambda ref: lambda x: jax.lax.scan(lambda c, _: (counted(ref, c), None), x, None, length=3)[0], 3),
+    "scan of checkpoints": (lambda ref: lambda x: jax.lax.scan(jax.checkpoint(lambda c, _: (counted(ref, c), None)), x, None, 3)[0], 3),
+    "checkpoint of a scan": (
+        lambda ref: jax.checkpoint(lambda x: jax.lax.scan(lambda c, _: (counted(ref, c), None), x, None, length=3)[0]), 3),
+    "while loop": (in_while_loop, 3),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+@pytest.mark.parametrize("options", [{}, {"loop_checkpoints": 2}, {"schedule": "sqrt"}], ids=["", "loop_checkpoints", "schedule"])
+@pytest.mark.parametrize("name", FROM_OUTSIDE)
+def test_a_reference_from_outside_is_read_and_written_once(name: str, options: dict[str, Any], wrap: Any) -> None:
+    make, n = FROM_OUTSIDE[name]
+
+    def oracle(x: Any) -> Any:
+        for i in range(n):
+            x = jnp.sin(x * (i + 1))
+        return x
+
+    ref = jax.new_ref(1.0)
+    assert_close(wrap(dualrev.grad(make(ref), **options))(0.7), jax.grad(oracle)(0.7))
+    assert ref[...] == n + 1
+    if not options:
+        ref = jax.new_ref(1.0)
+        out, tangent = wrap(lambda x: dualrev.jvp(make(ref), (x,), (1.0,)))(0.7)
+        assert_close(out, oracle(0.7))
+        assert_close(tangent, jax.grad(oracle)(0.7))
+        assert ref[...] == n + 1
+
+
+@pytest.mark.parametrize("name", ["scan", "while loop"])
+def test_no_active_value_is_written_in_a_loop(name: str) -> None:
+    def f(x: Any) -> Any:
+        def step(c: Any) -> Any:
+            ref[...] += c
+            return jnp.sin(c)
+
+        if name == "scan":
+            return jax.lax.scan(lambda c, _: (step(c), None), x, None, length=3)[0]
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, step(s[1])), (0, x))[1]
+
+    ref = jax.new_ref(1.0)
+    with pytest.raises(MutableReferenceError, match="made outside the differentiated function"):
+        dualrev.grad(f)(0.7)

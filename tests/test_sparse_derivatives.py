@@ -20,6 +20,7 @@ from jax.experimental.sparse import BCOO, BCSR
 import dualrev
 from dualrev.sparse import formats
 from dualrev.sparse.colouring.positions import Positions
+from dualrev.sparse.reading import blocks_of, taken
 
 Array = Any
 dr: Any = dualrev  # much below is what a type checker objects to
@@ -439,3 +440,30 @@ def test_errors(make: Any, kind: Any, match: str) -> None:
 def test_errors_name_the_call() -> None:
     with pytest.raises(TypeError, match=re.escape("value_and_jacobian requires real-valued outputs")):
         dr.sparse.value_and_jacobian(arrow)(X.astype(complex))
+
+
+@pytest.mark.parametrize("f", [arrow, lambda x: x.reshape(3, 3)[:, 1:].sum(1) ** 2])
+def test_rows_that_read_alike_are_slices(f: Any) -> None:
+    assert blocks_of(dr.sparse.plan(f, X).colouring.source) is not None
+    np.testing.assert_allclose(dr.jacobian(f, sparse=True)(X).todense(), jax.jacfwd(f)(X), rtol=1e-12)
+
+
+def test_places_are_read_by_slices_or_by_a_gather() -> None:
+    """Blocks of rows, runs, single places and places in any order, of a compressed matrix or of it laid out flat."""
+    rng, asked = np.random.default_rng(0), []
+    for _ in range(24):
+        m, k = int(rng.integers(1, 12)), int(rng.integers(1, 6))
+        parts = []
+        for _ in range(int(rng.integers(1, 4))):
+            width, rows = int(rng.integers(1, k + 1)), int(rng.integers(1, m + 1))
+            colours = np.arange(width) + rng.integers(0, k - width + 1) if rng.random() < 0.7 else rng.permutation(k)[:width]
+            parts.append((colours * m + rng.integers(0, m - rows + 1) + np.arange(rows)[:, None]).ravel())
+        asked.append((rng.normal(size=(k, m)), np.concatenate(parts) if rng.random() < 0.8 else rng.integers(0, k * m, 20)))
+    blocks = [blocks_of(places) for _, places in asked]
+    assert 8 < sum(found is not None for found in blocks) < 24
+    assert all(sum(b.rows * len(b.starts) for b in found) == len(places) for found, (_, places) in zip(blocks, asked, strict=True)
+               if found is not None)
+    found = jax.jit(lambda xs: [(taken(x, places), taken(x.ravel(), places)) for x, (_, places) in zip(xs, asked, strict=True)])(
+        [x for x, _ in asked])
+    for got, (x, places) in zip(found, asked, strict=True):
+        np.testing.assert_array_equal(got, np.stack([x.ravel()[places]] * 2))

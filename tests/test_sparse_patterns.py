@@ -19,7 +19,12 @@ from random_programs import Pool
 from test_rules import Problem, as_list
 
 import dualrev as dr
+from dualrev._jax.jaxprs import stage
+from dualrev.sparse.graph import Graph
 from dualrev.sparse.patterns import hessian_csr, jacobian_csr
+from dualrev.sparse.propagation import Propagation
+from dualrev.sparse.ranges import range_of
+from dualrev.sparse.values import Value
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(6, 6)) + 6 * np.eye(6)
@@ -157,10 +162,25 @@ CHOSEN: dict[str, tuple[Callable[..., Any], list[set[int]]]] = {
     "comparison": (lambda x: x[jnp.where(x[4] > 0, 1, 3)], [{1, 3}]),
     "boolean": (lambda x: x[(x[5] > 0).astype(int)], [{0, 1}]),
     "two places": (lambda x: x[jnp.argmax(x[:2])] + x[2 + jnp.argmax(x[2:4])], [{0, 1, 2, 3}]),
-    "place of two": (lambda x: x[jnp.argmax(x[:2]) + jnp.argmax(x[2:4])], [set(range(6))]),  # two choices are not followed
+    "place of two": (lambda x: x[jnp.argmax(x[:2]) + jnp.argmax(x[2:4])], [{0, 1, 2}]),
+    "a place for each row": (lambda x: jnp.take_along_axis(x.reshape(3, 2), jnp.argmax(x.reshape(3, 2), 1)[:, None], 1),
+                             [{0, 1}, {2, 3}, {4, 5}]),
+    "booleans": (lambda x: x[(x[:2] > 0).astype(int) + np.array([0, 3])], [{0, 1}, {3, 4}]),
+    "a sum of booleans": (lambda x: x[(x[:3] > 0).sum()], [{0, 1, 2, 3}]),
+    "between bounds": (lambda x: x[jnp.clip(jnp.round(9 * x[0]).astype(int), 1, 3)], [{1, 2, 3}]),
+    "remainder": (lambda x: x[jnp.argmax(x) % 2], [{0, 1}]),
+    "window near": (lambda x: lax.dynamic_slice(x, (jnp.clip(jnp.round(9 * x[0]).astype(int), 1, 2),), (2,)), [{1, 2}, {2, 3}]),
+    "window written near": (lambda x: lax.dynamic_update_slice(jnp.zeros(6), x[:2], ((x[:2] > 0).sum() + 1,)),
+                            [set(), {0}, {0, 1}, {0, 1}, {1}, set()]),
+    "added near": (lambda x: jnp.zeros(6).at[(x[:2] > 0).astype(int) + np.array([1, 4])].add(x[:2]),
+                   [set(), {0}, {0}, set(), {1}, {1}]),
+    "far": (lambda x: x[jnp.round(9 * x[0]).astype(int)], [set(range(6))]),
     "window": (lambda x: lax.dynamic_slice(x, (2 * jnp.argmax(x[:2]),), (2,)), [{0, 2}, {1, 3}]),
     "in a call": (jax.jit(lambda x: jax.jit(lambda i: x[i])(jnp.argmax(x[:2]))), [{0, 1}]),
     "in a scan": (lambda x: lax.scan(lambda c, _: (c + x[jnp.argmax(x[:2])], None), x[5], None, length=3)[0], [{0, 1, 5}]),
+    "outside": (lambda x: jnp.stack([x.at[jnp.argmax(x[:2]) + k].get(mode=mode, fill_value=0) for k in (5, 9)
+                                     for mode in ("fill", "clip")]),
+                [{5}, {5}, set(), {5}]),
     "by a branch": (lambda x: x[lax.cond(x[0] > 0, lambda i: i, lambda i: i + 1, jnp.argmax(x[:2]))], [set(range(6))]),
     "scatter": (lambda x: jnp.zeros(3).at[jnp.argmax(x[:2])].set(x[5]), [{5}, {5}, set()]),
 }
@@ -174,6 +194,44 @@ def test_places_that_follow_from_a_choice(name: str) -> None:
     wanted = dense(flattened(f, ((6,),)), 6, 1)
     assert not (wanted & ~found).any()
     assert not (dense(flattened(f, ((6,),)), 6, 2) & ~hessian_csr(lambda x: as_list(f(x)), avals_of(((6,),))).toarray()).any()
+
+
+INT8 = np.int8
+#: Operations on integers ``a``, ``b``, and on numbers ``c`` and ``n``, the latter positive.
+INTEGER: list[Callable[..., Any]] = [
+    lambda a, b, c, n: a + b, lambda a, b, c, n: a - b, lambda a, b, c, n: a * b, lambda a, b, c, n: jnp.maximum(a, b),
+    lambda a, b, c, n: jnp.minimum(a, c), lambda a, b, c, n: -a, lambda a, b, c, n: abs(a), lambda a, b, c, n: lax.div(a, n),
+    lambda a, b, c, n: lax.rem(a, n), lambda a, b, c, n: a // n, lambda a, b, c, n: a % n, lambda a, b, c, n: a[::-1],
+    lambda a, b, c, n: jnp.where(a < b, a, b + c), lambda a, b, c, n: lax.clamp(c, a, INT8(c + n)), lambda a, b, c, n: jnp.sign(a),
+    lambda a, b, c, n: (a <= c).astype(INT8), lambda a, b, c, n: (a == b).astype(INT8), lambda a, b, c, n: jnp.broadcast_to(a.max(), 3),
+    lambda a, b, c, n: jnp.broadcast_to(a.sum(dtype=INT8), 3), lambda a, b, c, n: jnp.where((a > c) & ~(b >= c), a, c),
+    lambda a, b, c, n: lax.convert_element_type(lax.convert_element_type(a, np.uint8), INT8),
+]
+
+
+def integers(rng: np.random.Generator, x: Any) -> list[Any]:
+    """Integers that follow from numbers by random operations."""
+    table: list[Any] = [jnp.argmax(x.reshape(2, 3), 0).astype(INT8), (x[:3] > 0).astype(INT8), (x[3:] * 40).astype(INT8),
+                        jnp.array([2, 100, -120], INT8)]
+    for _ in range(10):
+        a, b = (table[i] for i in rng.integers(0, len(table), 2))
+        table.append(INTEGER[rng.integers(len(INTEGER))](a, b, INT8(rng.integers(-9, 100)), INT8(rng.integers(1, 7))))
+    return table
+
+
+@pytest.mark.promotes
+def test_integers_lie_in_their_ranges() -> None:
+    points, told = RNG.normal(size=(64, 6)), 0
+    functions = [lambda x, k=k: integers(np.random.default_rng(k), x) for k in range(16)]
+    numbers = jax.jit(lambda xs: [jax.vmap(f)(xs) for f in functions])(points)
+    for f, outs in zip(functions, numbers, strict=True):
+        program = stage(f, [jax.typeof(points[0])])
+        found = Propagation(Graph(6)).run(program, [Value(program.in_avals[0], np.arange(1, 7))])
+        for value, out in zip(found, outs, strict=True):
+            low, high = range_of(value)  # type: ignore[misc]  # all are integers
+            assert ((low <= out) & (out <= high)).all(), program
+            told += bool(np.isfinite(low).all() and np.isfinite(high).all())
+    assert told > 100
 
 
 # --------------------------------------------------------------------------------------------------------------------- soundness

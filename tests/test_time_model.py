@@ -19,7 +19,9 @@ import dualrev
 from dualrev import time_model
 from dualrev.__main__ import main
 from dualrev.time_model import calibrate, machine
-from dualrev.time_model.fusion import Program, program
+from dualrev.time_model.fusion import program
+from dualrev.time_model.kernels import Program
+from dualrev.time_model.pricing import bytes_of_call
 
 #: Every price is a different power of ten, so that a sum says what it consists of.
 PLAIN = time_model.shipped("cpu", "0.10.2").replace(
@@ -66,6 +68,49 @@ def test_a_kernel_reads_what_it_needs() -> None:
     assert kernel.nbytes == 3 * 10 * X.dtype.itemsize
     (kernel,) = cut(lambda x: x[0] + x[1:], X).kernels
     assert kernel.nbytes == (49 + 1 + 49) * X.dtype.itemsize
+
+
+def entries_of(found: Program, name: str) -> list[float]:
+    """How many entries of an operation each kernel computes."""
+    return [count for kernel in found.kernels for op, count in kernel.work if op.name == name]
+
+
+@pytest.mark.parametrize(("fun", "entries"), [
+    (lambda x, y: jnp.sin(x)[None] * y, [50 * 30]),  # along the inner loop: again for each row
+    (lambda x, y: (jnp.sin(x)[None] * y).T, [50]),  # along the outer loop of what is written
+    (lambda x, y: jnp.sin(x)[:30, None] * y, [30]),
+    (lambda x, y: jnp.sum(jnp.sin(x)[:30, None] * y[:, :20], 1), [30]),  # the sum is the inner loop
+    (lambda x, y: jnp.sum(jnp.sin(x)[None, :20] * y[:, :20], 1), [30 * 20]),
+    (lambda x, y: jnp.sin(x)[:30, None, None] * y[:, :20, None] * x[None, None, :7], [30]),
+    (lambda x, y: jnp.sin(x)[None, :30, None] * jnp.cos(x)[:, None, None] * x[None, None, :7], [50 * 30]),
+])
+def test_what_does_not_depend_on_an_inner_loop_is_computed_before_it(fun: Callable[..., Any], entries: list[float]) -> None:
+    with jax.numpy_rank_promotion("allow"):
+        assert entries_of(cut(fun, X, jnp.ones((30, 50))), "sin") == entries
+
+
+def test_what_is_read_across_rows_takes_lines_of_memory() -> None:
+    x = jnp.ones((300, 300))
+    (turned,), (straight,) = cut(lambda x: x.T, x).kernels, cut(lambda x: x * 2.0, x).kernels
+    assert list(turned.across.values()) == [300.0 * 300.0]
+    assert not straight.across
+    (row,) = cut(lambda x: jnp.broadcast_to(x[:1], (300, 300)) * 2.0, x).kernels
+    (column,) = cut(lambda x: jnp.broadcast_to(x[:, :1], (300, 300)) * 2.0, x).kernels
+    assert not row.across
+    assert list(column.across.values()) == [300.0]  # one entry of each row
+
+
+def test_a_scatter_writes_what_it_changes() -> None:
+    """In zeros that are made for it, in place; in what the caller gave, into a copy."""
+    def cost(n: int, own: bool) -> float:
+        def fun(x: jax.Array) -> jax.Array:
+            return (jnp.zeros(n) if own else x).at[jnp.arange(0, n, n // 4)].set(x[:4])
+
+        found = cut(fun, jnp.ones(n))
+        return sum(bytes_of_call(op) for op in found.calls) + sum(k.nbytes for k in found.kernels if k.read and k.root.size == n)
+
+    assert cost(4000, True) == cost(400, True)
+    assert cost(4000, False) == cost(4000, True) + 2 * 4000 * X.dtype.itemsize
 
 
 def test_the_formula() -> None:

@@ -1,7 +1,7 @@
 """Loops that nobody tunes on: a gain on the tuning set that is not found here was fitted to the tuning set.
 
 Written as their users write them, in double precision, each at the size that it usually has.  Here are equations of motion; series and
-recurrences are in ``held_out_series``.
+recurrences are in ``held_out_series``, numerical methods in ``held_out_methods``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.scenarios import held_out_series
+from benchmarks.scenarios import held_out_methods, held_out_series
 from benchmarks.scenarios.building import drawn, near, noise
 from benchmarks.scenarios.loops_ode import runge_kutta
 from dualrev.problems.scenario import Scenario
@@ -172,4 +172,5 @@ SCENARIOS = [
     three_bodies(4, tags=("correctness",)),
     heat(6, 4, tags=("correctness",)),
     *held_out_series.SCENARIOS,
+    *held_out_methods.SCENARIOS,
 ]

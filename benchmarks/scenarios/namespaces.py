@@ -64,7 +64,7 @@ class Namespace:
 
     def conv(self, x: Any, kernel: Any) -> Any:
         """Images (batch, height, width, channels) and a kernel (height, width, channels, channels), to images of that size."""
-        raise NotImplementedError(f"no convolution of images in {self.module.__name__}")
+        raise NotImplementedError(f"{self.module.__name__} has no convolution of images")
 
     def halve(self, x: Any) -> Any:
         """Means over squares of four places."""
@@ -158,8 +158,8 @@ def on(namespace: Any, scenario: Scenario) -> Callable[..., Any]:
     """The program of a scenario in the library that has the namespace."""
     if namespace is JAX:
         if scenario.program is None:
-            raise NotImplementedError(f"{scenario.name} is differentiated inside")
+            raise NotImplementedError("the program contains its own derivatives")
         return scenario.program
     if scenario.portable is None:
-        raise NotImplementedError(f"{scenario.name} is written in jax")
+        raise NotImplementedError("the program is written in jax")
     return functools.partial(scenario.portable, namespace)

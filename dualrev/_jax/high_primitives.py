@@ -57,16 +57,18 @@ def evaluate_with_residuals(operation: Any, method: str, primals: Sequence[jax.A
     return _leaves(operation, outs), (residuals,) if structured is None else (residuals, structured)
 
 
-def pull(operation: Any, residuals: Any, cotangents: Sequence[jax.Array | SymbolicZero]) -> list[jax.Array | Zero | None]:
-    """The cotangents of all operands, by the backward method that the operation states."""
-    from jax._src.interpreters.ad import ValAccum
+def pull(operation: Any, residuals: Any, cotangents: Sequence[jax.Array | SymbolicZero],
+         active: Sequence[bool]) -> list[jax.Array | Zero | None]:
+    """The cotangents of all operands, by the backward method that the operation states; None for operands that are not active."""
+    from jax._src.interpreters.ad import NullAccum, ValAccum
 
     cts = tree_unflatten(operation.out_tree, [Zero(ct.aval) if type(ct) is SymbolicZero else ct for ct in cotangents])
     if len(residuals) == 1 and (isinstance(operation, _BATCHED) or states(operation, "vjp_bwd_retval")):
         return list(operation.in_tree.flatten_up_to(operation.vjp_bwd_retval(*residuals, cts)))
-    accumulators = [ValAccum(cotangent_aval(tangent_aval(aval))) for aval in operation.in_avals_flat]
+    accumulators = [(ValAccum if flag else NullAccum)(cotangent_aval(tangent_aval(aval)))
+                    for aval, flag in zip(operation.in_avals_flat, active, strict=True)]
     operation.vjp_bwd(*residuals, cts, *tree_unflatten(operation.in_tree, accumulators))
-    return [accumulator.freeze() for accumulator in accumulators]
+    return [accumulator.freeze() if flag else None for accumulator, flag in zip(accumulators, active, strict=True)]
 
 
 def push(operation: Any, primals: Sequence[jax.Array], tangents: Sequence[jax.Array | None]) -> tuple[list[jax.Array], list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -23,7 +24,7 @@ def primitive(name: str) -> Any:
     """
     found = _primitives().get(name)
     if found is None and "jax.experimental.sparse" in sys.modules:
-        return _sparse_primitives().get(name)
+        found = _sparse_primitives().get(name)
     return found
 
 
@@ -56,6 +57,13 @@ def _sparse_primitives() -> dict[str, Primitive]:
             if isinstance(value, Primitive)}
 
 
+def _seldom_imported() -> list[ModuleType]:
+    """Small modules that jax itself does not import, those that this release has."""
+    names = ("jax._src.buffer_callback", "jax._src.compute_on", "jax._src.program_order", "jax._src.shard_alike",
+             "jax.experimental.fused", "jax.experimental.scheduling_groups")
+    return [importlib.import_module(name) for name in names if importlib.util.find_spec(name) is not None]
+
+
 @functools.cache
 def _primitives() -> dict[str, Primitive]:
     from jax._src import (
@@ -86,5 +94,5 @@ def _primitives() -> dict[str, Primitive]:
     modules: tuple[ModuleType, ...] = (
         core, ad_checkpoint, ad_util, debugging, dispatch, random, prng, lax, slicing, control_flow, windowed, convolution, ann, linalg,
         fft, other, parallel, special, solves, state, discharge, pjit, shard_map, callback, checkify, custom_batching,
-        custom_derivatives, ffi, hijax, xla_metadata)
+        custom_derivatives, ffi, hijax, xla_metadata, *_seldom_imported())
     return {str(value): value for module in modules for value in vars(module).values() if isinstance(value, Primitive)}

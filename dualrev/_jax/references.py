@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+from jax._src.state.types import RefEffect as _RefEffect  # of a read, a write or an addition
 
 from dualrev._jax.avals import ShapedArray, abstract_outputs, typeof
-from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, open_and_closed
+from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, open_and_closed
 from dualrev._jax.primitives import Params, Primitive
 
 #: The new values of the references among the operands, None for other operands; and what the operation returns.
@@ -40,6 +41,11 @@ def discharge_operation(primitive: Primitive, avals: Sequence[ShapedArray], is_r
     if hasattr(rules, "DischargeContext"):
         return rule(rules.DischargeContext(avals, out_avals, is_reference, False), *values, **params)
     return rule(avals, out_avals, *values, **params)
+
+
+def uses_references(eqn: JaxprEqn) -> bool:
+    """Whether an equation reads or writes a mutable reference, itself or in a program that it holds."""
+    return any(isinstance(effect, _RefEffect) for effect in eqn.effects)
 
 
 # ------------------------------------------------------------------------------------------- what is wanted of a cotangent

@@ -40,6 +40,21 @@ def vary_over(x: jax.Array, axes: frozenset[AxisName]) -> jax.Array:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
+def tied(values: Sequence[jax.Array], to: Sequence[jax.Array | None]) -> tuple[list[jax.Array], tuple[jax.Array | None, ...]]:
+    """All of them behind an optimization barrier, so that none of ``values`` is used before ``to`` are known.
+
+    In ``shard_map``, jax 0.10 gives all operands of a barrier one type, which varies as any of them does; so there are several,
+    of values that are typed alike.  One without any of ``to`` only keeps the compiler from using what it computed before.
+    """
+    both = [*values, *to]
+    kinds = [None if x is None else getattr(typeof(x), "mat", None) for x in both]
+    for kind in dict.fromkeys(kinds):
+        places = [i for i, x in enumerate(both) if x is not None and kinds[i] == kind]
+        for i, x in zip(places, jax.lax.optimization_barrier([both[i] for i in places]), strict=True):
+            both[i] = x
+    return both[: len(values)], tuple(both[len(values):])  # type: ignore[return-value]  # no value is None
+
+
 def is_placed_alike(x: ShapedArray, y: ShapedArray) -> bool:
     """Whether two abstract values lie on a mesh in the same way, as far as types keep track of it."""
     return all(getattr(x, name, None) == getattr(y, name, None) for name in ("mat", "sharding"))

@@ -43,6 +43,12 @@ class MinCut:
 
     ``min_cut(objective="time")`` is the policy by time; ``min_cut`` itself is that by bytes.
 
+    Args:
+      objective: ``"bytes"`` or ``"time"``.
+
+    Raises:
+      ValueError: another objective.
+
     >>> from dualrev import policies
     >>> policies.min_cut(objective="time")
     dualrev.policies.min_cut(objective='time')
@@ -80,7 +86,16 @@ min_cut = MinCut()
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A policy, and the schedule of the scans in the function that it is a policy for (see :mod:`dualrev.options.schedules`)."""
+    """A policy, and the schedule of the scans in the function that it is a policy for (see :mod:`dualrev.options.schedules`).
+
+    Args:
+      policy: of ``jax.checkpoint_policies`` or this module; None stores nothing.
+      schedule: ``"all"``, ``"sqrt"``, :class:`dualrev.Revolve` or :class:`dualrev.Bytes`.
+
+    >>> from dualrev import policies
+    >>> policies.Scheduled(policies.min_cut, "sqrt").schedule
+    'sqrt'
+    """
 
     policy: Policy
     schedule: Schedule

@@ -42,14 +42,18 @@ T = TypeVar("T")
 
 
 class Wrapper:
-    """How a program is bound under a trace: with the settings of the ``jit`` call that it replaces, or inlined (``like`` is None)."""
+    """How a program is bound under a trace: with the settings of the call that it replaces, or inlined (``like`` is None).
 
-    __slots__ = ("_hash", "inline", "is_plain", "key", "like", "name", "recent", "recent_push")
+    ``bind`` binds the primitive of that call, as :func:`~dualrev._jax.calls.bind_jit` does for ``jit``.
+    """
 
-    def __init__(self, name: str, like: Params | None):
+    __slots__ = ("_hash", "bind", "inline", "is_plain", "key", "like", "name", "recent", "recent_push")
+
+    def __init__(self, name: str, like: Params | None, bind: Callable[..., list[jax.Array]] = bind_jit):
         self.name = name
         self.like = like
-        self.key = (name, None if like is None else tuple(like.items()))
+        self.bind = bind
+        self.key = (name, bind, None if like is None else tuple(like.items()))
         self._hash = hash(self.key)
         #: The parameter ``inline`` of the call that this is the wrapper of.
         self.inline: object = None
@@ -57,11 +61,11 @@ class Wrapper:
         self.recent: Recent | None = None
         self.recent_push: RecentPush | None = None
         #: Whether a plain ``jax.jit`` does the same on concrete values.
-        self.is_plain = like is None or not has_explicit_layout(like)
+        self.is_plain = like is None or (bind is bind_jit and not has_explicit_layout(like))
 
     def fits(self, params: Params) -> bool:
         """Whether a ``jit`` call has these settings."""
-        return all(params[name] is value or params[name] == value for name, value in self.key[1] or ())
+        return all(params[name] is value or params[name] == value for name, value in self.key[2] or ())
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Wrapper) and self.key == other.key)
@@ -106,7 +110,7 @@ class Program:
             if self._replay is None:
                 self._replay = replayer(self.jaxpr)
             return self._replay(*args)
-        return bind_jit(like, self.jaxpr, args, self.name, self.in_like, self.out_like)
+        return self.wrapper.bind(like, self.jaxpr, args, self.name, self.in_like, self.out_like)
 
 
 # ------------------------------------------------------------------------------------------------------------------- cache

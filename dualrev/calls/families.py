@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dualrev.calls import annotated as annotated
 from dualrev.calls import branch as branch
 from dualrev.calls import custom_vmap as custom_vmap
 from dualrev.calls import foreign as foreign

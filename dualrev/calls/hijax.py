@@ -66,7 +66,7 @@ class HighVjp(CustomVjp):
         leaves, tree = tree_flatten(residuals)
 
         def bwd(*flat: Any) -> list[Any]:
-            return high_primitives.pull(operation, tree_unflatten(tree, flat[: len(leaves)]), flat[len(leaves):])
+            return high_primitives.pull(operation, tree_unflatten(tree, flat[: len(leaves)]), flat[len(leaves):], flags)
 
         in_avals, out_avals = (tuple([typeof(x) for x in values]) for values in (primals, outs))
         name = type(operation).__name__

@@ -54,7 +54,6 @@ runs("eval_jaxpr", program_of)
 runs("composite", program_of)
 # The forward function of a custom_vjp, whose residuals may be unused: primal outputs and residuals.
 runs("remat_opt", lambda params: params["fwd_jaxpr"])
-runs("xla_metadata_call", program_of)
 runs("run_state", without_references)
 
 

@@ -12,13 +12,13 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-from jax import lax
 
 from dualrev import errors
 from dualrev._jax.calls import cond_p, scan_p
-from dualrev._jax.checkpoints import Policy, lasting_effects, policy_saves, remat_p
+from dualrev._jax.checkpoints import Policy, lasting_effects, offloaded_to, policy_saves, remat_p
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, jaxpr_as_fun, jaxpr_out_avals, stage
 from dualrev._jax.primitives import Params
+from dualrev._jax.sharding import tied
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.traces import is_eager
 from dualrev.calls.call_rows import ArraysRow, call, own_copy, splice
@@ -90,6 +90,8 @@ class Plan:
         pools = {"in": graph.invars, "out": graph.outvars, "new": graph.outvars[n_out:]}
         later = [pools[kind][i] for kind, i in self.linearization.residual_sources]
         self.parts = parts = partition(graph, n_out, later, choice_of(policy, n_out))
+        #: For each stored value the memory that the policy sends it to, None for that of the device, where results are in any case.
+        self.away = [offloaded_to(policy, parts.makers[i]) if kind == "saved" else None for kind, i in parts.held]
         #: The same function at each call, so that jax traces it once.
         self.first = jax.checkpoint(jaxpr_as_fun(parts.first), policy=policy, prevent_cse=prevent_cse)  # type: ignore[arg-type]
         self.again = Program(parts.second, splice("checkpoint"), "again", [None] * len(parts.reads),
@@ -107,7 +109,8 @@ class Plan:
         """``(outs, stored values)``."""
         results = list(self.first(*primals))
         pools = {"in": primals, "out": results, "saved": results[self.n_out:]}
-        return results[: self.n_out], [pools[kind][i] for kind, i in self.parts.held]
+        held = [pools[kind][i] for kind, i in self.parts.held]
+        return results[: self.n_out], [x if to is None else jax.device_put(x, to) for x, to in zip(held, self.away, strict=True)]
 
     def apply(self, direction: str, held: Sequence[jax.Array], vectors: Tangents) -> Tangents:
         """A push or a pull; on concrete values in one compiled program, which need not keep all recomputed residuals at once."""
@@ -118,12 +121,21 @@ class Plan:
         return self.staged[direction](list(held), tuple(vectors))
 
     def _apply(self, direction: str, held: Sequence[jax.Array], vectors: Tangents) -> Tangents:
+        if any(to is not None for to in self.away):
+            # What comes back waits for the tangents or cotangents: earlier it would take up the memory that it was sent away from.
+            distant, vectors = tied([x for x, to in zip(held, self.away, strict=True) if to is not None], vectors)
+            values = iter(distant)
+            held = self._fetched([x if to is None else next(values) for x, to in zip(held, self.away, strict=True)])
         read = [held[i] for i in self.parts.reads]
         if any(self.tied) and self.again.jaxpr.jaxpr.eqns:
-            apart, vectors = lax.optimization_barrier(([x for x, t in zip(read, self.tied, strict=True) if t], vectors))
+            apart, vectors = tied([x for x, t in zip(read, self.tied, strict=True) if t], vectors)
             values = iter(apart)
             read = [next(values) if t else x for x, t in zip(read, self.tied, strict=True)]
         return self.linearization.apply(direction, self._residuals(held, read), tuple(vectors))
+
+    def _fetched(self, held: Sequence[jax.Array]) -> list[jax.Array]:
+        """The stored values, all in the memory of the device."""
+        return [x if to is None else jax.device_put(x, jax.memory.Space.Device) for x, to in zip(held, self.away, strict=True)]
 
     def _residuals(self, held: Sequence[jax.Array], read: Sequence[jax.Array]) -> list[jax.Array]:
         pools_of = {"held": held, "again": self.again(read)}
@@ -131,6 +143,7 @@ class Plan:
 
     def residuals(self, held: Sequence[jax.Array]) -> list[jax.Array]:
         """All residuals of the tape, from the stored values."""
+        held = self._fetched(held)
         return self._residuals(held, [held[i] for i in self.parts.reads])
 
 

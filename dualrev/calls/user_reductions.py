@@ -191,6 +191,7 @@ class UserOperationRow(Row):
     """An operation that holds a program on scalars: its derivative is that of an equivalent program on arrays."""
 
     kind = "call"
+    takes_parts = "arrays"
     #: The parameters that hold the program and its constants, and parameters without meaning for a derivative.
     jaxpr, consts, ignored = "jaxpr", "consts", ("computation",)
 

@@ -89,15 +89,20 @@ from dualrev.eager.core.modes import is_inference_mode_enabled as is_inference_m
 from dualrev.eager.core.modes import no_grad as no_grad
 from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
 from dualrev.eager.core.settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
+from dualrev.eager.core.settings import get_deterministic_debug_mode as get_deterministic_debug_mode
 from dualrev.eager.core.settings import get_float32_matmul_precision as get_float32_matmul_precision
 from dualrev.eager.core.settings import get_num_interop_threads as get_num_interop_threads
 from dualrev.eager.core.settings import get_num_threads as get_num_threads
 from dualrev.eager.core.settings import (
     is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled,
 )
+from dualrev.eager.core.settings import is_warn_always_enabled as is_warn_always_enabled
+from dualrev.eager.core.settings import set_deterministic_debug_mode as set_deterministic_debug_mode
 from dualrev.eager.core.settings import set_float32_matmul_precision as set_float32_matmul_precision
+from dualrev.eager.core.settings import set_flush_denormal as set_flush_denormal
 from dualrev.eager.core.settings import set_num_interop_threads as set_num_interop_threads
 from dualrev.eager.core.settings import set_num_threads as set_num_threads
+from dualrev.eager.core.settings import set_warn_always as set_warn_always
 from dualrev.eager.core.settings import use_deterministic_algorithms as use_deterministic_algorithms
 from dualrev.eager.core.size import Size as Size
 from dualrev.eager.cuda import accelerator as accelerator

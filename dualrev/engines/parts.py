@@ -99,7 +99,14 @@ class PartsTrace(EngineTrace):
             with set_current_trace(self):
                 return many(result.run(*tracers))
         outs, parts_out = result
-        return [self.dual(x, parts) for x, parts in zip(outs, parts_out, strict=True)]
+        duals: list[jax.Array] = []
+        for x, parts in zip(outs, parts_out, strict=True):
+            if parts is not None:
+                dual = Dual(self, x, parts)
+                # An array without entries depends on nothing: parts of its sum, which are zeros, would be NaN at a pole.
+                x = x if 0 in dual.aval.shape else dual  # type: ignore[attr-defined]  # an array
+            duals.append(x)
+        return duals
 
 
 def evaluate(mode: Mode, fun: FlatFunction, primals: Sequence[jax.Array], parts: Sequence[Parts],

@@ -37,7 +37,9 @@ from dualrev.engines import forward_stretch, infinitesimal, references
 from dualrev.engines.base import EngineTrace, many
 from dualrev.engines.custom_derivatives import CustomVjp, OutTrees
 from dualrev.engines.not_linear import MissingRow, not_linear
+from dualrev.engines.retracing import source_of_call
 from dualrev.linear.maps import Entry, LinearMap, Tape
+from dualrev.linear.zeros import zeros_of
 from dualrev.options.settings import Active, Wide, current, under
 from dualrev.table import engine
 from dualrev.table.rows import Expansion, Operand, Row, Split, Unknown
@@ -127,11 +129,18 @@ class TapeTrace(EngineTrace):
             return results
         out_slots: list[int | None] = []
         for i, is_active in enumerate(active_outs):
-            if is_active:
-                results[i] = taped = self.watch(outs[i])
-                out_slots.append(taped.slot)
-            else:
+            if not is_active:
                 out_slots.append(None)
+                continue
+            results[i] = taped = self.watch(outs[i])
+            aval: ShapedArray = taped.aval  # type: ignore[assignment]  # all active values are arrays
+            if 0 in aval.shape:  # it depends on nothing: a zero cotangent on its way would be NaN at a pole
+                results[i] = zeros_of(aval) if type(outs[i]) is Unknown else outs[i]  # type: ignore[assignment]
+                out_slots.append(None)
+            else:
+                out_slots.append(taped.slot)
+        if out_slots.count(None) == len(out_slots):
+            return results
         self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
         return results
 
@@ -172,7 +181,10 @@ class TapeTrace(EngineTrace):
         else:
             assert result.plain is not None  # an expansion without it was run
             outs, linear_map, active_outs = result.plain
-        return self.record(outs, linear_map, active_outs, marks)
+        results = self.record(outs, linear_map, active_outs, marks)
+        if linear_map is not None and row.kind in ("call", "program") and self.entries and self.entries[-1][0] is linear_map:
+            self.sources[-1] = source_of_call(self.sources[-1], row, primals, active, params, self.settings)
+        return results
 
     def split_poles(self, found: Split) -> tuple[Sequence[Operand], LinearMap | None, Sequence[bool]]:
         """The linearization with repeated eigenvalues split by an infinitesimal: from here on primals are computed under its trace."""

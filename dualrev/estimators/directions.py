@@ -42,6 +42,16 @@ def check_real(x: PyTree, call: str) -> None:
             raise ValueError(f"{call}: the argument has no elements, so that there is no direction to take")
 
 
+def checked_key(key: Any, call: str) -> Any:
+    """A key of the new kind, from one of either kind."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0:
+        return key
+    if dtype == jnp.uint32 and jnp.ndim(key) == 1:
+        return jax.random.wrap_key_data(key)
+    raise TypeError(f"{call}: the first argument must be a key of jax.random, such as jax.random.key(0); got {key!r}")
+
+
 def unraveling(x: PyTree) -> tuple[int, Any, Unravel]:
     """The number of elements of a tree, its widest dtype, and what makes a tree like it of a vector."""
     leaves, tree = tree_flatten(x)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, typeof
 from dualrev._jax.jaxprs import stage
 from dualrev._jax.trees import PyTree
+from dualrev.estimators.directions import checked_key
 from dualrev.estimators.sampled_programs import Keys, Sampling, Value, evaluate
 from dualrev.functional import checks
 from dualrev.functional.api import vjp
@@ -25,13 +25,13 @@ def randomized_vjp(fun: Callable[..., PyTree], *, one_in: int, least: int = 256)
 
     A pull sums products of local derivatives along the paths of the program.  Each local derivative :math:`D` that depends on values
     made on the way (the factor of an operation entry by entry, the other factor of a product or convolution) is replaced by
-    :math:`	ilde D` with :math:`\mathbb E\, 	ilde D = D`, independently for each operation and each step of a loop: of each
+    :math:`\tilde D` with :math:`\mathbb E\, \tilde D = D`, independently for each operation and each step of a loop: of each
     :math:`s` neighbouring entries one is kept, :math:`s` times as large.  So
 
-    .. math:: \mathbb E\, 	ilde J^T u = J^T u, \qquad \operatorname{Var}\, (	ilde J^T u)_i = (s^m - 1)\, (J^T u)_i^2
+    .. math:: \mathbb E\, \tilde J^T u = J^T u, \qquad \operatorname{Var}\, (\tilde J^T u)_i = (s^m - 1)\, (J^T u)_i^2
 
     where the variance is that of :math:`m` operations entry by entry, one after the other; a product :math:`y = x W` has
-    :math:`\operatorname{Var}\, ar W_{ij} = (s - 1) \sum_b (x_{bi}\, ar y_{bj})^2`, where :math:`s` divides the rows of :math:`x`.
+    :math:`\operatorname{Var}\, \bar W_{ij} = (s - 1) \sum_b (x_{bi}\, \bar y_{bj})^2`, where :math:`s` divides the rows of :math:`x`.
 
     The value is exact.  Inputs of ``fun`` are there anyway and are not sampled, nor is what an operation of another kind keeps
     (reductions such as a maximum, solves, rules of the user's, checkpoints).  Loops and branches are gone into.
@@ -67,7 +67,7 @@ def randomized_vjp(fun: Callable[..., PyTree], *, one_in: int, least: int = 256)
     checks.check_callable(fun)
 
     def estimate(key: jax.Array, *primals: PyTree) -> tuple[PyTree, Pullback]:
-        key = _checked_key(key)
+        key = checked_key(key, call)
 
         def with_samples(*args: PyTree) -> PyTree:
             flat, tree = tree_flatten(args)
@@ -87,13 +87,3 @@ def randomized_vjp(fun: Callable[..., PyTree], *, one_in: int, least: int = 256)
             return vjp(with_samples, *primals)
 
     return estimate
-
-
-def _checked_key(key: Any) -> Any:
-    """A key of the new kind, from one of either kind."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0:
-        return key
-    if dtype == jnp.uint32 and jnp.ndim(key) == 1:
-        return jax.random.wrap_key_data(key)
-    raise TypeError(f"randomized_vjp: the first argument must be a key of jax.random, such as jax.random.key(0); got {key!r}")

@@ -15,6 +15,7 @@ from dualrev._jax.avals import is_differentiable, typeof
 from dualrev._jax.calls import cond_p, jit_p, scan_layout, scan_p, while_p
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, as_traced, is_literal, stage
 from dualrev._jax.primitives import Primitive
+from dualrev.estimators.once import first_order_only
 from dualrev.functional.ruled_functions import Statement, with_rule
 from dualrev.linear import zeros
 from dualrev.linear.maps import Tangent
@@ -148,14 +149,8 @@ def _product(primitive: Primitive, params: dict[str, Any], position: int, x: jax
     return out
 
 
-def _refuse(t: Tangent, x: jax.Array) -> Tangent:
-    raise NotImplementedError("randomized_vjp: its estimate is not differentiated again: the same samples would stand twice in a "
-                              "product, whose mean is not that of a second derivative.  Estimate products with a Hessian by "
-                              "randomized_vjp(lambda x: dr.jvp(fun, (x,), (v,))[1], ...)")
-
-
 #: What an outer derivative may not differentiate.
-_first_order_only = with_rule(lambda x: x, Statement("pushforward", _refuse), ())
+_first_order_only = first_order_only("randomized_vjp")
 
 
 # ------------------------------------------------------------------------------------------------------- calls, loops, branches

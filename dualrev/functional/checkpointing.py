@@ -54,7 +54,7 @@ def checkpoint(fun: Callable[P, Out] | None = None, *, policy: Policy = None, pr
       policy: None stores the inputs alone; ``"auto"``, which is :data:`dualrev.policies.min_cut`, stores the fewest bytes from
         which the rest follows by cheap operations, and runs no expensive one twice; ``policies.min_cut(objective="time")``, which
         stores or computes again whichever the time model says is faster; or one of ``jax.checkpoint_policies``, which
-        stand in :mod:`dualrev.policies` as well.  Policies that offload store on the device.
+        stand in :mod:`dualrev.policies` as well.  What a policy offloads is stored in the host's memory, and fetched for the pull.
       prevent_cse: whether the compiler is kept from merging the second evaluation with the first; not needed in the body of a scan.
       static_argnums: positions of arguments that are not traced.
       static_argnames: names of arguments that are not traced, whether they are given by position or by keyword.

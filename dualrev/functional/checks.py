@@ -79,9 +79,13 @@ def check_leaves(tree: PyTree, what: str) -> None:
         if not is_array_like(leaf):
             raise TypeError(f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type. {errors.user_call.get()} needs "
                             f"arrays as {what}, and {what}{keystr(path)} is not one.")
-        if is_reference(typeof(leaf)):
-            raise TypeError(f"{errors.user_call.get()}: {what}{keystr(path)} is a mutable reference, of type {typeof(leaf)}. "
+        aval = typeof(leaf)
+        if is_reference(aval):
+            raise TypeError(f"{errors.user_call.get()}: {what}{keystr(path)} is a mutable reference, of type {aval}. "
                             "Differentiate with respect to a value: pass ref[...], and make the reference inside the function.")
+        if not hasattr(aval, "dtype"):
+            raise TypeError(f"{errors.user_call.get()} needs arrays as {what}; {what}{keystr(path)} has the type {aval}, which "
+                            "jax.experimental.hijax defines. Differentiate a function of the arrays that such a value is made from.")
 
 
 def dtype_of(x: object) -> DType:

@@ -14,6 +14,7 @@ from dualrev import errors
 from dualrev._jax.avals import ArrayLike, DType, ShapedArray, is_differentiable
 from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree
+from dualrev.calls.derived_programs import apart
 from dualrev.functional import checks, coordinates, pickling
 from dualrev.functional.coordinates import Vector
 from dualrev.functional.operators import Concrete, Operator, check_scalar
@@ -83,7 +84,8 @@ class Linearized(Operator):
         A list that prints as a table; its bytes sum to ``residual_bytes``.  Which arrays are inputs or outputs, and lines outside
         compiled functions, are not known of a map that has left ``jit``.
         """
-        return residuals_of(self.tape, self.origins)
+        with apart():  # the lines of this function, not of one that shares its programs
+            return residuals_of(self.tape, self.origins)
 
     def check_complex_linear(self, call: str) -> None:
         if not self.is_checked:

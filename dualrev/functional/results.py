@@ -16,6 +16,7 @@ from dualrev import errors
 from dualrev._jax.avals import ShapedArray, convert_to, is_differentiable, typeof
 from dualrev._jax.sharding import as_cotangent, explicit_sharding, in_mesh_context, resharded, vary_as
 from dualrev._jax.trees import PyTree, PyTreeDef
+from dualrev.calls.derived_programs import apart
 from dualrev.functional import checks, repeated
 from dualrev.functional.gradient_references import pull_into
 from dualrev.functional.watching import watched
@@ -115,7 +116,8 @@ class Pullback:
 
     def residuals(self) -> Residuals:
         """What is stored, array by array (see :meth:`Linearized.residuals`)."""
-        return residuals_of(self.linear_map, self.origins)
+        with apart():  # the lines of this function, not of one that shares its programs
+            return residuals_of(self.linear_map, self.origins)
 
     def with_refs(self, *wanted: PyTree) -> Callable[[PyTree], tuple[PyTree, ...]]:
         """The pull that adds cotangents to mutable references in place of returning them.

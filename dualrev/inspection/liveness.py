@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
 from dualrev.programs.jaxprs import nbytes_of
-from dualrev.time_model.fusion import Kernel, Program, program
+from dualrev.time_model.fusion import program
+from dualrev.time_model.kernels import Kernel, Program
 from dualrev.time_model.reading import Operation, Value
 
 

@@ -318,13 +318,19 @@ def install(transforms: Iterable[str] | None = None, *, modules: Iterable[str | 
 def uninstall(report: Report | None = None) -> None:
     """Undo an :func:`install`: the last one, or the one that returned ``report``.
 
+    Args:
+      report: what the ``install`` that is to be undone returned; by default, the last one is undone.
+
     Raises:
       RuntimeError: there is nothing to undo.
 
-    >>> import dualrev as dr
+    >>> import jax, dualrev as dr
+    >>> before = jax.grad
     >>> first, second = dr.install(), dr.install()
     >>> dr.uninstall(first)
     >>> dr.uninstall()
+    >>> jax.grad is before
+    True
     """
     with _lock:
         which = _lasting[-1] if report is None and _lasting else report

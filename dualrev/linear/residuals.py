@@ -16,6 +16,7 @@ from dualrev._jax.avals import ArrayLike
 from dualrev._jax.source_lines import line_of
 from dualrev._jax.trees import PyTreeDef
 from dualrev.linear.maps import Kept, LinearMap, Tape
+from dualrev.linear.sources import as_called
 
 Kind = Literal["input", "output", "constant", "intermediate"]
 
@@ -110,7 +111,11 @@ def kept(linear_map: LinearMap, line: str = "") -> Iterator[Kept]:
     """``(array, operation, line)`` of each residual: as the map says (:meth:`LinearMap.kept`), or else as its tape does."""
     if isinstance(linear_map, Tape):
         for (entry, _, _), source in zip(linear_map.entries, linear_map.sources, strict=True):
-            yield from kept(entry, (line_of(source) if source is not None else "") or line)
+            own = (line_of(source) if source is not None else "") or line
+            if (called := as_called(entry, source)) is not None:
+                yield from kept(called, own)
+            else:
+                yield from [(x, op, own) for x, op, _ in kept(entry, own)]
     elif (stated := linear_map.kept()) is not None:
         yield from [(x, op, own or line) for x, op, own in stated]
     else:

@@ -31,16 +31,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Revolve:
-    """A schedule that keeps ``slots`` states of a scan, the first among them, and evaluates the fewest steps.
+    r"""A schedule that keeps ``slots`` states of a scan, the first among them, and evaluates the fewest steps.
 
-    A scan of ``l`` steps takes ``t(l, slots)`` evaluations beyond those of its pull [GriewankWalther2000].
-    Raises ValueError if there is no slot.
+    A scan of :math:`l` steps takes :math:`t(l, s) = r\,l - \beta(s + 1, r - 1)` evaluations beyond those of its pull, with
+    :math:`\beta(s, r) = \binom{s + r}{s}` and the least :math:`r` for which :math:`\beta(s, r) \ge l`.
 
-    >>> import jax, dualrev as dr
+    Args:
+      slots: the number of states :math:`s`, at least 1.
+
+    Raises:
+      ValueError: there is no slot.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
     >>> def f(x):
     ...     return jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=100)[0]
     >>> float(dr.grad(f, schedule=dr.Revolve(4))(1.0)) == float(dr.grad(f)(1.0))
     True
+
+    Source: [GriewankWalther2000, eqs. 1-3].
     """
 
     slots: int
@@ -52,17 +60,26 @@ class Revolve:
 
 @dataclass(frozen=True)
 class Bytes:
-    """A schedule that keeps as much of a scan as fits into ``bytes``, and recomputes the rest with the fewest evaluations.
+    r"""A schedule that keeps as much of a scan as fits into ``bytes``, and recomputes the rest with the fewest evaluations.
 
-    States and the residuals of one block of steps have to fit.  Raises ValueError, when the scan is differentiated, if two states (the
-    first and the current one) and the residuals of one step do not fit.
+    Of :math:`n` bytes, one block of steps takes its residuals, and :math:`s` states, as many as fit, take the rest; they are kept as by
+    :class:`Revolve`.
 
-    >>> import jax, dualrev as dr
+    Args:
+      bytes: the number of bytes :math:`n` for states and for the residuals of one block.
+
+    Raises:
+      ValueError: when the scan is differentiated, if two states (the first and the current one) and the residuals of one step do not
+        fit.
+
+    >>> import jax, jax.numpy as jnp, dualrev as dr
     >>> def f(x):
     ...     return jnp.sum(jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=100)[0])
     >>> J = dr.linearize(f, jnp.ones(50), schedule=dr.Bytes(5000))[1]
     >>> J.residual_bytes <= 5000
     True
+
+    Source: [GriewankWalther2000] for the states.
     """
 
     bytes: int

@@ -9,6 +9,8 @@ from dualrev.problems import brusselator, collocation, fitting, linear, loops_to
 from dualrev.problems.scenario import Scenario as Scenario
 from dualrev.problems.scenario import Scenarios
 
+__all__ = ["PROBLEMS", "SCENARIOS", "Scenario"]
+
 #: What ships.
 SCENARIOS = Scenarios(linear.SCENARIOS, mixture.SCENARIOS, brusselator.SCENARIOS, network.SCENARIOS, lstm.SCENARIOS,
                       collocation.SCENARIOS, stationarity.SCENARIOS, fitting.SCENARIOS,

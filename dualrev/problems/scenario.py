@@ -66,6 +66,10 @@ class Scenario:
 
     ``program`` takes a pytree of arrays, by which it is differentiated, and then its data; ``draw()`` gives both, the same numbers at
     each call.
+
+    >>> from dualrev.problems import PROBLEMS
+    >>> PROBLEMS[0].name, PROBLEMS[0].order
+    ('linear model', 2)
     """
 
     name: str

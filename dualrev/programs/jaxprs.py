@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from dualrev import errors
-from dualrev._jax.avals import AbstractValue, ArrayLike, typeof
+from dualrev._jax.avals import AbstractValue, ArrayLike, ShapedArray, typeof
 from dualrev._jax.calls import jit_p
 from dualrev._jax.invalid_values import is_invalid
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, JaxprEqnContext, Var, binds_functions, is_literal, jaxpr_as_fun
 from dualrev._jax.primitives import Params, Primitive
-from dualrev._jax.sharding import vary_over, varying
+from dualrev._jax.sharding import explicit_sharding, vary_over, varying
 from dualrev._jax.source_lines import SourceInfo, replayed, replaying
 
 #: The assumed length of an axis whose length is a symbol, in an exported program.
@@ -26,8 +26,11 @@ Read: TypeAlias = tuple[int | None, Any]
 
 
 def nbytes_of(aval: AbstractValue) -> int:
-    """Bytes of an array or of an abstract value."""
+    """Bytes of an array, or of an abstract value: of its part on one device, where its type says how it is divided."""
     lengths = [n if isinstance(n, int) else SYMBOLIC_LENGTH for n in getattr(aval, "shape", ())]
+    sharding = explicit_sharding(aval) if isinstance(aval, ShapedArray) else None
+    if sharding is not None and all(isinstance(n, int) for n in getattr(aval, "shape", ())):
+        lengths = list(sharding.shard_shape(tuple(lengths)))
     return math.prod(lengths) * int(getattr(getattr(aval, "dtype", None), "itemsize", 8))
 
 

@@ -16,6 +16,7 @@ from dualrev._jax.calls import has_explicit_layout, jit_p
 from dualrev._jax.checkpoints import name_p, remat_p
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Var, is_literal
 from dualrev._jax.library_functions import library_function
+from dualrev._jax.references import uses_references
 from dualrev.programs.jaxprs import behind
 
 
@@ -146,12 +147,14 @@ class Partition:
 def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice, observers: bool = True) -> Partition:
     """Split a program whose first ``n_out`` results are wanted at once, and the atoms ``later`` afterwards.
 
-    ``observers``: whether the second part repeats the equations that only observe a value, such as a print.
+    ``observers``: whether the second part repeats the equations that only observe a value, such as a print.  What is read from a
+    mutable reference is saved, whatever ``choose`` says: the reference may hold something else by the time of the second part.
     """
     outs = graph.outvars[:n_out]
     given = {*graph.invars, *graph.consts}
     wanted = {atom for atom in later if not is_literal(atom)}
     saved = choose(graph, wanted) - given
+    saved |= _read_from_references(behind(graph.eqns, wanted, given | saved))
 
     again = behind(graph.eqns, wanted, given | saved)
     read = {atom for eqn in again for atom in eqn.invars if not is_literal(atom)}
@@ -179,6 +182,11 @@ def partition(graph: Graph, n_out: int, later: Sequence[Atom], choose: Choice, o
     return Partition(graph.computing([*outs, *extra]), second, held, reads, where, [maker[v] for v in extra])
 
 
+def _read_from_references(eqns: Sequence[JaxprEqn]) -> set[Var]:
+    """The results of the equations that read or write mutable references."""
+    return {v for eqn in eqns if uses_references(eqn) for v in eqn.outvars}
+
+
 def _with_observers(graph: Graph, eqns: Sequence[JaxprEqn], known: set[Var], choose: Choice) -> list[JaxprEqn]:
     """The equations, and those that only observe a value which can be computed again from what is held.
 
@@ -187,7 +195,7 @@ def _with_observers(graph: Graph, eqns: Sequence[JaxprEqn], known: set[Var], cho
     kept = {id(eqn) for eqn in eqns}
     for observer in graph.eqns:
         seen = {atom for atom in observer.invars if not is_literal(atom)}
-        if not observer.effects or observer.outvars or not choose(graph, seen) <= known:
+        if not observer.effects or observer.outvars or uses_references(observer) or not choose(graph, seen) <= known:
             continue
         closure = [*behind(graph.eqns, seen, known), observer]
         read = {atom for eqn in closure for atom in eqn.invars if not is_literal(atom)} - known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from dualrev.report import tables
+from dualrev.report.commands.arguments import Parser
 from dualrev.time_model import calibrate, machine, time_in_words
 
 
@@ -48,7 +48,7 @@ def table_of(found: machine.Constants, shipped: machine.Constants) -> Table:
 
 def run(words: Sequence[str]) -> int:
     """The command; 0, or 1 where the file can't be written."""
-    parser = argparse.ArgumentParser(prog="python -m dualrev calibrate", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="python -m dualrev calibrate", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--dry-run", action="store_true", help="measure and show, but keep nothing")
     options = parser.parse_args(words)
     start = time.perf_counter()

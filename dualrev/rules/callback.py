@@ -13,3 +13,4 @@ STATE_A_RULE = ("State the derivative of the function that makes the call, once,
 impossible(primitive("pure_callback"), "Pure callbacks do not support JVP.", STATE_A_RULE)
 impossible(primitive("io_callback"), "IO callbacks do not support JVP.", STATE_A_RULE)
 impossible(primitive("ffi_call"), "The FFI call cannot be differentiated.", STATE_A_RULE)
+impossible(primitive("buffer_callback"), "Buffer callbacks do not support JVP.", STATE_A_RULE)

@@ -20,7 +20,7 @@ from dualrev._jax.sharding import cotangent_sharding, partitions, resharded
 from dualrev.linear.maps import Tangent
 from dualrev.linear.places import Box, blocks, box
 from dualrev.options.settings import Active
-from dualrev.table.adjoints import LinearRow
+from dualrev.table.adjoints import AlongsideRow, LinearRow
 from dualrev.table.axes import Axes, alike, kept, placed, reshaped
 from dualrev.table.choosing import ChoosingRow
 from dualrev.table.forms import alongside, elementwise, linear, linear_together
@@ -199,6 +199,17 @@ elementwise(perturbed_p, 1, 1, cost="moves")
 for named in (tap_p, perturbed_p):
     follow_in_jax(rows[named])
 alongside(primitive("optimization_barrier"), cost="moves")
+
+
+class ShardAlikeRow(AlongsideRow):
+    """``shard_alike`` of two arrays; the tangent of one of them alone has nothing to be sharded like."""
+
+    def bind(self, primals: Sequence[Operand], params: Params) -> list[Array]:
+        return super().bind(primals, params) if len(primals) == 2 else list(primals)  # type: ignore[arg-type]  # a tangent
+
+
+if (shard_alike := primitive("shard_alike")) is not None:  # until 0.11
+    register(ShardAlikeRow(shard_alike, None, cost="moves"))
 
 
 def put(operands: Sequence[ShapedArray], which: Sequence[int], back: bool, *, devices: Sequence[object], srcs: Sequence[object],

@@ -16,3 +16,8 @@ from dualrev.sparse.detection import jacobian_pattern as jacobian_pattern
 from dualrev.sparse.detection import pattern_report as pattern_report
 from dualrev.sparse.plans import Plan as Plan
 from dualrev.sparse.plans import load as load
+
+__all__ = [
+    "PatternReport", "Plan", "hessian", "hessian_pattern", "jacobian", "jacobian_pattern",
+    "load", "pattern_report", "plan", "value_and_hessian", "value_and_jacobian",
+]

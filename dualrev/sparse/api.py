@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
+
+from jax.sharding import Mesh
 
 from dualrev import errors
 from dualrev._jax.trees import PyTree
@@ -12,7 +15,7 @@ from dualrev.functional.checks import Argnums
 from dualrev.functional.choices import Planned
 from dualrev.functional.flat_calls import AnyEngine
 from dualrev.options.settings import Options
-from dualrev.sparse import derivatives, requests
+from dualrev.sparse import derivatives, meshes, requests
 from dualrev.sparse.derivatives import Sparse
 from dualrev.sparse.formats import Format
 from dualrev.sparse.plans import Kind, Plan
@@ -153,7 +156,7 @@ def value_and_hessian(fun: Callable[..., PyTree], argnums: Argnums = 0, has_aux:
 def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian", argnums: Argnums = 0, has_aux: bool = False,
          engine: AnyEngine = "auto", pattern: Any = None, order: str | Sequence[str] = "auto", substitution: bool = False,
          time_budget: float = 0.0, seed: int = 0, costs: tuple[float, float] | None = None, chunk_size: int | None = None,
-         holomorphic: bool = False, **kwargs: PyTree) -> Plan:
+         holomorphic: bool = False, mesh: Mesh | None = None, **kwargs: PyTree) -> Plan:
     r"""How the sparse Jacobian or Hessian of a function will be found: pattern, colours, directions, predicted time.
 
     Of all colourings that are tried, the one of the least :math:`c_f\, n_f + c_r\, n_r`: numbers of pushes and pulls, and what each
@@ -172,13 +175,16 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
       seed: of the random orders.
       costs: :math:`c_f` and :math:`c_r` of a Jacobian, seconds of one push and of one pull, where they were measured; ``(1, 1)`` for
         the fewest passes.  Predicted by default.
+      mesh: devices that take the passes together: each takes as many colours as the others, evaluates the function on the whole
+        input, and all get the whole matrix, by one gathering of the compressed one.  Its axes are of the kind ``Auto``; more devices
+        than colours are of no use.  What is predicted is for one device.
 
     Returns:
       A :class:`Plan`, for ``jacobian(fun, sparse=plan)``; it can be printed, drawn by a notebook, and saved.
 
     Raises:
       TypeError, ValueError: as :func:`jacobian` and :func:`hessian`; an unknown order or derivative; costs that are not two positive
-        numbers, or those of a Hessian, which takes pushes only.
+        numbers, or those of a Hessian, which takes pushes only; what is no mesh, or one with axes of another kind.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> def arrow(x):
@@ -194,9 +200,11 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
     if costs is not None and derivative == "hessian":
         raise ValueError(f"plan: costs are those of a push and a pull of a Jacobian; a Hessian takes pushes only.  Got {costs!r}")
     chosen = engine if derivative == "jacobian" else None if engine == "auto" else engine
+    if mesh is not None:
+        meshes.check("plan", mesh)
     request = requests.asked("plan", derivative, argnums, has_aux, chosen, chunk_size, "bcoo", pattern, False, None, {}, task,
                              holomorphic)
     with errors.calling("plan"):
         checks.check_callable(fun)
         prepared, _ = Sparse(fun, request).prepared(args, kwargs)
-        return prepared.predicted()
+        return dataclasses.replace(prepared.predicted(), mesh=mesh)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 from dualrev._jax.avals import ShapedArray, common_dtype, convert_to, tangent_aval, typeof
 from dualrev._jax.sharding import vary_as
@@ -25,6 +26,7 @@ from dualrev.linear import zeros
 from dualrev.linear.basis import Indices
 from dualrev.options.settings import Request
 from dualrev.sparse.colouring.recovery import Colouring
+from dualrev.sparse.reading import taken
 
 #: So many levels of a substitution are written out; more are a loop.
 MOST_LEVELS = 8
@@ -55,8 +57,29 @@ def colour_vectors(colours: np.ndarray, avals: Sequence[ShapedArray]) -> sweeps.
     return vectors
 
 
+def on_devices(mesh: Mesh | None, run: Callable[[sweeps.Vectors, int], Sequence[jax.Array]], vectors: sweeps.Vectors, n: int,
+               is_padded: bool) -> list[jax.Array]:
+    """``run(vectors, n)``, the results for ``n`` vectors stacked, where each device of a mesh takes as many of the vectors as others.
+
+    What ``run`` reads is the same on all devices, and so are the results, which are gathered once.  ``is_padded``: there may be results
+    for more vectors, which are zero, so that each device has as many.
+    """
+    if mesh is None:
+        return list(run(vectors, n))
+    each = -(-n // mesh.size)
+
+    def on_device(numbers: jax.Array) -> list[jax.Array]:
+        found = run(lambda indices: vectors(numbers.at[indices].get(mode="promise_in_bounds")), each)
+        return [lax.all_gather(x, mesh.axis_names, tiled=True) for x in found]
+
+    spread = PartitionSpec(mesh.axis_names)
+    numbers = jnp.arange(each * mesh.size, dtype=np.int32)
+    found = jax.shard_map(on_device, mesh=mesh, in_specs=spread, out_specs=PartitionSpec(), check_vma=False)(numbers)
+    return [x if is_padded else lax.slice_in_dim(x, 0, n) for x in found]
+
+
 def compressed_jacobian(call: FlatCall, flat: Sequence[jax.Array], colouring: Colouring, chunk_size: int | None,
-                        request: Request) -> tuple[list[jax.Array], jax.Array]:
+                        request: Request, mesh: Mesh | None = None) -> tuple[list[jax.Array], jax.Array]:
     """Everything the function returned, and the compressed Jacobian: a row for each push, or each pull; of both, one flat array."""
     avals = [tangent_aval(typeof(x)) for x in flat]
     seeds = colour_vectors(colouring.column_colours, avals)
@@ -65,7 +88,7 @@ def compressed_jacobian(call: FlatCall, flat: Sequence[jax.Array], colouring: Co
         if not colouring.n_forward:
             results = list(call(*flat))
             return results, _joined([], [], results[: call.n_out])
-        results, pushed = sweeps.push_vectors(call, flat, range(len(flat)), lambda: call.n_out, seeds, colouring.n_forward, chunk_size)
+        results, pushed = _pushed(call, flat, lambda: call.n_out, seeds, colouring.n_forward, chunk_size, mesh)
         return results, _joined(pushed, [], results[: call.n_out])
     results, linear_map, s = flat_calls.linearize_flat(call, flat, "reverse", request)
     out_avals = [tangent_aval(a) for a in s.out_avals]
@@ -74,25 +97,40 @@ def compressed_jacobian(call: FlatCall, flat: Sequence[jax.Array], colouring: Co
         def push(*tangents: jax.Array) -> list[jax.Array]:
             return [zeros.fit(t, a) for t, a in zip(linear_map.push(*tangents), out_avals, strict=True)]
 
-        pushed = sweeps.sweep_vectors(push, seeds, colouring.n_forward, chunk_size)
+        pushed = on_devices(mesh, lambda vectors, n: sweeps.sweep_vectors(push, vectors, n, chunk_size), seeds, colouring.n_forward,
+                            is_padded=False)
 
     def pull(*cotangents: jax.Array) -> list[jax.Array]:
         return [zeros.fit(ct, a) for ct, a in zip(linear_map.pull(*cotangents), s.ct_avals, strict=True)]
 
-    pulled = sweeps.sweep_vectors(pull, colour_vectors(colouring.row_colours, out_avals), colouring.n_reverse, chunk_size)
+    pulled = on_devices(mesh, lambda vectors, n: sweeps.sweep_vectors(pull, vectors, n, chunk_size),
+                        colour_vectors(colouring.row_colours, out_avals), colouring.n_reverse, is_padded=not colouring.n_forward)
     return results, _joined(pushed, pulled, results[: call.n_out])
 
 
 def compressed_hessian(call: FlatCall, flat: Sequence[jax.Array], colouring: Colouring, chunk_size: int | None,
-                       request: Request) -> tuple[list[jax.Array], jax.Array]:
+                       request: Request, mesh: Mesh | None = None) -> tuple[list[jax.Array], jax.Array]:
     """Everything a scalar function returned, and its compressed Hessian, by pushes through its gradient."""
 
     n = len(flat)
     if not colouring.n_forward:
         return list(call(*flat)), _joined([], [], flat)
     seeds = colour_vectors(colouring.column_colours, [tangent_aval(typeof(x)) for x in flat])
-    results, pushed = sweeps.push_vectors(gradient_of(call, request), flat, range(n), lambda: n, seeds, colouring.n_forward, chunk_size)
+    results, pushed = _pushed(gradient_of(call, request), flat, lambda: n, seeds, colouring.n_forward, chunk_size, mesh)
     return results[n:], _joined(pushed, [], flat)
+
+
+def _pushed(call: Callable[..., Sequence[jax.Array]], flat: Sequence[jax.Array], n_out: Callable[[], int], vectors: sweeps.Vectors,
+            n: int, chunk_size: int | None, mesh: Mesh | None) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Everything a function returned, and pushes of vectors of its inputs, stacked; with a mesh, there may be zeros behind them."""
+    if mesh is None:
+        return sweeps.push_vectors(call, flat, range(len(flat)), n_out, vectors, n, chunk_size)
+
+    def run(vectors: sweeps.Vectors, n: int) -> list[jax.Array]:
+        return sweeps.push_vectors(call, flat, range(len(flat)), n_out, vectors, n, chunk_size)[1]
+
+    pushed = on_devices(mesh, run, vectors, n, is_padded=True)
+    return list(call(*flat)), pushed
 
 
 def gradient_of(call: FlatCall, request: Request) -> Callable[..., list[jax.Array]]:
@@ -118,16 +156,6 @@ def _joined(pushed: Sequence[jax.Array], pulled: Sequence[jax.Array], outs: Sequ
     if len(sides) == 2:
         return lax.concatenate([lax.reshape(side, (side.size,)) for side in sides], 0)
     return sides[0] if sides else jnp.zeros(0, dtype)
-
-
-def taken(compressed: jax.Array, places: np.ndarray, is_unique: bool = False) -> jax.Array:
-    """The entries of an array at places that exist, numbered as if it were flat."""
-    dtype = np.int32 if compressed.size < 2**31 else np.int64
-    # A kernel that computes what it reads would divide a flat place into row and column again.
-    index = np.unravel_index(places, compressed.shape) if compressed.ndim == 2 and len(places) else (places,)
-    if compressed.ndim == 2 and not len(places):
-        return lax.full((0,), 0, compressed.dtype)
-    return compressed.at[tuple(i.astype(dtype) for i in index)].get(mode="promise_in_bounds", unique_indices=is_unique)
 
 
 def entries(colouring: Colouring, flat: jax.Array, chosen: np.ndarray | None = None) -> jax.Array:

@@ -102,7 +102,20 @@ MOVES: dict[str, HostOperation] = {
 }
 
 
-_CLIP, _PROMISE = jax.lax.GatherScatterMode.CLIP, jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+CLIP, _PROMISE = jax.lax.GatherScatterMode.CLIP, jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+
+
+def clips(params: Params) -> bool:
+    """Whether a gather moves indices that are outside inside."""
+    return params["mode"] in (CLIP, _PROMISE)
+
+
+def scatter_window(params: Params, rank: int, update_shape: Sequence[int]) -> list[int]:
+    """The sizes of the windows that a scatter writes, along each axis of its operand."""
+    numbers = params["dimension_numbers"]
+    absent = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    window = iter([update_shape[d] for d in numbers.update_window_dims])
+    return [1 if d in absent else next(window) for d in range(rank)]
 
 
 def gather_places(shape: Sequence[int], indices: np.ndarray, params: Params, out_shape: Sequence[int]) -> np.ndarray:
@@ -111,19 +124,17 @@ def gather_places(shape: Sequence[int], indices: np.ndarray, params: Params, out
     batch_out = [d for d in range(len(out_shape)) if d not in numbers.offset_dims]
     return _window_places(shape, indices, sizes, out_shape, batch_out, numbers.offset_dims, numbers.collapsed_slice_dims,
                           numbers.start_index_map, numbers.operand_batching_dims, numbers.start_indices_batching_dims,
-                          clips=params["mode"] in (_CLIP, _PROMISE))
+                          clips=clips(params))
 
 
 def scatter_places(shape: Sequence[int], indices: np.ndarray, params: Params, update_shape: Sequence[int]) -> np.ndarray:
     """For each entry of a scatter's updates the flat place that it is written to; -1 where it is dropped."""
     numbers = params["dimension_numbers"]
     batch = [d for d in range(len(update_shape)) if d not in numbers.update_window_dims]
-    absent = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    window = iter([update_shape[d] for d in numbers.update_window_dims])
-    sizes = [1 if d in absent else next(window) for d in range(len(shape))]
+    sizes = scatter_window(params, len(shape), update_shape)
     return _window_places(shape, indices, sizes, update_shape, batch, numbers.update_window_dims, numbers.inserted_window_dims,
                           numbers.scatter_dims_to_operand_dims, numbers.operand_batching_dims, numbers.scatter_indices_batching_dims,
-                          clips=params["mode"] is _CLIP)
+                          clips=params["mode"] is CLIP)
 
 
 def _window_places(shape: Sequence[int], indices: np.ndarray, sizes: Sequence[int], out_shape: Sequence[int], batch: Sequence[int],

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+from jax.sharding import Mesh
 
 from dualrev._jax.avals import ShapedArray
-from dualrev.sparse import pictures
+from dualrev.sparse import meshes, pictures
 from dualrev.sparse.boolean import boolean_bcoo
 from dualrev.sparse.colouring.positions import Positions
 from dualrev.sparse.colouring.recovery import Colouring, Level
@@ -36,6 +37,15 @@ class Plan:
 
     ``print`` shows it, a notebook draws it.  ``forward_colours`` passes are pushes, ``reverse_colours`` are pulls.
 
+    Attributes:
+      kind: ``"jacobian"`` or ``"hessian"``.
+      name: the function's.
+      colouring: positions of the entries, and the colours of rows and columns.
+      out_types, in_types: shapes and dtypes of outputs and inputs.
+      costs: predicted seconds of one push and of one pull; without a prediction, 1.0 of each.
+      seconds: predicted seconds of one evaluation of the whole matrix.
+      mesh: the devices that share the passes, or None for those that the arguments lie on.
+
     >>> import jax.numpy as jnp, dualrev as dr
     >>> plan = dr.sparse.plan(lambda x: x[1:] * x[:-1], jnp.ones(5))
     >>> plan.shape, plan.nnz, plan.forward_colours, plan.reverse_colours
@@ -51,6 +61,8 @@ class Plan:
     costs: tuple[float, float] = (1.0, 1.0)
     #: Predicted seconds of one evaluation of the whole matrix.
     seconds: float | None = None
+    #: The devices that take the passes together, each as many as others; None for those that the arguments lie on.
+    mesh: Mesh | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -106,6 +118,10 @@ class Plan:
             push, pull = self.costs
             lines.append(f"predicted {time_in_words(self.seconds)}; {time_in_words(push)} for one more push, {time_in_words(pull)} for "
                          "one more pull")
+        if self.mesh is not None:
+            most = -(-found.n_forward // self.mesh.size), -(-found.n_reverse // self.mesh.size)
+            lines.append(f"on {self.mesh.size} devices ({meshes.spelled(self.mesh)}), each of which takes at most {most[0]} "
+                         f"forward and {most[1]} reverse passes")
         return "\n".join([*lines, pictures.text(found)])
 
     def __repr__(self) -> str:
@@ -120,7 +136,8 @@ class Plan:
         """Write the plan to a file (NumPy's ``.npz``), for :func:`dualrev.sparse.load`."""
         found = self.colouring
         head = {"version": FILE_VERSION, "kind": self.kind, "name": self.name, "out_types": self.out_types, "in_types": self.in_types,
-                "costs": self.costs, "seconds": self.seconds, "shape": self.shape, "is_symmetric": found.is_symmetric,
+                "costs": self.costs, "seconds": self.seconds, "mesh": None if self.mesh is None else list(self.mesh.shape.items()),
+                "shape": self.shape, "is_symmetric": found.is_symmetric,
                 "levels": len(found.levels)}
         arrays = {"indptr": found.positions.indptr, "columns": found.positions.columns, "column_colours": found.column_colours,
                   "row_colours": found.row_colours, "source": found.source}
@@ -131,11 +148,18 @@ class Plan:
             np.savez_compressed(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
 
 
-def load(path: str | os.PathLike[str]) -> Plan:
+def load(path: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Plan:
     """The plan that :meth:`Plan.save` wrote.
 
+    Args:
+      path: of the file, whose name ends in ``.npz``.
+      mesh: the devices of a plan that was made for a mesh, of which the file holds the axes and sizes; a plan without one may get one.
+
+    Returns:
+      The :class:`Plan`, for ``sparse=`` of a function with the same shapes and dtypes.
+
     Raises:
-      ValueError: the file holds no plan, or one of a later version.
+      ValueError: the file holds no plan, or one of a later version; the plan is for a mesh, and none or another one is given.
 
     >>> import tempfile, jax.numpy as jnp, dualrev as dr
     >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
@@ -158,8 +182,12 @@ def load(path: str | os.PathLike[str]) -> Plan:
         colouring = Colouring(positions, found["column_colours"], found["row_colours"], found["source"], head["is_symmetric"],
                               tuple(levels))
     costs = head["costs"]
+    if head.get("mesh") is not None:
+        meshes.check_same(f"load: {os.fspath(path)}", dict(head["mesh"]), mesh)
+    if mesh is not None:
+        meshes.check("load", mesh)
     return Plan(head["kind"], head["name"], colouring, _types(head["out_types"]), _types(head["in_types"]), (costs[0], costs[1]),
-                head["seconds"])
+                head["seconds"], mesh)
 
 
 def _types(given: list[Any]) -> tuple[Type, ...]:

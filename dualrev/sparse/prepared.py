@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
+from jax.sharding import Mesh
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from dualrev import errors, time_model
@@ -25,7 +26,7 @@ from dualrev.functional.gradients import Partial
 from dualrev.options.settings import using
 from dualrev.programs.functions import Fixed
 from dualrev.programs.shared import Fingerprint
-from dualrev.sparse import evaluation, formats, patterns, probing, requests
+from dualrev.sparse import evaluation, formats, meshes, patterns, probing, requests
 from dualrev.sparse.colouring.greedy import NO_COLOUR
 from dualrev.sparse.colouring.positions import Positions
 from dualrev.sparse.colouring.recovery import Colouring
@@ -230,16 +231,17 @@ class Prepared:
 
     # ------------------------------------------------------------------------------------------------------------- evaluation
 
-    def _compressed(self, call_and_flat: tuple[FlatCall, list[jax.Array]], colouring: Colouring) -> tuple[list[jax.Array], jax.Array]:
+    def _compressed(self, call_and_flat: tuple[FlatCall, list[jax.Array]], colouring: Colouring,
+                    mesh: Mesh | None = None) -> tuple[list[jax.Array], jax.Array]:
         call, flat = call_and_flat
         compress = evaluation.compressed_hessian if self.asked.kind == "hessian" else evaluation.compressed_jacobian
-        return compress(call, flat, colouring, self.asked.chunk_size, self.asked.request)
+        return compress(call, flat, colouring, self.asked.chunk_size, self.asked.request, mesh)
 
     def evaluated(self, *arrays: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """What the function returned, flat, as far as it is arrays; and the entries of each block (or the block itself)."""
         with errors.calling(self.asked.name), using(self.asked.request.settings):
             call, flat = self.flat_call(arrays)
-            results, compressed = self._compressed((call, flat), self.colouring)
+            results, compressed = self._compressed((call, flat), self.colouring, self.plan.mesh)
             source = evaluation.substituted(self.colouring, compressed)
             data = []
             for row in self.wrappers:
@@ -255,6 +257,8 @@ class Prepared:
     def __call__(self, arrays: Sequence[jax.Array]) -> tuple[PyTree, PyTree, PyTree]:
         """``(value, aux, matrix)``."""
         wrappers = self.wrappers  # planned here, not while the evaluation is traced
+        if self.plan.mesh is not None:
+            meshes.check_arrays(self.asked.name, self.plan.mesh, arrays)
         found, data = (self._compiled if is_eager(arrays) else self.evaluated)(*arrays)
         value, aux = self.results.finish(found)
         if self.asked.is_checked:

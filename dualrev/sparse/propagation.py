@@ -34,7 +34,7 @@ from dualrev._jax.jaxprs import Atom, ClosedJaxpr, JaxprEqn, is_literal, stage
 from dualrev._jax.primitives import Primitive
 from dualrev.engines.forward import push_through
 from dualrev.programs.jaxprs import behind
-from dualrev.sparse import alternatives, calls, elementwise, loops
+from dualrev.sparse import alternatives, calls, elementwise, loops, ranges
 from dualrev.sparse.graph import Graph, Nodes
 from dualrev.sparse.structural_zeros import zero_entries
 from dualrev.sparse.structures import STRUCTURES, moved
@@ -77,6 +77,8 @@ class Propagation:
     def operate(self, eqn: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
         """The results of one equation."""
         outs = [Value(v.aval) for v in eqn.outvars]  # type: ignore[arg-type]  # all are arrays
+        if str(eqn.primitive) == "jit" and ranges.may_tell(operands):
+            return self.run(eqn.params["jaxpr"], operands)
         if all(x.is_known for x in operands) and not eqn.effects:
             later = Later(eqn, operands)
             for i, out in enumerate(outs):
@@ -85,6 +87,9 @@ class Propagation:
             followed = alternatives.followed(eqn, operands)
             for i, out in enumerate(outs):
                 out.alternatives = followed[i] if followed else alternatives.chosen(eqn)
+            outs[0].range = ranges.found_range(eqn, operands) if len(outs) == 1 else None
+            if (number := ranges.decided(outs[0].range if outs else None, outs[0].aval.dtype)) is not None:
+                outs[0].number = number
         if any(x.nodes is not None for x in operands):
             found = self._united(eqn, operands) or self._nodes(eqn, operands)
             for i, (out, new) in enumerate(zip(outs, found, strict=True)):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dualrev._jax.jaxprs import JaxprEqn
-from dualrev.sparse import contractions, host
+from dualrev.sparse import contractions, host, windows
 from dualrev.sparse.graph import Graph, Nodes
 from dualrev.sparse.values import Value
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 Found: TypeAlias = Nodes | list[Nodes | None] | None
 Structure: TypeAlias = "Callable[[Propagation, JaxprEqn, Sequence[Value]], Found]"
-
-
-#: Backends on which a scatter writes its updates one after the other; elsewhere any update of a place may be the last.
-WRITES_IN_ORDER = ("cpu",)
 
 
 def shape_of(eqn: JaxprEqn, i: int = 0) -> tuple[int, ...]:
@@ -76,120 +72,6 @@ def _selected(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Fou
 
 def _same(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
     return [x.nodes for x in operands][: len(eqn.outvars)]
-
-
-# ------------------------------------------------------------------------------------------- windows at unknown places
-
-
-def anywhere(graph: Graph, nodes: Nodes, axes: Sequence[int]) -> Nodes:
-    """Each entry replaced by the union along some axes, which any entry along them may be read from."""
-    if not axes:
-        return nodes
-    united = np.expand_dims(graph.union_over(nodes, axes), tuple(axes))
-    return np.broadcast_to(united, nodes.shape)
-
-
-def _starts(starts: Sequence[Value], shape: Sequence[int], sizes: Sequence[int]) -> tuple[list[Any], list[int]]:
-    """Start indices, 0 where they are unknown, and the axes along which the place of the window is not known."""
-    unknown = [d for d, (s, n, m) in enumerate(zip(starts, shape, sizes, strict=True)) if not s.is_known and n != m]
-    return [s.known() if s.is_known else 0 for s in starts], unknown
-
-
-def _dynamic_slice(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
-    x, *starts = operands
-    if x.nodes is None:
-        return None
-    firsts, unknown = _starts(starts, x.nodes.shape, eqn.params["slice_sizes"])
-    if unknown:
-        run.lost["dynamic_slice: the place is not known"] += 1
-    return anywhere(run.graph, x.nodes, unknown)[host.clamped(firsts, x.nodes.shape, eqn.params["slice_sizes"])]
-
-
-def _dynamic_update_slice(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
-    x, update, *starts = operands
-    old, new = x.nodes_or_empty(), update.nodes_or_empty()
-    firsts, unknown = _starts(starts, old.shape, new.shape)
-    if not new.size:
-        return old
-    if not unknown:
-        return np.asarray(host.MOVES["dynamic_update_slice"]({}, old, new, *firsts))
-    run.lost["dynamic_update_slice: the place is not known"] += 1
-    united = np.expand_dims(run.graph.union_over(new, unknown), tuple(unknown))
-    window = [slice(None) if d in unknown else s for d, s in enumerate(host.clamped(firsts, old.shape, new.shape))]
-    placed = np.zeros(old.shape, np.int64)
-    placed[tuple(window)] = united
-    return run.graph.union(old, placed)
-
-
-def _gather(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
-    x, indices = operands
-    if x.nodes is None:
-        return None
-    nodes = x.nodes
-    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    if indices.is_known:
-        at = np.asarray(indices.known())
-    else:
-        unknown = [d for d in numbers.start_index_map if sizes[d] != nodes.shape[d]]
-        run.lost["gather: the places are not known"] += bool(unknown)
-        nodes, at = anywhere(run.graph, nodes, unknown), np.zeros(indices.aval.shape, np.int64)
-    places = host.gather_places(nodes.shape, at, eqn.params, shape_of(eqn))
-    if not nodes.size:
-        return None
-    return np.where(places >= 0, nodes.ravel()[places], 0)
-
-
-def _scatter(run: Propagation, eqn: JaxprEqn, operands: Sequence[Value]) -> Found:
-    """Sums of updates, products, extrema, or replaced entries, at known or unknown places."""
-    x, indices, updates = operands
-    name = str(eqn.primitive)
-    if eqn.params.get("update_jaxpr") is not None and name == "scatter":
-        return None  # a function applied in place
-    if name == "scatter-mul" and run.graph.second:
-        return None  # the row's push has its products
-    old, new = x.nodes_or_empty(), updates.nodes_or_empty()
-    count = old.size
-    if not new.size or not count:
-        return old
-    if indices.is_known:
-        places = host.scatter_places(old.shape, np.asarray(indices.known()), eqn.params, new.shape)
-        if name == "scatter" and jax.default_backend() in WRITES_IN_ORDER:
-            return _last_written(old, new, places, eqn.params["dimension_numbers"].update_window_dims)
-        places = places.ravel()
-        inside = places >= 0
-        written = run.graph.union_groups(places[inside], new.ravel()[inside], count).reshape(old.shape)
-        if name != "scatter":
-            return run.graph.union(old, written)
-        hit = np.zeros(count, bool)
-        hit[places[inside]] = True
-        return np.where(hit.reshape(old.shape), written, old)
-    run.lost[f"{name}: the places are not known"] += 1
-    return run.graph.union(old, _scattered_anywhere(run.graph, new, old.shape, eqn.params["dimension_numbers"]))
-
-
-def _last_written(old: Nodes, new: Nodes, places: np.ndarray, window_dims: Sequence[int]) -> Nodes:
-    """Entries with their last update: updates are written in the order of their indices, each with its window."""
-    order = [d for d in range(new.ndim) if d not in window_dims] + list(window_dims)
-    flat, entries = places.transpose(order).ravel(), new.transpose(order).ravel()
-    inside = flat >= 0
-    result = old.ravel().copy()
-    result[flat[inside]] = entries[inside]  # of several values for one place, numpy keeps the last
-    return result.reshape(old.shape)
-
-
-def _scattered_anywhere(graph: Graph, new: Nodes, shape: Sequence[int], numbers: Any) -> Nodes:
-    """Updates that may be written anywhere along the axes that indices address."""
-    kept = [d for d in range(len(shape)) if d not in numbers.inserted_window_dims and d not in numbers.operand_batching_dims]
-    axis_of = dict(zip(kept, numbers.update_window_dims, strict=True))
-    batch = [d for d in range(new.ndim) if d not in numbers.update_window_dims]
-    for d, i in zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True):
-        axis_of[d] = batch[i]
-    aligned = {d: axis for d, axis in axis_of.items()
-               if new.shape[axis] == shape[d] and (d not in numbers.scatter_dims_to_operand_dims or new.shape[axis] == shape[d])}
-    united = graph.union_over(new, [a for a in range(new.ndim) if a not in aligned.values()])
-    order = sorted(aligned, key=lambda d: sorted(aligned.values()).index(aligned[d]))
-    united = united.transpose([order.index(d) for d in sorted(aligned)])
-    return np.broadcast_to(united.reshape([shape[d] if d in aligned else 1 for d in range(len(shape))]), tuple(shape))
 
 
 # --------------------------------------------------------------------------------------------------------------- along axes
@@ -286,12 +168,12 @@ STRUCTURES: dict[str, Structure] = {
     **dict.fromkeys(("convert_element_type", "reduce_precision", "copy", "copy_p", "optimization_barrier", "device_put",
                      "sharding_constraint", "layout_constraint", "tap", "real", "imag", "conj"), _same),
     **dict.fromkeys(("scatter", "scatter-add", "scatter-sub", "scatter_add", "scatter_sub", "scatter-min", "scatter-max",
-                     "scatter-mul"), _scatter),
+                     "scatter-mul"), windows.scatter),
     "pad": _padded,
     "select_n": _selected,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update_slice,
-    "gather": _gather,
+    "dynamic_slice": windows.dynamic_slice,
+    "dynamic_update_slice": windows.dynamic_update_slice,
+    "gather": windows.gather,
     "reduce_sum": _reduce_sum,
     "cumsum": _cumsum,
     "reduce_window_sum": _windowed_sum,

@@ -14,6 +14,9 @@ from dualrev._jax.traces import Tracer
 from dualrev.sparse.graph import Nodes
 from dualrev.sparse.host import evaluate
 
+#: The least and the largest number of each entry of an integer value (:mod:`dualrev.sparse.ranges`).
+Range: TypeAlias = tuple[np.ndarray, np.ndarray]
+
 #: Makes a known number when it is asked for.
 Make: TypeAlias = Callable[[], Any]
 
@@ -61,10 +64,11 @@ class Value:
 
     ``number``: an array; or ``(operation, i)`` for result ``i`` of an operation that can be evaluated; or None if it is unknown.
     ``zero``: the entries that are zero for all inputs, of a value that depends on some; None if none is known to be.
-    ``alternatives``: of an unknown number, those that it can have; None if they are many.
+    ``alternatives``: of an unknown number, those that it can have; None if they are many.  ``range``: of an unknown integer, between
+    which numbers it lies; None if that is not known.
     """
 
-    __slots__ = ("alternatives", "aval", "nodes", "number", "zero")
+    __slots__ = ("alternatives", "aval", "nodes", "number", "range", "zero")
 
     def __init__(self, aval: ShapedArray, nodes: Nodes | None = None, number: Any = None, zero: np.ndarray | None = None):
         self.aval = aval
@@ -72,6 +76,7 @@ class Value:
         self.number = number
         self.zero = zero
         self.alternatives: Alternatives | None = None
+        self.range: Range | None = None
 
     @property
     def is_known(self) -> bool:

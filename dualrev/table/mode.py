@@ -37,7 +37,22 @@ Structure: TypeAlias = Any
 class Mode(ABC):
     """A forward mode of differentiation.
 
-    Modes are compared and hashed as keys of caches: two that are equal give the same programs.
+    Modes are compared and hashed as keys of caches: two that are equal give the same programs.  A mode states at least :meth:`row` and
+    :meth:`zero`; ``papers/modes`` has two.
+
+    >>> import jax.numpy as jnp
+    >>> from dualrev.modes import Mode, evaluate
+    >>> class Depth(Mode):
+    ...     name = "depth"  # of operations, from the inputs
+    ...     def row(self, row, primals, parts, params):
+    ...         outs = row.bind(primals, params)
+    ...         deepest = jnp.stack([p for p in parts if p is not None]).max()
+    ...         return outs, [deepest + 1 for _ in outs]
+    ...     def zero(self, aval):
+    ...         return jnp.zeros((), int)
+    >>> out, depth = evaluate(Depth(), lambda x: jnp.sin(x) * x + x, (3.0,), (0,))
+    >>> int(depth)
+    3
     """
 
     #: The name of the mode in errors.

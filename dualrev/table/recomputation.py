@@ -13,7 +13,22 @@ CHEAP: frozenset[Cost] = frozenset(("entrywise", "moves"))
 
 
 def cost_of(primitive: Primitive) -> Cost:
-    """The cost of computing an operation again, from its row; a call that engines handle without a row costs its program."""
+    """The cost of computing an operation again, from its row; a call that engines handle without a row costs its program.
+
+    Args:
+      primitive: of jax, or of your own.
+
+    Returns:
+      ``"entrywise"``, ``"moves"`` (entries alone), ``"work"`` or ``"its program"``.
+
+    Raises:
+      TypeError: what is no primitive and cannot be a key.
+
+    >>> import jax
+    >>> from dualrev.modes import cost_of
+    >>> cost_of(jax.lax.sin_p), cost_of(jax.lax.transpose_p), cost_of(jax.lax.dot_general_p)
+    ('entrywise', 'moves', 'work')
+    """
     row = rows.get(primitive)
     return row.cost if row is not None else "its program" if str(primitive) in BY_ENGINES else "work"
 

@@ -157,6 +157,12 @@ class Row(ABC):
     ``call``      that of the programs among the parameters, which each mode evaluates itself; a reduction by an operation of the
                   user's is a call
     ============  ========================================================================================================
+
+    >>> import jax
+    >>> from dualrev.modes import row_of
+    >>> row = row_of(jax.lax.mul_p)
+    >>> row.kind, sorted(row.linear_in), row.cost
+    ('product', [0, 1], 'entrywise')
     """
 
     kind: Kind = "program"

@@ -57,3 +57,5 @@ from dualrev.time_model.prediction import time_in_words as time_in_words
 from dualrev.time_model.pricing import Cost as Cost
 from dualrev.time_model.pricing import cost_of_jaxpr as cost_of_jaxpr
 from dualrev.time_model.pricing import time_of as time_of
+
+__all__ = ["Constants", "Prediction", "constants", "predict"]

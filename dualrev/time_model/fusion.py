@@ -14,88 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from dualrev._jax.jaxprs import Atom, ClosedJaxpr, Jaxpr, JaxprEqn, Var, is_literal
 from dualrev.time_model.fusion_rules import (
     WINDOW,
-    WITHIN_LIBRARY,
     is_costly,
     is_long_join,
     is_of_library,
     is_windowed,
-    is_within_rows,
+    is_within_library,
 )
-from dualrev.time_model.reading import Operation, Reader, Value, is_one_window, shape_of, size_of, values_of
-
-
-@dataclass
-class Kernel:
-    """One fused group: what it reads, writes and computes."""
-
-    root: Value
-    #: ``(operation, number of entries)``.
-    work: list[tuple[Operation, float]] = field(default_factory=list)
-    read: dict[Value, float] = field(default_factory=dict)
-    #: The entries that it writes, where they are not all of its root.
-    window: float | None = None
-    #: Whether a library computes it.
-    is_library: bool = False
-
-    @property
-    def nbytes(self) -> float:
-        written = self.root.nbytes if self.window is None else self.window * self.root.itemsize
-        return written + sum([count * v.itemsize for v, count in self.read.items()])
-
-    def is_scalar(self, row: int) -> bool:
-        """Whether it works on one entry at a time: entries come from here or there, by index, or are fewer than ``row`` on the last
-        axis."""
-        if self.is_library:
-            return False
-        shape = shape_of(self.root.aval)
-        for i, (op, _) in enumerate(self.work):
-            if i and op.kind == "join" and is_within_rows(op):  # a join at the root is a loop for each part
-                return True
-            if op.name == "gather" and not is_one_window(op.eqn):
-                return True
-            if op.kind == "reduce":
-                shape = max(shape, shape_of(op.eqn.invars[0].aval), key=math.prod)
-        return not shape or shape[-1] < row
-
-
-@dataclass
-class Program:
-    """A jaxpr as kernels, calls and loops."""
-
-    inputs: list[Value]
-    outputs: list[Value | None]
-    kernels: list[Kernel]
-    #: Operations that do not fuse, loops and branches among them.
-    calls: list[Operation]
-    #: The values with memory, in the order in which they are written.
-    stored: list[Value]
-
-    @property
-    def width(self) -> int:
-        """About how many parts can start at once: what reads inputs only, and the copies of what fills the stacks of loops."""
-        inputs = set(self.inputs)
-        ready = sum([inputs.issuperset(k.read) for k in self.kernels])
-        shapes: set[tuple[int, ...]] = set()
-        stacks = 0
-        for op in self.calls:
-            if op.kind == "loop":
-                shapes.update([shape_of(v.aval) for v in op.outs[op.carries:]])
-                stacks += len(op.outs) - op.carries
-                ready += 1 + sum([v in inputs for v in op.ins[op.stacks - op.carries:op.stacks]])
-            elif inputs.issuperset([v for v in op.ins if v is not None]):
-                ready += 1
-        return max(ready + len(shapes), stacks + len(self.calls))
-
-    @property
-    def nbytes_touched(self) -> float:
-        """The bytes that all kernels and calls read and write, as XLA's cost analysis counts them."""
-        return sum([k.nbytes for k in self.kernels]) + sum([
-            sum([v.nbytes for v in {id(v): v for v in (*op.ins, *op.outs) if v is not None}.values()]) for op in self.calls])
+from dualrev.time_model.kernels import Kernel, Program
+from dualrev.time_model.nests import Nest, is_across, nest_of_root, nests_of_operands, times_of
+from dualrev.time_model.reading import Operation, Reader, Value, shape_of, size_of, values_of
 
 
 def program(jaxpr: ClosedJaxpr | Jaxpr, kept: tuple[int, int] | None = None) -> Program:
@@ -188,16 +119,22 @@ def _windows(op: Operation) -> list[Kernel]:
     return found
 
 
+def _copy_of_operand(op: Operation, kernels: dict[Value, Kernel], readers: dict[Value, int]) -> None:
+    """What is written in place is written into a copy where the operand is read later, or belongs to the caller."""
+    operand = op.ins[0]
+    if operand is not None and (operand.maker is None or readers.get(operand, 0)):
+        kernels[Value(op.outs[0].aval)] = Kernel(op.outs[0], [], {operand: float(operand.size)})
+
+
 def _update(op: Operation, kernels: dict[Value, Kernel], readers: dict[Value, int], need: Callable[..., None]) -> None:
-    """A window is written in place: into a copy where the operand is read later, or belongs to the caller."""
+    """A window is written in place."""
     (out,) = op.outs
     operand, update = op.ins[0], op.ins[2 if op.name.startswith("scatter") else 1]
     size = float(size_of(op.eqn.invars[2 if op.name.startswith("scatter") else 1].aval))
     out.is_stored = True
     kernel = kernels[out] = Kernel(out, [(op, size)])
+    _copy_of_operand(op, kernels, readers)
     if operand is not None:
-        if operand.maker is None or readers.get(operand, 0):
-            kernels[Value(out.aval)] = Kernel(out, [], {operand: float(operand.size)})
         operand.is_stored = True
         readers[operand] = readers.get(operand, 0) + 1
     if update is not None:
@@ -211,15 +148,19 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
     kernels: dict[Value, Kernel] = {}
     #: value -> root of a kernel -> [entries computed for readers of all, and of slices; reads without anything moved out of loops]
     needs: dict[Value, dict[Value, list[float]]] = {}
+    nests: dict[tuple[Value, Value], Nest] = {}
     for v in outputs:
         if v is not None and v.maker is not None:
             v.is_stored = True
     calls: list[Operation] = []
     readers: dict[Value, int] = {}
 
-    def need(v: Value, root: Value, count: float, is_slice: bool, reads: float) -> None:
+    def need(v: Value, root: Value, count: float, is_slice: bool, reads: float, nest: Nest = None) -> None:
         counts = needs.setdefault(v, {}).setdefault(root, [0.0, 0.0, 0.0])
         counts[2] = max(counts[2], reads)
+        if nests.setdefault((v, root), nest) != nest:
+            nests[v, root] = None
+        count = min(count, times_of(nest, count))
         if v.size == 1:
             counts[0] = 1.0  # the compiler moves it out of the kernel's loop
         elif is_slice:
@@ -231,9 +172,12 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
         if op.kind in ("call", "loop", "branch", "whole"):
             if any(v.is_stored or v in needs for v in op.outs) or op.eqn.effects:
                 calls.append(op)
+                if op.name.startswith("scatter"):
+                    _copy_of_operand(op, kernels, readers)
                 for v in (*op.ins, *op.outs):
                     if v is not None:
                         v.is_stored = True
+                readers.update({v: readers.get(v, 0) + 1 for v in op.ins if v is not None})
             continue
         if op.kind == "update":
             (out,) = op.outs
@@ -246,7 +190,7 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
             if not out.is_stored and not homes:
                 continue
             if any(kernels[root].is_library for root in homes):
-                out.is_stored |= len(homes) > 1 or not (op.name in WITHIN_LIBRARY or is_of_library(op))
+                out.is_stored |= len(homes) > 1 or not (is_within_library(op) or is_of_library(op))
             elif is_of_library(op):
                 out.is_stored = True
             elif op.kind == "join":
@@ -258,6 +202,8 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
                 counts = {out: (float(out.size), float(out.size))}
             else:
                 counts = {root: (max(one + many, 1.0), reads) for root, (one, many, reads) in homes.items()}
+            if out.is_stored:
+                nests[out, out] = None if op.kind == "reduce" and windows else nest_of_root(shape_of(out.aval))
             if windows:
                 levels = _windows(op)
                 kernels.update((kernel.root, kernel) for kernel in reversed(levels))
@@ -278,15 +224,19 @@ def _fuse(operations: list[Operation], outputs: Sequence[Value | None]) -> tuple
                     count *= inner / max(out.size, 1)
                     reads = count
                 kernel.work.append((op, count))
-                for v in op.ins:
+                nest = None if kernel.is_library else nests.get((out, root))
+                for v, inner_nest in zip(op.ins, nests_of_operands(op, nest), strict=True):
                     if v is not None:
                         if is_join:
                             v.is_stored = True
                         each = min(count, v.size) if op.kind == "join" else count
                         readers[v] = readers.get(v, 0) + 1
-                        need(v, root, each, op.kind == "slice", min(reads, v.size) if op.kind in ("join", "slice") else reads)
+                        need(v, root, each, op.kind == "slice", min(reads, v.size) if op.kind in ("join", "slice") else reads,
+                             inner_nest)
     for v, homes in needs.items():
         if v.is_stored:
             for root, (one, many, _) in homes.items():
                 kernels[root].read[v] = min(one + many, float(v.size)) if v.size else 0.0
+                if root in outputs and is_across(nests[v, root], v):
+                    kernels[root].across[v] = one + many
     return list(kernels.values())[::-1], calls[::-1]

@@ -43,6 +43,16 @@ def is_of_library(op: Operation) -> bool:
     return size_of(aval) >= LIBRARY_SUM and is_real(aval)
 
 
+def is_within_library(op: Operation) -> bool:
+    """Whether a library computes an operation before it reduces.  A product with a mask is a selection for the compiler."""
+    return op.name in WITHIN_LIBRARY and not (op.name == "mul" and any(v is not None and _is_mask(v.maker) for v in op.ins))
+
+
+def _is_mask(op: Operation | None) -> bool:
+    """Whether an operation makes numbers of booleans."""
+    return op is not None and op.name == "convert_element_type" and str(getattr(op.eqn.invars[0].aval, "dtype", "")) == "bool"
+
+
 def is_within_rows(op: Operation) -> bool:
     """Whether a join puts something beside something else on the last axis."""
     last = len(shape_of(op.outs[0].aval)) - 1

@@ -30,7 +30,11 @@ BySize: TypeAlias = tuple[float, float]
 class Constants:
     """Seconds, bytes and rates; a rate is a number for each second.
 
-    The formula that they stand in is that of :mod:`dualrev.time_model`.
+    The formula that they stand in is that of :mod:`dualrev.time_model`; each is explained where it is declared.
+
+    >>> from dualrev import time_model
+    >>> time_model.constants("cpu").backend
+    'cpu'
     """
 
     #: ``cpu``, ``gpu`` or ``tpu``.
@@ -245,7 +249,21 @@ def _checked(name: str, value: Any, like: Any) -> Any:
 
 
 def constants(backend: str | None = None) -> Constants:
-    """The constants of the current backend, or of another one: measured on this machine, if they were, or else the shipped ones."""
+    """The constants of the current backend, or of another one: measured on this machine, if they were, or else the shipped ones.
+
+    Args:
+      backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``; by default, that of jax.
+
+    Returns:
+      The :class:`Constants`, those that ``python -m dualrev calibrate`` wrote if it has run here.
+
+    Raises:
+      RuntimeWarning: the file that ``calibrate`` wrote cannot be read; the shipped constants stand in for it.
+
+    >>> from dualrev import time_model
+    >>> time_model.constants("cpu").backend
+    'cpu'
+    """
     return _constants(backend or jax.default_backend())
 
 

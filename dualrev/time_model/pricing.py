@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn
-from dualrev.time_model.fusion import Kernel, Program, program
+from dualrev.time_model.fusion import program
+from dualrev.time_model.kernels import Kernel, Program
 from dualrev.time_model.library_calls import dot_flops, flops_of, is_matrix_product, priced_call
 from dualrev.time_model.machine import Constants
 from dualrev.time_model.operations import MOVES_WITHIN, QUICK, SIMPLE, VECTORISED
-from dualrev.time_model.reading import Operation, Value, is_one_window, shape_of
+from dualrev.time_model.reading import Operation, Value, is_one_window, shape_of, size_of
 
 
 @dataclass
@@ -88,6 +89,9 @@ def is_along_last(op: Operation) -> bool:
 #: A kernel works on several entries at once if the last axis has at least so many; and as part of a loop that is one kernel.
 ROW = 4
 ROW_WITHIN = 64
+#: Reading across rows moves so many bytes for each entry; of larger arrays, the lines are still near when the next entry is read.
+LINE = 64.0
+LINES_KEPT = 2.0**24
 
 
 def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
@@ -95,6 +99,7 @@ def kernel_cost_of(kernel: Kernel, c: Constants, place: Place) -> Cost:
     cost = Cost(kernels=1.0, nbytes=kernel.nbytes)
     scalar = kernel.is_scalar(ROW_WITHIN if place.is_kernel else ROW)
     work = place.seconds(kernel.nbytes, c)
+    work += sum([count * LINE / c.rate(min(v.nbytes, LINES_KEPT)) for v, count in kernel.across.items()])
     priced: list[tuple[Operation, float]] = []
     for op, count in kernel.work:
         is_simple = op.kind != "entry" or op.name in SIMPLE or op.name in MOVES_WITHIN
@@ -165,7 +170,7 @@ def cost_of_call(op: Operation, c: Constants, place: Place) -> Cost:
     """An operation that does not fuse: a loop, a branch, or a call of a library."""
     if op.kind == "loop":
         return cost_of_loop(op, c, place)
-    nbytes = float(sum([v.nbytes for v in (*op.ins, *op.outs) if v is not None]))
+    nbytes = bytes_of_call(op)
     if op.kind == "branch":
         costs = [cost_of_program(held, c, place) for held in op.held]
         cost = Cost(place.kernel_s)
@@ -177,6 +182,14 @@ def cost_of_call(op: Operation, c: Constants, place: Place) -> Cost:
     cost = Cost(place.kernel_s + seconds + place.seconds(nbytes, c), 1.0, nbytes, flops, 0.0, 1.0)
     cost.charge(op.eqn, cost.seconds, nbytes)
     return cost
+
+
+def bytes_of_call(op: Operation) -> float:
+    """The bytes that a call reads and writes: of a scatter, which is in place, the entries that are written, not all."""
+    if op.name.startswith("scatter"):
+        updates = float(size_of(op.eqn.invars[2].aval) * op.outs[0].itemsize)
+        return 2 * updates + sum([v.nbytes for v in op.ins[1:] if v is not None])
+    return float(sum([v.nbytes for v in (*op.ins, *op.outs) if v is not None]))
 
 
 def cost_of_whole(op: Operation, c: Constants, place: Place) -> Cost:

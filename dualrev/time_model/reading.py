@@ -15,7 +15,7 @@ from dualrev.table.rows import rows
 from dualrev.time_model.operations import ALIASES, GATHERS, INLINED, JOINS, MOVES_WITHIN, REDUCTIONS, SIMPLE, program_of
 
 if TYPE_CHECKING:
-    from dualrev.time_model.fusion import Program
+    from dualrev.time_model.kernels import Program
 
 #: Steps that a loop of unknown length is taken to make.
 UNKNOWN_STEPS = 100

@@ -81,7 +81,7 @@ def cost(f: Function, n: int) -> tuple[int, float, float, float]:
 
 def run(quick: bool, progress: Progress) -> Outcome:
     inputs, n = (20, 60) if quick else (1000, 1000)
-    chosen = (loops.springs, loops.rings) if quick else TIGHT
+    chosen = (loops.rings,) if quick else TIGHT
     found = {f: patterns(f, 24, inputs) for f in progress((*chosen, WIDENING), "patterns")}
     steps = {f: lengths(f, 24, 20) for f in progress((*chosen, WIDENING), "lengths of loops")}
     sizes = {f: 400 if f is loops.marching else n for f in chosen}

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from against_torch import in_both
-from programs import networks, science, sequences
+from programs import networks, science, sequences, tutorials
 
 pytestmark = pytest.mark.thorough
 
 PROGRAMS: dict[str, Callable[[Any], Any]] = {
     f"{module.__name__.rpartition('.')[2]}: {name.replace('_', ' ')}": program
-    for module in (networks, sequences, science) for name, program in vars(module).items()
-    if callable(program) and getattr(program, "__module__", "") == module.__name__ and name not in ("waves", "trained")}
+    for module in (networks, sequences, science, tutorials) for name, program in vars(module).items()
+    if callable(program) and getattr(program, "__module__", "") == module.__name__ and name not in ("fill", "waves", "trained")}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax
 
+from dualrev._jax.checkpoints import has_effects
 from dualrev._jax.jaxprs import ClosedJaxpr, JaxprEqn, Var, is_literal
 from dualrev.calls.derived_programs import Program
 from dualrev.calls.linearization import Linearization
@@ -33,7 +34,7 @@ class Invariant:
         sources: dict[Var, dict[Var, int]] = {}
         before = set()
         for eqn in graph.eqns:
-            if not eqn.effects and all(is_literal(atom) or atom in fixed for atom in eqn.invars):
+            if not has_effects(eqn) and all(is_literal(atom) or atom in fixed for atom in eqn.invars):
                 fixed.update(eqn.outvars)
                 before.add(id(eqn))
                 if is_cheap(eqn):
@@ -53,7 +54,7 @@ class Invariant:
         within: list[JaxprEqn] = []
         for eqn in reversed(graph.eqns):
             read = [v for v in eqn.outvars if v in needed]
-            if eqn.effects or (read and stays(eqn)):
+            if has_effects(eqn) or (read and stays(eqn)):
                 within.append(eqn)
                 needed.update(atom for atom in eqn.invars if not is_literal(atom))
             else:

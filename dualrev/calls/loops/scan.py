@@ -29,6 +29,7 @@ from dualrev.calls.loops.by_counter import by_counter
 from dualrev.calls.loops.hoisting import hoisted
 from dualrev.calls.loops.known_indices import is_integer
 from dualrev.calls.loops.one_kernel import as_one_kernel
+from dualrev.calls.loops.outside_references import with_values
 from dualrev.calls.loops.packing import Step, packed
 from dualrev.calls.loops.recompute import Checkpoints, Slices, pull_sweep, schedule_sizes, sweep_scan
 from dualrev.linear import zeros
@@ -354,11 +355,15 @@ class ScanRow(CallRow):
         return Expansion(None, run)
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
-        expansion = None if is_unjitted() else self._hoisted([p is not None for p in parts], params)
+        expansion = with_values(scan_p, primals, params) if params["jaxpr"].effects else None
+        if expansion is None and not is_unjitted():
+            expansion = self._hoisted([p is not None for p in parts], params)
         return expansion or super().through(mode, primals, parts, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:
-        expansion = None if is_unjitted() else self._by_counter(primals, active, params) or self._hoisted(active, params)
+        expansion = with_values(scan_p, primals, params) if params["jaxpr"].effects else None
+        if expansion is None and not is_unjitted():
+            expansion = self._by_counter(primals, active, params) or self._hoisted(active, params)
         return expansion or super().linearize(primals, active, params, is_linear)
 
 

@@ -27,6 +27,7 @@ from dualrev.calls.evaluation import Pushforward, carried_parts, pushforward_of
 from dualrev.calls.linearization import Linearization, StagedMap, linearization_of
 from dualrev.calls.loops.body import Body, Pull, active_carry, loop_of, only, size_of, spread
 from dualrev.calls.loops.counted_while import as_scan
+from dualrev.calls.loops.outside_references import with_values
 from dualrev.calls.loops.recompute import Go, kept_avals, pull_record, pull_sweep, record, sizes, sweep
 from dualrev.linear import zeros
 from dualrev.linear.maps import LinearMap, Tangents, Tape
@@ -268,6 +269,8 @@ class WhileRow(CallRow):
     takes_parts = "arrays"
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
+        if params["body_jaxpr"].effects and (expansion := with_values(while_p, primals, params)) is not None:
+            return expansion
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
@@ -277,6 +280,8 @@ class WhileRow(CallRow):
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params,
                   is_linear: bool) -> Linearized:
+        if params["body_jaxpr"].effects and (expansion := with_values(while_p, primals, params)) is not None:
+            return expansion
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, active = [*primals[:n], *primals], (*[False] * n, *active)

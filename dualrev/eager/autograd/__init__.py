@@ -22,8 +22,9 @@ from dualrev.eager.core.modes import enable_grad as enable_grad
 from dualrev.eager.core.modes import inference_mode as inference_mode
 from dualrev.eager.core.modes import no_grad as no_grad
 from dualrev.eager.core.modes import set_grad_enabled as set_grad_enabled
+from dualrev.eager.core.modes import set_multithreading_enabled as set_multithreading_enabled
 from dualrev.eager.graph.tensor import Tensor as Variable
 
 __all__ = ["Function", "GradcheckError", "Variable", "backward", "detect_anomaly", "enable_grad", "forward_ad", "functional", "grad",
            "gradcheck", "gradgradcheck", "graph", "inference_mode", "no_grad", "once_differentiable", "set_detect_anomaly",
-           "set_grad_enabled"]
+           "set_grad_enabled", "set_multithreading_enabled"]

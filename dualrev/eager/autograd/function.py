@@ -36,6 +36,9 @@ class FunctionNode(Node):
     def name(self) -> str:
         return self.op_name + "Backward"
 
+    def __repr__(self) -> str:
+        return f"<torch.autograd.function.{self.name()} object at {hex(id(self))}>"
+
     def pull_custom(self, cts: list[Cotangent | None], backward_pass: BackwardPass) -> Pulled:
         ctx = self.ctx
         grads = [backward_pass.tensor(ct) for ct in cts]

@@ -28,7 +28,13 @@ def backward(tensors: Tensors, grad_tensors: Tensor | Sequence[Tensor | None] | 
              create_graph: bool = False, grad_variables: object = None, inputs: Tensors | None = None) -> None:
     """Add to ``.grad`` of each leaf the sum of the derivatives of several tensors: see :meth:`Tensor.backward`."""
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    given = [grad_tensors] if grad_tensors is None or isinstance(grad_tensors, (Tensor, float, int)) else list(grad_tensors)
+    given: list[Any]
+    if grad_tensors is None:
+        given = [None] * len(outputs)
+    else:
+        given = [grad_tensors] if isinstance(grad_tensors, (Tensor, float, int)) else list(grad_tensors)
+    if len(given) != len(outputs):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
     captured = None
     if inputs is not None:
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)

@@ -179,6 +179,23 @@ class set_grad_enabled(ModeBlock):
         return super().__call__(fun)
 
 
+class set_multithreading_enabled(ModeBlock):
+    """Whether PyTorch's backward passes use a thread for each device: here a backward pass runs in the thread that calls it.
+
+    >>> from dualrev import eager as torch
+    >>> with torch.autograd.set_multithreading_enabled(False):
+    ...     pass
+    """
+
+    def __init__(self, mode: bool):
+        if not isinstance(mode, bool):
+            raise TypeError("set_multithreading_enabled(): argument 'enabled' (position 1) must be bool, not "
+                            f"{type(mode).__name__}")
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+
 class inference_mode(ModeBlock):
     """As :class:`no_grad`, and what is made inside can never be recorded.
 

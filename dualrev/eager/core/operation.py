@@ -49,6 +49,7 @@ class Record:
     __slots__ = (
         "_pull_ops",
         "_pulls",
+        "_read_by_residuals",
         "active",
         "differentiable",
         "guarded",
@@ -99,6 +100,7 @@ class Record:
         #: ``pull_of((True,))``, once it was compiled.
         self.single: tuple[Pull, tuple[int, ...]] | None = None
         self._pulls: dict[tuple[bool, ...], tuple[Pull, tuple[int, ...]]] = {}
+        self._read_by_residuals: list[int] | None = None
         self._pull_ops: dict[tuple[bool, ...], Op] = {}
 
     def _dtypes(self) -> Any:
@@ -130,11 +132,21 @@ class Record:
                 needed.update(id(x) for x in eqn.invars)
         return [i for i, x in enumerate(jaxpr.invars) if id(x) in needed]
 
+    @property
+    def read(self) -> list[int]:
+        """The inputs that the residuals depend on: derivatives of the pull lead to these only."""
+        if self.light:
+            return [i for _, i in self.sources]
+        if self._read_by_residuals is None:
+            with self._dtypes():
+                self._read_by_residuals = self._read(self.linearization.in_avals)
+        return self._read_by_residuals
+
     def _again(self, jaxpr: ClosedJaxpr) -> Pull:
         """The pull as a function of inputs and cotangents, which recomputes the residuals."""
         pull = jaxpr_as_fun(jaxpr)
         avals = self.linearization.in_avals
-        given = [i for _, i in self.sources] if self.light else range(self.n_in)
+        given = self.read
 
         def again(*args: jax.Array) -> list[jax.Array]:
             known = dict(zip(given, args, strict=False))
@@ -201,7 +213,7 @@ class Op:
     :mod:`dualrev.eager.core.guards`; None where what is read here is guarded.
     """
 
-    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain")
+    __slots__ = ("__weakref__", "_graded", "_pushes", "flat", "fun", "guards", "light", "many", "name", "node_type", "plain", "statics")
 
     def __init__(self, name: str, fun: ArrayFunction, many: bool = False, light: bool = False, promotes: bool = True,
                  guards: Guards | None = None):
@@ -211,6 +223,8 @@ class Op:
         #: The class of its nodes, once there is one.
         self.node_type: type[Any] | None = None
         self.name = name
+        #: The static arguments of a member of a family.
+        self.statics: tuple[Hashable, ...] | None = None
         self.fun = fun
         self.many = many
         self.flat = (lambda *args: list(fun(*args))) if many else (lambda *args: [fun(*args)])
@@ -238,7 +252,6 @@ class Op:
             evaluate.__name__ = self.name.partition(":")[0]
             found = self._graded[mask] = Graded(self, mask, compiled(evaluate))
         return found
-
 
 
 class Graded:
@@ -282,6 +295,8 @@ def family(name: str, fun: ArrayFunction, many: bool = False, light: bool = Fals
     @caches.memoized
     def make(*statics: Hashable) -> Op:
         known = guards(*statics) if callable(guards) else guards
-        return Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=known)
+        op = Op(name, lambda *arrays: fun(*arrays, *statics), many, light, guards=known)
+        op.statics = statics
+        return op
 
     return make

@@ -6,7 +6,8 @@ import os
 import warnings
 from typing import Any
 
-_settings: dict[str, Any] = {"threads": None, "interop": None, "deterministic": False, "warn_only": False, "precision": "highest"}
+_settings: dict[str, Any] = {"threads": None, "interop": None, "deterministic": False, "warn_only": False, "precision": "highest",
+                             "warn_always": False}
 
 
 def set_num_threads(n: int) -> None:
@@ -64,3 +65,40 @@ def set_float32_matmul_precision(precision: str) -> None:
 def get_float32_matmul_precision() -> str:
     """The precision that was set."""
     return _settings["precision"]
+
+
+_DEBUG_MODES = ("default", "warn", "error")
+
+
+def set_deterministic_debug_mode(debug_mode: int | str) -> None:
+    """As ``use_deterministic_algorithms``: 0 or "default", 1 or "warn", 2 or "error"."""
+    if not isinstance(debug_mode, (int, str)):
+        raise TypeError(f"debug_mode must be str or int, but got {type(debug_mode)}")
+    if isinstance(debug_mode, str) and debug_mode not in _DEBUG_MODES:
+        raise RuntimeError(f"invalid value of debug_mode, expected one of `default`, `warn`, `error`, but got {debug_mode}")
+    level = _DEBUG_MODES.index(debug_mode) if isinstance(debug_mode, str) else debug_mode
+    if level not in (0, 1, 2):
+        raise RuntimeError(f"invalid value of debug_mode, expected 0, 1, or 2, but got {debug_mode}")
+    use_deterministic_algorithms(level > 0, warn_only=level == 1)
+
+
+def get_deterministic_debug_mode() -> int:
+    """The level that was set: 0, 1 or 2."""
+    return 0 if not _settings["deterministic"] else 1 if _settings["warn_only"] else 2
+
+
+def set_warn_always(b: bool, /) -> None:
+    """Note whether warnings are to come each time: Python's own filters decide."""
+    if not isinstance(b, bool):
+        raise TypeError(f"setWarnOnlyOnce expects a bool, but got {type(b).__name__}")
+    _settings["warn_always"] = b
+
+
+def is_warn_always_enabled() -> bool:
+    """What was set by ``set_warn_always``."""
+    return _settings["warn_always"]
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """Whether numbers below the normal ones can be set to zero by choice: no, compiled programs decide."""
+    return False

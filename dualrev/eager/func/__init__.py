@@ -10,6 +10,7 @@ from dualrev.eager.func.examples import vmap as vmap
 from dualrev.eager.func.modules import functional_call as functional_call
 from dualrev.eager.func.modules import replace_all_batch_norm_modules_ as replace_all_batch_norm_modules_
 from dualrev.eager.func.modules import stack_module_state as stack_module_state
+from dualrev.eager.func.patterns import rearrange as rearrange
 from dualrev.eager.func.transforms import functionalize as functionalize
 from dualrev.eager.func.transforms import grad as grad
 from dualrev.eager.func.transforms import grad_and_value as grad_and_value

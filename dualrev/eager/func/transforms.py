@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from jax.tree_util import tree_structure
+from jax.tree_util import tree_leaves, tree_structure
 
 from dualrev.eager.core.evaluation import wide
 from dualrev.eager.func.arrays import arrays, in_graph, lowered, tensors
@@ -95,6 +95,11 @@ def jvp(func: Callable[..., object], primals: Sequence[object], tangents: Sequen
         raise RuntimeError("jvp(f, primals, tangents): Expected primals and tangents to have the same python structure. For example, "
                            "if primals is a tuple of 3 tensors, tangents also must be. Got primals with structure "
                            f"{structures[0]} and tangents with structure {structures[1]}")
+    for x, v in zip(tree_leaves(given), tree_leaves(pushed), strict=True):
+        if x.shape != v.shape:
+            raise RuntimeError("Trying to set a forward gradient that has a different size than that of the original Tensor, this is "
+                               f"not supported. Tensor is of size {list(x.shape)} while the given forward gradient is of size "
+                               f"{list(v.shape)}.")
     with wide():
         return tuple([tensors(x) for x in api.jvp(lowered(func, cuts=False), given, pushed, has_aux)])
 

@@ -159,7 +159,8 @@ class BackwardPass:
         saved = unpack(saved)
         operands: list[object]
         if record.has_new:
-            operands = [joined(x, edge) for x, edge in zip(unpack(node.inputs or ()), node.edges, strict=True)]
+            inputs = unpack(node.inputs or ())
+            operands = [joined(inputs[i], node.edges[i]) for i in record.read]
         else:
             operands = [joined(x, node.edges[where] if kind == 0 else (node, where) if kind == 1 else None)
                         for x, (kind, where) in zip(saved, record.sources, strict=True)]

@@ -65,7 +65,9 @@ def _cut(step: Step) -> tuple[Step, ...]:
 @caches.memoized
 def pick_op(op: Op, i: int) -> Op:
     """Output ``i`` of an operation."""
-    return Op(op.name, lambda x: op.fun(x)[i])
+    picked = Op(op.name, lambda x: op.fun(x)[i])
+    picked.statics = None if op.statics is None else (*op.statics, i)
+    return picked
 
 
 def share(result: Tensor, t: Tensor, path: tuple[Step, ...], array: jax.Array, made: str | None = None) -> None:

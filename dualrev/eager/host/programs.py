@@ -23,8 +23,8 @@ from dualrev.eager.host.windows import work_of
 #: The longest that numpy may take for a program, in estimated nanoseconds; the others are compiled.  It depends on the program alone,
 #: so that a result does not depend on how often it was computed.
 LONGEST = 400_000.0
-#: Nanoseconds of a product of matrices for each multiplication, and of any equation.
-_MULTIPLICATION, _EQUATION = 0.003, 700.0
+#: Nanoseconds of a product of matrices for each multiplication, or for each entry where it has few for each; and of any equation.
+_MULTIPLICATION, _ENTRY, _EQUATION = 0.003, 0.4, 700.0
 #: The parameters under which primitives hold the program that they call.
 _CALLED = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
            "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
@@ -255,7 +255,9 @@ def _time(eqn: JaxprEqn, name: str, ins: Sequence[Any], outs: Sequence[Any]) -> 
     n_out = sum(math.prod(x.shape) for x in outs)
     if name == "dot_general":
         (left, _), _ = eqn.params["dimension_numbers"]
-        return _MULTIPLICATION * n_out * math.prod([ins[0].shape[d] for d in left])
+        # A few rows by the large kernels of the last layers of a network: moving the entries takes longer than multiplying.
+        entries = n_out + sum(math.prod(x.shape) for x in ins)
+        return max(_MULTIPLICATION * n_out * math.prod([ins[0].shape[d] for d in left]), _ENTRY * entries)
     if name.startswith(("conv_", "reduce_window")):
         return work_of(name, eqn.params, ins, outs)
     n_in = sum(math.prod(x.shape) for x in ins) if name.startswith(("reduce", "arg")) else 0

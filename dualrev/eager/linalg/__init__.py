@@ -15,6 +15,7 @@ from dualrev.eager.linalg.basics import matmul as matmul
 from dualrev.eager.linalg.basics import slogdet as slogdet
 from dualrev.eager.linalg.basics import solve as solve
 from dualrev.eager.linalg.basics import vector_norm as vector_norm
+from dualrev.eager.linalg.eigenpairs import lobpcg as _lobpcg  # noqa: F401  (registers itself among the functions of torch)
 from dualrev.eager.linalg.equations import lstsq as lstsq
 from dualrev.eager.linalg.equations import lu_solve as lu_solve
 from dualrev.eager.linalg.equations import pinv as pinv

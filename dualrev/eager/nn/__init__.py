@@ -20,8 +20,10 @@ from dualrev.eager.nn.modules.dropout import *  # noqa: F403
 from dualrev.eager.nn.modules.embeddings import *  # noqa: F403
 from dualrev.eager.nn.modules.lazy import *  # noqa: F403
 from dualrev.eager.nn.modules.linear import *  # noqa: F403
+from dualrev.eager.nn.modules.linear_losses import *  # noqa: F403
 from dualrev.eager.nn.modules.losses import *  # noqa: F403
 from dualrev.eager.nn.modules.module import Module as Module
+from dualrev.eager.nn.modules.module import factory_kwargs as factory_kwargs
 from dualrev.eager.nn.modules.normalization import *  # noqa: F403
 from dualrev.eager.nn.modules.padding import *  # noqa: F403
 from dualrev.eager.nn.modules.parallel import *  # noqa: F403
@@ -37,5 +39,6 @@ from dualrev.eager.nn.parameter import Parameter as Parameter
 from dualrev.eager.nn.parameter import UninitializedBuffer as UninitializedBuffer
 from dualrev.eager.nn.parameter import UninitializedParameter as UninitializedParameter
 
-__all__ = ["Buffer", "Module", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional", "init", "modules",
+__all__ = ["Buffer", "Module", "Parameter", "UninitializedBuffer", "UninitializedParameter", "factory_kwargs", "functional", "init",
+           "modules",
            "parameter", "utils", *LAYERS]

@@ -78,6 +78,7 @@ from dualrev.eager.nn.functions.grids import grid_sample as grid_sample
 from dualrev.eager.nn.functions.linear import bilinear as bilinear
 from dualrev.eager.nn.functions.linear import linear as linear
 from dualrev.eager.nn.functions.linear import one_hot as one_hot
+from dualrev.eager.nn.functions.linear_losses import linear_cross_entropy as linear_cross_entropy
 from dualrev.eager.nn.functions.losses import binary_cross_entropy as binary_cross_entropy
 from dualrev.eager.nn.functions.losses import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from dualrev.eager.nn.functions.losses import cross_entropy as cross_entropy

@@ -13,6 +13,7 @@ from dualrev.eager.ops import (
     counting,
     creation,
     decompositions,
+    dense,
     differences,
     distributions,
     dtype_names,
@@ -40,8 +41,10 @@ from dualrev.eager.ops import (
     selecting,
     sequences,
     shapes,
+    size_numbers,
     special_functions,
     statistics,
+    storages,
     strides,
     ternary,
     unary,
@@ -51,8 +54,9 @@ from dualrev.eager.ops import (
 from dualrev.eager.ops import complex as complex  # noqa: A004  (the module of complex tensors)
 
 #: The modules that register operations.
-MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, differences,
+MODULES = (binary, changed_shapes, complex, constructors, conversion, copies, counting, creation, decompositions, dense, differences,
            distributions, dtype_names, einsum, equality, extremes, flat_indices, indexing, joining, lifting,
            linear_algebra, matrix_products, number_functions, operators, order_statistics, placement, printing,
            rearranged_parts, rearranging, reductions, replaced_parts, sampling, scaled_products, scattering,
-           selecting, sequences, shapes, special_functions, statistics, strides, ternary, unary, view_copies, windows)
+           selecting, sequences, shapes, size_numbers, special_functions, statistics, storages,
+           strides, ternary, unary, view_copies, windows)

@@ -16,7 +16,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of, fill
 from dualrev.eager.ops.arguments import Signature, read, shape_from
 from dualrev.eager.ops.creation import finished
 from dualrev.eager.ops.data import array_from
-from dualrev.eager.ops.registry import FUNCTIONS, method
+from dualrev.eager.ops.registry import FUNCTIONS, function, method
 
 _SIZE = [Signature("tuple of ints size, *, torch.device device = None")]
 _DATA = [Signature("*, torch.device device = None"), Signature("Any data, *, torch.device device = None")]
@@ -66,3 +66,18 @@ class _OfType(type):
 for _name, _dtype in dict(Float=dtypes.float32, Double=dtypes.float64, Half=dtypes.float16, BFloat16=dtypes.bfloat16, Byte=dtypes.uint8,
                           Char=dtypes.int8, Short=dtypes.int16, Int=dtypes.int32, Long=dtypes.int64, Bool=dtypes.bool).items():
     FUNCTIONS[f"{_name}Tensor"] = _OfType(f"{_name}Tensor", (), {"wanted": _dtype, "__doc__": f"A tensor of {_dtype!r}."})
+
+
+@function
+def set_default_tensor_type(t: type[Tensor] | str, /) -> None:
+    """Choose the dtype of tensors made from Python floats, by the name of a type of tensors; ``set_default_dtype`` is newer.
+
+    Raises:
+      TypeError: it is no type of tensors of floats.
+    """
+    name = t.rpartition(".")[2] if isinstance(t, str) else getattr(t, "__name__", "")
+    found: Any = FUNCTIONS.get(name)
+    if not isinstance(found, _OfType):
+        raise TypeError(f"invalid type: '{t}'" if isinstance(t, str) else
+                        "invalid type object: only floating-point types are supported as the default type")
+    dtypes.set_default_dtype(found.wanted)

@@ -130,6 +130,13 @@ def __len__(self: Tensor) -> int:  # noqa: N807
 
 
 @method
+def __contains__(self: Tensor, element: object) -> bool:  # noqa: N807
+    if not isinstance(element, (Tensor, int, float, complex)):
+        raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
+    return bool((self == element).any())
+
+
+@method
 def element_size(self: Tensor) -> int:
     """Bytes of one entry."""
     return array_of(self).dtype.itemsize

@@ -23,6 +23,7 @@ from dualrev.eager.ops.registry import both, function, method
 from dualrev.eager.ops.selecting import nonzero
 
 hist_edges = namedtuple("hist_edges", ["hist", "bin_edges"])
+histogramdd_result = namedtuple("histogramdd", ["hist", "bin_edges"])
 #: The most comparisons that take the place of a search.
 _COMPARED = 2 ** 16
 
@@ -134,6 +135,43 @@ def histogram(input: Tensor, bins: int | Tensor, *, range: Sequence[float] | Non
     if density:
         hist = hist / (hist.sum() * np.diff(edges))
     return hist_edges(wrap(hist), wrap(edges.copy()))
+
+
+@function
+def histogramdd(input: Tensor, bins: int | Sequence[int] | Sequence[Tensor], *, range: Sequence[float] | None = None,  # noqa: A002
+                weight: Tensor | None = None, density: bool = False) -> histogramdd_result:
+    """``(hist, bin_edges)``: the numbers of points, or the sums of their weights, in boxes between edges.
+
+    The last dimension of the input is that of the coordinates of a point.
+    """
+    array = known(input, "histogramdd()")
+    if array.ndim < 2:
+        raise RuntimeError(f"torch.histogramdd: input tensor should have at least 2 dimensions\nthis one has {array.ndim}")
+    if array.dtype.kind != "f":
+        raise NotImplementedError(f'"histogramdd" not implemented for \'{dtypes.type_name(array.dtype)}\'')
+    points = array.reshape(-1, array.shape[-1])
+    n = points.shape[1]
+    given = [bins] * n if isinstance(bins, int) else list(bins)
+    if len(given) != n:
+        raise RuntimeError(f"histogramdd: The size of bins must be equal to the innermost dimension of the input.\nthere are "
+                           f"{len(given)} bins for {n} coordinates")
+    if range is not None and len(range) != 2 * n:
+        raise RuntimeError(f"torch.histogramdd: for a {n}-dimensional histogram range should have {2 * n} elements, but got "
+                           f"{len(range)}")
+    edges: list[np.ndarray] = []
+    for d, b in enumerate(given):
+        low, high = (0, 0) if range is None else range[2 * d: 2 * d + 2]
+        low, high = _ends(points[:, d], low, high) if range is None or low == high else (low, high)
+        edges.append(known(b, "histogramdd()") if isinstance(b, Tensor) else np.linspace(low, high, b + 1, dtype=array.dtype))
+    amounts = None if weight is None else known(weight, "histogramdd()").reshape(-1)
+    found, _ = np.histogramdd(points.astype(np.float64), [e.astype(np.float64) for e in edges], weights=amounts)
+    hist = found.astype(array.dtype)
+    if density:
+        with np.errstate(divide="ignore", invalid="ignore"):  # no point in any box
+            hist = hist / hist.sum()
+            for d, e in enumerate(edges):
+                hist = hist / np.diff(e).reshape([-1 if k == d else 1 for k in np.arange(n)])
+    return histogramdd_result(wrap(hist), tuple([wrap(e.copy()) for e in edges]))
 
 
 def _search(sequence: jax.Array, values: jax.Array, dtype: np.dtype, right: bool) -> jax.Array:

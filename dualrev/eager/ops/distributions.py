@@ -99,7 +99,8 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     array = _known(input)
     if p is None:
         floating(array.dtype, "bernoulli_tensor_cpu_p_")
-        _holds((array >= 0) & (array <= 1), "Expected p_in >= 0 && p_in <= 1 to be true, but got false.\nthe input holds probabilities")
+        _holds((array >= 0) & (array <= 1), "Expected p_in >= 0 && p_in <= 1 to be true, but got false.  (Could this error message be "
+               "improved?  If so, please report an enhancement request to PyTorch.)\nthe input holds probabilities")
         return _given(apply(_BERNOULLI, (input, wrap(draw("rand", array.shape, array.dtype, generator=generator)))), out, "bernoulli")
     return finished(draw("bernoulli", array.shape, array.dtype, _probability("bernoulli_", p), generator=generator))
 

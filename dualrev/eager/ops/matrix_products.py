@@ -122,6 +122,9 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:  # noqa: A002
 @both
 def outer(input: Tensor, vec2: Tensor) -> Tensor:  # noqa: A002
     """The outer product of two vectors."""
+    for name, x in (("self", input), ("vec2", vec2)):
+        if x.ndim != 1:
+            raise RuntimeError(f"outer: Expected 1-D argument {name}, but got {x.ndim}-D")
     return apply(OUTER, (input, vec2))
 
 

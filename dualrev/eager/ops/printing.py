@@ -47,14 +47,21 @@ def set_printoptions(precision: int | None = None, threshold: float | None = Non
 
 
 
-def _formatter(values: np.ndarray) -> Callable[[Any], str]:
-    """A function from an entry to text of fixed width."""
+def _formatter(values: np.ndarray) -> tuple[Callable[[Any], str], int]:
+    """A function from an entry to text, and the width of its texts."""
     kind = values.dtype.kind
-    if kind == "b":
-        return lambda v: str(bool(v)).rjust(max([len(str(bool(x))) for x in values.ravel()], default=0))
-    if kind in "iu":
-        width = max([len(str(v)) for v in values.ravel()], default=0)
-        return lambda v: str(v).rjust(width)
+    if kind == "c":
+        (real, left), (imag, right) = _formatter(values.real), _formatter(values.imag)
+
+        def both(v: Any) -> str:
+            after = imag(v.imag).lstrip() + "j"
+            return real(v.real) + (after if after[0] in "+-" else "+" + after)
+
+        return both, left + right + 1
+    if kind in "biu":
+        texts = [str(v) for v in values.ravel()]
+        wide = max(map(len, texts), default=0)
+        return lambda v: str(v).rjust(wide), wide
     finite = values[np.isfinite(values)]
     nonzero = np.abs(finite[finite != 0]).astype(np.float64)
     is_whole = bool(np.all(finite == np.ceil(finite)))
@@ -73,8 +80,8 @@ def _formatter(values: np.ndarray) -> Callable[[Any], str]:
             return f"{v:.{options.precision}e}"
         return f"{v:.0f}." if is_whole else f"{v:.{options.precision}f}"
 
-    width = max([len(write(v)) for v in values.ravel()], default=0)
-    return lambda v: write(v).rjust(width)
+    width = max([len(write(v)) for v in finite[finite != 0].ravel()], default=1)
+    return lambda v: write(v).rjust(width), width
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -85,7 +92,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _lines(values: np.ndarray, write: Callable[[Any], str], indent: int, is_short: bool) -> str:
+def _lines(values: np.ndarray, write: Callable[[Any], str], width: int, indent: int, is_short: bool) -> str:
     if values.ndim == 0:
         return write(values[()])
     n = len(values)
@@ -94,11 +101,10 @@ def _lines(values: np.ndarray, write: Callable[[Any], str], indent: int, is_shor
         places = [*range(options.edgeitems), None, *range(n - options.edgeitems, n)]
     if values.ndim == 1:
         parts = [" ..." if i is None else write(values[i]) for i in places]
-        width = max([len(p) for p in parts], default=0) + 2
-        per_line = max(1, (options.linewidth - indent) // width)
+        per_line = max(1, (options.linewidth - indent) // (width + 2))
         rows = [", ".join(parts[i: i + per_line]) for i in range(0, len(parts), per_line)]
         return "[" + (",\n" + " " * (indent + 1)).join(rows) + "]"
-    parts = ["..." if i is None else _lines(values[i], write, indent + 1, is_short) for i in places]
+    parts = ["..." if i is None else _lines(values[i], write, width, indent + 1, is_short) for i in places]
     return "[" + ("," + "\n" * (values.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
 
 
@@ -113,8 +119,7 @@ def text_of(t: Tensor) -> str:
         if values.dtype.kind == "V":
             values = values.astype(np.float32)
         is_short = values.size > options.threshold
-        shown = "[]" if values.size == 0 else _lines(values, _formatter(_edges(values) if is_short else values), 7, is_short) \
-            if values.dtype.kind != "c" else np.array2string(values, separator=", ", prefix="tensor(")
+        shown = "[]" if values.size == 0 else _lines(values, *_formatter(_edges(values) if is_short else values), 7, is_short)
         name = dtypes.of(array.dtype).name
         whole = dtypes.of(dtypes.numpy_of(dtypes.int64)).name
         if values.size == 0:

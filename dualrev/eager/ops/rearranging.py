@@ -32,7 +32,11 @@ _diff = family("Diff", lambda x, n, dim: jnp.diff(x, n, dim))
 @method
 def repeat(self: Tensor, *sizes: int | Sequence[int]) -> Tensor:
     """Repeat the tensor along each dimension."""
-    return apply(_repeat(shape_of(sizes)), (self,))
+    counts = shape_of(sizes)
+    if len(counts) < self.ndim:
+        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor\nthere are "
+                           f"{len(counts)} for {self.ndim}")
+    return apply(_repeat(counts), (self,))
 
 
 @both
@@ -79,6 +83,8 @@ def roll(input: Tensor, shifts: Sizes, dims: Sizes | None = None) -> Tensor:  # 
     counts = [1 if isinstance(x, int) else len(x) for x in (shifts, () if dims is None else dims)]
     if dims is not None and counts[0] != counts[1]:
         raise RuntimeError(f"shifts and dimensions must align. shifts: {counts[0]}, dims:{counts[1]}")
+    for d in [dims] if isinstance(dims, int) else dims or ():
+        dim_of(d, input.ndim)
     return apply(_roll(shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int)
                        else tuple(dims)), (input,))
 
@@ -120,6 +126,8 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:  #
     """Rotate by a quarter turn, ``k`` times."""
     if input.ndim < 2:
         raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
+    if len({dim_of(d, input.ndim) for d in dims}) < 2:
+        raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
     return apply(_rot(k, tuple(dims)), (input,))
 
 

@@ -71,6 +71,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:  # noqa: A00
     size = input.shape[d] if input.ndim else 1
     if array_of(index).ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector")
+    if array_of(index).dtype not in (np.int32, np.int64):
+        raise RuntimeError("index_select(): Expected dtype int32 or int64 for index")
     wrong = first_outside(array_of(index), size)
     if wrong is not None:
         raise IndexError(f"index out of range in self\nindex {wrong} along dimension {d}, which has size {size}")

@@ -157,6 +157,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     _all_tensors(given)
     if indexing not in ("ij", "xy"):
         raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+    for t in given:
+        if t.ndim > 1:
+            raise RuntimeError(f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: one of shape {list(t.shape)}")
     sizes = [t.numel() for t in given]
     grids = [t.reshape(*[-1 if i == k else 1 for i, _ in enumerate(given)]).expand(*sizes) for k, t in enumerate(given)]
     return tuple([g.transpose(0, 1) for g in grids] if indexing == "xy" and len(given) > 1 else grids)

@@ -13,11 +13,13 @@ from dualrev.eager.core.annotations import Dims, DType, Sizes
 from dualrev.eager.core.dtypes import dtype as kind_of_number
 from dualrev.eager.core.operation import Op, family
 from dualrev.eager.core.size import Size
+from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import view, views
 from dualrev.eager.ops.bits import read_as
 from dualrev.eager.ops.checks import expands
 from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.layout import can_view, strides_of
 from dualrev.eager.ops.registry import alias, both, method
 
 
@@ -41,6 +43,8 @@ def _full_shape(sizes: Sequence[int | Sequence[int]], array: jax.Array) -> tuple
 
 
 _view = family("View", lambda x, shape: jnp.reshape(x, shape))
+#: Of entries that no strides give in the new shape: PyTorch copies them.
+_copied = family("UnsafeView", lambda x, shape: jnp.reshape(x, shape))
 _transpose = family("Transpose", lambda x, a, b: jnp.swapaxes(x, a, b))
 _T = Op("T", lambda x: x.T)
 _permute = family("Permute", lambda x, dims: jnp.transpose(x, dims))
@@ -86,7 +90,12 @@ def _view_of(self: Tensor, *sizes: Any, dtype: DType | None = None) -> Tensor:
     given = dtype if dtype is not None else sizes[0] if len(sizes) == 1 and isinstance(sizes[0], kind_of_number) else None
     if given is not None:
         return read_as(self, given)
-    return view(_view(_full_shape(sizes, array_of(self))), self)
+    shape = _full_shape(sizes, array_of(self))
+    if not can_view(self, shape):
+        raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+                           f"contiguous subspaces). Use .reshape(...) instead.\nthe shapes are {list(self.shape)} and {list(shape)}, "
+                           f"the strides {strides_of(self)}")
+    return view(_view(shape), self)
 
 
 Tensor.view = _view_of  # type: ignore[assignment, method-assign]
@@ -96,14 +105,18 @@ Tensor.reshape_as = lambda self, other: self.reshape(other.shape)  # type: ignor
 
 @both
 def reshape(input: Tensor, *sizes: int | Sequence[int]) -> Tensor:  # noqa: A002
-    """The same entries in another shape.
+    """The same entries in another shape: a view where strides give them, and a copy otherwise.
 
     >>> from dualrev import eager as torch
     >>> torch.arange(4.0).reshape(2, -1)
     tensor([[0., 1.],
             [2., 3.]])
     """
-    return view(_view(_full_shape(sizes, array_of(input))), input)
+    return _reshaped(input, _full_shape(sizes, array_of(input)))
+
+
+def _reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return view(_view(shape), x) if can_view(x, shape) else apply(_copied(shape), (x,))
 
 
 @both
@@ -114,7 +127,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:  # 
         return input.reshape(1)
     a, b = dim_of(start_dim, n), dim_of(end_dim, n)
     shape = input.shape
-    return view(_view((*shape[:a], math.prod(shape[a: b + 1]), *shape[b + 1:])), input)
+    return _reshaped(input, (*shape[:a], math.prod(shape[a: b + 1]), *shape[b + 1:]))
 
 
 @both

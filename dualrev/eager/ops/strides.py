@@ -12,6 +12,7 @@ from dualrev.eager.graph.tensor import Tensor, array_of
 from dualrev.eager.graph.views import REINTERPRETATIONS
 from dualrev.eager.ops.arguments import memory_format
 from dualrev.eager.ops.dimensions import dim_of
+from dualrev.eager.ops.layout import in_order, offset_of, strides_of
 from dualrev.eager.ops.registry import method
 
 
@@ -52,6 +53,9 @@ def stride(self: Tensor, dim: int | None = None) -> Any:
 @method
 def storage_offset(self: Tensor) -> int:
     """Where the first entry stands in the storage."""
+    known = offset_of(self)
+    if known is not None:
+        return known
     places = places_of(self) if self._view is not None and self.numel() else None
     return 0 if places is None else int(places[(0,) * self.ndim])
 
@@ -80,6 +84,9 @@ def _is_dense(t: Tensor) -> bool:
     view = t._view
     if view is None or t.numel() <= 1:
         return True
+    known = strides_of(t)
+    if known is not None:
+        return all(n == 1 or s == dense for n, s, dense in zip(t.shape, known, in_order(t.shape), strict=True))
     if all(s.op.name in _ORDERLY and (s.index is None or _takes_in_order(s.index)) for s in view.path):
         return True
     base = array_of(view.base)

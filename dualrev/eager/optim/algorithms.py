@@ -40,7 +40,7 @@ class SGD(Optimizer):
     tensor([0.8000], requires_grad=True)
     """
 
-    implementations = ("foreach", "fused", "differentiable")
+    implementations = ("foreach", "differentiable", "fused")
     numbers = ("lr", "weight_decay", "momentum", "dampening")
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0,
@@ -75,7 +75,7 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Steps scaled by running means of the gradient and of its square; weight decay is added to the gradient."""
 
-    implementations = ("foreach", "fused", "capturable", "differentiable")
+    implementations = ("foreach", "capturable", "differentiable", "fused")
     pairs = ("betas",)
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
@@ -160,7 +160,7 @@ class RMSprop(Optimizer):
 class Adagrad(Optimizer):
     """Steps divided by the root of the sum of squares of all gradients so far."""
 
-    implementations = ("foreach", "fused", "differentiable")
+    implementations = ("foreach", "differentiable", "fused")
     numbers = ("lr", "weight_decay", "lr_decay")
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, lr_decay: float = 0, weight_decay: float = 0,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dualrev.eager.core.caches import PROGRAM, caches
@@ -31,6 +33,23 @@ def entrywise(update: F) -> F:
     """Mark an ``update`` that works entry by entry, and that reads nothing but its arguments and the class of its optimizer."""
     update.is_entrywise = True  # type: ignore[attr-defined]
     return update
+
+
+def updated(optimizer: Any, p: Any, g: Any, state: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The new value and state of a parameter; rules that are not about matrices take complex numbers as pairs of real ones."""
+    if not jnp.iscomplexobj(p) or optimizer.of_matrices:
+        return optimizer.update(p, g, state, settings)
+    pairs = {name for name, x in state.items() if jnp.iscomplexobj(x)}
+    value, after = optimizer.update(_pairs(p), _pairs(g), {k: _pairs(x) if k in pairs else x for k, x in state.items()}, settings)
+    return _complex(value), {k: _complex(x) if k in pairs else x for k, x in after.items()}
+
+
+def _pairs(x: Any) -> Any:
+    return jnp.stack([x.real, x.imag], -1)
+
+
+def _complex(x: Any) -> Any:
+    return jax.lax.complex(x[..., 0], x[..., 1])
 
 
 class _Vector:
@@ -139,7 +158,7 @@ def _program(rule: type[Any], key: Any) -> TreeEvaluation:
         optimizer = object.__new__(rule)  # an update reads only its class
 
         def run(values: Any, grads: Any, state: dict[str, Any], numbers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            new, after = optimizer.update(values, grads, state, {**dict(key), **numbers})
+            new, after = updated(optimizer, values, grads, state, {**dict(key), **numbers})
             return new.astype(values.dtype), after
 
         found = _programs.keep((rule, key), TreeEvaluation(promoting(run)))

@@ -25,6 +25,7 @@ class Adafactor(Optimizer):
     """
 
     implementations = ("foreach",)
+    of_matrices = True
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, beta2_decay: float = -0.8,
                  eps: tuple[float | None, float] = (None, 1e-3), d: float = 1.0, weight_decay: float = 0.0, *, maximize: bool = False):
@@ -75,6 +76,7 @@ class Muon(Optimizer):
     """
 
     implementations = ()
+    of_matrices = True
     numbers = ("lr", "weight_decay", "momentum")
 
     def __init__(self, params: Params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95, nesterov: bool = True,

@@ -17,7 +17,7 @@ from dualrev.eager.core.hooks import RemovableHandle
 from dualrev.eager.core.modes import enable_grad, mode, no_grad
 from dualrev.eager.graph.inplace import write
 from dualrev.eager.graph.tensor import Operand, Tensor, array_of, wrap
-from dualrev.eager.optim.joined import Joined
+from dualrev.eager.optim.joined import Joined, updated
 
 #: Parameters, or groups of them: ``{"params": ..., "lr": ...}``.
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -85,6 +85,8 @@ class Optimizer:
     implementations: tuple[str, ...] = ("foreach", "capturable", "differentiable")
     #: Settings that are pairs of numbers: inputs of the program too, but static inside a compiled step.
     pairs: tuple[str, ...] = ()
+    #: Whether the update reads more of a matrix than its entries one by one.
+    of_matrices = False
     #: Whether a step was made: schedules warn where none was.
     _stepped = False
 
@@ -203,7 +205,7 @@ class Optimizer:
         if program is None:
             def run(values: Arrays, grads: Arrays, states: list[State], numbers: State) -> tuple[Arrays, list[State]]:
                 settings = {**dict(key), **numbers}
-                results = [self.update(p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
+                results = [updated(self, p, g, s, settings) for p, g, s in zip(values, grads, states, strict=True)]
                 return [r[0].astype(p.dtype) for r, p in zip(results, values, strict=True)], [r[1] for r in results]
 
             program = self._programs.keep(key, TreeEvaluation(promoting(run)))
@@ -251,7 +253,7 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
+            lines += [*([""] if i else []), f"Parameter Group {i}"]
             lines.extend(f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params")
         return "\n".join([*lines, ")"])
 

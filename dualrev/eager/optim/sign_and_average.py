@@ -53,7 +53,9 @@ class Rprop(Optimizer):
         super().__init__(params, dict(lr=lr, etas=etas, step_sizes=step_sizes, maximize=maximize))
 
     def begin(self, p: jax.Array, group: Settings) -> State:
-        return {"step": np.zeros((), np.float32), "prev": zeros(p), "step_size": np.full(p.shape, float(group["lr"]), p.dtype)}
+        lr = float(group["lr"])
+        size = np.full(p.shape, complex(lr, lr) if p.dtype.kind == "c" else lr, p.dtype)
+        return {"step": np.zeros((), np.float32), "prev": zeros(p), "step_size": size}
 
     @entrywise
     def update(self, p: jax.Array, g: jax.Array, state: State, settings: Settings) -> tuple[jax.Array, State]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from dualrev.eager.autograd.graph import saved_tensors_hooks
@@ -80,3 +81,21 @@ def checkpoint_sequential(functions: Iterable[Callable[[T], T]], segments: int, 
 
         input = checkpoint(run, input, **kwargs)  # noqa: A001
     return input
+
+
+@contextlib.contextmanager
+def set_checkpoint_early_stop(enable: bool) -> Iterator[None]:
+    """A block for PyTorch's choice to stop a recomputation early: the numbers don't depend on it."""
+    yield
+
+
+@contextlib.contextmanager
+def set_checkpoint_debug_enabled(enabled: bool | None) -> Iterator[None]:
+    """A block in which checkpoints record what they run, in PyTorch.
+
+    Raises:
+      NotImplementedError: ``enabled`` is true.
+    """
+    if enabled:
+        raise NotImplementedError("torch.utils.checkpoint: set_checkpoint_debug_enabled(True) is not offered")
+    yield

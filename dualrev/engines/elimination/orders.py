@@ -27,7 +27,10 @@ OBJECTIVES = ("multiplications", "nontrivial", "time")
 
 @dataclass(frozen=True)
 class Search:
-    """Look for an order with few multiplications by simulated annealing.
+    r"""Look for an order with few multiplications by simulated annealing.
+
+    An order whose number of multiplications is larger by :math:`\delta` is taken with probability :math:`e^{-\delta / T}`, and the
+    temperature :math:`T` falls.
 
     Args:
       seconds: the time limit; a search that reaches it depends on the speed of the machine.
@@ -39,6 +42,8 @@ class Search:
     >>> import dualrev as dr
     >>> dr.Search(seconds=10.0, seed=1).steps
     4000
+
+    Source: [KirkpatrickEtAl1983].
     """
 
     seconds: float = 5.0

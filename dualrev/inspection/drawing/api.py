@@ -82,7 +82,9 @@ def content_of_map(operator: Operator) -> Content:
     """The operations on the tape of a linear map; arrows are tangents."""
     made = operator.as_map()
     notes = (f"{made.structure.inputs} -> {made.structure.outputs}", "Arrows are tangents of a push; a pull goes against them.")
-    return Content(f"linear map of {made.structure.name}", items_of(operator._map), notes=notes, has_times=False)
+    with apart():
+        items = items_of(operator._map)
+    return Content(f"linear map of {made.structure.name}", items, notes=notes, has_times=False)
 
 
 def content_of_call(call: Call, prices: Constants) -> Content:

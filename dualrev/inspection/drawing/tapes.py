@@ -12,6 +12,7 @@ from dualrev._jax.source_lines import line_of
 from dualrev.inspection.drawing.items import Item
 from dualrev.linear.maps import LinearMap, Tape
 from dualrev.linear.residuals import nbytes_of
+from dualrev.linear.sources import as_called
 
 
 def items_of(linear_map: LinearMap) -> list[Item]:
@@ -28,7 +29,13 @@ def _read(linear_map: LinearMap, line: str, arrays: dict[int, object]) -> Iterat
     if isinstance(linear_map, Tape):
         for (entry, ins, outs), source in zip(linear_map.entries, linear_map.sources, strict=True):
             own = (line_of(source) if source is not None else "") or line
-            parts = list(_read(entry, own, arrays))
+            called = as_called(entry, source)
+            parts = list(_read(entry if called is None else called, own, arrays))
+            if called is None:
+                for inner in [inner for part in parts for inner in part.walk()]:
+                    inner.line = own
+            elif called.name != entry.name:  # what runs it compiled, un-jitted, has a name of its own
+                parts[0].calls += (entry.name,)
             item = _simplified(parts[0]) if len(parts) == 1 else Item(entry.name, children=parts, line=own)
             item.reads, item.writes = frozenset(ins), frozenset(slot for slot in outs if slot is not None)
             yield item

@@ -19,11 +19,9 @@ from dualrev.functional.watching import watched_by
 from dualrev.inspection.anew import anew
 from dualrev.inspection.finiteness.calls import Call, flat, result_names
 from dualrev.inspection.finiteness.entries import all_good, holds_floats
-from dualrev.inspection.finiteness.looking import Failure, wait_for_all
+from dualrev.inspection.finiteness.looking import Failure, wait_for
 from dualrev.inspection.finiteness.report import NanReport
 from dualrev.inspection.finiteness.where_nan import where_nan
-
-_of_thread = threading.local()
 
 
 class Watch:
@@ -39,6 +37,8 @@ class Watch:
         self.failed: list[Callable[[], NanReport]] = []
         #: Whether a compiled program was made that tells of a failure without an effect that jax would wait for.
         self.is_silent = False
+        #: Whether one was made that tells by an effect.
+        self.has_effects = False
 
     def watch(self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The results of a call: looked at now if they are values, and in the compiled program if they are traced."""
@@ -135,13 +135,16 @@ class finite:
     Source: what ``jax_debug_nans`` does for operations, for derivatives.
     """
 
+    __slots__ = ("_open", "infinities")
+
     def __init__(self, *, infinities: bool = True):
         self.infinities = infinities
         self._open: list[tuple[Watch, AbstractContextManager[None]]] = []
 
     def __enter__(self) -> finite:
-        watches: dict[bool, Watch] = _of_thread.__dict__.setdefault("watches", {})
-        watch = watches.setdefault(self.infinities, Watch(self.infinities))
+        watch = _here.watches.get(self.infinities)
+        if watch is None:
+            watch = _here.watches[self.infinities] = Watch(self.infinities)
         context = watched_by(watch)
         context.__enter__()
         self._open.append((watch, context))
@@ -150,7 +153,7 @@ class finite:
     def check(self) -> None:
         """Wait for compiled programs, and raise if a derivative in them was not finite."""
         for watch, _ in self._open[-1:]:
-            wait_for_all(watch.is_silent)
+            wait_for(watch)
             if watch.failed:
                 with watched_by(None):
                     watch.raise_failed()
@@ -158,12 +161,23 @@ class finite:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         watch, context = self._open[-1]
         try:
-            if kind is None:
-                self.check()
-            else:
-                wait_for_all(watch.is_silent)
+            wait_for(watch)
+            if watch.failed:
+                if kind is None:
+                    with watched_by(None):
+                        watch.raise_failed()
                 with watch.lock:
                     watch.failed.clear()
         finally:
             self._open.pop()
             context.__exit__(None, None, None)
+
+
+class _OfThread(threading.local):
+    """The watches of one thread, by whether infinities raise."""
+
+    def __init__(self) -> None:
+        self.watches: dict[bool, Watch] = {}
+
+
+_here = _OfThread()

@@ -16,6 +16,7 @@ from jax import lax
 from dualrev._jax.avals import is_extended, typeof
 from dualrev._jax.batches import recording_batches
 from dualrev._jax.custom_rules import bind_custom_jvp
+from dualrev._jax.execution import waiting
 from dualrev._jax.jaxprs import ClosedJaxpr, jaxpr_as_fun, stage
 from dualrev._jax.sharding import vary_over
 from dualrev.inspection.finiteness.entries import are_good, holds_floats
@@ -31,6 +32,7 @@ class Keeper(Protocol):
     lock: threading.Lock
     failed: list[Callable[[], NanReport]]
     is_silent: bool
+    has_effects: bool
 
 
 class Failure:
@@ -79,6 +81,7 @@ class Failure:
         results = list(lax.optimization_barrier(results))
         good = are_good(results, self.watch.infinities)
         if not is_silent:
+            self.watch.has_effects = True
             mesh = jax.sharding.get_abstract_mesh()
             axes = tuple(name for name in mesh.axis_names if name in mesh.manual_axes)
             if axes:  # in shard_map: where one shard has a bad result, all keep the operands of all
@@ -127,13 +130,9 @@ def _is_alone() -> bool:
     return jax.device_count() == 1 and jax.sharding.get_abstract_mesh().empty
 
 
-@functools.cache
-def _last() -> Callable[[], jax.Array]:
-    return jax.jit(lambda: jnp.zeros((), bool))
-
-
-def wait_for_all(is_silent: bool) -> None:
-    """Wait for the programs that this thread has called; ``is_silent``: also for those without effects, on a single device."""
-    jax.effects_barrier()
-    if is_silent:
-        _last()().block_until_ready()
+def wait_for(watch: Keeper) -> None:
+    """Wait for the programs that tell a watch of failures and that this thread has called."""
+    if watch.has_effects:
+        jax.effects_barrier()
+    if watch.is_silent:  # on a single device
+        waiting()()

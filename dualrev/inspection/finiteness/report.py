@@ -118,6 +118,13 @@ class NanReport:
     infinities: bool = True
     value: PyTree = field(default=None, repr=False)
 
+    @classmethod
+    def of_good(cls, name: str, infinities: bool, value: PyTree) -> NanReport:
+        """The report on results that are finite, at once: calls of a few microseconds are asked about, too."""
+        report: NanReport = object.__new__(cls)
+        report.__dict__.update(name=name, infinities=infinities, value=value)  # the class holds the other fields' defaults
+        return report
+
     @property
     def found(self) -> bool:
         return self.kind is not None

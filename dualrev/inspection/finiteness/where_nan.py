@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,21 +80,21 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
         for call, program in recent:
             arrays = call.arrays_like(args, kwargs)
             if arrays is not None:
-                value, good = program(*arrays)
-                if _is_good(value, good, infinities):
-                    return NanReport(name, infinities=infinities, value=value)
+                value, good = _looked_at(program(*arrays), infinities)
+                if good:
+                    return NanReport.of_good(name, infinities, value)
         call = Call(fun, args, kwargs)
         if any(isinstance(x, Tracer) for x in call.leaves):
             raise TypeError(f"where_nan({name}) was called on values that are being traced, as inside jit or vmap; call it outside, on "
                             f"where_nan(jax.jit({name})) or where_nan(jax.vmap({name})), or use dr.finite()")
         program = _program(call, name, infinities, programs)
         try:
-            value, good = program(*call.arrays)
+            value, good = _looked_at(program(*call.arrays), infinities)
         except READS_VALUES:  # its Python code reads values: it runs as it is
             return _unjitted(lambda: fun(*args, **kwargs), name, infinities)
-        if _is_good(value, good, infinities):
+        if good:
             recent[:] = [(call.without_arrays(), program)]
-            return NanReport(name, infinities=infinities, value=value)
+            return NanReport.of_good(name, infinities, value)
         with anew():
             jaxpr = jax.jit(lambda *arrays: call.without_arrays()(*arrays)).trace(*call.arrays).jaxpr
         return locate(jaxpr, call.arrays, check_results(value, name), result_names(value), call.names, name,
@@ -103,8 +103,15 @@ def where_nan(fun: Callable[..., PyTree], *, infinities: bool = True) -> Callabl
     return report
 
 
+class _Looked(NamedTuple):
+    """Results, and whether they are good, by the program that computed them."""
+
+    value: PyTree
+    good: jax.Array
+
+
 def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, Callable[..., Any]]) -> Any:
-    """The compiled program of a call: its results, and whether they are good."""
+    """The compiled program of a call: its results, with whether they are good unless the host sees that sooner."""
     try:
         key: Hashable = call.key
         found = programs.get(key)
@@ -113,15 +120,15 @@ def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, C
     if found is None:
         kept = call.without_arrays()
 
-        def program(*arrays: jax.Array) -> tuple[PyTree, jax.Array | None]:
+        def program(*arrays: jax.Array) -> PyTree | _Looked:
             result = kept(*arrays)
             leaves = check_results(result, name)
             if jax.default_backend() == "cpu" and len(leaves) <= LEAVES_ON_HOST and sum(map(np.size, leaves)) <= ENTRIES_ON_HOST:
-                return result, None
+                return result
             # Without the barrier, the compiler computes the results once to be looked at, and once to be returned.
             leaves, tree = tree_flatten(result)
             leaves = list(lax.optimization_barrier(leaves))
-            return tree_unflatten(tree, leaves), are_good(leaves, infinities)
+            return _Looked(tree_unflatten(tree, leaves), are_good(leaves, infinities))
 
         found = jax.jit(program)
         if key is not None:
@@ -131,11 +138,14 @@ def _program(call: Call, name: str, infinities: bool, programs: dict[Hashable, C
     return found
 
 
-def _is_good(value: PyTree, good: jax.Array | None, infinities: bool) -> bool:
-    """Whether the results of a program are good: ``good``, or what the host sees where that is None."""
-    if good is not None:
-        return bool(np.asarray(good))
-    return all(is_good_on_host(x, infinities) for x in tree_leaves(value))
+def _looked_at(found: PyTree | _Looked, infinities: bool) -> tuple[PyTree, bool]:
+    """The results of a program, and whether they are good."""
+    if type(found) is _Looked:
+        return found.value, bool(np.asarray(found.good))
+    for x in tree_leaves(found):
+        if not is_good_on_host(x, infinities):
+            return found, False
+    return found, True
 
 
 def _unjitted(run: Callable[[], PyTree], name: str, infinities: bool) -> NanReport:

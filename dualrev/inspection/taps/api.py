@@ -31,9 +31,12 @@ from dualrev.programs.functions import split_arguments
 class Tap(NamedTuple):
     """What :func:`taps` found at one place: a pytree.
 
-    ``value``: the value, with the structure of what was tapped.  ``cotangent``: the derivative of the output by it, with the same
-    structure; of dtype float0 for integers, and None where cotangents were not asked for.  ``reached``: booleans that say where the
-    program came there; where it did not, both are zero (for the members of a batch in a ``while_loop``, see :func:`taps`).
+    Attributes:
+      value: the value, with the structure of what was tapped.
+      cotangent: the derivative of the output by it, with the same structure; of dtype float0 for integers, and None where cotangents
+        were not asked for.
+      reached: booleans that say where the program came there; where it did not, both are zero (for the members of a batch in a
+        ``while_loop``, see :func:`taps`).
 
     >>> import dualrev as dr
     >>> _, found = dr.taps(lambda x: dr.tap(2.0 * x, "y") ** 2)(3.0)

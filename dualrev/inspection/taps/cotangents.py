@@ -12,6 +12,8 @@ from jax.tree_util import tree_leaves, tree_map
 from dualrev._jax.avals import ArrayLike, common_dtype, float0, is_differentiable, typeof
 from dualrev._jax.trees import PyTree
 
+__all__ = ["clip", "scale", "stop"]
+
 
 class Linear:
     """A change of a cotangent that multiplies it by a number, so that tangents are changed alike: forward mode has it too."""

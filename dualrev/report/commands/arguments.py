@@ -1,23 +1,43 @@
-"""What the commands for a function of the user have in common: its name, its arguments, and the file that a picture goes to."""
+"""What the commands have in common: how they refuse what was typed, a function with its arguments, the file that a picture goes to."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from dualrev.report.targets import InputError
 
 
-class _Parser(argparse.ArgumentParser):
+def like(word: str, words: Iterable[str]) -> str:
+    """``" (did you mean 'json'?)"``, or nothing where no word is similar."""
+    close = difflib.get_close_matches(word, list(words), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are an :class:`InputError`, hence one line, and name the option that was probably meant."""
+
+    def __init__(self, **options: Any):
+        self.options: list[str] = []
+        super().__init__(**options)
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        self.options += [name for name in names if name.startswith("-")]
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+        meant = like(unknown[1].partition("=")[0], self.options) if unknown else ""
+        raise InputError(f"{message}{meant}; see {self.prog} --help")
 
 
 def parser(word: str, described: str | None) -> argparse.ArgumentParser:
     """A parser that knows ``module:function``, ``--args`` and ``-o``."""
-    made = _Parser(prog=f"python -m dualrev {word}", description=(described or "").split(": ", 1)[-1])
+    made = Parser(prog=f"python -m dualrev {word}", description=(described or "").split(": ", 1)[-1])
     made.add_argument("function", metavar="module:function", help="a JAX function: module:function or path/to/file.py:function")
     made.add_argument("--args", metavar="EXPRESSIONS",
                       help="its arguments, as Python expressions: \"jnp.ones(3), 2.0, scale=1.5\"; jnp, np, jax and the names "

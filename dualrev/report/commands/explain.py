@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dualrev.inspection import explanation
 from dualrev.inspection.explanation import Explanation
 from dualrev.report import tables, targets
+from dualrev.report.commands.arguments import Parser
 from dualrev.time_model import calibrate, machine
 
 
@@ -22,8 +22,8 @@ def _numbers(text: str) -> int | tuple[int, ...]:
     return found[0] if len(found) == 1 else found
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser() -> Parser:
+    made = Parser(
         prog="python -m dualrev explain", description="What the derivative of a function costs in each way, and which way to take.",
         epilog="Numbers have jax's precision: JAX_ENABLE_X64=1 for double.  The first call on a device measures the constants of the "
                "time model, in about 2 s, and keeps them as python -m dualrev calibrate does.")

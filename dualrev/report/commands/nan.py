@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +13,9 @@ from dualrev._jax.trees import PyTree
 from dualrev.functional.api import vjp
 from dualrev.inspection.finiteness.report import NanReport
 from dualrev.inspection.finiteness.where_nan import where_nan
+from dualrev.report.commands.arguments import Parser
 from dualrev.report.measure import flatten
-from dualrev.report.targets import InputError, find
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see python -m dualrev nan --help")
+from dualrev.report.targets import find
 
 
 def run(words: Sequence[str]) -> int:

@@ -115,6 +115,12 @@ def pad_sequence(sequences: Tensor | Iterable[Tensor], batch_first: bool = False
         raise RuntimeError("received an empty list of sequences")
     if padding_side not in ("left", "right"):
         raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
+    first = given[0].shape[1:]
+    for x in given:
+        for d, (m, n) in enumerate(zip(first, x.shape[1:], strict=False), 1):
+            if m != n:
+                raise RuntimeError(f"The size of tensor a ({m}) must match the size of tensor b ({n}) at non-singleton dimension {d}\n"
+                                   "sequences may differ in length, in no other size")
     return apply(_pad_sequence(batch_first, padding_side == "left"), (*given, padding_value))
 
 

@@ -265,3 +265,27 @@ class Module(Stateful):
         if len(lines) == 1 and not inside:
             return f"{self._get_name()}({extra})"
         return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+#: The arguments that makers of tensors take.
+_FACTORY = ("device", "dtype", "memory_format")
+
+
+def factory_kwargs(kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """The arguments for makers of tensors among those of a module: its own, and those under ``factory_kwargs``.
+
+    Raises:
+      TypeError: an argument is none of them, or given twice.
+    """
+    given = {} if kwargs is None else kwargs
+    if not given.keys() <= {*_FACTORY, "factory_kwargs"}:
+        raise TypeError(f"unexpected kwargs {given.keys() - {*_FACTORY, 'factory_kwargs'}}")
+    found = dict(given.get("factory_kwargs", {}))
+    for name in _FACTORY:
+        if name in given:
+            if name in found:
+                raise TypeError(f"{name} specified twice, in **kwargs and in factory_kwargs")
+            found[name] = given[name]
+    if not found.keys() <= set(_FACTORY):
+        raise TypeError(f"unexpected factory_kwargs {found.keys() - set(_FACTORY)}")
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 from dualrev.eager.core.annotations import Device, DType
 from dualrev.eager.graph.recording import apply
 from dualrev.eager.graph.tensor import Tensor
-from dualrev.eager.nn.modules.recurrent import CELL, KINDS, _Recurrent, check_input, check_nonlinearity, low
+from dualrev.eager.nn.modules.recurrent import CELL, KINDS, _Recurrent, check_nonlinearity, low
 from dualrev.eager.ops import creation as make
 
 
@@ -20,7 +20,10 @@ class _Cell(_Recurrent):
         self.reset_parameters()
 
     def forward(self, input: Tensor, hx: Tensor | Sequence[Tensor] | None = None) -> Any:  # noqa: A002
-        check_input(type(self).__name__, input, self.input_size)
+        if input.ndim not in (1, 2):
+            raise ValueError(f"{type(self).__name__}: Expected input to be 1D or 2D, got {input.ndim}D instead")
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(f"input has inconsistent input_size: got {input.shape[-1]} expected {self.input_size}")
         n = KINDS[self.kind][2]
         given = [make.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype) for _ in range(n)] if hx is None else (
             list(hx) if n > 1 else [hx])

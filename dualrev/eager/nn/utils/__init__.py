@@ -6,6 +6,8 @@ May import: everything of ``nn``.  Start reading at :mod:`dualrev.eager.nn.utils
 from dualrev.eager.nn.utils import parametrizations as parametrizations
 from dualrev.eager.nn.utils import parametrize as parametrize
 from dualrev.eager.nn.utils import rnn as rnn
+from dualrev.eager.nn.utils.fusing import convert_conv2d_weight_memory_format as convert_conv2d_weight_memory_format
+from dualrev.eager.nn.utils.fusing import convert_conv3d_weight_memory_format as convert_conv3d_weight_memory_format
 from dualrev.eager.nn.utils.fusing import fuse_conv_bn_eval as fuse_conv_bn_eval
 from dualrev.eager.nn.utils.fusing import fuse_conv_bn_weights as fuse_conv_bn_weights
 from dualrev.eager.nn.utils.fusing import fuse_linear_bn_eval as fuse_linear_bn_eval

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 from dualrev.eager.graph.tensor import Tensor
 from dualrev.eager.nn.modules.module import Module
 from dualrev.eager.nn.parameter import Parameter
+from dualrev.eager.ops.arguments import memory_format
 from dualrev.eager.ops.creation import ones_like, zeros_like
+
+M = TypeVar("M", bound=Module)
 
 
 def _fused(weight: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None,
@@ -61,3 +64,13 @@ def skip_init(module_cls: type[Module], *args: Any, **kwargs: Any) -> Module:
         raise RuntimeError(f"Expected a Module; got {module_cls}")
     kwargs.pop("device", None)
     return module_cls(*args, **kwargs)
+
+
+def convert_conv2d_weight_memory_format(module: M, memory_format: memory_format) -> M:
+    """The module itself: the compiler chooses the order of entries in memory."""
+    return module
+
+
+def convert_conv3d_weight_memory_format(module: M, memory_format: memory_format) -> M:
+    """The module itself: the compiler chooses the order of entries in memory."""
+    return module

@@ -100,9 +100,9 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Set the parameters to the parts of one vector."""
+    """Set the parameters to the parts of one vector, as new values: what shared the old ones keeps them."""
     place = 0
     for p in parameters:
         n = p.numel()
-        write(p, array_of(vec)[place: place + n].reshape(p.shape))
+        p.data = wrap(array_of(vec)[place: place + n].reshape(p.shape))
         place += n

@@ -156,6 +156,25 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     return module
 
 
+def transfer_parametrizations_and_params(from_module: Module, to_module: Module, tensor_name: str | None = None) -> Module:
+    """Parametrize tensors of a module as those of another one are, and take over what they are computed from.
+
+    Args:
+      tensor_name: the one tensor to transfer; all parametrized ones by default.
+    """
+    if is_parametrized(from_module):
+        given: Any = from_module.parametrizations
+        for name in list(given) if tensor_name is None else [tensor_name]:
+            if not hasattr(to_module, name):
+                setattr(to_module, name, Parameter(getattr(from_module, name)))
+            for parametrization in list(given[name]):
+                register_parametrization(to_module, name, parametrization)
+            taken: Any = to_module.parametrizations
+            for original in given[name]._names():
+                setattr(taken[name], original, getattr(given[name], original))
+    return to_module
+
+
 def type_before_parametrizations(module: Module) -> type[Module]:
     """The class that a module was of before it was parametrized."""
     return type(module).__bases__[0] if is_parametrized(module) else type(module)

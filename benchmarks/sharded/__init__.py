@@ -1,0 +1,1 @@
+"""Training steps on many devices: programs, and what their compiled forms send."""

@@ -1,0 +1,48 @@
+"""Lines of the user's for what a call keeps.
+
+Un-jitted calls of programs of equal content share their linearization, at the lines of the first one.  What a call's own program says
+is found by tracing it once more, when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from dualrev._jax.source_lines import SourceInfo
+from dualrev.linear.maps import LinearMap
+
+
+class SourceOfCall(SourceInfo):
+    """Where a call stands, and ``again``: its linear map, traced once more."""
+
+    __slots__ = ("_again", "_found")
+
+    def __init__(self, source: SourceInfo, again: Callable[[], LinearMap | None]):
+        super().__init__(source.traceback, source.name_stack)
+        self._again = again
+        self._found: LinearMap | None = None
+
+    def again(self) -> LinearMap | None:
+        if self._found is None:
+            self._found = self._again()
+        return self._found
+
+
+def as_called(linear_map: LinearMap, source: SourceInfo | None) -> LinearMap | None:
+    """A map with the lines of its own call, if it is that of one; None where tracing the call again gives another map."""
+    if not isinstance(source, SourceOfCall):
+        return linear_map
+    again = source.again()
+    if again is None:
+        return None
+    leaves, (like, structure) = tree_flatten(linear_map)[0], tree_flatten(again)
+    if [_type(x) for x in leaves] != [_type(x) for x in like]:
+        return None
+    found: LinearMap = tree_unflatten(structure, leaves)
+    return found
+
+
+def _type(x: object) -> tuple[object, object]:
+    return getattr(x, "shape", None), getattr(x, "dtype", None)
