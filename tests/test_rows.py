@@ -13,7 +13,6 @@ A line of the test table is run until it comes to the primitive; with the operan
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -387,21 +386,3 @@ def test_a_divisor_of_many_entries_divides_their_sum(dtype: str) -> None:
     found = jax.make_jaxpr(dr.grad(f, 1))(x, c).eqns
     quotients = [eqn for eqn in found if eqn.primitive is lax.div_p and eqn.outvars[0].aval.shape]
     assert len(quotients) == (2 if dtype == "bfloat16" else 1)
-
-
-@pytest.mark.parametrize("shapes", [((3, 4), (1, 4)), ((3, 1), (1, 4)), ((3, 4), ())])
-def test_cotangents_are_summed_before_a_constant_multiplies_them(shapes: tuple[tuple[int, ...], ...]) -> None:
-    """``x - m`` with fewer entries in ``m``: the sign is changed of their sums."""
-    x, m = (jnp.asarray(np.linspace(-1, 2, math.prod(shape)).reshape(shape)) for shape in shapes)
-
-    def f(x: Any, m: Any) -> Any:
-        return lax.reduce_sum(lax.tanh(lax.sub(x, m)), (0, 1))
-
-    def derivatives(d: Any) -> Any:
-        return [*d.grad(f, (0, 1))(x, m), *jax.tree.leaves(d.jacobian(d.grad(f, (0, 1)), (0, 1))(x, m))]
-
-    jax_twice = [*jax.grad(f, (0, 1))(x, m), *jax.tree.leaves(jax.jacrev(jax.grad(f, (0, 1)), (0, 1))(x, m))]
-    for found, expected in zip(derivatives(dr), jax_twice, strict=True):
-        assert_close(found, expected)
-    signs = [eqn.outvars[0].aval.shape for eqn in jax.make_jaxpr(dr.grad(f, 1))(x, m).eqns if eqn.primitive is lax.neg_p]
-    assert signs == [m.shape]

@@ -200,23 +200,14 @@ class ElementwiseRow(OpRow):
 
     def pull(self, site: Site, residuals: Residuals, cotangents: Tangents) -> Tangents:
         (ct,) = cotangents
-        if not site.in_avals:
-            cts = self.terms(site, residuals, (ct,) * len(site.positions))
-            self.check_terms(site, cts, ct.shape)  # type: ignore[union-attr]
-            return tuple(cts)
-
-        def summed(k: int, term: jax.Array) -> jax.Array:
-            flag = site.active[site.positions[k]]
-            return sum_broadcast(zeros.cast(term, flag.dtype) if type(flag) is Wide else term, site.in_avals[site.positions[k]].shape)
-
-        # What a constant multiplies is summed first: there is less of it then.
-        is_first = [not isinstance(self.stated[i], Reader) for i in site.positions]
-        given = [summed(k, ct) if first else ct for k, first in enumerate(is_first)]  # type: ignore[arg-type]  # it is not None
-        cts = self.terms(site, residuals, given)
-        read = [None if first else term for first, term in zip(is_first, cts, strict=True)]
-        self.check_terms(site, read, ct.shape)  # type: ignore[union-attr]
-        return tuple([term if first or term is None else summed(k, term)
-                      for k, (first, term) in enumerate(zip(is_first, cts, strict=True))])
+        cts = self.terms(site, residuals, (ct,) * len(site.positions))
+        self.check_terms(site, cts, ct.shape)  # type: ignore[union-attr]
+        if site.in_avals:
+            for k, i in enumerate(site.positions):
+                term, flag = cts[k], site.active[i]
+                if term is not None:
+                    cts[k] = sum_broadcast(zeros.cast(term, flag.dtype) if type(flag) is Wide else term, site.in_avals[i].shape)
+        return tuple(cts)
 
 
 def second_partials(row: Row, primals: Sequence[jax.Array], params: Params, active: Sequence[bool], q: int,
