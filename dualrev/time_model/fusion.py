@@ -50,6 +50,8 @@ def _program(inputs: list[Value], eqns: Sequence[JaxprEqn], env: dict[Var, Value
         reader.operations = _varying(reader.operations, inputs[:kept[0]])
     kernels, calls = _fuse(reader.operations, outputs)
     if kept is not None:
+        for kernel in kernels:  # what stays in a loop is laid out as it is read
+            kernel.across.clear()
         kernels += _copies(inputs, outputs, kernels, calls, *kept)
     return Program(inputs, outputs, kernels, calls, [v for op in reader.operations for v in op.outs if v.is_stored])
 
