@@ -141,7 +141,9 @@ class TapeTrace(EngineTrace):
                 out_slots.append(taped.slot)
         if out_slots.count(None) == len(out_slots):
             return results
-        self.write(linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots))
+        # As write(), in place: a call of Python's less for each operation.
+        self.entries.append((linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots)))
+        self.sources.append(source())
         return results
 
     def row_of(self, primitive: Primitive) -> Row:

@@ -7,6 +7,7 @@ is found by tracing it once more, when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from jax.tree_util import tree_flatten, tree_unflatten
 
@@ -15,19 +16,22 @@ from dualrev.linear.maps import LinearMap
 
 
 class SourceOfCall(SourceInfo):
-    """Where a call stands, and ``again``: its linear map, traced once more."""
+    """Where a call stands, and how to trace its linear map once more: ``trace(*call)``.
 
-    __slots__ = ("_again", "_found")
+    :func:`~dualrev.engines.retracing.source_of_call` makes one for each un-jitted call on a tape.
+    """
 
-    def __init__(self, source: SourceInfo, again: Callable[[], LinearMap | None]):
-        super().__init__(source.traceback, source.name_stack)
-        self._again = again
-        self._found: LinearMap | None = None
+    __slots__ = ("call", "found", "trace")  # filled by whoever makes one: a call of Python's less for each call on a tape
+
+    call: tuple[Any, ...]
+    trace: Callable[..., LinearMap | None]
+    found: LinearMap | None
 
     def again(self) -> LinearMap | None:
-        if self._found is None:
-            self._found = self._again()
-        return self._found
+        """The linear map, traced once more."""
+        if self.found is None:
+            self.found = self.trace(*self.call)
+        return self.found
 
 
 def as_called(linear_map: LinearMap, source: SourceInfo | None) -> LinearMap | None:
