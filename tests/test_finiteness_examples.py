@@ -152,3 +152,20 @@ def test_looks_without_an_effect_in_loops_batches_and_derivatives_of_jax() -> No
             np.testing.assert_allclose(wrapped(CUBE[0]), call(CUBE[0]))
         with pytest.raises(dr.errors.NonFiniteError), dr.finite():
             wrapped(ZERO)
+
+
+def test_the_line_is_that_of_the_step_under_vmap_too() -> None:
+    """The program of a loop under ``vmap`` is traced by jax, which makes it no function of a library."""
+    def f(x: Any) -> Any:
+        def step(c: Any, i: Any) -> Any:
+            return jnp.sqrt(c * (i < 2).astype(c.dtype)), None
+
+        return jnp.sum(lax.scan(step, x, jnp.arange(3))[0])
+
+    def push(x: Any) -> Any:
+        return dr.jvp(f, (x,), (x,))[1]
+
+    plain, batched = dr.where_nan(push)(jnp.ones(3)), dr.where_nan(jax.vmap(push))(jnp.ones((2, 3)))
+    first = f.__code__.co_firstlineno
+    assert plain.line == batched.line == first + 2
+    assert batched.operation == plain.operation == "sqrt"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
+from dualrev._jax.calls import jit_p
 from dualrev._jax.jaxprs import JaxprEqn
 from dualrev._jax.source_lines import Mark, SourceInfo, file_and_line, has_line, is_of_library, marks_of
 from dualrev._jax.trees import PyTree
@@ -232,8 +233,7 @@ def _of_this_call(chain: Sequence[JaxprEqn]) -> list[JaxprEqn]:
     found: list[JaxprEqn] = []
     for eqn in chain:
         found.append(eqn)
-        inner = eqn.params.get("jaxpr")
-        if inner is not None and is_of_library(getattr(inner, "jaxpr", inner)):
+        if eqn.primitive is jit_p and is_of_library(eqn.params["jaxpr"].jaxpr):
             break
     return found
 
