@@ -135,7 +135,7 @@ class TapeTrace(EngineTrace):
             results[i] = taped = self.watch(outs[i])
             aval: ShapedArray = taped.aval  # type: ignore[assignment]  # all active values are arrays
             if 0 in aval.shape:  # it depends on nothing: a zero cotangent on its way would be NaN at a pole
-                results[i] = zeros_of(aval) if type(outs[i]) is Unknown else outs[i]  # type: ignore[assignment]
+                results[i] = self.without_entries(aval) if type(outs[i]) is Unknown else outs[i]  # type: ignore[assignment]
                 out_slots.append(None)
             else:
                 out_slots.append(taped.slot)
@@ -145,6 +145,10 @@ class TapeTrace(EngineTrace):
         self.entries.append((linear_map, tuple([slot for slot in slots if slot is not None]), tuple(out_slots)))
         self.sources.append(source())
         return results
+
+    def without_entries(self, aval: ShapedArray) -> jax.Array:
+        with set_current_trace(self.parent):
+            return zeros_of(aval)
 
     def row_of(self, primitive: Primitive) -> Row:
         try:
