@@ -1,7 +1,7 @@
 """Loops that read and write mutable references from outside: each reference becomes a carry, which is read before and written after.
 
-A loop's body may run again where residuals are recomputed, and once more where steps are counted.  A write must not happen again, nor
-may a read find what later steps have written.
+In reverse mode, a loop's body may run again where residuals are recomputed, and once more where steps are counted.  A write must not
+happen again, nor may a read find what later steps have written.
 """
 
 from __future__ import annotations

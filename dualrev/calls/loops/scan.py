@@ -355,9 +355,7 @@ class ScanRow(CallRow):
         return Expansion(None, run)
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
-        expansion = with_values(scan_p, primals, params) if params["jaxpr"].effects else None
-        if expansion is None and not is_unjitted():
-            expansion = self._hoisted([p is not None for p in parts], params)
+        expansion = None if is_unjitted() else self._hoisted([p is not None for p in parts], params)
         return expansion or super().through(mode, primals, parts, params)
 
     def linearize(self, primals: Sequence[Operand], active: tuple[Active, ...], params: Params, is_linear: bool) -> Linearized:

@@ -269,8 +269,6 @@ class WhileRow(CallRow):
     takes_parts = "arrays"
 
     def through(self, mode: Mode, primals: Sequence[jax.Array], parts: Sequence[Parts], params: Params) -> Carried | Expansion:
-        if params["body_jaxpr"].effects and (expansion := with_values(while_p, primals, params)) is not None:
-            return expansion
         if params["cond_jaxpr"].out_avals[0].shape:
             n, params = params["cond_nconsts"], _together(params)
             primals, parts = [*primals[:n], *primals], [*[None] * n, *parts]
