@@ -44,7 +44,7 @@ examples:
   python -m dualrev explain mymodel:loss --args "jnp.ones(3)"    a command
 
 Inputs are all floats in the arguments, however nested; other values are held fixed.
-All but explain and nan runs in float64.
+All commands but explain and nan run in float64.
 exit status: 0; 1 if the engines or jax disagree; 2 if what was typed does not fit.
 """
 

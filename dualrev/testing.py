@@ -25,7 +25,7 @@ from dualrev.inspection.checking.directions import normal, pair, wide
 from dualrev.inspection.checking.processes import check_processes as check_processes
 from dualrev.programs.functions import as_arrays
 
-__all__ = ["DerivativeError", "check_grads", "check_rule"]
+__all__ = ["DerivativeError", "check_grads", "check_processes", "check_rule"]
 
 #: Most input elements that are tried one by one to find which is wrong.
 ELEMENTS_SEARCHED = 1024

@@ -26,6 +26,7 @@ NO_MATHEMATICS = {
     "dualrev.tap": "names a value", "dualrev.check": "reports", "dualrev.CheckReport": "reports", "dualrev.where_nan": "reports",
     "dualrev.finite": "reports", "dualrev.install": "replaces transforms", "dualrev.installed": "replaces transforms",
     "dualrev.uninstall": "puts transforms back", "dualrev.Tap": "holds values", "dualrev.testing.DerivativeError": "an error",
+    "dualrev.testing.check_processes": "compares types",
     "dualrev.modes": "reads rows", "dualrev.problems": "holds programs", "dualrev.policies": "chooses what is stored",
     "dualrev.errors": "says what is wrong", "dualrev.oracle": "calls jax",
     "dualrev.sparse.load": "reads a file", "dualrev.sparse.Plan": "holds colours", "dualrev.sparse.PatternReport": "reports",

@@ -29,8 +29,8 @@ def curvature_propagation(fun: Callable[[PyTree], jax.Array], *, samples: int = 
 
     With :math:`J_e` for the derivative of the operands of operation :math:`e` by the inputs, and :math:`M_e` for its second derivative
     weighted by the cotangents of its results, the Hessian is a sum over the operations that are not linear.  Let
-    :math:`\mathbb E\, l_e r_e^T = M_e`, independently for each, from random signs :math:`v_e`: :math:`l_e = s v_e` and
-    :math:`r_e = M_e v_e / s`.  Then
+    :math:`\mathbb E\, l_e r_e^T = M_e`, independently for each, from random signs :math:`v_e`: :math:`l_e = s_e v_e` and
+    :math:`r_e = M_e v_e / s_e`, with the number :math:`s_e > 0` by which both are of one length.  Then
 
     .. math:: H = \sum_e J_e^T M_e J_e = \mathbb E\, t u^T, \qquad t = \sum_e J_e^T l_e, \qquad u = \sum_e J_e^T r_e
 
@@ -39,8 +39,8 @@ def curvature_propagation(fun: Callable[[PyTree], jax.Array], *, samples: int = 
     in one layer, :math:`f = \sum_k \varphi_k((W x)_k)`, this is :math:`4 \sum_{k<l} W_{ki}^2 W_{li}^2 \max(m_k m_l, 0)` with
     :math:`m = \varphi''`: two entries of opposite curvature add nothing.
 
-    Steps of scans are operations one by one; a loop of unknown length, a branch, a checkpoint and a rule of the user's are one
-    operation each.
+    The operations in each step of a scan count one by one; a loop of unknown length, a branch, a checkpoint and a rule of the
+    user's are one operation each.
 
     Args:
       fun: real scalar function of one argument, a pytree of real arrays.

@@ -25,9 +25,9 @@ _once = first_order_only(_CALL)
 
 
 def stochastic_checkpoint(fun: Callable[..., PyTree], *, keep: float) -> Callable[..., PyTree]:
-    r"""The same function, whose derivative is found with a chance alone, from its stored arguments, and is without bias.
+    r"""The same function, with an unbiased derivative that is computed with probability ``keep`` only, from its stored arguments.
 
-    .. math:: \tilde J = \frac bp J, \qquad b = 1 \text{ with chance } p, \text{ else } 0; \qquad \mathbb E\, \tilde J = J, \qquad
+    .. math:: \tilde J = \frac bp J, \qquad b = 1 \text{ with probability } p, \text{ else } 0; \qquad \mathbb E\, \tilde J = J, \qquad
               \operatorname{Var}\, (\tilde J^T u)_i = \left(\frac1p - 1\right) (J^T u)_i^2
 
     The value is exact.  Reverse mode stores the arguments, as :func:`dualrev.checkpoint` does, evaluates the function again where
@@ -37,12 +37,12 @@ def stochastic_checkpoint(fun: Callable[..., PyTree], *, keep: float) -> Callabl
 
     .. math:: \prod_t \left((1 + h'_t)^2 + (\tfrac1p - 1) h_t'^2\right) - \prod_t (1 + h'_t)^2
 
-    for one entry.  With the whole step of a recurrence given, it is truncation at random places: cotangents stop there with chance
+    for one entry.  With the whole step of a recurrence given, it is truncation at random places: cotangents stop there with probability
     :math:`1 - p` and are :math:`1 / p` times as large otherwise.
 
     Args:
       fun: function of arrays or pytrees of them.
-      keep: :math:`p`, the chance that the derivative is found, above 0 and at most 1.
+      keep: :math:`p`, the probability that the derivative is computed, above 0 and at most 1.
 
     Returns:
       A function of a random key and the arguments of ``fun``, with its value.  Under ``vmap`` with a key for each entry both branches
@@ -50,7 +50,7 @@ def stochastic_checkpoint(fun: Callable[..., PyTree], *, keep: float) -> Callabl
 
     Raises:
       ValueError: ``keep`` is not above 0 and at most 1.
-      TypeError: the first argument is no key, or an argument is not an array.
+      TypeError: the first argument is not a random key, or another one is not an array.
       NotImplementedError: the estimate is differentiated again.
 
     >>> import jax, jax.numpy as jnp, dualrev as dr

@@ -175,16 +175,16 @@ def plan(fun: Callable[..., PyTree], *args: PyTree, derivative: Kind = "jacobian
       seed: of the random orders.
       costs: :math:`c_f` and :math:`c_r` of a Jacobian, seconds of one push and of one pull, where they were measured; ``(1, 1)`` for
         the fewest passes.  Predicted by default.
-      mesh: devices that take the passes together: each takes as many colours as the others, evaluates the function on the whole
-        input, and all get the whole matrix, by one gathering of the compressed one.  Its axes are of the kind ``Auto``; more devices
-        than colours are of no use.  What is predicted is for one device.
+      mesh: devices that share the passes.  Each takes as many colours as the others and evaluates the function on the whole input;
+        one gathering of the compressed matrix gives all of them the whole one.  Axes are of the kind ``Auto``; more devices than
+        colours are of no use.  Predicted times are those of one device.
 
     Returns:
       A :class:`Plan`, for ``jacobian(fun, sparse=plan)``; it can be printed, drawn by a notebook, and saved.
 
     Raises:
       TypeError, ValueError: as :func:`jacobian` and :func:`hessian`; an unknown order or derivative; costs that are not two positive
-        numbers, or those of a Hessian, which takes pushes only; what is no mesh, or one with axes of another kind.
+        numbers, or those of a Hessian, which takes pushes only; a ``mesh`` that is none, or has axes of another kind.
 
     >>> import jax.numpy as jnp, dualrev as dr
     >>> def arrow(x):

@@ -152,8 +152,8 @@ def run(quick: bool, progress: Progress) -> Outcome:
     rows = [Row(f"faults of {many} whose operation, line, step and direction are named", f"goal: {goal}", right["all"],
                 right["all"] >= goal)]
     rows += [Row(f"... the {part} alone", None, right[part], right[part] >= goal) for part in list(right)[1:]]
-    rows += [Row(f"... whose line jax's checkify names; it names no step, and jax has no derivative of {refused}", None, lines,
-                 lines <= right["line"], 0.1)]
+    rows += [Row(f"... whose line jax's checkify names; it names no step, and jax cannot differentiate {refused} of the {many}",
+                 None, lines, lines <= right["line"], 0.1)]
     rows += [Row(f"time of where_nan over the compiled {name}'s, all finite", "goal: 2", each["where_nan"], each["where_nan"] <= 2, 0.5)
              for name, each in times.items()]
     rows += [Row(f"time of checkify over the compiled {name}'s, all finite", None, each["checkify"], True, 0.9)

@@ -33,7 +33,8 @@ def check_processes(tree: PyTree, what: str = "values", *, timeout: float = 60.0
       TimeoutError: a process has not called this for so long: it has ended, or does something else.
 
     >>> import jax.numpy as jnp, dualrev as dr
-    >>> dr.testing.check_processes({"w": jnp.ones((8, 4))}, "parameters")  # the processes agree
+    >>> dr.testing.check_processes({"w": jnp.ones((8, 4))}, "parameters") is None  # the processes agree
+    True
     """
     mine = [(keystr(path), _type_of(x)) for path, x in tree_leaves_with_path(tree)]
     found = exchange(f"dualrev/check_processes/{next(_numbers)}", json.dumps(mine), timeout)
