@@ -5,8 +5,7 @@ A function that is made anew at each call, such as the body of a loop, is traced
 in the same context of jax, and have the same operations, on the same operands, with the same parameters.
 
 What is derived from a program outlives the function that the program was traced from.  A program that may hold arrays is therefore
-equal to itself alone: one with constants, or with a callback of the user's, or with a rule of the user's that is not surely the same
-(:mod:`dualrev.programs.rule_contents`).
+equal to itself alone: one with constants, or with a function among its parameters (a rule or a callback of the user's).
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ import jax
 import numpy as np
 
 from dualrev._jax.calls import UNSPECIFIED
-from dualrev._jax.custom_rules import WrappedFun, custom_jvp_call_p, custom_vjp_call_p
+from dualrev._jax.custom_rules import WrappedFun
 from dualrev._jax.jaxprs import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, hoisted, trace_context
 from dualrev._jax.library_functions import is_global_of_jax
 from dualrev._jax.traces import Tracer
-from dualrev.programs.rule_contents import NotKnownError, content_of
 
 #: The number of contents that are known, and that of their equations: beyond, the one that was asked for longest ago is dropped.
 CONTENTS_KEPT = 512
@@ -33,8 +31,6 @@ EQUATIONS_KEPT = 50_000
 
 AnyJaxpr: TypeAlias = ClosedJaxpr | Jaxpr
 ARRAYS = (jax.Array, np.ndarray)
-#: Calls of functions to which a user attached a rule.
-RULED = (custom_jvp_call_p, custom_vjp_call_p)
 
 
 class Content:
@@ -188,15 +184,12 @@ def _value(value: Any, eqn: JaxprEqn) -> Hashable:
         return found
     if value is UNSPECIFIED:
         return None
-    if isinstance(value, WrappedFun) or (eqn.primitive in RULED and callable(value)):
+    if isinstance(value, WrappedFun):
         # The rule of a global function of jax's, such as ``relu``, is always the same.
         program = eqn.params.get("call_jaxpr")
         if program is not None and is_global_of_jax(program):
             return None
-        try:
-            return content_of(value)
-        except NotKnownError:
-            raise _Unshared from None
+        raise _Unshared
     # Dimension numbers, shardings, symbolic sizes.
     if kind.__module__.startswith(("jax.", "jaxlib.")) and not _is_one_of_its_kind(kind) and not callable(value):
         try:
