@@ -206,6 +206,7 @@ INTEGER: list[Callable[..., Any]] = [
     lambda a, b, c, n: (a <= c).astype(INT8), lambda a, b, c, n: (a == b).astype(INT8), lambda a, b, c, n: jnp.broadcast_to(a.max(), 3),
     lambda a, b, c, n: jnp.broadcast_to(a.sum(dtype=INT8), 3), lambda a, b, c, n: jnp.where((a > c) & ~(b >= c), a, c),
     lambda a, b, c, n: lax.convert_element_type(lax.convert_element_type(a, np.uint8), INT8),
+    lambda a, b, c, n: a.astype(bool).astype(INT8), lambda a, b, c, n: jnp.minimum(a, INT8(0)).astype(bool).astype(INT8),
 ]
 
 
@@ -232,6 +233,14 @@ def test_integers_lie_in_their_ranges() -> None:
             assert ((low <= out) & (out <= high)).all(), program
             told += bool(np.isfinite(low).all() and np.isfinite(high).all())
     assert told > 100
+
+
+def test_a_negative_number_is_true() -> None:
+    def f(x: Any) -> Any:
+        return jnp.where((jnp.argmax(x) - 5).astype(bool), x, x[::-1])
+
+    expected = np.eye(6, dtype=bool) | np.eye(6, dtype=bool)[::-1]
+    np.testing.assert_array_equal(dr.sparse.jacobian_pattern(f)(jnp.ones(6)).todense(), expected)
 
 
 # --------------------------------------------------------------------------------------------------------------------- soundness

@@ -115,3 +115,14 @@ def test_bad_input() -> None:
     for derivative in (dr.grad, dr.jacfwd):
         with pytest.raises(NotImplementedError, match="stochastic_checkpoint: its estimate is not differentiated again"):
             derivative(lambda x: jnp.sum(dr.grad(lambda x: jnp.sum(part(KEYS[0], x)))(x)))(X)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_what_the_function_closes_over_is_differentiated_too(wrap: Any) -> None:
+    key = jax.random.key(0)
+
+    def f(w: Any) -> Any:
+        part = dr.estimators.stochastic_checkpoint(lambda y: y * w, keep=1.0)
+        return jax.lax.scan(lambda c, _: (part(key, c), None), jnp.float64(3.0), None, length=2)[0] + part(key, 5.0)
+
+    np.testing.assert_allclose(wrap(dr.grad(f))(2.0), 3 * 2 * 2.0 + 5.0, rtol=1e-12)

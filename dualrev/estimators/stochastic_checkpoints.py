@@ -71,6 +71,19 @@ def stochastic_checkpoint(fun: Callable[..., PyTree], *, keep: float) -> Callabl
     if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
         raise ValueError(f"{_CALL}: keep must be a chance above 0 and at most 1; got {keep!r}")
 
+    ruled = _with_chance(fun, keep)
+
+    def estimate(key: jax.Array, *args: PyTree) -> PyTree:
+        with errors.calling(_CALL):
+            coin = jax.random.bernoulli(checked_key(key, _CALL), keep)
+            without, consts = jax.closure_convert(fun, *args)  # values that are being differentiated become arguments
+            return _with_chance(without, keep)(coin, *args, *consts) if consts else ruled(coin, *args)
+
+    return estimate
+
+
+def _with_chance(fun: Callable[..., PyTree], keep: float) -> Callable[..., PyTree]:
+    """``(coin, *args) -> fun(*args)``, whose derivative is divided by ``keep`` where the coin says so and 0 elsewhere."""
     def push(ts: Any, coin: jax.Array, *args: PyTree) -> PyTree:
         leaves, tree = jax.tree_util.tree_flatten(args)
         active = [i for i, x in enumerate(leaves) if is_differentiable(typeof(x))]
@@ -99,10 +112,4 @@ def stochastic_checkpoint(fun: Callable[..., PyTree], *, keep: float) -> Callabl
         out = jax.eval_shape(fun, *args)
         return jax.tree.map(lambda x: next(moved) if is_differentiable(x) else None, out)
 
-    ruled = checkpoint(with_rule(lambda coin, *args: fun(*args), Statement("pushforward", push), ()))
-
-    def estimate(key: jax.Array, *args: PyTree) -> PyTree:
-        with errors.calling(_CALL):
-            return ruled(jax.random.bernoulli(checked_key(key, _CALL), keep), *args)
-
-    return estimate
+    return checkpoint(with_rule(lambda coin, *args: fun(*args), Statement("pushforward", push), ()))
