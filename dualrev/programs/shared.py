@@ -10,6 +10,7 @@ equal to itself alone: one with constants, or with a function among its paramete
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -56,17 +57,19 @@ class _Contents:
     def __init__(self) -> None:
         self.known: OrderedDict[Hashable, Content] = OrderedDict()
         self.n_eqns = 0
+        self._lock = threading.RLock()
 
     def of(self, key: Hashable, n_eqns: int) -> Content:
-        found = self.known.get(key)
-        if found is not None:
-            self.known.move_to_end(key)
-            return found
-        made = self.known[key] = Content(n_eqns)
-        self.n_eqns += n_eqns
-        while len(self.known) > CONTENTS_KEPT or (self.n_eqns > EQUATIONS_KEPT and len(self.known) > 1):
-            self.n_eqns -= self.known.popitem(last=False)[1].n_eqns
-        return made
+        with self._lock:  # another thread may drop what this one has found
+            found = self.known.get(key)
+            if found is not None:
+                self.known.move_to_end(key)
+                return found
+            made = self.known[key] = Content(n_eqns)
+            self.n_eqns += n_eqns
+            while len(self.known) > CONTENTS_KEPT or (self.n_eqns > EQUATIONS_KEPT and len(self.known) > 1):
+                self.n_eqns -= self.known.popitem(last=False)[1].n_eqns
+            return made
 
 
 _contents = _Contents()
