@@ -11,6 +11,8 @@ from jax import lax
 
 from dualrev import errors
 from dualrev._jax.avals import is_differentiable, typeof
+from dualrev._jax.jaxprs import hoisted, jaxpr_as_fun, stage
+from dualrev._jax.traces import Tracer
 from dualrev._jax.trees import PyTree
 from dualrev.estimators.directions import checked_key
 from dualrev.estimators.once import first_order_only
@@ -76,10 +78,27 @@ def stochastic_checkpoint(fun: Callable[..., PyTree], *, keep: float) -> Callabl
     def estimate(key: jax.Array, *args: PyTree) -> PyTree:
         with errors.calling(_CALL):
             coin = jax.random.bernoulli(checked_key(key, _CALL), keep)
-            without, consts = jax.closure_convert(fun, *args)  # values that are being differentiated become arguments
-            return _with_chance(without, keep)(coin, *args, *consts) if consts else ruled(coin, *args)
+            of_all, captured = _with_captured(fun, args)
+            return _with_chance(of_all, keep)(coin, captured, *args) if captured else ruled(coin, *args)
 
     return estimate
+
+
+def _with_captured(fun: Callable[..., PyTree], args: tuple[PyTree, ...]) -> tuple[Callable[..., PyTree], list[jax.Array]]:
+    """``fun`` as a function of what it closes over that is being traced, and of its arguments; and what that is, or nothing."""
+    leaves, tree = jax.tree_util.tree_flatten(args)
+    out_tree: Any = None
+
+    def flat(*given: jax.Array) -> list[jax.Array]:
+        nonlocal out_tree
+        outs, out_tree = jax.tree_util.tree_flatten(fun(*jax.tree_util.tree_unflatten(tree, given)))
+        return outs
+
+    program, consts = hoisted(stage(flat, [typeof(x) for x in leaves]))
+    if not any(isinstance(x, Tracer) for x in consts):
+        return fun, []
+    run = jaxpr_as_fun(program)
+    return lambda captured, *args: jax.tree_util.tree_unflatten(out_tree, run(*captured, *jax.tree_util.tree_leaves(args))), consts
 
 
 def _with_chance(fun: Callable[..., PyTree], keep: float) -> Callable[..., PyTree]:
