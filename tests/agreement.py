@@ -140,3 +140,10 @@ def check(scenario: Scenario, seed: int, engines: tuple[str, ...] = ENGINES, com
                 assert got.shape == expected.shape
                 assert_close(got, expected, tolerance, f"{engine}, {what}: {scenario}", floor=floor)
     return True
+
+
+def same(a: Any, b: Any, rtol: float = 1e-6) -> None:
+    """Two trees are of one structure, with leaves that agree."""
+    trees: list[Any] = [jax.tree_util.tree_structure(x) for x in (a, b)]
+    assert trees[0] == trees[1]
+    jax.tree_util.tree_map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-12), a, b)

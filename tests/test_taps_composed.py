@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import same
 from jax import lax
 from jax.tree_util import tree_structure
 
@@ -18,12 +19,6 @@ from dualrev.inspection.taps.marks import asking
 
 X = jnp.array([0.3, -0.7, 1.1])
 W = jnp.array([[0.2, -0.4, 0.6], [1.0, 0.5, -0.3]])
-
-
-def same(a: Any, b: Any, rtol: float = 1e-6) -> None:
-    trees: list[Any] = [jax.tree_util.tree_structure(x) for x in (a, b)]
-    assert trees[0] == trees[1]
-    jax.tree_util.tree_map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-12), a, b)
 
 
 def loss(w: Any, x: Any) -> Any:

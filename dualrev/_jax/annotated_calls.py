@@ -7,7 +7,7 @@ result of the original call that it is like (see :func:`~dualrev._jax.calls.bind
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
@@ -15,7 +15,7 @@ from dualrev._jax.jaxprs import ClosedJaxpr
 from dualrev._jax.primitives import Params
 
 #: For each operand or result, the one of the original call that it is like.
-Like = Sequence[int | None]
+Like: TypeAlias = Sequence[int | None]
 
 
 def _spaces(spaces: Sequence[Any], jaxpr: ClosedJaxpr, out_like: Like) -> tuple[Any, ...]:
